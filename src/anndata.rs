@@ -1,0 +1,3 @@
+//! AnnData on disk: elements, dataframes, sparse and dense matrices.
+
+pub mod column;

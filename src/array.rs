@@ -1,0 +1,147 @@
+//! An on-disk array as chunks: where they lie, how they decode.
+//!
+//! The storage libraries find things (structure, attributes, strings, the chunk map); the bytes of a chunk are
+//! read with `pread` and decoded here, because libhdf5 holds one global lock and zarrs reaches half of the speed
+//! (DESIGN.md section 5). A filter that is not decoded here falls back to the library, chosen per array at open.
+
+pub mod container;
+pub mod dtype;
+pub mod gather;
+mod codec;
+mod hdf5;
+mod zarr;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use container::{Container, NodeKind};
+pub use dtype::Dtype;
+
+/// What can go wrong between an array on disk and its decoded elements.
+///
+/// Every message names the store and the element; the engine maps `Stale` to ESTALE and the others to EIO.
+#[derive(Debug, thiserror::Error, Clone)]
+pub enum ArrayError {
+    /// The store cannot be opened at all: missing, not HDF5, not zarr, no permission.
+    #[error("{store}: {cause}")]
+    Open { store: String, cause: String },
+    /// The element is absent, or is not of the kind that was asked for.
+    #[error("{store}: {element}: {cause}")]
+    Element { store: String, element: String, cause: String },
+    /// A layout, dtype or filter that is not read; `cause` says what to do instead.
+    #[error("{store}: {element}: {cause}")]
+    Unsupported { store: String, element: String, cause: String },
+    /// A chunk that does not decode, or decodes to another size than declared.
+    #[error("{store}: {element}: chunk {chunk}: {cause}")]
+    Damaged { store: String, element: String, chunk: u64, cause: String },
+    /// The files are not those that were mounted.
+    #[error("{store}: changed since it was mounted ({cause}); unmount and mount it again")]
+    Stale { store: String, cause: String },
+}
+
+/// Counts what was read from stores since the mount; shown in `.shufflefs/stats.json`.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Chunks decoded (or, for raw arrays, runs read straight into place).
+    pub chunks: AtomicU64,
+    /// Read calls on store files.
+    pub reads: AtomicU64,
+    /// Bytes read from store files.
+    pub bytes: AtomicU64,
+    /// Nanoseconds spent decoding, summed over threads.
+    pub decode_ns: AtomicU64,
+}
+
+impl Counters {
+    /// Adds to one counter; relaxed, as nothing is ordered by it.
+    pub fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+/// A run of bytes in a file.
+#[derive(Clone, Debug)]
+pub struct Extent {
+    pub file: Arc<File>,
+    pub offset: u64,
+    pub len: u64,
+}
+
+/// Reusable buffers of one decoding thread.
+#[derive(Default)]
+pub struct Scratch {
+    /// Bytes as stored.
+    pub stored: Vec<u8>,
+    /// Output of one filter, input of the next.
+    pub filter: [Vec<u8>; 2],
+    /// The decoded chunk.
+    pub chunk: Vec<u8>,
+}
+
+/// How one array's chunks are found and decoded. One implementation a container and layout.
+pub trait Source: Send + Sync {
+    /// Where the chunk lies, if its stored bytes are its elements (no filter, native byte order); `None` otherwise.
+    /// A contiguous array is one raw chunk.
+    fn raw(&self, chunk: u64) -> Option<Extent>;
+
+    /// Decodes a chunk into `out`, which has exactly the chunk's bytes: C order, native byte order, fill value
+    /// where nothing was written. Edge chunks have full size.
+    ///
+    /// # Errors
+    /// `Damaged` if the bytes do not decode to exactly `out.len()` bytes, `Stale` if the file changed.
+    fn decode(&self, chunk: u64, out: &mut [u8], scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError>;
+
+    /// The filters as `info` prints them, innermost first, e.g. `["shuffle", "gzip"]`; ends with `"(library)"` where
+    /// the fallback is used.
+    fn filters(&self) -> Vec<String>;
+
+    /// Whether stored bytes are smaller than or unlike the decoded ones, so that a block pays for whole chunks.
+    fn is_encoded(&self) -> bool;
+}
+
+/// One array of a store: numbers or booleans of any dimension.
+#[derive(Clone)]
+pub struct Array {
+    /// The store, as the user named it.
+    pub store: Arc<str>,
+    /// The element, e.g. `X/data`.
+    pub element: Arc<str>,
+    pub dtype: Dtype,
+    pub shape: Vec<u64>,
+    /// Shape of one chunk; for a contiguous array the array's own shape.
+    pub chunk_shape: Vec<u64>,
+    pub source: Arc<dyn Source>,
+}
+
+impl Array {
+    /// Chunks along each axis.
+    pub fn grid(&self) -> Vec<u64> {
+        self.shape.iter().zip(&self.chunk_shape).map(|(&n, &c)| n.div_ceil(c.max(1))).collect()
+    }
+
+    /// Elements in one (full) chunk.
+    pub fn chunk_elements(&self) -> u64 {
+        self.chunk_shape.iter().product()
+    }
+
+    /// An error about one chunk of this array.
+    pub fn damaged(&self, chunk: u64, cause: impl Into<String>) -> ArrayError {
+        ArrayError::Damaged {
+            store: self.store.to_string(),
+            element: self.element.to_string(),
+            chunk,
+            cause: cause.into(),
+        }
+    }
+}
+
+/// A file of a store as it was at the mount: what must not change under it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub path: PathBuf,
+    pub size: u64,
+    pub mtime_ns: i128,
+    pub inode: u64,
+}

@@ -1,0 +1,21 @@
+//! shufflefs mounts AnnData stores and shows every training epoch as a directory of shuffled minibatch files.
+//!
+//! The rooms, in the order that data flows towards the reader; imports run only downward in this list:
+//!
+//! - [`cli`]: one file for each command.
+//! - [`mount`]: how a mount comes and goes.
+//! - [`fuse`]: the kernel's requests, decoded and answered.
+//! - [`tree`]: paths, inode numbers, attributes, listings.
+//! - [`engine`]: demand and prefetch: loads fetches into images, within one memory budget.
+//! - [`mod@format`]: the exact bytes of one file.
+//! - [`batch`]: where each row's bytes go in an image.
+//! - [`plan`]: which rows, in what order.
+//! - [`collection`]: many stores, one table of rows.
+//! - [`anndata`]: AnnData on disk.
+//! - [`array`]: an on-disk array as chunks.
+
+pub mod anndata;
+pub mod array;
+pub mod batch;
+pub mod collection;
+pub mod format;
