@@ -19,3 +19,4 @@ pub mod array;
 pub mod batch;
 pub mod collection;
 pub mod format;
+pub mod plan;
