@@ -1,7 +1,15 @@
 //! A batch: which rows it holds, and where each field's bytes go in an image.
+//!
+//! Layout first, scatter second: row lengths alone give the exact place of every field, so decoded rows are copied
+//! straight into the bytes that are served.
+
+pub mod cast;
+pub mod dense;
+pub mod fill;
+pub mod scatter;
 
 use crate::array::Dtype;
-use crate::collection::Table;
+use crate::collection::{MatrixKind, Table};
 
 /// One batch before its data is read.
 #[derive(Clone, Copy)]
@@ -14,6 +22,22 @@ pub struct Batch<'a> {
     pub epoch: u64,
     /// Number of the batch in its epoch.
     pub index: u64,
+}
+
+impl Batch<'_> {
+    /// The dtype of `indices` and `indptr`: i32, and i64 only where a number would not fit.
+    pub fn index_dtype(&self) -> Dtype {
+        if self.nnz.max(self.table.n_vars()) > i32::MAX as u64 { Dtype::I64 } else { Dtype::I32 }
+    }
+
+    /// Shape of X: rows, then the shape of one row.
+    pub fn shape(&self) -> Vec<u64> {
+        let rows = self.rows.len() as u64;
+        match &self.table.matrix {
+            MatrixKind::Sparse { .. } => vec![rows, self.table.n_vars()],
+            MatrixKind::Dense { row, .. } => std::iter::once(rows).chain(row.iter().copied()).collect(),
+        }
+    }
 }
 
 /// A part of a batch that is filled from the collection, not written by the format.
@@ -76,4 +100,11 @@ pub struct Layout {
     /// Bytes of the whole file.
     pub size: u64,
     pub spans: Vec<Span>,
+}
+
+impl Layout {
+    /// The span of a field, if the format has it.
+    pub fn span(&self, field: Field) -> Option<&Span> {
+        self.spans.iter().find(|span| span.field == field)
+    }
 }

@@ -5,8 +5,14 @@
 //! once between decoder and reader.
 
 pub mod h5ad;
+mod npy;
+mod npz;
+mod safetensors;
+mod tsv;
 
-use crate::batch::{Batch, Layout};
+use crate::batch::{Batch, Field, Layout, Repr};
+use crate::anndata::column::Values;
+use crate::collection::{MatrixKind, Table};
 
 /// One output format. Implementations are pure: same batch, same bytes, on every machine.
 pub trait Format: Send + Sync {
@@ -16,4 +22,100 @@ pub trait Format: Send + Sync {
     /// Writes every byte of `image` that no span covers. Called once, after all spans hold their values; `image` may
     /// hold anything else before.
     fn finish(&self, batch: &Batch<'_>, layout: &Layout, image: &mut [u8]);
+}
+
+/// The formats, by file name extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Extension {
+    Npz,
+    Safetensors,
+    Npy,
+    H5ad,
+    Tsv,
+}
+
+impl Extension {
+    /// All, in the order of their inode codes: append only.
+    pub const ALL: [Extension; 5] =
+        [Extension::Npz, Extension::Safetensors, Extension::Npy, Extension::H5ad, Extension::Tsv];
+
+    /// As in a file name, without the dot.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Extension::Npz => "npz",
+            Extension::Safetensors => "safetensors",
+            Extension::Npy => "npy",
+            Extension::H5ad => "h5ad",
+            Extension::Tsv => "tsv",
+        }
+    }
+
+    /// The extension of that name.
+    pub fn from_name(name: &str) -> Option<Extension> {
+        Extension::ALL.into_iter().find(|extension| extension.as_str() == name)
+    }
+
+    /// Whether rows of this matrix can be written so: AnnData knows X of two dimensions alone.
+    pub fn can_hold(self, matrix: &MatrixKind) -> bool {
+        !matches!((self, matrix), (Extension::H5ad, MatrixKind::Dense { row, .. }) if row.len() != 1)
+    }
+
+    /// The writer of this format for one collection.
+    pub fn writer(self, table: &Table) -> Box<dyn Format> {
+        match self {
+            Extension::Npz => Box::new(npz::Npz),
+            Extension::Safetensors => Box::new(safetensors::Safetensors),
+            Extension::Npy => Box::new(npy::Npy),
+            Extension::H5ad => Box::new(h5ad::H5ad::new(table)),
+            Extension::Tsv => Box::new(tsv::Tsv),
+        }
+    }
+}
+
+/// A named tensor of a batch, as `.npz` and `.safetensors` both have them.
+struct Tensor {
+    name: String,
+    field: Field,
+    repr: Repr,
+    shape: Vec<u64>,
+}
+
+impl Tensor {
+    /// Bytes of its elements.
+    fn len(&self) -> u64 {
+        self.shape.iter().product::<u64>() * self.repr.size() as u64
+    }
+}
+
+/// All tensors of a batch: X (`data`, `indices`, `indptr`, or `X`), `row`, `obs/<column>` and `obs/<column>/mask`.
+fn tensors(batch: &Batch<'_>, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
+    let rows = batch.rows.len() as u64;
+    let tensor = |name: &str, field, repr, shape| Tensor { name: name.to_owned(), field, repr, shape };
+    let mut all = Vec::with_capacity(4 + batch.table.columns.len());
+    match &batch.table.matrix {
+        MatrixKind::Sparse { dtype } => {
+            let index = Repr::Number(batch.index_dtype());
+            all.push(tensor("data", Field::Data, Repr::Number(*dtype), vec![batch.nnz]));
+            all.push(tensor("indices", Field::Indices, index, vec![batch.nnz]));
+            all.push(tensor("indptr", Field::Indptr, index, vec![rows + 1]));
+        }
+        MatrixKind::Dense { dtype, .. } => {
+            all.push(tensor("X", Field::Dense, Repr::Number(*dtype), batch.shape()));
+        }
+    }
+    all.push(tensor("row", Field::Row, Repr::Number(crate::array::Dtype::I64), vec![rows]));
+    for (i, column) in batch.table.columns.iter().enumerate() {
+        let name = format!("obs/{}", column.name);
+        let (repr, mask) = match &column.values {
+            Values::Categorical { codes, .. } => (Repr::Number(codes.dtype), false),
+            Values::Numbers { numbers, mask } => (Repr::Number(numbers.dtype), mask.is_some()),
+            Values::Text { mask, chars, bytes, .. } => (text(*chars, *bytes), mask.is_some()),
+        };
+        if mask {
+            let name = format!("{name}/mask");
+            all.push(Tensor { name, field: Field::Mask(i), repr: Repr::Number(crate::array::Dtype::Bool), shape: vec![rows] });
+        }
+        all.push(Tensor { name, field: Field::Column(i), repr, shape: vec![rows] });
+    }
+    all
 }

@@ -1,0 +1,133 @@
+//! Element conversion between dtypes, exact where the collection chose the wider type (numpy promotion).
+
+use half::f16;
+
+use crate::array::Dtype;
+
+/// Converts packed elements `from` one dtype `to` another; `out` has as many elements as `input`.
+///
+/// Integers widen exactly; to a float they round to nearest; to a narrower integer they wrap, which callers rule out
+/// (`fits` below, or the promotion rules).
+pub fn cast(from: Dtype, to: Dtype, input: &[u8], out: &mut [u8]) {
+    macro_rules! to {
+        ($source:ty, $read:expr) => {
+            match to {
+                Dtype::Bool => each(input, out, $read, |x: $source| [(x != <$source>::default()) as u8]),
+                Dtype::I8 => each(input, out, $read, |x: $source| (x as i8).to_le_bytes()),
+                Dtype::I16 => each(input, out, $read, |x: $source| (x as i16).to_le_bytes()),
+                Dtype::I32 => each(input, out, $read, |x: $source| (x as i32).to_le_bytes()),
+                Dtype::I64 => each(input, out, $read, |x: $source| (x as i64).to_le_bytes()),
+                Dtype::U8 => each(input, out, $read, |x: $source| (x as u8).to_le_bytes()),
+                Dtype::U16 => each(input, out, $read, |x: $source| (x as u16).to_le_bytes()),
+                Dtype::U32 => each(input, out, $read, |x: $source| (x as u32).to_le_bytes()),
+                Dtype::U64 => each(input, out, $read, |x: $source| (x as u64).to_le_bytes()),
+                Dtype::F16 => each(input, out, $read, |x: $source| f16::from_f64(x as f64).to_le_bytes()),
+                Dtype::F32 => each(input, out, $read, |x: $source| (x as f32).to_le_bytes()),
+                Dtype::F64 => each(input, out, $read, |x: $source| (x as f64).to_le_bytes()),
+            }
+        };
+    }
+    if from == to {
+        out.copy_from_slice(input);
+        return;
+    }
+    match from {
+        Dtype::Bool => to!(u8, |b: [u8; 1]| u8::from(b[0] != 0)),
+        Dtype::U8 => to!(u8, u8::from_le_bytes),
+        Dtype::I8 => to!(i8, i8::from_le_bytes),
+        Dtype::I16 => to!(i16, i16::from_le_bytes),
+        Dtype::I32 => to!(i32, i32::from_le_bytes),
+        Dtype::I64 => to!(i64, i64::from_le_bytes),
+        Dtype::U16 => to!(u16, u16::from_le_bytes),
+        Dtype::U32 => to!(u32, u32::from_le_bytes),
+        Dtype::U64 => to!(u64, u64::from_le_bytes),
+        Dtype::F16 => to!(f32, |b| f16::from_le_bytes(b).to_f32()),
+        Dtype::F32 => to!(f32, f32::from_le_bytes),
+        Dtype::F64 => to!(f64, f64::from_le_bytes),
+    }
+}
+
+/// One pass over packed elements; simple enough for the compiler to vectorise.
+fn each<T, const N: usize, const M: usize>(
+    input: &[u8],
+    out: &mut [u8],
+    read: impl Fn([u8; N]) -> T,
+    write: impl Fn(T) -> [u8; M],
+) {
+    debug_assert_eq!(input.len() / N, out.len() / M);
+    for (from, to) in input.as_chunks::<N>().0.iter().zip(out.as_chunks_mut::<M>().0) {
+        *to = write(read(*from));
+    }
+}
+
+/// The largest column number among packed indices, seen as unsigned, so that a negative one is huge.
+pub fn max_index(dtype: Dtype, indices: &[u8]) -> u64 {
+    fn max<const N: usize, T: Ord + Default + Into<u64>>(indices: &[u8], read: impl Fn([u8; N]) -> T) -> u64 {
+        indices.as_chunks::<N>().0.iter().map(|b| read(*b)).fold(T::default(), T::max).into()
+    }
+    match dtype.size() {
+        1 => max(indices, u8::from_le_bytes),
+        2 => max(indices, u16::from_le_bytes),
+        4 => max(indices, u32::from_le_bytes),
+        _ => max(indices, u64::from_le_bytes),
+    }
+}
+
+/// One number as f64: for labels and checks, not for hot paths.
+pub fn to_f64(dtype: Dtype, bytes: &[u8]) -> f64 {
+    let mut out = [0; 8];
+    cast(dtype, Dtype::F64, bytes, &mut out);
+    f64::from_le_bytes(out)
+}
+
+/// One integer or boolean as i64; u64 above i64::MAX wraps.
+pub fn to_i64(dtype: Dtype, bytes: &[u8]) -> i64 {
+    let mut out = [0; 8];
+    cast(dtype, Dtype::I64, bytes, &mut out);
+    i64::from_le_bytes(out)
+}
+
+/// One number as text: integers in decimal, booleans `True`/`False`, floats in the shortest form that reads back.
+pub fn to_text(dtype: Dtype, bytes: &[u8]) -> String {
+    match dtype {
+        Dtype::Bool => if bytes[0] != 0 { "True" } else { "False" }.to_owned(),
+        Dtype::U64 => (to_i64(dtype, bytes) as u64).to_string(),
+        Dtype::F32 | Dtype::F16 => format!("{:?}", to_f64(dtype, bytes) as f32),
+        Dtype::F64 => format!("{:?}", to_f64(dtype, bytes)),
+        _ => to_i64(dtype, bytes).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn widens_exactly() {
+        for (from, value) in [(Dtype::I8, vec![0x80]), (Dtype::I16, vec![0, 0x80]), (Dtype::U32, vec![255; 4])] {
+            let mut wide = [0; 8];
+            cast(from, Dtype::I64, &value, &mut wide);
+            let mut back = vec![0; from.size()];
+            cast(Dtype::I64, from, &wide, &mut back);
+            assert_eq!(back, value, "{from}");
+        }
+        assert_eq!(to_i64(Dtype::I8, &[0xff]), -1);
+        assert_eq!(to_f64(Dtype::F16, &f16::from_f32(1.5).to_le_bytes()), 1.5);
+    }
+
+    #[test]
+    fn text_reads_back() {
+        assert_eq!(to_text(Dtype::F32, &0.1f32.to_le_bytes()), "0.1");
+        assert_eq!(to_text(Dtype::F64, &1e300f64.to_le_bytes()), "1e300");
+        assert_eq!(to_text(Dtype::F64, &2f64.to_le_bytes()), "2.0");
+        assert_eq!(to_text(Dtype::U64, &u64::MAX.to_le_bytes()), u64::MAX.to_string());
+        assert_eq!(to_text(Dtype::Bool, &[1]), "True");
+    }
+
+    #[test]
+    fn a_negative_index_is_huge() {
+        assert_eq!(max_index(Dtype::I32, &[5, 0, 0, 0, 255, 255, 255, 255]), u64::from(u32::MAX));
+        assert_eq!(max_index(Dtype::U16, &[5, 0, 1, 1]), 257);
+        assert_eq!(max_index(Dtype::I64, &[]), 0);
+    }
+}

@@ -1,0 +1,74 @@
+//! Fills the small fields of an image: row numbers, row bounds and obs columns, all from memory.
+
+use crate::anndata::column::Values;
+use crate::array::Dtype;
+
+use super::cast::cast;
+use super::{Batch, Field, Repr, Span};
+
+/// Fills one span. `lengths` are the stored values of each row (sparse X). Matrix fields are left alone.
+pub fn fill(batch: &Batch<'_>, lengths: &[u64], span: &Span, out: &mut [u8]) {
+    match span.field {
+        Field::Data | Field::Indices | Field::Dense => {}
+        Field::Indptr => {
+            let mut end = 0;
+            let ends = std::iter::once(0).chain(lengths.iter().map(|length| {
+                end += length;
+                end
+            }));
+            numbers(ends, span.repr, out);
+        }
+        Field::Row => numbers(batch.rows.iter().copied(), span.repr, out),
+        Field::RowName => {
+            for (&row, out) in batch.rows.iter().zip(out.chunks_exact_mut(span.repr.size())) {
+                text(&row.to_string(), span.repr, out);
+            }
+        }
+        Field::Column(column) => match &batch.table.columns[column].values {
+            Values::Categorical { codes: values, .. } | Values::Numbers { numbers: values, .. } => {
+                let Repr::Number(to) = span.repr else { return };
+                for (&row, out) in batch.rows.iter().zip(out.chunks_exact_mut(to.size())) {
+                    cast(values.dtype, to, values.at(row as usize), out);
+                }
+            }
+            Values::Text { texts, .. } => {
+                if span.repr.size() > 0 {
+                    for (&row, out) in batch.rows.iter().zip(out.chunks_exact_mut(span.repr.size())) {
+                        text(texts.at(row as usize), span.repr, out);
+                    }
+                }
+            }
+        },
+        Field::Mask(column) => {
+            let (Values::Numbers { mask: Some(mask), .. } | Values::Text { mask: Some(mask), .. }) =
+                &batch.table.columns[column].values
+            else {
+                return out.fill(0);
+            };
+            for (&row, out) in batch.rows.iter().zip(out) {
+                *out = mask[row as usize];
+            }
+        }
+    }
+}
+
+fn numbers(values: impl Iterator<Item = u64>, repr: Repr, out: &mut [u8]) {
+    if repr == Repr::Number(Dtype::I32) {
+        values.zip(out.as_chunks_mut::<4>().0).for_each(|(value, out)| *out = (value as i32).to_le_bytes());
+    } else {
+        values.zip(out.as_chunks_mut::<8>().0).for_each(|(value, out)| *out = (value as i64).to_le_bytes());
+    }
+}
+
+/// One string, zeros after it. It fits: widths are the collection's longest.
+fn text(text: &str, repr: Repr, out: &mut [u8]) {
+    out.fill(0);
+    if let Repr::Ucs4(_) = repr {
+        for (char, out) in text.chars().zip(out.as_chunks_mut::<4>().0) {
+            *out = u32::from(char).to_le_bytes();
+        }
+    } else {
+        let len = text.len().min(out.len());
+        out[..len].copy_from_slice(&text.as_bytes()[..len]);
+    }
+}
