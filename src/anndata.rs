@@ -1,3 +1,44 @@
-//! AnnData on disk: elements, dataframes, sparse and dense matrices.
+//! AnnData on disk: elements, dataframes, sparse and dense matrices, as anndata has written them since 0.8.
+//!
+//! Only the elements that a mount needs are opened, so an odd `uns` or a broken neighbour never stops X.
 
 pub mod column;
+pub mod dataframe;
+pub mod matrix;
+
+use crate::array::{ArrayError, Container, NodeKind};
+
+/// Bytes of metadata (row bounds, one obs column) that are read into memory at most for one array.
+pub const METADATA_LIMIT: u64 = 64 << 30;
+
+/// An error about one element of a store.
+pub fn element_error(store: &Container, element: &str, cause: impl Into<String>) -> ArrayError {
+    ArrayError::Element { store: store.name().to_owned(), element: element.to_owned(), cause: cause.into() }
+}
+
+/// An error about an element that is whole, but of a kind that is not read.
+pub fn unsupported(store: &Container, element: &str, cause: impl Into<String>) -> ArrayError {
+    ArrayError::Unsupported { store: store.name().to_owned(), element: element.to_owned(), cause: cause.into() }
+}
+
+/// The `encoding-type` of an element; empty where it has none (stores before anndata 0.7 and by other writers).
+pub fn encoding(store: &Container, element: &str) -> Result<String, ArrayError> {
+    let attributes = store.attributes(element)?;
+    Ok(attributes.get("encoding-type").and_then(|value| value.as_str()).unwrap_or_default().to_owned())
+}
+
+/// The elements that `--x` can name in this store: `X`, `raw/X`, `layers/NAME`, `obsm/NAME`.
+pub fn matrices(store: &Container) -> Result<Vec<String>, ArrayError> {
+    let mut all = Vec::new();
+    for single in ["X", "raw/X"] {
+        if store.kind(single)?.is_some() {
+            all.push(single.to_owned());
+        }
+    }
+    for group in ["layers", "obsm"] {
+        if store.kind(group)? == Some(NodeKind::Group) {
+            all.extend(store.members(group)?.into_iter().map(|name| format!("{group}/{name}")));
+        }
+    }
+    Ok(all)
+}

@@ -4,6 +4,7 @@
 //! read with `pread` and decoded here, because libhdf5 holds one global lock and zarrs reaches half of the speed
 //! (DESIGN.md section 5). A filter that is not decoded here falls back to the library, chosen per array at open.
 
+pub mod cast;
 pub mod container;
 pub mod dtype;
 pub mod gather;

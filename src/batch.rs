@@ -3,7 +3,6 @@
 //! Layout first, scatter second: row lengths alone give the exact place of every field, so decoded rows are copied
 //! straight into the bytes that are served.
 
-pub mod cast;
 pub mod dense;
 pub mod fill;
 pub mod scatter;

@@ -10,6 +10,8 @@ mod npz;
 mod safetensors;
 mod tsv;
 
+pub use tsv::escape;
+
 use crate::batch::{Batch, Field, Layout, Repr};
 use crate::anndata::column::Values;
 use crate::collection::{MatrixKind, Table};

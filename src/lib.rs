@@ -20,3 +20,4 @@ pub mod batch;
 pub mod collection;
 pub mod format;
 pub mod plan;
+pub mod tree;

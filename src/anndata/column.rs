@@ -79,3 +79,28 @@ pub struct Column {
     pub name: String,
     pub values: Values,
 }
+
+impl Values {
+    /// The smallest signed type for codes of so many categories, and -1.
+    pub fn code_dtype(categories: usize) -> Dtype {
+        match categories {
+            0..=128 => Dtype::I8,
+            129..=32_768 => Dtype::I16,
+            _ => Dtype::I32,
+        }
+    }
+}
+
+impl Column {
+    /// How many rows it has.
+    pub fn len(&self) -> usize {
+        match &self.values {
+            Values::Categorical { codes: numbers, .. } | Values::Numbers { numbers, .. } => numbers.len(),
+            Values::Text { texts, .. } => texts.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

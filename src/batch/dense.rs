@@ -4,7 +4,7 @@ use half::f16;
 
 use crate::array::Dtype;
 
-use super::cast::max_index;
+use crate::array::cast::max_index;
 
 /// Writes one CSR row as `out.len() / dtype.size()` dense elements. Values stored twice for a column are summed, as
 /// `scipy.sparse.csr_matrix.toarray` does.

@@ -3,7 +3,7 @@
 use crate::anndata::column::Values;
 use crate::array::Dtype;
 
-use super::cast::cast;
+use crate::array::cast::cast;
 use super::{Batch, Field, Repr, Span};
 
 /// Fills one span. `lengths` are the stored values of each row (sparse X). Matrix fields are left alone.

@@ -6,7 +6,7 @@
 use crate::array::Dtype;
 use crate::array::gather::Sink;
 
-use super::cast::cast;
+use crate::array::cast::cast;
 
 /// A writable run of bytes of an image.
 #[derive(Clone, Copy, Debug)]

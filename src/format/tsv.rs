@@ -3,7 +3,7 @@
 //! The one format whose size depends on values: those of obs, which are in memory.
 
 use crate::anndata::column::{Column, Values};
-use crate::batch::cast::{to_i64, to_text};
+use crate::array::cast::{to_i64, to_text};
 use crate::batch::{Batch, Layout};
 
 use super::Format;

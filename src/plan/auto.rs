@@ -2,16 +2,7 @@
 //!
 //! They never depend on the machine (cores, memory), because the bytes of a batch depend on them.
 
-/// What a collection looks like to the reader of its blocks.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Grain {
-    /// Mean bytes of one decoded row.
-    pub row_bytes: f64,
-    /// Mean rows in one encoded chunk; `None` where any run of bytes can be read alone.
-    pub chunk_rows: Option<f64>,
-    /// Rows of a chunk of a dense matrix: a block of another size would pay for chunks it does not need.
-    pub dense_chunk_rows: Option<u64>,
-}
+use crate::collection::Grain;
 
 const MIN_BLOCK: u64 = 16;
 const MAX_BLOCK: u64 = 1024;

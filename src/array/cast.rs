@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::array::Dtype;
+use super::Dtype;
 
 /// Converts packed elements `from` one dtype `to` another; `out` has as many elements as `input`.
 ///

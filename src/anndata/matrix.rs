@@ -1,0 +1,168 @@
+//! A matrix of a store: CSR or dense rows.
+//!
+//! All that is cheap is checked at the open: shapes, lengths, row bounds. Column numbers are checked as they are served.
+
+use crate::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind};
+use crate::array::cast::cast;
+
+use super::{METADATA_LIMIT, element_error, encoding, matrices, unsupported};
+
+/// Rows of numbers.
+pub enum Matrix {
+    /// Compressed sparse rows.
+    Sparse {
+        data: Array,
+        indices: Array,
+        /// Where each row starts in `data` and `indices`, and the end: rows + 1 numbers, never falling.
+        indptr: Vec<u64>,
+        columns: u64,
+    },
+    /// Dense rows: shape rows x ...
+    Dense { array: Array },
+}
+
+impl Matrix {
+    /// Opens `X`, `raw/X`, `layers/NAME` or `obsm/NAME`.
+    ///
+    /// # Errors
+    /// The element is absent (the message lists those that are there), is of a kind that is not read (CSC, dataframe,
+    /// awkward array), or its parts disagree.
+    pub fn open(store: &Container, element: &str, counters: &Counters) -> Result<Matrix, ArrayError> {
+        match store.kind(element)? {
+            Some(NodeKind::Array) => dense(store, element),
+            Some(NodeKind::Group) => group(store, element, counters),
+            None => {
+                let there = matrices(store)?;
+                let remedy = if there.is_empty() {
+                    "and it holds no other matrix to serve".to_owned()
+                } else {
+                    format!("choose one of these with --x: {}", there.join(", "))
+                };
+                Err(element_error(store, element, format!("there is none in this store; {remedy}")))
+            }
+        }
+    }
+
+    pub fn rows(&self) -> u64 {
+        match self {
+            Matrix::Sparse { indptr, .. } => indptr.len() as u64 - 1,
+            Matrix::Dense { array } => array.shape[0],
+        }
+    }
+
+    /// Shape of one row: `[columns]` for a sparse or 2-D matrix.
+    pub fn row_shape(&self) -> Vec<u64> {
+        match self {
+            Matrix::Sparse { columns, .. } => vec![*columns],
+            Matrix::Dense { array } => array.shape[1..].to_vec(),
+        }
+    }
+
+    pub fn dtype(&self) -> Dtype {
+        match self {
+            Matrix::Sparse { data, .. } => data.dtype,
+            Matrix::Dense { array } => array.dtype,
+        }
+    }
+
+    pub fn is_sparse(&self) -> bool {
+        matches!(self, Matrix::Sparse { .. })
+    }
+
+    /// Stored values: nnz, or all elements of a dense matrix.
+    pub fn stored(&self) -> u64 {
+        match self {
+            Matrix::Sparse { data, .. } => data.shape[0],
+            Matrix::Dense { array } => array.shape.iter().product(),
+        }
+    }
+
+    /// The arrays that rows are read from.
+    pub fn arrays(&self) -> Vec<&Array> {
+        match self {
+            Matrix::Sparse { data, indices, .. } => vec![data, indices],
+            Matrix::Dense { array } => vec![array],
+        }
+    }
+}
+
+fn dense(store: &Container, element: &str) -> Result<Matrix, ArrayError> {
+    if store.attributes(element)?.contains_key("h5sparse_format") || store.is_text(element)? {
+        return Err(unsupported(store, element, "not a matrix of numbers"));
+    }
+    let array = store.array(element)?;
+    match array.shape.len() {
+        0 => Err(element_error(store, element, "a single number, not a matrix")),
+        1 => Err(element_error(store, element, "has one dimension; a matrix has rows and columns")),
+        n if n > 2 && !element.starts_with("obsm/") => {
+            Err(element_error(store, element, format!("has {n} dimensions; a matrix has two")))
+        }
+        _ => Ok(Matrix::Dense { array }),
+    }
+}
+
+fn group(store: &Container, element: &str, counters: &Counters) -> Result<Matrix, ArrayError> {
+    match encoding(store, element)?.as_str() {
+        "csr_matrix" => sparse(store, element, counters),
+        "csc_matrix" => Err(unsupported(
+            store,
+            element,
+            "stored by column (CSC), and rows are served; rewrite it by row in Python: \
+             `a = anndata.read_h5ad(PATH); a.X = a.X.tocsr(); a.write_h5ad(NEW)`",
+        )),
+        "" => Err(unsupported(
+            store,
+            element,
+            "a group without encoding-type, as before anndata 0.8; read and write it with a newer anndata",
+        )),
+        other => Err(unsupported(store, element, format!("its encoding is {other}; CSR and dense matrices are served"))),
+    }
+}
+
+fn sparse(store: &Container, element: &str, counters: &Counters) -> Result<Matrix, ArrayError> {
+    let error = |cause: String| element_error(store, element, cause);
+    let attributes = store.attributes(element)?;
+    let shape: Vec<u64> = attributes
+        .get("shape")
+        .and_then(|shape| shape.as_array())
+        .map(|shape| shape.iter().filter_map(|n| n.as_u64()).collect())
+        .unwrap_or_default();
+    let &[rows, columns] = shape.as_slice() else {
+        return Err(error("its shape attribute is not two numbers".to_owned()));
+    };
+    let part = |name: &str| store.array(&format!("{element}/{name}"));
+    let (data, indices, bounds) = (part("data")?, part("indices")?, part("indptr")?);
+    for (name, array) in [("data", &data), ("indices", &indices), ("indptr", &bounds)] {
+        if array.shape.len() != 1 {
+            return Err(error(format!("{name} has {} dimensions, not one", array.shape.len())));
+        }
+        if name != "data" && (array.dtype.is_float() || array.dtype == Dtype::Bool) {
+            return Err(error(format!("{name} is {}, not integers", array.dtype)));
+        }
+    }
+    if data.shape != indices.shape {
+        return Err(error(format!("data has {} values, but indices {}", data.shape[0], indices.shape[0])));
+    }
+    if rows.checked_add(1) != Some(bounds.shape[0]) {
+        return Err(error(format!("indptr has {} numbers, but {rows} rows need {}", bounds.shape[0], rows.saturating_add(1))));
+    }
+    let indptr = as_u64(bounds.dtype, &bounds.read_all(counters, METADATA_LIMIT)?);
+    if indptr.first() != Some(&0) || indptr.last() != Some(&data.shape[0]) {
+        return Err(error(format!(
+            "indptr runs from {} to {}, but there are {} values",
+            indptr.first().copied().unwrap_or_default() as i64,
+            indptr.last().copied().unwrap_or_default() as i64,
+            data.shape[0]
+        )));
+    }
+    if let Some(row) = indptr.windows(2).position(|pair| pair[0] > pair[1]) {
+        return Err(error(format!("indptr falls after row {row}")));
+    }
+    Ok(Matrix::Sparse { data, indices, indptr, columns })
+}
+
+fn as_u64(dtype: Dtype, bytes: &[u8]) -> Vec<u64> {
+    let mut wide = vec![0; bytes.len() / dtype.size() * 8];
+    cast(dtype, Dtype::U64, bytes, &mut wide);
+    wide.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect()
+}

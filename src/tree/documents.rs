@@ -1,0 +1,167 @@
+//! The files that describe a mount: README.txt, dataset.json, var.tsv, categories/*.txt.
+
+use serde_json::{Value, json};
+
+use crate::anndata::column::{Column, Values};
+use crate::collection::{Collection, MatrixKind, Table};
+use crate::plan::Plan;
+
+/// The documents of one mount, rendered once.
+#[derive(Debug, Default)]
+pub struct Documents {
+    pub readme: String,
+    pub dataset: String,
+    pub var: String,
+    /// One a categorical column.
+    pub categories: Vec<String>,
+}
+
+impl Documents {
+    /// Renders the documents; `options` is what `.shufflefs/options.json` shows.
+    pub fn new(collection: &Collection, plan: &Plan, options: &Value) -> Documents {
+        let table = &collection.table;
+        Documents {
+            readme: readme(collection, plan),
+            dataset: format!("{:#}\n", dataset(collection, plan, options)),
+            var: var(&table.genes),
+            categories: categorical(table).map(|(_, labels)| lines(labels)).collect(),
+        }
+    }
+}
+
+/// The categorical columns and their labels, in the order of their files.
+pub fn categorical(table: &Table) -> impl Iterator<Item = (&Column, &[String])> {
+    table.columns.iter().filter_map(|column| match &column.values {
+        Values::Categorical { categories, .. } => Some((column, categories.labels.as_slice())),
+        _ => None,
+    })
+}
+
+/// One label a line: line number, from 0, is the code. What would end a line is escaped.
+fn lines(labels: &[String]) -> String {
+    let mut text = String::new();
+    for label in labels {
+        escape(label, &mut text);
+        text.push('\n');
+    }
+    text
+}
+
+fn var(genes: &[String]) -> String {
+    let mut text = String::from("index\tname\n");
+    for (i, gene) in genes.iter().enumerate() {
+        text.push_str(&format!("{i}\t"));
+        escape(gene, &mut text);
+        text.push('\n');
+    }
+    text
+}
+
+fn escape(label: &str, text: &mut String) {
+    crate::format::escape(label, text);
+}
+
+fn dataset(collection: &Collection, plan: &Plan, options: &Value) -> Value {
+    let table = &collection.table;
+    let sampling = plan.sampling();
+    let stores: Vec<Value> = collection
+        .stores
+        .iter()
+        .map(|store| json!({"path": store.path.to_string_lossy(), "rows": store.rows, "first_row": store.first_row, "stored_values": store.matrix.stored()}))
+        .collect();
+    let (kind, row) = match &table.matrix {
+        MatrixKind::Sparse { .. } => ("csr", vec![table.n_vars()]),
+        MatrixKind::Dense { row, .. } => ("dense", row.clone()),
+    };
+    let left_out: Vec<Value> =
+        collection.left_out.iter().map(|(name, reason)| json!({"name": name, "reason": reason})).collect();
+    json!({
+        "stores": stores,
+        "rows": table.n_rows,
+        "genes": table.genes.len(),
+        "x": {"element": collection.x, "kind": kind, "dtype": table.matrix.dtype().name(), "row_shape": row},
+        "columns": table.columns.iter().map(column).collect::<Vec<_>>(),
+        "columns_left_out": left_out,
+        "options": options,
+        "seed": sampling.seed,
+        "batch_size": sampling.batch_size,
+        "block_size": sampling.block_size,
+        "fetch_factor": sampling.fetch_factor,
+        "k": sampling.k(),
+        "drop_last": sampling.drop_last,
+        "batches": plan.batches(),
+        "fetches": plan.fetches(),
+        "blocks": plan.blocks(),
+        "rows_per_epoch": plan.served_rows(),
+    })
+}
+
+fn column(column: &Column) -> Value {
+    let (kind, dtype, categories, ordered, nullable) = match &column.values {
+        Values::Categorical { codes, categories, ordered } => {
+            ("categorical", codes.dtype.name(), Some(categories.labels.len()), Some(*ordered), true)
+        }
+        Values::Numbers { numbers, mask } => {
+            let kind = if numbers.dtype == crate::array::Dtype::Bool { "boolean" } else { "number" };
+            (kind, numbers.dtype.name(), None, None, mask.is_some())
+        }
+        Values::Text { mask, .. } => ("text", "string", None, None, mask.is_some()),
+    };
+    json!({"name": column.name, "kind": kind, "dtype": dtype, "categories": categories, "ordered": ordered, "nullable": nullable})
+}
+
+fn readme(collection: &Collection, plan: &Plan) -> String {
+    let (table, sampling) = (&collection.table, plan.sampling());
+    let kind = match &table.matrix {
+        MatrixKind::Sparse { dtype } => format!("sparse (CSR) {dtype}"),
+        MatrixKind::Dense { dtype, .. } => format!("dense {dtype}"),
+    };
+    let read = match &table.matrix {
+        MatrixKind::Sparse { .. } => "X = scipy.sparse.load_npz(path)            # CSR, one row a cell",
+        MatrixKind::Dense { .. } => "X = np.load(path)['X']                     # one row a cell",
+    };
+    let label = categorical(table).next().map_or("COLUMN", |(column, _)| column.name.as_str());
+    format!(
+        "\
+This is a shufflefs mount: {rows} rows (cells) x {genes} columns (genes) of {x}, {kind},
+from {stores} store(s), as shuffled minibatches.
+
+  epoch-0000/batch-000000.npz    one batch of {batch} rows; {batches} batches an epoch
+  epoch-0001/                    the same rows in another order; each row once an epoch
+  dataset.json                   stores, options, obs columns, counts
+  var.tsv                        the genes; line order = column order of X
+  categories/                    labels of the categorical columns; line number from 0 = code
+
+Read the files in name order: that is one randomized pass. Python:
+
+  import glob, numpy as np, scipy.sparse
+  for path in sorted(glob.glob('epoch-0000/*')):
+      {read}
+      batch = np.load(path)
+      codes, rows = batch['obs/{label}'], batch['row']   # label codes, global row numbers
+
+Any format can be opened by its name, whatever ls shows:
+  batch-000000.npz           numpy, scipy
+  batch-000000.safetensors   the same tensors; fastest to load
+  batch-000000.npy           X alone, dense; can be memory-mapped
+  batch-000000.h5ad          anndata.read_h5ad
+  batch-000000.tsv           the obs rows as text: head, cut, R
+
+Any epoch can be opened (epoch-0123), also beyond those listed. To resume, go on at the next name.
+For several workers of one job: rank-0-of-4/epoch-0000/... are four equal, disjoint parts of the epoch.
+
+Blocks of {block} consecutive rows are drawn at random; k = {k} of them are mixed in memory.
+Seed {seed}. The same stores, options and seed give the same bytes on every machine.
+What the mount does: cat .shufflefs/stats.json .shufflefs/log
+",
+        rows = table.n_rows,
+        genes = table.n_vars(),
+        x = collection.x,
+        stores = collection.stores.len(),
+        batch = sampling.batch_size,
+        batches = plan.batches(),
+        block = sampling.block_size,
+        k = sampling.k(),
+        seed = sampling.seed,
+    )
+}

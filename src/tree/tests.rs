@@ -1,0 +1,80 @@
+use super::*;
+
+fn tree(batches: u64) -> Tree {
+    Tree {
+        batches,
+        listed_epochs: 100,
+        listed: Extension::Npz,
+        extensions: Extension::ALL.to_vec(),
+        categories: category_files(["cell type", "a/b", "a_b"].into_iter()),
+    }
+}
+
+#[test]
+fn inode_numbers_are_paths() {
+    let tree = tree(u64::from(u32::MAX));
+    let mut nodes = vec![Node::Root, Node::Readme, Node::Dataset, Node::Var, Node::Categories, Node::ControlDir];
+    nodes.extend(Control::ALL.map(Node::Control));
+    nodes.extend((0..3).map(Node::Category));
+    for (index, of) in [(0, 1), (0, 2), (1, 2), (3, 4), (0, 4), (2047, 2048), (2894, 2895)] {
+        let rank = Rank { index, of };
+        nodes.push(Node::RankDir(rank));
+        for epoch in [0, 1, 99, 4095] {
+            nodes.push(Node::Epoch { rank: Some(rank), epoch });
+            nodes.push(Node::Batch { rank: Some(rank), epoch, batch: 77, extension: Extension::Tsv });
+        }
+    }
+    for epoch in [0, 1, 12_345, (1 << 26) - 1] {
+        nodes.push(Node::Epoch { rank: None, epoch });
+        for extension in Extension::ALL {
+            nodes.push(Node::Batch { rank: None, epoch, batch: u64::from(u32::MAX) - 1, extension });
+        }
+    }
+    let mut numbers = std::collections::HashSet::new();
+    for node in nodes {
+        let ino = tree.ino(&node).expect("has room");
+        assert!(numbers.insert(ino), "{node:?}: {ino} twice");
+        assert_eq!(tree.node(ino), Some(node));
+    }
+    assert_eq!(tree.ino(&Node::Epoch { rank: None, epoch: 1 << 26 }), None);
+    for ino in [0, 7, 15, 20, FIRST_UNUSED_CATEGORY, u64::MAX, (1 << 62) | (9 << 58)] {
+        assert_eq!(tree.node(ino), None, "{ino:x}");
+    }
+}
+
+const FIRST_UNUSED_CATEGORY: u64 = (1 << 32) + 3;
+
+#[test]
+fn every_listed_name_is_found_and_no_other_spelling() {
+    let tree = tree(5);
+    let epoch = Node::Epoch { rank: None, epoch: 3 };
+    for directory in [Node::Root, Node::Categories, Node::ControlDir, epoch, Node::RankDir(Rank { index: 1, of: 2 })] {
+        for i in 0..tree.len(&directory) {
+            let (name, node) = tree.entry(&directory, i).expect("listed");
+            assert_eq!(tree.lookup(&directory, &name), Some(node), "{name}");
+            assert_eq!(tree.parent(&node), directory);
+        }
+        assert_eq!(tree.entry(&directory, tree.len(&directory)), None);
+    }
+    for name in ["epoch-0", "epoch-00001", "Epoch-0000", "epoch-+001", "rank-0-of-0", "rank-2-of-2", "rank-00-of-2", "x"] {
+        assert_eq!(tree.lookup(&Node::Root, name), None, "{name}");
+    }
+    for name in ["batch-1.npz", "batch-000005.npz", "batch-000000.xyz", "batch-000000", "batch-000000.npz.npz"] {
+        assert_eq!(tree.lookup(&epoch, name), None, "{name}");
+    }
+    assert!(tree.lookup(&Node::Root, "epoch-12345").is_some());
+    assert!(tree.lookup(&Node::Root, "rank-3-of-7").is_some());
+}
+
+#[test]
+fn names_sort_in_reading_order() {
+    let tree = tree(1_500_000);
+    assert_eq!(tree.batch_name(7, Extension::Npz), "batch-0000007.npz");
+    assert_eq!(tree.batch_name(1_499_999, Extension::Npz), "batch-1499999.npz");
+    assert_eq!(tree.epoch_name(7), "epoch-0007");
+}
+
+#[test]
+fn category_files_are_file_names() {
+    assert_eq!(tree(1).categories, ["cell type.txt", "a_b.txt", "column-2.txt"]);
+}
