@@ -18,6 +18,7 @@ pub mod anndata;
 pub mod array;
 pub mod batch;
 pub mod collection;
+pub mod engine;
 pub mod format;
 pub mod plan;
 pub mod tree;

@@ -3,10 +3,11 @@
 //! Places are handed out before the gather starts and never overlap (each row has its own run in its image), so no
 //! lock is needed; the one `unsafe` of this room is here.
 
-use crate::array::Dtype;
-use crate::array::gather::Sink;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::array::cast::cast;
+use crate::array::Dtype;
+use crate::array::cast::{cast, max_index};
+use crate::array::gather::Sink;
 
 /// A writable run of bytes of an image.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +51,9 @@ pub struct Scatter {
     from: Dtype,
     to: Dtype,
     places: Vec<Place>,
+    /// Converted integers must be below it: a narrower type would wrap them in silence.
+    bound: u64,
+    worst: AtomicU64,
 }
 
 impl Scatter {
@@ -57,10 +61,16 @@ impl Scatter {
     ///
     /// # Safety
     /// The places do not overlap, and their buffers stay alive and untouched by others while the sink lives.
-    pub unsafe fn new(from: Dtype, to: Dtype, places: Vec<Place>) -> Scatter {
-        Scatter { from, to, places }
+    pub unsafe fn new(from: Dtype, to: Dtype, places: Vec<Place>, bound: u64) -> Scatter {
+        Scatter { from, to, places, bound, worst: AtomicU64::new(0) }
     }
 
+    /// The largest converted integer, where it is not below `bound`.
+    pub fn out_of_bound(&self) -> Option<u64> {
+        Some(self.worst.load(Ordering::Relaxed)).filter(|&worst| worst >= self.bound)
+    }
+
+    #[allow(clippy::mut_from_ref)]
     fn bytes(&self, piece: usize, at: u64, len: u64) -> Option<&mut [u8]> {
         let size = self.to.size();
         let part = self.places.get(piece)?.part(at as usize * size, len as usize * size)?;
@@ -76,6 +86,9 @@ impl Sink for Scatter {
 
     fn put(&self, piece: usize, at: u64, elements: &[u8]) {
         let len = (elements.len() / self.from.size()) as u64;
+        if self.bound != u64::MAX && self.from != self.to {
+            self.worst.fetch_max(max_index(self.from, elements), Ordering::Relaxed);
+        }
         match self.bytes(piece, at, len) {
             Some(out) => cast(self.from, self.to, elements, out),
             None => debug_assert!(false, "piece {piece} has no elements {at}..{}", at + len),

@@ -1,0 +1,37 @@
+//! Ends reads that wait for a load which makes no progress: the kernel cannot interrupt them, so we must.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{ReadError, Shared, Waiter};
+
+/// Looks at all loads until the engine stops.
+pub fn run(shared: &Shared) {
+    let timeout = shared.limits.timeout;
+    let tick = (timeout / 8).clamp(Duration::from_millis(10), Duration::from_secs(1));
+    let mut state = shared.lock();
+    while !shared.stop.load(Ordering::Acquire) {
+        state = shared.freed.wait_timeout(state, tick).unwrap_or_else(PoisonError::into_inner).0;
+        let now = shared.now();
+        let mut late: Vec<Waiter> = Vec::new();
+        let state = &mut *state;
+        for loading in state.loading.values_mut().filter(|loading| !loading.waiters.is_empty()) {
+            let Some(flight) = state.flights.get(&loading.flight) else { continue };
+            let mut last = flight.progress.load(Ordering::Relaxed);
+            if !flight.started {
+                last = last.max(shared.progress.load(Ordering::Relaxed));
+            }
+            if Duration::from_millis(now.saturating_sub(last)) > timeout {
+                late.append(&mut loading.waiters);
+            }
+        }
+        if !late.is_empty() {
+            let error = ReadError::Timeout(timeout.as_secs());
+            shared.log_once(state, &error);
+            for waiter in late {
+                (waiter.reply)(Err(&error));
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Where readers are: several workers that read one epoch within a fetch are one stream, and its next fetch is known.
+//!
+//! A lone read in the middle of a cold fetch loads that batch only; the first batch of a fetch, a second batch of the
+//! same one, or the fetch after one being read, load the whole fetch.
+
+use lru::LruCache;
+
+use crate::format::Extension;
+use crate::plan::Plan;
+use crate::plan::rank::Rank;
+
+use super::at_most;
+
+/// What readers of one directory have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stream {
+    pub epoch: u64,
+    pub rank: Option<Rank>,
+    pub extension: Extension,
+}
+
+/// The readers seen lately.
+pub struct Streams {
+    /// Fetches that are read as a whole, or will be next.
+    whole: LruCache<(u64, Extension, u64), ()>,
+    /// Fetches of which one batch was read, and which.
+    touched: LruCache<(u64, Extension, u64), usize>,
+}
+
+/// Streams followed at once.
+const FOLLOWED: usize = 256;
+
+impl Streams {
+    pub fn new() -> Streams {
+        Streams { whole: LruCache::new(at_most(2 * FOLLOWED)), touched: LruCache::new(at_most(FOLLOWED)) }
+    }
+
+    /// Notes that the batch at `place` of a fetch is read from its start; returns the fetch (and its epoch) to load
+    /// ahead of the readers, if they read on.
+    pub fn read(&mut self, plan: &Plan, stream: Stream, fetch: u64, place: usize) -> Option<(u64, u64)> {
+        let key = (stream.epoch, stream.extension, fetch);
+        let whole = place == 0
+            || self.whole.get(&key).is_some()
+            || self.touched.get(&key).is_some_and(|&first| first != place);
+        if !whole {
+            self.touched.put(key, place);
+            return None;
+        }
+        self.whole.put(key, ());
+        let (epoch, next) = following(plan, stream, fetch)?;
+        self.whole.put((epoch, stream.extension, next), ());
+        Some((epoch, next))
+    }
+
+    /// Whether a fetch is to be loaded as a whole.
+    pub fn wants_whole(&self, stream: &Stream, fetch: u64) -> bool {
+        self.whole.contains(&(stream.epoch, stream.extension, fetch))
+    }
+}
+
+/// The fetch after this one in the order of a directory; after the last, the first of the next epoch.
+fn following(plan: &Plan, stream: Stream, fetch: u64) -> Option<(u64, u64)> {
+    let of = stream.rank.map_or(1, |rank| rank.of);
+    // Whole fetches go round the ranks (`plan::rank`); those left over are shared.
+    let round_end = plan.batches() / plan.sampling().fetch_factor / of * of;
+    let next = if fetch + of < round_end {
+        fetch + of
+    } else if fetch < round_end {
+        round_end
+    } else {
+        fetch + 1
+    };
+    if next < plan.fetches() {
+        return Some((stream.epoch, next));
+    }
+    let first = stream.rank.map_or(0, |rank| rank.index);
+    (first < plan.fetches()).then_some((stream.epoch + 1, first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Sampling;
+
+    #[test]
+    fn a_second_batch_promotes_and_the_next_fetch_is_known() {
+        let sampling = Sampling { batch_size: 10, block_size: 1, fetch_factor: 4, seed: 0, drop_last: false };
+        let plan = Plan::new(&[215], sampling);
+        let stream = Stream { epoch: 0, rank: None, extension: Extension::Npz };
+        let mut streams = Streams::new();
+        assert_eq!(streams.read(&plan, stream, 2, 1), None);
+        assert!(!streams.wants_whole(&stream, 2));
+        assert_eq!(streams.read(&plan, stream, 2, 1), None);
+        assert_eq!(streams.read(&plan, stream, 2, 3), Some((0, 3)));
+        assert!(streams.wants_whole(&stream, 2) && streams.wants_whole(&stream, 3));
+        assert_eq!(streams.read(&plan, stream, 5, 0), Some((1, 0)));
+        let rank = Stream { rank: Some(Rank { index: 1, of: 2 }), ..stream };
+        assert_eq!(streams.read(&plan, rank, 1, 0), Some((0, 3)));
+        assert_eq!(streams.read(&plan, rank, 3, 0), Some((0, 4)));
+        assert_eq!(streams.read(&plan, rank, 5, 0), Some((1, 1)));
+    }
+}
