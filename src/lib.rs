@@ -20,5 +20,6 @@ pub mod batch;
 pub mod collection;
 pub mod engine;
 pub mod format;
+pub mod fuse;
 pub mod plan;
 pub mod tree;

@@ -1,0 +1,417 @@
+//! The kernel's requests, decoded and answered: a thin adaptor that knows no AnnData.
+//!
+//! Nothing here waits. `lookup`, `getattr`, `readdir`, `open` and `statfs` touch no store; a read that is not ready
+//! leaves its reply with the engine.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+};
+
+use crate::array::ArrayError;
+use crate::engine::{Engine, Key, ReadError};
+use crate::plan::rank::Rank;
+use crate::tree::documents::Documents;
+use crate::tree::{Control, Node, Tree};
+
+/// Names and sizes never change while mounted.
+const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
+const NEVER: Duration = Duration::ZERO;
+/// Size of `stats.json`, `stats.prom` and `options.json`: their text is padded, so that it is exact as well.
+const CONTROL_SIZE: usize = 16 << 10;
+
+/// How the files look to `stat`.
+#[derive(Clone, Copy, Debug)]
+pub struct Ownership {
+    pub uid: u32,
+    pub gid: u32,
+    /// The newest store's.
+    pub mtime: SystemTime,
+}
+
+/// One mount's file system.
+pub struct ShuffleFs {
+    pub engine: Engine,
+    pub tree: Tree,
+    pub documents: Documents,
+    pub ownership: Ownership,
+    /// Keep file contents in the page cache, for readers that read files again.
+    pub keep_cache: bool,
+    /// What `.shufflefs/options.json` shows.
+    pub options: String,
+    /// The log so far.
+    pub log: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
+    /// Control files are read as they were when opened.
+    pub handles: Handles,
+}
+
+/// Contents of open control files.
+#[derive(Default)]
+pub struct Handles {
+    next: AtomicU64,
+    open: Mutex<HashMap<u64, Arc<Vec<u8>>>>,
+}
+
+impl Handles {
+    fn add(&self, content: Vec<u8>) -> FileHandle {
+        let handle = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(content));
+        FileHandle(handle)
+    }
+
+    fn get(&self, handle: FileHandle) -> Option<Arc<Vec<u8>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&handle.0).cloned()
+    }
+
+    fn remove(&self, handle: FileHandle) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&handle.0);
+    }
+}
+
+/// The one place where an error becomes an errno.
+fn errno(error: &ReadError) -> Errno {
+    match error {
+        ReadError::Array(ArrayError::Stale { .. }) => Errno::ESTALE,
+        _ => Errno::EIO,
+    }
+}
+
+impl ShuffleFs {
+    fn node(&self, ino: INodeNo) -> Option<Node> {
+        self.tree.node(ino.0)
+    }
+
+    /// The image behind a batch file; ranks map to batches of the whole epoch.
+    fn key(&self, node: &Node) -> Option<(Key, Option<Rank>)> {
+        let Node::Batch { rank, epoch, batch, extension } = *node else { return None };
+        let batch = match rank {
+            Some(rank) => rank.batch(self.engine.plan(), batch)?,
+            None => batch,
+        };
+        Some((Key { epoch, batch, extension }, rank))
+    }
+
+    /// The bytes of a file that is always in memory.
+    fn document(&self, node: &Node) -> Option<&[u8]> {
+        match node {
+            Node::Readme => Some(self.documents.readme.as_bytes()),
+            Node::Dataset => Some(self.documents.dataset.as_bytes()),
+            Node::Var => Some(self.documents.var.as_bytes()),
+            Node::Category(column) => self.documents.categories.get(*column).map(|text| text.as_bytes()),
+            _ => None,
+        }
+    }
+
+    fn control(&self, control: Control) -> Vec<u8> {
+        let mut text = match control {
+            Control::Stats => format!("{:#}", self.engine.stats()).into_bytes(),
+            Control::Prometheus => self.engine.prometheus().into_bytes(),
+            Control::Options => self.options.clone().into_bytes(),
+            Control::Log => return (self.log)(),
+        };
+        text.resize(CONTROL_SIZE - 1, b' ');
+        text.push(b'\n');
+        text
+    }
+
+    fn attr(&self, node: &Node) -> Option<FileAttr> {
+        let size = match node {
+            Node::Control(Control::Log) => (self.log)().len() as u64,
+            Node::Control(_) => CONTROL_SIZE as u64,
+            Node::Batch { .. } => self.engine.size(self.key(node)?.0),
+            _ => self.document(node).map_or(0, |text| text.len() as u64),
+        };
+        let directory = node.is_dir();
+        let Ownership { uid, gid, mtime } = self.ownership;
+        Some(FileAttr {
+            ino: INodeNo(self.tree.ino(node)?),
+            size,
+            blocks: size.div_ceil(512),
+            atime: mtime,
+            mtime,
+            ctime: mtime,
+            crtime: mtime,
+            kind: if directory { FileType::Directory } else { FileType::RegularFile },
+            perm: if directory { 0o555 } else { 0o444 },
+            nlink: if directory { 2 + u32::try_from(self.tree.subdirectories(node)).unwrap_or(u32::MAX - 2) } else { 1 },
+            uid,
+            gid,
+            rdev: 0,
+            blksize: 4096,
+            flags: 0,
+        })
+    }
+
+    /// Entries of a directory from an offset on: `.`, `..`, then what the tree lists.
+    fn entries(&self, directory: Node, offset: u64) -> impl Iterator<Item = (u64, String, Node)> + '_ {
+        let dots = [(".", directory), ("..", self.tree.parent(&directory))];
+        (offset..self.tree.len(&directory) + 2).filter_map(move |i| {
+            let (name, node) = match dots.get(i as usize) {
+                Some((name, node)) => ((*name).to_owned(), *node),
+                None => self.tree.entry(&directory, i - 2)?,
+            };
+            Some((i + 1, name, node))
+        })
+    }
+}
+
+fn ttl(node: &Node) -> Duration {
+    if matches!(node, Node::Control(_)) { NEVER } else { FOREVER }
+}
+
+fn slice(bytes: &[u8], offset: u64, size: u32) -> &[u8] {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+    &bytes[start..start.saturating_add(size as usize).min(bytes.len())]
+}
+
+impl Filesystem for ShuffleFs {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // Each is an optimisation; an older kernel that lacks one works without it.
+        for flag in [
+            InitFlags::FUSE_DO_READDIRPLUS,
+            InitFlags::FUSE_READDIRPLUS_AUTO,
+            InitFlags::FUSE_PARALLEL_DIROPS,
+            InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+            InitFlags::FUSE_CACHE_SYMLINKS,
+        ] {
+            let _ = config.add_capabilities(flag);
+        }
+        let _ = config.set_max_background(64);
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let found = self.node(parent).zip(name.to_str()).and_then(|(parent, name)| self.tree.lookup(&parent, name));
+        match found.and_then(|node| Some((node, self.attr(&node)?))) {
+            Some((node, attr)) => reply.entry_with_ttls(&FOREVER, &ttl(&node), &attr, Generation(0)),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.node(ino).and_then(|node| Some((node, self.attr(&node)?))) {
+            Some((node, attr)) => reply.attr(&ttl(&node), &attr),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if flags.acc_mode() != OpenAccMode::O_RDONLY {
+            return reply.error(Errno::EROFS);
+        }
+        match self.node(ino) {
+            None => reply.error(Errno::ENOENT),
+            Some(Node::Control(control)) => {
+                reply.opened(self.handles.add(self.control(control)), FopenFlags::FOPEN_DIRECT_IO);
+            }
+            Some(Node::Batch { .. }) if !self.keep_cache => {
+                // Through the page cache a cold file is half as fast (DESIGN.md section 5).
+                reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
+            }
+            Some(_) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
+        }
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let Some(node) = self.node(ino) else { return reply.error(Errno::ENOENT) };
+        if let Some(content) = self.handles.get(fh) {
+            return reply.data(slice(&content, offset, size));
+        }
+        if let Some(document) = self.document(&node) {
+            return reply.data(slice(document, offset, size));
+        }
+        let Some((key, rank)) = self.key(&node) else { return reply.error(Errno::EISDIR) };
+        let reply = Box::new(move |result: Result<&[u8], &ReadError>| match result {
+            Ok(bytes) => reply.data(bytes),
+            Err(error) => reply.error(errno(error)),
+        });
+        self.engine.read(key, rank, offset, size as usize, reply);
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.handles.remove(fh);
+        reply.ok();
+    }
+
+    fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE);
+    }
+
+    fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let Some(directory) = self.node(ino).filter(Node::is_dir) else { return reply.error(Errno::ENOTDIR) };
+        for (next, name, node) in self.entries(directory, offset) {
+            let kind = if node.is_dir() { FileType::Directory } else { FileType::RegularFile };
+            let Some(ino) = self.tree.ino(&node) else { continue };
+            if reply.add(INodeNo(ino), next, kind, name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn readdirplus(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        let Some(directory) = self.node(ino).filter(Node::is_dir) else { return reply.error(Errno::ENOTDIR) };
+        for (next, name, node) in self.entries(directory, offset) {
+            let Some(attr) = self.attr(&node) else { continue };
+            if reply.add(attr.ino, next, name, &ttl(&node), &attr, Generation(0)) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let files = self.tree.listed_epochs.saturating_mul(self.tree.batches.saturating_add(1));
+        reply.statfs(0, 0, 0, files, 0, 4096, 255, 4096);
+    }
+
+    // Everything that would change something. The kernel refuses most of it by the `ro` flag already, but not where
+    // another program did the mounting (/dev/fd/N).
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _mode: Option<u32>,
+        _uid: Option<u32>,
+        _gid: Option<u32>,
+        _size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mknod(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, _mode: u32, _umask: u32, _rdev: u32, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mkdir(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, _mode: u32, _umask: u32, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn unlink(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rmdir(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn symlink(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, _target: &Path, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _newparent: INodeNo,
+        _newname: &OsStr,
+        _flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn link(&self, _req: &Request, _ino: INodeNo, _newparent: INodeNo, _newname: &OsStr, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: u64,
+        _data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _name: &OsStr,
+        _value: &[u8],
+        _flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn removexattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn create(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+}
