@@ -7,9 +7,12 @@
 pub mod cast;
 pub mod container;
 pub mod dtype;
-pub mod gather;
 mod codec;
+mod constant;
+mod file;
+pub mod gather;
 mod hdf5;
+mod read;
 mod zarr;
 
 use std::fs::File;
@@ -41,6 +44,9 @@ pub enum ArrayError {
     #[error("{store}: changed since it was mounted ({cause}); unmount and mount it again")]
     Stale { store: String, cause: String },
 }
+
+/// Bytes of the largest chunk that is decoded: HDF5's own limit, and a bound on what a lying shape can cost.
+const MAX_CHUNK: u64 = 4 << 30;
 
 /// Counts what was read from stores since the mount; shown in `.shufflefs/stats.json`.
 #[derive(Debug, Default)]

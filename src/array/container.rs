@@ -1,23 +1,210 @@
-//! stub until the branch lands
-use super::*;
+//! One open store: an HDF5 file or a zarr directory, told apart by content.
+//!
+//! Only the named element is ever read, so that an odd or broken neighbour (a dtype that no library knows, in `uns`)
+//! never matters.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
-pub struct Container;
+
+use serde_json::{Map, Value};
+
+use super::hdf5::{Class, Hdf5};
+use super::zarr::Zarr;
+use super::{Array, ArrayError, Identity};
+
+/// What an element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodeKind { Group, Array }
-impl Container {
-    pub fn open(_: &Path) -> Result<Container, ArrayError> { unreachable!() }
-    pub fn name(&self) -> &str { unreachable!() }
-    pub fn kind(&self, _: &str) -> Result<Option<NodeKind>, ArrayError> { unreachable!() }
-    pub fn members(&self, _: &str) -> Result<Vec<String>, ArrayError> { unreachable!() }
-    pub fn attributes(&self, _: &str) -> Result<serde_json::Map<String, serde_json::Value>, ArrayError> { unreachable!() }
-    pub fn array(&self, _: &str) -> Result<Array, ArrayError> { unreachable!() }
-    pub fn shape(&self, _: &str) -> Result<Vec<u64>, ArrayError> { unreachable!() }
-    pub fn dtype_name(&self, _: &str) -> Result<String, ArrayError> { unreachable!() }
-    pub fn is_text(&self, _: &str) -> Result<bool, ArrayError> { unreachable!() }
-    pub fn strings(&self, _: &str) -> Result<Vec<String>, ArrayError> { unreachable!() }
-    pub fn identity(&self) -> &[Identity] { unreachable!() }
-    pub fn check_unchanged(&self) -> Result<(), ArrayError> { unreachable!() }
+pub enum NodeKind {
+    Group,
+    Array,
 }
-impl Array {
-    pub fn read_all(&self, _: &Counters, _limit: u64) -> Result<Vec<u8>, ArrayError> { unreachable!() }
+
+/// One open store. Elements are named by path, `obs/_index`; the empty name is the root.
+pub enum Container {
+    Hdf5(Hdf5),
+    Zarr(Zarr),
+}
+
+impl Container {
+    /// Opens a store.
+    ///
+    /// # Errors
+    /// `Open`, in words for the user: what is there instead, and what to do.
+    pub fn open(path: &Path) -> Result<Container, ArrayError> {
+        let fail =
+            |cause: &str| ArrayError::Open { store: path.display().to_string(), cause: cause.to_owned() };
+        let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => fail("no such file or directory"),
+            ErrorKind::PermissionDenied => fail("permission denied; it must be readable by this user"),
+            _ => fail(&error.to_string()),
+        })?;
+        if metadata.is_dir() {
+            return Zarr::open(path).map(Container::Zarr);
+        }
+        let file = File::open(path).map_err(|error| match error.kind() {
+            ErrorKind::PermissionDenied => fail("permission denied; it must be readable by this user"),
+            _ => fail(&error.to_string()),
+        })?;
+        if !metadata.is_file() {
+            return Err(fail("neither a file nor a directory"));
+        }
+        let mut start = [0; 512];
+        let got = file.read_at(&mut start, 0).map_err(|e| fail(&e.to_string()))?;
+        if has_signature(&file, metadata.len()) {
+            return Hdf5::open(path, file).map(Container::Hdf5);
+        }
+        Err(fail(&not_hdf5(start.get(..got).unwrap_or_default())))
+    }
+
+    /// The store, as the user named it.
+    pub fn name(&self) -> &str {
+        match self {
+            Container::Hdf5(file) => file.name(),
+            Container::Zarr(zarr) => zarr.name(),
+        }
+    }
+
+    /// What an element is; `None` where there is none.
+    pub fn kind(&self, element: &str) -> Result<Option<NodeKind>, ArrayError> {
+        match self {
+            Container::Hdf5(file) => file.kind(element),
+            Container::Zarr(zarr) => zarr.kind(element),
+        }
+    }
+
+    /// Names of a group's members, sorted.
+    pub fn members(&self, group: &str) -> Result<Vec<String>, ArrayError> {
+        match self {
+            Container::Hdf5(file) => file.members(group),
+            Container::Zarr(zarr) => zarr.members(group),
+        }
+    }
+
+    /// Attributes of a group or an array as JSON; what JSON cannot represent is left out.
+    pub fn attributes(&self, element: &str) -> Result<Map<String, Value>, ArrayError> {
+        match self {
+            Container::Hdf5(file) => file.attributes(element),
+            Container::Zarr(zarr) => zarr.attributes(element),
+        }
+    }
+
+    /// Opens an array of numbers or booleans.
+    pub fn array(&self, element: &str) -> Result<Array, ArrayError> {
+        match self {
+            Container::Hdf5(file) => file.array(element),
+            Container::Zarr(zarr) => zarr.array(element),
+        }
+    }
+
+    /// The shape of any array, strings included.
+    pub fn shape(&self, element: &str) -> Result<Vec<u64>, ArrayError> {
+        match self {
+            Container::Hdf5(file) => file.shape(element),
+            Container::Zarr(zarr) => zarr.shape(element),
+        }
+    }
+
+    /// The element type of any array, for messages: `float32`, `string`, `compound`.
+    pub fn dtype_name(&self, element: &str) -> Result<String, ArrayError> {
+        match self {
+            Container::Hdf5(file) => Ok(match file.class(element)? {
+                Class::Number { dtype, .. } => dtype.name(),
+                Class::VariableText | Class::FixedText { .. } => "string",
+                Class::Other(what) => what,
+            }
+            .to_owned()),
+            Container::Zarr(zarr) => zarr.dtype_name(element),
+        }
+    }
+
+    /// Whether an array holds strings.
+    pub fn is_text(&self, element: &str) -> Result<bool, ArrayError> {
+        match self {
+            Container::Hdf5(file) => {
+                Ok(matches!(file.class(element)?, Class::VariableText | Class::FixedText { .. }))
+            }
+            Container::Zarr(zarr) => zarr.is_text(element),
+        }
+    }
+
+    /// All strings of an array, in C order.
+    pub fn strings(&self, element: &str) -> Result<Vec<String>, ArrayError> {
+        match self {
+            Container::Hdf5(file) => file.strings(element),
+            Container::Zarr(zarr) => zarr.strings(element),
+        }
+    }
+
+    /// The one string of an array of one element.
+    pub fn scalar_text(&self, element: &str) -> Result<String, ArrayError> {
+        let mut texts = if self.shape(element)?.iter().all(|&n| n == 1) { self.strings(element)? } else { Vec::new() };
+        match (texts.pop(), texts.is_empty()) {
+            (Some(text), true) => Ok(text),
+            _ => Err(ArrayError::Element {
+                store: self.name().to_owned(),
+                element: element.to_owned(),
+                cause: "is not one string".to_owned(),
+            }),
+        }
+    }
+
+    /// The files whose change is noticed: the `.h5ad`, or the metadata files read so far.
+    pub fn identity(&self) -> Vec<Identity> {
+        match self {
+            Container::Hdf5(file) => file.identity().to_vec(),
+            Container::Zarr(zarr) => zarr.identity(),
+        }
+    }
+
+    /// Compares these files with what they were.
+    ///
+    /// # Errors
+    /// `Stale`.
+    pub fn check_unchanged(&self) -> Result<(), ArrayError> {
+        match self {
+            Container::Hdf5(file) => file.check_unchanged(),
+            Container::Zarr(zarr) => zarr.check_unchanged(),
+        }
+    }
+}
+
+/// HDF5's signature at 0, or after a user block of 512, 1024, 2048, ... bytes.
+fn has_signature(file: &File, length: u64) -> bool {
+    let mut at = 0;
+    while at < length {
+        let mut signature = [0; 8];
+        if file.read_exact_at(&mut signature, at).is_err() {
+            return false;
+        }
+        if &signature == b"\x89HDF\r\n\x1a\n" {
+            return true;
+        }
+        at = if at == 0 { 512 } else { at.saturating_mul(2) };
+    }
+    false
+}
+
+/// What a file is that is not HDF5, and the remedy.
+fn not_hdf5(start: &[u8]) -> String {
+    if start.is_empty() {
+        return "not an HDF5 file; it is empty: copy or download it again".to_owned();
+    }
+    let what = if start.starts_with(b"version https://git-lfs.github.com/spec/") {
+        "it is a Git LFS pointer: run `git lfs pull`"
+    } else if start.starts_with(b"PK\x03\x04") {
+        "it is a zip archive: unpack a zipped zarr store to a directory, and name that"
+    } else if start.starts_with(&[0x1f, 0x8b]) {
+        "it is gzip-compressed: run `gunzip` first"
+    } else if start.starts_with(b"CDF") {
+        "it is a netCDF-3 file: convert it to .h5ad"
+    } else if start.trim_ascii_start().starts_with(b"<") {
+        "it is HTML or XML, perhaps the error page of a failed download: download it again"
+    } else if std::str::from_utf8(start).is_ok() {
+        "it is text: perhaps a failed download"
+    } else {
+        "its start is unknown: it may be damaged, or of another format (.h5ad and .zarr are read)"
+    };
+    format!("not an HDF5 file; {what}")
 }

@@ -1,6 +1,18 @@
 //! Copies many pieces of one array to their places, each chunk decoded once, chunks in parallel.
+//!
+//! Pieces are cut at chunk bounds along the first axis and sorted by chunk, so that every piece that touches a chunk
+//! is served while it is decoded. Chunks whose stored bytes are their elements are not decoded at all: their runs are
+//! read straight into place, neighbours in the file with one `preadv`.
 
-use super::{Array, ArrayError, Counters};
+mod raw;
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use super::{Array, ArrayError, Counters, Scratch};
 
 /// Where gathered elements go. Pieces are numbered; places of different pieces never overlap.
 pub trait Sink: Sync {
@@ -32,11 +44,282 @@ pub struct Work<'a> {
     pub progress: &'a (dyn Fn() + Sync),
 }
 
+/// The part of a piece in one band: the chunks with one number along the first axis.
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    band: u64,
+    piece: usize,
+    /// First element (1-D) or row (n-D) within the band.
+    start: u64,
+    /// Elements (1-D), 1 (n-D).
+    len: u64,
+    /// Where the part begins in its piece (1-D).
+    at: u64,
+}
+
+/// Jobs of one band, for one column of chunks.
+struct Task {
+    jobs: Range<usize>,
+    /// Number of the chunk within its band.
+    column: u64,
+}
+
+/// A run of elements: from a chunk to a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    piece: usize,
+    /// First element within the chunk.
+    from: u64,
+    /// First element within the piece.
+    at: u64,
+    len: u64,
+}
+
+/// Most bytes of one read of raw chunks, and of one task of them.
+const RAW_BYTES: u64 = 4 << 20;
+/// Most runs of one task of raw chunks.
+const RAW_RUNS: usize = 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
 /// Gathers `pieces` of `array` into `sink`. Runs on the current rayon pool.
 ///
 /// # Errors
 /// The first damaged or stale chunk met; what was gathered before is then unspecified.
 pub fn gather(array: &Array, pieces: &[Piece], sink: &dyn Sink, work: &Work<'_>) -> Result<(), ArrayError> {
-    let _ = (array, pieces, sink, work);
-    unreachable!("being written")
+    let geometry = Geometry::of(array)?;
+    let encoded = array.source.is_encoded();
+    let jobs = geometry.jobs(array, pieces, encoded)?;
+    let tasks = tasks(&jobs, &geometry, encoded);
+    if encoded {
+        return tasks.par_iter().try_for_each(|task| geometry.run(array, &jobs, std::slice::from_ref(task), sink, work));
+    }
+    let batches = batches(&tasks, &jobs, &geometry);
+    batches.par_iter().try_for_each(|batch| {
+        geometry.run(array, &jobs, tasks.get(batch.clone()).unwrap_or_default(), sink, work)
+    })
+}
+
+/// The shapes of an array, checked once.
+struct Geometry {
+    size: usize,
+    chunk_bytes: usize,
+    /// Rows (n-D) or elements (1-D) of the array and of a chunk.
+    rows: u64,
+    chunk_rows: u64,
+    /// Trailing axes: those after the first. Empty for 1-D.
+    shape: Vec<u64>,
+    chunk: Vec<u64>,
+    grid: Vec<u64>,
+    /// Elements of one row of a chunk.
+    chunk_row: u64,
+    /// Chunks of one band.
+    columns: u64,
+}
+
+impl Geometry {
+    fn of(array: &Array) -> Result<Geometry, ArrayError> {
+        let large = || array.damaged(0, "the shape is too large: the store is damaged");
+        let product = |axes: &[u64]| axes.iter().try_fold(1_u64, |n, &c| n.checked_mul(c)).ok_or_else(large);
+        let size = array.dtype.size();
+        let (&rows, shape) = array.shape.split_first().unwrap_or((&1, &[]));
+        let (&chunk_rows, chunk) = array.chunk_shape.split_first().unwrap_or((&1, &[]));
+        let grid: Vec<u64> = shape.iter().zip(chunk).map(|(&n, &c)| n.div_ceil(c.max(1))).collect();
+        let chunk_row = product(chunk)?;
+        let columns = product(&grid)?;
+        product(shape)?.checked_mul(size as u64).ok_or_else(large)?;
+        rows.div_ceil(chunk_rows.max(1)).checked_mul(columns).ok_or_else(large)?;
+        let bytes = chunk_row.checked_mul(chunk_rows).and_then(|n| n.checked_mul(size as u64)).ok_or_else(large)?;
+        Ok(Geometry {
+            size,
+            chunk_bytes: usize::try_from(bytes).map_err(|_| large())?,
+            rows,
+            chunk_rows: chunk_rows.max(1),
+            shape: shape.to_vec(),
+            chunk: chunk.to_vec(),
+            grid,
+            chunk_row,
+            columns,
+        })
+    }
+
+    /// Cuts the pieces at the bands, and sorts.
+    fn jobs(&self, array: &Array, pieces: &[Piece], encoded: bool) -> Result<Vec<Job>, ArrayError> {
+        let flat = self.shape.is_empty();
+        // Raw runs are cut further, so that a whole array of one chunk is still many tasks.
+        let most = if encoded { u64::MAX } else { RAW_BYTES / self.size as u64 };
+        let mut jobs = Vec::with_capacity(pieces.len());
+        for (piece, &Piece { start, len }) in pieces.iter().enumerate() {
+            let len = if flat { len } else { 1 };
+            let end = start.checked_add(len).filter(|&end| end <= self.rows).ok_or_else(|| ArrayError::Element {
+                store: array.store.to_string(),
+                element: array.element.to_string(),
+                cause: format!("{start}..+{len} lies beyond its {} rows", self.rows),
+            })?;
+            let mut at = start;
+            while at < end {
+                let band = at / self.chunk_rows;
+                let inside = at % self.chunk_rows;
+                let len = (self.chunk_rows - inside).min(end - at).min(most);
+                jobs.push(Job { band, piece, start: inside, len, at: at - start });
+                at += len;
+            }
+        }
+        jobs.sort_unstable_by_key(|job| (job.band, job.start));
+        Ok(jobs)
+    }
+
+    /// Bytes that a job takes from one chunk.
+    fn job_bytes(&self, job: &Job) -> u64 {
+        job.len.saturating_mul(self.chunk_row).saturating_mul(self.size as u64)
+    }
+
+    /// Serves some tasks: reads the runs of raw chunks, decodes the others.
+    fn run(
+        &self,
+        array: &Array,
+        jobs: &[Job],
+        tasks: &[Task],
+        sink: &dyn Sink,
+        work: &Work<'_>,
+    ) -> Result<(), ArrayError> {
+        // Taken, not borrowed: a sink may gather in its turn.
+        let mut scratch = SCRATCH.take();
+        let result = self.run_with(array, jobs, tasks, sink, work, &mut scratch);
+        SCRATCH.set(scratch);
+        result
+    }
+
+    fn run_with(
+        &self,
+        array: &Array,
+        jobs: &[Job],
+        tasks: &[Task],
+        sink: &dyn Sink,
+        work: &Work<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<(), ArrayError> {
+        let mut reads = raw::Reads::new(array, sink);
+        for task in tasks {
+            let jobs = jobs.get(task.jobs.clone()).unwrap_or_default();
+            let Some(first) = jobs.first() else { continue };
+            let chunk = first.band * self.columns + task.column;
+            if let Some(extent) = array.source.raw(chunk) {
+                if extent.len < self.chunk_bytes as u64 {
+                    return Err(array.damaged(chunk, format!("{} bytes, {} are declared", extent.len, self.chunk_bytes)));
+                }
+                self.each_run(jobs, task.column, |run| reads.add(chunk, &extent, run));
+                continue;
+            }
+            // Taken out, as decoding needs the other buffers.
+            let mut decoded = std::mem::take(&mut scratch.chunk);
+            if decoded.len() < self.chunk_bytes {
+                decoded = vec![0; self.chunk_bytes];
+            }
+            let bytes = decoded.get_mut(..self.chunk_bytes).unwrap_or_default();
+            let began = Instant::now();
+            array.source.decode(chunk, bytes, scratch, work.counters)?;
+            Counters::add(&work.counters.decode_ns, u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            Counters::add(&work.counters.chunks, 1);
+            self.each_run(jobs, task.column, |run| {
+                let from = run.from as usize * self.size;
+                if let Some(elements) = bytes.get(from..from + run.len as usize * self.size) {
+                    sink.put(run.piece, run.at, elements);
+                }
+            });
+            scratch.chunk = decoded;
+            (work.progress)();
+        }
+        reads.finish(work, scratch)
+    }
+
+    /// Every run of elements that jobs take from the chunk of a column.
+    fn each_run(&self, jobs: &[Job], column: u64, mut take: impl FnMut(Run)) {
+        if self.shape.is_empty() {
+            for job in jobs {
+                take(Run { piece: job.piece, from: job.start, at: job.at, len: job.len });
+            }
+            return;
+        }
+        // The chunk's first element on each trailing axis, and how many of the array's it holds there.
+        let axes = self.shape.len();
+        let mut origin = vec![0; axes];
+        let mut count = vec![0; axes];
+        let mut rest = column;
+        for axis in (0..axes).rev() {
+            let index = rest % self.grid[axis].max(1);
+            rest /= self.grid[axis].max(1);
+            origin[axis] = index * self.chunk[axis];
+            count[axis] = self.chunk[axis].min(self.shape[axis].saturating_sub(origin[axis]));
+        }
+        // Axes that a chunk spans whole are one run with the axis before them.
+        let mut inner = axes - 1;
+        let mut len = count[inner];
+        while inner > 0 && count[inner] == self.shape[inner] && count[inner] == self.chunk[inner] {
+            inner -= 1;
+            len *= count[inner];
+        }
+        if len == 0 {
+            return;
+        }
+        let lines: u64 = count[..inner].iter().product();
+        let line = |strides: &[u64], base: &[u64], number: u64| {
+            let (mut rest, mut at, mut stride) = (number, 0, 1);
+            for axis in (0..axes).rev() {
+                let mut index = base[axis];
+                if axis < inner {
+                    index += rest % count[axis];
+                    rest /= count[axis];
+                }
+                at += index * stride;
+                stride *= strides[axis];
+            }
+            at
+        };
+        let zero = vec![0; axes];
+        for job in jobs {
+            for number in 0..lines {
+                let from = job.start * self.chunk_row + line(&self.chunk, &zero, number);
+                take(Run { piece: job.piece, from, at: line(&self.shape, &origin, number), len });
+            }
+        }
+    }
+}
+
+/// One task for every band and column; raw bands are cut, as their jobs share no decoding.
+fn tasks(jobs: &[Job], geometry: &Geometry, encoded: bool) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    let mut start = 0;
+    let mut bytes = 0_u64;
+    for (index, job) in jobs.iter().enumerate() {
+        bytes = bytes.saturating_add(geometry.job_bytes(job));
+        let last = jobs.get(index + 1).is_none_or(|next| next.band != job.band);
+        let full = !encoded && (bytes >= RAW_BYTES || index + 1 - start >= RAW_RUNS);
+        if last || full {
+            tasks.extend((0..geometry.columns).map(|column| Task { jobs: start..index + 1, column }));
+            start = index + 1;
+            bytes = 0;
+        }
+    }
+    tasks
+}
+
+/// Groups small tasks, so that runs of neighbouring raw chunks are read together.
+fn batches(tasks: &[Task], jobs: &[Job], geometry: &Geometry) -> Vec<Range<usize>> {
+    /// Tasks of a batch: also how many chunk files it may hold open.
+    const TASKS: usize = 64;
+    let mut batches = Vec::new();
+    let (mut start, mut bytes) = (0, 0_u64);
+    for (index, task) in tasks.iter().enumerate() {
+        let jobs = jobs.get(task.jobs.clone()).unwrap_or_default();
+        bytes = jobs.iter().fold(bytes, |n, job| n.saturating_add(geometry.job_bytes(job)));
+        if bytes >= RAW_BYTES / 4 || index + 1 - start >= TASKS || index + 1 == tasks.len() {
+            batches.push(start..index + 1);
+            start = index + 1;
+            bytes = 0;
+        }
+    }
+    batches
 }

@@ -1,0 +1,147 @@
+//! HDF5: libhdf5 finds the chunks, `pread` and our decoders read them.
+//!
+//! libhdf5 holds one global lock, so it is asked once, when an array is opened; afterwards only arrays with a filter
+//! that is not decoded here come back to it.
+
+mod attribute;
+mod dataset;
+mod library;
+mod native;
+mod source;
+mod text;
+mod zstd_filter;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use ::hdf5::{Dataset, Group};
+use serde_json::{Map, Value};
+
+use super::container::NodeKind;
+use super::{Array, ArrayError, Identity, file};
+pub use native::Class;
+
+/// An open `.h5ad`.
+pub struct Hdf5 {
+    name: Arc<str>,
+    identity: Vec<Identity>,
+    /// Ours, for `pread`.
+    file: Arc<File>,
+    length: u64,
+    /// The library's.
+    root: ::hdf5::File,
+}
+
+impl Hdf5 {
+    /// Opens a file that begins like HDF5.
+    pub fn open(path: &Path, file: File) -> Result<Hdf5, ArrayError> {
+        let name: Arc<str> = path.display().to_string().into();
+        let fail = |cause: String| ArrayError::Open { store: name.to_string(), cause };
+        let metadata = file.metadata().map_err(|e| fail(e.to_string()))?;
+        zstd_filter::register();
+        let root = ::hdf5::File::with_options()
+            // Nothing is written, and a lock would fail on file systems without locks.
+            .with_fapl(|fapl| fapl.file_locking(false))
+            .open(path)
+            .map_err(|e| fail(open_failure(&e)))?;
+        let identity = Identity::of(path, &metadata);
+        // The library opened the path, not our descriptor: they must be one file.
+        if let Some(cause) = identity.changed() {
+            return Err(ArrayError::Stale { store: name.to_string(), cause });
+        }
+        Ok(Hdf5 { name, identity: vec![identity], file: Arc::new(file), length: metadata.len(), root })
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub fn identity(&self) -> &[Identity] {
+        &self.identity
+    }
+
+    pub fn check_unchanged(&self) -> Result<(), ArrayError> {
+        file::check_unchanged(&self.name, &self.identity)
+    }
+
+    fn error(&self, element: &str, cause: impl Into<String>) -> ArrayError {
+        ArrayError::Element { store: self.name.to_string(), element: element.to_owned(), cause: cause.into() }
+    }
+
+    fn library_error(&self, element: &str, error: &::hdf5::Error) -> ArrayError {
+        self.error(element, words(error))
+    }
+
+    pub fn kind(&self, element: &str) -> Result<Option<NodeKind>, ArrayError> {
+        if element.is_empty() {
+            return Ok(Some(NodeKind::Group));
+        }
+        native::kind(&self.root, element).map_err(|cause| self.error(element, cause))
+    }
+
+    fn group(&self, element: &str) -> Result<Group, ArrayError> {
+        match self.kind(element)? {
+            Some(NodeKind::Group) if element.is_empty() => self.root.as_group(),
+            Some(NodeKind::Group) => self.root.group(element),
+            Some(NodeKind::Array) => return Err(self.error(element, "is an array, not a group")),
+            None => return Err(self.error(element, "is not in the file")),
+        }
+        .map_err(|e| self.library_error(element, &e))
+    }
+
+    fn dataset(&self, element: &str) -> Result<Dataset, ArrayError> {
+        match self.kind(element)? {
+            Some(NodeKind::Array) => self.root.dataset(element).map_err(|e| self.library_error(element, &e)),
+            Some(NodeKind::Group) => Err(self.error(element, "is a group, not an array")),
+            None => Err(self.error(element, "is not in the file")),
+        }
+    }
+
+    pub fn members(&self, group: &str) -> Result<Vec<String>, ArrayError> {
+        let mut names = self.group(group)?.member_names().map_err(|e| self.library_error(group, &e))?;
+        names.sort();
+        Ok(names)
+    }
+
+    pub fn attributes(&self, element: &str) -> Result<Map<String, Value>, ArrayError> {
+        let read = if self.kind(element)? == Some(NodeKind::Array) {
+            let dataset = self.dataset(element)?;
+            attribute::all(&dataset)
+        } else {
+            let group = self.group(element)?;
+            attribute::all(&group)
+        };
+        read.map_err(|e| self.library_error(element, &e))
+    }
+
+    pub fn shape(&self, element: &str) -> Result<Vec<u64>, ArrayError> {
+        native::shape(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
+    }
+
+    pub fn class(&self, element: &str) -> Result<Class, ArrayError> {
+        native::class_of(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
+    }
+
+    pub fn strings(&self, element: &str) -> Result<Vec<String>, ArrayError> {
+        text::dataset(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
+    }
+
+    pub fn array(&self, element: &str) -> Result<Array, ArrayError> {
+        dataset::open(self, element, self.dataset(element)?)
+    }
+}
+
+/// One line of an error of the library.
+fn words(error: &::hdf5::Error) -> String {
+    error.to_string().replace('\n', " ")
+}
+
+fn open_failure(error: &::hdf5::Error) -> String {
+    let words = words(error);
+    if words.contains("truncated") || words.contains("eof") {
+        format!("the HDF5 file is truncated ({words}); copy or download it again")
+    } else {
+        format!("the HDF5 file cannot be opened ({words}); it may be damaged or still open for writing")
+    }
+}

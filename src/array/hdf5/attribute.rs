@@ -1,0 +1,66 @@
+//! Attributes as JSON, as zarr has them.
+
+use ::hdf5::Location;
+use half::f16;
+use serde_json::{Map, Value};
+
+use super::native::{self, Class, Values};
+use super::text;
+use crate::array::Dtype;
+
+/// All attributes of a group or dataset; what JSON cannot represent is skipped.
+pub fn all(location: &Location) -> Result<Map<String, Value>, ::hdf5::Error> {
+    let mut attributes = Map::new();
+    for name in location.attr_names()? {
+        // An odd attribute (a reference, a compound) must not hide the others.
+        if let Ok(attribute) = location.attr(&name)
+            && let Ok(Some(value)) = one(Values::Attribute(attribute.id()))
+        {
+            attributes.insert(name, value);
+        }
+    }
+    Ok(attributes)
+}
+
+fn one(values: Values) -> Result<Option<Value>, String> {
+    let datatype = values.datatype()?;
+    let Some(shape) = values.shape()? else { return Ok(None) };
+    if shape.len() > 1 {
+        return Ok(None);
+    }
+    let count = shape.first().copied().unwrap_or(1);
+    let list: Vec<Value> = match native::class(datatype.id()) {
+        Class::Other(_) => return Ok(None),
+        class @ (Class::VariableText | Class::FixedText { .. }) => {
+            text::attribute(values, class, count)?.into_iter().map(Value::from).collect()
+        }
+        Class::Number { dtype, .. } => {
+            let bytes = usize::try_from(count).ok().and_then(|n| n.checked_mul(dtype.size())).ok_or("too large")?;
+            let mut buffer = vec![0; bytes];
+            values.read_bytes(&native::little_endian(&datatype)?, &[], &[], &mut buffer)?;
+            buffer.chunks_exact(dtype.size()).map(|element| number(dtype, element)).collect()
+        }
+    };
+    Ok(Some(if shape.is_empty() { list.into_iter().next().unwrap_or_default() } else { Value::Array(list) }))
+}
+
+/// One little-endian element; NaN and the infinities, which JSON lacks, are null.
+fn number(dtype: Dtype, element: &[u8]) -> Value {
+    let mut wide = [0; 8];
+    for (place, &byte) in wide.iter_mut().zip(element) {
+        *place = byte;
+    }
+    let bits = u64::from_le_bytes(wide);
+    let signed = || {
+        let spare = 64 - 8 * dtype.size();
+        (bits << spare).cast_signed() >> spare
+    };
+    match dtype {
+        Dtype::Bool => Value::from(bits != 0),
+        Dtype::U8 | Dtype::U16 | Dtype::U32 | Dtype::U64 => Value::from(bits),
+        Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => Value::from(signed()),
+        Dtype::F16 => Value::from(f16::from_bits(bits as u16).to_f64()),
+        Dtype::F32 => Value::from(f64::from(f32::from_bits(bits as u32))),
+        Dtype::F64 => Value::from(f64::from_bits(bits)),
+    }
+}

@@ -1,0 +1,358 @@
+//! libhdf5's own calls where the safe crate has none: types told apart exactly, reads into bytes.
+//!
+//! Every call runs under the library's lock (`sync`), and every identifier is closed by `Id`.
+
+use std::ffi::{CString, c_char, c_void};
+
+use ::hdf5::sync::sync;
+use ::hdf5::{Dataset, File};
+use hdf5_sys::h5::H5free_memory;
+use hdf5_sys::h5a::{H5Aget_space, H5Aget_type, H5Aread};
+use hdf5_sys::h5d::{H5Dget_space, H5Dget_type, H5Dread};
+use hdf5_sys::h5i::{H5I_type_t, H5Idec_ref, H5Iget_type, hid_t};
+use hdf5_sys::h5l::H5Lexists;
+use hdf5_sys::h5o::{H5Oexists_by_name, H5Oopen};
+use hdf5_sys::h5p::H5P_DEFAULT;
+use hdf5_sys::h5s::{
+    H5S_class_t, H5Scopy, H5Screate_simple, H5Sget_simple_extent_dims, H5Sget_simple_extent_ndims,
+    H5Sget_simple_extent_type, H5Sselect_hyperslab, H5S_seloper_t,
+};
+use hdf5_sys::h5t::{
+    H5T_class_t, H5T_order_t, H5T_sign_t, H5T_str_t, H5Tcopy, H5Tget_class, H5Tget_ebias, H5Tget_fields,
+    H5Tget_member_name, H5Tget_member_value, H5Tget_nmembers, H5Tget_offset, H5Tget_order, H5Tget_precision,
+    H5Tget_sign, H5Tget_size, H5Tget_strpad, H5Tis_variable_str, H5Tset_order,
+};
+
+use crate::array::Dtype;
+use crate::array::container::NodeKind;
+
+/// An identifier of the library, closed when dropped.
+pub struct Id(hid_t);
+
+impl Id {
+    /// Takes a fresh identifier, or says that the call failed.
+    pub fn new(id: hid_t, call: &str) -> Result<Id, String> {
+        if id < 0 { Err(format!("HDF5: {call} failed")) } else { Ok(Id(id)) }
+    }
+
+    pub fn id(&self) -> hid_t {
+        self.0
+    }
+}
+
+impl Drop for Id {
+    fn drop(&mut self) {
+        // SAFETY: the identifier came from the library and is ours alone.
+        sync(|| unsafe { H5Idec_ref(self.0) });
+    }
+}
+
+/// What an element type is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    Number { dtype: Dtype, big: bool },
+    /// Pointers to strings elsewhere in the file.
+    VariableText,
+    /// So many bytes each.
+    FixedText { size: usize, spaces: bool },
+    /// Named for messages.
+    Other(&'static str),
+}
+
+/// Tells a type.
+pub fn class(type_id: hid_t) -> Class {
+    // SAFETY: `type_id` is a live datatype; these calls only read it.
+    sync(|| unsafe {
+        let size = H5Tget_size(type_id);
+        match H5Tget_class(type_id) {
+            H5T_class_t::H5T_INTEGER => integer(type_id, size),
+            H5T_class_t::H5T_FLOAT => float(type_id, size),
+            H5T_class_t::H5T_ENUM if is_bool(type_id, size) => Class::Number { dtype: Dtype::Bool, big: false },
+            H5T_class_t::H5T_ENUM => Class::Other("enum"),
+            H5T_class_t::H5T_STRING if H5Tis_variable_str(type_id) > 0 => Class::VariableText,
+            H5T_class_t::H5T_STRING => {
+                Class::FixedText { size, spaces: H5Tget_strpad(type_id) == H5T_str_t::H5T_STR_SPACEPAD }
+            }
+            H5T_class_t::H5T_COMPOUND => Class::Other("compound"),
+            H5T_class_t::H5T_REFERENCE => Class::Other("reference"),
+            H5T_class_t::H5T_OPAQUE => Class::Other("opaque"),
+            H5T_class_t::H5T_BITFIELD => Class::Other("bitfield"),
+            H5T_class_t::H5T_VLEN => Class::Other("variable-length list"),
+            H5T_class_t::H5T_ARRAY => Class::Other("array of arrays"),
+            _ => Class::Other("unknown type"),
+        }
+    })
+}
+
+/// # Safety
+/// `id` is a live integer datatype, and the library's lock is held.
+unsafe fn integer(id: hid_t, size: usize) -> Class {
+    // SAFETY: as the caller promises.
+    let (precision, offset, signed, big) = unsafe {
+        (
+            H5Tget_precision(id),
+            H5Tget_offset(id),
+            H5Tget_sign(id) == H5T_sign_t::H5T_SGN_2,
+            H5Tget_order(id) == H5T_order_t::H5T_ORDER_BE,
+        )
+    };
+    if offset != 0 || precision != size.saturating_mul(8) {
+        return Class::Other("integer of odd width");
+    }
+    let dtype = match (size, signed) {
+        (1, true) => Dtype::I8,
+        (2, true) => Dtype::I16,
+        (4, true) => Dtype::I32,
+        (8, true) => Dtype::I64,
+        (1, false) => Dtype::U8,
+        (2, false) => Dtype::U16,
+        (4, false) => Dtype::U32,
+        (8, false) => Dtype::U64,
+        _ => return Class::Other("integer of odd width"),
+    };
+    Class::Number { dtype, big: big && size > 1 }
+}
+
+/// # Safety
+/// `id` is a live floating-point datatype, and the library's lock is held.
+unsafe fn float(id: hid_t, size: usize) -> Class {
+    let (mut sign, mut exponent, mut exponent_bits, mut mantissa, mut mantissa_bits) = (0, 0, 0, 0, 0);
+    // SAFETY: as the caller promises; the out-pointers are to locals.
+    let (bias, order) = unsafe {
+        H5Tget_fields(
+            id,
+            &raw mut sign,
+            &raw mut exponent,
+            &raw mut exponent_bits,
+            &raw mut mantissa,
+            &raw mut mantissa_bits,
+        );
+        (H5Tget_ebias(id), H5Tget_order(id))
+    };
+    let dtype = match (size, sign, exponent, exponent_bits, mantissa, mantissa_bits, bias) {
+        (2, 15, 10, 5, 0, 10, 15) => Dtype::F16,
+        (4, 31, 23, 8, 0, 23, 127) => Dtype::F32,
+        (8, 63, 52, 11, 0, 52, 1023) => Dtype::F64,
+        _ => return Class::Other("float that is not IEEE half, single or double"),
+    };
+    match order {
+        H5T_order_t::H5T_ORDER_LE => Class::Number { dtype, big: false },
+        H5T_order_t::H5T_ORDER_BE => Class::Number { dtype, big: true },
+        _ => Class::Other("float of odd byte order"),
+    }
+}
+
+/// h5py's bool: an enum of one byte, FALSE = 0 and TRUE = 1.
+///
+/// # Safety
+/// `id` is a live enum datatype, and the library's lock is held.
+unsafe fn is_bool(id: hid_t, size: usize) -> bool {
+    // SAFETY: as the caller promises. A value of a one-byte enum is one byte; the library owns the name until freed.
+    unsafe {
+        if size != 1 || H5Tget_nmembers(id) != 2 {
+            return false;
+        }
+        (0..2).all(|member| {
+            let mut value = 0_u8;
+            if H5Tget_member_value(id, member, (&raw mut value).cast::<c_void>()) < 0 {
+                return false;
+            }
+            let name = H5Tget_member_name(id, member);
+            if name.is_null() {
+                return false;
+            }
+            let known = match std::ffi::CStr::from_ptr(name).to_bytes() {
+                b"FALSE" => value == 0,
+                b"TRUE" => value == 1,
+                _ => false,
+            };
+            H5free_memory(name.cast::<c_void>());
+            known
+        })
+    }
+}
+
+/// Whether a link path leads to a group or a dataset. A dangling link leads nowhere.
+pub fn kind(file: &File, path: &str) -> Result<Option<NodeKind>, String> {
+    let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
+    sync(|| {
+        let mut prefix = String::new();
+        for part in parts {
+            if !prefix.is_empty() {
+                prefix.push('/');
+            }
+            prefix.push_str(part);
+            let Ok(name) = CString::new(prefix.as_str()) else { return Ok(None) };
+            // SAFETY: the file is open and the name a C string; each step's parent was found to exist before it.
+            let exists = unsafe {
+                H5Lexists(file.id(), name.as_ptr(), H5P_DEFAULT) > 0
+                    && H5Oexists_by_name(file.id(), name.as_ptr(), H5P_DEFAULT) > 0
+            };
+            if !exists {
+                return Ok(None);
+            }
+        }
+        let Ok(name) = CString::new(prefix) else { return Ok(None) };
+        // SAFETY: as above.
+        let object = Id::new(unsafe { H5Oopen(file.id(), name.as_ptr(), H5P_DEFAULT) }, "opening the object")?;
+        // SAFETY: the identifier is live.
+        Ok(match unsafe { H5Iget_type(object.id()) } {
+            H5I_type_t::H5I_GROUP => Some(NodeKind::Group),
+            H5I_type_t::H5I_DATASET => Some(NodeKind::Array),
+            _ => None,
+        })
+    })
+}
+
+/// What a dataset and an attribute have in common.
+#[derive(Clone, Copy)]
+pub enum Values {
+    Dataset(hid_t),
+    Attribute(hid_t),
+}
+
+impl Values {
+    pub fn of(dataset: &Dataset) -> Values {
+        Values::Dataset(dataset.id())
+    }
+
+    pub fn datatype(self) -> Result<Id, String> {
+        // SAFETY: the identifier is that of an open object.
+        let id = sync(|| unsafe {
+            match self {
+                Values::Dataset(id) => H5Dget_type(id),
+                Values::Attribute(id) => H5Aget_type(id),
+            }
+        });
+        Id::new(id, "reading the type")
+    }
+
+    pub fn space(self) -> Result<Id, String> {
+        // SAFETY: the identifier is that of an open object.
+        let id = sync(|| unsafe {
+            match self {
+                Values::Dataset(id) => H5Dget_space(id),
+                Values::Attribute(id) => H5Aget_space(id),
+            }
+        });
+        Id::new(id, "reading the shape")
+    }
+
+    /// The shape: empty for a scalar; none for a null space.
+    pub fn shape(self) -> Result<Option<Vec<u64>>, String> {
+        let space = self.space()?;
+        // SAFETY: the space is live; `dims` has the rank that the library gives for it.
+        sync(|| unsafe {
+            if H5Sget_simple_extent_type(space.id()) == H5S_class_t::H5S_NULL {
+                return Ok(None);
+            }
+            let rank = usize::try_from(H5Sget_simple_extent_ndims(space.id())).map_err(|_| "the shape is damaged")?;
+            let mut dims = vec![0_u64; rank];
+            if H5Sget_simple_extent_dims(space.id(), dims.as_mut_ptr(), std::ptr::null_mut()) < 0 {
+                return Err("the shape is damaged".to_owned());
+            }
+            Ok(Some(dims))
+        })
+    }
+
+    /// Reads `count` elements from `start` on each axis (all of them for an attribute) as `memory` type.
+    ///
+    /// # Safety
+    /// `out` points to room for product(`count`) elements of that type, as the library writes them.
+    pub unsafe fn read(self, memory: &Id, start: &[u64], count: &[u64], out: *mut c_void) -> Result<(), String> {
+        let status = match self {
+            // SAFETY: the caller gives the room.
+            Values::Attribute(id) => sync(|| unsafe { H5Aread(id, memory.id(), out) }),
+            // SAFETY: a null pointer is allowed for maximum sizes; both slices have the rank that is given, which
+            // the library compares with the dataset's; the caller gives the room.
+            Values::Dataset(id) => {
+                let space = self.space()?;
+                sync(|| unsafe {
+                    if start.is_empty() {
+                        return Ok(H5Dread(id, memory.id(), 0, 0, H5P_DEFAULT, out));
+                    }
+                    let file_space = Id::new(H5Scopy(space.id()), "copying the shape")?;
+                    let null = std::ptr::null();
+                    let rank = H5Sget_simple_extent_ndims(space.id());
+                    if usize::try_from(rank) != Ok(start.len()) || start.len() != count.len() {
+                        return Err("the shape changed".to_owned());
+                    }
+                    let chosen = H5Sselect_hyperslab(
+                        file_space.id(),
+                        H5S_seloper_t::H5S_SELECT_SET,
+                        start.as_ptr(),
+                        null,
+                        count.as_ptr(),
+                        null,
+                    );
+                    if chosen < 0 {
+                        return Err("HDF5: selecting a part failed".to_owned());
+                    }
+                    let room = Id::new(H5Screate_simple(rank, count.as_ptr(), null), "describing a part")?;
+                    Ok(H5Dread(id, memory.id(), room.id(), file_space.id(), H5P_DEFAULT, out))
+                })?
+            }
+        };
+        if status < 0 { Err(last_error()) } else { Ok(()) }
+    }
+
+    /// Reads numbers or fixed text as bytes, numbers little-endian.
+    pub fn read_bytes(self, memory: &Id, start: &[u64], count: &[u64], out: &mut [u8]) -> Result<(), String> {
+        // SAFETY: the type is live.
+        let size = sync(|| unsafe { H5Tget_size(memory.id()) }) as u64;
+        let counts = if matches!(self, Values::Attribute(_)) { self.shape()?.unwrap_or_default() } else { count.to_vec() };
+        let bytes = counts.iter().try_fold(size, |n, &c| n.checked_mul(c)).ok_or("the shape is too large")?;
+        if bytes != out.len() as u64 {
+            return Err(format!("{bytes} bytes to read into room for {}", out.len()));
+        }
+        if bytes == 0 {
+            return Ok(());
+        }
+        // SAFETY: `out` has exactly the bytes of these elements, and holds no pointers as the type is plain.
+        unsafe { self.read(memory, start, count, out.as_mut_ptr().cast::<c_void>()) }
+    }
+}
+
+/// The same type in little-endian order.
+pub fn little_endian(datatype: &Id) -> Result<Id, String> {
+    // SAFETY: the type is live; the copy is ours to change.
+    sync(|| unsafe {
+        let copy = Id::new(H5Tcopy(datatype.id()), "copying a type")?;
+        if H5Tget_order(copy.id()) == H5T_order_t::H5T_ORDER_BE && H5Tset_order(copy.id(), H5T_order_t::H5T_ORDER_LE) < 0
+        {
+            return Err("HDF5: the type has no little-endian form".to_owned());
+        }
+        Ok(copy)
+    })
+}
+
+/// The shape of a dataset.
+pub fn shape(dataset: &Dataset) -> Result<Vec<u64>, String> {
+    Values::of(dataset).shape()?.ok_or_else(|| "has a null space: it holds nothing".to_owned())
+}
+
+/// The class of a dataset's elements.
+pub fn class_of(dataset: &Dataset) -> Result<Class, String> {
+    Ok(class(Values::of(dataset).datatype()?.id()))
+}
+
+/// What the library's error stack says of the call that just failed.
+fn last_error() -> String {
+    match ::hdf5::Error::query() {
+        Ok(error) => format!("HDF5: {}", super::words(&error)),
+        Err(_) => "HDF5: reading failed".to_owned(),
+    }
+}
+
+/// A string that the library points to.
+///
+/// # Safety
+/// `pointer` is null or a C string.
+pub unsafe fn owned(pointer: *const c_char) -> String {
+    if pointer.is_null() {
+        // h5py stores an empty string, and an element never written, as no pointer at all.
+        return String::new();
+    }
+    // SAFETY: as the caller promises.
+    unsafe { std::ffi::CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}

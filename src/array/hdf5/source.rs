@@ -1,0 +1,150 @@
+//! Chunks of an HDF5 dataset, read with `pread`: the library is not asked again.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use crate::array::codec::{self, Stage};
+use crate::array::{ArrayError, Counters, Extent, Scratch, Source, file};
+
+/// Where one chunk lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub offset: u64,
+    pub size: u32,
+    /// Filters that were not applied, by their place in the pipeline.
+    pub mask: u32,
+}
+
+/// Chunk number -> place, 16 bytes a chunk where all were written.
+#[derive(Debug, Default)]
+pub struct ChunkMap {
+    places: Vec<Place>,
+    /// Number of each place, ascending, where some chunks were never written.
+    numbers: Option<Vec<u64>>,
+}
+
+impl ChunkMap {
+    /// A map of chunks in any order; of two with one number the first counts.
+    pub fn new(mut chunks: Vec<(u64, Place)>, grid: u64) -> ChunkMap {
+        chunks.sort_by_key(|&(number, _)| number);
+        chunks.dedup_by_key(|&mut (number, _)| number);
+        let numbers = (chunks.len() as u64 != grid).then(|| chunks.iter().map(|&(number, _)| number).collect());
+        ChunkMap { places: chunks.into_iter().map(|(_, place)| place).collect(), numbers }
+    }
+
+    fn get(&self, chunk: u64) -> Option<Place> {
+        let index = match &self.numbers {
+            None => usize::try_from(chunk).ok()?,
+            Some(numbers) => numbers.binary_search(&chunk).ok()?,
+        };
+        self.places.get(index).copied()
+    }
+}
+
+/// A chunked dataset.
+pub struct Chunked {
+    pub store: Arc<str>,
+    pub element: Arc<str>,
+    pub file: Arc<File>,
+    pub map: ChunkMap,
+    /// In the order of writing: innermost first, as the masks count them.
+    pub stages: Vec<Stage>,
+    pub big: bool,
+    pub size: usize,
+    pub chunk_bytes: u64,
+    pub fill: Vec<u8>,
+}
+
+impl Chunked {
+    fn active(&self, mask: u32) -> impl DoubleEndedIterator<Item = Stage> {
+        let skipped = move |index: usize| u32::try_from(index).ok().and_then(|i| mask.checked_shr(i)).unwrap_or(0) & 1;
+        self.stages.iter().copied().enumerate().filter(move |&(index, _)| skipped(index) == 0).map(|(_, stage)| stage)
+    }
+}
+
+impl Source for Chunked {
+    fn raw(&self, chunk: u64) -> Option<Extent> {
+        let place = self.map.get(chunk)?;
+        let plain = !self.big && self.active(place.mask).next().is_none();
+        (plain && u64::from(place.size) == self.chunk_bytes).then(|| Extent {
+            file: Arc::clone(&self.file),
+            offset: place.offset,
+            len: self.chunk_bytes,
+        })
+    }
+
+    fn decode(&self, chunk: u64, out: &mut [u8], scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+        let Some(place) = self.map.get(chunk) else {
+            codec::fill(out, &self.fill);
+            return Ok(());
+        };
+        // Bounded by the file's length, which was checked when the array was opened.
+        let size = place.size as usize;
+        if scratch.stored.len() < size {
+            scratch.stored.resize(size, 0);
+        }
+        let stored = scratch.stored.get_mut(..size).unwrap_or_default();
+        file::read_exact(&self.file, place.offset, stored, counters)
+            .map_err(|e| file::read_error(&self.store, &self.element, chunk, &e))?;
+        let damaged = |cause| ArrayError::Damaged {
+            store: self.store.to_string(),
+            element: self.element.to_string(),
+            chunk,
+            cause,
+        };
+        // At most 32 filters fit a mask; nearly always one or two.
+        let stages: Vec<Stage> = self.active(place.mask).rev().collect();
+        codec::decode(&stages, stored, out, &mut scratch.filter).map_err(damaged)?;
+        if self.big {
+            codec::swap(out, self.size);
+        }
+        Ok(())
+    }
+
+    fn filters(&self) -> Vec<String> {
+        self.stages.iter().map(|stage| stage.name().to_owned()).collect()
+    }
+
+    fn is_encoded(&self) -> bool {
+        self.big || !self.stages.is_empty()
+    }
+}
+
+/// A contiguous dataset: one raw chunk, or where its bytes are swapped, one of many parts.
+pub struct Contiguous {
+    pub store: Arc<str>,
+    pub element: Arc<str>,
+    pub file: Arc<File>,
+    pub offset: u64,
+    pub len: u64,
+    pub big: bool,
+    pub size: usize,
+}
+
+impl Source for Contiguous {
+    fn raw(&self, chunk: u64) -> Option<Extent> {
+        (!self.big && chunk == 0).then(|| Extent { file: Arc::clone(&self.file), offset: self.offset, len: self.len })
+    }
+
+    fn decode(&self, chunk: u64, out: &mut [u8], _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+        let skip = chunk.saturating_mul(out.len() as u64).min(self.len);
+        // The last part may reach beyond the array.
+        let here = (self.len - skip).min(out.len() as u64) as usize;
+        let (inside, beyond) = out.split_at_mut(here);
+        beyond.fill(0);
+        file::read_exact(&self.file, self.offset + skip, inside, counters)
+            .map_err(|e| file::read_error(&self.store, &self.element, chunk, &e))?;
+        if self.big {
+            codec::swap(inside, self.size);
+        }
+        Ok(())
+    }
+
+    fn filters(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn is_encoded(&self) -> bool {
+        self.big
+    }
+}

@@ -1,0 +1,123 @@
+//! Whole arrays and ranges, for what is read once: row bounds, codes, masks.
+
+use std::sync::Mutex;
+
+use super::gather::{Piece, Sink, Work, gather};
+use super::{Array, ArrayError, Counters};
+
+/// One buffer that pieces are written to, one after the other.
+struct Buffer {
+    /// The buffer's first byte, as an address: places are disjoint parts of it.
+    base: usize,
+    len: usize,
+    /// Bytes of one piece (n-D) or of an element (1-D, one piece).
+    piece: usize,
+    size: usize,
+    /// Set if a run was out of bounds, which would be a mistake in `gather`.
+    missed: Mutex<bool>,
+}
+
+impl Buffer {
+    #[allow(clippy::mut_from_ref)]
+    fn slice(&self, piece: usize, at: u64, bytes: usize) -> Option<&mut [u8]> {
+        let at = usize::try_from(at).ok()?.checked_mul(self.size)?;
+        let start = piece.checked_mul(self.piece)?.checked_add(at)?;
+        if start.checked_add(bytes)? > self.len {
+            return None;
+        }
+        // SAFETY: within the buffer, which outlives the gather and is not touched otherwise meanwhile; `gather` hands
+        // out each run of a piece once, and pieces do not overlap.
+        Some(unsafe { std::slice::from_raw_parts_mut((self.base as *mut u8).add(start), bytes) })
+    }
+}
+
+impl Sink for Buffer {
+    fn place(&self, piece: usize, at: u64, len: u64) -> Option<&mut [u8]> {
+        self.slice(piece, at, usize::try_from(len).ok()?.checked_mul(self.size)?)
+    }
+
+    fn put(&self, piece: usize, at: u64, elements: &[u8]) {
+        match self.slice(piece, at, elements.len()) {
+            Some(place) => place.copy_from_slice(elements),
+            None => *self.missed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = true,
+        }
+    }
+}
+
+impl Array {
+    /// Bytes of the whole array, decoded.
+    ///
+    /// # Errors
+    /// `Damaged`, where the shape overflows.
+    pub fn bytes(&self) -> Result<u64, ArrayError> {
+        self.shape
+            .iter()
+            .try_fold(self.dtype.size() as u64, |n, &c| n.checked_mul(c))
+            .ok_or_else(|| self.damaged(0, "the shape is too large: the store is damaged"))
+    }
+
+    /// The whole array: little-endian, C order. Arrays of more than `limit` bytes are refused.
+    ///
+    /// # Errors
+    /// `Unsupported` beyond the limit; those of [`gather`].
+    pub fn read_all(&self, limit: u64, counters: &Counters) -> Result<Vec<u8>, ArrayError> {
+        let bytes = self.bytes()?;
+        if self.shape.len() <= 1 {
+            return self.read_range(0, self.shape.first().copied().unwrap_or(1), limit, counters);
+        }
+        let rows = self.shape.first().copied().unwrap_or(0);
+        let mut buffer = self.room(bytes, limit)?;
+        if buffer.is_empty() {
+            return Ok(buffer);
+        }
+        let pieces: Vec<Piece> = (0..rows).map(|start| Piece { start, len: 1 }).collect();
+        let piece = (bytes / rows.max(1)) as usize;
+        self.fill(&mut buffer, piece, &pieces, counters)?;
+        Ok(buffer)
+    }
+
+    /// Elements `start..start + len` of a 1-D array. More than `limit` bytes are refused.
+    ///
+    /// # Errors
+    /// `Unsupported` beyond the limit; `Element` beyond the array; those of [`gather`].
+    pub fn read_range(&self, start: u64, len: u64, limit: u64, counters: &Counters) -> Result<Vec<u8>, ArrayError> {
+        let total = self.shape.first().copied().unwrap_or(1);
+        if self.shape.len() > 1 || start.checked_add(len).is_none_or(|end| end > total) {
+            return Err(ArrayError::Element {
+                store: self.store.to_string(),
+                element: self.element.to_string(),
+                cause: format!("elements {start}..+{len} of shape {:?} were asked for", self.shape),
+            });
+        }
+        let bytes = len.checked_mul(self.dtype.size() as u64).unwrap_or(u64::MAX);
+        let mut buffer = self.room(bytes, limit)?;
+        self.fill(&mut buffer, 0, &[Piece { start, len }], counters)?;
+        Ok(buffer)
+    }
+
+    fn room(&self, bytes: u64, limit: u64) -> Result<Vec<u8>, ArrayError> {
+        match usize::try_from(bytes) {
+            Ok(size) if bytes <= limit => Ok(vec![0; size]),
+            _ => Err(ArrayError::Unsupported {
+                store: self.store.to_string(),
+                element: self.element.to_string(),
+                cause: format!("its {bytes} bytes are more than the {limit} that may be read at once"),
+            }),
+        }
+    }
+
+    fn fill(&self, buffer: &mut [u8], piece: usize, pieces: &[Piece], counters: &Counters) -> Result<(), ArrayError> {
+        let sink = Buffer {
+            base: buffer.as_mut_ptr() as usize,
+            len: buffer.len(),
+            piece,
+            size: self.dtype.size(),
+            missed: Mutex::new(false),
+        };
+        gather(self, pieces, &sink, &Work { counters, progress: &|| {} })?;
+        if *sink.missed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            return Err(self.damaged(0, "a run lies outside the array"));
+        }
+        Ok(())
+    }
+}
