@@ -14,8 +14,10 @@
 //! - [`anndata`]: AnnData on disk.
 //! - [`array`]: an on-disk array as chunks.
 
-pub mod anndata;
-pub mod array;
-pub mod batch;
-pub mod collection;
-pub mod format;
+// pub mod anndata;
+// pub mod array;
+// pub mod batch;
+pub mod cli;
+// pub mod collection;
+// pub mod format;
+pub mod mount;
