@@ -17,9 +17,11 @@
 pub mod anndata;
 pub mod array;
 pub mod batch;
+pub mod cli;
 pub mod collection;
 pub mod engine;
 pub mod format;
 pub mod fuse;
+pub mod mount;
 pub mod plan;
 pub mod tree;

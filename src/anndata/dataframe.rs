@@ -202,7 +202,7 @@ fn numbers(store: &Container, element: &str, counters: &Counters) -> Result<Numb
     if array.shape.len() != 1 {
         return Err(element_error(store, element, format!("a column has one dimension, not {}", array.shape.len())));
     }
-    Ok(Numbers { dtype: array.dtype, bytes: array.read_all(counters, METADATA_LIMIT)? })
+    Ok(Numbers { dtype: array.dtype, bytes: array.read_all(METADATA_LIMIT, counters)? })
 }
 
 fn text(strings: Vec<String>, mask: Option<Vec<u8>>) -> Values {

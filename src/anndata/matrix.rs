@@ -146,7 +146,7 @@ fn sparse(store: &Container, element: &str, counters: &Counters) -> Result<Matri
     if rows.checked_add(1) != Some(bounds.shape[0]) {
         return Err(error(format!("indptr has {} numbers, but {rows} rows need {}", bounds.shape[0], rows.saturating_add(1))));
     }
-    let indptr = as_u64(bounds.dtype, &bounds.read_all(counters, METADATA_LIMIT)?);
+    let indptr = as_u64(bounds.dtype, &bounds.read_all(METADATA_LIMIT, counters)?);
     if indptr.first() != Some(&0) || indptr.last() != Some(&data.shape[0]) {
         return Err(error(format!(
             "indptr runs from {} to {}, but there are {} values",

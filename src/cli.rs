@@ -1,0 +1,281 @@
+//! The command line: one file for each command, and the way from the arguments to the exit code.
+//!
+//! Arguments are parsed once into plain, checked data; nothing below this room reads arguments or environment. Every
+//! failure leaves as one line on stderr and a documented code.
+
+mod documents;
+mod exit;
+mod filesystem;
+mod info;
+mod log;
+mod memory;
+mod mount;
+mod mount_options;
+pub mod options;
+mod run;
+mod umount;
+mod values;
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use exit::{Exit, Failure, Outcome};
+
+/// Mounts AnnData stores and shows every training epoch as a directory of shuffled minibatch files.
+///
+/// Each epoch is a directory and each minibatch a file; reading the files in name order is one randomized pass over the
+/// data.
+#[derive(Debug, Parser)]
+#[command(name = "shufflefs", version, after_help = exit::HELP, subcommand_required = true, args_override_self = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Mount stores on a directory
+    #[command(args_override_self = true)]
+    Mount(mount::MountArgs),
+    /// End a mount
+    Umount(umount::UmountArgs),
+    /// Run a command with a mount that only it can see; needs neither root nor fusermount3
+    #[command(args_override_self = true)]
+    Run(run::RunArgs),
+    /// Show what is in a store, and what would stop a mount of it
+    Info(info::InfoArgs),
+    /// Write the man pages to a directory
+    #[command(hide = true)]
+    Man(documents::ManArgs),
+    /// Print the completion script of a shell
+    #[command(hide = true)]
+    Completions(documents::CompletionsArgs),
+}
+
+/// The whole program: does what the arguments say and gives the exit code.
+pub fn main(arguments: Vec<OsString>) -> u8 {
+    let is_run = arguments.get(1).is_some_and(|command| command == "run");
+    match parse(arguments) {
+        Ok(Parsed::Command(command)) => report(dispatch(command)),
+        Ok(Parsed::Printed) => 0,
+        // `run` keeps the small codes for its command.
+        Err(failure) if is_run => report(Err(Failure {
+            exit: Exit::Run,
+            ..failure
+        })),
+        Err(failure) => report(Err(failure)),
+    }
+}
+
+/// Ends the process with a code.
+pub use exit::leave;
+
+fn report(outcome: Outcome) -> u8 {
+    outcome.unwrap_or_else(|failure| {
+        exit::say(&failure.line());
+        failure.exit as u8
+    })
+}
+
+fn dispatch(command: Command) -> Outcome {
+    match command {
+        Command::Mount(args) => mount::mount(args),
+        Command::Run(args) => run::run(args),
+        Command::Umount(args) => umount::umount(&args),
+        Command::Info(args) => {
+            end_quietly_on_closed_pipe();
+            info::info(&args)
+        }
+        Command::Man(args) => documents::man(&args, Cli::command()),
+        Command::Completions(args) => {
+            end_quietly_on_closed_pipe();
+            documents::completions(&args, Cli::command())
+        }
+    }
+}
+
+/// What `| head` expects. Not for the commands that serve: a log on a closed pipe must not kill a mount.
+fn end_quietly_on_closed_pipe() {
+    // SAFETY: restores the default action before any thread exists.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+enum Parsed {
+    Command(Command),
+    /// It was a question that clap has answered (`--help`, `--version`).
+    Printed,
+}
+
+fn parse(arguments: Vec<OsString>) -> Result<Parsed, Failure> {
+    let is_helper = arguments.first().is_some_and(|name| is_helper_name(name));
+    let arguments = if is_helper {
+        mount_options::helper(arguments.into_iter().skip(1)).map_err(Failure::usage)?
+    } else {
+        arguments
+    };
+    let command = match read(&arguments)? {
+        Some(command) => command,
+        None => return Ok(Parsed::Printed),
+    };
+    let lists = match &command {
+        Command::Mount(args) => &args.options.mount_options,
+        Command::Run(args) => &args.options.mount_options,
+        _ => return Ok(Parsed::Command(command)),
+    };
+    let definition = Cli::command();
+    let Some(subcommand) = arguments
+        .get(1)
+        .and_then(|name| definition.find_subcommand(name))
+    else {
+        return Ok(Parsed::Command(command));
+    };
+    let extra = mount_options::expand(lists, subcommand, is_helper).map_err(Failure::usage)?;
+    // Again, with the expanded ones in front: of two equal options the later wins.
+    let (front, back) = arguments.split_at(2);
+    let all: Vec<OsString> = front
+        .iter()
+        .cloned()
+        .chain(extra)
+        .chain(back.iter().cloned())
+        .collect();
+    Ok(read(&all)?.map_or(Parsed::Printed, Parsed::Command))
+}
+
+fn read(arguments: &[OsString]) -> Result<Option<Command>, Failure> {
+    let parsed = Cli::command()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    match parsed {
+        Ok(cli) => Ok(Some(cli.command)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            ) =>
+        {
+            end_quietly_on_closed_pipe();
+            // Printing help to a stdout that is gone is not worth an error.
+            let _ = error.print();
+            Ok(None)
+        }
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(
+            Failure::usage("a command is missing: mount, umount, run or info (see --help)"),
+        ),
+        Err(error) => Err(Failure::usage(without_decoration(&error.to_string()))),
+    }
+}
+
+/// clap's message as one line: no "error:", no usage block.
+fn without_decoration(message: &str) -> String {
+    let text = message.split("\n\nUsage:").next().unwrap_or(message);
+    let text = text
+        .split("\n\nFor more information")
+        .next()
+        .unwrap_or(text);
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    // A tip is a sentence of its own.
+    format!(
+        "{} (see --help)",
+        exit::one_line(&text.replace("\n\n", "; "))
+    )
+}
+
+/// mount(8) calls its helpers by these names.
+fn is_helper_name(name: &OsStr) -> bool {
+    let file = Path::new(name).file_name().and_then(OsStr::to_str);
+    matches!(file, Some("mount.shufflefs" | "mount.fuse.shufflefs"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(line: &[&str]) -> String {
+        match parse(line.iter().map(OsString::from).collect()) {
+            Err(failure) => failure.line(),
+            Ok(_) => String::from("parsed"),
+        }
+    }
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn usage_errors_are_one_line_that_says_what_is_allowed() {
+        for (line, word) in [
+            (&["shufflefs", "mount", "a"][..], "<MOUNTPOINT>"),
+            (
+                &["shufflefs", "mount", "--batch-size", "0", "a", "b"],
+                "1..=16777216",
+            ),
+            (
+                &["shufflefs", "mount", "--block-size", "x", "a", "b"],
+                "1 to 1048576",
+            ),
+            (
+                &["shufflefs", "mount", "--bach-size", "1", "a", "b"],
+                "--batch-size",
+            ),
+            (&["shufflefs", "mount", "-o", "rw", "a", "b"], "read-only"),
+            (
+                &["shufflefs", "mount", "-o", "batch_size=x", "a", "b"],
+                "--batch-size",
+            ),
+            (&["shufflefs", "run", "a"], "<COMMAND>"),
+            (&["shufflefs"], "umount"),
+        ] {
+            let message = failure(line);
+            assert!(
+                message.contains(word) && !message.contains('\n'),
+                "{line:?}: {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_last_positional_is_the_mountpoint_wherever_options_stand() {
+        for line in [
+            &["shufflefs", "mount", "a", "b", "m", "-f"][..],
+            &["shufflefs", "mount", "-f", "a", "b", "m"],
+            &["shufflefs", "mount", "a", "-f", "b", "m"],
+        ] {
+            let Ok(Parsed::Command(Command::Mount(args))) =
+                parse(line.iter().map(OsString::from).collect())
+            else {
+                panic!("{line:?}");
+            };
+            assert!(
+                format!("{args:?}")
+                    .contains(r#"stores: ["a", "b"], mountpoint: "m", foreground: true"#)
+            );
+        }
+    }
+
+    #[test]
+    fn the_command_line_wins_over_mount_options() {
+        let line = [
+            "shufflefs",
+            "run",
+            "-o",
+            "seed=1,drop_last,obs=a,obs=b",
+            "--seed",
+            "2",
+            "a",
+            "--",
+            "true",
+            "-o",
+        ];
+        let Ok(Parsed::Command(Command::Run(args))) =
+            parse(line.iter().map(OsString::from).collect())
+        else {
+            panic!();
+        };
+        assert_eq!((args.options.seed, args.options.drop_last), (2, true));
+        assert_eq!(args.options.obs, Some(vec!["a".into(), "b".into()]));
+    }
+}

@@ -1,0 +1,96 @@
+//! Where the log goes and how much of it: to a file if one is given, else to stderr; the newest lines always to
+//! `.shufflefs/log` as well.
+
+use std::fs::{File, OpenOptions};
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+
+use super::exit::{Exit, Failure, OrExit};
+
+const VARIABLE: &str = "SHUFFLEFS_LOG";
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// The newest lines of the log, kept for `.shufflefs/log`.
+#[derive(Clone, Default)]
+pub struct Recent(Arc<Mutex<Vec<u8>>>);
+
+/// Bytes of log that are kept at most; beyond, the older half goes.
+const KEPT: usize = 256 << 10;
+
+impl Recent {
+    /// The lines.
+    pub fn text(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn add(&self, line: &[u8]) {
+        let mut text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        text.extend_from_slice(line);
+        if text.len() > KEPT {
+            let half = text.len() / 2;
+            let cut = text[half..].iter().position(|&byte| byte == b'\n').map_or(half, |end| half + end + 1);
+            text.drain(..cut);
+        }
+    }
+}
+
+/// One line to both places.
+struct Tee {
+    recent: Recent,
+    file: Option<Arc<File>>,
+}
+
+impl Write for Tee {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.recent.add(line);
+        match &self.file {
+            Some(file) => file.as_ref().write_all(line)?,
+            None => std::io::stderr().write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Starts logging. `quiet` keeps to warnings where stderr is not ours alone and no file is given: it belongs to the
+/// command of `run`, or to the caller of a mount that goes to the background.
+pub fn start(file: Option<&Path>, quiet: bool) -> Result<Recent, Failure> {
+    let level = if quiet && file.is_none() { "warn" } else { "info" };
+    let file = match file {
+        None => None,
+        Some(path) => {
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            let file = file.with_context(|| format!("log {}", path.display())).or_exit(Exit::Usage)?;
+            Some(Arc::new(file))
+        }
+    };
+    let recent = Recent::default();
+    let kept = recent.clone();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter(level)?)
+        .with_target(false)
+        .with_ansi(file.is_none() && std::io::stderr().is_terminal())
+        .with_writer(move || Tee { recent: kept.clone(), file: file.clone() })
+        .init();
+    Ok(recent)
+}
+
+fn filter(default: &str) -> Result<EnvFilter, Failure> {
+    let wanted = std::env::var(VARIABLE).unwrap_or_default();
+    let directives = match wanted.as_str() {
+        "" => format!("warn,shufflefs={default},fuser=error"),
+        // A bare level is about us: fuser logs every request at debug.
+        level if LEVELS.contains(&level) => format!("warn,shufflefs={level},fuser=error"),
+        other => other.to_owned(),
+    };
+    EnvFilter::try_new(&directives)
+        .with_context(|| format!("{VARIABLE}={wanted}"))
+        .or_exit(Exit::Usage)
+}

@@ -1,0 +1,108 @@
+//! `shufflefs mount`: makes the mount and serves it, in the background unless told otherwise.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::exit::{Exit, Failure, OrExit, Outcome};
+use super::filesystem::filesystem;
+use super::log;
+use super::options::{OptionArgs, Options};
+use crate::mount::background::{self, Fork, Ready, Report};
+use crate::mount::mountpoint::Mountpoint;
+use crate::mount::signals::{self, Signals};
+use crate::mount::{Mounted, Settings};
+
+const EXAMPLES: &str = "\
+Examples:
+  shufflefs mount cells.h5ad epochs
+  shufflefs mount --batch-size 1024 --seed 7 plate1.zarr plate2.zarr /mnt/epochs
+  mount -t fuse.shufflefs -o seed=7 /data/cells.h5ad /mnt/epochs   (with a link /sbin/mount.fuse.shufflefs to shufflefs)";
+
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "shufflefs mount [OPTIONS] <STORE>... <MOUNTPOINT>",
+    after_help = format!("{EXAMPLES}\n\n{}", super::exit::HELP),
+)]
+pub struct MountArgs {
+    /// AnnData stores (.h5ad, .zarr), seen as one table of rows
+    #[arg(value_name = "STORE", required = true)]
+    stores: Vec<PathBuf>,
+
+    /// Directory to mount on: empty, or absent (made, and removed at unmount); or /dev/fd/N for an opened /dev/fuse
+    #[arg(value_name = "MOUNTPOINT", required = true)]
+    mountpoint: PathBuf,
+
+    /// Stay in the foreground and log to stderr [default: go to the background once the mount is usable]
+    #[arg(short, long, help_heading = "Other")]
+    foreground: bool,
+
+    #[command(flatten)]
+    pub options: OptionArgs,
+}
+
+/// The command. In the background the caller's process returns from here once the mount is usable or has failed.
+pub fn mount(args: MountArgs) -> Outcome {
+    let options = args.options.validate(args.stores)?;
+    if args.foreground {
+        return serve(options, args.mountpoint, None).map(|()| 0);
+    }
+    match background::fork()? {
+        Fork::Parent(Report::Ready) => Ok(0),
+        Fork::Parent(Report::Failed(code, message)) => {
+            super::exit::say(&message);
+            Ok(code)
+        }
+        Fork::Parent(Report::Died(how)) => Err(Failure {
+            exit: Exit::Internal,
+            error: anyhow::anyhow!("{how}"),
+        }),
+        Fork::Daemon(ready) => {
+            let mut ready = Some(ready);
+            let result = serve(options, args.mountpoint, Some(&mut ready));
+            match (result, ready) {
+                (Ok(()), _) => Ok(0),
+                (Err(failure), Some(ready)) => {
+                    ready.fail(failure.exit as u8, &failure.line());
+                    Ok(failure.exit as u8)
+                }
+                // The parent is gone and so is stderr: the log is all there is.
+                (Err(failure), None) => {
+                    tracing::error!("{}", failure.line());
+                    Ok(failure.exit as u8)
+                }
+            }
+        }
+    }
+}
+
+/// Mounts and serves until the end. `ready` is taken once the mount is usable.
+fn serve(
+    options: Options,
+    place: PathBuf,
+    ready: Option<&mut Option<Ready>>,
+) -> Result<(), Failure> {
+    let mut ends = vec![libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+    if ready.is_none() {
+        // `nohup` and a script's `&` mean that these shall not end it.
+        ends.retain(|&number| number == libc::SIGTERM || !signals::is_ignored(number));
+    }
+    let signals = Signals::block(&ends)?;
+    // Before any other file is kept open: it may name a descriptor.
+    let mountpoint = Mountpoint::prepare(&place)?;
+    let log = log::start(options.log.as_deref(), ready.is_some())?;
+    let settings = Settings {
+        source: options.source(),
+        allow_other: options.allow_other,
+        threads: options.threads,
+        helper: true,
+    };
+    let filesystem = signals
+        .during(move || filesystem(&options, &log))?
+        .or_exit(Exit::Store)?;
+    let mounted = Mounted::start(filesystem, mountpoint, &settings)?;
+    if let Some(ready) = ready.and_then(Option::take) {
+        ready.succeed()?;
+    }
+    Ok(mounted.wait(&signals)?)
+}

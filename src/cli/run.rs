@@ -1,0 +1,158 @@
+//! `shufflefs run`: mounts for one command, in a namespace that ends with it.
+
+use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::exit::{Exit, Failure, OrExit, Outcome};
+use super::filesystem::filesystem;
+use super::log;
+use super::options::OptionArgs;
+use crate::mount::command::{self, Ended, NotStarted};
+use crate::mount::mountpoint::Mountpoint;
+use crate::mount::namespace::Namespace;
+use crate::mount::signals::Signals;
+use crate::mount::{Mounted, Settings};
+
+const EXAMPLES: &str = "\
+Examples:
+  shufflefs run cells.h5ad -- python train.py {}
+  shufflefs run --at /tmp/epochs plate1.zarr plate2.zarr -- sh -c 'ls $SHUFFLEFS_MOUNT/epoch-0000'";
+
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "shufflefs run [OPTIONS] <STORE>... [--at DIR] -- <COMMAND>...",
+    after_help = format!("{EXAMPLES}\n\n{}", super::exit::HELP),
+)]
+pub struct RunArgs {
+    /// AnnData stores (.h5ad, .zarr), seen as one table of rows
+    #[arg(value_name = "STORE", required = true)]
+    stores: Vec<PathBuf>,
+
+    /// Where the command finds the mount: an empty directory, or absent (made, and removed at the end) [default: a fresh
+    /// directory; its path is in SHUFFLEFS_MOUNT and replaces {} in the command]
+    #[arg(long, value_name = "DIR", help_heading = "Other")]
+    at: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub options: OptionArgs,
+
+    /// The command and its arguments; it sees the mount, others do not
+    #[arg(value_name = "COMMAND", last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+pub fn run(args: RunArgs) -> Outcome {
+    // Everything that fails before the command runs has one code, since all others are the command's.
+    inside(args).map_err(|failure| match failure.exit {
+        Exit::NotFound | Exit::NotExecutable => failure,
+        _ => Failure {
+            exit: Exit::Run,
+            ..failure
+        },
+    })
+}
+
+fn inside(args: RunArgs) -> Outcome {
+    let options = args.options.validate(args.stores)?;
+    let signals = Signals::block(&command::SIGNALS)?;
+    let log = log::start(options.log.as_deref(), true)?;
+    let namespace = Namespace::enter()?;
+    let mountpoint = match &args.at {
+        Some(place) => Mountpoint::prepare(place)?,
+        None => namespace.place(&temporary())?,
+    };
+    let settings = Settings {
+        source: options.source(),
+        allow_other: options.allow_other,
+        threads: options.threads,
+        helper: false,
+    };
+    let filesystem = signals
+        .during(move || filesystem(&options, &log))?
+        .or_exit(Exit::Store)?;
+    let mounted = Mounted::start(filesystem, mountpoint, &settings)?;
+    let place = mounted.path().as_os_str().to_owned();
+    let line: Vec<OsString> = args
+        .command
+        .iter()
+        .map(|word| substituted(word, &place))
+        .collect();
+    let child = command::start(&line, &[("SHUFFLEFS_MOUNT", place)], &signals, namespace)
+        .map_err(|error| not_started(&line, error))?;
+    let ended = child.supervise(&mounted, &signals)?;
+    // Unmounts, and removes the directory if we made it.
+    drop(mounted);
+    match ended {
+        Ended::Code(code) => Ok(code),
+        Ended::Signal(number) => {
+            command::die_by(number);
+            // Only where the signal does not kill (we are init of a pid namespace): as a shell says it.
+            Ok(128u8.saturating_add(u8::try_from(number).unwrap_or(0)))
+        }
+    }
+}
+
+fn not_started(line: &[OsString], NotStarted(error): NotStarted) -> Failure {
+    let program = line
+        .first()
+        .map(|program| program.display().to_string())
+        .unwrap_or_default();
+    let (exit, error) = match error.kind() {
+        ErrorKind::NotFound => (
+            Exit::NotFound,
+            anyhow::anyhow!("command not found: {program}"),
+        ),
+        _ => (
+            Exit::NotExecutable,
+            anyhow::anyhow!("{program} cannot be executed: {error}"),
+        ),
+    };
+    Failure { exit, error }
+}
+
+/// Where a temporary directory goes if no place of the namespace's own can be had.
+fn temporary() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
+        Some(runtime) if runtime.is_dir() => runtime,
+        _ => std::env::temp_dir(),
+    }
+}
+
+/// The word with each `{}` replaced.
+fn substituted(word: &OsStr, place: &OsStr) -> OsString {
+    let mut out = Vec::with_capacity(word.len());
+    let mut rest = word.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        match rest.strip_prefix(b"{}") {
+            Some(after) => {
+                out.extend_from_slice(Path::new(place).as_os_str().as_bytes());
+                rest = after;
+            }
+            None => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn braces_anywhere_in_a_word() {
+        let word = |text: &str| substituted(OsStr::new(text), OsStr::new("/mnt/x"));
+        assert_eq!(
+            word("--data={}/epoch-0000:{}"),
+            "--data=/mnt/x/epoch-0000:/mnt/x"
+        );
+        assert_eq!(word("{a} { } }{"), "{a} { } }{");
+        assert_eq!(word(""), "");
+    }
+}

@@ -1,0 +1,162 @@
+//! Parsers of option values: each says what is allowed when it refuses.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use crate::format::Extension;
+
+/// A number, or `auto`. Not an `Option`, which clap takes for "may be absent".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Auto(pub Option<u32>);
+
+pub const MAX_BLOCK_SIZE: u32 = 1 << 20;
+pub const MAX_BATCH_SIZE: u32 = 1 << 24;
+pub const MAX_FETCH_FACTOR: u32 = 1 << 20;
+
+pub fn block_size(text: &str) -> Result<Auto, String> {
+    auto(text, MAX_BLOCK_SIZE)
+}
+
+pub fn fetch_factor(text: &str) -> Result<Auto, String> {
+    auto(text, MAX_FETCH_FACTOR)
+}
+
+fn auto(text: &str, most: u32) -> Result<Auto, String> {
+    match text.parse() {
+        _ if text == "auto" => Ok(Auto(None)),
+        Ok(number) if (1..=most).contains(&number) => Ok(Auto(Some(number))),
+        _ => Err(format!(
+            "allowed are `auto` and whole numbers from 1 to {most}"
+        )),
+    }
+}
+
+/// A format by its file name extension.
+pub fn format() -> impl TypedValueParser<Value = Extension> {
+    PossibleValuesParser::new(Extension::ALL.map(Extension::as_str))
+        .try_map(|name| Extension::from_name(&name).ok_or("unknown format"))
+}
+
+/// How much memory: a size, or a part of what this machine or container has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    Auto,
+    Bytes(u64),
+    Percent(u8),
+}
+
+/// Less cannot hold one fetch of any real store.
+const LEAST_MEMORY: u64 = 16 << 20;
+
+pub fn memory(text: &str) -> Result<Memory, String> {
+    let wrong = || {
+        "allowed are `auto`, a size such as 512MiB or 2GiB (at least 16MiB), and 1% to 90%"
+            .to_owned()
+    };
+    if text == "auto" {
+        return Ok(Memory::Auto);
+    }
+    if let Some(number) = text.strip_suffix('%') {
+        return match number.trim().parse() {
+            Ok(percent @ 1..=90) => Ok(Memory::Percent(percent)),
+            _ => Err(wrong()),
+        };
+    }
+    match text.parse::<ByteSize>() {
+        Ok(ByteSize(bytes)) if bytes >= LEAST_MEMORY => Ok(Memory::Bytes(bytes)),
+        _ => Err(wrong()),
+    }
+}
+
+pub fn timeout(text: &str) -> Result<Duration, String> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit.trim() {
+        "" | "s" | "sec" | "seconds" => 1.0,
+        "ms" => 0.001,
+        "m" | "min" | "minutes" => 60.0,
+        "h" | "hours" => 3600.0,
+        _ => f64::NAN,
+    };
+    let seconds = number.parse::<f64>().unwrap_or(f64::NAN) * unit;
+    if (1.0..=86_400.0).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err("allowed are 1s to 24h, as seconds or with a unit: 60, 90s, 2min, 1h".into())
+    }
+}
+
+/// Which matrix is X: `X`, `raw/X`, `layers/NAME`, `obsm/NAME`.
+pub fn matrix(text: &str) -> Result<String, String> {
+    let named = ["layers/", "obsm/"]
+        .iter()
+        .filter_map(|group| text.strip_prefix(group))
+        .any(|name| !name.is_empty());
+    if named || matches!(text, "X" | "raw/X") {
+        Ok(text.to_owned())
+    } else {
+        Err("allowed are X, raw/X, layers/NAME and obsm/NAME".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_or_auto() {
+        assert_eq!(block_size("auto"), Ok(Auto(None)));
+        assert_eq!(block_size("16"), Ok(Auto(Some(16))));
+        assert!(block_size("0").unwrap_err().contains("1 to 1048576"));
+        assert!(block_size("1048577").is_err());
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(memory("2GiB"), Ok(Memory::Bytes(2 << 30)));
+        assert_eq!(memory("64 MB"), Ok(Memory::Bytes(64_000_000)));
+        assert_eq!(memory("25%"), Ok(Memory::Percent(25)));
+        assert_eq!(memory("auto"), Ok(Memory::Auto));
+        for wrong in ["", "1", "0%", "100%", "-1", "2 apples"] {
+            assert!(memory(wrong).unwrap_err().contains("512MiB"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (text, seconds) in [
+            ("60", 60.0),
+            ("90s", 90.0),
+            ("2min", 120.0),
+            ("1.5h", 5400.0),
+            ("1500ms", 1.5),
+        ] {
+            assert_eq!(
+                timeout(text),
+                Ok(Duration::from_secs_f64(seconds)),
+                "{text}"
+            );
+        }
+        for wrong in ["", "0", "-5", "25h", "3 days", "s", "1e9"] {
+            assert!(timeout(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn matrices() {
+        assert!(
+            ["X", "raw/X", "layers/counts", "obsm/X_pca"]
+                .iter()
+                .all(|name| matrix(name).is_ok())
+        );
+        assert!(
+            ["x", "layers/", "raw", "obs/a"]
+                .iter()
+                .all(|name| matrix(name).is_err())
+        );
+    }
+}

@@ -1,0 +1,262 @@
+//! How a mount comes and goes: the mountpoint, the session with the kernel, background, signals, private namespaces.
+//!
+//! Whatever happens, nothing is left behind: every way out of a live mount detaches it first and then lets readers
+//! fail, instead of waiting for them. A process that ends closes `/dev/fuse`, and the kernel then answers every waiting
+//! reader with an error.
+
+mod attach;
+pub mod background;
+pub mod command;
+pub mod error;
+mod helper;
+pub mod mountpoint;
+pub mod namespace;
+pub mod signals;
+mod table;
+pub mod unmount;
+
+use std::fs;
+use std::io::{self, PipeReader};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use fuser::{Config, Filesystem, Session, SessionACL};
+
+use error::MountError;
+use mountpoint::Mountpoint;
+use signals::Signals;
+use unmount::Left;
+
+/// How long the root of a fresh mount may take to answer, and how long a session may take to end.
+const ANSWER: Duration = Duration::from_secs(30);
+const END: Duration = Duration::from_secs(2);
+
+/// What the kernel is told about a mount.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What the table of mounts shows as the source.
+    pub source: String,
+    pub allow_other: bool,
+    /// Threads that take requests; 2 to 4 are of use.
+    pub threads: usize,
+    /// Whether fusermount3 may be asked when the kernel does not let us mount. It is of no use in a namespace.
+    pub helper: bool,
+}
+
+/// A live mount. Dropping it unmounts.
+#[derive(Debug)]
+pub struct Mounted {
+    /// The device number of our mount; none where somebody else mounted and unmounts (`/dev/fd/N`).
+    device: Option<(u32, u32)>,
+    session: Option<JoinHandle<io::Result<()>>>,
+    /// Ends when the session does.
+    ended: PipeReader,
+    mountpoint: Mountpoint,
+}
+
+impl Mounted {
+    /// Mounts and serves; returns once the root of the mount answers.
+    pub fn start<F: Filesystem>(
+        filesystem: F,
+        mut mountpoint: Mountpoint,
+        settings: &Settings,
+    ) -> Result<Self, MountError> {
+        let path = mountpoint.path().to_owned();
+        let given = mountpoint.take_descriptor();
+        let is_given = given.is_some();
+        let descriptor = match given {
+            Some(descriptor) => descriptor,
+            None => attach::attach(&path, settings)?,
+        };
+        let detach_on_error = |error| {
+            if !is_given {
+                unmount::force(&path);
+            }
+            error
+        };
+        let (acl, config) = configuration(settings);
+        let session = Session::from_fd(filesystem, descriptor, acl, config).map_err(|source| {
+            detach_on_error(MountError::Handshake {
+                path: path.clone(),
+                source,
+            })
+        })?;
+        let (ended, end) = io::pipe()
+            .map_err(MountError::system("making a pipe"))
+            .map_err(detach_on_error)?;
+        let session = std::thread::Builder::new()
+            .name("shufflefs-session".into())
+            .spawn(move || {
+                let result = session.run();
+                drop(end);
+                result
+            })
+            .map_err(|source| {
+                detach_on_error(MountError::System {
+                    what: "starting a thread",
+                    source,
+                })
+            })?;
+        let device = if is_given {
+            None
+        } else {
+            Some(answering(&path).map_err(detach_on_error)?)
+        };
+        mountpoint.unlock();
+        tracing::info!("mounted on {}", path.display());
+        Ok(Self {
+            device,
+            session: Some(session),
+            ended,
+            mountpoint,
+        })
+    }
+
+    /// Where it is mounted: absolute, without symbolic links.
+    pub fn path(&self) -> &Path {
+        self.mountpoint.path()
+    }
+
+    /// Becomes readable when the session has ended.
+    pub(crate) fn ended(&self) -> BorrowedFd<'_> {
+        self.ended.as_fd()
+    }
+
+    /// Serves until somebody unmounts it or a signal arrives, and unmounts then. A second signal does not wait.
+    pub fn wait(mut self, signals: &Signals) -> Result<(), MountError> {
+        loop {
+            let ready = signals::wait(&[self.ended(), signals.as_fd()], None)
+                .map_err(MountError::system("waiting"))?;
+            if ready[0] {
+                return self.finish();
+            }
+            if let Some(signal) = signals.next() {
+                tracing::info!(
+                    "{}: unmounting {}",
+                    signals::name(signal.number),
+                    self.path().display()
+                );
+                return self.leave(signals);
+            }
+        }
+    }
+
+    /// The session has ended by itself: what it came to.
+    fn finish(&mut self) -> Result<(), MountError> {
+        let result = match self.session.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(io::Error::other("a thread panicked")),
+            None => Ok(()),
+        };
+        result.map_err(|source| MountError::Session {
+            path: self.path().to_owned(),
+            source,
+        })
+    }
+
+    /// Unmounts in a thread of its own, since fusermount3 may take its time, and listens for a second signal.
+    fn leave(&mut self, signals: &Signals) -> Result<(), MountError> {
+        if !self.is_there() {
+            // Detached by somebody else (or never ours): those who hold files get an error when we end.
+            self.device = None;
+            return Ok(());
+        }
+        let path = self.path().to_owned();
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let (done, end) = io::pipe().map_err(MountError::system("making a pipe"))?;
+        std::thread::spawn(move || {
+            let _ = sender.send(unmount::detach(&path));
+            drop(end);
+        });
+        let ready = signals::wait(&[done.as_fd(), signals.as_fd()], None)
+            .map_err(MountError::system("waiting"))?;
+        if !ready[0] {
+            tracing::warn!("a second signal: detaching {}", self.path().display());
+            return Ok(());
+        }
+        let left = receiver.recv().unwrap_or(Ok(Left::Clean));
+        match left {
+            Err(error) if self.is_there() => return Err(error),
+            // Somebody else was faster.
+            Err(_) | Ok(Left::Clean) => {
+                self.device = None;
+                let ended = signals::wait(&[self.ended(), signals.as_fd()], Some(END));
+                if ended.is_ok_and(|ready| ready[0]) {
+                    self.finish()?;
+                }
+            }
+            Ok(Left::Detached { holders }) => {
+                self.device = None;
+                tracing::warn!(
+                    "{} was still open by {}: detached",
+                    self.path().display(),
+                    list(&holders)
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what is mounted at our place is our mount: after an outside unmount it may be somebody else's.
+    fn is_there(&self) -> bool {
+        let Some(device) = self.device else {
+            return false;
+        };
+        matches!(table::at(self.path()), Ok(Some(entry)) if entry.device == device)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if self.is_there() {
+            unmount::force(self.path());
+        }
+    }
+}
+
+/// Names in a sentence.
+pub fn list(holders: &[String]) -> String {
+    if holders.is_empty() {
+        "another process".to_owned()
+    } else {
+        holders.join(", ")
+    }
+}
+
+fn configuration(settings: &Settings) -> (SessionACL, Config) {
+    let acl = if settings.allow_other {
+        SessionACL::All
+    } else {
+        SessionACL::Owner
+    };
+    let mut config = Config::default();
+    config.acl = acl;
+    config.n_threads = Some(settings.threads.clamp(2, 4));
+    config.clone_fd = attach::can_clone();
+    (acl, config)
+}
+
+/// The device number of a mount whose root answers in time.
+fn answering(path: &Path) -> Result<(u32, u32), MountError> {
+    let (sender, receiver) = mpsc::channel();
+    let place = path.to_owned();
+    // In a thread, because a filesystem that does not answer would keep us waiting for ever.
+    std::thread::spawn(move || sender.send(fs::metadata(place)));
+    let answer = receiver.recv_timeout(ANSWER).unwrap_or_else(|_| {
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "no answer within 30 s",
+        ))
+    });
+    let device = answer
+        .map_err(|source| MountError::NotAnswering {
+            path: path.to_owned(),
+            source,
+        })?
+        .dev();
+    Ok((libc::major(device), libc::minor(device)))
+}

@@ -1,0 +1,121 @@
+//! Attaches `/dev/fuse` to a directory, directly or through fusermount3.
+//!
+//! Done here and not by fuser, for three reasons: its errors are texts, so that no remedy could be told apart; the
+//! subtype is lost when root mounts; and at the end of a session it unmounts by path, which after an outside
+//! `umount` may hit somebody else's new mount at the same place.
+
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::Settings;
+use super::error::MountError;
+use super::helper;
+
+const DEVICE: &str = "/dev/fuse";
+
+/// Mounts and gives the descriptor that the session reads from.
+pub(super) fn attach(path: &Path, settings: &Settings) -> Result<OwnedFd, MountError> {
+    let device = match OpenOptions::new().read(true).write(true).open(DEVICE) {
+        Ok(device) => device,
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => return Err(MountError::NoDevice),
+            // fusermount3 opens the device with its own rights.
+            _ if settings.helper => {
+                return through_helper(path, settings).map_err(|_| denied(error));
+            }
+            _ => return Err(denied(error)),
+        },
+    };
+    match directly(path, &device, settings) {
+        Ok(()) => Ok(device.into()),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && settings.helper => {
+            drop(device);
+            through_helper(path, settings)
+        }
+        Err(source) => {
+            let hint = match source.raw_os_error() {
+                Some(libc::ENODEV) => "; the kernel has no FUSE: `modprobe fuse`",
+                Some(libc::EPERM | libc::EACCES) => {
+                    "; this kernel or container does not allow it (FUSE in user namespaces needs Linux 4.18)"
+                }
+                _ => "",
+            };
+            Err(MountError::Mount {
+                path: path.to_owned(),
+                source,
+                hint,
+            })
+        }
+    }
+}
+
+/// Whether each session thread can have a device descriptor of its own, which the kernel serves without contention.
+pub(super) fn can_clone() -> bool {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(DEVICE)
+        .is_ok()
+}
+
+fn denied(source: io::Error) -> MountError {
+    MountError::DeviceDenied { source }
+}
+
+fn through_helper(path: &Path, settings: &Settings) -> Result<OwnedFd, MountError> {
+    // fusermount3 splits its options at commas.
+    let source = settings.source.replace('\\', "\\\\").replace(',', "\\,");
+    let mut options =
+        format!("ro,nosuid,nodev,noatime,default_permissions,subtype=shufflefs,fsname={source}");
+    if settings.allow_other {
+        options.push_str(",allow_other");
+    }
+    helper::mount(path, &options)
+}
+
+fn directly(path: &Path, device: &File, settings: &Settings) -> io::Result<()> {
+    // SAFETY: these two calls always succeed and touch no memory.
+    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    let mut options = format!(
+        "fd={},rootmode=40000,user_id={uid},group_id={gid},default_permissions",
+        device.as_raw_fd()
+    );
+    if settings.allow_other {
+        options.push_str(",allow_other");
+    }
+    let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOATIME;
+    mount(&settings.source, path, "fuse.shufflefs", flags, &options)
+}
+
+/// mount(2).
+pub(super) fn mount(
+    source: &str,
+    target: &Path,
+    kind: &str,
+    flags: libc::c_ulong,
+    options: &str,
+) -> io::Result<()> {
+    let source = CString::new(source)?;
+    let target = CString::new(target.as_os_str().as_bytes())?;
+    let kind = CString::new(kind)?;
+    let options = CString::new(options)?;
+    // SAFETY: four strings that end with zero and live through the call.
+    let code = unsafe {
+        libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            kind.as_ptr(),
+            flags,
+            options.as_ptr().cast(),
+        )
+    };
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

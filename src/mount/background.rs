@@ -1,0 +1,122 @@
+//! A daemon whose parent waits until the mount is usable, and otherwise says why it is not.
+//!
+//! The fork comes before any thread and any open store: threads do not survive a fork, and the locks they held would
+//! stay locked for ever. The child reports through a pipe, so a child that crashes is noticed as well: the pipe ends
+//! without a word.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsRawFd;
+
+use super::error::MountError;
+use super::signals;
+
+/// Which of the two processes this is after the fork.
+#[derive(Debug)]
+pub enum Fork {
+    /// The caller's process, after the child has reported or died.
+    Parent(Report),
+    Daemon(Ready),
+}
+
+/// What became of the daemon.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Report {
+    Ready,
+    /// It failed with this exit code, for this reason.
+    Failed(u8, String),
+    /// It ended without a report.
+    Died(String),
+}
+
+/// The daemon's end of the pipe.
+#[derive(Debug)]
+pub struct Ready {
+    pipe: PipeWriter,
+}
+
+/// Forks; the parent returns once the daemon has reported.
+pub fn fork() -> Result<Fork, MountError> {
+    let (reader, writer) = io::pipe().map_err(MountError::system("making a pipe"))?;
+    // SAFETY: the process has one thread (this is called first of all), so the child may go on as usual.
+    match unsafe { libc::fork() } {
+        -1 => Err(MountError::System {
+            what: "starting the daemon",
+            source: io::Error::last_os_error(),
+        }),
+        0 => {
+            drop(reader);
+            // SAFETY: plain system call; it cannot fail in a fresh child, which leads no process group.
+            unsafe { libc::setsid() };
+            Ok(Fork::Daemon(Ready { pipe: writer }))
+        }
+        child => {
+            drop(writer);
+            Ok(Fork::Parent(listen(reader, child)))
+        }
+    }
+}
+
+fn listen(mut reader: PipeReader, child: libc::pid_t) -> Report {
+    let mut report = Vec::new();
+    let _ = reader.read_to_end(&mut report);
+    match report.split_first() {
+        Some((0, _)) => Report::Ready,
+        Some((&code, message)) => {
+            Report::Failed(code, String::from_utf8_lossy(message).into_owned())
+        }
+        None => Report::Died(how_it_ended(child)),
+    }
+}
+
+fn how_it_ended(child: libc::pid_t) -> String {
+    let mut status = 0;
+    // SAFETY: waits for our own child and writes the status into a live integer.
+    while unsafe { libc::waitpid(child, &mut status, 0) } == -1 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return format!("the daemon is lost: {error}");
+        }
+    }
+    if libc::WIFSIGNALED(status) {
+        format!(
+            "the daemon was killed by {} before the mount was usable",
+            signals::name(libc::WTERMSIG(status))
+        )
+    } else {
+        format!(
+            "the daemon ended with code {} before the mount was usable",
+            libc::WEXITSTATUS(status)
+        )
+    }
+}
+
+impl Ready {
+    /// The mount is usable: cuts the ties to the caller's terminal and directory and lets the parent go. Fails if
+    /// the parent is gone, in which case nobody has learnt of the mount and it should end.
+    pub fn succeed(mut self) -> Result<(), MountError> {
+        let fail = MountError::system("going to the background");
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+        null.and_then(|null| self.cut_ties(&null)).map_err(fail)
+    }
+
+    fn cut_ties(&mut self, null: &File) -> io::Result<()> {
+        std::env::set_current_dir("/")?;
+        // Before the word to the parent: a caller that reads our output up to its end must not wait for the daemon.
+        for standard in 0..=2 {
+            // SAFETY: both descriptors are open; the standard ones are owned by nobody in Rust.
+            if unsafe { libc::dup2(null.as_raw_fd(), standard) } == -1 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        self.pipe.write_all(&[0])
+    }
+
+    /// The mount failed: the parent prints the message and exits with the code.
+    pub fn fail(mut self, code: u8, message: &str) {
+        let mut report = vec![code.max(1)];
+        report.extend_from_slice(message.as_bytes());
+        // A parent that is gone has nobody to tell.
+        let _ = self.pipe.write_all(&report);
+    }
+}

@@ -1,0 +1,97 @@
+//! Everything that can go wrong while a mount comes or goes, each with its cause and remedy in one line.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a mount could not be made, served or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    #[error("mountpoint {path}: not a directory")]
+    NotADirectory { path: PathBuf },
+    #[error(
+        "mountpoint {path}: not empty; choose an empty directory or a name that does not exist yet"
+    )]
+    NotEmpty { path: PathBuf },
+    #[error(
+        "mountpoint {path}: already a mount ({kind}); end it with `shufflefs umount {path}` or choose another directory"
+    )]
+    AlreadyMounted { path: PathBuf, kind: String },
+    #[error(
+        "mountpoint {path}: a dead mount is left here (its daemon was killed); clear it with `shufflefs umount {path}`"
+    )]
+    Dead { path: PathBuf },
+    #[error("mountpoint {path}: another process is mounting here at this moment")]
+    Contended { path: PathBuf },
+    #[error("mountpoint {path}: {source}")]
+    Mountpoint { path: PathBuf, source: io::Error },
+    #[error("{path}: not an open file descriptor of this process")]
+    NoDescriptor { path: PathBuf },
+
+    #[error(
+        "/dev/fuse is missing: load the kernel module (`modprobe fuse`), or start the container with `--device /dev/fuse`"
+    )]
+    NoDevice,
+    #[error(
+        "/dev/fuse cannot be opened ({source}): it should have mode 0666 (`chmod 666 /dev/fuse` as root); \
+         in a container start it with `--device /dev/fuse`"
+    )]
+    DeviceDenied { source: io::Error },
+    #[error(
+        "mounting as a user needs fusermount3, which was not found: install the package fuse3, or use `shufflefs run`"
+    )]
+    NoHelper,
+    #[error("fusermount3 refused {path}: {message}")]
+    Helper { path: PathBuf, message: String },
+    #[error("mounting on {path} failed: {source}{hint}")]
+    Mount {
+        path: PathBuf,
+        source: io::Error,
+        hint: &'static str,
+    },
+    #[error("the kernel did not open the session on {path}: {source}")]
+    Handshake { path: PathBuf, source: io::Error },
+    #[error("mounted on {path}, but its root does not answer: {source}")]
+    NotAnswering { path: PathBuf, source: io::Error },
+    #[error("serving {path} ended early: {source}")]
+    Session { path: PathBuf, source: io::Error },
+    #[error("interrupted by {signal} before the mount was usable")]
+    Interrupted { signal: String },
+
+    #[error("{path}: not a mount")]
+    NotMounted { path: PathBuf },
+    #[error("{path}: a mount of type {kind}, not of shufflefs; use `umount {path}`")]
+    NotOurs { path: PathBuf, kind: String },
+    #[error("unmounting {path} failed: {source}{hint}")]
+    Unmount {
+        path: PathBuf,
+        source: io::Error,
+        hint: String,
+    },
+    #[error(
+        "{path} is unmounted, but its daemon (pid {pid}) has not ended after {seconds} s; `kill -9 {pid}` ends it"
+    )]
+    StillRunning {
+        path: PathBuf,
+        pid: i32,
+        seconds: u64,
+    },
+
+    #[error("a private mount namespace cannot be made ({what}: {source}){hint}")]
+    Namespace {
+        what: &'static str,
+        source: io::Error,
+        hint: String,
+    },
+    #[error("{what}: {source}")]
+    System {
+        what: &'static str,
+        source: io::Error,
+    },
+}
+
+impl MountError {
+    /// A failed system call, with what it was for.
+    pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+}

@@ -1,0 +1,171 @@
+//! fusermount3, the set-uid program that mounts and unmounts for users.
+//!
+//! It sends the opened `/dev/fuse` back through a socket whose number it finds in `_FUSE_COMMFD`. The descriptor comes
+//! as ancillary data of a one-byte message; no message means that it failed, and its stderr says why.
+
+use std::io::{self, ErrorKind};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use super::error::MountError;
+
+/// The second is what FUSE 2 installs; it speaks the same protocol.
+const NAMES: [&str; 2] = ["fusermount3", "fusermount"];
+
+/// Mounts on a directory with these options.
+pub(super) fn mount(path: &Path, options: &str) -> Result<OwnedFd, MountError> {
+    let fail = |source| MountError::System {
+        what: "running fusermount3",
+        source,
+    };
+    let (ours, theirs) = UnixStream::pair().map_err(fail)?;
+    let number = theirs.as_raw_fd();
+    let child = first_that_exists(|name| {
+        let mut command = Command::new(name);
+        command
+            .args(["-o", options, "--"])
+            .arg(path)
+            .env("_FUSE_COMMFD", number.to_string());
+        // SAFETY: fcntl is async-signal-safe, and the descriptor is open until after the spawn.
+        unsafe { command.pre_exec(move || keep_on_exec(number)) };
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+    })?;
+    // Ours must be the only copy left besides the child's, or its end would not be noticed.
+    drop(theirs);
+    let received = receive(&ours);
+    let output = child.wait_with_output().map_err(fail)?;
+    match received {
+        Ok(Some(descriptor)) => Ok(descriptor),
+        Ok(None) => Err(MountError::Helper {
+            path: path.to_owned(),
+            message: message(&output),
+        }),
+        Err(source) => Err(fail(source)),
+    }
+}
+
+/// Unmounts; lazily also while files are open. Busy is told as `EBUSY`.
+pub(super) fn unmount(path: &Path, lazy: bool) -> Result<(), MountError> {
+    let output = first_that_exists(|name| {
+        let mut command = Command::new(name);
+        command
+            .arg(if lazy { "-uz" } else { "-u" })
+            .arg("--")
+            .arg(path)
+            .env("LC_ALL", "C");
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .output()
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let message = message(&output);
+    let source = if message.contains("busy") {
+        io::Error::from_raw_os_error(libc::EBUSY)
+    } else {
+        io::Error::other(message)
+    };
+    Err(MountError::Unmount {
+        path: path.to_owned(),
+        source,
+        hint: String::new(),
+    })
+}
+
+fn first_that_exists<T>(run: impl Fn(&str) -> io::Result<T>) -> Result<T, MountError> {
+    for name in NAMES {
+        match run(name) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            result => return result.map_err(MountError::system("running fusermount3")),
+        }
+    }
+    Err(MountError::NoHelper)
+}
+
+/// What it wrote, in one line without its own name.
+fn message(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr);
+    let line = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join("; ");
+    let line = NAMES
+        .iter()
+        .fold(line, |line, name| line.replace(&format!("{name}: "), ""));
+    if line.is_empty() {
+        format!("it ended with {}", output.status)
+    } else {
+        line
+    }
+}
+
+fn keep_on_exec(number: RawFd) -> io::Result<()> {
+    // SAFETY: changes one flag of a descriptor that the caller keeps open.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, 0) } == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// The descriptor from the next message; none if the other end closed without one.
+fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
+    let mut byte = [0u8; 1];
+    let mut data = libc::iovec {
+        iov_base: byte.as_mut_ptr().cast(),
+        iov_len: 1,
+    };
+    // Room for one descriptor with its header, aligned as cmsghdr wants.
+    let mut control = [0u64; 8];
+    let mut header = MaybeUninit::<libc::msghdr>::zeroed();
+    // SAFETY: all zero is a valid msghdr; every pointer set here outlives the call to recvmsg.
+    let header = unsafe {
+        let header = header.assume_init_mut();
+        header.msg_iov = &mut data;
+        header.msg_iovlen = 1;
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = size_of_val(&control);
+        header
+    };
+    let length = loop {
+        // SAFETY: the header describes live buffers of the stated lengths.
+        let length = unsafe { libc::recvmsg(socket.as_raw_fd(), header, libc::MSG_CMSG_CLOEXEC) };
+        if length >= 0 {
+            break length;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != ErrorKind::Interrupted {
+            return Err(error);
+        }
+    };
+    if length == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the kernel filled the control buffer, and CMSG_FIRSTHDR checks its length. The data of an SCM_RIGHTS
+    // message are descriptors that were opened for us, and nothing else owns them.
+    unsafe {
+        let message = libc::CMSG_FIRSTHDR(header);
+        if message.is_null()
+            || (*message).cmsg_level != libc::SOL_SOCKET
+            || (*message).cmsg_type != libc::SCM_RIGHTS
+            || (*message).cmsg_len < libc::CMSG_LEN(size_of::<RawFd>() as u32) as usize
+        {
+            return Err(io::Error::other("it sent no descriptor"));
+        }
+        let number = libc::CMSG_DATA(message).cast::<RawFd>().read_unaligned();
+        Ok(Some(OwnedFd::from_raw_fd(number)))
+    }
+}

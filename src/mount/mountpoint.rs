@@ -1,0 +1,237 @@
+//! The place where a mount appears: checked before, made if absent, and removed again when the value is dropped.
+//!
+//! Only directories that we made ourselves are ever removed, and only by `rmdir`, so nothing of the user's can be
+//! lost. From the check to the mount a lock on the directory keeps a second shufflefs from mounting on top.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use super::error::MountError;
+use super::table;
+
+/// A directory to mount on, or a `/dev/fuse` descriptor that somebody else has mounted already.
+#[derive(Debug)]
+pub struct Mountpoint {
+    path: PathBuf,
+    /// Directories that we made, outermost first.
+    made: Vec<PathBuf>,
+    lock: Option<File>,
+    descriptor: Option<OwnedFd>,
+}
+
+impl Mountpoint {
+    /// Checks the place and makes the directory if it is absent.
+    pub fn prepare(path: &Path) -> Result<Self, MountError> {
+        if let Some(number) = descriptor_number(path) {
+            return Self::from_descriptor(path, number);
+        }
+        let path = std::path::absolute(path).map_err(|source| failure(path, source))?;
+        refuse_mount(&resolve(&path).unwrap_or_else(|_| path.clone()))?;
+        let made = match fs::metadata(&path) {
+            Ok(metadata) if !metadata.is_dir() => return Err(MountError::NotADirectory { path }),
+            Ok(_) => Vec::new(),
+            Err(error) if error.kind() == ErrorKind::NotFound => make(&path)?,
+            Err(error) => return Err(failure(&path, error)),
+        };
+        // From here on dropping it removes what was made.
+        let mut this = Self {
+            path: path.clone(),
+            made,
+            lock: None,
+            descriptor: None,
+        };
+        this.path = resolve(&path).map_err(|source| failure(&path, source))?;
+        let directory = File::open(&this.path).map_err(|source| failure(&path, source))?;
+        match directory.try_lock() {
+            // File systems without locks (some network ones) are used without.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+            Err(TryLockError::WouldBlock) => return Err(MountError::Contended { path }),
+        }
+        this.lock = Some(directory);
+        // Again, now under the lock: somebody may have mounted between the check and the lock.
+        refuse_mount(&this.path)?;
+        let mut entries = fs::read_dir(&this.path).map_err(|source| failure(&path, source))?;
+        if entries.next().is_some() {
+            return Err(MountError::NotEmpty { path });
+        }
+        Ok(this)
+    }
+
+    /// A directory of our own that is known to be fresh; `made` are the directories to remove at the end.
+    pub(super) fn fresh(path: PathBuf, made: Vec<PathBuf>) -> Self {
+        Self {
+            path,
+            made,
+            lock: None,
+            descriptor: None,
+        }
+    }
+
+    /// libfuse's convention: `/dev/fd/N` names a descriptor of `/dev/fuse` that is mounted already (Apptainer).
+    fn from_descriptor(path: &Path, number: i32) -> Result<Self, MountError> {
+        // SAFETY: F_SETFD only changes a flag, and fails with EBADF if the number is not open.
+        if number <= 2 || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
+            return Err(MountError::NoDescriptor {
+                path: path.to_owned(),
+            });
+        }
+        // SAFETY: it is open (just checked), and the caller of the program gave it to us by name; nothing else here
+        // owns a descriptor of that number, because this runs before any other file is opened and kept.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+        Ok(Self {
+            path: path.to_owned(),
+            made: Vec::new(),
+            lock: None,
+            descriptor: Some(descriptor),
+        })
+    }
+
+    /// Absolute and free of symbolic links; for a descriptor the name it was given by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The descriptor, if this is one. It can be taken once.
+    pub(super) fn take_descriptor(&mut self) -> Option<OwnedFd> {
+        self.descriptor.take()
+    }
+
+    /// Lets others look at the directory again; called once the mount is there.
+    pub(super) fn unlock(&mut self) {
+        self.lock = None;
+    }
+}
+
+impl Drop for Mountpoint {
+    fn drop(&mut self) {
+        self.unlock();
+        for directory in self.made.iter().rev() {
+            if let Err(error) = fs::remove_dir(directory) {
+                tracing::debug!("{} stays: {error}", directory.display());
+            }
+        }
+    }
+}
+
+/// The path that the kernel's table of mounts would show, found without touching the last component, which may be a
+/// dead mount.
+pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return path.canonicalize();
+    };
+    let joined = parent.canonicalize()?.join(name);
+    match fs::symlink_metadata(&joined) {
+        Ok(metadata) if metadata.is_symlink() => path.canonicalize(),
+        _ => Ok(joined),
+    }
+}
+
+fn refuse_mount(path: &Path) -> Result<(), MountError> {
+    let Some(entry) =
+        table::at(path).map_err(MountError::system("reading /proc/self/mountinfo"))?
+    else {
+        return Ok(());
+    };
+    match fs::metadata(path) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => Err(MountError::Dead {
+            path: path.to_owned(),
+        }),
+        _ => Err(MountError::AlreadyMounted {
+            path: path.to_owned(),
+            kind: entry.kind,
+        }),
+    }
+}
+
+fn failure(path: &Path, source: io::Error) -> MountError {
+    let path = path.to_owned();
+    match source.raw_os_error() {
+        Some(libc::ENOTCONN) => MountError::Dead { path },
+        Some(libc::ENOTDIR) => MountError::NotADirectory { path },
+        _ => MountError::Mountpoint { path, source },
+    }
+}
+
+/// Makes the directory and its missing parents; what was made, outermost first.
+fn make(path: &Path) -> Result<Vec<PathBuf>, MountError> {
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|place| !place.exists())
+        .collect();
+    let mut made = Mountpoint::fresh(path.to_owned(), Vec::new());
+    for place in missing.into_iter().rev() {
+        match fs::create_dir(place) {
+            Ok(()) => made.made.push(place.to_owned()),
+            // Somebody else made it meanwhile, so it is not ours to remove.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && place.is_dir() => {}
+            Err(error) => return Err(failure(path, error)),
+        }
+    }
+    Ok(std::mem::take(&mut made.made))
+}
+
+fn descriptor_number(path: &Path) -> Option<i32> {
+    path.to_str()?.strip_prefix("/dev/fd/")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absent_directory_is_made_and_removed_with_its_parents() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("a/b");
+        let mountpoint = Mountpoint::prepare(&path).unwrap();
+        assert!(path.is_dir());
+        drop(mountpoint);
+        assert!(!base.path().join("a").exists());
+    }
+
+    #[test]
+    fn an_existing_directory_stays() {
+        let base = tempfile::tempdir().unwrap();
+        drop(Mountpoint::prepare(base.path()).unwrap());
+        assert!(base.path().is_dir());
+    }
+
+    #[test]
+    fn refusals() {
+        let base = tempfile::tempdir().unwrap();
+        let file = base.path().join("file");
+        fs::write(&file, "x").unwrap();
+        assert!(matches!(
+            Mountpoint::prepare(&file),
+            Err(MountError::NotADirectory { .. })
+        ));
+        assert!(matches!(
+            Mountpoint::prepare(&file.join("below")),
+            Err(MountError::NotADirectory { .. })
+        ));
+        assert!(matches!(
+            Mountpoint::prepare(base.path()),
+            Err(MountError::NotEmpty { .. })
+        ));
+        assert!(matches!(
+            Mountpoint::prepare(Path::new("/proc")),
+            Err(MountError::AlreadyMounted { .. })
+        ));
+        assert!(matches!(
+            Mountpoint::prepare(Path::new("/dev/fd/987")),
+            Err(MountError::NoDescriptor { .. })
+        ));
+    }
+
+    #[test]
+    fn two_at_once_are_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let _first = Mountpoint::prepare(base.path()).unwrap();
+        assert!(matches!(
+            Mountpoint::prepare(base.path()),
+            Err(MountError::Contended { .. })
+        ));
+    }
+}

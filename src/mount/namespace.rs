@@ -1,0 +1,165 @@
+//! A private view of the file system, for `run`: what is mounted here is seen by us and our children only.
+//!
+//! The kernel removes the mounts when the last process in the namespace ends, however it ends; that is why `run` can
+//! leave nothing behind. With CAP_SYS_ADMIN a mount namespace is enough; without it a user namespace comes along, in
+//! which the caller keeps its own uid and gid.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::attach::mount;
+use super::error::MountError;
+use super::mountpoint::Mountpoint;
+use super::table;
+
+/// The highest capability number that any kernel has had so far, with room.
+const CAPABILITIES: u32 = 64;
+
+/// The namespace that this process is in now.
+#[derive(Debug)]
+pub struct Namespace {
+    /// What the caller could have at most, where a new user namespace has widened it.
+    bounding: Option<u64>,
+}
+
+impl Namespace {
+    /// Leaves the caller's namespace. Call it before any thread exists: the kernel refuses it afterwards.
+    pub fn enter() -> Result<Self, MountError> {
+        // SAFETY: these calls always succeed and touch no memory.
+        let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+        let bounding = bounding_set();
+        let bounding = match unshare(libc::CLONE_NEWNS) {
+            Ok(()) => None,
+            Err(_) => {
+                unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).map_err(failure("unshare"))?;
+                // An unprivileged process may only map its group once it has given up changing groups.
+                fs::write("/proc/self/setgroups", "deny")
+                    .map_err(failure("writing /proc/self/setgroups"))?;
+                fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))
+                    .map_err(failure("writing uid_map"))?;
+                fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+                    .map_err(failure("writing gid_map"))?;
+                Some(bounding)
+            }
+        };
+        // Otherwise our mounts would show up in the namespace that we came from.
+        let flags = libc::MS_REC | libc::MS_PRIVATE;
+        mount("none", Path::new("/"), "none", flags, "")
+            .map_err(failure("making mounts private"))?;
+        Ok(Self { bounding })
+    }
+
+    /// A directory to mount on that does not exist outside of this namespace, or else a temporary one.
+    pub fn place(&self, temporary: &Path) -> Result<Mountpoint, MountError> {
+        let here = std::env::current_dir().unwrap_or_default();
+        for base in ["/mnt", "/media", "/srv"].map(Path::new) {
+            if !is_free(base) || here.starts_with(base) {
+                continue;
+            }
+            let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+            if mount("shufflefs", base, "tmpfs", flags, "size=64k,mode=0755").is_ok() {
+                let path = base.join("shufflefs");
+                match fs::create_dir(&path) {
+                    Ok(()) => return Ok(Mountpoint::fresh(path, Vec::new())),
+                    Err(error) => tracing::debug!("{}: {error}", path.display()),
+                }
+            }
+        }
+        let path = temporary_directory(temporary)?;
+        Ok(Mountpoint::fresh(path.clone(), vec![path]))
+    }
+
+    /// In the child before exec: takes back what the user namespace gave, so that a command of uid 0 has no more
+    /// capabilities than its caller could have. Async-signal-safe.
+    pub(super) fn restrict_child(&self) -> io::Result<()> {
+        let Some(bounding) = self.bounding else {
+            return Ok(());
+        };
+        for number in 0..CAPABILITIES {
+            if bounding & (1 << number) != 0 {
+                continue;
+            }
+            // SAFETY: prctl with plain numbers.
+            let present = unsafe { libc::prctl(libc::PR_CAPBSET_READ, number, 0, 0, 0) } == 1;
+            // SAFETY: as above.
+            if present && unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) } == -1 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A bit for each capability that an exec could give.
+fn bounding_set() -> u64 {
+    (0..CAPABILITIES)
+        // SAFETY: prctl with plain numbers.
+        .filter(|&number| unsafe { libc::prctl(libc::PR_CAPBSET_READ, number, 0, 0, 0) } == 1)
+        .fold(0, |set, number| set | 1 << number)
+}
+
+fn unshare(flags: i32) -> io::Result<()> {
+    // SAFETY: a system call without pointers.
+    if unsafe { libc::unshare(flags) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// An empty directory that is no mount.
+fn is_free(path: &Path) -> bool {
+    let is_directory = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+    let is_mount = table::at(path).map_or(true, |entry| entry.is_some());
+    is_directory
+        && !is_mount
+        && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+fn temporary_directory(base: &Path) -> Result<PathBuf, MountError> {
+    let fail = |path: &Path, source| MountError::Mountpoint {
+        path: path.to_owned(),
+        source,
+    };
+    // The process id makes a clash rare, and create_dir refuses what exists, so nobody can prepare it for us.
+    for attempt in 0..1000 {
+        let path = base.join(format!("shufflefs-{}-{attempt}", std::process::id()));
+        match fs::DirBuilder::new().create(&path) {
+            Ok(()) => return path.canonicalize().map_err(|source| fail(&path, source)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(fail(&path, source)),
+        }
+    }
+    Err(fail(base, io::ErrorKind::AlreadyExists.into()))
+}
+
+fn failure(what: &'static str) -> impl FnOnce(io::Error) -> MountError {
+    move |source| MountError::Namespace {
+        what,
+        source,
+        hint: hint(),
+    }
+}
+
+/// Which switch forbids it, if one of the known ones does.
+fn hint() -> String {
+    let is = |name: &str, value: &str| {
+        fs::read_to_string(Path::new("/proc/sys").join(name)).is_ok_and(|text| text.trim() == value)
+    };
+    let sysctl = if is("user/max_user_namespaces", "0") {
+        "sysctl -w user.max_user_namespaces=10000"
+    } else if is("kernel/unprivileged_userns_clone", "0") {
+        "sysctl -w kernel.unprivileged_userns_clone=1"
+    } else if is("kernel/apparmor_restrict_unprivileged_userns", "1") {
+        "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+    } else {
+        return "; a container or a security policy forbids user namespaces (sysctls user.max_user_namespaces, \
+                kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns allow them); \
+                use `shufflefs mount` instead"
+            .into();
+    };
+    format!(
+        "; user namespaces are disabled: `{sysctl}` as root allows them, or use `shufflefs mount`"
+    )
+}

@@ -1,0 +1,204 @@
+//! Signals as something to wait for, like any other descriptor.
+//!
+//! They are blocked before the first thread starts, so that every thread inherits the block and none of them can be
+//! delivered to a handler or kill the process half way through an unmount. One thread reads them from a signalfd in
+//! ordinary code, which may allocate, log and lock.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use super::error::MountError;
+
+/// One signal that arrived.
+#[derive(Debug, Clone, Copy)]
+pub struct Signal {
+    pub number: i32,
+    /// The kernel sent it, which for the signals of a terminal means: to the whole foreground group.
+    pub from_kernel: bool,
+}
+
+/// A set of blocked signals and the descriptor to read them from.
+#[derive(Debug)]
+pub struct Signals {
+    descriptor: OwnedFd,
+    before: libc::sigset_t,
+}
+
+impl Signals {
+    /// Blocks these signals for this thread and all that it will start. Call it before any thread exists.
+    pub fn block(numbers: &[i32]) -> Result<Self, MountError> {
+        let fail = |source| MountError::System {
+            what: "blocking signals",
+            source,
+        };
+        let set = set_of(numbers);
+        let mut before = set_of(&[]);
+        // SAFETY: both sets are initialised and live through the call.
+        let code = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, &mut before) };
+        if code != 0 {
+            return Err(fail(io::Error::from_raw_os_error(code)));
+        }
+        // SAFETY: the set is initialised; -1 asks for a new descriptor.
+        let descriptor =
+            unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if descriptor == -1 {
+            return Err(fail(io::Error::last_os_error()));
+        }
+        // SAFETY: a fresh descriptor that nothing else owns.
+        Ok(Self {
+            descriptor: unsafe { OwnedFd::from_raw_fd(descriptor) },
+            before,
+        })
+    }
+
+    /// The signal mask from before, for a child that should start as if we were not there.
+    pub fn mask_before(&self) -> libc::sigset_t {
+        self.before
+    }
+
+    /// The next signal that has arrived, without waiting.
+    pub fn next(&self) -> Option<Signal> {
+        let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
+        let size = size_of::<libc::signalfd_siginfo>();
+        // SAFETY: the buffer is `size` bytes long and any bytes are a valid signalfd_siginfo.
+        let read =
+            unsafe { libc::read(self.descriptor.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+        if read != size as isize {
+            return None;
+        }
+        // SAFETY: zeroed above and filled by the kernel.
+        let info = unsafe { info.assume_init() };
+        Some(Signal {
+            number: info.ssi_signo as i32,
+            from_kernel: info.ssi_code == libc::SI_KERNEL,
+        })
+    }
+
+    /// Runs slow work in a thread of its own, so that a signal can end the wait. Interrupted work is left behind:
+    /// the caller is expected to end the process.
+    pub fn during<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, MountError> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let (ended, end) = io::pipe().map_err(MountError::system("making a pipe"))?;
+        std::thread::Builder::new()
+            .name("shufflefs-open".into())
+            .spawn(move || {
+                let _ = sender.send(work());
+                // Closing it after the result is there wakes the waiting thread, also when the work panicked.
+                drop(end);
+            })
+            .map_err(MountError::system("starting a thread"))?;
+        loop {
+            wait(&[self.as_fd(), ended.as_fd()], None).map_err(MountError::system("waiting"))?;
+            if let Ok(result) = receiver.try_recv() {
+                return Ok(result);
+            }
+            match self.next() {
+                Some(signal) if is_end(signal.number) => {
+                    return Err(MountError::Interrupted {
+                        signal: name(signal.number),
+                    });
+                }
+                Some(_) => continue,
+                None => {}
+            }
+            if let Err(std::sync::mpsc::TryRecvError::Disconnected) = receiver.try_recv() {
+                return Err(MountError::System {
+                    what: "opening the stores",
+                    source: io::Error::other("it ended without a result (a bug; please report it)"),
+                });
+            }
+        }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+fn is_end(number: i32) -> bool {
+    matches!(
+        number,
+        libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT
+    )
+}
+
+/// Whether whoever started us chose to ignore this signal (`nohup`, a shell's `&`).
+pub fn is_ignored(number: i32) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: a null new action only reads the present one into the zeroed struct.
+    let code = unsafe { libc::sigaction(number, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: zeroed, so initialised in any case.
+    code == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+/// The name that people know a signal by.
+pub fn name(number: i32) -> String {
+    match number {
+        libc::SIGTERM => "SIGTERM".into(),
+        libc::SIGINT => "SIGINT".into(),
+        libc::SIGHUP => "SIGHUP".into(),
+        libc::SIGQUIT => "SIGQUIT".into(),
+        libc::SIGKILL => "SIGKILL".into(),
+        libc::SIGSEGV => "SIGSEGV".into(),
+        libc::SIGABRT => "SIGABRT".into(),
+        libc::SIGBUS => "SIGBUS".into(),
+        _ => format!("signal {number}"),
+    }
+}
+
+/// Waits until one of the descriptors has something (data or the end) or the time is over; which ones have.
+pub(super) fn wait(
+    descriptors: &[BorrowedFd<'_>],
+    limit: Option<Duration>,
+) -> io::Result<Vec<bool>> {
+    let deadline = limit.map(|limit| Instant::now() + limit);
+    let mut polls: Vec<libc::pollfd> = descriptors
+        .iter()
+        .map(|descriptor| libc::pollfd {
+            fd: descriptor.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        })
+        .collect();
+    loop {
+        let timeout = match deadline {
+            None => -1,
+            Some(deadline) => {
+                // Rounded up, so that the last wait does not spin.
+                let left = deadline
+                    .saturating_duration_since(Instant::now())
+                    .as_micros()
+                    .div_ceil(1000);
+                i32::try_from(left).unwrap_or(i32::MAX)
+            }
+        };
+        // SAFETY: the array is valid for its length, and the descriptors are borrowed for the whole call.
+        let ready = unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, timeout) };
+        if ready >= 0 {
+            return Ok(polls.iter().map(|poll| poll.revents != 0).collect());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+pub(super) fn set_of(numbers: &[i32]) -> libc::sigset_t {
+    let mut set = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: sigemptyset initialises the whole set; sigaddset only fails for numbers that are no signals.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for &number in numbers {
+            libc::sigaddset(set.as_mut_ptr(), number);
+        }
+        set.assume_init()
+    }
+}

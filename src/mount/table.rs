@@ -1,0 +1,114 @@
+//! The kernel's table of mounts as this process sees it.
+//!
+//! A mount is looked up here and not by `stat`, because a mount whose daemon died or hangs answers `stat` with an
+//! error or never, and these are the mounts that most need to be recognised.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// One line of `/proc/self/mountinfo`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Major and minor device number, as in `st_dev`.
+    pub device: (u32, u32),
+    pub mountpoint: PathBuf,
+    /// Type and subtype, such as `ext4` or `fuse.shufflefs`.
+    pub kind: String,
+    pub source: String,
+}
+
+/// The mount that is on top at exactly this path, which must be absolute and without symbolic links.
+pub fn at(path: &Path) -> io::Result<Option<Entry>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    // Later lines lie on top of earlier ones.
+    Ok(parse(&table)
+        .filter(|entry| entry.mountpoint == path)
+        .last())
+}
+
+/// Whether this file system type is one that we mount.
+pub fn is_ours(entry: &Entry) -> bool {
+    entry.kind == "fuse.shufflefs"
+}
+
+fn parse(table: &[u8]) -> impl Iterator<Item = Entry> {
+    table.split(|&byte| byte == b'\n').filter_map(line)
+}
+
+/// `36 35 98:0 /root /mount/point options shared:1 - type source options`
+fn line(line: &[u8]) -> Option<Entry> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let device = std::str::from_utf8(fields.nth(2)?).ok()?;
+    let (major, minor) = device.split_once(':')?;
+    let mountpoint = unescape(fields.nth(1)?);
+    // The number of optional fields varies; a single dash ends them.
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    Some(Entry {
+        device: (major.parse().ok()?, minor.parse().ok()?),
+        mountpoint: PathBuf::from(OsString::from_vec(mountpoint)),
+        kind: String::from_utf8_lossy(&unescape(fields.next()?)).into_owned(),
+        source: String::from_utf8_lossy(&unescape(fields.next()?)).into_owned(),
+    })
+}
+
+/// The kernel writes space, tab, newline and backslash as three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        match (first, tail) {
+            (
+                b'\\',
+                [
+                    a @ b'0'..=b'3',
+                    b @ b'0'..=b'7',
+                    c @ b'0'..=b'7',
+                    after @ ..,
+                ],
+            ) => {
+                out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = after;
+            }
+            _ => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_with_optional_fields_and_escapes() {
+        let text = b"74 61 0:53 / /tmp/a\\040b\\134c ro,nosuid shared:30 master:1 - fuse.shufflefs x.h5ad\\040(+1) ro,user_id=0\n";
+        let found: Vec<_> = parse(text).collect();
+        assert_eq!(
+            found,
+            [Entry {
+                device: (0, 53),
+                mountpoint: PathBuf::from("/tmp/a b\\c"),
+                kind: "fuse.shufflefs".into(),
+                source: "x.h5ad (+1)".into(),
+            }]
+        );
+        assert!(is_ours(&found[0]));
+    }
+
+    #[test]
+    fn the_real_table_has_proc() {
+        assert_eq!(
+            at(Path::new("/proc"))
+                .unwrap()
+                .map(|entry| entry.kind)
+                .as_deref(),
+            Some("proc")
+        );
+        assert_eq!(at(Path::new("/no such place")).unwrap(), None);
+    }
+}
