@@ -25,8 +25,8 @@ use crate::tree::{Control, Node, Tree};
 /// Names and sizes never change while mounted.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 const NEVER: Duration = Duration::ZERO;
-/// Size of `stats.json`, `stats.prom` and `options.json`: their text is padded, so that it is exact as well.
-const CONTROL_SIZE: usize = 16 << 10;
+/// Size of `stats.json` and `stats.prom`: their text is padded, so that it is exact although the numbers grow.
+const STATS_SIZE: usize = 4096;
 
 /// How the files look to `stat`.
 #[derive(Clone, Copy, Debug)]
@@ -114,10 +114,10 @@ impl ShuffleFs {
         let mut text = match control {
             Control::Stats => format!("{:#}", self.engine.stats()).into_bytes(),
             Control::Prometheus => self.engine.prometheus().into_bytes(),
-            Control::Options => self.options.clone().into_bytes(),
+            Control::Options => return self.options.clone().into_bytes(),
             Control::Log => return (self.log)(),
         };
-        text.resize(CONTROL_SIZE - 1, b' ');
+        text.resize(STATS_SIZE - 1, b' ');
         text.push(b'\n');
         text
     }
@@ -125,7 +125,8 @@ impl ShuffleFs {
     fn attr(&self, node: &Node) -> Option<FileAttr> {
         let size = match node {
             Node::Control(Control::Log) => (self.log)().len() as u64,
-            Node::Control(_) => CONTROL_SIZE as u64,
+            Node::Control(Control::Options) => self.options.len() as u64,
+            Node::Control(_) => STATS_SIZE as u64,
             Node::Batch { .. } => self.engine.size(self.key(node)?.0),
             _ => self.document(node).map_or(0, |text| text.len() as u64),
         };

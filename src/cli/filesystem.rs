@@ -62,7 +62,7 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
         documents,
         ownership,
         keep_cache: options.cache,
-        options: format!("{shown:#}"),
+        options: format!("{shown:#}\n"),
         log: Arc::new(move || log.text()),
         handles: Handles::default(),
     })
