@@ -1,0 +1,241 @@
+//! AnnData's on-disk structure (anndata 0.8 and later), as HDF5 objects.
+//!
+//! Children come before their group, since a link is an address. What a batch fills is noted in the order of the data
+//! in the file: obs first, X last, so that the small arrays share pages with the headers.
+
+use super::hdf5_image::{Image, Placed, Storage, TooLong, Type, Value};
+use super::{Count, Filled, H5ad, H5adError, link_names};
+use crate::anndata::column::{Categories, Column, Values};
+use crate::array::Dtype;
+use crate::batch::{Field, Repr};
+use crate::collection::{MatrixKind, Table};
+
+/// Which attribute of a sparse X is its shape.
+pub const SHAPE: usize = 2;
+
+/// One message holds 65,535 bytes: 9 fixed, the name `column-order`, a datatype of 20 and a dataspace of 12, then 16
+/// a name.
+const COLUMNS_MAX: usize = (65_535 - 9 - 13 - 20 - 12) / 16;
+/// A link message: 5 bytes before the name, 8 after it.
+const NAME_MAX: usize = 65_535 - 13;
+/// The size of a datatype has 4 bytes, and numpy's item size 31 bits.
+const TEXT_MAX: usize = i32::MAX as usize;
+/// Elements of a dense row: far above any memory, and small enough that sizes of batches never overflow.
+const ROW_MAX: u64 = 1 << 36;
+
+pub fn build(table: &Table) -> Result<H5ad, H5adError> {
+    let names = link_names(table.columns.iter().map(|column| column.name.as_str()));
+    check(table, &names)?;
+    let mut builder = Builder { image: Image::new(), filled: Vec::new(), sparse: None };
+    let root = builder.anndata(table, &names).map_err(|TooLong| H5adError::Header)?;
+    let Builder { image, filled, sparse } = builder;
+    let wide = matches!(table.matrix, MatrixKind::Sparse { .. }) && table.genes.len() > i32::MAX as usize;
+    Ok(H5ad { front: image.seal(&root), filled, sparse, wide })
+}
+
+fn check(table: &Table, names: &[String]) -> Result<(), H5adError> {
+    if names.len() > COLUMNS_MAX {
+        return Err(H5adError::TooManyColumns { columns: names.len(), most: COLUMNS_MAX });
+    }
+    if let Some((column, name)) = names.iter().enumerate().find(|(_, name)| name.len() > NAME_MAX) {
+        return Err(H5adError::NameTooLong { column, bytes: name.len(), most: NAME_MAX });
+    }
+    if let MatrixKind::Dense { row, .. } = &table.matrix {
+        let elements = row.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim));
+        if elements.is_none_or(|elements| elements > ROW_MAX) || row.len() > 31 {
+            return Err(H5adError::RowTooLarge { row: row.clone() });
+        }
+    }
+    let genes = ("var/_index".to_owned(), width(&table.genes));
+    let columns = table.columns.iter().map(|column| {
+        let bytes = match &column.values {
+            Values::Categorical { categories, .. } => width(&categories.labels),
+            Values::Numbers { .. } => 1,
+            Values::Text { bytes, .. } => *bytes,
+        };
+        (format!("obs/{}", column.name), bytes)
+    });
+    for (element, bytes) in std::iter::once(genes).chain(columns) {
+        if bytes > TEXT_MAX {
+            return Err(H5adError::TextTooLong { element, bytes, most: TEXT_MAX });
+        }
+    }
+    Ok(())
+}
+
+struct Builder {
+    image: Image,
+    filled: Vec<Filled>,
+    sparse: Option<Placed>,
+}
+
+impl Builder {
+    fn anndata(&mut self, table: &Table, names: &[String]) -> Result<Placed, TooLong> {
+        let obs = self.obs(table, names)?;
+        let (x, obsm) = self.matrix(table)?;
+        let var = self.var(table)?;
+        let mut links = vec![("obs", obs), ("var", var)];
+        links.extend(x.map(|x| ("X", x)));
+        links.push(("obsm", self.dict(&Vec::from_iter(obsm.map(|obsm| ("X", obsm))))?));
+        for name in ["layers", "obsp", "uns", "varm", "varp"] {
+            links.push((name, self.dict(&[])?));
+        }
+        self.image.group(&encoding("anndata", "0.1.0"), &links)
+    }
+
+    fn dict(&mut self, links: &[(&str, u64)]) -> Result<u64, TooLong> {
+        Ok(self.image.group(&encoding("dict", "0.1.0"), links)?.address())
+    }
+
+    fn obs(&mut self, table: &Table, names: &[String]) -> Result<u64, TooLong> {
+        let digits = table.n_rows.saturating_sub(1).checked_ilog10().map_or(1, |log| log as usize + 1);
+        let index = self.fill(Field::RowName, Repr::Utf8(digits), "string-array")?;
+        let mut links = vec![("_index", index)];
+        for (i, (column, name)) in table.columns.iter().zip(names).enumerate() {
+            links.push((name, self.column(i, column)?));
+        }
+        self.frame(names, &links)
+    }
+
+    fn var(&mut self, table: &Table) -> Result<u64, TooLong> {
+        let index = match &table.matrix {
+            // The columns of X need names, and anndata numbers what has none.
+            MatrixKind::Dense { row, .. } if row.len() <= 1 && table.n_vars() != table.genes.len() as u64 => {
+                let numbers: Vec<String> = (0..table.n_vars()).map(|i| i.to_string()).collect();
+                self.constant_texts(&numbers)?
+            }
+            _ => self.constant_texts(&table.genes)?,
+        };
+        self.frame(&[], &[("_index", index)])
+    }
+
+    fn frame(&mut self, names: &[String], links: &[(&str, u64)]) -> Result<u64, TooLong> {
+        let [encoding, version] = encoding("dataframe", "0.2.0");
+        let attributes = [encoding, version, ("_index", Value::Text("_index")), ("column-order", Value::Texts(names))];
+        Ok(self.image.group(&attributes, links)?.address())
+    }
+
+    fn column(&mut self, i: usize, column: &Column) -> Result<u64, TooLong> {
+        let (values, mask) = (Field::Column(i), Field::Mask(i));
+        match &column.values {
+            Values::Categorical { codes, categories, ordered } => {
+                let codes = self.fill(values, Repr::Number(codes.dtype), "array")?;
+                let categories = self.categories(categories)?;
+                let [encoding, version] = encoding("categorical", "0.2.0");
+                let attributes = [encoding, version, ("ordered", Value::Bool(*ordered))];
+                let links = [("codes", codes), ("categories", categories)];
+                Ok(self.image.group(&attributes, &links)?.address())
+            }
+            Values::Numbers { numbers, mask: missing } => {
+                let repr = Repr::Number(numbers.dtype);
+                let kind = match numbers.dtype {
+                    _ if missing.is_none() => None,
+                    Dtype::Bool => Some("nullable-boolean"),
+                    // anndata 0.12 has no nullable float: NaN stands for a missing one.
+                    dtype if dtype.is_float() => None,
+                    _ => Some("nullable-integer"),
+                };
+                let values = self.fill(values, repr, "array")?;
+                kind.map_or(Ok(values), |kind| self.nullable(kind, values, mask))
+            }
+            Values::Text { mask: missing, bytes, .. } => {
+                let values = self.fill(values, Repr::Utf8((*bytes).max(1)), "string-array")?;
+                match missing {
+                    Some(_) => self.nullable("nullable-string-array", values, mask),
+                    None => Ok(values),
+                }
+            }
+        }
+    }
+
+    fn nullable(&mut self, kind: &'static str, values: u64, mask: Field) -> Result<u64, TooLong> {
+        let mask = self.fill(mask, Repr::Number(Dtype::Bool), "array")?;
+        let links = [("values", values), ("mask", mask)];
+        Ok(self.image.group(&encoding(kind, "0.1.0"), &links)?.address())
+    }
+
+    fn categories(&mut self, categories: &Categories) -> Result<u64, TooLong> {
+        let Some(numbers) = &categories.numbers else {
+            return self.constant_texts(&categories.labels);
+        };
+        let storage = Storage::Constant(numbers.bytes.clone());
+        let dims = [numbers.len() as u64];
+        let attributes = encoding("array", "0.2.0");
+        Ok(self.image.dataset(Type::Number(numbers.dtype), &dims, &attributes, storage)?.address())
+    }
+
+    fn constant_texts(&mut self, texts: &[String]) -> Result<u64, TooLong> {
+        let width = width(texts);
+        let mut bytes = vec![0; width * texts.len()];
+        for (place, text) in bytes.chunks_exact_mut(width).zip(texts) {
+            place[..text.len()].copy_from_slice(text.as_bytes());
+        }
+        let attributes = encoding("string-array", "0.2.0");
+        let dims = [texts.len() as u64];
+        Ok(self.image.dataset(Type::Utf8(width), &dims, &attributes, Storage::Constant(bytes))?.address())
+    }
+
+    /// X, and what takes its place in `obsm` where rows are no vectors: anndata's X has two dimensions and no other
+    /// number, an element of obsm any.
+    fn matrix(&mut self, table: &Table) -> Result<(Option<u64>, Option<u64>), TooLong> {
+        match &table.matrix {
+            MatrixKind::Dense { dtype, row } => {
+                let row: &[u64] = if row.is_empty() { &[1] } else { row };
+                let dims: Vec<u64> = std::iter::once(0).chain(row.iter().copied()).collect();
+                let ty = Type::Number(*dtype);
+                let placed = self.image.dataset(ty, &dims, &encoding("array", "0.2.0"), Storage::Later)?;
+                let address = placed.address();
+                self.filled.push(Filled {
+                    field: Field::Dense,
+                    repr: Repr::Number(*dtype),
+                    count: Count::Rows,
+                    elements: row.iter().product(),
+                    placed,
+                });
+                Ok(if row.len() == 1 { (Some(address), None) } else { (None, Some(address)) })
+            }
+            MatrixKind::Sparse { dtype } => {
+                // scipy, and so anndata, refuses sparse float16; float32 holds each of its values.
+                let dtype = if *dtype == Dtype::F16 { Dtype::F32 } else { *dtype };
+                // The arrays of a sparse X have no encoding of their own.
+                let mut links = Vec::new();
+                for (name, field, dtype, count) in [
+                    ("indptr", Field::Indptr, Dtype::I32, Count::RowsAndOne),
+                    ("indices", Field::Indices, Dtype::I32, Count::Stored),
+                    ("data", Field::Data, dtype, Count::Stored),
+                ] {
+                    let placed = self.image.dataset(Type::Number(dtype), &[0], &[], Storage::Later)?;
+                    links.push((name, placed.address()));
+                    self.filled.push(Filled { field, repr: Repr::Number(dtype), count, elements: 1, placed });
+                }
+                let [encoding, version] = encoding("csr_matrix", "0.1.0");
+                let shape = [0, table.genes.len() as i64];
+                let group = self.image.group(&[encoding, version, ("shape", Value::Integers(&shape))], &links)?;
+                let address = group.address();
+                self.sparse = Some(group);
+                Ok((Some(address), None))
+            }
+        }
+    }
+
+    /// A dataset with one value a row.
+    fn fill(&mut self, field: Field, repr: Repr, kind: &'static str) -> Result<u64, TooLong> {
+        let ty = match repr {
+            Repr::Number(dtype) => Type::Number(dtype),
+            Repr::Utf8(bytes) | Repr::Ucs4(bytes) => Type::Utf8(bytes),
+        };
+        let placed = self.image.dataset(ty, &[0], &encoding(kind, "0.2.0"), Storage::Later)?;
+        let address = placed.address();
+        self.filled.push(Filled { field, repr, count: Count::Rows, elements: 1, placed });
+        Ok(address)
+    }
+}
+
+fn encoding(kind: &'static str, version: &'static str) -> [(&'static str, Value<'static>); 2] {
+    [("encoding-type", Value::Text(kind)), ("encoding-version", Value::Text(version))]
+}
+
+/// Bytes of the longest text; HDF5 has no type of 0 bytes.
+fn width(texts: &[String]) -> usize {
+    texts.iter().map(String::len).max().unwrap_or(0).max(1)
+}
