@@ -59,8 +59,8 @@ enum Command {
 pub fn main(arguments: Vec<OsString>) -> u8 {
     let is_run = arguments.get(1).is_some_and(|command| command == "run");
     match parse(arguments) {
-        Ok(Parsed::Command(command)) => report(dispatch(command)),
-        Ok(Parsed::Printed) => 0,
+        Ok(Some(command)) => report(dispatch(command)),
+        Ok(None) => 0,
         // `run` keeps the small codes for its command.
         Err(failure) if is_run => report(Err(Failure {
             exit: Exit::Run,
@@ -103,34 +103,28 @@ fn end_quietly_on_closed_pipe() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
-enum Parsed {
-    Command(Command),
-    /// It was a question that clap has answered (`--help`, `--version`).
-    Printed,
-}
-
-fn parse(arguments: Vec<OsString>) -> Result<Parsed, Failure> {
+/// The command; none if it was a question that clap has answered (`--help`, `--version`).
+fn parse(arguments: Vec<OsString>) -> Result<Option<Command>, Failure> {
     let is_helper = arguments.first().is_some_and(|name| is_helper_name(name));
     let arguments = if is_helper {
         mount_options::helper(arguments.into_iter().skip(1)).map_err(Failure::usage)?
     } else {
         arguments
     };
-    let command = match read(&arguments)? {
-        Some(command) => command,
-        None => return Ok(Parsed::Printed),
+    let Some(command) = read(&arguments)? else {
+        return Ok(None);
     };
     let lists = match &command {
         Command::Mount(args) => &args.options.mount_options,
         Command::Run(args) => &args.options.mount_options,
-        _ => return Ok(Parsed::Command(command)),
+        _ => return Ok(Some(command)),
     };
     let definition = Cli::command();
     let Some(subcommand) = arguments
         .get(1)
         .and_then(|name| definition.find_subcommand(name))
     else {
-        return Ok(Parsed::Command(command));
+        return Ok(Some(command));
     };
     let extra = mount_options::expand(lists, subcommand, is_helper).map_err(Failure::usage)?;
     // Again, with the expanded ones in front: of two equal options the later wins.
@@ -141,7 +135,7 @@ fn parse(arguments: Vec<OsString>) -> Result<Parsed, Failure> {
         .chain(extra)
         .chain(back.iter().cloned())
         .collect();
-    Ok(read(&all)?.map_or(Parsed::Printed, Parsed::Command))
+    read(&all)
 }
 
 fn read(arguments: &[OsString]) -> Result<Option<Command>, Failure> {
@@ -208,7 +202,7 @@ mod tests {
     #[test]
     fn usage_errors_are_one_line_that_says_what_is_allowed() {
         for (line, word) in [
-            (&["shufflefs", "mount", "a"][..], "<MOUNTPOINT>"),
+            (&["shufflefs", "mount"][..], "MOUNTPOINT"),
             (
                 &["shufflefs", "mount", "--batch-size", "0", "a", "b"],
                 "1..=16777216",
@@ -244,15 +238,11 @@ mod tests {
             &["shufflefs", "mount", "-f", "a", "b", "m"],
             &["shufflefs", "mount", "a", "-f", "b", "m"],
         ] {
-            let Ok(Parsed::Command(Command::Mount(args))) =
-                parse(line.iter().map(OsString::from).collect())
+            let Ok(Some(Command::Mount(args))) = parse(line.iter().map(OsString::from).collect())
             else {
                 panic!("{line:?}");
             };
-            assert!(
-                format!("{args:?}")
-                    .contains(r#"stores: ["a", "b"], mountpoint: "m", foreground: true"#)
-            );
+            assert!(format!("{args:?}").contains(r#"paths: ["a", "b", "m"], foreground: true"#));
         }
     }
 
@@ -270,9 +260,7 @@ mod tests {
             "true",
             "-o",
         ];
-        let Ok(Parsed::Command(Command::Run(args))) =
-            parse(line.iter().map(OsString::from).collect())
-        else {
+        let Ok(Some(Command::Run(args))) = parse(line.iter().map(OsString::from).collect()) else {
             panic!();
         };
         assert_eq!((args.options.seed, args.options.drop_last), (2, true));

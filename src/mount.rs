@@ -79,10 +79,10 @@ impl Mounted {
             error
         };
         let (acl, config) = configuration(settings);
-        let session = Session::from_fd(filesystem, descriptor, acl, config).map_err(|source| {
+        let session = Session::from_fd(filesystem, descriptor, acl, config).map_err(|cause| {
             detach_on_error(MountError::Handshake {
                 path: path.clone(),
-                source,
+                cause,
             })
         })?;
         let (ended, end) = io::pipe()
@@ -95,10 +95,10 @@ impl Mounted {
                 drop(end);
                 result
             })
-            .map_err(|source| {
+            .map_err(|cause| {
                 detach_on_error(MountError::System {
                     what: "starting a thread",
-                    source,
+                    cause,
                 })
             })?;
         let device = if is_given {
@@ -152,9 +152,13 @@ impl Mounted {
             Some(Err(_)) => Err(io::Error::other("a thread panicked")),
             None => Ok(()),
         };
-        result.map_err(|source| MountError::Session {
+        if result.is_ok() && !table::is_dead(self.path()) {
+            // Unmounted from outside, not aborted through /sys/fs/fuse: nothing or a stranger's mount answers here. From now on our device number may be given to somebody else's mount.
+            self.device = None;
+        }
+        result.map_err(|cause| MountError::Session {
             path: self.path().to_owned(),
-            source,
+            cause,
         })
     }
 
@@ -245,18 +249,16 @@ fn answering(path: &Path) -> Result<(u32, u32), MountError> {
     let (sender, receiver) = mpsc::channel();
     let place = path.to_owned();
     // In a thread, because a filesystem that does not answer would keep us waiting for ever.
-    std::thread::spawn(move || sender.send(fs::metadata(place)));
+    std::thread::spawn(move || sender.send(fs::metadata(place).map(|metadata| metadata.dev())));
     let answer = receiver.recv_timeout(ANSWER).unwrap_or_else(|_| {
         Err(io::Error::new(
             io::ErrorKind::TimedOut,
             "no answer within 30 s",
         ))
     });
-    let device = answer
-        .map_err(|source| MountError::NotAnswering {
-            path: path.to_owned(),
-            source,
-        })?
-        .dev();
+    let device = answer.map_err(|cause| MountError::NotAnswering {
+        path: path.to_owned(),
+        cause,
+    })?;
     Ok((libc::major(device), libc::minor(device)))
 }

@@ -25,13 +25,11 @@ Examples:
     after_help = format!("{EXAMPLES}\n\n{}", super::exit::HELP),
 )]
 pub struct MountArgs {
-    /// AnnData stores (.h5ad, .zarr), seen as one table of rows
-    #[arg(value_name = "STORE", required = true)]
-    stores: Vec<PathBuf>,
-
-    /// Directory to mount on: empty, or absent (made, and removed at unmount); or /dev/fd/N for an opened /dev/fuse
-    #[arg(value_name = "MOUNTPOINT", required = true)]
-    mountpoint: PathBuf,
+    /// AnnData stores (.h5ad, .zarr), seen as one table of rows; and last the directory to mount on: empty, or absent
+    /// (made, and removed at unmount), or /dev/fd/N for an opened /dev/fuse
+    // One list, because clap would not take options in between if the last were an argument of its own.
+    #[arg(value_name = "STORE... MOUNTPOINT", required = true, num_args = 1..)]
+    paths: Vec<PathBuf>,
 
     /// Stay in the foreground and log to stderr [default: go to the background once the mount is usable]
     #[arg(short, long, help_heading = "Other")]
@@ -43,9 +41,16 @@ pub struct MountArgs {
 
 /// The command. In the background the caller's process returns from here once the mount is usable or has failed.
 pub fn mount(args: MountArgs) -> Outcome {
-    let options = args.options.validate(args.stores)?;
+    let mut stores = args.paths;
+    let mountpoint = stores.pop().filter(|_| !stores.is_empty());
+    let Some(mountpoint) = mountpoint else {
+        return Err(Failure::usage(
+            "the mountpoint is missing: shufflefs mount [OPTIONS] <STORE>... <MOUNTPOINT>",
+        ));
+    };
+    let options = args.options.validate(stores)?;
     if args.foreground {
-        return serve(options, args.mountpoint, None).map(|()| 0);
+        return serve(options, mountpoint, None).map(|()| 0);
     }
     match background::fork()? {
         Fork::Parent(Report::Ready) => Ok(0),
@@ -59,7 +64,7 @@ pub fn mount(args: MountArgs) -> Outcome {
         }),
         Fork::Daemon(ready) => {
             let mut ready = Some(ready);
-            let result = serve(options, args.mountpoint, Some(&mut ready));
+            let result = serve(options, mountpoint, Some(&mut ready));
             match (result, ready) {
                 (Ok(()), _) => Ok(0),
                 (Err(failure), Some(ready)) => {

@@ -102,6 +102,11 @@ fn not_started(line: &[OsString], NotStarted(error): NotStarted) -> Failure {
         .map(|program| program.display().to_string())
         .unwrap_or_default();
     let (exit, error) = match error.kind() {
+        // execvp says "denied" if one directory of PATH may not be searched, although none has the program.
+        ErrorKind::PermissionDenied if !is_anywhere(line.first()) => (
+            Exit::NotFound,
+            anyhow::anyhow!("command not found: {program}"),
+        ),
         ErrorKind::NotFound => (
             Exit::NotFound,
             anyhow::anyhow!("command not found: {program}"),
@@ -112,6 +117,13 @@ fn not_started(line: &[OsString], NotStarted(error): NotStarted) -> Failure {
         ),
     };
     Failure { exit, error }
+}
+
+fn is_anywhere(program: Option<&OsString>) -> bool {
+    let Some(program) = program else { return false };
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    program.as_bytes().contains(&b'/')
+        || std::env::split_paths(&search).any(|place| place.join(program).exists())
 }
 
 /// Where a temporary directory goes if no place of the namespace's own can be had.

@@ -36,8 +36,8 @@ pub(super) fn attach(path: &Path, settings: &Settings) -> Result<OwnedFd, MountE
             drop(device);
             through_helper(path, settings)
         }
-        Err(source) => {
-            let hint = match source.raw_os_error() {
+        Err(cause) => {
+            let hint = match cause.raw_os_error() {
                 Some(libc::ENODEV) => "; the kernel has no FUSE: `modprobe fuse`",
                 Some(libc::EPERM | libc::EACCES) => {
                     "; this kernel or container does not allow it (FUSE in user namespaces needs Linux 4.18)"
@@ -46,7 +46,7 @@ pub(super) fn attach(path: &Path, settings: &Settings) -> Result<OwnedFd, MountE
             };
             Err(MountError::Mount {
                 path: path.to_owned(),
-                source,
+                cause,
                 hint,
             })
         }
@@ -62,8 +62,8 @@ pub(super) fn can_clone() -> bool {
         .is_ok()
 }
 
-fn denied(source: io::Error) -> MountError {
-    MountError::DeviceDenied { source }
+fn denied(cause: io::Error) -> MountError {
+    MountError::DeviceDenied { cause }
 }
 
 fn through_helper(path: &Path, settings: &Settings) -> Result<OwnedFd, MountError> {

@@ -42,7 +42,7 @@ pub fn fork() -> Result<Fork, MountError> {
     match unsafe { libc::fork() } {
         -1 => Err(MountError::System {
             what: "starting the daemon",
-            source: io::Error::last_os_error(),
+            cause: io::Error::last_os_error(),
         }),
         0 => {
             drop(reader);

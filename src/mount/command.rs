@@ -85,9 +85,9 @@ pub struct Child {
 impl Child {
     /// Waits for its end; signals are passed on meanwhile.
     pub fn supervise(self, mounted: &Mounted, signals: &Signals) -> Result<Ended, MountError> {
-        let fail = |source| MountError::System {
+        let fail = |cause| MountError::System {
             what: "waiting for the command",
-            source,
+            cause,
         };
         let mut serving = true;
         loop {

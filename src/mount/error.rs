@@ -1,4 +1,6 @@
 //! Everything that can go wrong while a mount comes or goes, each with its cause and remedy in one line.
+//!
+//! The cause is part of the text, and so not a `source()`, which would be printed a second time.
 
 use std::io;
 use std::path::PathBuf;
@@ -22,8 +24,8 @@ pub enum MountError {
     Dead { path: PathBuf },
     #[error("mountpoint {path}: another process is mounting here at this moment")]
     Contended { path: PathBuf },
-    #[error("mountpoint {path}: {source}")]
-    Mountpoint { path: PathBuf, source: io::Error },
+    #[error("mountpoint {path}: {cause}")]
+    Mountpoint { path: PathBuf, cause: io::Error },
     #[error("{path}: not an open file descriptor of this process")]
     NoDescriptor { path: PathBuf },
 
@@ -32,28 +34,28 @@ pub enum MountError {
     )]
     NoDevice,
     #[error(
-        "/dev/fuse cannot be opened ({source}): it should have mode 0666 (`chmod 666 /dev/fuse` as root); \
+        "/dev/fuse cannot be opened ({cause}): it should have mode 0666 (`chmod 666 /dev/fuse` as root); \
          in a container start it with `--device /dev/fuse`"
     )]
-    DeviceDenied { source: io::Error },
+    DeviceDenied { cause: io::Error },
     #[error(
         "mounting as a user needs fusermount3, which was not found: install the package fuse3, or use `shufflefs run`"
     )]
     NoHelper,
     #[error("fusermount3 refused {path}: {message}")]
     Helper { path: PathBuf, message: String },
-    #[error("mounting on {path} failed: {source}{hint}")]
+    #[error("mounting on {path} failed: {cause}{hint}")]
     Mount {
         path: PathBuf,
-        source: io::Error,
+        cause: io::Error,
         hint: &'static str,
     },
-    #[error("the kernel did not open the session on {path}: {source}")]
-    Handshake { path: PathBuf, source: io::Error },
-    #[error("mounted on {path}, but its root does not answer: {source}")]
-    NotAnswering { path: PathBuf, source: io::Error },
-    #[error("serving {path} ended early: {source}")]
-    Session { path: PathBuf, source: io::Error },
+    #[error("the kernel did not open the session on {path}: {cause}")]
+    Handshake { path: PathBuf, cause: io::Error },
+    #[error("mounted on {path}, but its root does not answer: {cause}")]
+    NotAnswering { path: PathBuf, cause: io::Error },
+    #[error("serving {path} ended early: {cause}")]
+    Session { path: PathBuf, cause: io::Error },
     #[error("interrupted by {signal} before the mount was usable")]
     Interrupted { signal: String },
 
@@ -61,10 +63,10 @@ pub enum MountError {
     NotMounted { path: PathBuf },
     #[error("{path}: a mount of type {kind}, not of shufflefs; use `umount {path}`")]
     NotOurs { path: PathBuf, kind: String },
-    #[error("unmounting {path} failed: {source}{hint}")]
+    #[error("unmounting {path} failed: {cause}{hint}")]
     Unmount {
         path: PathBuf,
-        source: io::Error,
+        cause: io::Error,
         hint: String,
     },
     #[error(
@@ -76,22 +78,22 @@ pub enum MountError {
         seconds: u64,
     },
 
-    #[error("a private mount namespace cannot be made ({what}: {source}){hint}")]
+    #[error("a private mount namespace cannot be made ({what}: {cause}){hint}")]
     Namespace {
         what: &'static str,
-        source: io::Error,
+        cause: io::Error,
         hint: String,
     },
-    #[error("{what}: {source}")]
+    #[error("{what}: {cause}")]
     System {
         what: &'static str,
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
 impl MountError {
     /// A failed system call, with what it was for.
     pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::System { what, source }
+        move |cause| Self::System { what, cause }
     }
 }

@@ -18,9 +18,9 @@ const NAMES: [&str; 2] = ["fusermount3", "fusermount"];
 
 /// Mounts on a directory with these options.
 pub(super) fn mount(path: &Path, options: &str) -> Result<OwnedFd, MountError> {
-    let fail = |source| MountError::System {
+    let fail = |cause| MountError::System {
         what: "running fusermount3",
-        source,
+        cause,
     };
     let (ours, theirs) = UnixStream::pair().map_err(fail)?;
     let number = theirs.as_raw_fd();
@@ -48,7 +48,7 @@ pub(super) fn mount(path: &Path, options: &str) -> Result<OwnedFd, MountError> {
             path: path.to_owned(),
             message: message(&output),
         }),
-        Err(source) => Err(fail(source)),
+        Err(cause) => Err(fail(cause)),
     }
 }
 
@@ -71,14 +71,14 @@ pub(super) fn unmount(path: &Path, lazy: bool) -> Result<(), MountError> {
         return Ok(());
     }
     let message = message(&output);
-    let source = if message.contains("busy") {
+    let cause = if message.contains("busy") {
         io::Error::from_raw_os_error(libc::EBUSY)
     } else {
         io::Error::other(message)
     };
     Err(MountError::Unmount {
         path: path.to_owned(),
-        source,
+        cause,
         hint: String::new(),
     })
 }

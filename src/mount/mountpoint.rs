@@ -27,7 +27,7 @@ impl Mountpoint {
         if let Some(number) = descriptor_number(path) {
             return Self::from_descriptor(path, number);
         }
-        let path = std::path::absolute(path).map_err(|source| failure(path, source))?;
+        let path = std::path::absolute(path).map_err(|cause| failure(path, cause))?;
         refuse_mount(&resolve(&path).unwrap_or_else(|_| path.clone()))?;
         let made = match fs::metadata(&path) {
             Ok(metadata) if !metadata.is_dir() => return Err(MountError::NotADirectory { path }),
@@ -42,8 +42,8 @@ impl Mountpoint {
             lock: None,
             descriptor: None,
         };
-        this.path = resolve(&path).map_err(|source| failure(&path, source))?;
-        let directory = File::open(&this.path).map_err(|source| failure(&path, source))?;
+        this.path = resolve(&path).map_err(|cause| failure(&path, cause))?;
+        let directory = File::open(&this.path).map_err(|cause| failure(&path, cause))?;
         match directory.try_lock() {
             // File systems without locks (some network ones) are used without.
             Ok(()) | Err(TryLockError::Error(_)) => {}
@@ -52,7 +52,7 @@ impl Mountpoint {
         this.lock = Some(directory);
         // Again, now under the lock: somebody may have mounted between the check and the lock.
         refuse_mount(&this.path)?;
-        let mut entries = fs::read_dir(&this.path).map_err(|source| failure(&path, source))?;
+        let mut entries = fs::read_dir(&this.path).map_err(|cause| failure(&path, cause))?;
         if entries.next().is_some() {
             return Err(MountError::NotEmpty { path });
         }
@@ -135,23 +135,20 @@ fn refuse_mount(path: &Path) -> Result<(), MountError> {
     else {
         return Ok(());
     };
-    match fs::metadata(path) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => Err(MountError::Dead {
-            path: path.to_owned(),
-        }),
-        _ => Err(MountError::AlreadyMounted {
-            path: path.to_owned(),
-            kind: entry.kind,
-        }),
+    let path = path.to_owned();
+    if entry.kind.starts_with("fuse") && table::is_dead(&path) {
+        return Err(MountError::Dead { path });
     }
+    let kind = entry.kind;
+    Err(MountError::AlreadyMounted { path, kind })
 }
 
-fn failure(path: &Path, source: io::Error) -> MountError {
+fn failure(path: &Path, cause: io::Error) -> MountError {
     let path = path.to_owned();
-    match source.raw_os_error() {
+    match cause.raw_os_error() {
         Some(libc::ENOTCONN) => MountError::Dead { path },
         Some(libc::ENOTDIR) => MountError::NotADirectory { path },
-        _ => MountError::Mountpoint { path, source },
+        _ => MountError::Mountpoint { path, cause },
     }
 }
 

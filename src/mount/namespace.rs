@@ -118,26 +118,26 @@ fn is_free(path: &Path) -> bool {
 }
 
 fn temporary_directory(base: &Path) -> Result<PathBuf, MountError> {
-    let fail = |path: &Path, source| MountError::Mountpoint {
+    let fail = |path: &Path, cause| MountError::Mountpoint {
         path: path.to_owned(),
-        source,
+        cause,
     };
     // The process id makes a clash rare, and create_dir refuses what exists, so nobody can prepare it for us.
     for attempt in 0..1000 {
         let path = base.join(format!("shufflefs-{}-{attempt}", std::process::id()));
         match fs::DirBuilder::new().create(&path) {
-            Ok(()) => return path.canonicalize().map_err(|source| fail(&path, source)),
+            Ok(()) => return path.canonicalize().map_err(|cause| fail(&path, cause)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(source) => return Err(fail(&path, source)),
+            Err(cause) => return Err(fail(&path, cause)),
         }
     }
     Err(fail(base, io::ErrorKind::AlreadyExists.into()))
 }
 
 fn failure(what: &'static str) -> impl FnOnce(io::Error) -> MountError {
-    move |source| MountError::Namespace {
+    move |cause| MountError::Namespace {
         what,
-        source,
+        cause,
         hint: hint(),
     }
 }

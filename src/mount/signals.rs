@@ -29,9 +29,9 @@ pub struct Signals {
 impl Signals {
     /// Blocks these signals for this thread and all that it will start. Call it before any thread exists.
     pub fn block(numbers: &[i32]) -> Result<Self, MountError> {
-        let fail = |source| MountError::System {
+        let fail = |cause| MountError::System {
             what: "blocking signals",
-            source,
+            cause,
         };
         let set = set_of(numbers);
         let mut before = set_of(&[]);
@@ -109,7 +109,7 @@ impl Signals {
             if let Err(std::sync::mpsc::TryRecvError::Disconnected) = receiver.try_recv() {
                 return Err(MountError::System {
                     what: "opening the stores",
-                    source: io::Error::other("it ended without a result (a bug; please report it)"),
+                    cause: io::Error::other("it ended without a result (a bug; please report it)"),
                 });
             }
         }

@@ -32,11 +32,11 @@ pub fn unmount(path: &Path) -> Result<Left, MountError> {
     let not_mounted = || MountError::NotMounted {
         path: path.to_owned(),
     };
-    let place = resolve(path).map_err(|source| match source.kind() {
+    let place = resolve(path).map_err(|cause| match cause.kind() {
         io::ErrorKind::NotFound => not_mounted(),
         _ => MountError::Mountpoint {
             path: path.to_owned(),
-            source,
+            cause,
         },
     })?;
     let entry = table::at(&place)
@@ -69,7 +69,7 @@ pub fn unmount(path: &Path) -> Result<Left, MountError> {
 pub(super) fn detach(path: &Path) -> Result<Left, MountError> {
     match unmount_once(path, false) {
         Ok(()) => Ok(Left::Clean),
-        Err(MountError::Unmount { source, .. }) if source.raw_os_error() == Some(libc::EBUSY) => {
+        Err(MountError::Unmount { cause, .. }) if cause.raw_os_error() == Some(libc::EBUSY) => {
             let holders = holders(path);
             unmount_once(path, true)?;
             Ok(Left::Detached { holders })
@@ -87,9 +87,9 @@ pub(super) fn force(path: &Path) {
 
 fn unmount_once(path: &Path, lazy: bool) -> Result<(), MountError> {
     let flags = libc::UMOUNT_NOFOLLOW | if lazy { libc::MNT_DETACH } else { 0 };
-    let fail = |source| MountError::Unmount {
+    let fail = |cause| MountError::Unmount {
         path: path.to_owned(),
-        source,
+        cause,
         hint: String::new(),
     };
     let target = CString::new(path.as_os_str().as_bytes()).map_err(|error| fail(error.into()))?;

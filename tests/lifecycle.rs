@@ -1,0 +1,372 @@
+//! How mounts come and go, with the real kernel: background, foreground, signals, unmounting, dead mounts, refusals.
+
+mod support;
+
+use std::fs::{self, File};
+use std::io::{Read, Seek};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use support::{Area, README, in_time, is_alive, is_root, kill, mounts_below, until};
+
+#[test]
+fn background_is_usable_when_the_parent_returns() {
+    let area = Area::new();
+    let place = area.mount("made/d");
+    assert!(place.join(README).is_file());
+    let daemon = area.pid("made/d");
+    assert!(is_alive(daemon));
+    assert_eq!(
+        fs::read_link(format!("/proc/{daemon}/cwd")).unwrap(),
+        Path::new("/")
+    );
+    for number in 0..3 {
+        assert_eq!(
+            fs::read_link(format!("/proc/{daemon}/fd/{number}")).unwrap(),
+            Path::new("/dev/null")
+        );
+    }
+    let line = mount_line(&place);
+    for word in [
+        "ro,nosuid,nodev,noatime",
+        "fuse.shufflefs",
+        "store.h5ad",
+        "default_permissions",
+    ] {
+        assert!(line.contains(word), "{word}: {line}");
+    }
+    let ran = area.run(["umount", "made/d"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    assert!(!is_alive(daemon), "umount waits for the daemon");
+    assert!(!area.path("made").exists(), "what was made is removed");
+}
+
+#[test]
+fn background_failure_is_reported_by_the_parent() {
+    let area = Area::new();
+    area.run(["mount", "no-such.h5ad", "d"])
+        .refused(3, "no-such.h5ad");
+    assert!(!area.path("d").exists());
+    area.run(["mount", "--log", "no/such/place", "store.h5ad", "d"])
+        .refused(2, "no/such/place");
+    area.run(["mount", "--batch-size", "0", "store.h5ad", "d"])
+        .refused(2, "1..=16777216");
+    area.run(["mount", "store.h5ad"])
+        .refused(2, "mountpoint is missing");
+    area.run(["mount", "-f", "no-such.h5ad", "d"])
+        .refused(3, "no-such.h5ad");
+}
+
+#[test]
+fn several_stores_and_mount_options() {
+    let area = Area::new();
+    let ran = area.run([
+        "mount",
+        "-o",
+        "seed=7,noauto,x-systemd.automount",
+        "store.h5ad",
+        "store.h5ad",
+        "d",
+    ]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(mount_line(&area.path("d")).contains("(+1)"));
+    assert_eq!(area.run(["umount", "d"]).code, Some(0));
+}
+
+#[test]
+fn mount_8_helper() {
+    let area = Area::new();
+    let helper = area.path("mount.fuse.shufflefs");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_shufflefs"), &helper).unwrap();
+    let mut command = Command::new(helper);
+    command
+        .arg(&area.store)
+        .arg(area.path("d"))
+        .args(["-o", "rw,seed=1"]);
+    assert!(command.status().unwrap().success());
+    assert_eq!(area.run(["umount", "d"]).code, Some(0));
+}
+
+#[test]
+fn signals_end_the_foreground_and_the_background() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        let area = Area::new();
+        let mut serving = area.foreground();
+        kill(serving.pid(), signal);
+        assert_eq!(serving.end().code(), Some(0), "signal {signal}");
+        assert!(!area.path("d").exists());
+    }
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let area = Area::new();
+        let place = area.mount("d");
+        let daemon = area.pid("d");
+        kill(daemon, signal);
+        until("the daemon ends", || !is_alive(daemon));
+        assert!(
+            mounts_below(&place).is_empty() && !place.exists(),
+            "signal {signal}"
+        );
+    }
+}
+
+#[test]
+fn a_signal_while_a_file_is_open() {
+    let area = Area::new();
+    let mut serving = area.foreground();
+    let mut file = File::open(area.path("d").join(README)).unwrap();
+    kill(serving.pid(), libc::SIGTERM);
+    assert_eq!(serving.end().code(), Some(0));
+    assert!(!area.path("d").exists());
+    let read = in_time("reading after the end", move || file.read(&mut [0; 100]));
+    assert!(read.is_err(), "{read:?}");
+}
+
+#[test]
+fn umount_while_a_file_is_open() {
+    let area = Area::new();
+    area.mount("d");
+    let daemon = area.pid("d");
+    let mut file = File::open(area.path("d").join(README)).unwrap();
+    let ran = area.run(["umount", "d"]);
+    assert_eq!(ran.code, Some(0));
+    assert!(
+        ran.stderr.contains("detached")
+            && ran.stderr.contains(&format!("pid {}", std::process::id())),
+        "{ran:?}"
+    );
+    assert!(mounts_below(&area.path("d")).is_empty());
+    // It serves on until the file is closed.
+    let mut text = String::new();
+    file.rewind().unwrap();
+    file.read_to_string(&mut text).unwrap();
+    assert!(!text.is_empty() && is_alive(daemon));
+    drop(file);
+    until("the daemon ends", || !is_alive(daemon));
+    assert!(!area.path("d").exists());
+}
+
+#[test]
+fn an_outside_umount_ends_the_session() {
+    if !is_root() {
+        return;
+    }
+    let area = Area::new();
+    let mut serving = area.foreground();
+    assert!(
+        Command::new("umount")
+            .arg(area.path("d"))
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(serving.end().code(), Some(0));
+    assert!(!area.path("d").exists());
+}
+
+#[test]
+fn a_daemon_never_unmounts_its_successor() {
+    if !is_root() {
+        return;
+    }
+    let area = Area::new();
+    fs::create_dir(area.path("d")).unwrap();
+    for _ in 0..10 {
+        let mut first = area.foreground();
+        assert!(
+            Command::new("umount")
+                .arg(area.path("d"))
+                .status()
+                .unwrap()
+                .success()
+        );
+        area.mount("d");
+        first.end();
+        assert!(area.path("d").join(README).is_file());
+        assert_eq!(area.run(["umount", "d"]).code, Some(0));
+    }
+}
+
+#[test]
+fn an_aborted_connection_leaves_no_dead_mount() {
+    if !is_root() {
+        return;
+    }
+    let area = Area::new();
+    let mut serving = area.foreground();
+    let device = std::os::unix::fs::MetadataExt::dev(&fs::metadata(area.path("d")).unwrap());
+    // A control file system of our own: not every machine has it at /sys/fs/fuse/connections.
+    let control = area.path("control");
+    fs::create_dir(&control).unwrap();
+    let mount = Command::new("mount")
+        .args(["-t", "fusectl", "none"])
+        .arg(&control)
+        .status();
+    assert!(mount.unwrap().success());
+    fs::write(control.join(format!("{}/abort", libc::minor(device))), "1").unwrap();
+    serving.end();
+    assert!(mounts_below(&area.path("d")).is_empty() && !area.path("d").exists());
+}
+
+#[test]
+fn a_killed_daemon_is_named_and_cleared() {
+    let area = Area::new();
+    let place = area.mount("d");
+    let daemon = area.pid("d");
+    kill(daemon, libc::SIGKILL);
+    until("the daemon is gone", || !is_alive(daemon));
+    area.run(["mount", "store.h5ad", "d"])
+        .refused(4, "shufflefs umount");
+    assert_eq!(area.run(["umount", "d"]).code, Some(0));
+    area.mount("d");
+    assert_eq!(area.run(["umount", "d"]).code, Some(0));
+    assert!(place.is_dir(), "it was not made by the second mount");
+}
+
+#[test]
+fn unusable_mountpoints_are_refused() {
+    let area = Area::new();
+    fs::create_dir_all(area.path("full/x")).unwrap();
+    area.run(["mount", "store.h5ad", "full"])
+        .refused(4, "not empty");
+    area.run(["mount", "store.h5ad", "store.h5ad"])
+        .refused(4, "not a directory");
+    area.run(["mount", "store.h5ad", "store.h5ad/d"])
+        .refused(4, "not a directory");
+    area.run(["mount", "store.h5ad", "/proc"])
+        .refused(4, "already a mount");
+    area.run(["mount", "store.h5ad", "/proc/no/such"])
+        .refused(4, "/proc/no/such");
+    area.run(["mount", "store.h5ad", "/dev/fd/99"])
+        .refused(4, "descriptor");
+    area.mount("d");
+    area.run(["mount", "store.h5ad", "d"])
+        .refused(4, "already a mount");
+    assert_eq!(area.run(["umount", "d"]).code, Some(0));
+}
+
+#[test]
+fn umount_refuses_what_is_not_ours() {
+    let area = Area::new();
+    fs::create_dir(area.path("plain")).unwrap();
+    area.run(["umount", "plain"]).refused(5, "not a mount");
+    area.run(["umount", "no-such"]).refused(5, "not a mount");
+    area.run(["umount", "/proc"]).refused(5, "proc");
+}
+
+#[test]
+fn an_opened_device_is_served_and_not_unmounted() {
+    if !is_root() {
+        return;
+    }
+    let area = Area::new();
+    fs::create_dir(area.path("d")).unwrap();
+    let device = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .unwrap();
+    let number = std::os::fd::AsRawFd::as_raw_fd(&device);
+    let target = std::ffi::CString::new(area.path("d").to_str().unwrap()).unwrap();
+    let options =
+        std::ffi::CString::new(format!("fd={number},rootmode=40000,user_id=0,group_id=0")).unwrap();
+    let kind = c"fuse.shufflefs";
+    let code = unsafe {
+        libc::mount(
+            kind.as_ptr(),
+            target.as_ptr(),
+            kind.as_ptr(),
+            libc::MS_RDONLY,
+            options.as_ptr().cast(),
+        )
+    };
+    assert_eq!(code, 0);
+    let mut command = area.command(["mount", "store.h5ad", "/dev/fd/9", "-f"]);
+    unsafe {
+        command.pre_exec(move || {
+            if libc::dup2(number, 9) == 9 {
+                Ok(())
+            } else {
+                Err(std::io::Error::last_os_error())
+            }
+        })
+    };
+    let mut serving = support::Serving(command.spawn().unwrap());
+    drop(device);
+    let file = area.path("d").join(README);
+    assert!(in_time("reading", move || fs::read(file)).is_ok());
+    kill(serving.pid(), libc::SIGTERM);
+    assert_eq!(serving.end().code(), Some(0));
+    assert_eq!(
+        mounts_below(&area.path("d")).len(),
+        1,
+        "who mounted it unmounts it"
+    );
+}
+
+#[test]
+fn as_a_user_through_fusermount3() {
+    let Some(area) = Area::of_nobody() else {
+        return;
+    };
+    if Command::new("fusermount3").arg("-V").output().is_err() {
+        return;
+    }
+    let place = area.mount("d");
+    assert!(mount_line(&place).contains("user_id=65534"));
+    let daemon = area.pid("d");
+    let ran = area.run(["umount", "d"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    assert!(!is_alive(daemon) && !place.exists());
+
+    // A signal, with a file held open by the same user.
+    area.mount("d");
+    let daemon = area.pid("d");
+    let mut holder = Command::new("setpriv");
+    holder.args([
+        "--reuid",
+        "65534",
+        "--regid",
+        "65534",
+        "--clear-groups",
+        "sleep",
+        "100",
+    ]);
+    let holder = support::Serving(holder.current_dir("/").spawn().unwrap());
+    kill(daemon, libc::SIGTERM);
+    until("the daemon ends", || !is_alive(daemon));
+    assert!(mounts_below(&place).is_empty() && !place.exists());
+    drop(holder);
+
+    // Killed, then cleared.
+    area.mount("d");
+    let daemon = area.pid("d");
+    kill(daemon, libc::SIGKILL);
+    until("the daemon is gone", || !is_alive(daemon));
+    area.run(["mount", "store.h5ad", "d"])
+        .refused(4, "shufflefs umount");
+    assert_eq!(area.run(["umount", "d"]).code, Some(0));
+
+    let mut without = area.command(["mount", "store.h5ad", "d"]);
+    without.env("PATH", "/nonexistent");
+    let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+        .unwrap();
+    let mut command = Command::new(setpriv);
+    command
+        .args(without.get_args())
+        .env("PATH", "/nonexistent")
+        .current_dir(area.path("."));
+    support::Ran::from(command.output().unwrap()).refused(4, "install the package fuse3");
+}
+
+fn mount_line(place: &Path) -> String {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let place = place.to_str().unwrap();
+    table
+        .lines()
+        .find(|line| line.split(' ').nth(4) == Some(place))
+        .unwrap_or_default()
+        .to_owned()
+}
