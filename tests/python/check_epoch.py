@@ -265,7 +265,7 @@ class Check:
         description = self.dataset(drop_last)
         directory = self.mount / f"epoch-{number:04d}"
         extension = kind.split("-")[0]
-        listed = sorted(os.listdir(directory))
+        listed = listing(directory)
         size = description["batch_size"]
         count = self.want.rows // size if drop_last else -(-self.want.rows // size)
         need(len(listed) == count == description["batches"],
@@ -325,6 +325,10 @@ class Check:
         lines = (self.mount / "categories" / f"{column.name}.txt").read_text().split("\n")
         need(lines.pop() == "", f"categories/{column.name}.txt does not end with a newline")
         need([unescape(line) for line in lines] == column.categories, f"categories/{column.name}.txt: {lines}, not {column.categories}")
+
+
+def listing(directory):
+    return sorted(os.listdir(directory))
 
 
 def digits(text):

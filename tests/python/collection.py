@@ -81,18 +81,16 @@ def is_zarr(path):
 
 def read_adata(path):
     """The store by anndata; X as plain parts where scipy has no such dtype (float16 CSR)."""
+    node = open_node(path)
     try:
-        return ad.read_zarr(path) if is_zarr(path) else ad.read_h5ad(path)
-    except Exception:
-        node = open_node(path)
-        try:
-            data, indices, indptr = (node[f"X/{part}"][...] for part in ("data", "indices", "indptr"))
+        if "X/data" in node and node["X/data"].dtype == "float16":
             adata = ad.AnnData(obs=ad.io.read_elem(node["obs"]), var=ad.io.read_elem(node["var"]))
-            adata.uns["parts"] = (data, indices, indptr)
+            adata.uns["parts"] = tuple(node[f"X/{part}"][...] for part in ("data", "indices", "indptr"))
             return adata
-        finally:
-            if isinstance(node, h5py.File):
-                node.close()
+    finally:
+        if isinstance(node, h5py.File):
+            node.close()
+    return ad.read_zarr(path) if is_zarr(path) else ad.read_h5ad(path)
 
 
 def element(adata, x):
