@@ -80,10 +80,10 @@ def is_zarr(path):
 
 
 def read_adata(path):
-    """The store by anndata; X as plain parts where scipy has no such dtype (float16 CSR)."""
+    """The store by anndata; X as plain parts where scipy has no such dtype (float16 or big-endian CSR)."""
     node = open_node(path)
     try:
-        if "X/data" in node and node["X/data"].dtype == "float16":
+        if "X/data" in node and (node["X/data"].dtype == "float16" or not node["X/data"].dtype.isnative):
             adata = ad.AnnData(obs=ad.io.read_elem(node["obs"]), var=ad.io.read_elem(node["var"]))
             adata.uns["parts"] = tuple(node[f"X/{part}"][...] for part in ("data", "indices", "indptr"))
             return adata
