@@ -7,6 +7,7 @@
 
 mod budget;
 mod fetch;
+mod flight;
 mod load;
 mod monitor;
 mod stats;
@@ -15,20 +16,22 @@ mod streams;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
 use crate::array::{ArrayError, Counters};
+use crate::batch::Layout;
 use crate::collection::Collection;
-use crate::format::{Extension, Format};
+use crate::format::{Extension, Writers};
 use crate::plan::Plan;
 use crate::plan::rank::Rank;
 
 use budget::{Image, Pool};
 use fetch::{Fetch, Fetches};
+use flight::Flight;
 use stats::Stats;
 use streams::{Stream, Streams};
 
@@ -77,16 +80,6 @@ struct Loading {
     waiters: Vec<Waiter>,
 }
 
-/// One load: some batches of one fetch in one format.
-struct Flight {
-    id: u64,
-    fetch: u64,
-    keys: Vec<Key>,
-    /// Milliseconds since the engine started at which it last got on.
-    progress: Arc<AtomicU64>,
-    started: bool,
-}
-
 struct State {
     /// Loaded and not yet read to the end: what readers are about to want.
     fresh: LruCache<Key, Arc<Image>>,
@@ -110,7 +103,7 @@ struct State {
 struct Shared {
     collection: Collection,
     plan: Plan,
-    writers: [OnceLock<Box<dyn Format>>; Extension::ALL.len()],
+    writers: Writers,
     fetches: Fetches,
     counters: Counters,
     stats: Stats,
@@ -144,7 +137,13 @@ impl Engine {
     ///
     /// # Errors
     /// Threads cannot be started.
-    pub fn new(collection: Collection, plan: Plan, counters: Counters, limits: Limits) -> std::io::Result<Engine> {
+    pub fn new(
+        collection: Collection,
+        plan: Plan,
+        writers: Writers,
+        counters: Counters,
+        limits: Limits,
+    ) -> std::io::Result<Engine> {
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(limits.threads)
             .thread_name(|i| format!("decode-{i}"))
@@ -167,7 +166,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             collection,
             plan,
-            writers: [const { OnceLock::new() }; Extension::ALL.len()],
+            writers,
             fetches: Fetches::new(),
             counters,
             stats: Stats::default(),
@@ -200,9 +199,16 @@ impl Engine {
         &self.shared.plan
     }
 
-    /// Exact size of a file, from the plan and the row lengths alone.
-    pub fn size(&self, key: Key) -> u64 {
-        self.shared.size(key)
+    /// The formats that can hold this collection.
+    pub fn extensions(&self) -> Vec<Extension> {
+        self.shared.writers.extensions()
+    }
+
+    /// Exact size of a file, from the plan and the row lengths alone; `None` where no such file exists.
+    pub fn size(&self, key: Key) -> Option<u64> {
+        let shared = &self.shared;
+        let fetch = shared.fetch(key.epoch, shared.plan.fetch_of(key.batch).0);
+        shared.layout(&fetch, key).ok().map(|layout| layout.size)
     }
 
     /// Reads `len` bytes at `offset` of an image: answers at once if it is loaded, else when it is.
@@ -249,18 +255,18 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn writer(&self, extension: Extension) -> &dyn Format {
-        self.writers[extension as usize].get_or_init(|| extension.writer(&self.collection.table)).as_ref()
+    /// The exact layout of one batch of a fetch.
+    fn layout(&self, fetch: &Fetch, key: Key) -> Result<Layout, ReadError> {
+        let batch = fetch.batch(&self.collection.table, key, self.plan.fetch_of(key.batch).1);
+        match self.writers.get(key.extension) {
+            Ok(writer) => Ok(writer.layout(&batch)),
+            // The tree has no such file, so nobody can ask for it.
+            Err(reason) => Err(ReadError::Internal(reason.to_owned())),
+        }
     }
 
     fn fetch(&self, epoch: u64, fetch: u64) -> Arc<Fetch> {
         self.fetches.get(&self.collection, &self.plan, epoch, fetch)
-    }
-
-    fn size(&self, key: Key) -> u64 {
-        let (fetch, place) = self.plan.fetch_of(key.batch);
-        let fetch = self.fetch(key.epoch, fetch);
-        self.writer(key.extension).layout(&fetch.batch(&self.collection.table, key, place)).size
     }
 
     fn now(&self) -> u64 {
@@ -271,41 +277,36 @@ impl Shared {
         let (fetch, place) = self.plan.fetch_of(key.batch);
         let stream = Stream { epoch: key.epoch, rank, extension: key.extension };
         let mut state = self.lock();
-        let ahead = (waiter.offset == 0).then(|| state.streams.read(&self.plan, stream, fetch, place)).flatten();
-        let image = match state.fresh.get(&key) {
-            Some(image) => {
-                let image = image.clone();
-                // Read to its end: it may go.
-                if waiter.offset.saturating_add(waiter.len as u64) >= image.len() as u64 {
-                    state.fresh.pop(&key);
-                    state.consumed.push(key, image.clone());
-                    let (_, place) = self.plan.fetch_of(key.batch);
-                    self.stats.consumed(self.fetch_len(key.batch, place));
-                }
-                Some(image)
-            }
-            None => state.consumed.get(&key).cloned(),
-        };
-        let waiting = match image {
-            Some(image) => Err((image, waiter)),
+        // A file is read from its start once: later reads of it say nothing new about where its reader goes.
+        let ahead = if waiter.offset == 0 { state.streams.read(&self.plan, stream, fetch, place) } else { None };
+        let image = self.loaded(&mut state, key, &waiter);
+        let (image, waiter) = match image {
+            Some(image) => (Some(image), Some(waiter)),
             None => {
                 self.demand(&mut state, key, stream, fetch, waiter);
-                Ok(())
+                (None, None)
             }
         };
         if let Some((epoch, fetch)) = ahead {
             self.look_ahead(&mut state, Stream { epoch, ..stream }, fetch);
         }
         drop(state);
-        if let Err((image, waiter)) = waiting {
+        if let (Some(image), Some(waiter)) = (image, waiter) {
             waiter.serve(&image, &self.stats);
         }
     }
 
-    /// Rows of a batch, without looking at its fetch.
-    fn fetch_len(&self, batch: u64, _place: usize) -> u64 {
-        let size = self.plan.sampling().batch_size;
-        (self.plan.served_rows() - batch * size).min(size)
+    /// The image, if it is here. Once it is read to its end it is consumed: it may go before those that are not.
+    fn loaded(&self, state: &mut State, key: Key, waiter: &Waiter) -> Option<Arc<Image>> {
+        let Some(image) = state.fresh.get(&key) else { return state.consumed.get(&key).cloned() };
+        let image = image.clone();
+        if waiter.offset.saturating_add(waiter.len as u64) >= image.len() as u64 {
+            state.fresh.pop(&key);
+            state.consumed.push(key, image.clone());
+            let size = self.plan.sampling().batch_size;
+            self.stats.consumed((self.plan.served_rows() - key.batch * size).min(size));
+        }
+        Some(image)
     }
 
     /// Queues what a reader waits for.
@@ -369,174 +370,6 @@ impl Shared {
         let progress = Arc::new(AtomicU64::new(self.now()));
         state.flights.insert(id, Flight { id, fetch, keys, progress, started: false });
         id
-    }
-
-    /// A loader's life: demand first; prefetch only while no demand runs, as it would halve its speed.
-    fn run_loads(&self) {
-        let mut state = self.lock();
-        loop {
-            if self.stop.load(Ordering::Acquire) {
-                return;
-            }
-            let demanded = !state.demand.is_empty();
-            let next = match state.demand.pop_front() {
-                None if state.demand_running == 0 => state.prefetch.pop_front(),
-                demanded => demanded,
-            };
-            let Some(flight) = next.and_then(|id| state.flights.get_mut(&id)) else {
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            flight.started = true;
-            flight.progress.store(self.now(), Ordering::Relaxed);
-            let (id, fetch, keys, progress) = (flight.id, flight.fetch, flight.keys.clone(), flight.progress.clone());
-            state.running += 1;
-            state.demand_running += usize::from(demanded);
-            drop(state);
-            self.fly(id, fetch, keys, &progress, demanded);
-            state = self.lock();
-            state.running -= 1;
-            state.demand_running -= usize::from(demanded);
-            state.flights.remove(&id);
-            // A prefetch may have waited for this demand; a flight for the memory.
-            self.work.notify_all();
-            self.freed.notify_all();
-        }
-    }
-
-    /// Loads the batches of one flight and answers who waits for them.
-    fn fly(&self, id: u64, fetch: u64, keys: Vec<Key>, progress: &AtomicU64, demanded: bool) {
-        let Some(&Key { epoch, extension, .. }) = keys.first() else { return };
-        let planned = self.fetch(epoch, fetch);
-        let mut keys = self.trim(id, keys, &planned);
-        let Some(mut images) = self.admit(&mut keys, &planned, demanded) else {
-            return self.give_up(keys);
-        };
-        let begun = Instant::now();
-        let advance = || {
-            let now = self.now();
-            progress.store(now, Ordering::Relaxed);
-            self.progress.store(now, Ordering::Relaxed);
-        };
-        let load = |keys: &[Key], images: &mut [Image]| {
-            let run = || load::load(self, &planned, keys, images, &advance);
-            match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
-                Ok(result) => result,
-                Err(_) => Err(ReadError::Internal("a load panicked; please report it".to_owned())),
-            }
-        };
-        let whole = load(&keys, &mut images);
-        let outcomes: Vec<Result<(), ReadError>> = match whole {
-            Ok(()) => vec![Ok(()); keys.len()],
-            Err(error) if keys.len() == 1 => vec![Err(error)],
-            // Something is wrong with a chunk or more: only the batches that need those may fail.
-            Err(_) => keys.iter().zip(&mut images).map(|(key, image)| load(&[*key], std::slice::from_mut(image))).collect(),
-        };
-        self.stats.loaded(extension, outcomes.len(), begun.elapsed());
-        let mut answers = Vec::new();
-        let mut state = self.lock();
-        if keys.len() > 1 {
-            state.fetch_bytes = images.iter().map(Image::capacity).sum();
-        }
-        for ((key, image), outcome) in keys.iter().zip(images).zip(outcomes) {
-            let waiters = state.loading.remove(key).map(|loading| loading.waiters).unwrap_or_default();
-            let outcome = outcome.map(|()| Arc::new(image));
-            match &outcome {
-                Ok(image) => {
-                    state.fresh.push(*key, image.clone());
-                }
-                Err(error) => self.log_once(&mut state, error),
-            }
-            answers.push((outcome, waiters));
-        }
-        drop(state);
-        for (outcome, waiters) in answers {
-            for waiter in waiters {
-                match &outcome {
-                    Ok(image) => waiter.serve(image, &self.stats),
-                    Err(error) => (waiter.reply)(Err(error)),
-                }
-            }
-        }
-    }
-
-    /// Leaves out batches that would not fit the budget together: first those that readers wait for stay, then those
-    /// that come next. At least one stays.
-    fn trim(&self, flight: u64, keys: Vec<Key>, planned: &Fetch) -> Vec<Key> {
-        let need = |key: &Key| load::need(self, planned, key);
-        if keys.iter().map(need).sum::<u64>() <= self.limits.memory {
-            return keys;
-        }
-        let mut state = self.lock();
-        let waited = |state: &State, key: &Key| state.loading.get(key).is_some_and(|loading| !loading.waiters.is_empty());
-        let (mut stay, rest): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(|key| waited(&state, key));
-        // Half of the budget, so that what is loaded next does not push out what was loaded just now.
-        let mut room = (self.limits.memory / 2).saturating_sub(stay.iter().map(need).sum());
-        let from = stay.iter().map(|key| key.batch).max().unwrap_or(0);
-        for key in rest {
-            if key.batch >= from && need(&key) <= room || stay.is_empty() {
-                room = room.saturating_sub(need(&key));
-                stay.push(key);
-            } else {
-                state.loading.remove(&key);
-            }
-        }
-        if let Some(flight) = state.flights.get_mut(&flight) {
-            flight.keys = stay.clone();
-        }
-        stay
-    }
-
-    /// Buffers for the images of a flight, others' making room; `None` where a prefetch does not fit.
-    fn admit(&self, keys: &mut Vec<Key>, planned: &Fetch, demanded: bool) -> Option<Vec<Image>> {
-        let _one_at_a_time = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut images = Vec::with_capacity(keys.len());
-        for key in keys.iter() {
-            let place = self.plan.fetch_of(key.batch).1;
-            let size = self.writer(key.extension).layout(&planned.batch(&self.collection.table, *key, place)).size;
-            images.push(self.take(size as usize, demanded)?);
-        }
-        Some(images)
-    }
-
-    fn take(&self, size: usize, demanded: bool) -> Option<Image> {
-        loop {
-            if let Some(image) = self.pool.take(size) {
-                return Some(image);
-            }
-            let mut state = self.lock();
-            let victim = state.consumed.pop_lru().or_else(|| if demanded { state.fresh.pop_lru() } else { None });
-            if let Some(victim) = victim {
-                self.stats.evicted();
-                drop(state);
-                drop(victim);
-            } else if !demanded {
-                return None;
-            } else if state.running <= 1 || self.stop.load(Ordering::Acquire) {
-                // Nothing else is in memory but this flight: a single batch may exceed the budget.
-                drop(state);
-                return Some(self.pool.take_anyway(size));
-            } else {
-                let wait = self.freed.wait_timeout(state, Duration::from_millis(100));
-                drop(wait.unwrap_or_else(PoisonError::into_inner));
-            }
-        }
-    }
-
-    /// Ends a prefetch that found no room; readers that came meanwhile get a demand of their own.
-    fn give_up(&self, keys: Vec<Key>) {
-        let mut state = self.lock();
-        for key in keys {
-            if let Some(loading) = state.loading.remove(&key) {
-                let (fetch, _) = self.plan.fetch_of(key.batch);
-                if !loading.waiters.is_empty() {
-                    let flight = self.queue(&mut state, fetch, vec![key]);
-                    state.loading.insert(key, Loading { flight, waiters: loading.waiters });
-                    state.demand.push_back(flight);
-                }
-            }
-        }
-        self.work.notify_all();
     }
 
     fn log_once(&self, state: &mut State, error: &ReadError) {

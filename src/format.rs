@@ -56,21 +56,36 @@ impl Extension {
     pub fn from_name(name: &str) -> Option<Extension> {
         Extension::ALL.into_iter().find(|extension| extension.as_str() == name)
     }
+}
 
-    /// Whether rows of this matrix can be written so: AnnData knows X of two dimensions alone.
-    pub fn can_hold(self, matrix: &MatrixKind) -> bool {
-        !matches!((self, matrix), (Extension::H5ad, MatrixKind::Dense { row, .. }) if row.len() != 1)
+/// The writers of all formats for one collection. A format that cannot hold it (too many columns for `.h5ad`, say) has
+/// the reason in its place, and its files do not exist.
+pub struct Writers([Result<Box<dyn Format>, String>; Extension::ALL.len()]);
+
+impl Writers {
+    pub fn new(table: &Table) -> Writers {
+        Writers(Extension::ALL.map(|extension| -> Result<Box<dyn Format>, String> {
+            Ok(match extension {
+                Extension::Npz => Box::new(npz::Npz),
+                Extension::Safetensors => Box::new(safetensors::Safetensors),
+                Extension::Npy => Box::new(npy::Npy),
+                Extension::H5ad => Box::new(h5ad::H5ad::new(table).map_err(|error| error.to_string())?),
+                Extension::Tsv => Box::new(tsv::Tsv),
+            })
+        }))
     }
 
-    /// The writer of this format for one collection.
-    pub fn writer(self, table: &Table) -> Box<dyn Format> {
-        match self {
-            Extension::Npz => Box::new(npz::Npz),
-            Extension::Safetensors => Box::new(safetensors::Safetensors),
-            Extension::Npy => Box::new(npy::Npy),
-            Extension::H5ad => Box::new(h5ad::H5ad::new(table)),
-            Extension::Tsv => Box::new(tsv::Tsv),
-        }
+    /// The writer of a format.
+    ///
+    /// # Errors
+    /// Why it cannot hold this collection.
+    pub fn get(&self, extension: Extension) -> Result<&dyn Format, &str> {
+        self.0[extension as usize].as_deref().map_err(String::as_str)
+    }
+
+    /// The formats that can hold the collection.
+    pub fn extensions(&self) -> Vec<Extension> {
+        Extension::ALL.into_iter().filter(|&extension| self.get(extension).is_ok()).collect()
     }
 }
 

@@ -127,7 +127,7 @@ impl ShuffleFs {
             Node::Control(Control::Log) => (self.log)().len() as u64,
             Node::Control(Control::Options) => self.options.len() as u64,
             Node::Control(_) => STATS_SIZE as u64,
-            Node::Batch { .. } => self.engine.size(self.key(node)?.0),
+            Node::Batch { .. } => self.engine.size(self.key(node)?.0)?,
             _ => self.document(node).map_or(0, |text| text.len() as u64),
         };
         let directory = node.is_dir();

@@ -1,10 +1,11 @@
 //! Help, man pages and completions: what a user reads before the first mount.
 
+mod area;
 mod support;
 
 use std::fs;
 
-use support::Area;
+use area::Area;
 
 #[test]
 fn help_says_defaults_units_and_exit_codes() {

@@ -1,5 +1,6 @@
 //! How mounts come and go, with the real kernel: background, foreground, signals, unmounting, dead mounts, refusals.
 
+mod area;
 mod support;
 
 use std::fs::{self, File};
@@ -8,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use support::{Area, README, in_time, is_alive, is_root, kill, mounts_below, until};
+use area::{Area, README, in_time, is_alive, is_root, kill, mounts_below, until};
 
 #[test]
 fn background_is_usable_when_the_parent_returns() {
@@ -291,7 +292,7 @@ fn an_opened_device_is_served_and_not_unmounted() {
             }
         })
     };
-    let mut serving = support::Serving(command.spawn().unwrap());
+    let mut serving = area::Serving(command.spawn().unwrap());
     drop(device);
     let file = area.path("d").join(README);
     assert!(in_time("reading", move || fs::read(file)).is_ok());
@@ -332,7 +333,7 @@ fn as_a_user_through_fusermount3() {
         "sleep",
         "100",
     ]);
-    let holder = support::Serving(holder.current_dir("/").spawn().unwrap());
+    let holder = area::Serving(holder.current_dir("/").spawn().unwrap());
     kill(daemon, libc::SIGTERM);
     until("the daemon ends", || !is_alive(daemon));
     assert!(mounts_below(&place).is_empty() && !place.exists());
@@ -358,7 +359,7 @@ fn as_a_user_through_fusermount3() {
         .args(without.get_args())
         .env("PATH", "/nonexistent")
         .current_dir(area.path("."));
-    support::Ran::from(command.output().unwrap()).refused(4, "install the package fuse3");
+    area::Ran::from(command.output().unwrap()).refused(4, "install the package fuse3");
 }
 
 fn mount_line(place: &Path) -> String {

@@ -1,5 +1,6 @@
 //! `shufflefs run`: the command cannot tell that we are there, and nothing stays.
 
+mod area;
 mod support;
 
 use std::fs;
@@ -7,7 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use support::{
+use area::{
     Area, README, Ran, Serving, in_time, is_alive, kill, mounts_below, processes, until,
 };
 
@@ -136,7 +137,7 @@ fn the_command_is_who_the_caller_is() {
 
 #[test]
 fn root_without_the_capability_gains_none() {
-    if !support::is_root() {
+    if !area::is_root() {
         return;
     }
     let area = Area::new();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::array::Counters;
 use crate::collection::{Collection, Selection};
 use crate::engine::{Engine, Limits};
-use crate::format::Extension;
+use crate::format::Writers;
 use crate::fuse::{Handles, Ownership, ShuffleFs};
 use crate::plan::{Plan, Sampling, auto};
 use crate::tree::documents::{Documents, categorical};
@@ -28,8 +28,9 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
         tracing::info!("obs column {column} is not served: {reason}");
     }
     let listed = options.format;
-    if !listed.can_hold(&collection.table.matrix) {
-        anyhow::bail!("--format {}: cannot hold {} of this shape; choose npz", listed.as_str(), options.x);
+    let writers = Writers::new(&collection.table);
+    if let Err(reason) = writers.get(listed) {
+        anyhow::bail!("--format {}: {reason}", listed.as_str());
     }
     let plan = Plan::new(&collection.store_rows(), sampling(options, &collection));
     let shown = show(options, plan.sampling());
@@ -38,7 +39,7 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
         batches: plan.batches(),
         listed_epochs: u64::from(options.epochs),
         listed,
-        extensions: Extension::ALL.into_iter().filter(|format| format.can_hold(&collection.table.matrix)).collect(),
+        extensions: writers.extensions(),
         categories: category_files(categorical(&collection.table).map(|(column, _)| column.name.as_str())),
     };
     // SAFETY: these calls always succeed and touch no memory.
@@ -57,7 +58,7 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
     shown["timeout_seconds"] = json!(options.timeout.as_secs_f64());
     let log = log.clone();
     Ok(ShuffleFs {
-        engine: Engine::new(collection, plan, counters, limits)?,
+        engine: Engine::new(collection, plan, writers, counters, limits)?,
         tree,
         documents,
         ownership,

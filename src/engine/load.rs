@@ -4,317 +4,291 @@ use rayon::prelude::*;
 
 use crate::anndata::matrix::Matrix;
 use crate::array::cast::max_index;
-use crate::array::gather::{Piece, Sink, Work, gather};
+use crate::array::gather::{Piece, Work, gather};
 use crate::array::{Array, ArrayError, Dtype};
 use crate::batch::dense::expand;
 use crate::batch::scatter::{Place, Scatter};
-use crate::batch::{Field, Layout, Repr, fill::fill};
+use crate::batch::{Batch, Field, Repr, Span, fill::fill};
 use crate::collection::MatrixKind;
 
 use super::budget::Image;
 use super::fetch::Fetch;
+use super::flight::Item;
 use super::{Key, ReadError, Shared};
 
-/// Bytes of the budget that loading a batch takes.
-pub fn need(shared: &Shared, fetch: &Fetch, key: &Key) -> u64 {
-    let place = shared.plan.fetch_of(key.batch).1;
-    shared.writer(key.extension).layout(&fetch.batch(&shared.collection.table, *key, place)).size
+/// What loading some batches of a fetch needs to know.
+struct Load<'a> {
+    shared: &'a Shared,
+    fetch: &'a Fetch,
+    items: &'a [Item],
+    work: Work<'a>,
 }
 
-/// Reads of one store's array: the pieces and where each goes.
-#[derive(Default)]
-struct Reads {
-    pieces: Vec<Piece>,
-    places: Vec<Place>,
-}
-
-/// One array of a store, gathered as one job.
-struct Job<'a> {
-    array: &'a Array,
-    pieces: Vec<Piece>,
-    sink: Scatter,
-}
-
-/// Fills the images of `keys`, which are batches of `fetch`. What an image held before does not matter.
+/// Fills the images of `items`, which are batches of `fetch` in one format. What an image held before does not matter.
 ///
 /// # Errors
 /// A damaged or stale store: then no image may be served.
 pub fn load(
     shared: &Shared,
     fetch: &Fetch,
-    keys: &[Key],
+    items: &[Item],
     images: &mut [Image],
     advance: &(dyn Fn() + Sync),
 ) -> Result<(), ReadError> {
-    let table = &shared.collection.table;
-    let writer = shared.writer(keys[0].extension);
-    let places: Vec<usize> = keys.iter().map(|key| shared.plan.fetch_of(key.batch).1).collect();
-    let layouts: Vec<Layout> = keys
-        .iter()
-        .zip(&places)
-        .map(|(key, &place)| writer.layout(&fetch.batch(table, *key, place)))
-        .collect();
-    let touched = stores_of(shared, fetch, keys, &places);
-    unchanged(shared, &touched)?;
     let work = Work { counters: &shared.counters, progress: advance };
-    shared.threads.install(|| -> Result<(), ReadError> {
-        let dense = layouts[0].span(Field::Dense).is_some();
-        if dense && matches!(table.matrix, MatrixKind::Sparse { .. }) {
-            expand_rows(shared, fetch, keys, &places, &layouts, images, &work)?;
-        } else if dense || layouts[0].span(Field::Data).is_some() {
-            copy_rows(shared, fetch, keys, &places, &layouts, images, &work)?;
-        }
-        keys.par_iter().zip(&places).zip(&layouts).zip(&mut *images).try_for_each(
-            |(((key, &place), layout), image)| {
-                let batch = fetch.batch(table, *key, place);
-                let lengths = fetch.lengths(place);
-                let image = image.bytes_mut();
-                if let Some(span) = layout.span(Field::Indices) {
-                    check_indices(shared, &batch.rows, lengths, span.repr, part(image, span.start, span.len))?;
-                }
-                for span in &layout.spans {
-                    fill(&batch, lengths, span, part(image, span.start, span.len));
-                }
-                writer.finish(&batch, layout, image);
-                advance();
-                Ok::<(), ReadError>(())
-            },
-        )
+    let load = Load { shared, fetch, items, work };
+    let stores = load.stores();
+    load.check_unchanged(&stores)?;
+    shared.threads.install(|| {
+        load.matrix(images)?;
+        items.par_iter().zip(&mut *images).try_for_each(|(item, image)| load.rest(item, image.bytes_mut()))
     })?;
-    unchanged(shared, &touched)
+    load.check_unchanged(&stores)
 }
 
-/// The stores that have a row in these batches.
-fn stores_of(shared: &Shared, fetch: &Fetch, keys: &[Key], places: &[usize]) -> Vec<usize> {
-    let table = &shared.collection.table;
-    let mut touched = vec![false; shared.collection.stores.len()];
-    for (key, &place) in keys.iter().zip(places) {
-        for &row in fetch.batch(table, *key, place).rows {
-            touched[shared.collection.locate(row).0] = true;
+/// Which numbers of a sparse matrix; a dense one has only values.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    Values,
+    Columns,
+}
+
+/// Pieces of one array, gathered as one job.
+struct Job<'a> {
+    array: &'a Array,
+    pieces: Vec<Piece>,
+    sink: Scatter,
+}
+
+impl<'a> Load<'a> {
+    fn batch(&self, key: Key) -> Batch<'a> {
+        self.fetch.batch(&self.shared.collection.table, key, self.place(key))
+    }
+
+    /// The batch's place in the fetch.
+    fn place(&self, key: Key) -> usize {
+        self.shared.plan.fetch_of(key.batch).1
+    }
+
+    fn lengths(&self, key: Key) -> &'a [u64] {
+        self.fetch.lengths(self.place(key))
+    }
+
+    /// The stores that have a row in these batches.
+    fn stores(&self) -> Vec<usize> {
+        let collection = &self.shared.collection;
+        let mut touched = vec![false; collection.stores.len()];
+        for row in self.items.iter().flat_map(|item| self.batch(item.key).rows) {
+            touched[collection.locate(*row).0] = true;
+        }
+        (0..touched.len()).filter(|&store| touched[store]).collect()
+    }
+
+    fn check_unchanged(&self, stores: &[usize]) -> Result<(), ReadError> {
+        let all = &self.shared.collection.stores;
+        Ok(stores.iter().try_for_each(|&store| all[store].container.check_unchanged())?)
+    }
+
+    /// Fills the fields that come from the matrix.
+    fn matrix(&self, images: &mut [Image]) -> Result<(), ReadError> {
+        let has = |field| self.items.first().is_some_and(|item| item.layout.span(field).is_some());
+        match &self.shared.collection.table.matrix {
+            MatrixKind::Sparse { .. } if has(Field::Dense) => self.expand(images),
+            _ => {
+                let images: Vec<Place> = images.iter_mut().map(|image| Place::new(image.bytes_mut())).collect();
+                let mut jobs = Vec::new();
+                for (field, part) in
+                    [(Field::Data, Part::Values), (Field::Indices, Part::Columns), (Field::Dense, Part::Values)]
+                {
+                    if has(field) {
+                        jobs.extend(self.field_jobs(field, part, &images)?);
+                    }
+                }
+                self.run(&jobs)
+            }
         }
     }
-    (0..touched.len()).filter(|&store| touched[store]).collect()
-}
 
-fn unchanged(shared: &Shared, stores: &[usize]) -> Result<(), ReadError> {
-    Ok(stores.iter().try_for_each(|&store| shared.collection.stores[store].container.check_unchanged())?)
-}
-
-fn part(image: &mut [u8], start: u64, len: u64) -> &mut [u8] {
-    &mut image[start as usize..][..len as usize]
-}
-
-/// Rows as they are stored: CSR into CSR, dense into dense.
-fn copy_rows(
-    shared: &Shared,
-    fetch: &Fetch,
-    keys: &[Key],
-    places: &[usize],
-    layouts: &[Layout],
-    images: &mut [Image],
-    work: &Work<'_>,
-) -> Result<(), ReadError> {
-    let collection = &shared.collection;
-    let fields: &[Field] = match collection.table.matrix {
-        MatrixKind::Sparse { .. } => &[Field::Data, Field::Indices],
-        MatrixKind::Dense { .. } => &[Field::Dense],
-    };
-    let images: Vec<Place> = images.iter_mut().map(|image| Place::new(image.bytes_mut())).collect();
-    let mut jobs = Vec::new();
-    for &field in fields {
-        let mut reads: Vec<Reads> = collection.stores.iter().map(|_| Reads::default()).collect();
+    fn field_jobs(&self, field: Field, part: Part, images: &[Place]) -> Result<Vec<Job<'a>>, ReadError> {
         let mut to = Dtype::F32;
-        for (((key, &place), layout), image) in keys.iter().zip(places).zip(layouts).zip(&images) {
-            let Some(span) = layout.span(field) else { continue };
-            let Repr::Number(dtype) = span.repr else { continue };
-            to = dtype;
-            let mut at = span.start as usize;
-            let batch = fetch.batch(&collection.table, *key, place);
-            for (&row, &length) in batch.rows.iter().zip(fetch.lengths(place)) {
-                let (store, local) = collection.locate(row);
-                let start = match &collection.stores[store].matrix {
-                    Matrix::Sparse { indptr, .. } => indptr[local as usize],
-                    Matrix::Dense { .. } => local,
-                };
-                let bytes = length as usize * dtype.size();
-                let Some(target) = image.part(at, bytes) else {
-                    return Err(ReadError::Internal(format!("row {row} does not fit its layout")));
-                };
-                if length > 0 {
-                    reads[store].pieces.push(Piece { start, len: length });
-                    reads[store].places.push(target);
+        let mut targets = Vec::with_capacity(images.len());
+        for (item, image) in self.items.iter().zip(images) {
+            let Some(Span { repr: Repr::Number(dtype), start, len, .. }) = item.layout.span(field) else { continue };
+            to = *dtype;
+            targets.push((item.key, image.part(*start as usize, *len as usize).ok_or_else(misplaced)?));
+        }
+        self.jobs(&targets, part, to)
+    }
+
+    /// One job a store: the rows of each batch, one after the other, to the batch's target.
+    fn jobs(&self, targets: &[(Key, Place)], part: Part, to: Dtype) -> Result<Vec<Job<'a>>, ReadError> {
+        let collection = &self.shared.collection;
+        let mut reads: Vec<(Vec<Piece>, Vec<Place>)> = collection.stores.iter().map(|_| Default::default()).collect();
+        for &(key, target) in targets {
+            let mut at = 0;
+            for (&row, &length) in self.batch(key).rows.iter().zip(self.lengths(key)) {
+                let bytes = length as usize * to.size();
+                if bytes > 0 {
+                    let (store, local) = collection.locate(row);
+                    let start = match &collection.stores[store].matrix {
+                        Matrix::Sparse { indptr, .. } => indptr[local as usize],
+                        Matrix::Dense { .. } => local,
+                    };
+                    let (pieces, places) = &mut reads[store];
+                    pieces.push(Piece { start, len: length });
+                    places.push(target.part(at, bytes).ok_or_else(misplaced)?);
                 }
                 at += bytes;
             }
         }
-        for (store, reads) in collection.stores.iter().zip(reads) {
-            if !reads.pieces.is_empty() {
-                let array = match (&store.matrix, field) {
-                    (Matrix::Sparse { indices, .. }, Field::Indices) => indices,
-                    (Matrix::Sparse { data, .. }, _) => data,
-                    (Matrix::Dense { array }, _) => array,
-                };
-                let bound = if field == Field::Indices { collection.table.n_vars() } else { u64::MAX };
-                // SAFETY: each row of each batch has its own run of its own image, and `images` is borrowed mutably
-                // until the gathers below have ended.
-                let sink = unsafe { Scatter::new(array.dtype, to, reads.places, bound) };
-                jobs.push(Job { array, pieces: reads.pieces, sink });
+        let bound = if part == Part::Columns { collection.table.n_vars() } else { u64::MAX };
+        let job = |(store, (pieces, places)): (usize, (Vec<Piece>, Vec<Place>))| {
+            let array = match &collection.stores[store].matrix {
+                Matrix::Sparse { indices, .. } if part == Part::Columns => indices,
+                Matrix::Sparse { data: array, .. } | Matrix::Dense { array } => array,
+            };
+            // SAFETY: each row of each batch has its own run of its own target, and the buffers behind the targets are
+            // borrowed mutably by whoever runs the jobs until they have ended.
+            let sink = unsafe { Scatter::new(array.dtype, to, places, bound) };
+            Job { array, pieces, sink }
+        };
+        Ok(reads.into_iter().enumerate().filter(|(_, (pieces, _))| !pieces.is_empty()).map(job).collect())
+    }
+
+    /// Gathers all jobs at once, so that no array waits for the last chunk of another.
+    fn run(&self, jobs: &[Job<'_>]) -> Result<(), ReadError> {
+        jobs.par_iter().try_for_each(|job| {
+            gather(job.array, &job.pieces, &job.sink, &self.work)?;
+            match job.sink.out_of_bound() {
+                None => Ok(()),
+                Some(column) => Err(bad_column(job.array, column)),
+            }
+        })
+    }
+
+    /// Sparse rows as dense ones: values and column numbers of a few batches at a time into scratch, then row by row.
+    fn expand(&self, images: &mut [Image]) -> Result<(), ReadError> {
+        let table = &self.shared.collection.table;
+        let dtype = table.matrix.dtype();
+        let row_bytes = table.n_vars() as usize * dtype.size();
+        if row_bytes == 0 {
+            return Ok(());
+        }
+        let (mut items, mut images) = (self.items, images);
+        while !items.is_empty() {
+            let mut nnz = 0;
+            let fits = |item: &&Item| {
+                nnz += self.batch(item.key).nnz;
+                nnz <= SCRATCH_VALUES
+            };
+            let count = items.iter().take_while(fits).count().max(1);
+            let (now, later) = items.split_at(count);
+            let (now_images, later_images) = images.split_at_mut(count);
+            self.expand_some(now, now_images, dtype, row_bytes)?;
+            (items, images) = (later, later_images);
+        }
+        Ok(())
+    }
+
+    fn expand_some(&self, items: &[Item], images: &mut [Image], dtype: Dtype, row_bytes: usize) -> Result<(), ReadError> {
+        let collection = &self.shared.collection;
+        let index = if collection.table.n_vars() > i32::MAX as u64 { Dtype::I64 } else { Dtype::I32 };
+        let sizes: Vec<usize> = items.iter().map(|item| self.batch(item.key).nnz as usize).collect();
+        let nnz: usize = sizes.iter().sum();
+        let (mut values, mut columns) = (vec![0; nnz * dtype.size()], vec![0; nnz * index.size()]);
+        let mut jobs = Vec::new();
+        for (part, to, buffer) in [(Part::Values, dtype, &mut values), (Part::Columns, index, &mut columns)] {
+            let buffer = Place::new(buffer);
+            let mut at = 0;
+            let mut targets = Vec::new();
+            for (item, size) in items.iter().zip(&sizes) {
+                let bytes = size * to.size();
+                targets.push((item.key, buffer.part(at, bytes).ok_or_else(misplaced)?));
+                at += bytes;
+            }
+            jobs.extend(self.jobs(&targets, part, to)?);
+        }
+        self.run(&jobs)?;
+        let starts = sizes.iter().scan(0, |end, size| {
+            *end += size;
+            Some(*end - size)
+        });
+        let each: Vec<_> = items.iter().zip(images).zip(starts).collect();
+        each.into_par_iter().try_for_each(|((item, image), mut start)| {
+            let Some(span) = item.layout.span(Field::Dense) else { return Ok(()) };
+            let out = part(image.bytes_mut(), span);
+            let rows = self.batch(item.key).rows.iter().zip(self.lengths(item.key));
+            for ((&row, &length), out) in rows.zip(out.chunks_exact_mut(row_bytes)) {
+                let end = start + length as usize;
+                let values = &values[start * dtype.size()..end * dtype.size()];
+                let columns = &columns[start * index.size()..end * index.size()];
+                expand(dtype, values, index, columns, out).map_err(|column| self.bad_row(row, column))?;
+                start = end;
+            }
+            (self.work.progress)();
+            Ok(())
+        })
+    }
+
+    /// Fills the small fields, then lets the format write all that is not data.
+    fn rest(&self, item: &Item, image: &mut [u8]) -> Result<(), ReadError> {
+        let batch = self.batch(item.key);
+        let lengths = self.lengths(item.key);
+        for span in &item.layout.spans {
+            let bytes = part(image, span);
+            match (span.field, span.repr) {
+                (Field::Indices, Repr::Number(dtype)) => self.check_columns(&batch, lengths, dtype, bytes)?,
+                _ => fill(&batch, lengths, span, bytes),
             }
         }
+        let writer = self.shared.writers.get(item.key.extension);
+        writer.map_err(|reason| ReadError::Internal(reason.to_owned()))?.finish(&batch, &item.layout, image);
+        (self.work.progress)();
+        Ok(())
     }
-    run(&jobs, work)
-}
 
-/// Gathers all jobs at once, so that no array waits for the last chunk of another.
-fn run(jobs: &[Job<'_>], work: &Work<'_>) -> Result<(), ReadError> {
-    jobs.par_iter().try_for_each(|job| -> Result<(), ReadError> {
-        gather(job.array, &job.pieces, &job.sink as &dyn Sink, work)?;
-        match job.sink.out_of_bound() {
-            None => Ok(()),
-            Some(worst) => Err(bad_column(job.array, worst).into()),
+    /// Every column number lies within the matrix.
+    fn check_columns(&self, batch: &Batch<'_>, lengths: &[u64], dtype: Dtype, columns: &[u8]) -> Result<(), ReadError> {
+        let bound = batch.table.n_vars();
+        if columns.is_empty() || max_index(dtype, columns) < bound {
+            return Ok(());
         }
-    })
+        let mut rest = columns;
+        for (&row, &length) in batch.rows.iter().zip(lengths) {
+            let (of_row, others) = rest.split_at(length as usize * dtype.size());
+            let worst = max_index(dtype, of_row);
+            if length > 0 && worst >= bound {
+                return Err(self.bad_row(row, worst));
+            }
+            rest = others;
+        }
+        Ok(())
+    }
+
+    /// A row with a column number outside the matrix.
+    fn bad_row(&self, row: u64, column: u64) -> ReadError {
+        let (store, _) = self.shared.collection.locate(row);
+        match &self.shared.collection.stores[store].matrix {
+            Matrix::Sparse { indices: array, .. } | Matrix::Dense { array } => bad_column(array, column),
+        }
+    }
 }
 
-fn bad_column(array: &Array, column: u64) -> ArrayError {
-    ArrayError::Element {
+/// Values that are gathered as CSR before they are expanded: 8 to 16 bytes each, besides the budget.
+const SCRATCH_VALUES: u64 = 4 << 20;
+
+fn part<'a>(image: &'a mut [u8], span: &Span) -> &'a mut [u8] {
+    &mut image[span.start as usize..][..span.len as usize]
+}
+
+fn misplaced() -> ReadError {
+    ReadError::Internal("a row does not fit its layout; please report it".to_owned())
+}
+
+fn bad_column(array: &Array, column: u64) -> ReadError {
+    ReadError::Array(ArrayError::Element {
         store: array.store.to_string(),
         element: array.element.to_string(),
         cause: format!("column number {} is outside the matrix", column as i64),
-    }
-}
-
-/// Every column number of an image lies within the matrix; the message names the store of the first that does not.
-fn check_indices(shared: &Shared, rows: &[u64], lengths: &[u64], repr: Repr, indices: &[u8]) -> Result<(), ReadError> {
-    let (Repr::Number(dtype), columns) = (repr, shared.collection.table.n_vars()) else { return Ok(()) };
-    if indices.is_empty() || max_index(dtype, indices) < columns {
-        return Ok(());
-    }
-    let mut at = 0;
-    for (&row, &length) in rows.iter().zip(lengths) {
-        let bytes = length as usize * dtype.size();
-        let worst = max_index(dtype, &indices[at..at + bytes]);
-        if worst >= columns {
-            let (store, _) = shared.collection.locate(row);
-            if let Matrix::Sparse { indices, .. } = &shared.collection.stores[store].matrix {
-                return Err(bad_column(indices, worst).into());
-            }
-        }
-        at += bytes;
-    }
-    Ok(())
-}
-
-/// Sparse rows as dense ones: values and column numbers of a few batches at a time into scratch, then row by row.
-fn expand_rows(
-    shared: &Shared,
-    fetch: &Fetch,
-    keys: &[Key],
-    places: &[usize],
-    layouts: &[Layout],
-    images: &mut [Image],
-    work: &Work<'_>,
-) -> Result<(), ReadError> {
-    let collection = &shared.collection;
-    let dtype = collection.table.matrix.dtype();
-    let index_dtype = if collection.table.n_vars() > i32::MAX as u64 { Dtype::I64 } else { Dtype::I32 };
-    let sizes: Vec<u64> = keys
-        .iter()
-        .zip(places)
-        .map(|(key, &place)| fetch.batch(&collection.table, *key, place).nnz)
-        .collect();
-    let mut from = 0;
-    while from < keys.len() {
-        let mut to = from + 1;
-        let mut nnz = sizes[from];
-        while to < keys.len() && (nnz + sizes[to]) * 12 <= SCRATCH_BYTES {
-            nnz += sizes[to];
-            to += 1;
-        }
-        let mut values = vec![0u8; nnz as usize * dtype.size()];
-        let mut indices = vec![0u8; nnz as usize * index_dtype.size()];
-        gather_csr(shared, fetch, &keys[from..to], &places[from..to], (dtype, &mut values), (index_dtype, &mut indices), work)?;
-        let mut starts = Vec::with_capacity(to - from);
-        let mut start = 0;
-        for size in &sizes[from..to] {
-            starts.push(start);
-            start += *size as usize;
-        }
-        images[from..to].par_iter_mut().zip(&layouts[from..to]).zip(&places[from..to]).zip(starts).try_for_each(
-            |(((image, layout), &place), mut start)| {
-                let Some(span) = layout.span(Field::Dense) else { return Ok(()) };
-                let row_bytes = collection.table.n_vars() as usize * dtype.size();
-                let out = part(image.bytes_mut(), span.start, span.len);
-                if row_bytes == 0 {
-                    return Ok(());
-                }
-                let rows = fetch.batch(&collection.table, keys[from], place).rows;
-                for ((&length, &row), out) in fetch.lengths(place).iter().zip(rows).zip(out.chunks_exact_mut(row_bytes)) {
-                    let end = start + length as usize;
-                    let values = &values[start * dtype.size()..end * dtype.size()];
-                    let indices = &indices[start * index_dtype.size()..end * index_dtype.size()];
-                    if let Err(worst) = expand(dtype, values, index_dtype, indices, out) {
-                        let (store, _) = collection.locate(row);
-                        return match &collection.stores[store].matrix {
-                            Matrix::Sparse { indices, .. } => Err(bad_column(indices, worst).into()),
-                            Matrix::Dense { .. } => Ok(()),
-                        };
-                    }
-                    start = end;
-                }
-                (work.progress)();
-                Ok::<(), ReadError>(())
-            },
-        )?;
-        from = to;
-    }
-    Ok(())
-}
-
-/// Scratch for values and column numbers before they are expanded.
-const SCRATCH_BYTES: u64 = 32 << 20;
-
-/// Values and column numbers of some batches, one row after the other.
-fn gather_csr(
-    shared: &Shared,
-    fetch: &Fetch,
-    keys: &[Key],
-    places: &[usize],
-    values: (Dtype, &mut Vec<u8>),
-    indices: (Dtype, &mut Vec<u8>),
-    work: &Work<'_>,
-) -> Result<(), ReadError> {
-    let collection = &shared.collection;
-    let buffers = [(values.0, Place::new(values.1)), (indices.0, Place::new(indices.1))];
-    let mut jobs = Vec::new();
-    for (which, (to, buffer)) in buffers.into_iter().enumerate() {
-        let mut reads: Vec<Reads> = collection.stores.iter().map(|_| Reads::default()).collect();
-        let mut at = 0;
-        for (key, &place) in keys.iter().zip(places) {
-            let batch = fetch.batch(&collection.table, *key, place);
-            for (&row, &length) in batch.rows.iter().zip(fetch.lengths(place)) {
-                let (store, local) = collection.locate(row);
-                let Matrix::Sparse { indptr, .. } = &collection.stores[store].matrix else { continue };
-                let bytes = length as usize * to.size();
-                let Some(target) = buffer.part(at, bytes) else {
-                    return Err(ReadError::Internal(format!("row {row} does not fit its scratch")));
-                };
-                if length > 0 {
-                    reads[store].pieces.push(Piece { start: indptr[local as usize], len: length });
-                    reads[store].places.push(target);
-                }
-                at += bytes;
-            }
-        }
-        for (store, reads) in collection.stores.iter().zip(reads) {
-            let Matrix::Sparse { data, indices, .. } = &store.matrix else { continue };
-            if !reads.pieces.is_empty() {
-                let (array, bound) = if which == 0 { (data, u64::MAX) } else { (indices, collection.table.n_vars()) };
-                // SAFETY: rows have disjoint runs of the two buffers, which are borrowed until the gathers have ended.
-                let sink = unsafe { Scatter::new(array.dtype, to, reads.places, bound) };
-                jobs.push(Job { array, pieces: reads.pieces, sink });
-            }
-        }
-    }
-    run(&jobs, work)
+    })
 }

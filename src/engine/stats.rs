@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::format::Extension;
-
 use super::Shared;
 
 /// Counts since the mount. Relaxed: nothing is ordered by them.
@@ -37,7 +35,7 @@ impl Stats {
     }
 
     /// A flight loaded so many images.
-    pub fn loaded(&self, _extension: Extension, images: usize, time: Duration) {
+    pub fn loaded(&self, images: usize, time: Duration) {
         self.flights.fetch_add(1, Ordering::Relaxed);
         self.images.fetch_add(images as u64, Ordering::Relaxed);
         self.load_ns.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);

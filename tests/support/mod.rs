@@ -1,305 +1,272 @@
-//! What the tests of real mounts share: a directory of their own, a guard that clears up, waiting with a deadline.
-//!
-//! A test that dies must not leave a mount: every `Area` detaches what is mounted below it and kills the daemons that
-//! it started, by pid, when it is dropped.
+//! What the end-to-end tests share: mounts that always go away, stores made once, Python readers.
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 
-pub const DEADLINE: Duration = Duration::from_secs(20);
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-/// A file that every mount shows at its top.
-pub const README: &str = "README.txt";
+pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Any store that can be mounted, copied to where every user can read it.
-pub fn store(directory: &Path) -> PathBuf {
-    let path = directory.join("store.h5ad");
-    fs::write(
-        &path,
-        "until the real filesystem is there, any file will do",
-    )
-    .unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-    path
+/// The binary under test, ended by `timeout` rather than waited for for ever.
+pub fn shufflefs() -> Command {
+    bounded(120, env!("CARGO_BIN_EXE_shufflefs"))
 }
 
-/// A fresh directory, with a store in it.
-pub struct Area {
+/// A command that is killed after so many seconds: a hang is a failure with a name, not a stuck run.
+pub fn bounded(seconds: u32, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=10", &seconds.to_string()]).arg(program).stdin(Stdio::null());
+    command
+}
+
+/// Runs a command that must succeed; its standard output.
+pub fn succeed(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    assert!(output.status.success(), "{command:?}: {}\n{}", output.status, text(&output.stderr));
+    text(&output.stdout)
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+// ---------------------------------------------------------------- Python and stores
+
+fn python_path() -> PathBuf {
+    match std::env::var_os("SHUFFLEFS_PYTHON") {
+        Some(path) => path.into(),
+        None => Path::new(ROOT).join("target/venv/bin/python"),
+    }
+}
+
+/// The Python of the venv, about to run one of `tests/python`.
+pub fn python(script: &str) -> Command {
+    let program = python_path();
+    assert!(program.exists(), "{} is missing: run scripts/setup, or set SHUFFLEFS_PYTHON", program.display());
+    let mut command = bounded(300, program);
+    command.args(["-W", "ignore"]).arg(Path::new(ROOT).join("tests/python").join(script));
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+/// All stores that can be made: name -> what it is.
+pub fn store_table() -> BTreeMap<String, Value> {
+    serde_json::from_str(&succeed(python("make_stores.py").arg("--list"))).unwrap()
+}
+
+/// Paths of these stores, made first where they are missing. All tests of all runs share them, until the script changes.
+pub fn stores(names: &[impl AsRef<str>]) -> Vec<PathBuf> {
+    let mut hash = Sha256::new();
+    for file in ["tests/python/make_stores.py", "tests/requirements.txt"] {
+        hash.update(fs::read(Path::new(ROOT).join(file)).unwrap());
+    }
+    let directory = Path::new(ROOT).join("target/test-stores").join(&hex(&hash.finalize())[..16]);
+    fs::create_dir_all(&directory).unwrap();
+    let lock = File::create(directory.join(".lock")).unwrap();
+    lock.lock().unwrap();
+    let missing: Vec<&str> = names.iter().map(AsRef::as_ref).filter(|name| !directory.join(name).exists()).collect();
+    if !missing.is_empty() {
+        succeed(python("make_stores.py").arg(&directory).args(&missing));
+    }
+    names.iter().map(|name| directory.join(name.as_ref())).collect()
+}
+
+pub fn store(name: &str) -> PathBuf {
+    stores(&[name]).remove(0)
+}
+
+/// `check_epoch.py` as a server: Python starts once, then checks many mounts.
+pub struct Checker {
+    child: Child,
+    jobs: Option<ChildStdin>,
+    results: BufReader<ChildStdout>,
+}
+
+impl Checker {
+    pub fn start() -> Checker {
+        let mut command = python("check_epoch.py");
+        let mut child = command.arg("--serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let jobs = child.stdin.take();
+        let results = BufReader::new(child.stdout.take().unwrap());
+        Checker { child, jobs, results }
+    }
+
+    /// Checks an epoch of `mount` through `format`; `more` holds other fields of the job (`x`, `obs`, `epoch`, `drop_last`).
+    pub fn check(&mut self, mount: &Mount, format: &str, more: Value) -> Result<Value, String> {
+        let mut job = json!({"mount": mount.path(), "stores": mount.stores, "format": format});
+        job.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+        let jobs = self.jobs.as_mut().unwrap();
+        writeln!(jobs, "{job}").map_err(|e| format!("the checker is gone: {e}"))?;
+        let mut line = String::new();
+        self.results.read_line(&mut line).map_err(|e| e.to_string())?;
+        let result: Value = serde_json::from_str(&line).map_err(|e| format!("the checker is gone: {e}: {line:?}"))?;
+        if result["ok"] == true { Ok(result) } else { Err(result["error"].as_str().unwrap_or("?").to_owned()) }
+    }
+}
+
+impl Drop for Checker {
+    fn drop(&mut self) {
+        drop(self.jobs.take()); // End of input ends it.
+        let _ = self.child.wait();
+    }
+}
+
+// ---------------------------------------------------------------- mounts
+
+/// A mount in the background; unmounted when dropped, whatever happened.
+pub struct Mount {
+    pub stores: Vec<PathBuf>,
     directory: tempfile::TempDir,
-    pub store: PathBuf,
-    /// As nobody instead of as root.
-    unprivileged: Option<DeviceForAll>,
+    mounted: bool,
 }
 
-impl Area {
-    pub fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        let store = store(directory.path());
-        Self {
-            directory,
-            store,
-            unprivileged: None,
-        }
+impl Mount {
+    /// Mounts and waits for the parent's exit: the mount is usable then.
+    pub fn new(stores: &[PathBuf], options: &[&str]) -> Mount {
+        Mount::try_new(stores, options).unwrap_or_else(|output| {
+            panic!("mount of {stores:?} with {options:?}: {}\n{}", output.status, text(&output.stderr));
+        })
     }
 
-    /// Everything in it runs as nobody. None if we are not root and so cannot become somebody else.
-    pub fn of_nobody() -> Option<Self> {
-        if !is_root() {
-            return None;
-        }
-        let mut area = Self::new();
-        // The build directory may be closed to other users.
-        fs::copy(env!("CARGO_BIN_EXE_shufflefs"), area.path("shufflefs")).unwrap();
-        area.unprivileged = Some(DeviceForAll::open());
-        Some(area)
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().canonicalize().unwrap().join(name)
-    }
-
-    /// `shufflefs` with these arguments, in this directory.
-    pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        let mut command = match self.unprivileged {
-            None => Command::new(env!("CARGO_BIN_EXE_shufflefs")),
-            Some(_) => {
-                let mut command = Command::new("setpriv");
-                command
-                    .args([
-                        "--reuid",
-                        "65534",
-                        "--regid",
-                        "65534",
-                        "--clear-groups",
-                        "--",
-                    ])
-                    .arg(self.path("shufflefs"));
-                command
-            }
-        };
-        command
-            .args(arguments)
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null());
-        command
-    }
-
-    pub fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
-        Ran::from(self.command(arguments).output().unwrap())
-    }
-
-    /// Mounts in the background at this name.
-    pub fn mount(&self, name: &str) -> PathBuf {
-        let ran = self.run([
-            OsStr::new("mount"),
-            self.store.as_os_str(),
-            OsStr::new(name),
-        ]);
-        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
-        self.path(name)
-    }
-
-    /// Mounts in the foreground at `d` and waits until it is usable.
-    pub fn foreground(&self) -> Serving {
-        let mut command = self.command([
-            OsStr::new("mount"),
-            OsStr::new("-f"),
-            self.store.as_os_str(),
-            OsStr::new("d"),
-        ]);
-        let child = Serving(command.stderr(Stdio::piped()).spawn().unwrap());
-        until("the mount is there", || {
-            self.path("d").join(README).exists()
-        });
-        child
-    }
-
-    /// The pid of the daemon, as the mount tells it.
-    pub fn pid(&self, name: &str) -> i32 {
-        let mut reader = Command::new("cat");
-        if self.unprivileged.is_some() {
-            reader = Command::new("setpriv");
-            reader.args([
-                "--reuid",
-                "65534",
-                "--regid",
-                "65534",
-                "--clear-groups",
-                "cat",
-            ]);
-        }
-        let output = reader
-            .arg(self.path(name).join(".shufflefs/options.json"))
-            .output()
+    /// As `new`; the parent's exit status and messages where it fails.
+    pub fn try_new(stores: &[PathBuf], options: &[&str]) -> Result<Mount, Output> {
+        let directory = tempfile::Builder::new().prefix("shufflefs-test-").tempdir().unwrap();
+        let mut mount = Mount { stores: stores.to_vec(), directory, mounted: true };
+        // Files, not pipes: a daemon that keeps its parent's stderr open must not keep us waiting.
+        let (out, err) = (mount.directory.path().join("stdout"), mount.directory.path().join("stderr"));
+        let status = shufflefs()
+            .arg("mount")
+            .args(options)
+            .args(stores)
+            .arg(mount.path())
+            .stdout(File::create(&out).unwrap())
+            .stderr(File::create(&err).unwrap())
+            .status()
             .unwrap();
-        let options: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        options["pid"].as_i64().unwrap() as i32
-    }
-}
-
-impl Drop for Area {
-    fn drop(&mut self) {
-        for mountpoint in mounts_below(self.directory.path()) {
-            let _ = Command::new("umount")
-                .arg("-l")
-                .arg(mountpoint)
-                .stderr(Stdio::null())
-                .status();
+        if status.success() {
+            assert!(is_mounted(mount.path()), "the parent exited 0 but {} is no mount", mount.path().display());
+            return Ok(mount);
         }
-        for pid in processes(|line| {
-            line.contains("mount") && line.contains(&*self.store.to_string_lossy())
-        }) {
-            kill(pid, libc::SIGKILL);
-        }
+        let output = Output { status, stdout: fs::read(out).unwrap(), stderr: fs::read(err).unwrap() };
+        assert!(!is_mounted(mount.path()), "the mount failed and is there: {}", text(&output.stderr));
+        mount.mounted = false;
+        Err(output)
+    }
+
+    pub fn path(&self) -> &'static Path {
+        // Leaked so that tests may hold paths and the guard at once; a few hundred bytes a test.
+        Box::leak(self.directory.path().join("mnt").into_boxed_path())
+    }
+
+    pub fn join(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.path().join(path)
+    }
+
+    pub fn json(&self, path: &str) -> Value {
+        let text = fs::read_to_string(self.join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}\n{text}"))
+    }
+
+    /// Unmounts, which must succeed and leave nothing: no mount, no mountpoint.
+    pub fn unmount(mut self) {
+        let path = self.path();
+        succeed(shufflefs().arg("umount").arg(path));
+        self.mounted = false;
+        assert!(!is_mounted(path), "still mounted after umount");
+        assert!(!path.exists(), "the mountpoint that the mount made is still there");
     }
 }
 
-/// A process that is killed if the test dies first.
-pub struct Serving(pub std::process::Child);
-
-impl Serving {
-    pub fn pid(&self) -> i32 {
-        self.0.id() as i32
-    }
-
-    /// Waits for the end.
-    pub fn end(&mut self) -> std::process::ExitStatus {
-        let mut status = None;
-        until("the process ends", || {
-            status = self.0.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap()
-    }
-}
-
-impl Drop for Serving {
+impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// What a finished command said.
-#[derive(Debug)]
-pub struct Ran {
-    pub code: Option<i32>,
-    pub signal: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-impl Ran {
-    /// Failed with this code and one line that has this word.
-    #[track_caller]
-    pub fn refused(&self, code: i32, word: &str) {
-        assert_eq!(self.code, Some(code), "{self:?}");
-        assert!(self.stderr.starts_with("shufflefs: "), "{self:?}");
-        assert_eq!(self.stderr.lines().count(), 1, "{self:?}");
-        assert!(self.stderr.contains(word), "{word}: {self:?}");
-    }
-}
-
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
-        use std::os::unix::process::ExitStatusExt;
-        Self {
-            code: output.status.code(),
-            signal: output.status.signal(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        let path = self.path();
+        if !self.mounted {
+            return;
+        }
+        let _ = shufflefs().arg("umount").arg(path).stderr(Stdio::null()).status();
+        if is_mounted(path) {
+            let _ = bounded(30, "umount").arg("-l").arg(path).status();
+            for pid in daemons(path) {
+                // SAFETY: a plain system call; the process serves a directory that only this test knows.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+            if !std::thread::panicking() {
+                panic!("{}: `shufflefs umount` left the mount", path.display());
+            }
         }
     }
 }
 
-/// `/dev/fuse` open to all, as it is on any machine where users mount; put back when dropped. One at a time.
-struct DeviceForAll {
-    mode: u32,
-    _lock: File,
-}
-
-impl DeviceForAll {
-    fn open() -> Self {
-        let lock =
-            File::create(std::env::temp_dir().join("shufflefs-tests-dev-fuse.lock")).unwrap();
-        lock.lock().unwrap();
-        let mode = fs::metadata("/dev/fuse").unwrap().permissions().mode() & 0o777;
-        fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(0o666)).unwrap();
-        Self { mode, _lock: lock }
-    }
-}
-
-impl Drop for DeviceForAll {
-    fn drop(&mut self) {
-        let _ = fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(self.mode));
-    }
-}
-
-pub fn is_root() -> bool {
-    unsafe { libc::geteuid() == 0 }
-}
-
-pub fn kill(pid: i32, signal: i32) {
-    unsafe { libc::kill(pid, signal) };
-}
-
-/// Whether it runs; a zombie does not.
-pub fn is_alive(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ")
-        .next()
-        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
-}
-
-/// Mounts at or below a path, the last first.
-pub fn mounts_below(path: &Path) -> Vec<PathBuf> {
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let places = table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(PathBuf::from);
-    let mut found: Vec<_> = places.filter(|place| place.starts_with(&path)).collect();
-    found.reverse();
-    found
-}
-
-/// The processes whose command line is as wanted; arguments are separated by blanks.
-pub fn processes(wanted: impl Fn(&str) -> bool) -> Vec<i32> {
-    let pids = fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let line = |pid: &i32| {
-        fs::read_to_string(format!("/proc/{pid}/cmdline"))
-            .unwrap_or_default()
-            .replace('\0', " ")
+/// Processes of our binary that serve this mountpoint.
+fn daemons(mountpoint: &Path) -> Vec<i32> {
+    let binary = fs::canonicalize(env!("CARGO_BIN_EXE_shufflefs")).unwrap();
+    let serves = |pid: &i32| {
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        let arguments = fs::read(process.join("cmdline")).unwrap_or_default();
+        fs::read_link(process.join("exe")).is_ok_and(|exe| exe == binary)
+            && arguments.split(|&b| b == 0).any(|argument| argument == mountpoint.as_os_str().as_bytes())
     };
-    pids.filter(|pid| *pid != std::process::id() as i32 && is_alive(*pid) && wanted(&line(pid)))
-        .collect()
+    let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    all.filter(serves).collect()
 }
 
-#[track_caller]
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(10));
+/// Whether something is mounted exactly there (works for dead mounts too, where stat does not).
+pub fn is_mounted(path: &Path) -> bool {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    table.lines().any(|line| line.split(' ').nth(4) == path.to_str())
+}
+
+// ---------------------------------------------------------------- files
+
+/// Names in a directory, sorted.
+pub fn list(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// All files below a directory, relative to it, sorted, with their sizes.
+pub fn walk(root: &Path) -> BTreeMap<PathBuf, u64> {
+    let mut out = BTreeMap::new();
+    let mut todo = vec![PathBuf::new()];
+    while let Some(directory) = todo.pop() {
+        for name in list(&root.join(&directory)) {
+            let path = directory.join(name);
+            let meta = fs::symlink_metadata(root.join(&path)).unwrap();
+            if meta.is_dir() {
+                todo.push(path);
+            } else {
+                out.insert(path, meta.len());
+            }
+        }
     }
+    out
 }
 
-/// The result of something that must not hang.
-#[track_caller]
-pub fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    std::thread::spawn(move || sender.send(work()));
-    receiver
-        .recv_timeout(DEADLINE)
-        .unwrap_or_else(|_| panic!("hangs: {what}"))
+pub fn sha256(path: &Path) -> String {
+    let bytes = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The order of `n` things drawn from `seed`: the same on every run.
+pub fn shuffled(n: usize, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    let mut state = seed;
+    for i in (1..n).rev() {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        order.swap(i, (state >> 33) as usize % (i + 1));
+    }
+    order
 }

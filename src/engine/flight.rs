@@ -1,0 +1,209 @@
+//! Loaders: take flights from the queues, find room for their images, load, answer who waits.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::batch::Layout;
+
+use super::budget::Image;
+use super::fetch::Fetch;
+use super::load::load;
+use super::{Key, ReadError, Shared, State};
+
+/// One load: some batches of one fetch in one format.
+pub struct Flight {
+    pub id: u64,
+    pub fetch: u64,
+    pub keys: Vec<Key>,
+    /// Milliseconds since the engine started at which it last got on.
+    pub progress: Arc<AtomicU64>,
+    pub started: bool,
+}
+
+/// One batch of a flight, laid out.
+pub struct Item {
+    pub key: Key,
+    pub layout: Layout,
+}
+
+impl Shared {
+    /// A loader's life: demand first; prefetch only while no demand runs, as it would halve its speed.
+    pub fn run_loads(&self) {
+        let mut state = self.lock();
+        loop {
+            if self.stop.load(Ordering::Acquire) {
+                return;
+            }
+            let demanded = !state.demand.is_empty();
+            let next = match state.demand.pop_front() {
+                None if state.demand_running == 0 => state.prefetch.pop_front(),
+                next => next,
+            };
+            let Some(flight) = next.and_then(|id| state.flights.get_mut(&id)) else {
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            flight.started = true;
+            flight.progress.store(self.now(), Ordering::Relaxed);
+            let (id, fetch, progress) = (flight.id, flight.fetch, flight.progress.clone());
+            let keys = std::mem::take(&mut flight.keys);
+            state.running += 1;
+            state.demand_running += usize::from(demanded);
+            drop(state);
+            self.fly(fetch, keys, &progress, demanded);
+            state = self.lock();
+            state.running -= 1;
+            state.demand_running -= usize::from(demanded);
+            state.flights.remove(&id);
+            // A prefetch may have waited for this demand, a flight for its memory.
+            self.work.notify_all();
+            self.freed.notify_all();
+        }
+    }
+
+    fn fly(&self, fetch: u64, keys: Vec<Key>, progress: &AtomicU64, demanded: bool) {
+        let Some(&Key { epoch, .. }) = keys.first() else { return };
+        let fetch = self.fetch(epoch, fetch);
+        let layouts: Result<Vec<Layout>, ReadError> = keys.iter().map(|key| self.layout(&fetch, *key)).collect();
+        let items = match layouts {
+            Ok(layouts) => keys.iter().zip(layouts).map(|(&key, layout)| Item { key, layout }).collect(),
+            Err(error) => return self.land(keys.into_iter().map(|key| (key, Err(error.clone()))).collect()),
+        };
+        let items = self.trim(items);
+        let Some(images) = self.admit(&items, demanded) else { return self.give_up(&items) };
+        let advance = || {
+            let now = self.now();
+            progress.store(now, Ordering::Relaxed);
+            self.progress.store(now, Ordering::Relaxed);
+        };
+        let begun = Instant::now();
+        let outcomes = self.load_all(&fetch, &items, images, &advance);
+        self.stats.loaded(outcomes.len(), begun.elapsed());
+        self.land(items.into_iter().map(|item| item.key).zip(outcomes).collect());
+    }
+
+    /// Loads all items at once; where that fails, each alone, so that only the batches that need a damaged chunk fail.
+    fn load_all(
+        &self,
+        fetch: &Fetch,
+        items: &[Item],
+        mut images: Vec<Image>,
+        advance: &(dyn Fn() + Sync),
+    ) -> Vec<Result<Image, ReadError>> {
+        let attempt = |items: &[Item], images: &mut [Image]| {
+            let run = || load(self, fetch, items, images, advance);
+            let internal = |_| Err(ReadError::Internal("a load panicked; please report it".to_owned()));
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(internal)
+        };
+        match attempt(items, &mut images) {
+            Ok(()) => images.into_iter().map(Ok).collect(),
+            Err(error) if items.len() == 1 => vec![Err(error)],
+            Err(_) => {
+                let alone = |(item, mut image): (&Item, Image)| {
+                    attempt(std::slice::from_ref(item), std::slice::from_mut(&mut image)).map(|()| image)
+                };
+                items.iter().zip(images).map(alone).collect()
+            }
+        }
+    }
+
+    /// Puts images where readers find them, and answers those who wait.
+    fn land(&self, outcomes: Vec<(Key, Result<Image, ReadError>)>) {
+        let mut answers = Vec::new();
+        let mut state = self.lock();
+        if outcomes.len() > 1 {
+            state.fetch_bytes = outcomes.iter().filter_map(|(_, image)| image.as_ref().ok()).map(Image::capacity).sum();
+        }
+        for (key, outcome) in outcomes {
+            let waiters = state.loading.remove(&key).map(|loading| loading.waiters).unwrap_or_default();
+            let outcome = outcome.map(Arc::new);
+            match &outcome {
+                Ok(image) => {
+                    state.fresh.push(key, image.clone());
+                }
+                Err(error) => self.log_once(&mut state, error),
+            }
+            answers.push((outcome, waiters));
+        }
+        drop(state);
+        for (outcome, waiters) in answers {
+            for waiter in waiters {
+                match &outcome {
+                    Ok(image) => waiter.serve(image, &self.stats),
+                    Err(error) => (waiter.reply)(Err(error)),
+                }
+            }
+        }
+    }
+
+    /// Leaves out batches where all do not fit the budget together: those that readers wait for stay, then those that
+    /// come next, in half of the budget, so that loading the next ones does not push out these. At least one stays.
+    fn trim(&self, items: Vec<Item>) -> Vec<Item> {
+        let mut room = self.limits.memory;
+        if items.iter().map(|item| item.layout.size).sum::<u64>() <= room {
+            return items;
+        }
+        room /= 2;
+        let mut state = self.lock();
+        let waited =
+            |state: &State, item: &Item| state.loading.get(&item.key).is_some_and(|loading| !loading.waiters.is_empty());
+        let from = items.iter().filter(|item| waited(&state, item)).map(|item| item.key.batch).max().unwrap_or(0);
+        let mut stay: Vec<Item> = Vec::new();
+        for item in items {
+            if stay.is_empty() || waited(&state, &item) || (item.key.batch > from && item.layout.size <= room) {
+                room = room.saturating_sub(item.layout.size);
+                stay.push(item);
+            } else {
+                state.loading.remove(&item.key);
+            }
+        }
+        stay
+    }
+
+    /// Buffers for all items, others making room; `None` where a prefetch does not fit.
+    fn admit(&self, items: &[Item], demanded: bool) -> Option<Vec<Image>> {
+        let _one_at_a_time = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
+        items.iter().map(|item| self.take(item.layout.size as usize, demanded)).collect()
+    }
+
+    fn take(&self, size: usize, demanded: bool) -> Option<Image> {
+        loop {
+            if let Some(image) = self.pool.take(size) {
+                return Some(image);
+            }
+            let mut state = self.lock();
+            let victim = state.consumed.pop_lru().or_else(|| if demanded { state.fresh.pop_lru() } else { None });
+            if let Some(victim) = victim {
+                drop(state);
+                self.stats.evicted();
+                drop(victim);
+            } else if !demanded {
+                return None;
+            } else if state.running <= 1 || self.stop.load(Ordering::Acquire) {
+                // Nothing is in memory but this flight: a single batch may exceed the budget.
+                drop(state);
+                return Some(self.pool.take_anyway(size));
+            } else {
+                let wait = self.freed.wait_timeout(state, Duration::from_millis(100));
+                drop(wait.unwrap_or_else(PoisonError::into_inner));
+            }
+        }
+    }
+
+    /// Ends a prefetch that found no room; readers that came meanwhile get a demand of their own.
+    fn give_up(&self, items: &[Item]) {
+        let mut state = self.lock();
+        for Item { key, .. } in items {
+            let waiters = state.loading.remove(key).map(|loading| loading.waiters).unwrap_or_default();
+            if !waiters.is_empty() {
+                let flight = self.queue(&mut state, self.plan.fetch_of(key.batch).0, vec![*key]);
+                if let Some(loading) = state.loading.get_mut(key) {
+                    loading.waiters = waiters;
+                }
+                state.demand.push_back(flight);
+            }
+        }
+        self.work.notify_all();
+    }
+}

@@ -1,0 +1,378 @@
+#!/usr/bin/env python3
+"""Reads a whole epoch of a mount with a format's own client and compares it with the stores as anndata reads them.
+
+Usage: check_epoch.py MOUNT STORE... [--epoch N] [--format F] [--x ELEMENT] [--obs COL,...] [--drop-last]
+       check_epoch.py --serve     one JSON job a line on stdin, one JSON result a line on stdout
+
+Every row exactly once; every value, dtype, label and mask equal, to the bit; codes are the collection's;
+dataset.json, categories/ and var.tsv agree. Prints one line of JSON; exits 1 and names the first difference.
+"""
+import argparse
+import csv
+import functools
+import json
+import os
+import pathlib
+import re
+import sys
+import traceback
+import zipfile
+
+import numpy as np
+
+import collection as stores
+
+import anndata as ad  # after `collection`, which silences warnings
+import h5py
+import pandas as pd
+import safetensors
+import safetensors.numpy
+import scipy.sparse as sp
+
+FORMATS = ["npz", "safetensors", "npy", "h5ad", "h5ad-backed", "tsv"]
+
+
+class Difference(Exception):
+    pass
+
+
+def need(condition, message):
+    if not condition:
+        raise Difference(message() if callable(message) else message)
+
+
+def same_bits(got, want, what):
+    """Equal dtype, shape and bytes; NaN equals the same NaN, -0.0 is not 0.0."""
+    got = np.asarray(got)
+    want = np.asarray(want)
+    need(got.dtype == want.dtype, lambda: f"{what}: dtype {got.dtype}, not {want.dtype}")
+    need(got.shape == want.shape, lambda: f"{what}: shape {got.shape}, not {want.shape}")
+    if np.ascontiguousarray(got).tobytes() != np.ascontiguousarray(want).tobytes():
+        raw = lambda a: np.ascontiguousarray(a).reshape(-1).view(f"V{a.dtype.itemsize}")
+        at = int(np.flatnonzero(raw(got) != raw(want))[0])
+        place = tuple(int(i) for i in np.unravel_index(at, want.shape))
+        raise Difference(f"{what}: at {place}: {got[place]!r}, not {want[place]!r}")
+
+
+def unescape(text):
+    return re.sub(r"\\(.)", lambda m: {"t": "\t", "n": "\n", "r": "\r", "\\": "\\"}[m[1]], text)
+
+
+# ---------------------------------------------------------------- one batch, by each client
+
+class Check:
+    """One mount against its stores."""
+
+    def __init__(self, mount, paths, x="X", obs=None):
+        self.mount = pathlib.Path(mount)
+        self.want = load_cached(tuple(paths), x)
+        if obs is None:
+            obs = [c.name for c in self.want.columns.values() if c.kind != "text"]
+        self.columns = [self.want.columns[name] for name in obs]
+        self.x = x
+
+    # X
+
+    def sparse(self, rows, data, indices, indptr, what):
+        values, columns, bounds = self.want.sparse_rows(rows)
+        same_bits(indptr, bounds.astype(indptr.dtype), f"{what}: indptr")
+        same_bits(indices, columns.astype(indices.dtype), f"{what}: indices")
+        same_bits(data, values, f"{what}: data")
+
+    def dense(self, rows, x, what):
+        same_bits(x, self.want.dense_rows(rows), f"{what}: X")
+
+    def tensors(self, rows, get, names, what, text):
+        """Members shared by .npz and .safetensors."""
+        want = {"row"} | ({"data", "indices", "indptr"} if self.want.is_sparse else {"X"})
+        for column in self.columns:
+            want.add(f"obs/{column.name}")
+            if column.mask is not None:
+                want.add(f"obs/{column.name}/mask")
+        need(names == want, lambda: f"{what}: members {sorted(names ^ want)} are there and not wanted, or wanted and not there")
+        if self.want.is_sparse:
+            for part in ("indices", "indptr"):
+                need(get(part).dtype == np.int32, lambda: f"{what}: {part} is {get(part).dtype}, not int32")
+            self.sparse(rows, get("data"), get("indices"), get("indptr"), what)
+        else:
+            self.dense(rows, get("X"), what)
+        for column in self.columns:
+            name = f"obs/{column.name}"
+            got, values = get(name), column.values[rows]
+            mask = None
+            if column.mask is not None:
+                mask = column.mask[rows]
+                same_bits(get(f"{name}/mask").astype(bool), mask, f"{what}: {name}/mask")
+            if column.kind == "text":
+                got = text(got)
+                values = values.astype(str)
+                if mask is not None:
+                    got, values = got[~mask], values[~mask]
+                need(got.tolist() == values.tolist(), lambda: f"{what}: {name}: {got.tolist()} not {values.tolist()}")
+                continue
+            if column.kind == "boolean":
+                need(got.dtype in (bool, np.uint8), lambda: f"{what}: {name}: dtype {got.dtype}")
+                got = got.astype(bool)
+            values = values.astype(column.dtype)
+            if mask is not None:
+                need(got.dtype == values.dtype and got.shape == values.shape, lambda: f"{what}: {name}: {got.dtype}{got.shape}")
+                got, values = got[~mask], values[~mask]
+            same_bits(got, values, f"{what}: {name}")
+
+    def rows_of(self, values, what):
+        rows = np.asarray(values)
+        need(rows.dtype == np.int64 and rows.ndim == 1, lambda: f"{what}: row is {rows.dtype}{rows.shape}")
+        need(len(rows) > 0 and rows.min() >= 0 and rows.max() < self.want.rows, lambda: f"{what}: rows {rows} outside 0..{self.want.rows}")
+        return rows
+
+    # formats: each returns the rows of the batch
+
+    def npz(self, path):
+        what = path.name
+        with zipfile.ZipFile(path) as z:
+            need(z.testzip() is None, f"{what}: a CRC is wrong")
+            need(all(i.compress_type == zipfile.ZIP_STORED for i in z.infolist()), f"{what}: a member is deflated")
+            need(len(z.namelist()) == len(set(z.namelist())), f"{what}: a member is there twice")
+        with np.load(path, allow_pickle=False) as f:
+            rows = self.rows_of(f["row"], what)
+            names = set(f.files)
+            if self.want.is_sparse:
+                need({"shape", "format"} <= names, f"{what}: no shape or format")
+                need(tuple(f["shape"]) == (len(rows), self.want.n_vars), lambda: f"{what}: shape {f['shape']}")
+                need(f["format"].item() in (b"csr", "csr"), lambda: f"{what}: format {f['format']}")
+                names -= {"shape", "format"}
+            self.tensors(rows, lambda n: f[n], names, what, text=lambda a: a)
+            for column in self.columns:
+                if column.kind == "text":
+                    need(f[f"obs/{column.name}"].dtype.kind == "U", f"{what}: obs/{column.name} is not <U")
+        if self.want.is_sparse and self.want.x_dtype != np.float16:  # scipy has no float16
+            m = sp.load_npz(path)
+            need(m.format == "csr" and m.shape == (len(rows), self.want.n_vars), lambda: f"{what}: load_npz gives {m!r}")
+            self.sparse(rows, m.data, m.indices, m.indptr, f"{what} by load_npz")
+        return rows
+
+    def safetensors(self, path):
+        what = path.name
+        tensors = safetensors.numpy.load_file(path)
+        with safetensors.safe_open(path, "numpy") as f:
+            meta = f.metadata() or {}
+        rows = self.rows_of(tensors["row"], what)
+        number = int(re.search(r"batch-(\d+)", what)[1])
+        epoch = int(re.search(r"epoch-(\d+)", str(path))[1])
+        need(int(meta.get("epoch", -1)) == epoch and int(meta.get("batch", -1)) == number, lambda: f"{what}: metadata {meta}")
+        if self.want.is_sparse:
+            shape = [int(n) for n in re.findall(r"\d+", meta.get("shape", ""))]
+            need(shape == [len(rows), self.want.n_vars], lambda: f"{what}: metadata shape {meta.get('shape')}")
+            need(meta.get("format") == "csr", lambda: f"{what}: metadata format {meta.get('format')}")
+
+        def text(raw):
+            need(raw.dtype == np.uint8 and raw.ndim == 2, lambda: f"{what}: text is {raw.dtype}{raw.shape}, not U8 [n, width]")
+            return np.array([bytes(line).rstrip(b"\0").decode() for line in raw], dtype=object)
+
+        self.tensors(rows, tensors.__getitem__, set(tensors), what, text)
+        return rows
+
+    def npy(self, path):
+        x = np.load(path, mmap_mode="r", allow_pickle=False)
+        need(isinstance(x, np.memmap) and x.flags.c_contiguous, lambda: f"{path.name}: {type(x)} in another order than C")
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as f:
+            rows = self.rows_of(f["row"], path.name)
+        self.dense(rows, x, path.name)
+        same_bits(np.load(path), np.array(x), f"{path.name}: read and mmap")
+        return rows
+
+    def h5ad(self, path, backed=None):
+        what = f"{path.name}{' backed' if backed else ''}"
+        adata = ad.read_h5ad(path, backed=backed)
+        try:
+            rows = self.rows_of(np.array([int(name) for name in adata.obs_names], dtype="int64"), what)
+            need([str(r) for r in rows] == list(adata.obs_names), f"{what}: obs_names are not the row numbers")
+            need(list(adata.var_names) == self.want.genes, f"{what}: var_names differ")
+            x = adata.X
+            if backed:
+                x = x.to_memory() if self.want.is_sparse else x[...]
+            if self.want.is_sparse:
+                need(sp.issparse(x) and x.format == "csr", lambda: f"{what}: X is {type(x)}")
+                need(x.shape == (len(rows), self.want.n_vars), lambda: f"{what}: X has shape {x.shape}")
+                self.sparse(rows, x.data, x.indices, x.indptr, what)
+            else:
+                self.dense(rows, x, what)
+            names = [c.name for c in self.columns]
+            need(list(adata.obs.columns) == names, lambda: f"{what}: obs columns {list(adata.obs.columns)}, not {names}")
+            for column in self.columns:
+                self.h5ad_column(adata.obs[column.name], column, rows, what)
+        finally:
+            if backed:
+                adata.file.close()
+        return rows
+
+    def h5ad_column(self, series, column, rows, what):
+        what = f"{what}: obs/{column.name}"
+        got = stores.column_of(column.name, series)
+        need(got is not None and got.kind == column.kind, lambda: f"{what}: {series.dtype}, not {column.kind}")
+        values = column.values[rows]
+        if column.kind == "categorical":
+            need(got.categories == column.categories, lambda: f"{what}: categories {got.categories}, not {column.categories}")
+            need(got.ordered == column.ordered, f"{what}: ordered is {got.ordered}")
+            same_bits(got.values, values.astype("int64"), what)
+            return
+        if column.mask is not None:
+            need(got.mask is not None, f"{what}: not nullable")
+            mask = column.mask[rows]
+            same_bits(got.mask, mask, f"{what}: mask")
+            need(got.values.dtype == values.dtype, lambda: f"{what}: {got.values.dtype}, not {values.dtype}")
+            need(got.values[~mask].tolist() == values[~mask].tolist(), lambda: f"{what}: {got.values} not {values}")
+        elif column.kind == "text":
+            need(got.values.tolist() == values.tolist(), lambda: f"{what}: {got.values} not {values}")
+        else:
+            same_bits(got.values, values, what)
+
+    def h5ad_backed(self, path):
+        return self.h5ad(path, backed="r")
+
+    def tsv(self, path):
+        what = path.name
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, na_filter=False,
+                            quoting=csv.QUOTE_NONE, lineterminator="\n", encoding="utf-8")
+        names = ["row"] + [c.name for c in self.columns]
+        need([unescape(n) for n in table.columns] == names, lambda: f"{what}: columns {list(table.columns)}, not {names}")
+        rows = self.rows_of(table["row"].to_numpy().astype("int64"), what)
+        for at, column in enumerate(self.columns, start=1):
+            got = [unescape(text) for text in table.iloc[:, at]]
+            values = column.values[rows]
+            for row, text, value, missing in zip(rows, got, values, column.mask[rows] if column.mask is not None else [False] * len(rows)):
+                place = lambda: f"{what}: row {row}, {column.name}: {text!r}, not {value!r}"
+                if missing or (column.kind == "categorical" and value < 0):
+                    need(text == "", place)
+                elif column.kind == "categorical":
+                    need(text == column.categories[value], lambda: f"{what}: row {row}, {column.name}: {text!r}, not {column.categories[value]!r}")
+                elif column.kind == "boolean":
+                    need(text == str(bool(value)), place)
+                elif column.kind == "text":
+                    need(text == value, place)
+                elif values.dtype.kind == "f":
+                    if np.isnan(value):
+                        need(text.lower() in ("", "nan"), place)
+                    else:
+                        need(values.dtype.type(text) == value and len(digits(text)) <= len(digits(repr(value.item() if values.dtype == np.float64 else str(value)))), place)
+                else:
+                    need(text == str(value), place)
+        return rows
+
+    # the whole epoch and what stands beside it
+
+    def epoch(self, number, kind, drop_last=False):
+        description = self.dataset(drop_last)
+        directory = self.mount / f"epoch-{number:04d}"
+        extension = kind.split("-")[0]
+        listed = listing(directory)
+        size = description["batch_size"]
+        count = self.want.rows // size if drop_last else -(-self.want.rows // size)
+        need(len(listed) == count == description["batches"],
+             lambda: f"{directory.name}: {len(listed)} batches listed, {description['batches']} in dataset.json, {count} expected")
+        need([name.split(".")[0] for name in listed] == [f"batch-{i:06d}" for i in range(count)], lambda: f"{directory.name}: names {listed[:3]}...")
+        seen = []
+        for i, name in enumerate(listed):
+            path = directory / (name.split(".")[0] + "." + extension)
+            before = path.stat().st_size
+            rows = getattr(self, kind.replace("-", "_"))(path)
+            data = path.read_bytes()
+            need(before == len(data) == path.stat().st_size, lambda: f"{path.name}: st_size {before}, but {len(data)} bytes")
+            full = len(rows) == size or (i == count - 1 and not drop_last)
+            need(full and len(rows) <= size, lambda: f"{path.name}: {len(rows)} rows in a batch of {size}")
+            seen.append(rows)
+        seen = np.concatenate(seen)
+        unique, times = np.unique(seen, return_counts=True)
+        need((times == 1).all(), lambda: f"rows {unique[times > 1][:5]} appear more than once")
+        if not drop_last:
+            need(len(unique) == self.want.rows, lambda: f"rows {np.setdiff1d(np.arange(self.want.rows), unique)[:5]} never appear")
+        return {"rows": len(seen), "batches": count, "first": [int(r) for r in seen[:4]]}
+
+    def dataset(self, drop_last):
+        want = self.want
+        d = json.loads((self.mount / "dataset.json").read_text())
+        eq = lambda what, got, expected: need(got == expected, f"dataset.json: {what} is {got}, not {expected}")
+        eq("stores", [s["rows"] for s in d["stores"]], want.sizes)
+        eq("store paths", [os.path.basename(s["path"].rstrip("/")) for s in d["stores"]], [os.path.basename(p) for p in want.paths])
+        eq("rows", d["rows"], want.rows)
+        eq("genes", d["genes"] if isinstance(d["genes"], int) else len(d["genes"]), want.n_vars)
+        eq("x", {k: d["x"][k] for k in ("element", "kind", "dtype")},
+           {"element": self.x, "kind": "csr" if want.is_sparse else "dense", "dtype": want.x_dtype.name})
+        eq("columns", [c["name"] for c in d["columns"]], [c.name for c in self.columns])
+        for got, column in zip(d["columns"], self.columns):
+            eq(f"kind of {column.name}", got["kind"], column.kind)
+            if column.kind != "text":
+                eq(f"dtype of {column.name}", got["dtype"], column.dtype.name)
+            if column.kind == "categorical":
+                eq(f"categories of {column.name}", got["categories"], len(column.categories))
+                eq(f"ordered of {column.name}", got["ordered"], column.ordered)
+                self.labels(column)
+            else:
+                eq(f"nullable of {column.name}", bool(got.get("nullable")), column.mask is not None)
+        k = d["batch_size"] * d["fetch_factor"] / d["block_size"]
+        need(abs(d["k"] - k) <= 1, f"dataset.json: k is {d['k']}, but {k} by its definition")
+        need("seed" in d and "options" in d, "dataset.json: no seed or options")
+        need((self.mount / "README.txt").read_text().strip(), "README.txt is empty")
+        lines = (self.mount / "var.tsv").read_text().split("\n")
+        need(lines.pop() == "", "var.tsv does not end with a newline")
+        genes = [line.split("\t") for line in lines]
+        if len(genes) == want.n_vars + 1:
+            genes.pop(0)  # a header
+        need([[g[0], unescape(g[1])] for g in genes] == [[str(i), name] for i, name in enumerate(want.genes)], "var.tsv differs")
+        return d
+
+    def labels(self, column):
+        lines = (self.mount / "categories" / f"{column.name}.txt").read_text().split("\n")
+        need(lines.pop() == "", f"categories/{column.name}.txt does not end with a newline")
+        need([unescape(line) for line in lines] == column.categories, f"categories/{column.name}.txt: {lines}, not {column.categories}")
+
+
+def listing(directory):
+    return sorted(os.listdir(directory))
+
+
+def digits(text):
+    """The significant digits of a decimal number: what `shortest` counts, whatever the notation."""
+    return re.sub(r"[eE].*|[^0-9]", "", text).strip("0")
+
+
+@functools.lru_cache(maxsize=4)
+def load_cached(paths, x):
+    return stores.load(paths, x)
+
+
+def run(job):
+    check = Check(job["mount"], job["stores"], job.get("x") or "X", job.get("obs"))
+    result = check.epoch(job.get("epoch", 0), job.get("format", "npz"), job.get("drop_last", False))
+    return {"ok": True, **result}
+
+
+def answer(job):
+    try:
+        return run(job)
+    except Difference as difference:
+        return {"ok": False, "error": str(difference)}
+    except Exception as error:
+        return {"ok": False, "error": f"{type(error).__name__}: {error}; {traceback.format_exc(limit=-4)}"}
+
+
+def main():
+    if sys.argv[1:] == ["--serve"]:
+        for line in sys.stdin:
+            print(json.dumps(answer(json.loads(line))), flush=True)
+        return 0
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("mount")
+    parser.add_argument("stores", nargs="+")
+    parser.add_argument("--epoch", type=int, default=0)
+    parser.add_argument("--format", choices=FORMATS, default="npz")
+    parser.add_argument("--x", default="X")
+    parser.add_argument("--obs", type=lambda text: text.split(","))
+    parser.add_argument("--drop-last", action="store_true")
+    result = answer(vars(parser.parse_args()))
+    print(json.dumps(result))
+    return 0 if result["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

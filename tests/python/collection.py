@@ -1,0 +1,172 @@
+"""A collection of stores as anndata reads it: what every served byte is compared with."""
+import pathlib
+import warnings
+from dataclasses import dataclass, field
+
+import anndata as ad
+import h5py
+import hdf5plugin  # noqa: F401  registers the zstd and blosc filters with h5py
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import zarr
+
+warnings.simplefilter("ignore")
+
+
+@dataclass
+class Column:
+    name: str
+    kind: str  # categorical, number, boolean, text
+    values: np.ndarray  # codes (-1 missing), numbers, booleans, strings
+    categories: list = field(default_factory=list)  # labels as text
+    ordered: bool = False
+    mask: np.ndarray | None = None  # True = missing, nullable columns only
+
+    @property
+    def dtype(self):
+        """The dtype that numpy formats serve."""
+        if self.kind == "categorical":
+            n = len(self.categories)
+            return np.dtype("int8" if n <= 127 else "int16" if n <= 32767 else "int32")
+        return self.values.dtype
+
+
+@dataclass
+class Collection:
+    paths: list
+    sizes: list  # rows of each store
+    genes: list
+    x: object  # (data, indices, indptr) or a dense array
+    n_vars: int
+    columns: dict
+
+    @property
+    def rows(self):
+        return sum(self.sizes)
+
+    @property
+    def is_sparse(self):
+        return isinstance(self.x, tuple)
+
+    @property
+    def x_dtype(self):
+        return self.x[0].dtype if self.is_sparse else self.x.dtype
+
+    def sparse_rows(self, rows):
+        """The CSR parts of these rows, in this order, stored order within each row."""
+        data, indices, indptr = self.x
+        lengths = indptr[rows + 1] - indptr[rows]
+        bounds = np.concatenate([[0], np.cumsum(lengths)])
+        at = np.repeat(indptr[rows] - bounds[:-1], lengths) + np.arange(bounds[-1])
+        return data[at], indices[at], bounds
+
+    def dense_rows(self, rows):
+        """These rows as a dense array; values keep every bit (scipy's toarray would turn -0.0 into 0.0)."""
+        if not self.is_sparse:
+            return self.x[rows]
+        data, indices, bounds = self.sparse_rows(rows)
+        out = np.zeros((len(rows), self.n_vars), data.dtype)
+        out[np.repeat(np.arange(len(rows)), np.diff(bounds)), indices] = data
+        return out
+
+
+def open_node(path):
+    return zarr.open_group(str(path), mode="r") if is_zarr(path) else h5py.File(path, "r")
+
+
+def is_zarr(path):
+    return pathlib.Path(path).is_dir() or str(path).endswith(".zip")
+
+
+def read_adata(path):
+    """The store by anndata; X as plain parts where scipy has no such dtype (float16 or big-endian CSR)."""
+    node = open_node(path)
+    try:
+        if "X/data" in node and (node["X/data"].dtype == "float16" or not node["X/data"].dtype.isnative):
+            adata = ad.AnnData(obs=ad.io.read_elem(node["obs"]), var=ad.io.read_elem(node["var"]))
+            adata.uns["parts"] = tuple(node[f"X/{part}"][...] for part in ("data", "indices", "indptr"))
+            return adata
+    finally:
+        if isinstance(node, h5py.File):
+            node.close()
+    return ad.read_zarr(path) if is_zarr(path) else ad.read_h5ad(path)
+
+
+def element(adata, x):
+    """(matrix or CSR parts, gene names) of X, raw/X, layers/NAME or obsm/NAME."""
+    head, _, name = x.partition("/")
+    if x == "X":
+        return adata.uns.get("parts", adata.X), list(adata.var_names)
+    if x == "raw/X":
+        return adata.raw.X, list(adata.raw.var_names)
+    if head == "layers":
+        return adata.layers[name], list(adata.var_names)
+    value = adata.obsm[name]
+    return value, [str(i) for i in range(value.shape[1])]
+
+
+def column_of(name, series):
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        labels = [str(label) for label in series.cat.categories]
+        return Column(name, "categorical", series.cat.codes.to_numpy().astype("int64"), labels, bool(series.cat.ordered))
+    if isinstance(series.dtype, pd.BooleanDtype) or pd.api.types.is_extension_array_dtype(series.dtype):
+        mask = series.isna().to_numpy()
+        if isinstance(series.dtype, pd.StringDtype):
+            return Column(name, "text", series.fillna("").to_numpy(dtype=object), mask=mask)
+        kind = "boolean" if isinstance(series.dtype, pd.BooleanDtype) else "number"
+        return Column(name, kind, series.to_numpy(dtype=series.dtype.numpy_dtype, na_value=0), mask=mask)
+    if series.dtype == bool:
+        return Column(name, "boolean", series.to_numpy())
+    if series.dtype.kind in "iuf":
+        return Column(name, "number", series.to_numpy())
+    if series.dtype == object and all(isinstance(v, str) for v in series):
+        return Column(name, "text", series.to_numpy())
+    return None
+
+
+def unite(parts):
+    """One column of several stores: categories in order of first appearance, codes of the united ones."""
+    first = parts[0]
+    if any(p.kind != first.kind for p in parts):
+        raise ValueError(f"obs column {first.name} is {' and '.join(p.kind for p in parts)}")
+    mask = None
+    if any(p.mask is not None for p in parts):
+        mask = np.concatenate([np.zeros(len(p.values), bool) if p.mask is None else p.mask for p in parts])
+    if first.kind != "categorical":
+        return Column(first.name, first.kind, np.concatenate([p.values for p in parts]), mask=mask)
+    labels = list(dict.fromkeys(label for p in parts for label in p.categories))
+    code = {label: i for i, label in enumerate(labels)}
+    values = np.concatenate([np.array([code[label] for label in p.categories] + [-1])[p.values] for p in parts])
+    return Column(first.name, "categorical", values, labels, all(p.ordered for p in parts))
+
+
+def load(paths, x="X"):
+    adatas = [read_adata(p) for p in paths]
+    elements = [element(a, x) for a in adatas]
+    genes = elements[0][1]
+    for path, (_, other) in zip(paths, elements):
+        if other != genes:
+            raise ValueError(f"{path}: other genes than {paths[0]}")
+    matrices = [m for m, _ in elements]
+    if isinstance(matrices[0], tuple) or sp.issparse(matrices[0]):
+        parts = [m if isinstance(m, tuple) else (m.data, m.indices, m.indptr) for m in matrices]
+        starts = np.cumsum([0] + [len(p[0]) for p in parts])
+        joined = (
+            np.concatenate([p[0] for p in parts]),
+            np.concatenate([p[1] for p in parts]).astype("int64"),
+            np.concatenate([[0]] + [p[2][1:].astype("int64") + start for p, start in zip(parts, starts)]),
+        )
+    else:
+        joined = np.concatenate([np.asarray(m) for m in matrices])
+    if isinstance(joined, tuple):
+        joined = (joined[0].astype(joined[0].dtype.newbyteorder("=")), *joined[1:])
+    else:
+        joined = joined.astype(joined.dtype.newbyteorder("="))
+    columns = {}
+    for name in adatas[0].obs.columns:
+        if all(name in a.obs.columns for a in adatas):
+            column = [column_of(name, a.obs[name]) for a in adatas]
+            if all(c is not None for c in column):
+                columns[name] = unite(column)
+    return Collection([str(p) for p in paths], [a.n_obs for a in adatas], genes, joined, len(genes), columns)
