@@ -4,7 +4,6 @@ import json
 import pathlib
 import sys
 import tempfile
-import time
 import warnings
 
 import anndata
@@ -94,8 +93,8 @@ def check(want):
         for name, column in zip(want["names"], want["columns"]):
             if "categories" in column:
                 assert file["obs"][name]["codes"].dtype == np.dtype(column["dtype"]), (path.name, name)
-    if len(want["names"]) > 4_000:
-        return  # more than anndata itself can write
+    if len(want["names"]) > 1_000:
+        return  # slow, and 4,092 columns are more than anndata itself can write
     with tempfile.TemporaryDirectory() as directory:
         again = pathlib.Path(directory) / "again.h5ad"
         # anndata turns text into categories as it writes; a copy without conversion keeps the structure comparable.
@@ -110,9 +109,7 @@ def check(want):
 
 def main():
     for want in json.loads(pathlib.Path(sys.argv[1]).read_text()):
-        start = time.time()
         check(want)
-        print(pathlib.Path(want["file"]).name, round(time.time() - start, 2))
 
 
 main()
