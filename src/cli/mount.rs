@@ -31,12 +31,12 @@ pub struct MountArgs {
     #[arg(value_name = "STORE... MOUNTPOINT", required = true, num_args = 1..)]
     paths: Vec<PathBuf>,
 
+    #[command(flatten)]
+    pub options: OptionArgs,
+
     /// Stay in the foreground and log to stderr [default: go to the background once the mount is usable]
     #[arg(short, long, help_heading = "Other")]
     foreground: bool,
-
-    #[command(flatten)]
-    pub options: OptionArgs,
 }
 
 /// The command. In the background the caller's process returns from here once the mount is usable or has failed.

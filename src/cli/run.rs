@@ -32,13 +32,13 @@ pub struct RunArgs {
     #[arg(value_name = "STORE", required = true)]
     stores: Vec<PathBuf>,
 
+    #[command(flatten)]
+    pub options: OptionArgs,
+
     /// Where the command finds the mount: an empty directory, or absent (made, and removed at the end) [default: a fresh
     /// directory; its path is in SHUFFLEFS_MOUNT and replaces {} in the command]
     #[arg(long, value_name = "DIR", help_heading = "Other")]
     at: Option<PathBuf>,
-
-    #[command(flatten)]
-    pub options: OptionArgs,
 
     /// The command and its arguments; it sees the mount, others do not
     #[arg(value_name = "COMMAND", last = true, required = true)]

@@ -120,3 +120,33 @@ impl Ready {
         let _ = self.pipe.write_all(&report);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_daemon_that_dies_without_a_word_is_noticed() {
+        for (script, word) in [
+            ("kill -9 $$", "SIGKILL"),
+            ("kill -SEGV $$", "SIGSEGV"),
+            ("exit 101", "code 101"),
+        ] {
+            let (reader, writer) = io::pipe().unwrap();
+            let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+            drop(writer);
+            let Report::Died(how) = listen(reader, child.id() as libc::pid_t) else {
+                panic!("{script}");
+            };
+            assert!(how.contains(word), "{how}");
+        }
+    }
+
+    #[test]
+    fn reports_arrive() {
+        let (reader, pipe) = io::pipe().unwrap();
+        Ready { pipe }.fail(4, "no place");
+        assert_eq!(listen(reader, 0), Report::Failed(4, "no place".into()));
+    }
+}

@@ -202,3 +202,29 @@ pub(super) fn set_of(numbers: &[i32]) -> libc::sigset_t {
         set.assume_init()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_work_is_interrupted_and_quick_work_is_not() {
+        let signals = Signals::block(&[libc::SIGTERM]).unwrap();
+        assert_eq!(signals.during(|| 7).unwrap(), 7);
+        // SAFETY: to this thread alone, where it is blocked.
+        unsafe { libc::raise(libc::SIGTERM) };
+        let error = signals
+            .during(|| std::thread::sleep(Duration::from_secs(60)))
+            .unwrap_err();
+        assert!(matches!(error, MountError::Interrupted { signal } if signal == "SIGTERM"));
+    }
+
+    #[test]
+    fn a_panic_in_the_work_is_an_error() {
+        let signals = Signals::block(&[libc::SIGTERM]).unwrap();
+        assert!(matches!(
+            signals.during(|| panic!("on purpose")),
+            Err(MountError::System { .. })
+        ));
+    }
+}
