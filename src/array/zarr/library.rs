@@ -1,0 +1,58 @@
+//! The fallback: zarrs reads and decodes a whole chunk (or shard).
+//!
+//! For codecs that are not decoded here: transposed (F order) chunks, nested shards, bz2, fixed-scale-offset, ...
+
+use zarrs::array::{ArrayBytes, CodecOptions};
+
+use super::source::{Files, grid, indices};
+use crate::array::{ArrayError, Counters, Extent, Scratch, Source};
+
+pub struct Library {
+    files: Files,
+    grid: Vec<u64>,
+    names: Vec<String>,
+}
+
+impl Library {
+    pub fn new(files: Files, shape: &[u64], chunk: &[u64], mut names: Vec<String>) -> Library {
+        names.push("(library)".to_owned());
+        Library { files, grid: grid(shape, chunk), names }
+    }
+}
+
+impl Source for Library {
+    fn raw(&self, _: u64) -> Option<Extent> {
+        None
+    }
+
+    fn decode(&self, chunk: u64, out: &mut [u8], _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+        let at = indices(chunk, &self.grid);
+        // For staleness: zarrs opens the file by itself, and takes a missing one for the fill value.
+        let stored = self.files.open(&at, chunk)?.map_or(0, |(_, len)| len);
+        Counters::add(&counters.reads, 1);
+        Counters::add(&counters.bytes, stored);
+        // The chunks are what runs in parallel.
+        let options = CodecOptions::default().with_concurrent_target(1);
+        let bytes = self
+            .files
+            .zarrs
+            .retrieve_chunk_opt::<ArrayBytes>(&at, &options)
+            .map_err(|e| e.to_string())
+            .and_then(|bytes| bytes.into_fixed().map_err(|e| e.to_string()))
+            .map_err(|cause| self.files.damaged(chunk, cause))?;
+        if bytes.len() != out.len() {
+            let cause = format!("decodes to {} bytes, {} are declared", bytes.len(), out.len());
+            return Err(self.files.damaged(chunk, cause));
+        }
+        out.copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn filters(&self) -> Vec<String> {
+        self.names.clone()
+    }
+
+    fn is_encoded(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,189 @@
+//! Metadata of groups and arrays: from one consolidated file, or from each node's own files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::array::Identity;
+use crate::array::container::NodeKind;
+
+/// A group or an array.
+#[derive(Debug)]
+pub struct Node {
+    pub kind: NodeKind,
+    /// The zarr format: 2 or 3.
+    pub version: u8,
+    /// `.zarray` or `zarr.json`; empty for a v2 group.
+    pub metadata: Map<String, Value>,
+    pub attributes: Map<String, Value>,
+}
+
+impl Node {
+    /// A list of sizes in the metadata.
+    pub fn numbers(&self, key: &str) -> Option<Vec<u64>> {
+        self.metadata.get(key)?.as_array()?.iter().map(Value::as_u64).collect()
+    }
+
+    fn v3(mut metadata: Map<String, Value>) -> Result<Node, String> {
+        let kind = match metadata.get("node_type").and_then(Value::as_str) {
+            Some("array") => NodeKind::Array,
+            Some("group") => NodeKind::Group,
+            _ => return Err("zarr.json does not say whether it is a group or an array".to_owned()),
+        };
+        let attributes = object(metadata.remove("attributes"));
+        // zarrs needs no attributes, and copies what it is given.
+        metadata.remove("consolidated_metadata");
+        Ok(Node { kind, version: 3, metadata, attributes })
+    }
+}
+
+/// Every node that consolidated metadata names, by path; the root is "".
+pub type Consolidated = BTreeMap<String, Arc<Node>>;
+
+/// The consolidated metadata of a store, if it has any.
+pub fn consolidated(root: &Path, files: &mut Vec<Identity>) -> Result<Option<Consolidated>, String> {
+    if let Some(mut metadata) = json(&root.join("zarr.json"), files)? {
+        let inner = metadata.get_mut("consolidated_metadata").and_then(|c| c.get_mut("metadata")).map(Value::take);
+        let Some(Value::Object(inner)) = inner else { return Ok(None) };
+        if inner.is_empty() {
+            // zarr-python leaves an empty one in groups; it says nothing.
+            return Ok(None);
+        }
+        let mut nodes = Consolidated::new();
+        nodes.insert(String::new(), Arc::new(Node::v3(metadata)?));
+        for (path, value) in inner {
+            // A node that does not parse is looked up in its own file when it is asked for.
+            if let Ok(node) = Node::v3(object(Some(value))) {
+                nodes.insert(path, Arc::new(node));
+            }
+        }
+        return Ok(Some(nodes));
+    }
+    let Some(mut metadata) = json(&root.join(".zmetadata"), files)? else { return Ok(None) };
+    let Some(Value::Object(mut inner)) = metadata.remove("metadata") else {
+        // Without what it is for, it is no consolidated metadata; the nodes may still have their own.
+        return Ok(None);
+    };
+    let mut nodes = Consolidated::new();
+    let keys: Vec<String> = inner.keys().cloned().collect();
+    for key in keys {
+        let (path, file) = key.rsplit_once('/').unwrap_or(("", &key));
+        let kind = match file {
+            ".zarray" => NodeKind::Array,
+            ".zgroup" => NodeKind::Group,
+            _ => continue,
+        };
+        let attributes = if path.is_empty() { ".zattrs".to_owned() } else { format!("{path}/.zattrs") };
+        let attributes = object(inner.get(&attributes).cloned());
+        let metadata = if kind == NodeKind::Array { object(inner.remove(&key)) } else { Map::new() };
+        nodes.insert(path.to_owned(), Arc::new(Node { kind, version: 2, metadata, attributes }));
+    }
+    Ok((!nodes.is_empty()).then_some(nodes))
+}
+
+/// Names one level below a group.
+pub fn members(nodes: &Consolidated, group: &str) -> Vec<String> {
+    let prefix = if group.is_empty() { String::new() } else { format!("{group}/") };
+    let below = nodes.range(prefix.clone()..).map(|(path, _)| path).take_while(|path| path.starts_with(&prefix));
+    let mut names: Vec<String> = below
+        .filter_map(|path| path.get(prefix.len()..))
+        .filter(|rest| !rest.is_empty() && !rest.contains('/'))
+        .map(str::to_owned)
+        .collect();
+    names.sort();
+    names
+}
+
+/// Whether a directory is a node.
+pub fn exists(directory: &Path) -> bool {
+    ["zarr.json", ".zarray", ".zgroup"].iter().any(|file| directory.join(file).is_file())
+}
+
+/// Reads a node's own files.
+pub fn read(directory: &Path, files: &mut Vec<Identity>) -> Result<Option<Node>, String> {
+    if let Some(metadata) = json(&directory.join("zarr.json"), files)? {
+        return Node::v3(metadata).map(Some);
+    }
+    let (kind, metadata) = match json(&directory.join(".zarray"), files)? {
+        Some(metadata) => (NodeKind::Array, metadata),
+        None if json(&directory.join(".zgroup"), files)?.is_some() => (NodeKind::Group, Map::new()),
+        None => return Ok(None),
+    };
+    let attributes = json(&directory.join(".zattrs"), files)?.unwrap_or_default();
+    Ok(Some(Node { kind, version: 2, metadata, attributes }))
+}
+
+fn object(value: Option<Value>) -> Map<String, Value> {
+    match value {
+        Some(Value::Object(map)) => map,
+        _ => Map::new(),
+    }
+}
+
+/// Parses a metadata file; none if there is no such file.
+fn json(path: &Path, files: &mut Vec<Identity>) -> Result<Option<Map<String, Value>>, String> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) => return Err(format!("{}: {error}", path.display())),
+    };
+    let metadata = fs::metadata(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    files.push(Identity::of(path, &metadata));
+    let parsed = serde_json::from_slice(&text).or_else(|error| {
+        // Python writes NaN and Infinity, which JSON does not have.
+        serde_json::from_slice(&quote_names(&text)).map_err(|_| error)
+    });
+    match parsed {
+        Ok(Value::Object(map)) => Ok(Some(map)),
+        Ok(_) => Err(format!("{}: not a JSON object", path.display())),
+        Err(error) => Err(format!("{}: not JSON: {error}", path.display())),
+    }
+}
+
+/// Puts bare `NaN`, `Infinity` and `-Infinity` in quotes.
+fn quote_names(text: &[u8]) -> Vec<u8> {
+    let mut quoted = Vec::with_capacity(text.len());
+    let mut in_string = false;
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        if in_string && byte == b'\\' {
+            quoted.extend(rest.iter().take(2));
+            rest = after.get(1..).unwrap_or_default();
+            continue;
+        }
+        if byte == b'"' {
+            in_string = !in_string;
+        } else if !in_string
+            && let Some(name) =
+                [&b"NaN"[..], b"Infinity", b"-Infinity"].into_iter().find(|&name| rest.starts_with(name))
+        {
+            quoted.push(b'"');
+            quoted.extend(name);
+            quoted.push(b'"');
+            rest = rest.get(name.len()..).unwrap_or_default();
+            continue;
+        }
+        quoted.push(byte);
+        rest = after;
+    }
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pythons_json_is_mended_outside_strings() {
+        let text = br#"{"a": NaN, "b": [-Infinity, Infinity], "c": "NaN \" NaN", "d\\": NaN}"#;
+        let value: Value = serde_json::from_slice(&quote_names(text)).unwrap();
+        assert_eq!(
+            value,
+            serde_json::json!({"a": "NaN", "b": ["-Infinity", "Infinity"], "c": "NaN \" NaN", "d\\": "NaN"})
+        );
+    }
+}

@@ -1,0 +1,186 @@
+//! Shards: many chunks in one file, with an index of where each lies.
+//!
+//! The inner chunks are the chunks of the array. An index is read with one call and kept, bounded, as a shard is
+//! usually asked for many of its chunks; no file is kept open longer than its reads need.
+
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use lru::LruCache;
+
+use super::source::{Files, grid, indices};
+use crate::array::{ArrayError, Counters, Extent, Scratch, Source, codec, file};
+
+/// Bytes of the indices that one array keeps.
+const KEPT: u64 = 16 << 20;
+
+/// An index: offset and length of each chunk; all ones where it was never written. Empty for a missing shard.
+struct Index {
+    entries: Vec<(u64, u64)>,
+    /// Length of the shard.
+    len: u64,
+    /// The file, while anyone reads it.
+    file: Mutex<Weak<File>>,
+}
+
+/// A chunk that was written.
+struct Stored {
+    file: Arc<File>,
+    offset: u64,
+    len: u64,
+}
+
+pub struct Shards {
+    files: Files,
+    /// Inner chunks along each axis of the array, and of one shard.
+    chunks: Vec<u64>,
+    inner: Vec<u64>,
+    shards: Vec<u64>,
+    /// Chunks of a shard.
+    count: u64,
+    checked: bool,
+    at_start: bool,
+    kept: Mutex<LruCache<u64, Arc<Index>>>,
+}
+
+impl Shards {
+    /// None if the shard shape is not a multiple of the chunk shape.
+    pub fn new(
+        files: Files,
+        shape: &[u64],
+        shard: &[u64],
+        chunk: &[u64],
+        checked: bool,
+        at_start: bool,
+    ) -> Option<Shards> {
+        if shard.iter().zip(chunk).any(|(&s, &c)| c == 0 || s % c != 0) {
+            return None;
+        }
+        let inner: Vec<u64> = shard.iter().zip(chunk).map(|(&s, &c)| s / c).collect();
+        let count = inner.iter().try_fold(1_u64, |n, &c| n.checked_mul(c))?;
+        let bytes = count.checked_mul(16)?;
+        let most = usize::try_from((KEPT / bytes.max(1)).clamp(4, 1024)).ok().and_then(NonZeroUsize::new)?;
+        Some(Shards {
+            files,
+            chunks: grid(shape, chunk),
+            inner,
+            shards: grid(shape, shard),
+            count,
+            checked,
+            at_start,
+            kept: Mutex::new(LruCache::new(most)),
+        })
+    }
+
+    fn open(&self, shard: u64, chunk: u64) -> Result<Option<(Arc<File>, u64)>, ArrayError> {
+        let opened = self.files.open(&indices(shard, &self.shards), chunk)?;
+        Ok(opened.map(|(file, len)| (Arc::new(file), len)))
+    }
+
+    fn index(&self, shard: u64, chunk: u64, counters: &Counters) -> Result<Arc<Index>, ArrayError> {
+        let kept = |lru: &Mutex<LruCache<u64, Arc<Index>>>| {
+            lru.lock().unwrap_or_else(PoisonError::into_inner).get(&shard).map(Arc::clone)
+        };
+        if let Some(index) = kept(&self.kept) {
+            return Ok(index);
+        }
+        let index = match self.open(shard, chunk)? {
+            None => Index { entries: Vec::new(), len: 0, file: Mutex::default() },
+            Some((file, len)) => {
+                let entries = self.read_index(&file, len, chunk, counters)?;
+                Index { entries, len, file: Mutex::new(Arc::downgrade(&file)) }
+            }
+        };
+        let index = Arc::new(index);
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).put(shard, Arc::clone(&index));
+        Ok(index)
+    }
+
+    fn read_index(&self, file: &File, len: u64, chunk: u64, counters: &Counters) -> Result<Vec<(u64, u64)>, ArrayError> {
+        let trailer = if self.checked { 4 } else { 0 };
+        // `count * 16` was checked when the array was opened; the file's length bounds the buffer.
+        let size = self.count * 16 + trailer;
+        let Some(offset) = len.checked_sub(size).map(|end| if self.at_start { 0 } else { end }) else {
+            let cause = format!("the shard of {len} bytes is too short for its index of {size}: it is truncated");
+            return Err(self.files.damaged(chunk, cause));
+        };
+        let mut bytes = vec![0; usize::try_from(size).map_err(|_| self.files.damaged(chunk, "the index is too large"))?];
+        file::read_exact(file, offset, &mut bytes, counters)
+            .map_err(|e| file::read_error(&self.files.store, &self.files.element, chunk, &e))?;
+        let mut index = bytes.as_slice();
+        if self.checked {
+            let (data, sum) = index.split_last_chunk::<4>().unwrap_or((&[], &[0; 4]));
+            if crc32c::crc32c(data) != u32::from_le_bytes(*sum) {
+                return Err(self.files.damaged(chunk, "the checksum of the shard's index does not match"));
+            }
+            index = data;
+        }
+        let numbers = index.as_chunks::<8>().0.as_chunks::<2>().0;
+        Ok(numbers.iter().map(|[offset, len]| (u64::from_le_bytes(*offset), u64::from_le_bytes(*len))).collect())
+    }
+
+    /// Where a chunk lies; none where it was never written.
+    fn find(&self, chunk: u64, counters: &Counters) -> Result<Option<Stored>, ArrayError> {
+        let (mut shard, mut within) = (0, 0);
+        let at = indices(chunk, &self.chunks);
+        for ((&index, &inner), &shards) in at.iter().zip(&self.inner).zip(&self.shards) {
+            shard = shard * shards + index / inner;
+            within = within * inner + index % inner;
+        }
+        let index = self.index(shard, chunk, counters)?;
+        let entry = usize::try_from(within).ok().and_then(|at| index.entries.get(at).copied());
+        let Some((offset, len)) = entry.filter(|&entry| entry != (u64::MAX, u64::MAX)) else {
+            return Ok(None);
+        };
+        if offset.checked_add(len).is_none_or(|end| end > index.len) {
+            let cause = format!("{len} bytes at {offset} lie beyond its shard of {} bytes", index.len);
+            return Err(self.files.damaged(chunk, cause));
+        }
+        let mut held = index.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = held.upgrade() {
+            return Ok(Some(Stored { file, offset, len }));
+        }
+        match self.open(shard, chunk)? {
+            Some((file, now)) if now == index.len => {
+                *held = Arc::downgrade(&file);
+                Ok(Some(Stored { file, offset, len }))
+            }
+            _ => Err(ArrayError::Stale {
+                store: self.files.store.to_string(),
+                cause: format!("{}: the shard of chunk {chunk} is another", self.files.element),
+            }),
+        }
+    }
+}
+
+impl Source for Shards {
+    fn raw(&self, chunk: u64) -> Option<Extent> {
+        if self.files.is_encoded() {
+            return None;
+        }
+        // What goes wrong here is told by `decode`, which is then asked.
+        let Stored { file, offset, len } = self.find(chunk, &Counters::default()).ok().flatten()?;
+        (len == self.files.chunk_bytes).then_some(Extent { file, offset, len })
+    }
+
+    fn decode(&self, chunk: u64, out: &mut [u8], scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+        match self.find(chunk, counters)? {
+            Some(Stored { file, offset, len }) => {
+                self.files.decode(chunk, (&file, offset, len), out, scratch, counters)
+            }
+            None => {
+                codec::fill(out, &self.files.fill);
+                Ok(())
+            }
+        }
+    }
+
+    fn filters(&self) -> Vec<String> {
+        self.files.filters()
+    }
+
+    fn is_encoded(&self) -> bool {
+        self.files.is_encoded()
+    }
+}

@@ -1,0 +1,176 @@
+//! Chunk files: one file a chunk, read whole.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::open::{Chain, Zarrs};
+use crate::array::codec::{self, Stage};
+use crate::array::{ArrayError, Counters, Extent, Identity, Scratch, Source, file};
+
+/// What all sources of one array need to find, read and decode a chunk.
+pub struct Files {
+    pub store: Arc<str>,
+    pub element: Arc<str>,
+    /// The array's own directory.
+    pub root: PathBuf,
+    pub opened: SystemTime,
+    /// The metadata files that said how to read it.
+    pub metadata: Vec<Identity>,
+    pub zarrs: Arc<Zarrs>,
+    /// The metadata has one axis more than the chunk keys.
+    pub trailing: bool,
+    pub chain: Chain,
+    pub fill: Vec<u8>,
+    pub size: usize,
+    /// Bytes of a decoded chunk (inner chunk of a shard).
+    pub chunk_bytes: u64,
+}
+
+impl Files {
+    pub fn damaged(&self, chunk: u64, cause: impl Into<String>) -> ArrayError {
+        ArrayError::Damaged {
+            store: self.store.to_string(),
+            element: self.element.to_string(),
+            chunk,
+            cause: cause.into(),
+        }
+    }
+
+    fn path(&self, indices: &[u64]) -> PathBuf {
+        let key = self.zarrs.chunk_key(indices);
+        let mut key = key.as_str();
+        if self.trailing {
+            // The last index, always 0, and its separator.
+            key = key.get(..key.len().saturating_sub(2)).unwrap_or(key);
+        }
+        self.root.join(key)
+    }
+
+    /// Opens a chunk's file, and its length; none where it was never written.
+    pub fn open(&self, indices: &[u64], chunk: u64) -> Result<Option<(File, u64)>, ArrayError> {
+        let path = self.path(indices);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // A store that was taken away must not read as zeros.
+                file::check_unchanged(&self.store, &self.metadata)?;
+                return Ok(None);
+            }
+            Err(error) => return Err(self.damaged(chunk, format!("{}: {error}", path.display()))),
+        };
+        let metadata = file.metadata().map_err(|e| self.damaged(chunk, e.to_string()))?;
+        if metadata.modified().is_ok_and(|written| written > self.opened) {
+            return Err(ArrayError::Stale {
+                store: self.store.to_string(),
+                cause: format!("{}: written since", path.display()),
+            });
+        }
+        if !metadata.is_file() {
+            return Err(self.damaged(chunk, format!("{}: not a file", path.display())));
+        }
+        Ok(Some((file, metadata.len())))
+    }
+
+    /// Reads and decodes stored bytes.
+    pub fn decode(
+        &self,
+        chunk: u64,
+        extent: (&File, u64, u64),
+        out: &mut [u8],
+        scratch: &mut Scratch,
+        counters: &Counters,
+    ) -> Result<(), ArrayError> {
+        let (file, offset, len) = extent;
+        // No codec makes a chunk much larger than it is; more is damage, and not worth the memory.
+        if len > self.chunk_bytes.saturating_mul(2).saturating_add(1 << 20) {
+            let cause = format!("{len} bytes are stored for a chunk of {}", self.chunk_bytes);
+            return Err(self.damaged(chunk, cause));
+        }
+        let size = usize::try_from(len).map_err(|_| self.damaged(chunk, "too large"))?;
+        if scratch.stored.len() < size {
+            scratch.stored.resize(size, 0);
+        }
+        let stored = scratch.stored.get_mut(..size).unwrap_or_default();
+        file::read_exact(file, offset, stored, counters)
+            .map_err(|e| file::read_error(&self.store, &self.element, chunk, &e))?;
+        let stages: Vec<Stage> = self.chain.stages.iter().rev().copied().collect();
+        codec::decode(&stages, stored, out, &mut scratch.filter).map_err(|cause| self.damaged(chunk, cause))?;
+        if self.chain.big {
+            codec::swap(out, self.size);
+        }
+        Ok(())
+    }
+
+    pub fn is_encoded(&self) -> bool {
+        !self.chain.stages.is_empty() || (self.chain.big && self.size > 1)
+    }
+
+    pub fn filters(&self) -> Vec<String> {
+        self.chain.stages.iter().map(|stage| stage.name().to_owned()).collect()
+    }
+}
+
+/// Place of chunk number `number` in a grid.
+pub fn indices(number: u64, grid: &[u64]) -> Vec<u64> {
+    let mut rest = number;
+    let mut indices: Vec<u64> = grid
+        .iter()
+        .rev()
+        .map(|&n| {
+            let index = rest % n.max(1);
+            rest /= n.max(1);
+            index
+        })
+        .collect();
+    indices.reverse();
+    indices
+}
+
+/// Chunks along each axis.
+pub fn grid(shape: &[u64], chunk: &[u64]) -> Vec<u64> {
+    shape.iter().zip(chunk).map(|(&n, &c)| n.div_ceil(c.max(1))).collect()
+}
+
+/// An array without shards.
+pub struct Plain {
+    files: Files,
+    grid: Vec<u64>,
+}
+
+impl Plain {
+    pub fn new(files: Files, shape: &[u64], chunk: &[u64]) -> Plain {
+        Plain { files, grid: grid(shape, chunk) }
+    }
+}
+
+impl Source for Plain {
+    fn raw(&self, chunk: u64) -> Option<Extent> {
+        if self.files.is_encoded() {
+            return None;
+        }
+        // What goes wrong here is told by `decode`, which is then asked.
+        let (file, len) = self.files.open(&indices(chunk, &self.grid), chunk).ok().flatten()?;
+        (len == self.files.chunk_bytes).then(|| Extent { file: Arc::new(file), offset: 0, len })
+    }
+
+    fn decode(&self, chunk: u64, out: &mut [u8], scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+        match self.files.open(&indices(chunk, &self.grid), chunk)? {
+            Some((file, len)) => self.files.decode(chunk, (&file, 0, len), out, scratch, counters),
+            None => {
+                codec::fill(out, &self.files.fill);
+                Ok(())
+            }
+        }
+    }
+
+    fn filters(&self) -> Vec<String> {
+        self.files.filters()
+    }
+
+    fn is_encoded(&self) -> bool {
+        self.files.is_encoded()
+    }
+}
