@@ -5,10 +5,10 @@
 //! (DESIGN.md section 5). A filter that is not decoded here falls back to the library, chosen per array at open.
 
 pub mod cast;
-pub mod container;
-pub mod dtype;
 mod codec;
 mod constant;
+pub mod container;
+pub mod dtype;
 mod file;
 pub mod gather;
 mod hdf5;

@@ -62,10 +62,7 @@ pub fn main(arguments: Vec<OsString>) -> u8 {
         Ok(Some(command)) => report(dispatch(command)),
         Ok(None) => 0,
         // `run` keeps the small codes for its command.
-        Err(failure) if is_run => report(Err(Failure {
-            exit: Exit::Run,
-            ..failure
-        })),
+        Err(failure) if is_run => report(Err(Failure { exit: Exit::Run, ..failure })),
         Err(failure) => report(Err(failure)),
     }
 }
@@ -120,44 +117,29 @@ fn parse(arguments: Vec<OsString>) -> Result<Option<Command>, Failure> {
         _ => return Ok(Some(command)),
     };
     let definition = Cli::command();
-    let Some(subcommand) = arguments
-        .get(1)
-        .and_then(|name| definition.find_subcommand(name))
-    else {
+    let Some(subcommand) = arguments.get(1).and_then(|name| definition.find_subcommand(name)) else {
         return Ok(Some(command));
     };
     let extra = mount_options::expand(lists, subcommand, is_helper).map_err(Failure::usage)?;
     // Again, with the expanded ones in front: of two equal options the later wins.
     let (front, back) = arguments.split_at(2);
-    let all: Vec<OsString> = front
-        .iter()
-        .cloned()
-        .chain(extra)
-        .chain(back.iter().cloned())
-        .collect();
+    let all: Vec<OsString> = front.iter().cloned().chain(extra).chain(back.iter().cloned()).collect();
     read(&all)
 }
 
 fn read(arguments: &[OsString]) -> Result<Option<Command>, Failure> {
-    let parsed = Cli::command()
-        .try_get_matches_from(arguments)
-        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed = Cli::command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
         Ok(cli) => Ok(Some(cli.command)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             end_quietly_on_closed_pipe();
             // Printing help to a stdout that is gone is not worth an error.
             let _ = error.print();
             Ok(None)
         }
-        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Err(
-            Failure::usage("a command is missing: mount, umount, run or info (see --help)"),
-        ),
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Err(Failure::usage("a command is missing: mount, umount, run or info (see --help)"))
+        }
         Err(error) => Err(Failure::usage(without_decoration(&error.to_string()))),
     }
 }
@@ -165,16 +147,10 @@ fn read(arguments: &[OsString]) -> Result<Option<Command>, Failure> {
 /// clap's message as one line: no "error:", no usage block.
 fn without_decoration(message: &str) -> String {
     let text = message.split("\n\nUsage:").next().unwrap_or(message);
-    let text = text
-        .split("\n\nFor more information")
-        .next()
-        .unwrap_or(text);
+    let text = text.split("\n\nFor more information").next().unwrap_or(text);
     let text = text.strip_prefix("error: ").unwrap_or(text);
     // A tip is a sentence of its own.
-    format!(
-        "{} (see --help)",
-        exit::one_line(&text.replace("\n\n", "; "))
-    )
+    format!("{} (see --help)", exit::one_line(&text.replace("\n\n", "; ")))
 }
 
 /// mount(8) calls its helpers by these names.
@@ -203,31 +179,16 @@ mod tests {
     fn usage_errors_are_one_line_that_says_what_is_allowed() {
         for (line, word) in [
             (&["shufflefs", "mount"][..], "MOUNTPOINT"),
-            (
-                &["shufflefs", "mount", "--batch-size", "0", "a", "b"],
-                "1..=16777216",
-            ),
-            (
-                &["shufflefs", "mount", "--block-size", "x", "a", "b"],
-                "1 to 1048576",
-            ),
-            (
-                &["shufflefs", "mount", "--bach-size", "1", "a", "b"],
-                "--batch-size",
-            ),
+            (&["shufflefs", "mount", "--batch-size", "0", "a", "b"], "1..=16777216"),
+            (&["shufflefs", "mount", "--block-size", "x", "a", "b"], "1 to 1048576"),
+            (&["shufflefs", "mount", "--bach-size", "1", "a", "b"], "--batch-size"),
             (&["shufflefs", "mount", "-o", "rw", "a", "b"], "read-only"),
-            (
-                &["shufflefs", "mount", "-o", "batch_size=x", "a", "b"],
-                "--batch-size",
-            ),
+            (&["shufflefs", "mount", "-o", "batch_size=x", "a", "b"], "--batch-size"),
             (&["shufflefs", "run", "a"], "<COMMAND>"),
             (&["shufflefs"], "umount"),
         ] {
             let message = failure(line);
-            assert!(
-                message.contains(word) && !message.contains('\n'),
-                "{line:?}: {message}"
-            );
+            assert!(message.contains(word) && !message.contains('\n'), "{line:?}: {message}");
         }
     }
 
@@ -238,8 +199,7 @@ mod tests {
             &["shufflefs", "mount", "-f", "a", "b", "m"],
             &["shufflefs", "mount", "a", "-f", "b", "m"],
         ] {
-            let Ok(Some(Command::Mount(args))) = parse(line.iter().map(OsString::from).collect())
-            else {
+            let Ok(Some(Command::Mount(args))) = parse(line.iter().map(OsString::from).collect()) else {
                 panic!("{line:?}");
             };
             assert!(format!("{args:?}").contains(r#"paths: ["a", "b", "m"], foreground: true"#));
@@ -248,18 +208,7 @@ mod tests {
 
     #[test]
     fn the_command_line_wins_over_mount_options() {
-        let line = [
-            "shufflefs",
-            "run",
-            "-o",
-            "seed=1,drop_last,obs=a,obs=b",
-            "--seed",
-            "2",
-            "a",
-            "--",
-            "true",
-            "-o",
-        ];
+        let line = ["shufflefs", "run", "-o", "seed=1,drop_last,obs=a,obs=b", "--seed", "2", "a", "--", "true", "-o"];
         let Ok(Some(Command::Run(args))) = parse(line.iter().map(OsString::from).collect()) else {
             panic!();
         };

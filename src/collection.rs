@@ -140,7 +140,8 @@ impl Collection {
         if first_row == 0 {
             return Err(mismatch(&first.container, "no rows: there is nothing to serve".to_owned()));
         }
-        let dtype = stores.iter().skip(1).fold(first.matrix.dtype(), |dtype, store| dtype.promote(store.matrix.dtype()));
+        let dtype =
+            stores.iter().skip(1).fold(first.matrix.dtype(), |dtype, store| dtype.promote(store.matrix.dtype()));
         let matrix = if first.matrix.is_sparse() {
             MatrixKind::Sparse { dtype }
         } else {
@@ -178,7 +179,8 @@ impl Collection {
         let value = self.table.matrix.dtype().size() as u64;
         let sparse = matches!(self.table.matrix, MatrixKind::Sparse { .. });
         let per_value = if sparse { value + 4 } else { value };
-        let mut grain = Grain { row_bytes: stored as f64 * per_value as f64 / rows, chunk_rows: None, dense_chunk_rows: None };
+        let mut grain =
+            Grain { row_bytes: stored as f64 * per_value as f64 / rows, chunk_rows: None, dense_chunk_rows: None };
         for store in &self.stores {
             // Rows without values count as one value: a block of them costs no more.
             let per_row = (store.matrix.stored() as f64 / store.rows.max(1) as f64).max(1.0);
@@ -203,7 +205,12 @@ fn mismatch(store: &Container, cause: String) -> CollectionError {
 }
 
 /// Names of the matrix's columns: genes for X and layers, raw's genes for raw/X, numbers for obsm.
-fn gene_names(store: &Container, x: &str, matrix: &Matrix, counters: &Counters) -> Result<Vec<String>, CollectionError> {
+fn gene_names(
+    store: &Container,
+    x: &str,
+    matrix: &Matrix,
+    counters: &Counters,
+) -> Result<Vec<String>, CollectionError> {
     let row = matrix.row_shape();
     if x.starts_with("obsm/") {
         return Ok((0..row[0]).map(|column| column.to_string()).collect());
@@ -254,7 +261,12 @@ fn same_shape(store: &Container, first: &Store, matrix: &Matrix) -> Result<(), C
         return Err(mismatch(store, format!("{cause}; mount them apart")));
     }
     if a.row_shape() != b.row_shape() {
-        let cause = format!("its rows have shape {:?}, but those of {} {:?}", b.row_shape(), first.container.name(), a.row_shape());
+        let cause = format!(
+            "its rows have shape {:?}, but those of {} {:?}",
+            b.row_shape(),
+            first.container.name(),
+            a.row_shape()
+        );
         return Err(mismatch(store, cause));
     }
     Ok(())

@@ -184,10 +184,14 @@ impl Engine {
         let mut engine = Engine { shared, workers: Vec::new() };
         for i in 0..LOADERS {
             let shared = engine.shared.clone();
-            engine.workers.push(std::thread::Builder::new().name(format!("load-{i}")).spawn(move || shared.run_loads())?);
+            engine
+                .workers
+                .push(std::thread::Builder::new().name(format!("load-{i}")).spawn(move || shared.run_loads())?);
         }
         let shared = engine.shared.clone();
-        engine.workers.push(std::thread::Builder::new().name("monitor".to_owned()).spawn(move || monitor::run(&shared))?);
+        engine
+            .workers
+            .push(std::thread::Builder::new().name("monitor".to_owned()).spawn(move || monitor::run(&shared))?);
         Ok(engine)
     }
 
@@ -350,9 +354,8 @@ impl Shared {
 
     /// The batches of a fetch that are neither loaded nor loading; `first` leads.
     fn missing(&self, state: &State, stream: &Stream, fetch: u64, first: Option<Key>) -> Vec<Key> {
-        let absent = |key: &Key| {
-            !state.loading.contains_key(key) && !state.fresh.contains(key) && !state.consumed.contains(key)
-        };
+        let absent =
+            |key: &Key| !state.loading.contains_key(key) && !state.fresh.contains(key) && !state.consumed.contains(key);
         let others = self
             .plan
             .batches_of(fetch)

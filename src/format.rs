@@ -12,8 +12,8 @@ mod tsv;
 
 pub use tsv::escape;
 
-use crate::batch::{Batch, Field, Layout, Repr};
 use crate::anndata::column::Values;
+use crate::batch::{Batch, Field, Layout, Repr};
 use crate::collection::{MatrixKind, Table};
 
 /// One output format. Implementations are pure: same batch, same bytes, on every machine.
@@ -130,7 +130,12 @@ fn tensors(batch: &Batch<'_>, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor
         };
         if mask {
             let name = format!("{name}/mask");
-            all.push(Tensor { name, field: Field::Mask(i), repr: Repr::Number(crate::array::Dtype::Bool), shape: vec![rows] });
+            all.push(Tensor {
+                name,
+                field: Field::Mask(i),
+                repr: Repr::Number(crate::array::Dtype::Bool),
+                shape: vec![rows],
+            });
         }
         all.push(Tensor { name, field: Field::Column(i), repr, shape: vec![rows] });
     }

@@ -142,7 +142,11 @@ impl ShuffleFs {
             crtime: mtime,
             kind: if directory { FileType::Directory } else { FileType::RegularFile },
             perm: if directory { 0o555 } else { 0o444 },
-            nlink: if directory { 2 + u32::try_from(self.tree.subdirectories(node)).unwrap_or(u32::MAX - 2) } else { 1 },
+            nlink: if directory {
+                2 + u32::try_from(self.tree.subdirectories(node)).unwrap_or(u32::MAX - 2)
+            } else {
+                1
+            },
             uid,
             gid,
             rdev: 0,
@@ -321,7 +325,16 @@ impl Filesystem for ShuffleFs {
         reply.error(Errno::EROFS);
     }
 
-    fn mknod(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, _mode: u32, _umask: u32, _rdev: u32, reply: ReplyEntry) {
+    fn mknod(
+        &self,
+        _req: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
         reply.error(Errno::EROFS);
     }
 

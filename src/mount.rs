@@ -79,15 +79,9 @@ impl Mounted {
             error
         };
         let (acl, config) = configuration(settings);
-        let session = Session::from_fd(filesystem, descriptor, acl, config).map_err(|cause| {
-            detach_on_error(MountError::Handshake {
-                path: path.clone(),
-                cause,
-            })
-        })?;
-        let (ended, end) = io::pipe()
-            .map_err(MountError::system("making a pipe"))
-            .map_err(detach_on_error)?;
+        let session = Session::from_fd(filesystem, descriptor, acl, config)
+            .map_err(|cause| detach_on_error(MountError::Handshake { path: path.clone(), cause }))?;
+        let (ended, end) = io::pipe().map_err(MountError::system("making a pipe")).map_err(detach_on_error)?;
         let session = std::thread::Builder::new()
             .name("shufflefs-session".into())
             .spawn(move || {
@@ -95,25 +89,11 @@ impl Mounted {
                 drop(end);
                 result
             })
-            .map_err(|cause| {
-                detach_on_error(MountError::System {
-                    what: "starting a thread",
-                    cause,
-                })
-            })?;
-        let device = if is_given {
-            None
-        } else {
-            Some(answering(&path).map_err(detach_on_error)?)
-        };
+            .map_err(|cause| detach_on_error(MountError::System { what: "starting a thread", cause }))?;
+        let device = if is_given { None } else { Some(answering(&path).map_err(detach_on_error)?) };
         mountpoint.unlock();
         tracing::info!("mounted on {}", path.display());
-        Ok(Self {
-            device,
-            session: Some(session),
-            ended,
-            mountpoint,
-        })
+        Ok(Self { device, session: Some(session), ended, mountpoint })
     }
 
     /// Where it is mounted: absolute, without symbolic links.
@@ -129,17 +109,12 @@ impl Mounted {
     /// Serves until somebody unmounts it or a signal arrives, and unmounts then. A second signal does not wait.
     pub fn wait(mut self, signals: &Signals) -> Result<(), MountError> {
         loop {
-            let ready = signals::wait(&[self.ended(), signals.as_fd()], None)
-                .map_err(MountError::system("waiting"))?;
+            let ready = signals::wait(&[self.ended(), signals.as_fd()], None).map_err(MountError::system("waiting"))?;
             if ready[0] {
                 return self.finish();
             }
             if let Some(signal) = signals.next() {
-                tracing::info!(
-                    "{}: unmounting {}",
-                    signals::name(signal.number),
-                    self.path().display()
-                );
+                tracing::info!("{}: unmounting {}", signals::name(signal.number), self.path().display());
                 return self.leave(signals);
             }
         }
@@ -156,10 +131,7 @@ impl Mounted {
             // Unmounted from outside, not aborted through /sys/fs/fuse: nothing or a stranger's mount answers here. From now on our device number may be given to somebody else's mount.
             self.device = None;
         }
-        result.map_err(|cause| MountError::Session {
-            path: self.path().to_owned(),
-            cause,
-        })
+        result.map_err(|cause| MountError::Session { path: self.path().to_owned(), cause })
     }
 
     /// Unmounts in a thread of its own, since fusermount3 may take its time, and listens for a second signal.
@@ -176,8 +148,7 @@ impl Mounted {
             let _ = sender.send(unmount::detach(&path));
             drop(end);
         });
-        let ready = signals::wait(&[done.as_fd(), signals.as_fd()], None)
-            .map_err(MountError::system("waiting"))?;
+        let ready = signals::wait(&[done.as_fd(), signals.as_fd()], None).map_err(MountError::system("waiting"))?;
         if !ready[0] {
             tracing::warn!("a second signal: detaching {}", self.path().display());
             return Ok(());
@@ -195,11 +166,7 @@ impl Mounted {
             }
             Ok(Left::Detached { holders }) => {
                 self.device = None;
-                tracing::warn!(
-                    "{} was still open by {}: detached",
-                    self.path().display(),
-                    list(&holders)
-                );
+                tracing::warn!("{} was still open by {}: detached", self.path().display(), list(&holders));
             }
         }
         Ok(())
@@ -224,19 +191,11 @@ impl Drop for Mounted {
 
 /// Names in a sentence.
 pub fn list(holders: &[String]) -> String {
-    if holders.is_empty() {
-        "another process".to_owned()
-    } else {
-        holders.join(", ")
-    }
+    if holders.is_empty() { "another process".to_owned() } else { holders.join(", ") }
 }
 
 fn configuration(settings: &Settings) -> (SessionACL, Config) {
-    let acl = if settings.allow_other {
-        SessionACL::All
-    } else {
-        SessionACL::Owner
-    };
+    let acl = if settings.allow_other { SessionACL::All } else { SessionACL::Owner };
     let mut config = Config::default();
     config.acl = acl;
     config.n_threads = Some(settings.threads.clamp(2, 4));
@@ -250,15 +209,9 @@ fn answering(path: &Path) -> Result<(u32, u32), MountError> {
     let place = path.to_owned();
     // In a thread, because a filesystem that does not answer would keep us waiting for ever.
     std::thread::spawn(move || sender.send(fs::metadata(place).map(|metadata| metadata.dev())));
-    let answer = receiver.recv_timeout(ANSWER).unwrap_or_else(|_| {
-        Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "no answer within 30 s",
-        ))
-    });
-    let device = answer.map_err(|cause| MountError::NotAnswering {
-        path: path.to_owned(),
-        cause,
-    })?;
+    let answer = receiver
+        .recv_timeout(ANSWER)
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 30 s")));
+    let device = answer.map_err(|cause| MountError::NotAnswering { path: path.to_owned(), cause })?;
     Ok((libc::major(device), libc::minor(device)))
 }

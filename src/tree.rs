@@ -45,9 +45,17 @@ pub enum Node {
     ControlDir,
     Control(Control),
     RankDir(Rank),
-    Epoch { rank: Option<Rank>, epoch: u64 },
+    Epoch {
+        rank: Option<Rank>,
+        epoch: u64,
+    },
     /// `batch` is the number in the file name: of the rank where there is one, else of the epoch.
-    Batch { rank: Option<Rank>, epoch: u64, batch: u64, extension: Extension },
+    Batch {
+        rank: Option<Rank>,
+        epoch: u64,
+        batch: u64,
+        extension: Extension,
+    },
 }
 
 impl Node {

@@ -8,9 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use area::{
-    Area, README, Ran, Serving, in_time, is_alive, kill, mounts_below, processes, until,
-};
+use area::{Area, README, Ran, Serving, in_time, is_alive, kill, mounts_below, processes, until};
 
 /// Each as root and as nobody.
 fn areas() -> impl Iterator<Item = Area> {
@@ -29,15 +27,11 @@ fn exit_codes_pass_through() {
             let ran = sh(&area, &format!("exit {code}"));
             assert_eq!((ran.code, ran.stderr.as_str()), (Some(code), ""));
         }
-        area.run(["run", "store.h5ad", "--", "no-such-command"])
-            .refused(127, "not found");
-        area.run(["run", "store.h5ad", "--", "./store.h5ad"])
-            .refused(126, "cannot be executed");
-        area.run(["run", "no-such.h5ad", "--", "true"])
-            .refused(125, "no-such.h5ad");
+        area.run(["run", "store.h5ad", "--", "no-such-command"]).refused(127, "not found");
+        area.run(["run", "store.h5ad", "--", "./store.h5ad"]).refused(126, "cannot be executed");
+        area.run(["run", "no-such.h5ad", "--", "true"]).refused(125, "no-such.h5ad");
         area.run(["run", "store.h5ad"]).refused(125, "COMMAND");
-        area.run(["run", "--seed", "x", "store.h5ad", "--", "true"])
-            .refused(125, "seed");
+        area.run(["run", "--seed", "x", "store.h5ad", "--", "true"]).refused(125, "seed");
     }
 }
 
@@ -45,10 +39,7 @@ fn exit_codes_pass_through() {
 fn death_by_a_signal_passes_through() {
     for area in areas() {
         for signal in [libc::SIGTERM, libc::SIGKILL, libc::SIGSEGV] {
-            assert_eq!(
-                sh(&area, &format!("kill -{signal} $$")).signal,
-                Some(signal)
-            );
+            assert_eq!(sh(&area, &format!("kill -{signal} $$")).signal, Some(signal));
         }
     }
 }
@@ -56,52 +47,28 @@ fn death_by_a_signal_passes_through() {
 #[test]
 fn the_command_finds_the_mount() {
     for area in areas() {
-        let ran = sh(
-            &area,
-            "echo $SHUFFLEFS_MOUNT; echo =:{}:{}; cat {}/README.txt; ls {}",
-        );
+        let ran = sh(&area, "echo $SHUFFLEFS_MOUNT; echo =:{}:{}; cat {}/README.txt; ls {}");
         assert_eq!(ran.code, Some(0), "{ran:?}");
         let place = ran.stdout.lines().next().unwrap().to_owned();
-        assert!(
-            ran.stdout.contains(&format!("=:{place}:{place}\n")),
-            "{ran:?}"
-        );
+        assert!(ran.stdout.contains(&format!("=:{place}:{place}\n")), "{ran:?}");
         assert!(ran.stdout.contains(README));
         assert!(!Path::new(&place).exists(), "others never see it");
 
-        let ran = area.run([
-            "run",
-            "--at",
-            "new/place",
-            "store.h5ad",
-            "--",
-            "ls",
-            "new/place",
-        ]);
+        let ran = area.run(["run", "--at", "new/place", "store.h5ad", "--", "ls", "new/place"]);
         assert!(ran.stdout.contains(README), "{ran:?}");
         assert!(!area.path("new").exists());
-        area.run(["run", "--at", "store.h5ad", "store.h5ad", "--", "true"])
-            .refused(125, "not a directory");
+        area.run(["run", "--at", "store.h5ad", "store.h5ad", "--", "true"]).refused(125, "not a directory");
     }
 }
 
 #[test]
 fn stdio_passes_through() {
     for area in areas() {
-        let mut command =
-            area.command(["run", "store.h5ad", "--", "sh", "-c", "cat; echo oops >&2"]);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = area.command(["run", "store.h5ad", "--", "sh", "-c", "cat; echo oops >&2"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(b"hello").unwrap();
         let ran = Ran::from(child.wait_with_output().unwrap());
-        assert_eq!(
-            (ran.code, ran.stdout.as_str(), ran.stderr.as_str()),
-            (Some(0), "hello", "oops\n")
-        );
+        assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(0), "hello", "oops\n"));
     }
 }
 
@@ -116,22 +83,12 @@ fn the_command_is_who_the_caller_is() {
         let is_nobody = ran.stdout.contains("65534");
         if is_nobody {
             plain = Command::new("setpriv");
-            plain.args([
-                "--reuid",
-                "65534",
-                "--regid",
-                "65534",
-                "--clear-groups",
-                "sh",
-            ]);
+            plain.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "sh"]);
         }
         let plain = Ran::from(plain.args(["-c", status]).output().unwrap());
         assert_eq!(ran.stdout, plain.stdout);
         let open = sh(&area, "ls -l /proc/$$/fd");
-        assert!(
-            !open.stdout.contains("/dev/fuse") && !open.stdout.contains("signalfd"),
-            "{open:?}"
-        );
+        assert!(!open.stdout.contains("/dev/fuse") && !open.stdout.contains("signalfd"), "{open:?}");
     }
 }
 
@@ -142,30 +99,12 @@ fn root_without_the_capability_gains_none() {
     }
     let area = Area::new();
     let mut command = Command::new("setpriv");
-    command.args([
-        "--bounding-set",
-        "-sys_admin,-sys_ptrace",
-        env!("CARGO_BIN_EXE_shufflefs"),
-        "run",
-    ]);
-    command.arg(&area.store).args([
-        "--",
-        "sh",
-        "-c",
-        "cat {}/README.txt >&2 && grep CapEff /proc/self/status",
-    ]);
+    command.args(["--bounding-set", "-sys_admin,-sys_ptrace", env!("CARGO_BIN_EXE_shufflefs"), "run"]);
+    command.arg(&area.store).args(["--", "sh", "-c", "cat {}/README.txt >&2 && grep CapEff /proc/self/status"]);
     let ran = Ran::from(command.output().unwrap());
-    let effective = ran
-        .stdout
-        .split_whitespace()
-        .last()
-        .and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    let effective = ran.stdout.split_whitespace().last().and_then(|digits| u64::from_str_radix(digits, 16).ok());
     // CAP_SYS_PTRACE is 19, CAP_SYS_ADMIN 21.
-    assert_eq!(
-        effective.map(|set| set & (1 << 19 | 1 << 21)),
-        Some(0),
-        "{ran:?}"
-    );
+    assert_eq!(effective.map(|set| set & (1 << 19 | 1 << 21)), Some(0), "{ran:?}");
 }
 
 #[test]
@@ -199,19 +138,9 @@ fn nothing_stays_when_anything_is_killed() {
             let sleeps = || processes(|line| line.trim_end() == format!("sleep {marker}"));
             until("the command runs", || sleeps().len() == 1);
             let child = sleeps()[0];
-            kill(
-                if victim == "shufflefs" {
-                    serving.pid()
-                } else {
-                    child
-                },
-                libc::SIGKILL,
-            );
+            kill(if victim == "shufflefs" { serving.pid() } else { child }, libc::SIGKILL);
             let status = serving.end();
-            assert_eq!(
-                std::os::unix::process::ExitStatusExt::signal(&status),
-                Some(libc::SIGKILL)
-            );
+            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGKILL));
             until("the command is gone", || !is_alive(child));
             assert!(mounts_below(&area.path(".")).is_empty());
             let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -224,26 +153,9 @@ fn nothing_stays_when_anything_is_killed() {
 fn runs_nest() {
     let area = Area::new();
     let binary = env!("CARGO_BIN_EXE_shufflefs");
-    let ran = area.run([
-        "run",
-        "store.h5ad",
-        "--",
-        binary,
-        "run",
-        "store.h5ad",
-        "--",
-        "ls",
-        "{}",
-    ]);
+    let ran = area.run(["run", "store.h5ad", "--", binary, "run", "store.h5ad", "--", "ls", "{}"]);
     // The outer run has replaced the braces already.
-    assert!(
-        ran.code == Some(0) && ran.stdout.contains(README),
-        "{ran:?}"
-    );
+    assert!(ran.code == Some(0) && ran.stdout.contains(README), "{ran:?}");
     let inner = format!("{binary} run store.h5ad -- sh -c 'ls $SHUFFLEFS_MOUNT'");
-    assert!(
-        in_time("nested", move || sh(&area, &inner))
-            .stdout
-            .contains(README)
-    );
+    assert!(in_time("nested", move || sh(&area, &inner)).stdout.contains(README));
 }

@@ -1,7 +1,7 @@
 //! obs and var: dataframes of named columns with an index.
 
-use crate::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind};
 use crate::array::cast::{cast, to_text};
+use crate::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind};
 
 use super::column::{Categories, Column, Numbers, Texts, Values};
 use super::{METADATA_LIMIT, element_error, encoding, unsupported};
@@ -85,7 +85,9 @@ impl<'a> DataFrame<'a> {
         let element = self.index_element()?;
         match self.store.shape(&element)?.as_slice() {
             &[n] => Ok(n),
-            shape => Err(element_error(self.store, &element, format!("an index has one dimension, not {}", shape.len()))),
+            shape => {
+                Err(element_error(self.store, &element, format!("an index has one dimension, not {}", shape.len())))
+            }
         }
     }
 
@@ -187,9 +189,10 @@ impl<'a> DataFrame<'a> {
             let cause = format!("code {code} is outside its {count} categories");
             return Err(element_error(self.store, &format!("{path}/codes"), cause));
         }
-        let ordered = self.store.attributes(path)?.get("ordered").is_some_and(|value| {
-            value.as_bool().unwrap_or_else(|| value.as_i64().is_some_and(|number| number != 0))
-        });
+        let ordered =
+            self.store.attributes(path)?.get("ordered").is_some_and(|value| {
+                value.as_bool().unwrap_or_else(|| value.as_i64().is_some_and(|number| number != 0))
+            });
         let dtype = Values::code_dtype(categories.labels.len());
         let mut narrow = vec![0; codes.len() * dtype.size()];
         cast(Dtype::I64, dtype, &wide, &mut narrow);

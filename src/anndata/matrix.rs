@@ -2,8 +2,8 @@
 //!
 //! All that is cheap is checked at the open: shapes, lengths, row bounds. Column numbers are checked as they are served.
 
-use crate::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind};
 use crate::array::cast::cast;
+use crate::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind};
 
 use super::{METADATA_LIMIT, element_error, encoding, matrices, unsupported};
 
@@ -115,7 +115,9 @@ fn group(store: &Container, element: &str, counters: &Counters) -> Result<Matrix
             element,
             "a group without encoding-type, as before anndata 0.8; read and write it with a newer anndata",
         )),
-        other => Err(unsupported(store, element, format!("its encoding is {other}; CSR and dense matrices are served"))),
+        other => {
+            Err(unsupported(store, element, format!("its encoding is {other}; CSR and dense matrices are served")))
+        }
     }
 }
 
@@ -144,7 +146,11 @@ fn sparse(store: &Container, element: &str, counters: &Counters) -> Result<Matri
         return Err(error(format!("data has {} values, but indices {}", data.shape[0], indices.shape[0])));
     }
     if rows.checked_add(1) != Some(bounds.shape[0]) {
-        return Err(error(format!("indptr has {} numbers, but {rows} rows need {}", bounds.shape[0], rows.saturating_add(1))));
+        return Err(error(format!(
+            "indptr has {} numbers, but {rows} rows need {}",
+            bounds.shape[0],
+            rows.saturating_add(1)
+        )));
     }
     let indptr = as_u64(bounds.dtype, &bounds.read_all(METADATA_LIMIT, counters)?);
     if indptr.first() != Some(&0) || indptr.last() != Some(&data.shape[0]) {

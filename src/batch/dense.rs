@@ -32,7 +32,8 @@ fn add_all(dtype: Dtype, values: &[u8], indices: impl Iterator<Item = usize>, ou
             let out = out.as_chunks_mut::<N>().0;
             for (column, value) in indices.zip(values.as_chunks::<N>().0) {
                 let plus: fn($number, $number) -> $number = $plus;
-                out[column] = plus(<$number>::from_le_bytes(out[column]), <$number>::from_le_bytes(*value)).to_le_bytes();
+                out[column] =
+                    plus(<$number>::from_le_bytes(out[column]), <$number>::from_le_bytes(*value)).to_le_bytes();
             }
         }};
     }

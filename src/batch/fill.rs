@@ -3,8 +3,8 @@
 use crate::anndata::column::Values;
 use crate::array::Dtype;
 
-use crate::array::cast::cast;
 use super::{Batch, Field, Repr, Span};
+use crate::array::cast::cast;
 
 /// Fills one span. `lengths` are the stored values of each row (sparse X). Matrix fields are left alone.
 pub fn fill(batch: &Batch<'_>, lengths: &[u64], span: &Span, out: &mut [u8]) {

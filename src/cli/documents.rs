@@ -28,18 +28,13 @@ pub fn man(args: &ManArgs, command: clap::Command) -> Outcome {
         std::fs::create_dir_all(directory)?;
         clap_mangen::generate_to(command, directory)
     };
-    write(&args.directory)
-        .with_context(|| args.directory.display().to_string())
-        .or_exit(Exit::Internal)?;
+    write(&args.directory).with_context(|| args.directory.display().to_string()).or_exit(Exit::Internal)?;
     Ok(0)
 }
 
 pub fn completions(args: &CompletionsArgs, mut command: clap::Command) -> Outcome {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "shufflefs", &mut script);
-    std::io::stdout()
-        .write_all(&script)
-        .context("stdout")
-        .or_exit(Exit::Internal)?;
+    std::io::stdout().write_all(&script).context("stdout").or_exit(Exit::Internal)?;
     Ok(0)
 }

@@ -49,10 +49,7 @@ pub type Outcome = Result<u8, Failure>;
 
 impl Failure {
     pub fn usage(message: impl Display) -> Self {
-        Self {
-            exit: Exit::Usage,
-            error: anyhow::anyhow!("{message}"),
-        }
+        Self { exit: Exit::Usage, error: anyhow::anyhow!("{message}") }
     }
 
     /// All causes in one line.
@@ -68,15 +65,10 @@ impl From<MountError> for Failure {
             | MountError::NotOurs { .. }
             | MountError::Unmount { .. }
             | MountError::StillRunning { .. } => Exit::Unmount,
-            MountError::System { .. }
-            | MountError::Session { .. }
-            | MountError::Interrupted { .. } => Exit::Internal,
+            MountError::System { .. } | MountError::Session { .. } | MountError::Interrupted { .. } => Exit::Internal,
             _ => Exit::Mount,
         };
-        Self {
-            exit,
-            error: error.into(),
-        }
+        Self { exit, error: error.into() }
     }
 }
 
@@ -87,10 +79,7 @@ pub trait OrExit<T> {
 
 impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
     fn or_exit(self, exit: Exit) -> Result<T, Failure> {
-        self.map_err(|error| Failure {
-            exit,
-            error: error.into(),
-        })
+        self.map_err(|error| Failure { exit, error: error.into() })
     }
 }
 
@@ -120,13 +109,6 @@ mod tests {
     #[test]
     fn a_chain_is_one_line() {
         let error = anyhow::anyhow!("no such\nmember").context("store a.h5ad");
-        assert_eq!(
-            Failure {
-                exit: Exit::Store,
-                error
-            }
-            .line(),
-            "store a.h5ad: no such member"
-        );
+        assert_eq!(Failure { exit: Exit::Store, error }.line(), "store a.h5ad: no such member");
     }
 }

@@ -44,11 +44,8 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
     };
     // SAFETY: these calls always succeed and touch no memory.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-    let ownership = Ownership {
-        uid: options.uid.unwrap_or(uid),
-        gid: options.gid.unwrap_or(gid),
-        mtime: newest(&collection),
-    };
+    let ownership =
+        Ownership { uid: options.uid.unwrap_or(uid), gid: options.gid.unwrap_or(gid), mtime: newest(&collection) };
     let memory = options.memory.or_else(memory::default_budget).unwrap_or(1 << 30);
     let limits = Limits { memory, threads: options.threads, timeout: options.timeout };
     let mut shown = shown;

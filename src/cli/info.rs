@@ -51,7 +51,9 @@ fn describe(path: &Path) -> Result<Value, ArrayError> {
     let columns = DataFrame::open(&store, "obs").map(|obs| columns(&obs));
     let genes = DataFrame::open(&store, "var").map(|var| var.rows);
     let selection = Selection { x: "X".to_owned(), obs: None };
-    let stops = Collection::open(&[path.to_owned()], &selection, &counters).err().map(|error| exit::one_line(&error.to_string()));
+    let stops = Collection::open(&[path.to_owned()], &selection, &counters)
+        .err()
+        .map(|error| exit::one_line(&error.to_string()));
     Ok(json!({
         "store": store.name(),
         "rows": DataFrame::open(&store, "obs").map(|obs| obs.rows).ok(),
@@ -104,12 +106,15 @@ fn text(store: &Value) -> String {
     let number = |value: &Value| value.as_u64().map_or("?".to_owned(), |n| n.to_string());
     let string = |value: &Value| value.as_str().unwrap_or("?").to_owned();
     let list = |value: &Value| match value.as_array() {
-        Some(items) if !items.is_empty() => {
-            items.iter().map(|item| item.as_str().map_or(item.to_string(), str::to_owned)).collect::<Vec<_>>().join(" x ")
-        }
+        Some(items) if !items.is_empty() => items
+            .iter()
+            .map(|item| item.as_str().map_or(item.to_string(), str::to_owned))
+            .collect::<Vec<_>>()
+            .join(" x "),
         _ => "none".to_owned(),
     };
-    let mut out = format!("{}: {} rows x {} genes\n", string(&store["store"]), number(&store["rows"]), number(&store["genes"]));
+    let mut out =
+        format!("{}: {} rows x {} genes\n", string(&store["store"]), number(&store["rows"]), number(&store["genes"]));
     for matrix in store["matrices"].as_array().into_iter().flatten() {
         let element = string(&matrix["element"]);
         if let Some(stops) = matrix["stops"].as_str() {

@@ -90,7 +90,5 @@ fn filter(default: &str) -> Result<EnvFilter, Failure> {
         level if LEVELS.contains(&level) => format!("warn,shufflefs={level},fuser=error"),
         other => other.to_owned(),
     };
-    EnvFilter::try_new(&directives)
-        .with_context(|| format!("{VARIABLE}={wanted}"))
-        .or_exit(Exit::Usage)
+    EnvFilter::try_new(&directives).with_context(|| format!("{VARIABLE}={wanted}")).or_exit(Exit::Usage)
 }

@@ -7,15 +7,9 @@ use std::path::Path;
 
 /// Bytes; none if the system does not tell.
 pub fn limit() -> Option<u64> {
-    let machine = fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| total(&text));
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
     let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    cgroups
-        .lines()
-        .filter_map(cgroup_limit)
-        .chain(machine)
-        .min()
+    cgroups.lines().filter_map(cgroup_limit).chain(machine).min()
 }
 
 /// What `--memory auto` means: a quarter of what the limit leaves free.
@@ -24,15 +18,8 @@ pub fn default_budget() -> Option<u64> {
 }
 
 fn total(meminfo: &str) -> Option<u64> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// A line is `number:controllers:path`; version 2 has no controllers.
@@ -40,10 +27,7 @@ fn cgroup_limit(line: &str) -> Option<u64> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (controllers, path) = (fields.next()?, fields.next()?);
     let places: &[(&str, &str)] = if controllers.is_empty() {
-        &[
-            ("/sys/fs/cgroup", "memory.max"),
-            ("/sys/fs/cgroup/unified", "memory.max"),
-        ]
+        &[("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/unified", "memory.max")]
     } else if controllers.split(',').any(|name| name == "memory") {
         &[("/sys/fs/cgroup/memory", "memory.limit_in_bytes")]
     } else {
@@ -52,10 +36,7 @@ fn cgroup_limit(line: &str) -> Option<u64> {
     let path = Path::new(path.trim_start_matches('/'));
     places
         .iter()
-        .flat_map(|(root, file)| {
-            path.ancestors()
-                .map(move |above| Path::new(root).join(above).join(file))
-        })
+        .flat_map(|(root, file)| path.ancestors().map(move |above| Path::new(root).join(above).join(file)))
         .filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok())
         .min()
 }
@@ -66,10 +47,7 @@ mod tests {
 
     #[test]
     fn reads_meminfo() {
-        assert_eq!(
-            total("MemTotal:       24684096 kB\nMemFree: 1 kB\n"),
-            Some(24_684_096 * 1024)
-        );
+        assert_eq!(total("MemTotal:       24684096 kB\nMemFree: 1 kB\n"), Some(24_684_096 * 1024));
         assert_eq!(total("nothing"), None);
         assert!(limit().is_some_and(|bytes| bytes > 1 << 20));
     }

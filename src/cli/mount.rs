@@ -44,9 +44,7 @@ pub fn mount(args: MountArgs) -> Outcome {
     let mut stores = args.paths;
     let mountpoint = stores.pop().filter(|_| !stores.is_empty());
     let Some(mountpoint) = mountpoint else {
-        return Err(Failure::usage(
-            "the mountpoint is missing: shufflefs mount [OPTIONS] <STORE>... <MOUNTPOINT>",
-        ));
+        return Err(Failure::usage("the mountpoint is missing: shufflefs mount [OPTIONS] <STORE>... <MOUNTPOINT>"));
     };
     let options = args.options.validate(stores)?;
     if args.foreground {
@@ -58,10 +56,7 @@ pub fn mount(args: MountArgs) -> Outcome {
             super::exit::say(&message);
             Ok(code)
         }
-        Fork::Parent(Report::Died(how)) => Err(Failure {
-            exit: Exit::Internal,
-            error: anyhow::anyhow!("{how}"),
-        }),
+        Fork::Parent(Report::Died(how)) => Err(Failure { exit: Exit::Internal, error: anyhow::anyhow!("{how}") }),
         Fork::Daemon(ready) => {
             let mut ready = Some(ready);
             let result = serve(options, mountpoint, Some(&mut ready));
@@ -82,11 +77,7 @@ pub fn mount(args: MountArgs) -> Outcome {
 }
 
 /// Mounts and serves until the end. `ready` is taken once the mount is usable.
-fn serve(
-    options: Options,
-    place: PathBuf,
-    ready: Option<&mut Option<Ready>>,
-) -> Result<(), Failure> {
+fn serve(options: Options, place: PathBuf, ready: Option<&mut Option<Ready>>) -> Result<(), Failure> {
     let mut ends = vec![libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
     if ready.is_none() {
         // `nohup` and a script's `&` mean that these shall not end it.
@@ -96,15 +87,9 @@ fn serve(
     // Before any other file is kept open: it may name a descriptor.
     let mountpoint = Mountpoint::prepare(&place)?;
     let log = log::start(options.log.as_deref(), ready.is_some())?;
-    let settings = Settings {
-        source: options.source(),
-        allow_other: options.allow_other,
-        threads: options.threads,
-        helper: true,
-    };
-    let filesystem = signals
-        .during(move || filesystem(&options, &log))?
-        .or_exit(Exit::Store)?;
+    let settings =
+        Settings { source: options.source(), allow_other: options.allow_other, threads: options.threads, helper: true };
+    let filesystem = signals.during(move || filesystem(&options, &log))?.or_exit(Exit::Store)?;
     let mounted = Mounted::start(filesystem, mountpoint, &settings)?;
     if let Some(ready) = ready.and_then(Option::take) {
         ready.succeed()?;

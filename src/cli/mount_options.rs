@@ -50,18 +50,9 @@ const IGNORED: &[&str] = &[
 
 /// The long options that stand for these; `command` is the subcommand that knows them. `is_helper` when mount(8) calls
 /// us, which always says `rw` unless told otherwise.
-pub fn expand(
-    lists: &[String],
-    command: &Command,
-    is_helper: bool,
-) -> Result<Vec<OsString>, String> {
+pub fn expand(lists: &[String], command: &Command, is_helper: bool) -> Result<Vec<OsString>, String> {
     let mut arguments = Vec::new();
-    for item in lists
-        .iter()
-        .flat_map(|list| list.split(','))
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-    {
+    for item in lists.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|item| !item.is_empty()) {
         let (name, value) = match item.split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (item, None),
@@ -73,14 +64,9 @@ pub fn expand(
             return Err("-o rw: a shufflefs mount is read-only".into());
         }
         let long = name.replace('_', "-");
-        let known = command
-            .get_arguments()
-            .find(|argument| argument.get_long() == Some(&long));
+        let known = command.get_arguments().find(|argument| argument.get_long() == Some(&long));
         let Some(argument) = known else {
-            return Err(format!(
-                "-o {name}: no such option; `shufflefs {} --help` lists them",
-                command.get_name()
-            ));
+            return Err(format!("-o {name}: no such option; `shufflefs {} --help` lists them", command.get_name()));
         };
         match (argument.get_action().takes_values(), value) {
             (true, Some(value)) => arguments.push(format!("--{long}={value}").into()),
@@ -133,11 +119,7 @@ mod tests {
     fn command() -> Command {
         Command::new("mount")
             .arg(Arg::new("batch-size").long("batch-size"))
-            .arg(
-                Arg::new("drop-last")
-                    .long("drop-last")
-                    .action(ArgAction::SetTrue),
-            )
+            .arg(Arg::new("drop-last").long("drop-last").action(ArgAction::SetTrue))
     }
 
     fn expanded(list: &str) -> Result<Vec<OsString>, String> {
@@ -147,55 +129,28 @@ mod tests {
     #[test]
     fn names_become_long_options() {
         let expected: Vec<OsString> = vec!["--batch-size=64".into(), "--drop-last".into()];
-        assert_eq!(
-            expanded("ro,batch_size=64,x-systemd.automount,drop-last,_netdev"),
-            Ok(expected)
-        );
+        assert_eq!(expanded("ro,batch_size=64,x-systemd.automount,drop-last,_netdev"), Ok(expected));
     }
 
     #[test]
     fn refusals_name_the_option() {
-        for (list, word) in [
-            ("rw", "read-only"),
-            ("bach_size=1", "no such"),
-            ("batch_size", "value"),
-            ("drop_last=1", "no value"),
-        ] {
+        for (list, word) in
+            [("rw", "read-only"), ("bach_size=1", "no such"), ("batch_size", "value"), ("drop_last=1", "no value")]
+        {
             assert!(expanded(list).unwrap_err().contains(word), "{list}");
         }
     }
 
     #[test]
     fn mount_8_always_says_rw() {
-        assert_eq!(
-            expand(&["rw,noatime".into()], &command(), true),
-            Ok(Vec::new())
-        );
+        assert_eq!(expand(&["rw,noatime".into()], &command(), true), Ok(Vec::new()));
     }
 
     #[test]
     fn the_helper_convention() {
-        let line = [
-            "/s.h5ad",
-            "/mnt",
-            "-n",
-            "-o",
-            "rw,seed=1",
-            "-t",
-            "fuse.shufflefs",
-        ]
-        .map(OsString::from);
-        let ours: Vec<OsString> = [
-            "shufflefs",
-            "mount",
-            "-o",
-            "rw,seed=1",
-            "--",
-            "/s.h5ad",
-            "/mnt",
-        ]
-        .map(Into::into)
-        .into();
+        let line = ["/s.h5ad", "/mnt", "-n", "-o", "rw,seed=1", "-t", "fuse.shufflefs"].map(OsString::from);
+        let ours: Vec<OsString> =
+            ["shufflefs", "mount", "-o", "rw,seed=1", "--", "/s.h5ad", "/mnt"].map(Into::into).into();
         assert_eq!(helper(line.into_iter()), Ok(ours));
     }
 }

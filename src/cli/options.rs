@@ -65,12 +65,7 @@ pub struct OptionArgs {
     pub fetch_factor: Auto,
 
     /// Seed of the shuffle: the same seed gives the same files, byte for byte
-    #[arg(
-        long,
-        value_name = "NUMBER",
-        default_value_t = 0,
-        help_heading = "Sampling"
-    )]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Sampling")]
     pub seed: u64,
 
     /// Epochs that are listed; any further epoch can be opened by name. 1 to 10000000
@@ -93,12 +88,7 @@ pub struct OptionArgs {
 
     /// obs columns to serve, comma-separated or repeated; empty for none [default: every categorical, boolean and numeric
     /// column]
-    #[arg(
-        long,
-        value_name = "COL,...",
-        value_delimiter = ',',
-        help_heading = "Output"
-    )]
+    #[arg(long, value_name = "COL,...", value_delimiter = ',', help_heading = "Output")]
     pub obs: Option<Vec<String>>,
 
     /// Bound on memory, prefetch included: a size with unit (512MiB, 2GiB), a share of this machine's or container's memory
@@ -146,9 +136,7 @@ pub struct OptionArgs {
 impl OptionArgs {
     /// Checks what no single option can check.
     pub fn validate(self, stores: Vec<PathBuf>) -> Result<Options, Failure> {
-        if let (Auto(Some(block_size)), Auto(Some(fetch_factor))) =
-            (self.block_size, self.fetch_factor)
-        {
+        if let (Auto(Some(block_size)), Auto(Some(fetch_factor))) = (self.block_size, self.fetch_factor) {
             let rows = u64::from(self.batch_size) * u64::from(fetch_factor);
             if rows < u64::from(block_size) {
                 return Err(Failure::usage(format_args!(
@@ -159,17 +147,14 @@ impl OptionArgs {
             }
         }
         let absolute = |path: PathBuf| {
-            std::path::absolute(&path)
-                .map_err(|error| Failure::usage(format_args!("{}: {error}", path.display())))
+            std::path::absolute(&path).map_err(|error| Failure::usage(format_args!("{}: {error}", path.display())))
         };
         let memory = match self.memory {
             Memory::Auto => None,
             Memory::Bytes(bytes) => Some(bytes),
             Memory::Percent(percent) => {
                 let limit = memory::limit().ok_or_else(|| {
-                    Failure::usage(
-                        "--memory: this system does not tell how much memory it has; give a size",
-                    )
+                    Failure::usage("--memory: this system does not tell how much memory it has; give a size")
                 })?;
                 Some(limit / 100 * u64::from(percent))
             }
@@ -185,9 +170,7 @@ impl OptionArgs {
             drop_last: self.drop_last,
             format: self.format,
             x: self.x,
-            obs: self
-                .obs
-                .map(|names| names.into_iter().filter(|name| !name.is_empty()).collect()),
+            obs: self.obs.map(|names| names.into_iter().filter(|name| !name.is_empty()).collect()),
             memory,
             threads: self.threads.map_or_else(cores, usize::from),
             timeout: self.timeout,
@@ -203,11 +186,7 @@ impl OptionArgs {
 impl Options {
     /// How the table of mounts names the source: the first store, and how many more.
     pub fn source(&self) -> String {
-        let first = self
-            .stores
-            .first()
-            .map(|store| store.display().to_string())
-            .unwrap_or_default();
+        let first = self.stores.first().map(|store| store.display().to_string()).unwrap_or_default();
         match self.stores.len() {
             0 | 1 => first,
             count => format!("{first} (+{})", count - 1),

@@ -49,10 +49,7 @@ pub fn run(args: RunArgs) -> Outcome {
     // Everything that fails before the command runs has one code, since all others are the command's.
     inside(args).map_err(|failure| match failure.exit {
         Exit::NotFound | Exit::NotExecutable => failure,
-        _ => Failure {
-            exit: Exit::Run,
-            ..failure
-        },
+        _ => Failure { exit: Exit::Run, ..failure },
     })
 }
 
@@ -71,16 +68,10 @@ fn inside(args: RunArgs) -> Outcome {
         threads: options.threads,
         helper: false,
     };
-    let filesystem = signals
-        .during(move || filesystem(&options, &log))?
-        .or_exit(Exit::Store)?;
+    let filesystem = signals.during(move || filesystem(&options, &log))?.or_exit(Exit::Store)?;
     let mounted = Mounted::start(filesystem, mountpoint, &settings)?;
     let place = mounted.path().as_os_str().to_owned();
-    let line: Vec<OsString> = args
-        .command
-        .iter()
-        .map(|word| substituted(word, &place))
-        .collect();
+    let line: Vec<OsString> = args.command.iter().map(|word| substituted(word, &place)).collect();
     let child = command::start(&line, &[("SHUFFLEFS_MOUNT", place)], &signals, namespace)
         .map_err(|error| not_started(&line, error))?;
     let ended = child.supervise(&mounted, &signals)?;
@@ -97,24 +88,14 @@ fn inside(args: RunArgs) -> Outcome {
 }
 
 fn not_started(line: &[OsString], NotStarted(error): NotStarted) -> Failure {
-    let program = line
-        .first()
-        .map(|program| program.display().to_string())
-        .unwrap_or_default();
+    let program = line.first().map(|program| program.display().to_string()).unwrap_or_default();
     let (exit, error) = match error.kind() {
         // execvp says "denied" if one directory of PATH may not be searched, although none has the program.
-        ErrorKind::PermissionDenied if !is_anywhere(line.first()) => (
-            Exit::NotFound,
-            anyhow::anyhow!("command not found: {program}"),
-        ),
-        ErrorKind::NotFound => (
-            Exit::NotFound,
-            anyhow::anyhow!("command not found: {program}"),
-        ),
-        _ => (
-            Exit::NotExecutable,
-            anyhow::anyhow!("{program} cannot be executed: {error}"),
-        ),
+        ErrorKind::PermissionDenied if !is_anywhere(line.first()) => {
+            (Exit::NotFound, anyhow::anyhow!("command not found: {program}"))
+        }
+        ErrorKind::NotFound => (Exit::NotFound, anyhow::anyhow!("command not found: {program}")),
+        _ => (Exit::NotExecutable, anyhow::anyhow!("{program} cannot be executed: {error}")),
     };
     Failure { exit, error }
 }
@@ -122,8 +103,7 @@ fn not_started(line: &[OsString], NotStarted(error): NotStarted) -> Failure {
 fn is_anywhere(program: Option<&OsString>) -> bool {
     let Some(program) = program else { return false };
     let search = std::env::var_os("PATH").unwrap_or_default();
-    program.as_bytes().contains(&b'/')
-        || std::env::split_paths(&search).any(|place| place.join(program).exists())
+    program.as_bytes().contains(&b'/') || std::env::split_paths(&search).any(|place| place.join(program).exists())
 }
 
 /// Where a temporary directory goes if no place of the namespace's own can be had.
@@ -160,10 +140,7 @@ mod tests {
     #[test]
     fn braces_anywhere_in_a_word() {
         let word = |text: &str| substituted(OsStr::new(text), OsStr::new("/mnt/x"));
-        assert_eq!(
-            word("--data={}/epoch-0000:{}"),
-            "--data=/mnt/x/epoch-0000:/mnt/x"
-        );
+        assert_eq!(word("--data={}/epoch-0000:{}"), "--data=/mnt/x/epoch-0000:/mnt/x");
         assert_eq!(word("{a} { } }{"), "{a} { } }{");
         assert_eq!(word(""), "");
     }

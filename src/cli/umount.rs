@@ -20,9 +20,7 @@ pub struct UmountArgs {
 pub fn umount(args: &UmountArgs) -> Outcome {
     if let Left::Detached { holders } = unmount(&args.mountpoint)? {
         let (place, holders) = (args.mountpoint.display(), list(&holders));
-        exit::say(&format!(
-            "{place}: still open by {holders}; detached, the daemon ends when they are closed"
-        ));
+        exit::say(&format!("{place}: still open by {holders}; detached, the daemon ends when they are closed"));
     }
     Ok(0)
 }

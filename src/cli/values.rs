@@ -27,9 +27,7 @@ fn auto(text: &str, most: u32) -> Result<Auto, String> {
     match text.parse() {
         _ if text == "auto" => Ok(Auto(None)),
         Ok(number) if (1..=most).contains(&number) => Ok(Auto(Some(number))),
-        _ => Err(format!(
-            "allowed are `auto` and whole numbers from 1 to {most}"
-        )),
+        _ => Err(format!("allowed are `auto` and whole numbers from 1 to {most}")),
     }
 }
 
@@ -51,10 +49,7 @@ pub enum Memory {
 const LEAST_MEMORY: u64 = 16 << 20;
 
 pub fn memory(text: &str) -> Result<Memory, String> {
-    let wrong = || {
-        "allowed are `auto`, a size such as 512MiB or 2GiB (at least 16MiB), and 1% to 90%"
-            .to_owned()
-    };
+    let wrong = || "allowed are `auto`, a size such as 512MiB or 2GiB (at least 16MiB), and 1% to 90%".to_owned();
     if text == "auto" {
         return Ok(Memory::Auto);
     }
@@ -71,9 +66,7 @@ pub fn memory(text: &str) -> Result<Memory, String> {
 }
 
 pub fn timeout(text: &str) -> Result<Duration, String> {
-    let digits = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let unit = match unit.trim() {
         "" | "s" | "sec" | "seconds" => 1.0,
@@ -92,10 +85,7 @@ pub fn timeout(text: &str) -> Result<Duration, String> {
 
 /// Which matrix is X: `X`, `raw/X`, `layers/NAME`, `obsm/NAME`.
 pub fn matrix(text: &str) -> Result<String, String> {
-    let named = ["layers/", "obsm/"]
-        .iter()
-        .filter_map(|group| text.strip_prefix(group))
-        .any(|name| !name.is_empty());
+    let named = ["layers/", "obsm/"].iter().filter_map(|group| text.strip_prefix(group)).any(|name| !name.is_empty());
     if named || matches!(text, "X" | "raw/X") {
         Ok(text.to_owned())
     } else {
@@ -128,18 +118,8 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, seconds) in [
-            ("60", 60.0),
-            ("90s", 90.0),
-            ("2min", 120.0),
-            ("1.5h", 5400.0),
-            ("1500ms", 1.5),
-        ] {
-            assert_eq!(
-                timeout(text),
-                Ok(Duration::from_secs_f64(seconds)),
-                "{text}"
-            );
+        for (text, seconds) in [("60", 60.0), ("90s", 90.0), ("2min", 120.0), ("1.5h", 5400.0), ("1500ms", 1.5)] {
+            assert_eq!(timeout(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
         }
         for wrong in ["", "0", "-5", "25h", "3 days", "s", "1e9"] {
             assert!(timeout(wrong).is_err(), "{wrong}");
@@ -148,15 +128,7 @@ mod tests {
 
     #[test]
     fn matrices() {
-        assert!(
-            ["X", "raw/X", "layers/counts", "obsm/X_pca"]
-                .iter()
-                .all(|name| matrix(name).is_ok())
-        );
-        assert!(
-            ["x", "layers/", "raw", "obs/a"]
-                .iter()
-                .all(|name| matrix(name).is_err())
-        );
+        assert!(["X", "raw/X", "layers/counts", "obsm/X_pca"].iter().all(|name| matrix(name).is_ok()));
+        assert!(["x", "layers/", "raw", "obs/a"].iter().all(|name| matrix(name).is_err()));
     }
 }

@@ -146,8 +146,9 @@ impl Shared {
         }
         room /= 2;
         let mut state = self.lock();
-        let waited =
-            |state: &State, item: &Item| state.loading.get(&item.key).is_some_and(|loading| !loading.waiters.is_empty());
+        let waited = |state: &State, item: &Item| {
+            state.loading.get(&item.key).is_some_and(|loading| !loading.waiters.is_empty())
+        };
         let from = items.iter().filter(|item| waited(&state, item)).map(|item| item.key.batch).max().unwrap_or(0);
         let mut stay: Vec<Item> = Vec::new();
         for item in items {

@@ -190,7 +190,13 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    fn expand_some(&self, items: &[Item], images: &mut [Image], dtype: Dtype, row_bytes: usize) -> Result<(), ReadError> {
+    fn expand_some(
+        &self,
+        items: &[Item],
+        images: &mut [Image],
+        dtype: Dtype,
+        row_bytes: usize,
+    ) -> Result<(), ReadError> {
         let collection = &self.shared.collection;
         let index = if collection.table.n_vars() > i32::MAX as u64 { Dtype::I64 } else { Dtype::I32 };
         let sizes: Vec<usize> = items.iter().map(|item| self.batch(item.key).nnz as usize).collect();

@@ -39,9 +39,8 @@ impl Streams {
     /// ahead of the readers, if they read on.
     pub fn read(&mut self, plan: &Plan, stream: Stream, fetch: u64, place: usize) -> Option<(u64, u64)> {
         let key = (stream.epoch, stream.extension, fetch);
-        let whole = place == 0
-            || self.whole.get(&key).is_some()
-            || self.touched.get(&key).is_some_and(|&first| first != place);
+        let whole =
+            place == 0 || self.whole.get(&key).is_some() || self.touched.get(&key).is_some_and(|&first| first != place);
         if !whole {
             self.touched.put(key, place);
             return None;

@@ -74,9 +74,11 @@ impl Member {
 const ZIP64: u64 = 0xffff_ffff;
 
 fn members(batch: &Batch<'_>) -> Vec<Member> {
-    let mut all: Vec<Member> = tensors(batch, |chars, _| Repr::Ucs4(chars.max(1))).into_iter().map(Member::new).collect();
+    let mut all: Vec<Member> =
+        tensors(batch, |chars, _| Repr::Ucs4(chars.max(1))).into_iter().map(Member::new).collect();
     if let MatrixKind::Sparse { .. } = batch.table.matrix {
-        let constant = |name: &str, header, bytes| Member { name: name.into(), header, payload: Payload::Constant(bytes) };
+        let constant =
+            |name: &str, header, bytes| Member { name: name.into(), header, payload: Payload::Constant(bytes) };
         let shape: Vec<u8> = batch.shape().iter().flat_map(|n| (*n as i64).to_le_bytes()).collect();
         all.push(constant("shape.npy", header("<i8", &[2]), shape));
         all.push(constant("format.npy", header("|S3", &[]), b"csr".to_vec()));

@@ -44,22 +44,14 @@ pub(super) fn attach(path: &Path, settings: &Settings) -> Result<OwnedFd, MountE
                 }
                 _ => "",
             };
-            Err(MountError::Mount {
-                path: path.to_owned(),
-                cause,
-                hint,
-            })
+            Err(MountError::Mount { path: path.to_owned(), cause, hint })
         }
     }
 }
 
 /// Whether each session thread can have a device descriptor of its own, which the kernel serves without contention.
 pub(super) fn can_clone() -> bool {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(DEVICE)
-        .is_ok()
+    OpenOptions::new().read(true).write(true).open(DEVICE).is_ok()
 }
 
 fn denied(cause: io::Error) -> MountError {
@@ -69,8 +61,7 @@ fn denied(cause: io::Error) -> MountError {
 fn through_helper(path: &Path, settings: &Settings) -> Result<OwnedFd, MountError> {
     // fusermount3 splits its options at commas.
     let source = settings.source.replace('\\', "\\\\").replace(',', "\\,");
-    let mut options =
-        format!("ro,nosuid,nodev,noatime,default_permissions,subtype=shufflefs,fsname={source}");
+    let mut options = format!("ro,nosuid,nodev,noatime,default_permissions,subtype=shufflefs,fsname={source}");
     if settings.allow_other {
         options.push_str(",allow_other");
     }
@@ -80,10 +71,8 @@ fn through_helper(path: &Path, settings: &Settings) -> Result<OwnedFd, MountErro
 fn directly(path: &Path, device: &File, settings: &Settings) -> io::Result<()> {
     // SAFETY: these two calls always succeed and touch no memory.
     let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
-    let mut options = format!(
-        "fd={},rootmode=40000,user_id={uid},group_id={gid},default_permissions",
-        device.as_raw_fd()
-    );
+    let mut options =
+        format!("fd={},rootmode=40000,user_id={uid},group_id={gid},default_permissions", device.as_raw_fd());
     if settings.allow_other {
         options.push_str(",allow_other");
     }
@@ -92,30 +81,12 @@ fn directly(path: &Path, device: &File, settings: &Settings) -> io::Result<()> {
 }
 
 /// mount(2).
-pub(super) fn mount(
-    source: &str,
-    target: &Path,
-    kind: &str,
-    flags: libc::c_ulong,
-    options: &str,
-) -> io::Result<()> {
+pub(super) fn mount(source: &str, target: &Path, kind: &str, flags: libc::c_ulong, options: &str) -> io::Result<()> {
     let source = CString::new(source)?;
     let target = CString::new(target.as_os_str().as_bytes())?;
     let kind = CString::new(kind)?;
     let options = CString::new(options)?;
     // SAFETY: four strings that end with zero and live through the call.
-    let code = unsafe {
-        libc::mount(
-            source.as_ptr(),
-            target.as_ptr(),
-            kind.as_ptr(),
-            flags,
-            options.as_ptr().cast(),
-        )
-    };
-    if code == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    let code = unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast()) };
+    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

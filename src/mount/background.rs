@@ -40,10 +40,7 @@ pub fn fork() -> Result<Fork, MountError> {
     let (reader, writer) = io::pipe().map_err(MountError::system("making a pipe"))?;
     // SAFETY: the process has one thread (this is called first of all), so the child may go on as usual.
     match unsafe { libc::fork() } {
-        -1 => Err(MountError::System {
-            what: "starting the daemon",
-            cause: io::Error::last_os_error(),
-        }),
+        -1 => Err(MountError::System { what: "starting the daemon", cause: io::Error::last_os_error() }),
         0 => {
             drop(reader);
             // SAFETY: plain system call; it cannot fail in a fresh child, which leads no process group.
@@ -62,9 +59,7 @@ fn listen(mut reader: PipeReader, child: libc::pid_t) -> Report {
     let _ = reader.read_to_end(&mut report);
     match report.split_first() {
         Some((0, _)) => Report::Ready,
-        Some((&code, message)) => {
-            Report::Failed(code, String::from_utf8_lossy(message).into_owned())
-        }
+        Some((&code, message)) => Report::Failed(code, String::from_utf8_lossy(message).into_owned()),
         None => Report::Died(how_it_ended(child)),
     }
 }
@@ -79,15 +74,9 @@ fn how_it_ended(child: libc::pid_t) -> String {
         }
     }
     if libc::WIFSIGNALED(status) {
-        format!(
-            "the daemon was killed by {} before the mount was usable",
-            signals::name(libc::WTERMSIG(status))
-        )
+        format!("the daemon was killed by {} before the mount was usable", signals::name(libc::WTERMSIG(status)))
     } else {
-        format!(
-            "the daemon ended with code {} before the mount was usable",
-            libc::WEXITSTATUS(status)
-        )
+        format!("the daemon ended with code {} before the mount was usable", libc::WEXITSTATUS(status))
     }
 }
 
@@ -128,11 +117,7 @@ mod tests {
 
     #[test]
     fn a_daemon_that_dies_without_a_word_is_noticed() {
-        for (script, word) in [
-            ("kill -9 $$", "SIGKILL"),
-            ("kill -SEGV $$", "SIGSEGV"),
-            ("exit 101", "code 101"),
-        ] {
+        for (script, word) in [("kill -9 $$", "SIGKILL"), ("kill -SEGV $$", "SIGSEGV"), ("exit 101", "code 101")] {
             let (reader, writer) = io::pipe().unwrap();
             let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
             drop(writer);

@@ -54,9 +54,7 @@ pub fn start(
     // SAFETY: getpid cannot fail.
     let parent = unsafe { libc::getpid() };
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .envs(variables.iter().map(|(name, value)| (name, value)));
+    command.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
     // SAFETY: the closure runs between fork and exec and makes system calls only: no allocation, no locks.
     unsafe {
         command.pre_exec(move || {
@@ -71,9 +69,7 @@ pub fn start(
         });
     }
     let child = command.spawn().map_err(NotStarted)?;
-    Ok(Child {
-        pid: child.id() as libc::pid_t,
-    })
+    Ok(Child { pid: child.id() as libc::pid_t })
 }
 
 /// The running command.
@@ -85,10 +81,7 @@ pub struct Child {
 impl Child {
     /// Waits for its end; signals are passed on meanwhile.
     pub fn supervise(self, mounted: &Mounted, signals: &Signals) -> Result<Ended, MountError> {
-        let fail = |cause| MountError::System {
-            what: "waiting for the command",
-            cause,
-        };
+        let fail = |cause| MountError::System { what: "waiting for the command", cause };
         let mut serving = true;
         loop {
             // It may have ended before we began to listen.
@@ -101,10 +94,7 @@ impl Child {
                 signals::wait(&[signals.as_fd()], None)
             };
             if ready.map_err(fail)?.get(1) == Some(&true) {
-                tracing::error!(
-                    "the mount on {} has ended before the command",
-                    mounted.path().display()
-                );
+                tracing::error!("the mount on {} has ended before the command", mounted.path().display());
                 serving = false;
             }
             while let Some(signal) = signals.next() {
@@ -131,8 +121,7 @@ impl Child {
         loop {
             let mut status = 0;
             // SAFETY: waits for our own child and writes the status into a live integer.
-            let pid =
-                unsafe { libc::waitpid(self.pid, &mut status, libc::WNOHANG | libc::WUNTRACED) };
+            let pid = unsafe { libc::waitpid(self.pid, &mut status, libc::WNOHANG | libc::WUNTRACED) };
             match pid {
                 0 => return Ok(None),
                 -1 => {
@@ -171,10 +160,7 @@ fn has_job_control() -> bool {
 
 /// Ends this process by the signal that ended the command, so that the caller sees what it would have seen without us.
 pub fn die_by(number: i32) {
-    let none = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     let set = signals::set_of(&[number]);
     // SAFETY: the structs live through the calls; the default action is restored before the signal is let through.
     unsafe {

@@ -10,9 +10,7 @@ use std::path::PathBuf;
 pub enum MountError {
     #[error("mountpoint {path}: not a directory")]
     NotADirectory { path: PathBuf },
-    #[error(
-        "mountpoint {path}: not empty; choose an empty directory or a name that does not exist yet"
-    )]
+    #[error("mountpoint {path}: not empty; choose an empty directory or a name that does not exist yet")]
     NotEmpty { path: PathBuf },
     #[error(
         "mountpoint {path}: already a mount ({kind}); end it with `shufflefs umount {path}` or choose another directory"
@@ -45,11 +43,7 @@ pub enum MountError {
     #[error("fusermount3 refused {path}: {message}")]
     Helper { path: PathBuf, message: String },
     #[error("mounting on {path} failed: {cause}{hint}")]
-    Mount {
-        path: PathBuf,
-        cause: io::Error,
-        hint: &'static str,
-    },
+    Mount { path: PathBuf, cause: io::Error, hint: &'static str },
     #[error("the kernel did not open the session on {path}: {cause}")]
     Handshake { path: PathBuf, cause: io::Error },
     #[error("mounted on {path}, but its root does not answer: {cause}")]
@@ -64,31 +58,14 @@ pub enum MountError {
     #[error("{path}: a mount of type {kind}, not of shufflefs; use `umount {path}`")]
     NotOurs { path: PathBuf, kind: String },
     #[error("unmounting {path} failed: {cause}{hint}")]
-    Unmount {
-        path: PathBuf,
-        cause: io::Error,
-        hint: String,
-    },
-    #[error(
-        "{path} is unmounted, but its daemon (pid {pid}) has not ended after {seconds} s; `kill -9 {pid}` ends it"
-    )]
-    StillRunning {
-        path: PathBuf,
-        pid: i32,
-        seconds: u64,
-    },
+    Unmount { path: PathBuf, cause: io::Error, hint: String },
+    #[error("{path} is unmounted, but its daemon (pid {pid}) has not ended after {seconds} s; `kill -9 {pid}` ends it")]
+    StillRunning { path: PathBuf, pid: i32, seconds: u64 },
 
     #[error("a private mount namespace cannot be made ({what}: {cause}){hint}")]
-    Namespace {
-        what: &'static str,
-        cause: io::Error,
-        hint: String,
-    },
+    Namespace { what: &'static str, cause: io::Error, hint: String },
     #[error("{what}: {cause}")]
-    System {
-        what: &'static str,
-        cause: io::Error,
-    },
+    System { what: &'static str, cause: io::Error },
 }
 
 impl MountError {

@@ -18,25 +18,15 @@ const NAMES: [&str; 2] = ["fusermount3", "fusermount"];
 
 /// Mounts on a directory with these options.
 pub(super) fn mount(path: &Path, options: &str) -> Result<OwnedFd, MountError> {
-    let fail = |cause| MountError::System {
-        what: "running fusermount3",
-        cause,
-    };
+    let fail = |cause| MountError::System { what: "running fusermount3", cause };
     let (ours, theirs) = UnixStream::pair().map_err(fail)?;
     let number = theirs.as_raw_fd();
     let child = first_that_exists(|name| {
         let mut command = Command::new(name);
-        command
-            .args(["-o", options, "--"])
-            .arg(path)
-            .env("_FUSE_COMMFD", number.to_string());
+        command.args(["-o", options, "--"]).arg(path).env("_FUSE_COMMFD", number.to_string());
         // SAFETY: fcntl is async-signal-safe, and the descriptor is open until after the spawn.
         unsafe { command.pre_exec(move || keep_on_exec(number)) };
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
     })?;
     // Ours must be the only copy left besides the child's, or its end would not be noticed.
     drop(theirs);
@@ -44,10 +34,7 @@ pub(super) fn mount(path: &Path, options: &str) -> Result<OwnedFd, MountError> {
     let output = child.wait_with_output().map_err(fail)?;
     match received {
         Ok(Some(descriptor)) => Ok(descriptor),
-        Ok(None) => Err(MountError::Helper {
-            path: path.to_owned(),
-            message: message(&output),
-        }),
+        Ok(None) => Err(MountError::Helper { path: path.to_owned(), message: message(&output) }),
         Err(cause) => Err(fail(cause)),
     }
 }
@@ -56,31 +43,16 @@ pub(super) fn mount(path: &Path, options: &str) -> Result<OwnedFd, MountError> {
 pub(super) fn unmount(path: &Path, lazy: bool) -> Result<(), MountError> {
     let output = first_that_exists(|name| {
         let mut command = Command::new(name);
-        command
-            .arg(if lazy { "-uz" } else { "-u" })
-            .arg("--")
-            .arg(path)
-            .env("LC_ALL", "C");
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .output()
+        command.arg(if lazy { "-uz" } else { "-u" }).arg("--").arg(path).env("LC_ALL", "C");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).output()
     })?;
     if output.status.success() {
         return Ok(());
     }
     let message = message(&output);
-    let cause = if message.contains("busy") {
-        io::Error::from_raw_os_error(libc::EBUSY)
-    } else {
-        io::Error::other(message)
-    };
-    Err(MountError::Unmount {
-        path: path.to_owned(),
-        cause,
-        hint: String::new(),
-    })
+    let cause =
+        if message.contains("busy") { io::Error::from_raw_os_error(libc::EBUSY) } else { io::Error::other(message) };
+    Err(MountError::Unmount { path: path.to_owned(), cause, hint: String::new() })
 }
 
 fn first_that_exists<T>(run: impl Fn(&str) -> io::Result<T>) -> Result<T, MountError> {
@@ -96,38 +68,20 @@ fn first_that_exists<T>(run: impl Fn(&str) -> io::Result<T>) -> Result<T, MountE
 /// What it wrote, in one line without its own name.
 fn message(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
-    let line = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join("; ");
-    let line = NAMES
-        .iter()
-        .fold(line, |line, name| line.replace(&format!("{name}: "), ""));
-    if line.is_empty() {
-        format!("it ended with {}", output.status)
-    } else {
-        line
-    }
+    let line = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+    let line = NAMES.iter().fold(line, |line, name| line.replace(&format!("{name}: "), ""));
+    if line.is_empty() { format!("it ended with {}", output.status) } else { line }
 }
 
 fn keep_on_exec(number: RawFd) -> io::Result<()> {
     // SAFETY: changes one flag of a descriptor that the caller keeps open.
-    if unsafe { libc::fcntl(number, libc::F_SETFD, 0) } == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if unsafe { libc::fcntl(number, libc::F_SETFD, 0) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// The descriptor from the next message; none if the other end closed without one.
 fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
     let mut byte = [0u8; 1];
-    let mut data = libc::iovec {
-        iov_base: byte.as_mut_ptr().cast(),
-        iov_len: 1,
-    };
+    let mut data = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
     // Room for one descriptor with its header, aligned as cmsghdr wants.
     let mut control = [0u64; 8];
     let mut header = MaybeUninit::<libc::msghdr>::zeroed();

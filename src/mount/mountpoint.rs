@@ -36,12 +36,7 @@ impl Mountpoint {
             Err(error) => return Err(failure(&path, error)),
         };
         // From here on dropping it removes what was made.
-        let mut this = Self {
-            path: path.clone(),
-            made,
-            lock: None,
-            descriptor: None,
-        };
+        let mut this = Self { path: path.clone(), made, lock: None, descriptor: None };
         this.path = resolve(&path).map_err(|cause| failure(&path, cause))?;
         let directory = File::open(&this.path).map_err(|cause| failure(&path, cause))?;
         match directory.try_lock() {
@@ -61,31 +56,19 @@ impl Mountpoint {
 
     /// A directory of our own that is known to be fresh; `made` are the directories to remove at the end.
     pub(super) fn fresh(path: PathBuf, made: Vec<PathBuf>) -> Self {
-        Self {
-            path,
-            made,
-            lock: None,
-            descriptor: None,
-        }
+        Self { path, made, lock: None, descriptor: None }
     }
 
     /// libfuse's convention: `/dev/fd/N` names a descriptor of `/dev/fuse` that is mounted already (Apptainer).
     fn from_descriptor(path: &Path, number: i32) -> Result<Self, MountError> {
         // SAFETY: F_SETFD only changes a flag, and fails with EBADF if the number is not open.
         if number <= 2 || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
-            return Err(MountError::NoDescriptor {
-                path: path.to_owned(),
-            });
+            return Err(MountError::NoDescriptor { path: path.to_owned() });
         }
         // SAFETY: it is open (just checked), and the caller of the program gave it to us by name; nothing else here
         // owns a descriptor of that number, because this runs before any other file is opened and kept.
         let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-        Ok(Self {
-            path: path.to_owned(),
-            made: Vec::new(),
-            lock: None,
-            descriptor: Some(descriptor),
-        })
+        Ok(Self { path: path.to_owned(), made: Vec::new(), lock: None, descriptor: Some(descriptor) })
     }
 
     /// Absolute and free of symbolic links; for a descriptor the name it was given by.
@@ -130,9 +113,7 @@ pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
 }
 
 fn refuse_mount(path: &Path) -> Result<(), MountError> {
-    let Some(entry) =
-        table::at(path).map_err(MountError::system("reading /proc/self/mountinfo"))?
-    else {
+    let Some(entry) = table::at(path).map_err(MountError::system("reading /proc/self/mountinfo"))? else {
         return Ok(());
     };
     let path = path.to_owned();
@@ -154,10 +135,7 @@ fn failure(path: &Path, cause: io::Error) -> MountError {
 
 /// Makes the directory and its missing parents; what was made, outermost first.
 fn make(path: &Path) -> Result<Vec<PathBuf>, MountError> {
-    let missing: Vec<&Path> = path
-        .ancestors()
-        .take_while(|place| !place.exists())
-        .collect();
+    let missing: Vec<&Path> = path.ancestors().take_while(|place| !place.exists()).collect();
     let mut made = Mountpoint::fresh(path.to_owned(), Vec::new());
     for place in missing.into_iter().rev() {
         match fs::create_dir(place) {
@@ -200,35 +178,17 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let file = base.path().join("file");
         fs::write(&file, "x").unwrap();
-        assert!(matches!(
-            Mountpoint::prepare(&file),
-            Err(MountError::NotADirectory { .. })
-        ));
-        assert!(matches!(
-            Mountpoint::prepare(&file.join("below")),
-            Err(MountError::NotADirectory { .. })
-        ));
-        assert!(matches!(
-            Mountpoint::prepare(base.path()),
-            Err(MountError::NotEmpty { .. })
-        ));
-        assert!(matches!(
-            Mountpoint::prepare(Path::new("/proc")),
-            Err(MountError::AlreadyMounted { .. })
-        ));
-        assert!(matches!(
-            Mountpoint::prepare(Path::new("/dev/fd/987")),
-            Err(MountError::NoDescriptor { .. })
-        ));
+        assert!(matches!(Mountpoint::prepare(&file), Err(MountError::NotADirectory { .. })));
+        assert!(matches!(Mountpoint::prepare(&file.join("below")), Err(MountError::NotADirectory { .. })));
+        assert!(matches!(Mountpoint::prepare(base.path()), Err(MountError::NotEmpty { .. })));
+        assert!(matches!(Mountpoint::prepare(Path::new("/proc")), Err(MountError::AlreadyMounted { .. })));
+        assert!(matches!(Mountpoint::prepare(Path::new("/dev/fd/987")), Err(MountError::NoDescriptor { .. })));
     }
 
     #[test]
     fn two_at_once_are_refused() {
         let base = tempfile::tempdir().unwrap();
         let _first = Mountpoint::prepare(base.path()).unwrap();
-        assert!(matches!(
-            Mountpoint::prepare(base.path()),
-            Err(MountError::Contended { .. })
-        ));
+        assert!(matches!(Mountpoint::prepare(base.path()), Err(MountError::Contended { .. })));
     }
 }

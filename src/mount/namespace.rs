@@ -34,19 +34,15 @@ impl Namespace {
             Err(_) => {
                 unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).map_err(failure("unshare"))?;
                 // An unprivileged process may only map its group once it has given up changing groups.
-                fs::write("/proc/self/setgroups", "deny")
-                    .map_err(failure("writing /proc/self/setgroups"))?;
-                fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))
-                    .map_err(failure("writing uid_map"))?;
-                fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))
-                    .map_err(failure("writing gid_map"))?;
+                fs::write("/proc/self/setgroups", "deny").map_err(failure("writing /proc/self/setgroups"))?;
+                fs::write("/proc/self/uid_map", format!("{uid} {uid} 1")).map_err(failure("writing uid_map"))?;
+                fs::write("/proc/self/gid_map", format!("{gid} {gid} 1")).map_err(failure("writing gid_map"))?;
                 Some(bounding)
             }
         };
         // Otherwise our mounts would show up in the namespace that we came from.
         let flags = libc::MS_REC | libc::MS_PRIVATE;
-        mount("none", Path::new("/"), "none", flags, "")
-            .map_err(failure("making mounts private"))?;
+        mount("none", Path::new("/"), "none", flags, "").map_err(failure("making mounts private"))?;
         Ok(Self { bounding })
     }
 
@@ -101,27 +97,18 @@ fn bounding_set() -> u64 {
 
 fn unshare(flags: i32) -> io::Result<()> {
     // SAFETY: a system call without pointers.
-    if unsafe { libc::unshare(flags) } == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if unsafe { libc::unshare(flags) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// An empty directory that is no mount.
 fn is_free(path: &Path) -> bool {
     let is_directory = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
     let is_mount = table::at(path).map_or(true, |entry| entry.is_some());
-    is_directory
-        && !is_mount
-        && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+    is_directory && !is_mount && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 fn temporary_directory(base: &Path) -> Result<PathBuf, MountError> {
-    let fail = |path: &Path, cause| MountError::Mountpoint {
-        path: path.to_owned(),
-        cause,
-    };
+    let fail = |path: &Path, cause| MountError::Mountpoint { path: path.to_owned(), cause };
     // The process id makes a clash rare, and create_dir refuses what exists, so nobody can prepare it for us.
     for attempt in 0..1000 {
         let path = base.join(format!("shufflefs-{}-{attempt}", std::process::id()));
@@ -135,11 +122,7 @@ fn temporary_directory(base: &Path) -> Result<PathBuf, MountError> {
 }
 
 fn failure(what: &'static str) -> impl FnOnce(io::Error) -> MountError {
-    move |cause| MountError::Namespace {
-        what,
-        cause,
-        hint: hint(),
-    }
+    move |cause| MountError::Namespace { what, cause, hint: hint() }
 }
 
 /// Which switch forbids it, if one of the known ones does.
@@ -159,7 +142,5 @@ fn hint() -> String {
                 use `shufflefs mount` instead"
             .into();
     };
-    format!(
-        "; user namespaces are disabled: `{sysctl}` as root allows them, or use `shufflefs mount`"
-    )
+    format!("; user namespaces are disabled: `{sysctl}` as root allows them, or use `shufflefs mount`")
 }

@@ -29,10 +29,7 @@ pub struct Signals {
 impl Signals {
     /// Blocks these signals for this thread and all that it will start. Call it before any thread exists.
     pub fn block(numbers: &[i32]) -> Result<Self, MountError> {
-        let fail = |cause| MountError::System {
-            what: "blocking signals",
-            cause,
-        };
+        let fail = |cause| MountError::System { what: "blocking signals", cause };
         let set = set_of(numbers);
         let mut before = set_of(&[]);
         // SAFETY: both sets are initialised and live through the call.
@@ -41,16 +38,12 @@ impl Signals {
             return Err(fail(io::Error::from_raw_os_error(code)));
         }
         // SAFETY: the set is initialised; -1 asks for a new descriptor.
-        let descriptor =
-            unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        let descriptor = unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if descriptor == -1 {
             return Err(fail(io::Error::last_os_error()));
         }
         // SAFETY: a fresh descriptor that nothing else owns.
-        Ok(Self {
-            descriptor: unsafe { OwnedFd::from_raw_fd(descriptor) },
-            before,
-        })
+        Ok(Self { descriptor: unsafe { OwnedFd::from_raw_fd(descriptor) }, before })
     }
 
     /// The signal mask from before, for a child that should start as if we were not there.
@@ -63,25 +56,18 @@ impl Signals {
         let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
         let size = size_of::<libc::signalfd_siginfo>();
         // SAFETY: the buffer is `size` bytes long and any bytes are a valid signalfd_siginfo.
-        let read =
-            unsafe { libc::read(self.descriptor.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+        let read = unsafe { libc::read(self.descriptor.as_raw_fd(), info.as_mut_ptr().cast(), size) };
         if read != size as isize {
             return None;
         }
         // SAFETY: zeroed above and filled by the kernel.
         let info = unsafe { info.assume_init() };
-        Some(Signal {
-            number: info.ssi_signo as i32,
-            from_kernel: info.ssi_code == libc::SI_KERNEL,
-        })
+        Some(Signal { number: info.ssi_signo as i32, from_kernel: info.ssi_code == libc::SI_KERNEL })
     }
 
     /// Runs slow work in a thread of its own, so that a signal can end the wait. Interrupted work is left behind:
     /// the caller is expected to end the process.
-    pub fn during<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, MountError> {
+    pub fn during<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, MountError> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let (ended, end) = io::pipe().map_err(MountError::system("making a pipe"))?;
         std::thread::Builder::new()
@@ -99,9 +85,7 @@ impl Signals {
             }
             match self.next() {
                 Some(signal) if is_end(signal.number) => {
-                    return Err(MountError::Interrupted {
-                        signal: name(signal.number),
-                    });
+                    return Err(MountError::Interrupted { signal: name(signal.number) });
                 }
                 Some(_) => continue,
                 None => {}
@@ -123,10 +107,7 @@ impl AsFd for Signals {
 }
 
 fn is_end(number: i32) -> bool {
-    matches!(
-        number,
-        libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT
-    )
+    matches!(number, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT)
 }
 
 /// Whether whoever started us chose to ignore this signal (`nohup`, a shell's `&`).
@@ -154,28 +135,18 @@ pub fn name(number: i32) -> String {
 }
 
 /// Waits until one of the descriptors has something (data or the end) or the time is over; which ones have.
-pub(super) fn wait(
-    descriptors: &[BorrowedFd<'_>],
-    limit: Option<Duration>,
-) -> io::Result<Vec<bool>> {
+pub(super) fn wait(descriptors: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<Vec<bool>> {
     let deadline = limit.map(|limit| Instant::now() + limit);
     let mut polls: Vec<libc::pollfd> = descriptors
         .iter()
-        .map(|descriptor| libc::pollfd {
-            fd: descriptor.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        })
+        .map(|descriptor| libc::pollfd { fd: descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 })
         .collect();
     loop {
         let timeout = match deadline {
             None => -1,
             Some(deadline) => {
                 // Rounded up, so that the last wait does not spin.
-                let left = deadline
-                    .saturating_duration_since(Instant::now())
-                    .as_micros()
-                    .div_ceil(1000);
+                let left = deadline.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
                 i32::try_from(left).unwrap_or(i32::MAX)
             }
         };
@@ -213,18 +184,13 @@ mod tests {
         assert_eq!(signals.during(|| 7).unwrap(), 7);
         // SAFETY: to this thread alone, where it is blocked.
         unsafe { libc::raise(libc::SIGTERM) };
-        let error = signals
-            .during(|| std::thread::sleep(Duration::from_secs(60)))
-            .unwrap_err();
+        let error = signals.during(|| std::thread::sleep(Duration::from_secs(60))).unwrap_err();
         assert!(matches!(error, MountError::Interrupted { signal } if signal == "SIGTERM"));
     }
 
     #[test]
     fn a_panic_in_the_work_is_an_error() {
         let signals = Signals::block(&[libc::SIGTERM]).unwrap();
-        assert!(matches!(
-            signals.during(|| panic!("on purpose")),
-            Err(MountError::System { .. })
-        ));
+        assert!(matches!(signals.during(|| panic!("on purpose")), Err(MountError::System { .. })));
     }
 }

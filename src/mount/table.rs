@@ -24,9 +24,7 @@ pub struct Entry {
 pub fn at(path: &Path) -> io::Result<Option<Entry>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     // Later lines lie on top of earlier ones.
-    Ok(parse(&table)
-        .filter(|entry| entry.mountpoint == path)
-        .last())
+    Ok(parse(&table).filter(|entry| entry.mountpoint == path).last())
 }
 
 /// Whether this file system type is one that we mount.
@@ -72,15 +70,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     let mut rest = field;
     while let [first, tail @ ..] = rest {
         match (first, tail) {
-            (
-                b'\\',
-                [
-                    a @ b'0'..=b'3',
-                    b @ b'0'..=b'7',
-                    c @ b'0'..=b'7',
-                    after @ ..,
-                ],
-            ) => {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
                 out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
                 rest = after;
             }
@@ -115,13 +105,7 @@ mod tests {
 
     #[test]
     fn the_real_table_has_proc() {
-        assert_eq!(
-            at(Path::new("/proc"))
-                .unwrap()
-                .map(|entry| entry.kind)
-                .as_deref(),
-            Some("proc")
-        );
+        assert_eq!(at(Path::new("/proc")).unwrap().map(|entry| entry.kind).as_deref(), Some("proc"));
         assert_eq!(at(Path::new("/no such place")).unwrap(), None);
     }
 }

@@ -29,37 +29,23 @@ pub enum Left {
 
 /// `shufflefs umount`: unmounts, and waits until the daemon is gone.
 pub fn unmount(path: &Path) -> Result<Left, MountError> {
-    let not_mounted = || MountError::NotMounted {
-        path: path.to_owned(),
-    };
+    let not_mounted = || MountError::NotMounted { path: path.to_owned() };
     let place = resolve(path).map_err(|cause| match cause.kind() {
         io::ErrorKind::NotFound => not_mounted(),
-        _ => MountError::Mountpoint {
-            path: path.to_owned(),
-            cause,
-        },
+        _ => MountError::Mountpoint { path: path.to_owned(), cause },
     })?;
-    let entry = table::at(&place)
-        .map_err(MountError::system("reading /proc/self/mountinfo"))?
-        .ok_or_else(not_mounted)?;
+    let entry =
+        table::at(&place).map_err(MountError::system("reading /proc/self/mountinfo"))?.ok_or_else(not_mounted)?;
     if !table::is_ours(&entry) {
-        return Err(MountError::NotOurs {
-            path: place,
-            kind: entry.kind,
-        });
+        return Err(MountError::NotOurs { path: place, kind: entry.kind });
     }
     // The process descriptor is opened while the mount shows that the daemon lives, so the number cannot be reused.
     let daemon = daemon_of(&place);
     let left = detach(&place)?;
     if let (Left::Clean, Some((pid, descriptor))) = (&left, daemon) {
-        let ended = signals::wait(&[descriptor.as_fd()], Some(PATIENCE))
-            .map_err(MountError::system("waiting"))?;
+        let ended = signals::wait(&[descriptor.as_fd()], Some(PATIENCE)).map_err(MountError::system("waiting"))?;
         if ended != [true] {
-            return Err(MountError::StillRunning {
-                path: place,
-                pid,
-                seconds: PATIENCE.as_secs(),
-            });
+            return Err(MountError::StillRunning { path: place, pid, seconds: PATIENCE.as_secs() });
         }
     }
     Ok(left)
@@ -87,11 +73,7 @@ pub(super) fn force(path: &Path) {
 
 fn unmount_once(path: &Path, lazy: bool) -> Result<(), MountError> {
     let flags = libc::UMOUNT_NOFOLLOW | if lazy { libc::MNT_DETACH } else { 0 };
-    let fail = |cause| MountError::Unmount {
-        path: path.to_owned(),
-        cause,
-        hint: String::new(),
-    };
+    let fail = |cause| MountError::Unmount { path: path.to_owned(), cause, hint: String::new() };
     let target = CString::new(path.as_os_str().as_bytes()).map_err(|error| fail(error.into()))?;
     // SAFETY: a string that ends with zero and lives through the call.
     if unsafe { libc::umount2(target.as_ptr(), flags) } == 0 {
@@ -115,17 +97,12 @@ fn daemon_of(mountpoint: &Path) -> Option<(i32, OwnedFd)> {
     let options: serde_json::Value = serde_json::from_slice(&text).ok()?;
     let pid = i32::try_from(options.get("pid")?.as_i64()?).ok()?;
     // A number from another pid namespace names a stranger here.
-    if !fs::read_to_string(format!("/proc/{pid}/comm"))
-        .ok()?
-        .starts_with("shufflefs")
-    {
+    if !fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.starts_with("shufflefs") {
         return None;
     }
     // SAFETY: a system call without pointers.
     let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let descriptor = i32::try_from(descriptor)
-        .ok()
-        .filter(|&number| number >= 0)?;
+    let descriptor = i32::try_from(descriptor).ok().filter(|&number| number >= 0)?;
     // SAFETY: a fresh descriptor that nothing else owns.
     Some((pid, unsafe { OwnedFd::from_raw_fd(descriptor) }))
 }
@@ -151,13 +128,8 @@ fn holders(mountpoint: &Path) -> Vec<String> {
 }
 
 fn holds(process: &Path, mountpoint: &Path) -> bool {
-    let open = fs::read_dir(process.join("fd"))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
+    let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten().map(|entry| entry.path());
     // map_files would need CAP_SYS_ADMIN; a file that is only mapped is held by somebody without a name.
     let places: [PathBuf; 3] = ["cwd", "root", "exe"].map(|name| process.join(name));
-    open.chain(places)
-        .any(|link| fs::read_link(link).is_ok_and(|target| target.starts_with(mountpoint)))
+    open.chain(places).any(|link| fs::read_link(link).is_ok_and(|target| target.starts_with(mountpoint)))
 }

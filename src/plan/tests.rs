@@ -116,15 +116,9 @@ fn diversity_is_scdatasets() {
             Some(*end)
         })
         .collect();
-    for (block_size, fetch_factor, published) in [
-        (64, 1, 0.0),
-        (16, 1, 1.75),
-        (16, 4, 3.0),
-        (16, 16, 3.47),
-        (64, 64, 3.47),
-        (16, 64, 3.58),
-        (16, 256, 3.61),
-    ] {
+    for (block_size, fetch_factor, published) in
+        [(64, 1, 0.0), (16, 1, 1.75), (16, 4, 3.0), (16, 16, 3.47), (64, 64, 3.47), (16, 64, 3.58), (16, 256, 3.61)]
+    {
         let plan = Plan::new(&[bounds[13]], sampling(64, block_size, fetch_factor));
         let order = plan.epoch(0);
         let (mut sum, mut batches) = (0.0, 0);

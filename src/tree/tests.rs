@@ -56,7 +56,9 @@ fn every_listed_name_is_found_and_no_other_spelling() {
         }
         assert_eq!(tree.entry(&directory, tree.len(&directory)), None);
     }
-    for name in ["epoch-0", "epoch-00001", "Epoch-0000", "epoch-+001", "rank-0-of-0", "rank-2-of-2", "rank-00-of-2", "x"] {
+    for name in
+        ["epoch-0", "epoch-00001", "Epoch-0000", "epoch-+001", "rank-0-of-0", "rank-2-of-2", "rank-00-of-2", "x"]
+    {
         assert_eq!(tree.lookup(&Node::Root, name), None, "{name}");
     }
     for name in ["batch-1.npz", "batch-000005.npz", "batch-000000.xyz", "batch-000000", "batch-000000.npz.npz"] {
