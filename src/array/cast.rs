@@ -87,15 +87,48 @@ pub fn to_i64(dtype: Dtype, bytes: &[u8]) -> i64 {
     i64::from_le_bytes(out)
 }
 
-/// One number as text: integers in decimal, booleans `True`/`False`, floats in the shortest form that reads back.
+/// One number as text, as Python prints it: integers in decimal, booleans `True`/`False`, floats in the shortest form
+/// that reads back.
 pub fn to_text(dtype: Dtype, bytes: &[u8]) -> String {
     match dtype {
         Dtype::Bool => if bytes[0] != 0 { "True" } else { "False" }.to_owned(),
         Dtype::U64 => (to_i64(dtype, bytes) as u64).to_string(),
-        Dtype::F32 | Dtype::F16 => format!("{:?}", to_f64(dtype, bytes) as f32),
-        Dtype::F64 => format!("{:?}", to_f64(dtype, bytes)),
+        Dtype::F16 => float_text(&half_digits(to_f64(dtype, bytes))),
+        Dtype::F32 => float_text(&format!("{:e}", to_f64(dtype, bytes) as f32)),
+        Dtype::F64 => float_text(&format!("{:e}", to_f64(dtype, bytes))),
         _ => to_i64(dtype, bytes).to_string(),
     }
+}
+
+/// The fewest digits that a half-precision number reads back from; Rust prints none itself.
+fn half_digits(value: f64) -> String {
+    let same = |text: &String| text.parse::<f64>().is_ok_and(|read| f16::from_f64(read) == f16::from_f64(value));
+    (0..5).map(|digits| format!("{value:.digits$e}")).find(same).unwrap_or_else(|| format!("{value:e}"))
+}
+
+/// `digits e exponent` as Python's `repr` lays it out: positional from 1e-4 to 1e16.
+fn float_text(scientific: &str) -> String {
+    let Some((mantissa, exponent)) = scientific.split_once('e') else {
+        return scientific.to_lowercase(); // nan, inf, -inf
+    };
+    let (sign, digits) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
+    let digits: String = digits.chars().filter(|char| *char != '.').collect();
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let len = digits.len() as i32;
+    if !(-4..16).contains(&exponent) {
+        let (first, rest) = digits.split_at(1);
+        let point = if rest.is_empty() { "" } else { "." };
+        let direction = if exponent < 0 { '-' } else { '+' };
+        return format!("{sign}{first}{point}{rest}e{direction}{:02}", exponent.abs());
+    }
+    if exponent < 0 {
+        return format!("{sign}0.{}{digits}", "0".repeat((-exponent - 1) as usize));
+    }
+    if exponent + 1 >= len {
+        return format!("{sign}{digits}{}.0", "0".repeat((exponent + 1 - len) as usize));
+    }
+    let (whole, fraction) = digits.split_at(exponent as usize + 1);
+    format!("{sign}{whole}.{fraction}")
 }
 
 #[cfg(test)]
@@ -116,10 +149,26 @@ mod tests {
     }
 
     #[test]
-    fn text_reads_back() {
+    fn text_is_as_python_prints_it() {
+        for (value, text) in [
+            (2.0, "2.0"),
+            (-0.0, "-0.0"),
+            (0.1, "0.1"),
+            (123.456, "123.456"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (1.5e300, "1.5e+300"),
+            (1e-4, "0.0001"),
+            (1e-5, "1e-05"),
+            (-1.25e-7, "-1.25e-07"),
+            (f64::NAN, "nan"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            assert_eq!(to_text(Dtype::F64, &value.to_le_bytes()), text);
+        }
         assert_eq!(to_text(Dtype::F32, &0.1f32.to_le_bytes()), "0.1");
-        assert_eq!(to_text(Dtype::F64, &1e300f64.to_le_bytes()), "1e300");
-        assert_eq!(to_text(Dtype::F64, &2f64.to_le_bytes()), "2.0");
+        assert_eq!(to_text(Dtype::F16, &f16::from_f32(0.1).to_le_bytes()), "0.1");
+        assert_eq!(to_text(Dtype::F16, &f16::from_f32(65504.0).to_le_bytes()), "65500.0");
         assert_eq!(to_text(Dtype::U64, &u64::MAX.to_le_bytes()), u64::MAX.to_string());
         assert_eq!(to_text(Dtype::Bool, &[1]), "True");
     }

@@ -30,10 +30,14 @@ fn add_all(dtype: Dtype, values: &[u8], indices: impl Iterator<Item = usize>, ou
         ($number:ty, $plus:expr) => {{
             const N: usize = size_of::<$number>();
             let out = out.as_chunks_mut::<N>().0;
+            let plus: fn($number, $number) -> $number = $plus;
             for (column, value) in indices.zip(values.as_chunks::<N>().0) {
-                let plus: fn($number, $number) -> $number = $plus;
-                out[column] =
-                    plus(<$number>::from_le_bytes(out[column]), <$number>::from_le_bytes(*value)).to_le_bytes();
+                let place = &mut out[column];
+                // The first value is taken as it is: 0.0 + -0.0 would lose its sign.
+                *place = match *place == [0; N] {
+                    true => *value,
+                    false => plus(<$number>::from_le_bytes(*place), <$number>::from_le_bytes(*value)).to_le_bytes(),
+                };
             }
         }};
     }
