@@ -4,10 +4,10 @@
 //! read with `pread` and decoded here, because libhdf5 holds one global lock and zarrs reaches half of the speed
 //! (DESIGN.md section 5). A filter that is not decoded here falls back to the library, chosen per array at open.
 
-pub mod container;
-pub mod dtype;
 mod codec;
 mod constant;
+pub mod container;
+pub mod dtype;
 mod file;
 pub mod gather;
 mod hdf5;

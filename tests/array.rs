@@ -157,7 +157,8 @@ fn hdf5_text_and_attributes() {
         let file = hdf5::File::create(&path).unwrap();
         let variable: Vec<VarLenUnicode> = texts.iter().map(|t| t.parse().unwrap()).collect();
         file.new_dataset_builder().with_data(&variable).chunk(100).deflate(3).create("variable").unwrap();
-        let fixed: Vec<FixedAscii<8>> = ["ab", "", "12345678"].iter().map(|t| FixedAscii::from_ascii(t).unwrap()).collect();
+        let fixed: Vec<FixedAscii<8>> =
+            ["ab", "", "12345678"].iter().map(|t| FixedAscii::from_ascii(t).unwrap()).collect();
         file.new_dataset_builder().with_data(&fixed).create("fixed").unwrap();
         file.new_dataset::<VarLenAscii>().shape(5).create("unwritten").unwrap();
         file.new_attr::<i8>().create("minus").unwrap().write_scalar(&-3).unwrap();
@@ -237,7 +238,15 @@ fn what_is_no_store_is_named() {
 type Codecs = Vec<Arc<dyn BytesToBytesCodecTraits>>;
 
 /// Writes one zarr v3 array with zarrs; rows of one column, or of 37.
-fn write_zarr(root: &Path, name: &str, shape: &[u64], shard: &[u64], chunk: Option<&[u64]>, codecs: Codecs, data: &[i32]) {
+fn write_zarr(
+    root: &Path,
+    name: &str,
+    shape: &[u64],
+    shard: &[u64],
+    chunk: Option<&[u64]>,
+    codecs: Codecs,
+    data: &[i32],
+) {
     let store = Arc::new(FilesystemStore::new(root).unwrap());
     zarrs::group::GroupBuilder::new().build(Arc::clone(&store), "/").unwrap().store_metadata().unwrap();
     let mut builder = ArrayBuilder::new(shape.to_vec(), shard.to_vec(), data_type::int32(), -7_i32);

@@ -252,7 +252,8 @@ mod tests {
     #[test]
     fn noise_never_panics() {
         let noise = sample(4096);
-        for stage in [Stage::Gzip, Stage::Zlib, Stage::Zstd, Stage::Blosc, Stage::Lzf, Stage::Fletcher32, Stage::Crc32c] {
+        for stage in [Stage::Gzip, Stage::Zlib, Stage::Zstd, Stage::Blosc, Stage::Lzf, Stage::Fletcher32, Stage::Crc32c]
+        {
             for at in 0..200 {
                 let _ = run(&[stage], &noise[at..at + at], 512);
                 let _ = run(&[stage, Stage::Shuffle(4)], &noise[at..at + 100], 96);

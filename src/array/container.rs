@@ -33,8 +33,7 @@ impl Container {
     /// # Errors
     /// `Open`, in words for the user: what is there instead, and what to do.
     pub fn open(path: &Path) -> Result<Container, ArrayError> {
-        let fail =
-            |cause: &str| ArrayError::Open { store: path.display().to_string(), cause: cause.to_owned() };
+        let fail = |cause: &str| ArrayError::Open { store: path.display().to_string(), cause: cause.to_owned() };
         let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
             ErrorKind::NotFound => fail("no such file or directory"),
             ErrorKind::PermissionDenied => fail("permission denied; it must be readable by this user"),
@@ -122,9 +121,7 @@ impl Container {
     /// Whether an array holds strings.
     pub fn is_text(&self, element: &str) -> Result<bool, ArrayError> {
         match self {
-            Container::Hdf5(file) => {
-                Ok(matches!(file.class(element)?, Class::VariableText | Class::FixedText { .. }))
-            }
+            Container::Hdf5(file) => Ok(matches!(file.class(element)?, Class::VariableText | Class::FixedText { .. })),
             Container::Zarr(zarr) => zarr.is_text(element),
         }
     }

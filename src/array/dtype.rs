@@ -122,7 +122,15 @@ impl Dtype {
         if self == Bool {
             return other;
         }
-        let float = |bytes: usize| if bytes >= 8 { F64 } else if bytes >= 4 { F32 } else { F16 };
+        let float = |bytes: usize| {
+            if bytes >= 8 {
+                F64
+            } else if bytes >= 4 {
+                F32
+            } else {
+                F16
+            }
+        };
         let int = |bytes: usize| match bytes {
             1 => I8,
             2 => I16,
@@ -135,7 +143,11 @@ impl Dtype {
             (true, false) => float(self.size().max(2 * other.size())),
             (false, true) => float(other.size().max(2 * self.size())),
             (false, false) if self.is_signed() == other.is_signed() => {
-                if self.size() >= other.size() { self } else { other }
+                if self.size() >= other.size() {
+                    self
+                } else {
+                    other
+                }
             }
             (false, false) => {
                 let (signed, unsigned) = if self.is_signed() { (self, other) } else { (other, self) };

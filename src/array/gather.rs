@@ -94,12 +94,14 @@ pub fn gather(array: &Array, pieces: &[Piece], sink: &dyn Sink, work: &Work<'_>)
     let jobs = geometry.jobs(array, pieces, encoded)?;
     let tasks = tasks(&jobs, &geometry, encoded);
     if encoded {
-        return tasks.par_iter().try_for_each(|task| geometry.run(array, &jobs, std::slice::from_ref(task), sink, work));
+        return tasks
+            .par_iter()
+            .try_for_each(|task| geometry.run(array, &jobs, std::slice::from_ref(task), sink, work));
     }
     let batches = batches(&tasks, &jobs, &geometry);
-    batches.par_iter().try_for_each(|batch| {
-        geometry.run(array, &jobs, tasks.get(batch.clone()).unwrap_or_default(), sink, work)
-    })
+    batches
+        .par_iter()
+        .try_for_each(|batch| geometry.run(array, &jobs, tasks.get(batch.clone()).unwrap_or_default(), sink, work))
 }
 
 /// The shapes of an array, checked once.
@@ -208,7 +210,9 @@ impl Geometry {
             let chunk = first.band * self.columns + task.column;
             if let Some(extent) = array.source.raw(chunk) {
                 if extent.len < self.chunk_bytes as u64 {
-                    return Err(array.damaged(chunk, format!("{} bytes, {} are declared", extent.len, self.chunk_bytes)));
+                    return Err(
+                        array.damaged(chunk, format!("{} bytes, {} are declared", extent.len, self.chunk_bytes))
+                    );
                 }
                 self.each_run(jobs, task.column, |run| reads.add(chunk, &extent, run));
                 continue;

@@ -189,10 +189,10 @@ impl Zarr {
         match class::of(&node) {
             Class::Number(dtype) => open::numbers(self, element, &node, dtype),
             Class::Text | Class::FixedText { .. } => Err(self.error(element, "holds strings, not numbers")),
-            Class::Other(name) => Err(self.unsupported(
-                element,
-                format!("elements of type {name} are not read; numbers and booleans are"),
-            )),
+            Class::Other(name) => {
+                Err(self
+                    .unsupported(element, format!("elements of type {name} are not read; numbers and booleans are")))
+            }
         }
     }
 }

@@ -58,7 +58,8 @@ impl<'a> Reads<'a> {
                     break;
                 }
                 let Run { piece, at, len, .. } = read.run;
-                let Some(place) = self.sink.place(piece, at, len).filter(|p| p.len() as u64 == len * size as u64) else {
+                let Some(place) = self.sink.place(piece, at, len).filter(|p| p.len() as u64 == len * size as u64)
+                else {
                     break;
                 };
                 end += place.len() as u64;

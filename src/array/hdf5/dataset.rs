@@ -6,9 +6,7 @@ use std::sync::Arc;
 use ::hdf5::Dataset;
 use ::hdf5::plist::dataset_create::Layout;
 use ::hdf5::sync::sync;
-use hdf5_sys::h5p::{
-    H5Pget_chunk_opts, H5Pget_external_count, H5Pget_fill_value, H5Pget_filter2, H5Pget_nfilters,
-};
+use hdf5_sys::h5p::{H5Pget_chunk_opts, H5Pget_external_count, H5Pget_fill_value, H5Pget_filter2, H5Pget_nfilters};
 use hdf5_sys::h5z::H5Zfilter_avail;
 
 use super::library::Library;
@@ -142,8 +140,7 @@ impl Opening<'_> {
             return Ok(self.finish(parts, source));
         };
         self.within(offset, bytes)?;
-        let chunk_shape =
-            if self.big { constant::parts(&self.shape, self.dtype.size()) } else { self.shape.clone() };
+        let chunk_shape = if self.big { constant::parts(&self.shape, self.dtype.size()) } else { self.shape.clone() };
         let source = Arc::new(Contiguous {
             store: Arc::clone(&self.file.name),
             element: Arc::clone(&self.element),
@@ -177,7 +174,9 @@ impl Opening<'_> {
         }
         let chunk_bytes = self.bytes(&chunk_shape)?;
         if chunk_bytes > MAX_CHUNK {
-            return Err(self.unsupported(format!("chunks of {chunk_bytes} bytes are too large; rewrite it in smaller ones")));
+            return Err(
+                self.unsupported(format!("chunks of {chunk_bytes} bytes are too large; rewrite it in smaller ones"))
+            );
         }
         let filters = self.pipeline()?;
         let Some(stages) = filters.iter().map(Filter::stage).collect::<Option<Vec<Stage>>>() else {
@@ -211,7 +210,8 @@ impl Opening<'_> {
     /// One visit of all chunks: `chunk_info` by number costs 0.2 ms each.
     fn map(&self, chunk_shape: &[u64]) -> Result<ChunkMap, ArrayError> {
         let grid: Vec<u64> = self.shape.iter().zip(chunk_shape).map(|(&n, &c)| n.div_ceil(c)).collect();
-        let total = grid.iter().try_fold(1_u64, |n, &g| n.checked_mul(g)).ok_or_else(|| self.error("too many chunks"))?;
+        let total =
+            grid.iter().try_fold(1_u64, |n, &g| n.checked_mul(g)).ok_or_else(|| self.error("too many chunks"))?;
         if total == 0 {
             return Ok(ChunkMap::default());
         }
@@ -326,4 +326,3 @@ fn known_name(id: i32) -> Option<&'static str> {
         _ => return None,
     })
 }
-

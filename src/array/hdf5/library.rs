@@ -37,7 +37,8 @@ impl Library {
             return values.read_bytes(&memory, &start, &count, out);
         }
         // An edge chunk: what lies inside the array goes to the front corner of the full chunk.
-        let inside = count.iter().try_fold(self.size as u64, |n, &c| n.checked_mul(c)).ok_or("the shape is too large")?;
+        let inside =
+            count.iter().try_fold(self.size as u64, |n, &c| n.checked_mul(c)).ok_or("the shape is too large")?;
         let mut part = vec![0; usize::try_from(inside).map_err(|_| "the chunk is too large")?];
         values.read_bytes(&memory, &start, &count, &mut part)?;
         out.fill(0);

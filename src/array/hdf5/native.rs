@@ -14,8 +14,8 @@ use hdf5_sys::h5l::H5Lexists;
 use hdf5_sys::h5o::{H5Oexists_by_name, H5Oopen};
 use hdf5_sys::h5p::H5P_DEFAULT;
 use hdf5_sys::h5s::{
-    H5S_class_t, H5Scopy, H5Screate_simple, H5Sget_simple_extent_dims, H5Sget_simple_extent_ndims,
-    H5Sget_simple_extent_type, H5Sselect_hyperslab, H5S_seloper_t,
+    H5S_class_t, H5S_seloper_t, H5Scopy, H5Screate_simple, H5Sget_simple_extent_dims, H5Sget_simple_extent_ndims,
+    H5Sget_simple_extent_type, H5Sselect_hyperslab,
 };
 use hdf5_sys::h5t::{
     H5T_class_t, H5T_order_t, H5T_sign_t, H5T_str_t, H5Tcopy, H5Tget_class, H5Tget_ebias, H5Tget_fields,
@@ -50,11 +50,17 @@ impl Drop for Id {
 /// What an element type is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    Number { dtype: Dtype, big: bool },
+    Number {
+        dtype: Dtype,
+        big: bool,
+    },
     /// Pointers to strings elsewhere in the file.
     VariableText,
     /// So many bytes each.
-    FixedText { size: usize, spaces: bool },
+    FixedText {
+        size: usize,
+        spaces: bool,
+    },
     /// Named for messages.
     Other(&'static str),
 }
@@ -300,7 +306,8 @@ impl Values {
     pub fn read_bytes(self, memory: &Id, start: &[u64], count: &[u64], out: &mut [u8]) -> Result<(), String> {
         // SAFETY: the type is live.
         let size = sync(|| unsafe { H5Tget_size(memory.id()) }) as u64;
-        let counts = if matches!(self, Values::Attribute(_)) { self.shape()?.unwrap_or_default() } else { count.to_vec() };
+        let counts =
+            if matches!(self, Values::Attribute(_)) { self.shape()?.unwrap_or_default() } else { count.to_vec() };
         let bytes = counts.iter().try_fold(size, |n, &c| n.checked_mul(c)).ok_or("the shape is too large")?;
         if bytes != out.len() as u64 {
             return Err(format!("{bytes} bytes to read into room for {}", out.len()));
@@ -318,7 +325,8 @@ pub fn little_endian(datatype: &Id) -> Result<Id, String> {
     // SAFETY: the type is live; the copy is ours to change.
     sync(|| unsafe {
         let copy = Id::new(H5Tcopy(datatype.id()), "copying a type")?;
-        if H5Tget_order(copy.id()) == H5T_order_t::H5T_ORDER_BE && H5Tset_order(copy.id(), H5T_order_t::H5T_ORDER_LE) < 0
+        if H5Tget_order(copy.id()) == H5T_order_t::H5T_ORDER_BE
+            && H5Tset_order(copy.id(), H5T_order_t::H5T_ORDER_LE) < 0
         {
             return Err("HDF5: the type has no little-endian form".to_owned());
         }

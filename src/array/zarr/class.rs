@@ -12,7 +12,10 @@ pub enum Class {
     /// Strings of any length.
     Text,
     /// So many bytes each.
-    FixedText { size: u64, encoding: Encoding },
+    FixedText {
+        size: u64,
+        encoding: Encoding,
+    },
     /// Named for messages.
     Other(String),
 }

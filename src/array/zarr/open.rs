@@ -48,7 +48,12 @@ pub struct Chain {
 /// The codecs of one array in the words of v3.
 enum Codecs {
     Here(Chain),
-    Sharded { inner: Chain, chunk_shape: Vec<u64>, checked: bool, at_start: bool },
+    Sharded {
+        inner: Chain,
+        chunk_shape: Vec<u64>,
+        checked: bool,
+        at_start: bool,
+    },
     /// Names, for `info`.
     Library(Vec<String>),
 }

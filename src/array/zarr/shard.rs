@@ -97,7 +97,13 @@ impl Shards {
         Ok(index)
     }
 
-    fn read_index(&self, file: &File, len: u64, chunk: u64, counters: &Counters) -> Result<Vec<(u64, u64)>, ArrayError> {
+    fn read_index(
+        &self,
+        file: &File,
+        len: u64,
+        chunk: u64,
+        counters: &Counters,
+    ) -> Result<Vec<(u64, u64)>, ArrayError> {
         let trailer = if self.checked { 4 } else { 0 };
         // `count * 16` was checked when the array was opened; the file's length bounds the buffer.
         let size = self.count * 16 + trailer;
@@ -105,7 +111,8 @@ impl Shards {
             let cause = format!("the shard of {len} bytes is too short for its index of {size}: it is truncated");
             return Err(self.files.damaged(chunk, cause));
         };
-        let mut bytes = vec![0; usize::try_from(size).map_err(|_| self.files.damaged(chunk, "the index is too large"))?];
+        let mut bytes =
+            vec![0; usize::try_from(size).map_err(|_| self.files.damaged(chunk, "the index is too large"))?];
         file::read_exact(file, offset, &mut bytes, counters)
             .map_err(|e| file::read_error(&self.files.store, &self.files.element, chunk, &e))?;
         let mut index = bytes.as_slice();

@@ -48,8 +48,7 @@ fn variable(zarr: &Zarr, element: &str, node: &Node) -> Result<Vec<String>, Arra
     if let ([rows], [rows_in_chunk]) = (shape.as_slice(), chunk.as_slice()) {
         let mut all: Vec<String> = Vec::new();
         for number in 0..rows.div_ceil(rows_in_chunk.get()) {
-            let texts: Vec<String> =
-                array.retrieve_chunk(&[number]).map_err(|e| damaged(number, e.to_string()))?;
+            let texts: Vec<String> = array.retrieve_chunk(&[number]).map_err(|e| damaged(number, e.to_string()))?;
             let here = rows_in_chunk.get().min(rows - number * rows_in_chunk.get());
             if (texts.len() as u64) < here {
                 return Err(damaged(number, format!("holds {} strings, {here} are declared", texts.len())));
@@ -61,9 +60,7 @@ fn variable(zarr: &Zarr, element: &str, node: &Node) -> Result<Vec<String>, Arra
     if total > MOST_IN_CHUNK {
         return Err(zarr.unsupported(element, format!("{total} strings of {} axes are too many", shape.len())));
     }
-    array
-        .retrieve_array_subset(&ArraySubset::new_with_shape(shape))
-        .map_err(|e| damaged(0, e.to_string()))
+    array.retrieve_array_subset(&ArraySubset::new_with_shape(shape)).map_err(|e| damaged(0, e.to_string()))
 }
 
 /// Reads text of `size` bytes as bytes, with a last axis of `size`.
@@ -99,13 +96,16 @@ fn fixed(zarr: &Zarr, element: &str, node: &Node, size: u64, encoding: Encoding)
     if node.version != 2 {
         metadata.remove("order");
     }
-    let bytes_node = Node { kind: NodeKind::Array, version: node.version, metadata, attributes: serde_json::Map::new() };
+    let bytes_node =
+        Node { kind: NodeKind::Array, version: node.version, metadata, attributes: serde_json::Map::new() };
     let array = open::with_trailing(zarr, element, &bytes_node, Dtype::U8, true)?;
     let bytes = array.read_all(MOST, &Counters::default())?;
     let size = usize::try_from(size).map_err(|_| zarr.error(element, "its strings are too long"))?;
-    bytes.chunks_exact(size).map(|text| decode(text, encoding)).collect::<Option<Vec<String>>>().ok_or_else(|| {
-        zarr.error(element, "holds code points that do not exist: it is damaged")
-    })
+    bytes
+        .chunks_exact(size)
+        .map(|text| decode(text, encoding))
+        .collect::<Option<Vec<String>>>()
+        .ok_or_else(|| zarr.error(element, "holds code points that do not exist: it is damaged"))
 }
 
 fn decode(text: &[u8], encoding: Encoding) -> Option<String> {
