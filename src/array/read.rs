@@ -89,7 +89,7 @@ impl Array {
                 cause: format!("elements {start}..+{len} of shape {:?} were asked for", self.shape),
             });
         }
-        let bytes = len.checked_mul(self.dtype.size() as u64).unwrap_or(u64::MAX);
+        let bytes = len.saturating_mul(self.dtype.size() as u64);
         let mut buffer = self.room(bytes, limit)?;
         self.fill(&mut buffer, 0, &[Piece { start, len }], counters)?;
         Ok(buffer)

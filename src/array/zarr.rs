@@ -56,7 +56,15 @@ impl Zarr {
         let mut files = Vec::new();
         let consolidated = node::consolidated(path, &mut files).map_err(fail)?;
         let read = Mutex::new(Read { nodes: HashMap::new(), files });
-        Ok(Zarr { name, root: path.to_path_buf(), opened, consolidated, read })
+        let zarr = Zarr { name, root: path.to_path_buf(), opened, consolidated, read };
+        match zarr.node("") {
+            Ok(Some(_)) => Ok(zarr),
+            Ok(None) => Err(ArrayError::Open {
+                store: zarr.name.to_string(),
+                cause: "its .zmetadata describes no group or array: the store is damaged or incomplete".to_owned(),
+            }),
+            Err(error) => Err(error),
+        }
     }
 
     pub fn name(&self) -> &str {
@@ -101,7 +109,12 @@ impl Zarr {
         let mut read = self.read();
         // Another thread may have been first.
         if read.nodes.insert(element.to_owned(), Arc::clone(&node)).is_none() {
-            read.files.extend(files);
+            for file in files {
+                // The root's was read when the store was opened: that is the one to compare with.
+                if read.files.iter().all(|known| known.path != file.path) {
+                    read.files.push(file);
+                }
+            }
         }
         Ok(Some(node))
     }

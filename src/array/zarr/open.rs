@@ -33,8 +33,8 @@ pub fn zarrs(zarr: &Zarr, element: &str, node: &Node) -> Result<Zarrs, ArrayErro
     let store = FilesystemStore::new(zarr.root.join(element)).map_err(|e| unsupported(e.to_string()))?;
     let store: Arc<dyn ReadableStorageTraits> = Arc::new(store);
     let array = ZarrsArray::new_with_metadata(store, "/", metadata)
-        .map_err(|e| unsupported(format!("its metadata is not understood: {e}")))?;
-    array.to_v3().map_err(|e| unsupported(format!("its metadata is not understood: {e}")))
+        .map_err(|e| unsupported(format!("not understood: {e}; rewrite it with zstd or blosc alone")))?;
+    array.to_v3().map_err(|e| unsupported(format!("not understood: {e}; rewrite it with zstd or blosc alone")))
 }
 
 /// How bytes of a chunk become elements, where all of it is done here.
@@ -170,18 +170,23 @@ fn codecs_of(codecs: &[Value], outer: &[u64]) -> Codecs {
 
 /// A chain of codecs that are all decoded here.
 fn chain(codecs: &[Value]) -> Option<Chain> {
-    // A transpose that moves nothing is what v2's C order may come as.
-    let moves = |codec: &Value| {
-        name(codec) != "transpose"
-            || sizes(codec, "order").is_none_or(|order| order.iter().enumerate().any(|(axis, &to)| to != axis as u64))
-    };
-    let first = codecs.iter().position(moves)?;
-    let (bytes, rest) = codecs.get(first..)?.split_first()?;
-    if name(bytes) != "bytes" {
-        return None;
-    }
+    let at = codecs.iter().position(|codec| name(codec) == "bytes")?;
+    let (before, rest) = codecs.split_at_checked(at)?;
+    let (bytes, rest) = rest.split_first()?;
     let big = setting(bytes, "endian").and_then(Value::as_str) == Some("big");
-    let stages = rest.iter().map(stage).collect::<Option<Vec<Stage>>>()?;
+    let mut stages = Vec::new();
+    for codec in before {
+        match (name(codec), stage(codec)) {
+            // v2 calls shuffle a filter of elements; for little-endian ones it is one of bytes.
+            ("shuffle" | "numcodecs.shuffle", Some(shuffle)) if !big => stages.push(shuffle),
+            // A transpose that moves nothing.
+            ("transpose", _) if sizes(codec, "order")?.iter().enumerate().all(|(axis, &to)| to == axis as u64) => {}
+            _ => return None,
+        }
+    }
+    for codec in rest {
+        stages.push(stage(codec)?);
+    }
     Some(Chain { stages, big })
 }
 
