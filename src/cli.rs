@@ -242,7 +242,10 @@ mod tests {
             else {
                 panic!("{line:?}");
             };
-            assert!(format!("{args:?}").contains(r#"paths: ["a", "b", "m"], foreground: true"#));
+            let said = format!("{args:?}");
+            assert!(
+                said.contains(r#"paths: ["a", "b", "m"]"#) && said.contains("foreground: true")
+            );
         }
     }
 

@@ -54,8 +54,13 @@ impl Area {
             return None;
         }
         let mut area = Self::new();
-        // The build directory may be closed to other users.
-        fs::copy(env!("CARGO_BIN_EXE_shufflefs"), area.path("shufflefs")).unwrap();
+        // The build directory may be closed to other users. Copied by another process: a file that this one has open for
+        // writing while another test forks cannot be executed ("text file busy").
+        let copied = Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_shufflefs"))
+            .arg(area.path("shufflefs"))
+            .status();
+        assert!(copied.unwrap().success());
         area.unprivileged = Some(DeviceForAll::open());
         Some(area)
     }
