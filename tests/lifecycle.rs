@@ -322,17 +322,17 @@ fn as_a_user_through_fusermount3() {
     // A signal, with a file held open by the same user.
     area.mount("d");
     let daemon = area.pid("d");
+    let readme = place.join(README);
     let mut holder = Command::new("setpriv");
-    holder.args([
-        "--reuid",
-        "65534",
-        "--regid",
-        "65534",
-        "--clear-groups",
-        "sleep",
-        "100",
-    ]);
-    let holder = support::Serving(holder.current_dir("/").spawn().unwrap());
+    holder.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    holder
+        .args(["sh", "-c", "exec sleep 100 < \"$0\""])
+        .arg(&readme);
+    let holder = support::Serving(holder.spawn().unwrap());
+    let held = format!("/proc/{}/fd/0", holder.pid());
+    until("the file is held", || {
+        fs::read_link(&held).is_ok_and(|target| target == readme)
+    });
     kill(daemon, libc::SIGTERM);
     until("the daemon ends", || !is_alive(daemon));
     assert!(mounts_below(&place).is_empty() && !place.exists());
