@@ -153,13 +153,7 @@ fn an_outside_umount_ends_the_session() {
     }
     let area = Area::new();
     let mut serving = area.foreground();
-    assert!(
-        Command::new("umount")
-            .arg(area.path("d"))
-            .status()
-            .unwrap()
-            .success()
-    );
+    umount_from_outside(&area.path("d"));
     assert_eq!(serving.end().code(), Some(0));
     assert!(!area.path("d").exists());
 }
@@ -173,13 +167,7 @@ fn a_daemon_never_unmounts_its_successor() {
     fs::create_dir(area.path("d")).unwrap();
     for _ in 0..10 {
         let mut first = area.foreground();
-        assert!(
-            Command::new("umount")
-                .arg(area.path("d"))
-                .status()
-                .unwrap()
-                .success()
-        );
+        umount_from_outside(&area.path("d"));
         area.mount("d");
         first.end();
         assert!(area.path("d").join(README).is_file());
@@ -281,10 +269,10 @@ fn an_opened_device_is_served_and_not_unmounted() {
         )
     };
     assert_eq!(code, 0);
-    let mut command = area.command(["mount", "store.h5ad", "/dev/fd/9", "-f"]);
+    let mut command = area.command(["mount", "store.h5ad", "/dev/fd/200", "-f"]);
     unsafe {
         command.pre_exec(move || {
-            if libc::dup2(number, 9) == 9 {
+            if libc::dup2(number, 200) == 200 {
                 Ok(())
             } else {
                 Err(std::io::Error::last_os_error())
@@ -359,6 +347,19 @@ fn as_a_user_through_fusermount3() {
         .env("PATH", "/nonexistent")
         .current_dir(area.path("."));
     support::Ran::from(command.output().unwrap()).refused(4, "install the package fuse3");
+}
+
+/// umount(8); again while the daemon still looks at its own fresh mount.
+fn umount_from_outside(place: &Path) {
+    let umount = || {
+        Command::new("umount")
+            .arg(place)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    };
+    until("umount succeeds", umount);
 }
 
 fn mount_line(place: &Path) -> String {
