@@ -115,6 +115,8 @@ mod tests {
     use super::*;
     use std::process::Command;
 
+    // `listen` reaps it.
+    #[allow(clippy::zombie_processes)]
     #[test]
     fn a_daemon_that_dies_without_a_word_is_noticed() {
         for (script, word) in [("kill -9 $$", "SIGKILL"), ("kill -SEGV $$", "SIGSEGV"), ("exit 101", "code 101")] {

@@ -51,16 +51,25 @@ pub fn unmount(path: &Path) -> Result<Left, MountError> {
     Ok(left)
 }
 
-/// Unmounts if nothing holds it, detaches otherwise.
+/// Unmounts if nothing holds it, detaches otherwise. A `stat` that is just going on holds it too, so busy is believed
+/// only after a few looks.
 pub(super) fn detach(path: &Path) -> Result<Left, MountError> {
-    match unmount_once(path, false) {
-        Ok(()) => Ok(Left::Clean),
-        Err(MountError::Unmount { cause, .. }) if cause.raw_os_error() == Some(libc::EBUSY) => {
-            let holders = holders(path);
-            unmount_once(path, true)?;
-            Ok(Left::Detached { holders })
+    let mut looks = 3;
+    loop {
+        match unmount_once(path, false) {
+            Ok(()) => return Ok(Left::Clean),
+            Err(MountError::Unmount { cause, .. }) if cause.raw_os_error() == Some(libc::EBUSY) => {
+                looks -= 1;
+                if looks > 0 {
+                    std::thread::sleep(Duration::from_millis(30));
+                    continue;
+                }
+                let holders = holders(path);
+                unmount_once(path, true)?;
+                return Ok(Left::Detached { holders });
+            }
+            Err(error) => return Err(error),
         }
-        Err(error) => Err(error),
     }
 }
 
