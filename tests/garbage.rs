@@ -32,10 +32,7 @@ fn what_is_no_store_is_refused_in_one_line() {
 fn a_missing_store_is_refused_in_one_line() {
     let missing = PathBuf::from("/nonexistent/missing.h5ad");
     let message = refused(std::slice::from_ref(&missing), &missing);
-    assert!(
-        message.contains("No such file") || message.contains("not found") || message.contains("does not exist"),
-        "{message}"
-    );
+    assert!(message.to_lowercase().contains("no such file"), "{message}");
 }
 
 #[test]
