@@ -203,9 +203,7 @@ mod tests {
                 panic!("{line:?}");
             };
             let said = format!("{args:?}");
-            assert!(
-                said.contains(r#"paths: ["a", "b", "m"]"#) && said.contains("foreground: true")
-            );
+            assert!(said.contains(r#"paths: ["a", "b", "m"]"#) && said.contains("foreground: true"));
         }
     }
 

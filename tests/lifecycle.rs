@@ -18,23 +18,12 @@ fn background_is_usable_when_the_parent_returns() {
     assert!(place.join(README).is_file());
     let daemon = area.pid("made/d");
     assert!(is_alive(daemon));
-    assert_eq!(
-        fs::read_link(format!("/proc/{daemon}/cwd")).unwrap(),
-        Path::new("/")
-    );
+    assert_eq!(fs::read_link(format!("/proc/{daemon}/cwd")).unwrap(), Path::new("/"));
     for number in 0..3 {
-        assert_eq!(
-            fs::read_link(format!("/proc/{daemon}/fd/{number}")).unwrap(),
-            Path::new("/dev/null")
-        );
+        assert_eq!(fs::read_link(format!("/proc/{daemon}/fd/{number}")).unwrap(), Path::new("/dev/null"));
     }
     let line = mount_line(&place);
-    for word in [
-        "ro,nosuid,nodev,noatime",
-        "fuse.shufflefs",
-        "store.h5ad",
-        "default_permissions",
-    ] {
+    for word in ["ro,nosuid,nodev,noatime", "fuse.shufflefs", "store.h5ad", "default_permissions"] {
         assert!(line.contains(word), "{word}: {line}");
     }
     let ran = area.run(["umount", "made/d"]);
@@ -46,30 +35,18 @@ fn background_is_usable_when_the_parent_returns() {
 #[test]
 fn background_failure_is_reported_by_the_parent() {
     let area = Area::new();
-    area.run(["mount", "no-such.h5ad", "d"])
-        .refused(3, "no-such.h5ad");
+    area.run(["mount", "no-such.h5ad", "d"]).refused(3, "no-such.h5ad");
     assert!(!area.path("d").exists());
-    area.run(["mount", "--log", "no/such/place", "store.h5ad", "d"])
-        .refused(2, "no/such/place");
-    area.run(["mount", "--batch-size", "0", "store.h5ad", "d"])
-        .refused(2, "1..=16777216");
-    area.run(["mount", "store.h5ad"])
-        .refused(2, "mountpoint is missing");
-    area.run(["mount", "-f", "no-such.h5ad", "d"])
-        .refused(3, "no-such.h5ad");
+    area.run(["mount", "--log", "no/such/place", "store.h5ad", "d"]).refused(2, "no/such/place");
+    area.run(["mount", "--batch-size", "0", "store.h5ad", "d"]).refused(2, "1..=16777216");
+    area.run(["mount", "store.h5ad"]).refused(2, "mountpoint is missing");
+    area.run(["mount", "-f", "no-such.h5ad", "d"]).refused(3, "no-such.h5ad");
 }
 
 #[test]
 fn several_stores_and_mount_options() {
     let area = Area::new();
-    let ran = area.run([
-        "mount",
-        "-o",
-        "seed=7,noauto,x-systemd.automount",
-        "store.h5ad",
-        "store.h5ad",
-        "d",
-    ]);
+    let ran = area.run(["mount", "-o", "seed=7,noauto,x-systemd.automount", "store.h5ad", "store.h5ad", "d"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(mount_line(&area.path("d")).contains("(+1)"));
     assert_eq!(area.run(["umount", "d"]).code, Some(0));
@@ -81,10 +58,7 @@ fn mount_8_helper() {
     let helper = area.path("mount.fuse.shufflefs");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_shufflefs"), &helper).unwrap();
     let mut command = Command::new(helper);
-    command
-        .arg(&area.store)
-        .arg(area.path("d"))
-        .args(["-o", "rw,seed=1"]);
+    command.arg(&area.store).arg(area.path("d")).args(["-o", "rw,seed=1"]);
     assert!(command.status().unwrap().success());
     assert_eq!(area.run(["umount", "d"]).code, Some(0));
 }
@@ -104,10 +78,7 @@ fn signals_end_the_foreground_and_the_background() {
         let daemon = area.pid("d");
         kill(daemon, signal);
         until("the daemon ends", || !is_alive(daemon));
-        assert!(
-            mounts_below(&place).is_empty() && !place.exists(),
-            "signal {signal}"
-        );
+        assert!(mounts_below(&place).is_empty() && !place.exists(), "signal {signal}");
     }
 }
 
@@ -131,11 +102,7 @@ fn umount_while_a_file_is_open() {
     let mut file = File::open(area.path("d").join(README)).unwrap();
     let ran = area.run(["umount", "d"]);
     assert_eq!(ran.code, Some(0));
-    assert!(
-        ran.stderr.contains("detached")
-            && ran.stderr.contains(&format!("pid {}", std::process::id())),
-        "{ran:?}"
-    );
+    assert!(ran.stderr.contains("detached") && ran.stderr.contains(&format!("pid {}", std::process::id())), "{ran:?}");
     assert!(mounts_below(&area.path("d")).is_empty());
     // It serves on until the file is closed.
     let mut text = String::new();
@@ -187,10 +154,7 @@ fn an_aborted_connection_leaves_no_dead_mount() {
     // A control file system of our own: not every machine has it at /sys/fs/fuse/connections.
     let control = area.path("control");
     fs::create_dir(&control).unwrap();
-    let mount = Command::new("mount")
-        .args(["-t", "fusectl", "none"])
-        .arg(&control)
-        .status();
+    let mount = Command::new("mount").args(["-t", "fusectl", "none"]).arg(&control).status();
     assert!(mount.unwrap().success());
     fs::write(control.join(format!("{}/abort", libc::minor(device))), "1").unwrap();
     serving.end();
@@ -204,8 +168,7 @@ fn a_killed_daemon_is_named_and_cleared() {
     let daemon = area.pid("d");
     kill(daemon, libc::SIGKILL);
     until("the daemon is gone", || !is_alive(daemon));
-    area.run(["mount", "store.h5ad", "d"])
-        .refused(4, "shufflefs umount");
+    area.run(["mount", "store.h5ad", "d"]).refused(4, "shufflefs umount");
     assert_eq!(area.run(["umount", "d"]).code, Some(0));
     area.mount("d");
     assert_eq!(area.run(["umount", "d"]).code, Some(0));
@@ -216,21 +179,14 @@ fn a_killed_daemon_is_named_and_cleared() {
 fn unusable_mountpoints_are_refused() {
     let area = Area::new();
     fs::create_dir_all(area.path("full/x")).unwrap();
-    area.run(["mount", "store.h5ad", "full"])
-        .refused(4, "not empty");
-    area.run(["mount", "store.h5ad", "store.h5ad"])
-        .refused(4, "not a directory");
-    area.run(["mount", "store.h5ad", "store.h5ad/d"])
-        .refused(4, "not a directory");
-    area.run(["mount", "store.h5ad", "/proc"])
-        .refused(4, "already a mount");
-    area.run(["mount", "store.h5ad", "/proc/no/such"])
-        .refused(4, "/proc/no/such");
-    area.run(["mount", "store.h5ad", "/dev/fd/99"])
-        .refused(4, "descriptor");
+    area.run(["mount", "store.h5ad", "full"]).refused(4, "not empty");
+    area.run(["mount", "store.h5ad", "store.h5ad"]).refused(4, "not a directory");
+    area.run(["mount", "store.h5ad", "store.h5ad/d"]).refused(4, "not a directory");
+    area.run(["mount", "store.h5ad", "/proc"]).refused(4, "already a mount");
+    area.run(["mount", "store.h5ad", "/proc/no/such"]).refused(4, "/proc/no/such");
+    area.run(["mount", "store.h5ad", "/dev/fd/99"]).refused(4, "descriptor");
     area.mount("d");
-    area.run(["mount", "store.h5ad", "d"])
-        .refused(4, "already a mount");
+    area.run(["mount", "store.h5ad", "d"]).refused(4, "already a mount");
     assert_eq!(area.run(["umount", "d"]).code, Some(0));
 }
 
@@ -250,35 +206,21 @@ fn an_opened_device_is_served_and_not_unmounted() {
     }
     let area = Area::new();
     fs::create_dir(area.path("d")).unwrap();
-    let device = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/fuse")
-        .unwrap();
+    let device = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();
     let number = std::os::fd::AsRawFd::as_raw_fd(&device);
     let target = std::ffi::CString::new(area.path("d").to_str().unwrap()).unwrap();
-    let options =
-        std::ffi::CString::new(format!("fd={number},rootmode=40000,user_id=0,group_id=0")).unwrap();
+    let options = std::ffi::CString::new(format!("fd={number},rootmode=40000,user_id=0,group_id=0")).unwrap();
     let kind = c"fuse.shufflefs";
-    let code = unsafe {
-        libc::mount(
-            kind.as_ptr(),
-            target.as_ptr(),
-            kind.as_ptr(),
-            libc::MS_RDONLY,
-            options.as_ptr().cast(),
-        )
-    };
+    let code =
+        unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), libc::MS_RDONLY, options.as_ptr().cast()) };
     assert_eq!(code, 0);
     let mut command = area.command(["mount", "store.h5ad", "/dev/fd/200", "-f"]);
     unsafe {
-        command.pre_exec(move || {
-            if libc::dup2(number, 200) == 200 {
-                Ok(())
-            } else {
-                Err(std::io::Error::last_os_error())
-            }
-        })
+        command.pre_exec(
+            move || {
+                if libc::dup2(number, 200) == 200 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+            },
+        )
     };
     let mut serving = area::Serving(command.spawn().unwrap());
     drop(device);
@@ -286,11 +228,7 @@ fn an_opened_device_is_served_and_not_unmounted() {
     assert!(in_time("reading", move || fs::read(file)).is_ok());
     kill(serving.pid(), libc::SIGTERM);
     assert_eq!(serving.end().code(), Some(0));
-    assert_eq!(
-        mounts_below(&area.path("d")).len(),
-        1,
-        "who mounted it unmounts it"
-    );
+    assert_eq!(mounts_below(&area.path("d")).len(), 1, "who mounted it unmounts it");
 }
 
 #[test]
@@ -314,14 +252,10 @@ fn as_a_user_through_fusermount3() {
     let readme = place.join(README);
     let mut holder = Command::new("setpriv");
     holder.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-    holder
-        .args(["sh", "-c", "exec sleep 100 < \"$0\""])
-        .arg(&readme);
+    holder.args(["sh", "-c", "exec sleep 100 < \"$0\""]).arg(&readme);
     let holder = area::Serving(holder.spawn().unwrap());
     let held = format!("/proc/{}/fd/0", holder.pid());
-    until("the file is held", || {
-        fs::read_link(&held).is_ok_and(|target| target == readme)
-    });
+    until("the file is held", || fs::read_link(&held).is_ok_and(|target| target == readme));
     kill(daemon, libc::SIGTERM);
     until("the daemon ends", || !is_alive(daemon));
     assert!(mounts_below(&place).is_empty() && !place.exists());
@@ -332,43 +266,25 @@ fn as_a_user_through_fusermount3() {
     let daemon = area.pid("d");
     kill(daemon, libc::SIGKILL);
     until("the daemon is gone", || !is_alive(daemon));
-    area.run(["mount", "store.h5ad", "d"])
-        .refused(4, "shufflefs umount");
+    area.run(["mount", "store.h5ad", "d"]).refused(4, "shufflefs umount");
     assert_eq!(area.run(["umount", "d"]).code, Some(0));
 
     let mut without = area.command(["mount", "store.h5ad", "d"]);
     without.env("PATH", "/nonexistent");
-    let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"]
-        .into_iter()
-        .find(|path| Path::new(path).exists())
-        .unwrap();
+    let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().find(|path| Path::new(path).exists()).unwrap();
     let mut command = Command::new(setpriv);
-    command
-        .args(without.get_args())
-        .env("PATH", "/nonexistent")
-        .current_dir(area.path("."));
+    command.args(without.get_args()).env("PATH", "/nonexistent").current_dir(area.path("."));
     area::Ran::from(command.output().unwrap()).refused(4, "install the package fuse3");
 }
 
 /// umount(8); again while the daemon still looks at its own fresh mount.
 fn umount_from_outside(place: &Path) {
-    let umount = || {
-        Command::new("umount")
-            .arg(place)
-            .output()
-            .unwrap()
-            .status
-            .success()
-    };
+    let umount = || Command::new("umount").arg(place).output().unwrap().status.success();
     until("umount succeeds", umount);
 }
 
 fn mount_line(place: &Path) -> String {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let place = place.to_str().unwrap();
-    table
-        .lines()
-        .find(|line| line.split(' ').nth(4) == Some(place))
-        .unwrap_or_default()
-        .to_owned()
+    table.lines().find(|line| line.split(' ').nth(4) == Some(place)).unwrap_or_default().to_owned()
 }

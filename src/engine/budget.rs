@@ -79,8 +79,8 @@ impl Pool {
     fn get(self: &Arc<Pool>, size: usize, anyway: bool) -> Option<Image> {
         let class = class(size);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |buffer: &Box<[u8]>| buffer.len() >= size && buffer.len() <= class.saturating_mul(2);
-        if let Some(at) = state.free.iter().rposition(fits) {
+        let fits = |len: usize| len >= size && len <= class.saturating_mul(2);
+        if let Some(at) = state.free.iter().rposition(|buffer| fits(buffer.len())) {
             let buffer = state.free.swap_remove(at);
             state.free_bytes -= buffer.len() as u64;
             return Some(Image { buffer, len: size, pool: self.clone() });

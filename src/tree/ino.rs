@@ -86,6 +86,6 @@ fn fixed(ino: u64) -> Option<Node> {
 
 /// The rank of a pair number: the largest `of` with of * (of - 1) / 2 <= pair.
 fn unpair(pair: u64) -> Rank {
-    let of = (1 + (8 * pair + 1).isqrt()) / 2;
+    let of = (8 * pair + 1).isqrt().div_ceil(2);
     Rank { index: pair - of * (of - 1) / 2, of }
 }

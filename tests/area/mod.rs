@@ -37,11 +37,7 @@ impl Area {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let store = store(directory.path());
-        Self {
-            directory,
-            store,
-            unprivileged: None,
-        }
+        Self { directory, store, unprivileged: None }
     }
 
     /// Everything in it runs as nobody. None if we are not root and so cannot become somebody else.
@@ -52,10 +48,7 @@ impl Area {
         let mut area = Self::new();
         // The build directory may be closed to other users. Copied by another process: a file that this one has open for
         // writing while another test forks cannot be executed ("text file busy").
-        let copied = Command::new("cp")
-            .arg(env!("CARGO_BIN_EXE_shufflefs"))
-            .arg(area.path("shufflefs"))
-            .status();
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_shufflefs")).arg(area.path("shufflefs")).status();
         assert!(copied.unwrap().success());
         area.unprivileged = Some(DeviceForAll::open());
         Some(area)
@@ -72,22 +65,12 @@ impl Area {
             Some(_) => {
                 let mut command = Command::new("setpriv");
                 command
-                    .args([
-                        "--reuid",
-                        "65534",
-                        "--regid",
-                        "65534",
-                        "--clear-groups",
-                        "--",
-                    ])
+                    .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"])
                     .arg(self.path("shufflefs"));
                 command
             }
         };
-        command
-            .args(arguments)
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null());
+        command.args(arguments).current_dir(self.directory.path()).stdin(Stdio::null());
         command
     }
 
@@ -97,27 +80,17 @@ impl Area {
 
     /// Mounts in the background at this name.
     pub fn mount(&self, name: &str) -> PathBuf {
-        let ran = self.run([
-            OsStr::new("mount"),
-            self.store.as_os_str(),
-            OsStr::new(name),
-        ]);
+        let ran = self.run([OsStr::new("mount"), self.store.as_os_str(), OsStr::new(name)]);
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
         self.path(name)
     }
 
     /// Mounts in the foreground at `d` and waits until it is usable.
     pub fn foreground(&self) -> Serving {
-        let mut command = self.command([
-            OsStr::new("mount"),
-            OsStr::new("-f"),
-            self.store.as_os_str(),
-            OsStr::new("d"),
-        ]);
+        let mut command =
+            self.command([OsStr::new("mount"), OsStr::new("-f"), self.store.as_os_str(), OsStr::new("d")]);
         let child = Serving(command.stderr(Stdio::piped()).spawn().unwrap());
-        until("the mount is there", || {
-            self.path("d").join(README).exists()
-        });
+        until("the mount is there", || self.path("d").join(README).exists());
         child
     }
 
@@ -126,19 +99,9 @@ impl Area {
         let mut reader = Command::new("cat");
         if self.unprivileged.is_some() {
             reader = Command::new("setpriv");
-            reader.args([
-                "--reuid",
-                "65534",
-                "--regid",
-                "65534",
-                "--clear-groups",
-                "cat",
-            ]);
+            reader.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "cat"]);
         }
-        let output = reader
-            .arg(self.path(name).join(".shufflefs/options.json"))
-            .output()
-            .unwrap();
+        let output = reader.arg(self.path(name).join(".shufflefs/options.json")).output().unwrap();
         let options: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         options["pid"].as_i64().unwrap() as i32
     }
@@ -147,15 +110,9 @@ impl Area {
 impl Drop for Area {
     fn drop(&mut self) {
         for mountpoint in mounts_below(self.directory.path()) {
-            let _ = Command::new("umount")
-                .arg("-l")
-                .arg(mountpoint)
-                .stderr(Stdio::null())
-                .status();
+            let _ = Command::new("umount").arg("-l").arg(mountpoint).stderr(Stdio::null()).status();
         }
-        for pid in processes(|line| {
-            line.contains("mount") && line.contains(&*self.store.to_string_lossy())
-        }) {
+        for pid in processes(|line| line.contains("mount") && line.contains(&*self.store.to_string_lossy())) {
             kill(pid, libc::SIGKILL);
         }
     }
@@ -227,8 +184,7 @@ struct DeviceForAll {
 
 impl DeviceForAll {
     fn open() -> Self {
-        let lock =
-            File::create(std::env::temp_dir().join("shufflefs-tests-dev-fuse.lock")).unwrap();
+        let lock = File::create(std::env::temp_dir().join("shufflefs-tests-dev-fuse.lock")).unwrap();
         lock.lock().unwrap();
         let mode = fs::metadata("/dev/fuse").unwrap().permissions().mode() & 0o777;
         fs::set_permissions("/dev/fuse", fs::Permissions::from_mode(0o666)).unwrap();
@@ -253,19 +209,14 @@ pub fn kill(pid: i32, signal: i32) {
 /// Whether it runs; a zombie does not.
 pub fn is_alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(") ")
-        .next()
-        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
 
 /// Mounts at or below a path, the last first.
 pub fn mounts_below(path: &Path) -> Vec<PathBuf> {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let places = table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(PathBuf::from);
+    let places = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
     let mut found: Vec<_> = places.filter(|place| place.starts_with(&path)).collect();
     found.reverse();
     found
@@ -273,17 +224,9 @@ pub fn mounts_below(path: &Path) -> Vec<PathBuf> {
 
 /// The processes whose command line is as wanted; arguments are separated by blanks.
 pub fn processes(wanted: impl Fn(&str) -> bool) -> Vec<i32> {
-    let pids = fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let line = |pid: &i32| {
-        fs::read_to_string(format!("/proc/{pid}/cmdline"))
-            .unwrap_or_default()
-            .replace('\0', " ")
-    };
-    pids.filter(|pid| *pid != std::process::id() as i32 && is_alive(*pid) && wanted(&line(pid)))
-        .collect()
+    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let line = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
+    pids.filter(|pid| *pid != std::process::id() as i32 && is_alive(*pid) && wanted(&line(pid))).collect()
 }
 
 #[track_caller]
@@ -300,7 +243,5 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 pub fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || sender.send(work()));
-    receiver
-        .recv_timeout(DEADLINE)
-        .unwrap_or_else(|_| panic!("hangs: {what}"))
+    receiver.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("hangs: {what}"))
 }
