@@ -3,15 +3,18 @@
 //! Arguments are parsed once into plain, checked data; nothing below this room reads arguments or environment. Every
 //! failure leaves as one line on stderr and a documented code.
 
+mod check;
 mod documents;
 mod exit;
 mod filesystem;
 mod info;
+mod isolate;
 mod log;
 mod memory;
 mod mount;
 mod mount_options;
 pub mod options;
+mod probe;
 mod run;
 mod umount;
 mod values;
@@ -47,6 +50,9 @@ enum Command {
     Run(run::RunArgs),
     /// Show what is in a store, and what would stop a mount of it
     Info(info::InfoArgs),
+    /// Open stores as a mount would, to see whether the process survives it
+    #[command(hide = true)]
+    Probe(probe::ProbeArgs),
     /// Write the man pages to a directory
     #[command(hide = true)]
     Man(documents::ManArgs),
@@ -86,6 +92,7 @@ fn dispatch(command: Command) -> Outcome {
             end_quietly_on_closed_pipe();
             info::info(&args)
         }
+        Command::Probe(args) => probe::probe(&args),
         Command::Man(args) => documents::man(&args, Cli::command()),
         Command::Completions(args) => {
             end_quietly_on_closed_pipe();

@@ -42,13 +42,14 @@ impl Container {
         if metadata.is_dir() {
             return Zarr::open(path).map(Container::Zarr);
         }
+        // Before it is opened: a pipe without a writer would be waited for.
+        if !metadata.is_file() {
+            return Err(fail("neither a file nor a directory"));
+        }
         let file = File::open(path).map_err(|error| match error.kind() {
             ErrorKind::PermissionDenied => fail("permission denied; it must be readable by this user"),
             _ => fail(&error.to_string()),
         })?;
-        if !metadata.is_file() {
-            return Err(fail("neither a file nor a directory"));
-        }
         let mut start = [0; 512];
         let got = file.read_at(&mut start, 0).map_err(|e| fail(&e.to_string()))?;
         if has_signature(&file, metadata.len()) {

@@ -1,11 +1,16 @@
 //! `shufflefs info`: what is in a store, and what would stop a mount of it.
 
+use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::exit::{self, Exit, Outcome};
+use super::isolate::{self, Failed, Work};
+use super::{check, values};
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
 use crate::anndata::matrices;
 use crate::anndata::matrix::Matrix;
@@ -22,20 +27,43 @@ pub struct InfoArgs {
     /// Print JSON, one object a store [default: text]
     #[arg(long)]
     pub json: bool,
+
+    /// Read everything that a mount could serve and list all damage; with damage the exit code is 3
+    #[arg(long)]
+    pub check: bool,
+
+    /// How long libhdf5 may go on without reading a byte; at least 10s
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = values::timeout)]
+    pub timeout: Duration,
+
+    /// What the parent runs: describes one store as JSON
+    #[arg(long, hide = true)]
+    pub alone: bool,
 }
 
-/// The command: describes every store that can be opened; fails if one cannot.
+/// The command: describes every store that can be opened; fails if one cannot, or is damaged.
 pub fn info(args: &InfoArgs) -> Outcome {
+    if args.alone {
+        isolate::volunteer();
+        let store = args.stores.first().map(|path| described(path, args.check));
+        println!("{}", store.unwrap_or_default());
+        return Ok(0);
+    }
     let mut code = 0;
     let mut all = Vec::new();
     for path in &args.stores {
-        match describe(path) {
-            Ok(store) if args.json => all.push(store),
-            Ok(store) => print!("{}", text(&store)),
-            Err(error) => {
-                exit::say(&exit::one_line(&error.to_string()));
+        let store = describe(path, args);
+        if let Some(error) = store["error"].as_str() {
+            exit::say(error);
+            code = Exit::Store as u8;
+        } else {
+            if store["check"]["damage"].as_array().is_some_and(|damage| !damage.is_empty()) {
                 code = Exit::Store as u8;
             }
+            if !args.json {
+                print!("{}", text(&store));
+            }
+            all.push(store);
         }
     }
     if args.json {
@@ -44,17 +72,45 @@ pub fn info(args: &InfoArgs) -> Outcome {
     Ok(code)
 }
 
-fn describe(path: &Path) -> Result<Value, ArrayError> {
+/// A store as JSON, by a child if libhdf5 is to parse it; or `error`.
+fn describe(path: &Path, args: &InfoArgs) -> Value {
+    if !isolate::is_for_hdf5(path) {
+        return described(path, args.check);
+    }
+    let mut arguments: Vec<OsString> = vec!["info".into(), "--alone".into()];
+    if args.check {
+        arguments.push("--check".into());
+    }
+    let terminal = args.check && std::io::stderr().is_terminal();
+    let stores = [path.to_owned()];
+    match isolate::run(&Work { arguments, stores: &stores, patience: args.timeout, terminal }) {
+        Ok(answer) => serde_json::from_slice(&answer)
+            .unwrap_or_else(|error| json!({"error": format!("{}: no answer: {error}", path.display())})),
+        Err(Failed::Ended(reason)) => json!({"error": format!("{}: {reason}", path.display())}),
+        Err(Failed::NotStarted(_)) => described(path, args.check),
+    }
+}
+
+fn described(path: &Path, check: bool) -> Value {
+    open(path, check).unwrap_or_else(|error| json!({"error": exit::one_line(&error.to_string())}))
+}
+
+fn open(path: &Path, check: bool) -> Result<Value, ArrayError> {
     let counters = Counters::default();
     let store = Container::open(path)?;
-    let matrices: Vec<Value> = matrices(&store)?.iter().map(|element| matrix(&store, element, &counters)).collect();
+    let matrices: Vec<Value> = match matrices(&store) {
+        Ok(elements) => elements.iter().map(|element| matrix(&store, element, &counters)).collect(),
+        // To a check this is one finding among others.
+        Err(error) if !check => return Err(error),
+        Err(_) => Vec::new(),
+    };
     let columns = DataFrame::open(&store, "obs").map(|obs| columns(&obs));
     let genes = DataFrame::open(&store, "var").map(|var| var.rows);
     let selection = Selection { x: "X".to_owned(), obs: None };
     let stops = Collection::open(&[path.to_owned()], &selection, &counters)
         .err()
         .map(|error| exit::one_line(&error.to_string()));
-    Ok(json!({
+    let mut described = json!({
         "store": store.name(),
         "rows": DataFrame::open(&store, "obs").map(|obs| obs.rows).ok(),
         "genes": genes.ok(),
@@ -62,7 +118,11 @@ fn describe(path: &Path) -> Result<Value, ArrayError> {
         "columns": columns.unwrap_or_default(),
         "mounts": stops.is_none(),
         "stops": stops,
-    }))
+    });
+    if check {
+        described["check"] = check::check(&store);
+    }
+    Ok(described)
 }
 
 fn matrix(store: &Container, element: &str, counters: &Counters) -> Value {
@@ -150,6 +210,18 @@ fn text(store: &Value) -> String {
     match store["stops"].as_str() {
         None => out.push_str("  mounts: yes\n"),
         Some(stops) => out.push_str(&format!("  mounts: no: {stops}\n")),
+    }
+    if let Some(damage) = store["check"]["damage"].as_array() {
+        let bytes = number(&store["check"]["bytes"]);
+        match damage.len() {
+            0 => out.push_str(&format!("  check: whole; {bytes} bytes read\n")),
+            count => out.push_str(&format!("  check: {count} damaged; {bytes} bytes read\n")),
+        }
+        for finding in damage {
+            let chunk = finding["chunk"].as_u64().map_or(String::new(), |chunk| format!("chunk {chunk}: "));
+            let (name, element) = (string(&store["store"]), string(&finding["element"]));
+            out.push_str(&format!("{name}: {element}: {chunk}{}\n", string(&finding["what"])));
+        }
     }
     out
 }
