@@ -10,6 +10,8 @@ mod constant;
 pub mod container;
 pub mod dtype;
 mod file;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gather;
 mod hdf5;
 mod read;

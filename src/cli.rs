@@ -73,6 +73,18 @@ pub fn main(arguments: Vec<OsString>) -> u8 {
     }
 }
 
+/// Whether a command line is understood; for the fuzz target.
+#[doc(hidden)]
+pub fn parses(arguments: Vec<OsString>) -> Result<(), String> {
+    let command = parse(arguments).map_err(|failure| failure.line())?;
+    let checked = match command {
+        Some(Command::Mount(args)) => args.options.validate(Vec::new()),
+        Some(Command::Run(args)) => args.options.validate(Vec::new()),
+        _ => return Ok(()),
+    };
+    checked.map(|_| ()).map_err(|failure| failure.line())
+}
+
 /// Ends the process with a code.
 pub use exit::leave;
 
