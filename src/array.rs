@@ -61,6 +61,10 @@ pub struct Counters {
     pub bytes: AtomicU64,
     /// Nanoseconds spent decoding, summed over threads.
     pub decode_ns: AtomicU64,
+    /// Bytes of arrays that were read whole into memory: row bounds, obs columns.
+    pub whole: AtomicU64,
+    /// Most that `whole` may become; none: no bound.
+    pub room: Option<u64>,
 }
 
 impl Counters {

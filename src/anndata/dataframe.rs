@@ -133,13 +133,18 @@ impl<'a> DataFrame<'a> {
     /// Its length is not the frame's, a code is out of range, or its encoding is not read.
     pub fn column(&self, name: &str, counters: &Counters) -> Result<Column, ArrayError> {
         let path = self.path(name);
+        for part in ["", "/codes", "/values", "/mask"].map(|part| format!("{path}{part}")) {
+            if self.store.kind(&part)? == Some(NodeKind::Array) {
+                self.one_a_row(&part)?;
+            }
+        }
         let values = match (self.kind(name)?, self.store.kind(&path)?) {
             (ColumnKind::Categorical, _) => self.categorical(&path, counters)?,
             (ColumnKind::Text, Some(NodeKind::Group)) => {
                 let mask = self.mask(&path, counters)?;
-                text(self.store.strings(&format!("{path}/values"))?, Some(mask))
+                text(texts(self.store, &format!("{path}/values"))?, Some(mask))
             }
-            (ColumnKind::Text, _) => text(self.store.strings(&path)?, None),
+            (ColumnKind::Text, _) => text(texts(self.store, &path)?, None),
             (ColumnKind::Number | ColumnKind::Boolean, Some(NodeKind::Group)) => Values::Numbers {
                 numbers: numbers(self.store, &format!("{path}/values"), counters)?,
                 mask: Some(self.mask(&path, counters)?),
@@ -161,6 +166,18 @@ impl<'a> DataFrame<'a> {
         Ok(column)
     }
 
+    /// Fails if an array has not one value a row: before it is read, as its shape may lie.
+    fn one_a_row(&self, element: &str) -> Result<(), ArrayError> {
+        match self.store.shape(element)?.as_slice() {
+            &[n] if n != self.rows => {
+                let cause = format!("has {n} values, but there are {} rows", self.rows);
+                Err(element_error(self.store, element, cause))
+            }
+            // Another number of axes is told by who reads it.
+            _ => Ok(()),
+        }
+    }
+
     fn mask(&self, path: &str, counters: &Counters) -> Result<Vec<u8>, ArrayError> {
         let element = format!("{path}/mask");
         let mask = numbers(self.store, &element, counters)?;
@@ -174,17 +191,23 @@ impl<'a> DataFrame<'a> {
     fn categorical(&self, path: &str, counters: &Counters) -> Result<Values, ArrayError> {
         let element = format!("{path}/categories");
         let categories = if self.store.is_text(&element)? {
-            Categories { labels: self.store.strings(&element)?, numbers: None }
+            Categories { labels: texts(self.store, &element)?, numbers: None }
         } else {
             let numbers = numbers(self.store, &element, counters)?;
             let labels = (0..numbers.len()).map(|i| to_text(numbers.dtype, numbers.at(i))).collect();
             Categories { labels, numbers: Some(numbers) }
         };
         let codes = numbers(self.store, &format!("{path}/codes"), counters)?;
+        if codes.dtype.is_float() || codes.dtype == Dtype::Bool {
+            let cause = format!("codes are {}, not integers", codes.dtype);
+            return Err(element_error(self.store, &format!("{path}/codes"), cause));
+        }
         let mut wide = vec![0; codes.len() * 8];
         cast(codes.dtype, Dtype::I64, &codes.bytes, &mut wide);
         let count = categories.labels.len() as i64;
-        let wrong = |code: &i64| *code < -1 || *code >= count;
+        // The largest u64 would wrap to "missing".
+        let least = if codes.dtype.is_signed() { -1 } else { 0 };
+        let wrong = |code: &i64| *code < least || *code >= count;
         if let Some(code) = wide.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).find(wrong) {
             let cause = format!("code {code} is outside its {count} categories");
             return Err(element_error(self.store, &format!("{path}/codes"), cause));
@@ -197,6 +220,13 @@ impl<'a> DataFrame<'a> {
         let mut narrow = vec![0; codes.len() * dtype.size()];
         cast(Dtype::I64, dtype, &wide, &mut narrow);
         Ok(Values::Categorical { codes: Numbers { dtype, bytes: narrow }, categories, ordered })
+    }
+}
+
+fn texts(store: &Container, element: &str) -> Result<Vec<String>, ArrayError> {
+    match store.shape(element)?.len() {
+        1 => store.strings(element),
+        n => Err(element_error(store, element, format!("a column has one dimension, not {n}"))),
     }
 }
 

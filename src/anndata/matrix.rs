@@ -127,7 +127,7 @@ fn sparse(store: &Container, element: &str, counters: &Counters) -> Result<Matri
     let shape: Vec<u64> = attributes
         .get("shape")
         .and_then(|shape| shape.as_array())
-        .map(|shape| shape.iter().filter_map(|n| n.as_u64()).collect())
+        .and_then(|shape| shape.iter().map(|n| n.as_u64()).collect())
         .unwrap_or_default();
     let &[rows, columns] = shape.as_slice() else {
         return Err(error("its shape attribute is not two numbers".to_owned()));

@@ -22,7 +22,7 @@ use super::probe;
 
 /// Opens the stores and builds what is served.
 pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> {
-    let counters = Counters::default();
+    let counters = Counters { room: memory::metadata(), ..Counters::default() };
     let selection = Selection { x: options.x.clone(), obs: options.obs.clone() };
     let probed = probe::stores(options)?;
     let collection = Collection::open(&options.stores, &selection, &counters)?;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::exit::{self, Exit, Outcome};
 use super::isolate::{self, Failed, Work};
-use super::{check, values};
+use super::{check, memory, values};
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
 use crate::anndata::matrices;
 use crate::anndata::matrix::Matrix;
@@ -96,7 +96,7 @@ fn described(path: &Path, check: bool) -> Value {
 }
 
 fn open(path: &Path, check: bool) -> Result<Value, ArrayError> {
-    let counters = Counters::default();
+    let counters = Counters { room: memory::metadata(), ..Counters::default() };
     let store = Container::open(path)?;
     let matrices: Vec<Value> = match matrices(&store) {
         Ok(elements) => elements.iter().map(|element| matrix(&store, element, &counters)).collect(),

@@ -153,7 +153,7 @@ fn collect(pipe: PipeReader) -> mpsc::Receiver<Vec<u8>> {
 fn room() -> u64 {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let least = (4 << 30) + cores * (128 << 20);
-    memory::limit().map_or(64 << 30, |limit| limit / 4 * 3).max(least)
+    memory::metadata().unwrap_or(64 << 30).max(least)
 }
 
 /// In the child, first of all: if memory runs out nevertheless, it is this process that goes.

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::exit::Outcome;
 use super::isolate::{self, Failed, Work, file_of, is_for_hdf5};
+use super::memory;
 use super::options::Options;
 use crate::array::{Counters, Identity};
 use crate::collection::{Collection, Selection};
@@ -27,7 +28,8 @@ pub fn probe(args: &ProbeArgs) -> Outcome {
     isolate::volunteer();
     let obs = args.obs.as_deref().and_then(|names| serde_json::from_str(names).ok());
     let selection = Selection { x: args.x.clone(), obs };
-    let opened = Collection::open(&args.stores, &selection, &Counters::default());
+    let counters = Counters { room: memory::metadata(), ..Counters::default() };
+    let opened = Collection::open(&args.stores, &selection, &counters);
     // Closing is libhdf5's work as well.
     drop(opened);
     Ok(0)

@@ -69,6 +69,9 @@ impl Opening<'_> {
         let external = sync(|| unsafe { H5Pget_external_count(self.plist.id()) }) > 0;
         match self.plist.layout() {
             Layout::Chunked => self.chunked(),
+            Layout::Compact if bytes > 64 << 10 => {
+                Err(self.error("the shape is too large for its layout: it is damaged"))
+            }
             Layout::Compact => {
                 let mut buffer = vec![0; usize::try_from(bytes).map_err(|_| self.error("the shape is too large"))?];
                 let values = Values::of(&self.dataset);

@@ -124,14 +124,21 @@ fn object(value: Option<Value>) -> Map<String, Value> {
     }
 }
 
+/// Bytes of the largest metadata file: consolidated metadata of a million arrays.
+const MOST: u64 = 1 << 30;
+
 /// Parses a metadata file; none if there is no such file.
 fn json(path: &Path, files: &mut Vec<Identity>) -> Result<Option<Map<String, Value>>, String> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
+    let metadata = match fs::metadata(path) {
+        // A pipe would be waited for, and a file without end read for ever.
+        Ok(metadata) if !metadata.is_file() || metadata.len() > MOST => {
+            return Err(format!("{}: not a metadata file ({} bytes)", path.display(), metadata.len()));
+        }
+        Ok(metadata) => metadata,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         Err(error) => return Err(format!("{}: {error}", path.display())),
     };
-    let metadata = fs::metadata(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let text = fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
     files.push(Identity::of(path, &metadata));
     let parsed = serde_json::from_slice(&text).or_else(|error| {
         // Python writes NaN and Infinity, which JSON does not have.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -52,7 +53,8 @@ impl Files {
     /// Opens a chunk's file, and its length; none where it was never written.
     pub fn open(&self, indices: &[u64], chunk: u64) -> Result<Option<(File, u64)>, ArrayError> {
         let path = self.path(indices);
-        let file = match File::open(&path) {
+        // A pipe must not be waited for; for files the flag means nothing.
+        let file = match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // A store that was taken away must not read as zeros.

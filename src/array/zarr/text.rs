@@ -1,5 +1,7 @@
 //! Strings: of any length by zarrs, of fixed length as arrays of bytes with one more axis.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use zarrs::array::ArraySubset;
 
@@ -13,6 +15,32 @@ use crate::array::{ArrayError, Counters, Dtype};
 const MOST: u64 = 1 << 33;
 /// Most strings of one chunk.
 const MOST_IN_CHUNK: u64 = 1 << 28;
+
+/// Strings that are believed without a look at what is stored: 16 M, which cost 400 MB.
+const FREE: u64 = 1 << 24;
+
+/// Refuses so many strings where so little is stored: a chunk that was never written costs nothing but the memory.
+fn plausible(zarr: &Zarr, element: &str, strings: u64) -> Result<(), ArrayError> {
+    if strings <= FREE {
+        return Ok(());
+    }
+    let stored = stored(&zarr.root.join(element), 8);
+    if strings > stored.saturating_mul(1024).saturating_add(FREE) {
+        return Err(zarr.error(element, format!("{strings} strings are declared, and {stored} bytes stored")));
+    }
+    Ok(())
+}
+
+/// Bytes of the files in a directory, so many levels deep.
+fn stored(directory: &Path, levels: u32) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() && levels > 0 => stored(&entry.path(), levels - 1),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    sizes.fold(0, u64::saturating_add)
+}
 
 /// All strings of an array in C order.
 pub fn strings(zarr: &Zarr, element: &str) -> Result<Vec<String>, ArrayError> {
@@ -39,9 +67,13 @@ fn variable(zarr: &Zarr, element: &str, node: &Node) -> Result<Vec<String>, Arra
     if total == 0 {
         return Ok(Vec::new());
     }
+    plausible(zarr, element, total)?;
     let zero = vec![0; shape.len()];
     let chunk = array.chunk_shape(&zero).map_err(|e| zarr.error(element, e.to_string()))?;
-    let in_chunk = chunk.iter().try_fold(1_u64, |n, &c| n.checked_mul(c.get())).filter(|&n| n <= MOST_IN_CHUNK);
+    let in_chunk = chunk
+        .iter()
+        .try_fold(1_u64, |n, &c| n.checked_mul(c.get()))
+        .filter(|&n| n <= MOST_IN_CHUNK.min(total.max(FREE)));
     if in_chunk.is_none() {
         return Err(zarr.unsupported(element, "its chunks are too large; rewrite it in smaller ones"));
     }
@@ -68,6 +100,7 @@ fn fixed(zarr: &Zarr, element: &str, node: &Node, size: u64, encoding: Encoding)
     let shape = zarr.shape(element)?;
     let total = shape.iter().try_fold(1_u64, |n, &c| n.checked_mul(c)).filter(|&n| n <= MOST);
     let Some(total) = total else { return Err(zarr.error(element, "its shape is too large: it is damaged")) };
+    plausible(zarr, element, total)?;
     if size == 0 {
         // numpy's `<U0`: nothing is stored.
         let count = usize::try_from(total.min(MOST_IN_CHUNK)).unwrap_or(0);
