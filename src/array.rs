@@ -50,6 +50,12 @@ pub enum ArrayError {
 /// Bytes of the largest chunk that is decoded: HDF5's own limit, and a bound on what a lying shape can cost.
 const MAX_CHUNK: u64 = 4 << 30;
 
+/// Whether a chunk may be so large: a little array in huge chunks is a shape that lies, and costs their memory.
+fn is_chunk(chunk_bytes: u64, array_bytes: u64) -> bool {
+    const FREE: u64 = 64 << 20;
+    chunk_bytes <= MAX_CHUNK.min(array_bytes.saturating_mul(8).max(FREE))
+}
+
 /// Counts what was read from stores since the mount; shown in `.shufflefs/stats.json`.
 #[derive(Debug, Default)]
 pub struct Counters {

@@ -4,6 +4,7 @@
 Usage: tiny_stores.py OUTDIR     tiny.h5ad (gzip), checked.h5ad (fletcher32), tiny.v2.zarr (gzip), tiny.v3.zarr (sharded,
                                  crc32c): X is CSR, layers/dense is dense; plain.h5ad and plain.v3.zarr: uncompressed
 """
+import json
 import pathlib
 import shutil
 import sys
@@ -80,6 +81,27 @@ def make(path, kind):
         root.close()
 
 
+def extents(path):
+    """Where the elements of each dataset lie: [element, offset, bytes, whether damage to them is noticed]."""
+    found = []
+
+    def visit(name, node):
+        if not isinstance(node, h5py.Dataset):
+            return
+        # Of strings of any length the chunks hold pointers.
+        noticed = bool(node.compression or node.fletcher32) and node.dtype != object
+        if node.chunks:
+            for i in range(node.id.get_num_chunks()):
+                chunk = node.id.get_chunk_info(i)
+                found.append([name, chunk.byte_offset, chunk.size, noticed])
+        elif node.id.get_offset() is not None:
+            found.append([name, node.id.get_offset(), node.id.get_storage_size(), noticed])
+
+    with h5py.File(path) as f:
+        f.visititems(visit)
+    return found
+
+
 def main():
     out = pathlib.Path(sys.argv[1])
     for kind in ["tiny.h5ad", "checked.h5ad", "plain.h5ad", "tiny.v2.zarr", "tiny.v3.zarr", "plain.v3.zarr"]:
@@ -87,6 +109,8 @@ def main():
         if not final.exists():
             shutil.rmtree(work, ignore_errors=True)
             make(work, kind)
+            if kind.endswith("h5ad"):
+                (out / f"{kind}.json").write_text(json.dumps(extents(work)))
             work.rename(final)
 
 

@@ -15,7 +15,7 @@ use super::source::{ChunkMap, Chunked, Contiguous, Place};
 use super::{Hdf5, words};
 use crate::array::codec::Stage;
 use crate::array::constant::{self, Memory, Unwritten};
-use crate::array::{Array, ArrayError, Dtype, MAX_CHUNK, Source};
+use crate::array::{Array, ArrayError, Dtype, Source, is_chunk};
 
 /// H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS.
 const PARTIAL_UNFILTERED: u32 = 2;
@@ -176,7 +176,7 @@ impl Opening<'_> {
             return Err(self.error("the chunk shape does not fit the shape: the file is damaged"));
         }
         let chunk_bytes = self.bytes(&chunk_shape)?;
-        if chunk_bytes > MAX_CHUNK {
+        if !is_chunk(chunk_bytes, self.bytes(&self.shape)?) {
             return Err(
                 self.unsupported(format!("chunks of {chunk_bytes} bytes are too large; rewrite it in smaller ones"))
             );

@@ -14,7 +14,7 @@ use super::node::Node;
 use super::shard::Shards;
 use super::source::{Files, Plain};
 use crate::array::codec::Stage;
-use crate::array::{Array, ArrayError, Dtype, MAX_CHUNK, Source};
+use crate::array::{Array, ArrayError, Dtype, Source, is_chunk};
 
 /// zarrs' array over any readable storage.
 pub type Zarrs = ZarrsArray<dyn ReadableStorageTraits>;
@@ -95,10 +95,11 @@ pub fn with_trailing(
         Codecs::Sharded { chunk_shape, .. } => chunk_shape.clone(),
         _ => outer.clone(),
     };
+    let array_bytes = shape.iter().fold(dtype.size() as u64, |n, &c| n.saturating_mul(c));
     let chunk_bytes = chunk_shape
         .iter()
         .try_fold(dtype.size() as u64, |n, &c| n.checked_mul(c))
-        .filter(|&bytes| bytes <= MAX_CHUNK)
+        .filter(|&bytes| is_chunk(bytes, array_bytes))
         .ok_or_else(|| zarr.unsupported(element, "its chunks are too large; rewrite it in smaller ones"))?;
     let named: Arc<str> = element.into();
     let files = |chain: Chain| Files {
