@@ -21,6 +21,17 @@ pub struct Flight {
     pub started: bool,
 }
 
+impl State {
+    /// What goes first when memory is needed: the longest consumed; for a demand also what nobody has read for longest.
+    fn pop_victim(&mut self, demanded: bool) -> Option<Arc<Image>> {
+        if let Some((_, image)) = self.consumed.pop_lru() {
+            self.consumed_bytes -= image.capacity();
+            return Some(image);
+        }
+        if demanded { self.fresh.pop_lru().map(|(_, image)| image) } else { None }
+    }
+}
+
 /// One batch of a flight, laid out.
 pub struct Item {
     pub key: Key,
@@ -174,7 +185,7 @@ impl Shared {
                 return Some(image);
             }
             let mut state = self.lock();
-            let victim = state.consumed.pop_lru().or_else(|| if demanded { state.fresh.pop_lru() } else { None });
+            let victim = state.pop_victim(demanded);
             if let Some(victim) = victim {
                 drop(state);
                 self.stats.evicted();
