@@ -223,3 +223,24 @@ fn tail(at: u64, directory: u64, members: usize) -> Vec<u8> {
     bytes.extend_from_slice(&[0, 0]);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Files beyond 4 GiB are too large for a test: their records at least must be as long as the layout says.
+    #[test]
+    fn records_are_as_long_as_laid_out() {
+        let name = "obs/größe.npy";
+        let member = Member { name: name.to_owned(), content: Content::Shape };
+        for size in [0, ZIP64 - 1, ZIP64, 1 << 40] {
+            for offset in [0, ZIP64 - 1, ZIP64, 1 << 40] {
+                let record = Record { name, size, crc: 7 };
+                assert_eq!(record.local().len() as u64, member.local_len(size));
+                assert_eq!(record.central(offset).len() as u64, member.central_len(size, offset));
+            }
+        }
+        assert_eq!(tail(ZIP64, 100, 3).len(), 98);
+        assert_eq!(tail(ZIP64 - 1, 100, 3).len(), 22);
+    }
+}
