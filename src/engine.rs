@@ -91,7 +91,8 @@ struct State {
     demand: VecDeque<u64>,
     prefetch: VecDeque<u64>,
     demand_running: usize,
-    running: usize,
+    /// Flights that have their buffers and are loading: memory that will be let go.
+    admitted: usize,
     next_flight: u64,
     streams: Streams,
     /// Bytes of the last whole fetch loaded: what the next one will about need.
@@ -162,7 +163,7 @@ impl Engine {
             demand: VecDeque::new(),
             prefetch: VecDeque::new(),
             demand_running: 0,
-            running: 0,
+            admitted: 0,
             next_flight: 0,
             streams: Streams::new(),
             fetch_bytes: 0,
