@@ -114,7 +114,8 @@ impl Collection {
         let mut stores: Vec<Store> = Vec::with_capacity(paths.len());
         let mut genes: Option<Vec<String>> = None;
         let mut first_row = 0u64;
-        let opened = paths.iter().map(|path| anndata::stores(path)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten();
+        let opened =
+            paths.iter().map(|path| anndata::stores(path)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten();
         let (paths, opened): (Vec<PathBuf>, Vec<Container>) = opened.unzip();
         for (path, container) in paths.iter().zip(opened) {
             let matrix = Matrix::open(&container, &selection.x, counters)?;

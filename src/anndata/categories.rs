@@ -57,9 +57,9 @@ pub fn categorical(
 /// Whether an element says that its categories are ordered.
 pub fn ordered(store: &Container, element: &str) -> Result<bool, ArrayError> {
     let attributes = store.attributes(element)?;
-    Ok(attributes.get("ordered").is_some_and(|value| {
-        value.as_bool().unwrap_or_else(|| value.as_i64().is_some_and(|number| number != 0))
-    }))
+    Ok(attributes
+        .get("ordered")
+        .is_some_and(|value| value.as_bool().unwrap_or_else(|| value.as_i64().is_some_and(|number| number != 0))))
 }
 
 /// The labels of codes as anndata 0.7 wrote them: their attribute `categories` is a path (zarr) or a reference (HDF5,

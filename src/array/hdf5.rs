@@ -53,8 +53,7 @@ impl Hdf5 {
             return Err(ArrayError::Stale { store: name.to_string(), cause });
         }
         let identity = vec![identity];
-        let hdf5 =
-            Hdf5 { name, inner: String::new(), identity, file: Arc::new(file), length: metadata.len(), root };
+        let hdf5 = Hdf5 { name, inner: String::new(), identity, file: Arc::new(file), length: metadata.len(), root };
         if hdf5.kind(inner)? != Some(NodeKind::Group) {
             let cause = format!("there is no group {inner} in the file");
             return Err(ArrayError::Open { store: hdf5.name.to_string(), cause });

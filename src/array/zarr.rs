@@ -54,9 +54,10 @@ impl Zarr {
         if !is_root(&place) && inner.is_empty() {
             return Err(ArrayError::Open {
                 store: name.to_string(),
-                cause: "a directory, but no zarr store (it has no zarr.json, .zgroup, .zarray or .zmetadata); name the \
+                cause:
+                    "a directory, but no zarr store (it has no zarr.json, .zgroup, .zarray or .zmetadata); name the \
                         store itself, or an .h5ad file"
-                    .to_owned(),
+                        .to_owned(),
             });
         }
         Zarr::at(place, name, inner, Vec::new())

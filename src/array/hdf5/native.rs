@@ -19,9 +19,9 @@ use hdf5_sys::h5s::{
     H5Sget_simple_extent_type, H5Sselect_hyperslab,
 };
 use hdf5_sys::h5t::{
-    H5T_STD_REF_OBJ, H5T_class_t, H5T_order_t, H5T_sign_t, H5T_str_t, H5Tcopy, H5Tequal, H5Tget_class, H5Tget_ebias, H5Tget_fields,
-    H5Tget_member_name, H5Tget_member_value, H5Tget_nmembers, H5Tget_offset, H5Tget_order, H5Tget_precision,
-    H5Tget_sign, H5Tget_size, H5Tget_strpad, H5Tis_variable_str, H5Tset_order,
+    H5T_STD_REF_OBJ, H5T_class_t, H5T_order_t, H5T_sign_t, H5T_str_t, H5Tcopy, H5Tequal, H5Tget_class, H5Tget_ebias,
+    H5Tget_fields, H5Tget_member_name, H5Tget_member_value, H5Tget_nmembers, H5Tget_offset, H5Tget_order,
+    H5Tget_precision, H5Tget_sign, H5Tget_size, H5Tget_strpad, H5Tis_variable_str, H5Tset_order,
 };
 
 use crate::array::Dtype;

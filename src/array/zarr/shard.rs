@@ -96,12 +96,7 @@ impl Shards {
         Ok(index)
     }
 
-    fn read_index(
-        &self,
-        blob: &Blob,
-        chunk: u64,
-        counters: &Counters,
-    ) -> Result<Vec<(u64, u64)>, ArrayError> {
+    fn read_index(&self, blob: &Blob, chunk: u64, counters: &Counters) -> Result<Vec<(u64, u64)>, ArrayError> {
         let len = blob.len();
         let trailer = if self.checked { 4 } else { 0 };
         // `count * 16` was checked when the array was opened; the file's length bounds the buffer.

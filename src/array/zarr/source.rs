@@ -83,8 +83,7 @@ impl Files {
             scratch.stored.resize(size, 0);
         }
         let stored = scratch.stored.get_mut(..size).unwrap_or_default();
-        blob.read(offset, stored, counters)
-            .map_err(|e| file::read_error(&self.store, &self.element, chunk, &e))?;
+        blob.read(offset, stored, counters).map_err(|e| file::read_error(&self.store, &self.element, chunk, &e))?;
         let stages: Vec<Stage> = self.chain.stages.iter().rev().copied().collect();
         codec::decode(&stages, stored, out, &mut scratch.filter).map_err(|cause| self.damaged(chunk, cause))?;
         if self.chain.big {

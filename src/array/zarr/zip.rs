@@ -169,7 +169,8 @@ fn folded(name: &[u8]) -> String {
 
 /// Start of the central directory, its bytes, and how far all offsets are off (bytes before the archive).
 fn central_directory(file: &File, length: u64) -> Result<(u64, Vec<u8>, u64), String> {
-    let damaged = || "the zip archive has no end record: it is truncated or damaged; copy or download it again".to_owned();
+    let damaged =
+        || "the zip archive has no end record: it is truncated or damaged; copy or download it again".to_owned();
     let from = length.saturating_sub(TAIL);
     let mut tail = vec![0; usize::try_from(length - from).map_err(|_| damaged())?];
     file.read_exact_at(&mut tail, from).map_err(|e| e.to_string())?;
