@@ -13,6 +13,7 @@ mod file;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gather;
+pub mod guard;
 mod hdf5;
 mod read;
 mod zarr;
@@ -154,6 +155,24 @@ impl Array {
             cause: cause.into(),
         }
     }
+}
+
+/// One field of an array of records, as tables were written before anndata 0.7.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    pub name: String,
+    pub kind: FieldKind,
+    /// Axes that each record's value has; empty for a plain one.
+    pub shape: Vec<u64>,
+}
+
+/// What a field holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldKind {
+    Number(Dtype),
+    Text,
+    /// Named for messages.
+    Other(String),
 }
 
 /// A file of a store as it was at the mount: what must not change under it.

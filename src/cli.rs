@@ -25,6 +25,7 @@ use std::path::Path;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::array::guard::is_guarded;
 use exit::{Exit, Failure, Outcome};
 
 /// Mounts AnnData stores and shows every training epoch as a directory of shuffled minibatch files.
@@ -63,6 +64,13 @@ enum Command {
 
 /// The whole program: does what the arguments say and gives the exit code.
 pub fn main(arguments: Vec<OsString>) -> u8 {
+    // What is caught and told as an error need not be told twice.
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !is_guarded() {
+            print(panic);
+        }
+    }));
     let is_run = arguments.get(1).is_some_and(|command| command == "run");
     match parse(arguments) {
         Ok(Some(command)) => report(dispatch(command)),

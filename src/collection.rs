@@ -7,6 +7,7 @@ mod columns;
 
 use std::path::{Path, PathBuf};
 
+use crate::anndata;
 use crate::anndata::column::Column;
 use crate::anndata::dataframe::DataFrame;
 use crate::anndata::matrix::Matrix;
@@ -113,8 +114,10 @@ impl Collection {
         let mut stores: Vec<Store> = Vec::with_capacity(paths.len());
         let mut genes: Option<Vec<String>> = None;
         let mut first_row = 0u64;
-        for path in paths {
-            let container = Container::open(path)?;
+        let opened =
+            paths.iter().map(|path| anndata::stores(path)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten();
+        let (paths, opened): (Vec<PathBuf>, Vec<Container>) = opened.unzip();
+        for (path, container) in paths.iter().zip(opened) {
             let matrix = Matrix::open(&container, &selection.x, counters)?;
             let rows = matrix.rows();
             let obs = DataFrame::open(&container, "obs")?;
@@ -125,7 +128,7 @@ impl Collection {
             let names = gene_names(&container, &selection.x, &matrix, counters)?;
             match &genes {
                 None => genes = Some(names),
-                Some(first) => same_genes(&container, paths, first, &names)?,
+                Some(first) => same_genes(&container, &paths, first, &names)?,
             }
             if let Some(first) = stores.first() {
                 same_shape(&container, first, &matrix)?;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::exit::{self, Exit, Outcome};
 use super::isolate::{self, Failed, Work};
 use super::{check, memory, values};
+use crate::anndata;
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
 use crate::anndata::matrices;
 use crate::anndata::matrix::Matrix;
@@ -45,14 +46,13 @@ pub struct InfoArgs {
 pub fn info(args: &InfoArgs) -> Outcome {
     if args.alone {
         isolate::volunteer();
-        let store = args.stores.first().map(|path| described(path, args.check));
-        println!("{}", store.unwrap_or_default());
+        let stores: Vec<Value> = args.stores.iter().flat_map(|path| described(path, args.check)).collect();
+        println!("{}", Value::Array(stores));
         return Ok(0);
     }
     let mut code = 0;
     let mut all = Vec::new();
-    for path in &args.stores {
-        let store = describe(path, args);
+    for store in args.stores.iter().flat_map(|path| describe(path, args)) {
         if let Some(error) = store["error"].as_str() {
             exit::say(error);
             code = Exit::Store as u8;
@@ -72,8 +72,8 @@ pub fn info(args: &InfoArgs) -> Outcome {
     Ok(code)
 }
 
-/// A store as JSON, by a child if libhdf5 is to parse it; or `error`.
-fn describe(path: &Path, args: &InfoArgs) -> Value {
+/// The stores of a path as JSON, by a child if libhdf5 is to parse it; or `error`.
+fn describe(path: &Path, args: &InfoArgs) -> Vec<Value> {
     if !isolate::is_for_hdf5(path) {
         return described(path, args.check);
     }
@@ -83,16 +83,23 @@ fn describe(path: &Path, args: &InfoArgs) -> Value {
     }
     let terminal = args.check && std::io::stderr().is_terminal();
     let stores = [path.to_owned()];
+    let failed = |reason: String| vec![json!({"error": format!("{}: {reason}", path.display())})];
     match isolate::run(&Work { arguments, stores: &stores, patience: args.timeout, terminal }) {
-        Ok(answer) => serde_json::from_slice(&answer)
-            .unwrap_or_else(|error| json!({"error": format!("{}: no answer: {error}", path.display())})),
-        Err(Failed::Ended(reason)) => json!({"error": format!("{}: {reason}", path.display())}),
+        Ok(answer) => serde_json::from_slice(&answer).unwrap_or_else(|error| failed(format!("no answer: {error}"))),
+        Err(Failed::Ended(reason)) => failed(reason),
         Err(Failed::NotStarted(_)) => described(path, args.check),
     }
 }
 
-fn described(path: &Path, check: bool) -> Value {
-    open(path, check).unwrap_or_else(|error| json!({"error": exit::one_line(&error.to_string())}))
+/// The store, or one by one those of an annbatch collection.
+fn described(path: &Path, check: bool) -> Vec<Value> {
+    // A path that cannot be opened is told by `open`.
+    let stores = anndata::stores(path).unwrap_or_default();
+    let parts =
+        if stores.is_empty() { vec![path.to_owned()] } else { stores.into_iter().map(|(path, _)| path).collect() };
+    let one =
+        |path: &PathBuf| open(path, check).unwrap_or_else(|error| json!({"error": exit::one_line(&error.to_string())}));
+    parts.iter().map(one).collect()
 }
 
 fn open(path: &Path, check: bool) -> Result<Value, ArrayError> {

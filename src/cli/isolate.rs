@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::exit::one_line;
 use super::memory;
+use crate::array::container::file_of;
 use crate::mount::signals;
 
 /// What the child is to do, and how long it may take.
@@ -59,15 +60,6 @@ pub fn is_for_hdf5(path: &Path) -> bool {
         Ok(count) => count == 4 && &start != b"PK\x03\x04",
         // Opening it will say why.
         Err(_) => false,
-    }
-}
-
-/// The file of a store that may be named inside of it, `file.h5mu::mod/rna`.
-pub fn file_of(path: &Path) -> PathBuf {
-    let name = path.as_os_str().to_string_lossy();
-    match name.split_once("::") {
-        Some((file, _)) if !path.exists() => PathBuf::from(file),
-        _ => path.to_path_buf(),
     }
 }
 

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::exit::Outcome;
-use super::isolate::{self, Failed, Work, file_of, is_for_hdf5};
+use super::isolate::{self, Failed, Work, is_for_hdf5};
 use super::memory;
 use super::options::Options;
+use crate::array::container::file_of;
 use crate::array::{Counters, Identity};
 use crate::collection::{Collection, Selection};
 
@@ -58,8 +59,8 @@ pub fn stores(options: &Options) -> anyhow::Result<Probed> {
     let mut files = Vec::new();
     for path in &parsed {
         let file = file_of(path);
-        let metadata = std::fs::metadata(&file).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
-        files.push(Identity::of(&file, &metadata));
+        let metadata = std::fs::metadata(file).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
+        files.push(Identity::of(file, &metadata));
     }
     let probed = Probed(files);
     if let Some(reason) = fate(options, &options.stores) {

@@ -1,6 +1,10 @@
 """A collection of stores as anndata reads it: what every served byte is compared with."""
+import functools
+import logging
+import os
 import pathlib
 import warnings
+import zipfile
 from dataclasses import dataclass, field
 
 import anndata as ad
@@ -12,6 +16,7 @@ import scipy.sparse as sp
 import zarr
 
 warnings.simplefilter("ignore")
+logging.getLogger("zarr").setLevel(logging.CRITICAL)
 
 
 @dataclass
@@ -71,33 +76,79 @@ class Collection:
         return out
 
 
+def split(path):
+    """STORE::INNER taken apart, as the mount does it."""
+    path = str(path)
+    store, mark, inner = path.rpartition("::")
+    return (path, "") if os.path.exists(path) or not mark else (store, inner.strip("/"))
+
+
 def open_node(path):
-    return zarr.open_group(str(path), mode="r") if is_zarr(path) else h5py.File(path, "r")
+    """The group of a store, or of one inside of it, by h5py or zarr."""
+    store, inner = split(path)
+    if not is_zarr(store):
+        root = h5py.File(store, "r")
+    elif os.path.isdir(store):
+        root = open_zarr(os.path.join(store, inner) if inner else store)
+        inner = ""
+    else:
+        root = open_zarr(zarr.storage.ZipStore(store, mode="r"))
+        while "obs" not in root and not inner:
+            root = next(iter(root.groups()))[1]  # the store lies in a folder of the archive
+    return root[inner] if inner else root
+
+
+def open_zarr(store):
+    try:
+        return zarr.open_group(store, mode="r")
+    except Exception:  # consolidated metadata may hold what zarr does not know
+        return zarr.open_group(store, mode="r", use_consolidated=False)
 
 
 def is_zarr(path):
-    return pathlib.Path(path).is_dir() or str(path).endswith(".zip")
+    return pathlib.Path(path).is_dir() or zipfile.is_zipfile(path)
 
 
-def read_adata(path):
-    """The store by anndata; X as plain parts where scipy has no such dtype (float16 or big-endian CSR)."""
+@functools.lru_cache(maxsize=2)
+def read_whole(path):
+    """The store by anndata, or None where it cannot."""
+    try:
+        store, inner = split(path)
+        if not inner and not is_zarr(store):
+            return ad.read_h5ad(store)
+        return ad.io.read_elem(open_node(path)) if inner else ad.read_zarr(open_node(path))
+    except (ValueError, KeyError, TypeError, AttributeError, ImportError):
+        return None
+
+
+def read_adata(path, x="X"):
+    """The store by anndata; the matrix as plain parts where scipy has no such dtype (float16 or big-endian CSR), or element
+    by element where anndata cannot open the store."""
     node = open_node(path)
     try:
-        if "X/data" in node and (node["X/data"].dtype == "float16" or not node["X/data"].dtype.isnative):
-            adata = ad.AnnData(obs=ad.io.read_elem(node["obs"]), var=ad.io.read_elem(node["var"]))
-            adata.uns["parts"] = tuple(node[f"X/{part}"][...] for part in ("data", "indices", "indptr"))
-            return adata
+        if x in node and isinstance(node[x], (h5py.Group, zarr.Group)) and f"{x}/data" in node:
+            data = node[f"{x}/data"]
+            if data.dtype == "float16" or not data.dtype.isnative:
+                adata = ad.AnnData(obs=ad.io.read_elem(node["obs"]), var=ad.io.read_elem(node["var"]))
+                adata.uns["parts"] = tuple(node[f"{x}/{part}"][...] for part in ("data", "indices", "indptr"))
+                return adata
+        whole = read_whole(str(path))
+        if whole is None:
+            whole = ad.AnnData(obs=ad.io.read_elem(node["obs"]), var=ad.io.read_elem(node["var"]))
+            whole.uns["parts"] = node[x][...] if isinstance(node[x], (h5py.Dataset, zarr.Array)) else ad.io.read_elem(node[x])
+        return whole
     finally:
-        if isinstance(node, h5py.File):
-            node.close()
-    return ad.read_zarr(path) if is_zarr(path) else ad.read_h5ad(path)
+        if isinstance(node, h5py.Group):
+            node.file.close()
 
 
 def element(adata, x):
     """(matrix or CSR parts, gene names) of X, raw/X, layers/NAME or obsm/NAME."""
     head, _, name = x.partition("/")
+    if "parts" in adata.uns:
+        return adata.uns["parts"], list(adata.var_names)
     if x == "X":
-        return adata.uns.get("parts", adata.X), list(adata.var_names)
+        return adata.X, list(adata.var_names)
     if x == "raw/X":
         return adata.raw.X, list(adata.raw.var_names)
     if head == "layers":
@@ -142,8 +193,10 @@ def unite(parts):
 
 
 def load(paths, x="X"):
-    adatas = [read_adata(p) for p in paths]
+    adatas = [read_adata(p, x) for p in paths]
     elements = [element(a, x) for a in adatas]
+    # Stored by column, served by row.
+    elements = [(m.tocsr() if sp.issparse(m) and m.format != "csr" else m, genes) for m, genes in elements]
     genes = elements[0][1]
     for path, (_, other) in zip(paths, elements):
         if other != genes:

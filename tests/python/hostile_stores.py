@@ -105,7 +105,7 @@ def frames():
         replace(f["obs/cell_type"], "codes", data=np.full(48, np.nan))
     with h5("codes-short", "47") as f:
         replace(f["obs/cell_type"], "codes", data=f["obs/cell_type/codes"][:-1])
-    with h5("codes-scalar", "dimension") as f:
+    with h5("codes-scalar", "") as f:
         replace(f["obs/cell_type"], "codes", data=np.int8(0))
     with h5("categories-2d", "dimension") as f:
         replace(f["obs/cell_type"], "categories", data=[["a", "b"], ["c", "d"]])

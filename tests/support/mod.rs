@@ -64,7 +64,7 @@ pub fn store_table() -> BTreeMap<String, Value> {
 /// Paths of these stores, made first where they are missing. All tests of all runs share them, until the script changes.
 pub fn stores(names: &[impl AsRef<str>]) -> Vec<PathBuf> {
     let mut hash = Sha256::new();
-    for file in ["tests/python/make_stores.py", "tests/requirements.txt"] {
+    for file in ["tests/python/make_stores.py", "tests/python/odd_stores.py", "tests/requirements.txt"] {
         hash.update(fs::read(Path::new(ROOT).join(file)).unwrap());
     }
     let directory = Path::new(ROOT).join("target/test-stores").join(&hex(&hash.finalize())[..16]);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use zarrs::array::{Array as ZarrsArray, ArrayMetadata};
-use zarrs::filesystem::FilesystemStore;
 use zarrs::storage::ReadableStorageTraits;
 
 use super::Zarr;
@@ -14,6 +13,7 @@ use super::node::Node;
 use super::shard::Shards;
 use super::source::{Files, Plain};
 use crate::array::codec::Stage;
+use crate::array::guard::guard;
 use crate::array::{Array, ArrayError, Dtype, Source, is_chunk};
 
 /// zarrs' array over any readable storage.
@@ -30,11 +30,13 @@ pub fn zarrs(zarr: &Zarr, element: &str, node: &Node) -> Result<Zarrs, ArrayErro
     .map_err(|e| zarr.error(element, format!("its metadata is damaged: {e}")))?;
     // The array is the root of a storage of its own: zarrs refuses paths with `__`, such as old anndata's
     // `obs/__categories`.
-    let store = FilesystemStore::new(zarr.root.join(element)).map_err(|e| unsupported(e.to_string()))?;
-    let store: Arc<dyn ReadableStorageTraits> = Arc::new(store);
-    let array = ZarrsArray::new_with_metadata(store, "/", metadata)
-        .map_err(|e| unsupported(format!("not understood: {e}; rewrite it with zstd or blosc alone")))?;
-    array.to_v3().map_err(|e| unsupported(format!("not understood: {e}; rewrite it with zstd or blosc alone")))
+    let store = zarr.root.join(element).storage().map_err(unsupported)?;
+    let open = || {
+        let array = ZarrsArray::new_with_metadata(store, "/", metadata).map_err(|e| e.to_string())?;
+        array.to_v3().map_err(|e| e.to_string())
+    };
+    let array = guard(open).flatten();
+    array.map_err(|e| unsupported(format!("not understood: {e}; rewrite it with zstd or blosc alone")))
 }
 
 /// How bytes of a chunk become elements, where all of it is done here.

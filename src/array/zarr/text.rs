@@ -1,7 +1,5 @@
 //! Strings: of any length by zarrs, of fixed length as arrays of bytes with one more axis.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 use zarrs::array::ArraySubset;
 
@@ -9,6 +7,7 @@ use super::class::{self, Class, Encoding};
 use super::node::Node;
 use super::{Zarr, open};
 use crate::array::container::NodeKind;
+use crate::array::guard::guard;
 use crate::array::{ArrayError, Counters, Dtype};
 
 /// Most strings of an array, against shapes that lie: 64 times the largest atlas.
@@ -24,22 +23,11 @@ fn plausible(zarr: &Zarr, element: &str, strings: u64) -> Result<(), ArrayError>
     if strings <= FREE {
         return Ok(());
     }
-    let stored = stored(&zarr.root.join(element), 8);
+    let stored = zarr.root.join(element).stored(8);
     if strings > stored.saturating_mul(1024).saturating_add(FREE) {
         return Err(zarr.error(element, format!("{strings} strings are declared, and {stored} bytes stored")));
     }
     Ok(())
-}
-
-/// Bytes of the files in a directory, so many levels deep.
-fn stored(directory: &Path, levels: u32) -> u64 {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let sizes = entries.map(|entry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() && levels > 0 => stored(&entry.path(), levels - 1),
-        Ok(metadata) => metadata.len(),
-        Err(_) => 0,
-    });
-    sizes.fold(0, u64::saturating_add)
 }
 
 /// All strings of an array in C order.
@@ -80,7 +68,9 @@ fn variable(zarr: &Zarr, element: &str, node: &Node) -> Result<Vec<String>, Arra
     if let ([rows], [rows_in_chunk]) = (shape.as_slice(), chunk.as_slice()) {
         let mut all: Vec<String> = Vec::new();
         for number in 0..rows.div_ceil(rows_in_chunk.get()) {
-            let texts: Vec<String> = array.retrieve_chunk(&[number]).map_err(|e| damaged(number, e.to_string()))?;
+            let texts: Vec<String> = guard(|| array.retrieve_chunk(&[number]).map_err(|e| e.to_string()))
+                .flatten()
+                .map_err(|cause| damaged(number, cause))?;
             let here = rows_in_chunk.get().min(rows - number * rows_in_chunk.get());
             if (texts.len() as u64) < here {
                 return Err(damaged(number, format!("holds {} strings, {here} are declared", texts.len())));
@@ -92,10 +82,11 @@ fn variable(zarr: &Zarr, element: &str, node: &Node) -> Result<Vec<String>, Arra
     if total > MOST_IN_CHUNK {
         return Err(zarr.unsupported(element, format!("{total} strings of {} axes are too many", shape.len())));
     }
-    array.retrieve_array_subset(&ArraySubset::new_with_shape(shape)).map_err(|e| damaged(0, e.to_string()))
+    guard(|| array.retrieve_array_subset(&ArraySubset::new_with_shape(shape)).map_err(|e| e.to_string()))
+        .flatten()
+        .map_err(|cause| damaged(0, cause))
 }
 
-/// Reads text of `size` bytes as bytes, with a last axis of `size`.
 fn fixed(zarr: &Zarr, element: &str, node: &Node, size: u64, encoding: Encoding) -> Result<Vec<String>, ArrayError> {
     let shape = zarr.shape(element)?;
     let total = shape.iter().try_fold(1_u64, |n, &c| n.checked_mul(c)).filter(|&n| n <= MOST);
@@ -106,6 +97,20 @@ fn fixed(zarr: &Zarr, element: &str, node: &Node, size: u64, encoding: Encoding)
         let count = usize::try_from(total.min(MOST_IN_CHUNK)).unwrap_or(0);
         return Ok(vec![String::new(); count]);
     }
+    let bytes = bytes(zarr, element, node, size)?;
+    let size = usize::try_from(size).map_err(|_| zarr.error(element, "its strings are too long"))?;
+    bytes
+        .chunks_exact(size)
+        .map(|text| decode(text, encoding))
+        .collect::<Option<Vec<String>>>()
+        .ok_or_else(|| zarr.error(element, "holds code points that do not exist: it is damaged"))
+}
+
+/// Reads elements of `size` bytes as bytes, with a last axis of `size`.
+pub fn bytes(zarr: &Zarr, element: &str, node: &Node, size: u64) -> Result<Vec<u8>, ArrayError> {
+    let shape = zarr.shape(element)?;
+    plausible(zarr, element, shape.iter().fold(1_u64, |n, &c| n.saturating_mul(c)))?;
+    let rank = shape.len();
     let mut metadata = node.metadata.clone();
     let lengthen = |value: Option<&mut Value>| {
         if let Some(Value::Array(axes)) = value {
@@ -121,8 +126,8 @@ fn fixed(zarr: &Zarr, element: &str, node: &Node, size: u64, encoding: Encoding)
         metadata.insert("data_type".to_owned(), json!("uint8"));
         metadata.remove("dimension_names");
     }
-    if node.version == 2 && shape.len() > 1 && metadata.get("order") == Some(&json!("F")) {
-        return Err(zarr.unsupported(element, "fixed-length text in F order is not read; rewrite it"));
+    if node.version == 2 && rank > 1 && metadata.get("order") == Some(&json!("F")) {
+        return Err(zarr.unsupported(element, "records and fixed-length text in F order are not read; rewrite it"));
     }
     metadata.insert("order".to_owned(), json!("C"));
     metadata.insert("fill_value".to_owned(), json!(0));
@@ -132,16 +137,11 @@ fn fixed(zarr: &Zarr, element: &str, node: &Node, size: u64, encoding: Encoding)
     let bytes_node =
         Node { kind: NodeKind::Array, version: node.version, metadata, attributes: serde_json::Map::new() };
     let array = open::with_trailing(zarr, element, &bytes_node, Dtype::U8, true)?;
-    let bytes = array.read_all(MOST, &Counters::default())?;
-    let size = usize::try_from(size).map_err(|_| zarr.error(element, "its strings are too long"))?;
-    bytes
-        .chunks_exact(size)
-        .map(|text| decode(text, encoding))
-        .collect::<Option<Vec<String>>>()
-        .ok_or_else(|| zarr.error(element, "holds code points that do not exist: it is damaged"))
+    array.read_all(MOST, &Counters::default())
 }
 
-fn decode(text: &[u8], encoding: Encoding) -> Option<String> {
+/// One fixed-length string; none where it holds code points that do not exist.
+pub fn decode(text: &[u8], encoding: Encoding) -> Option<String> {
     if encoding == Encoding::Bytes {
         let end = text.iter().position(|&b| b == 0).unwrap_or(text.len());
         return Some(String::from_utf8_lossy(text.get(..end)?).into_owned());
