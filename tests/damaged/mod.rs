@@ -114,7 +114,7 @@ impl Subject {
             for named in 0..2 {
                 let path = subject.write(None, work, 0);
                 let served = serve(&path, x, named == 1, &|| {}).unwrap();
-                assert!(served.len() == 9 && served.values().all(Result::is_ok), "{served:?}");
+                assert!(served.len() == 6 && served.values().all(Result::is_ok), "{served:?}");
                 subject.references.insert((x, named), served);
             }
         }
@@ -198,14 +198,16 @@ impl Subject {
     /// Writes the store to `work`, under a new name each time: libhdf5 knows files by their inode.
     fn write(&self, change: Option<(usize, &[u8])>, work: &Path, number: u64) -> PathBuf {
         let path = work.join(if self.is_h5 { format!("case-{number}.h5ad") } else { "case.zarr".to_owned() });
+        // A zarr is there whole but the first time: `run` mends what it damaged.
+        let there = path.exists();
         for (index, (file, bytes)) in self.files.iter().enumerate() {
-            let here = if self.is_h5 { path.clone() } else { path.join(file) };
-            let bytes = change.filter(|change| change.0 == index).map_or(bytes.as_slice(), |change| change.1);
-            // Of a zarr only what differs from last time.
-            if self.is_h5 || fs::read(&here).ok().as_deref() != Some(bytes) {
-                fs::create_dir_all(here.parent().unwrap()).unwrap();
-                fs::write(here, bytes).unwrap();
+            let changed = change.filter(|change| change.0 == index).map(|change| change.1);
+            if there && changed.is_none() {
+                continue;
             }
+            let here = if self.is_h5 { path.clone() } else { path.join(file) };
+            fs::create_dir_all(here.parent().unwrap()).unwrap();
+            fs::write(here, changed.unwrap_or(bytes)).unwrap();
         }
         path
     }
@@ -284,7 +286,7 @@ impl Subject {
     }
 }
 
-/// Opens a store as a mount does and reads three batches of it in three formats.
+/// Opens a store as a mount does and reads two batches of it in three formats.
 fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served, String> {
     let obs = named.then(|| COLUMNS.map(str::to_owned).to_vec());
     let selection = Selection { x: MATRICES[x].to_owned(), obs };
@@ -292,9 +294,9 @@ fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served
     let collection = Collection::open(&[path.to_owned()], &selection, &counters).map_err(|error| error.to_string())?;
     opened();
     let writers = Writers::new(&collection.table);
-    let sampling = Sampling { batch_size: 16, block_size: 4, fetch_factor: 2, seed: 1, drop_last: false };
+    let sampling = Sampling { batch_size: 24, block_size: 4, fetch_factor: 1, seed: 1, drop_last: false };
     let plan = Plan::new(&collection.store_rows(), sampling);
-    let batches = plan.batches().min(3);
+    let batches = plan.batches().min(2);
     let limits = Limits { memory: 64 << 20, threads: 1, timeout: Duration::from_secs(10) };
     let engine = Engine::new(collection, plan, writers, counters, limits).map_err(|error| error.to_string())?;
     let mut served = Served::new();
