@@ -162,9 +162,9 @@ impl Zip {
     }
 }
 
-/// A name as it is looked up: some archivers on Windows write `\`.
+/// A name as it is looked up: archivers on Windows write `\`, others begin with `./`.
 fn folded(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).replace('\\', "/")
+    String::from_utf8_lossy(name).replace('\\', "/").trim_start_matches("./").to_owned()
 }
 
 /// Start of the central directory, its bytes, and how far all offsets are off (bytes before the archive).
@@ -308,7 +308,7 @@ mod tests {
     #[test]
     fn members_are_found_and_the_last_of_a_name_counts() {
         let long = [7; 5000];
-        let members: [(&str, &[u8], bool); 7] = [
+        let members: [(&str, &[u8], bool); 8] = [
             ("a/x", b"old", false),
             ("a/x", b"new", true),
             ("a-b", b"", true),
@@ -316,6 +316,7 @@ mod tests {
             ("a/c/1", &long, false),
             ("../out", b"never a path", false),
             ("a/", b"", false),
+            ("./a\\d", b"by Windows", false),
         ];
         let bytes = archive(&members);
         let mut file = tempfile::tempfile().unwrap();
@@ -328,7 +329,8 @@ mod tests {
             assert_eq!(content(&zip, "a/c/1").unwrap().unwrap(), long);
             assert_eq!(content(&zip, "a"), Ok(None));
             assert_eq!(zip.below(""), ["..", "a", "a-b"]);
-            assert_eq!(zip.below("a"), ["c", "x"]);
+            assert_eq!(zip.below("a"), ["c", "d", "x"]);
+            assert_eq!(content(&zip, "a/d").unwrap().unwrap(), b"by Windows");
             assert_eq!(zip.below("a/c"), ["0", "1"]);
             assert!(zip.below("b").is_empty());
         }
