@@ -38,7 +38,7 @@ fn a_missing_store_is_refused_in_one_line() {
 #[test]
 fn the_bad_one_of_several_stores_is_named() {
     let good = stores(&["part-a.h5ad", "part-b.zarr"]);
-    for name in ["text.h5ad", "no-zarr.zarr", "other-genes.h5ad"] {
+    for name in ["text.h5ad", "no-zarr.zarr", "join-b.h5ad"] {
         let bad = store(name);
         refused(&[good[0].clone(), bad.clone(), good[1].clone()], &bad);
     }

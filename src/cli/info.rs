@@ -10,6 +10,7 @@ use crate::anndata::dataframe::{ColumnKind, DataFrame};
 use crate::anndata::matrices;
 use crate::anndata::matrix::Matrix;
 use crate::array::{Array, ArrayError, Container, Counters};
+use crate::collection::genes::Join;
 use crate::collection::{Collection, Selection};
 
 #[derive(Debug, Args)]
@@ -50,7 +51,7 @@ fn describe(path: &Path) -> Result<Value, ArrayError> {
     let matrices: Vec<Value> = matrices(&store)?.iter().map(|element| matrix(&store, element, &counters)).collect();
     let columns = DataFrame::open(&store, "obs").map(|obs| columns(&obs));
     let genes = DataFrame::open(&store, "var").map(|var| var.rows);
-    let selection = Selection { x: "X".to_owned(), obs: None };
+    let selection = Selection { x: "X".to_owned(), obs: None, join: Join::Exact };
     let stops = Collection::open(&[path.to_owned()], &selection, &counters)
         .err()
         .map(|error| exit::one_line(&error.to_string()));

@@ -11,6 +11,7 @@ use clap::Args;
 use super::exit::Failure;
 use super::memory;
 use super::values::{self, Auto, Memory};
+use crate::collection::genes::Join;
 use crate::format::Extension;
 
 /// What a mount was asked to be.
@@ -31,6 +32,7 @@ pub struct Options {
     pub x: String,
     /// None: every categorical, boolean and numeric column.
     pub obs: Option<Vec<String>>,
+    pub join: Join,
     /// Bytes. None: the default share of what is free.
     pub memory: Option<u64>,
     pub threads: usize,
@@ -90,6 +92,11 @@ pub struct OptionArgs {
     /// column]
     #[arg(long, value_name = "COL,...", value_delimiter = ',', help_heading = "Output")]
     pub obs: Option<Vec<String>>,
+
+    /// Genes of several stores: exact (the same in every store, in any order), inner (those that all have), outer (those
+    /// that any has; absent values are not stored, and NaN in dense rows)
+    #[arg(long, value_name = "JOIN", default_value = "exact", help_heading = "Output", value_parser = values::join())]
+    pub join: Join,
 
     /// Bound on memory, prefetch included: a size with unit (512MiB, 2GiB), a share of this machine's or container's memory
     /// (25%), or auto (25% of what is free)
@@ -171,6 +178,7 @@ impl OptionArgs {
             format: self.format,
             x: self.x,
             obs: self.obs.map(|names| names.into_iter().filter(|name| !name.is_empty()).collect()),
+            join: self.join,
             memory,
             threads: self.threads.map_or_else(cores, usize::from),
             timeout: self.timeout,

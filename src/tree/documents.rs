@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::anndata::column::{Column, Values};
+use crate::collection::genes::Columns;
 use crate::collection::{Collection, MatrixKind, Table};
 use crate::plan::Plan;
 
@@ -67,7 +68,16 @@ fn dataset(collection: &Collection, plan: &Plan, options: &Value) -> Value {
     let stores: Vec<Value> = collection
         .stores
         .iter()
-        .map(|store| json!({"path": store.path.to_string_lossy(), "rows": store.rows, "first_row": store.first_row, "stored_values": store.matrix.stored()}))
+        .map(|store| {
+            let Columns { shared, missing, extra, .. } = &store.columns;
+            json!({
+                "path": store.path.to_string_lossy(),
+                "rows": store.rows,
+                "first_row": store.first_row,
+                "stored_values": store.matrix.stored(),
+                "genes": {"shared": shared, "missing": missing, "extra": extra, "aligned": store.columns.map.is_some()},
+            })
+        })
         .collect();
     let (kind, row) = match &table.matrix {
         MatrixKind::Sparse { .. } => ("csr", vec![table.n_vars()]),

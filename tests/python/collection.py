@@ -141,16 +141,67 @@ def unite(parts):
     return Column(first.name, "categorical", values, labels, all(p.ordered for p in parts))
 
 
-def load(paths, x="X"):
+def join_genes(lists, join):
+    """Genes of the collection, as `--join` says: order of the first store, then of first appearance."""
+    if all(names == lists[0] for names in lists):
+        return lists[0]
+    for names in lists:
+        if len(set(names)) < len(names):
+            raise ValueError("a gene stands twice in stores whose genes differ")
+    if join == "inner":
+        return [name for name in lists[0] if all(name in set(names) for names in lists)]
+    if join == "exact" and any(set(names) != set(lists[0]) for names in lists):
+        raise ValueError("stores have other genes")
+    return list(dict.fromkeys(name for names in lists for name in names))
+
+
+def align_sparse(parts, names, genes):
+    """CSR parts with columns renumbered, in stored order; values of other genes left out."""
+    data, indices, indptr = parts
+    if names == genes:
+        return data, indices.astype("int64"), indptr.astype("int64")
+    place = {name: i for i, name in enumerate(genes)}
+    to = np.array([place.get(name, -1) for name in names], dtype="int64")[indices]
+    kept = np.concatenate([[0], np.cumsum(to >= 0)])
+    return data[to >= 0], to[to >= 0], kept[indptr]
+
+
+def align_dense(x, names, genes):
+    if names == genes or x.ndim > 2:
+        return x
+    place = {name: i for i, name in enumerate(names)}
+    missing = [name not in place for name in genes]
+    dtype = x.dtype if x.dtype.kind == "f" or not any(missing) else np.dtype("float64")
+    out = np.full((len(x), len(genes)), np.nan, dtype) if any(missing) else np.empty((len(x), len(genes)), dtype)
+    for i, name in enumerate(genes):
+        if name in place:
+            out[:, i] = x[:, place[name]]
+    return out
+
+
+def same_as_anndata(matrices, lists, genes, joined, join):
+    """The alignment above gives what anndata.concat gives (which sorts the genes of an outer join)."""
+    adatas = [ad.AnnData(m, obs=pd.DataFrame(index=[f"{i}-{r}" for r in range(m.shape[0])]), var=pd.DataFrame(index=names))
+              for i, (m, names) in enumerate(zip(matrices, lists))]
+    want = ad.concat(adatas, join="outer" if join == "outer" else "inner")[:, genes].X
+    got = sp.csr_matrix(joined, shape=want.shape) if isinstance(joined, tuple) else joined
+    assert got.dtype == want.dtype, f"{got.dtype} is not anndata's {want.dtype}"
+    if sp.issparse(want):
+        # anndata drops stored zeros where it reorders, by a matrix product; here they stay.
+        got, want = got.toarray(), want.toarray()
+    np.testing.assert_array_equal(got, np.asarray(want))
+
+
+def load(paths, x="X", join="exact"):
     adatas = [read_adata(p) for p in paths]
     elements = [element(a, x) for a in adatas]
-    genes = elements[0][1]
-    for path, (_, other) in zip(paths, elements):
-        if other != genes:
-            raise ValueError(f"{path}: other genes than {paths[0]}")
+    lists = [names for _, names in elements]
+    genes = join_genes(lists, join)
     matrices = [m for m, _ in elements]
     if isinstance(matrices[0], tuple) or sp.issparse(matrices[0]):
-        parts = [m if isinstance(m, tuple) else (m.data, m.indices, m.indptr) for m in matrices]
+        by_row = [m if isinstance(m, tuple) else m.tocsr() if m.format == "csc" else m for m in matrices]
+        parts = [m if isinstance(m, tuple) else (m.data, m.indices, m.indptr) for m in by_row]
+        parts = [align_sparse(p, names, genes) for p, names in zip(parts, lists)]
         starts = np.cumsum([0] + [len(p[0]) for p in parts])
         joined = (
             np.concatenate([p[0] for p in parts]),
@@ -158,7 +209,9 @@ def load(paths, x="X"):
             np.concatenate([[0]] + [p[2][1:].astype("int64") + start for p, start in zip(parts, starts)]),
         )
     else:
-        joined = np.concatenate([np.asarray(m) for m in matrices])
+        joined = np.concatenate([align_dense(np.asarray(m), names, genes) for m, names in zip(matrices, lists)])
+    if any(names != genes for names in lists) and not any(isinstance(m, tuple) for m in matrices):
+        same_as_anndata(matrices, lists, genes, joined, join)
     if isinstance(joined, tuple):
         joined = (joined[0].astype(joined[0].dtype.newbyteorder("=")), *joined[1:])
     else:

@@ -89,7 +89,6 @@ SPECIAL = {
     "part-b.zarr": {"kind": "csr", "dtype": "float32", "filter": "zstd", "container": "v3.zarr", "rows": 301, "part": 1, "consolidated": True},
     "part-c.h5ad": {"kind": "csr", "dtype": "float32", "filter": "none", "container": "h5ad", "rows": 777, "part": 2},
     # Same cells as part-a, but genes in another order: no collection with the others.
-    "other-genes.h5ad": {"kind": "csr", "dtype": "float32", "filter": "none", "container": "h5ad", "rows": 100, "reverse_genes": True},
     # Damaged: one gzip chunk overwritten; `<name>.json` beside it says which rows it holds, `<name>.good` is undamaged.
     "damaged-csr.h5ad": {"kind": "csr", "dtype": "float32", "filter": "gzip", "container": "h5ad", "rows": 1000, "damage": "X/data"},
     "damaged-dense.h5ad": {"kind": "dense", "dtype": "float32", "filter": "gzip", "container": "h5ad", "rows": 1000, "damage": "X"},
@@ -198,6 +197,43 @@ def frame(rng, rows, part=0, nullable_text=False):
 
 def genes_of(n):
     return pd.DataFrame(index=["γ-globin", "HLA-A"][: min(2, n)] + [f"gene{i}" for i in range(2, n)])
+
+
+# ---------------------------------------------------------------- stores whose genes or columns differ
+
+JOINED = {
+    # name: genes (start, stop, shuffled), kind, dtype, rows, part of the obs columns
+    "join-a.h5ad": dict(genes=(0, 60, False), kind="csr", dtype="float32", rows=300, part=0),
+    "join-permuted.zarr": dict(genes=(0, 60, True), kind="csr", dtype="float32", rows=250, part=1, index="int64"),
+    "join-b.h5ad": dict(genes=(20, 80, True), kind="csr", dtype="int16", rows=200, part=1, unsorted=True),
+    "join-c.zarr": dict(genes=(30, 110, False), kind="csr", dtype="float32", rows=150, part=2, zarr=2),
+    "join-none.h5ad": dict(genes=(200, 220, False), kind="csr", dtype="float32", rows=50, part=0),
+    "join-twice.h5ad": dict(genes=(20, 80, False), kind="csr", dtype="float32", rows=50, part=0, twice=True),
+    "join-dense-a.h5ad": dict(genes=(0, 60, False), kind="dense", dtype="float32", rows=300, part=0),
+    "join-dense-permuted.zarr": dict(genes=(0, 60, True), kind="dense", dtype="float32", rows=250, part=1),
+    "join-dense-b.zarr": dict(genes=(20, 80, True), kind="dense", dtype="int8", rows=200, part=1),
+    "join-dense-c.h5ad": dict(genes=(30, 110, True), kind="dense", dtype="uint16", rows=150, part=2, compression="gzip"),
+}
+
+
+def write_joined(path, name, genes, kind, dtype, rows, part, index="int32", unsorted=False, zarr=3, twice=False, compression=None):
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    names = [f"gene{i}" for i in range(*genes[:2])]
+    if genes[2]:
+        rng.shuffle(names)
+    if twice:
+        names[3] = names[7]
+    n = len(names)
+    if kind == "csr":
+        x = sp.csr_matrix(sparse(rng, rows, n, dtype, unsorted, index), shape=(rows, n))
+    else:
+        x = dense(rng, rows, n, dtype)
+    adata = ad.AnnData(x, obs=frame(rng, rows, part), var=pd.DataFrame(index=names))
+    if path.suffix == ".h5ad":
+        adata.write_h5ad(path, compression=compression)
+    else:
+        ad.settings.zarr_write_format = zarr
+        adata.write_zarr(path)
 
 
 # ---------------------------------------------------------------- writing
@@ -405,7 +441,7 @@ def ensure(out, name):
     final = out / name
     if final.exists():
         return final
-    spec = matrix_table().get(name) or SPECIAL[name]
+    spec = matrix_table().get(name) or SPECIAL.get(name) or JOINED[name]
     work = out / f".{os.getpid()}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
@@ -414,6 +450,8 @@ def ensure(out, name):
         write_garbage(path, spec["garbage"], out)
     elif "anndata" in spec:
         write_by_anndata(path, name, spec)
+    elif name in JOINED:
+        write_joined(path, name, **spec)
     elif "layers" in spec:
         write_layers(path, name)
     else:
@@ -430,7 +468,7 @@ def ensure(out, name):
 
 def main():
     if sys.argv[1:] == ["--list"]:
-        print(json.dumps({**matrix_table(), **SPECIAL}, indent=1))
+        print(json.dumps({**matrix_table(), **SPECIAL, **JOINED}, indent=1))
         return
     out = pathlib.Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
