@@ -4,7 +4,10 @@
 
 pub mod column;
 pub mod dataframe;
+pub mod index;
 pub mod matrix;
+pub mod progress;
+mod transpose;
 
 use crate::array::{ArrayError, Container, NodeKind};
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::anndata::column::Column;
 use crate::anndata::dataframe::DataFrame;
+use crate::anndata::index::IndexDir;
 use crate::anndata::matrix::Matrix;
 use crate::array::{ArrayError, Container, Counters, Dtype};
 use genes::{Columns, Join};
@@ -108,6 +109,8 @@ pub struct Selection {
     /// obs columns by name; `None`: every categorical, boolean and numeric one.
     pub obs: Option<Vec<String>>,
     pub join: Join,
+    /// Where derived arrays are kept.
+    pub index: IndexDir,
 }
 
 /// What a collection looks like to the reader of its blocks.
@@ -142,7 +145,7 @@ impl Collection {
         let mut first_row = 0u64;
         for path in paths {
             let container = Container::open(path)?;
-            let matrix = Matrix::open(&container, &selection.x, counters)?;
+            let matrix = Matrix::open_by_row(&container, &selection.x, &selection.index, counters)?;
             let rows = matrix.rows();
             let obs = DataFrame::open(&container, "obs")?;
             if obs.rows != rows {
@@ -171,7 +174,7 @@ impl Collection {
         for (store, columns) in stores.iter_mut().zip(columns) {
             store.columns = columns;
             if store.matrix.is_sparse() && store.columns.extra > 0 {
-                store.kept = Some(kept::count(store, counters)?);
+                store.kept = Some(kept::count(store, &selection.x, &selection.index, counters)?);
             }
         }
         let Some(first) = stores.first() else {

@@ -1,4 +1,4 @@
-//! Several stores whose genes, columns or layouts differ: what is served equals what anndata.concat gives.
+//! Several stores whose genes differ: what is served equals what anndata.concat gives.
 
 mod support;
 

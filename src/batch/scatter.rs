@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::array::Dtype;
-use crate::array::cast::{cast, max_index};
+use crate::array::cast::{cast, max_index, to_u64s};
 use crate::array::gather::Sink;
 
 /// A writable run of bytes of an image.
@@ -131,7 +131,7 @@ impl Scatter {
         let worst = match (self.from.size(), self.to.size()) {
             (4, 4) => each::<4>(map, elements.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b).into()), out),
             (_, to) => {
-                wide = numbers(self.from, elements);
+                wide = to_u64s(self.from, elements);
                 if to == 4 { each::<4>(map, wide.into_iter(), out) } else { each::<8>(map, wide.into_iter(), out) }
             }
         };
@@ -157,13 +157,6 @@ impl Scatter {
             }
         }
     }
-}
-
-/// Column numbers as u64; a negative one is huge.
-pub fn numbers(dtype: Dtype, elements: &[u8]) -> Vec<u64> {
-    let mut wide = vec![0; elements.len() / dtype.size() * 8];
-    cast(dtype, Dtype::U64, elements, &mut wide);
-    wide.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect()
 }
 
 impl Sink for Scatter {

@@ -1,8 +1,7 @@
 //! One CSR row without the columns that the collection leaves out: values and column numbers go together.
 
 use crate::array::Dtype;
-
-use super::scatter::numbers;
+use crate::array::cast::to_u64s;
 
 /// Why a row cannot be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +28,7 @@ pub fn select(
 ) -> Result<(), Misfit> {
     let width = index.size();
     let mut kept = 0;
-    for (at, column) in numbers(from, columns).into_iter().enumerate() {
+    for (at, column) in to_u64s(from, columns).into_iter().enumerate() {
         let found = usize::try_from(column).ok().and_then(|column| map.get(column));
         let &to = found.ok_or(Misfit::Column(column))?;
         if to == u32::MAX {

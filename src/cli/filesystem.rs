@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use crate::anndata::index::IndexDir;
 use crate::array::Counters;
 use crate::collection::genes::Columns;
 use crate::collection::{Collection, Selection};
@@ -23,7 +24,12 @@ use super::options::Options;
 /// Opens the stores and builds what is served.
 pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> {
     let counters = Counters::default();
-    let selection = Selection { x: options.x.clone(), obs: options.obs.clone(), join: options.join };
+    let selection = Selection {
+        x: options.x.clone(),
+        obs: options.obs.clone(),
+        join: options.join,
+        index: IndexDir(options.index_dir.clone()),
+    };
     let collection = Collection::open(&options.stores, &selection, &counters)?;
     for (column, reason) in &collection.left_out {
         tracing::info!("obs column {column} is not served: {reason}");

@@ -4,8 +4,10 @@
 
 use rayon::prelude::*;
 
+use crate::anndata::index::{Entry, IndexDir, Part};
 use crate::anndata::matrix::Matrix;
-use crate::array::cast::cast;
+use crate::anndata::progress::Progress;
+use crate::array::cast::to_u64s;
 use crate::array::{Array, ArrayError, Counters, Dtype};
 
 use super::Store;
@@ -19,11 +21,47 @@ const WINDOW: u64 = 4 << 20;
 ///
 /// # Errors
 /// A chunk of the column numbers that cannot be read: then no size is known.
-pub fn count(store: &Store, counters: &Counters) -> Result<Vec<u64>, ArrayError> {
+pub fn count(store: &Store, x: &str, directory: &IndexDir, counters: &Counters) -> Result<Vec<u64>, ArrayError> {
     let (Matrix::Sparse { indices, indptr, .. }, Some(map)) = (&store.matrix, &store.columns.map) else {
         return Ok(Vec::new());
     };
-    count_rows(indices, indptr, map, WINDOW, counters, &|_| {})
+    let read = || {
+        let bar = Progress::new(format!("{x}: counting the values of shared genes"), indices.shape[0]);
+        count_rows(indices, indptr, map, WINDOW, counters, &|steps| bar.add(steps))
+    };
+    let part = Part { name: "kept", dtype: Dtype::U64, len: indptr.len() as u64 };
+    // Which columns stay is all that matters, not where they go.
+    let stay: Vec<u8> = map.iter().map(|&to| u8::from(to != DROPPED)).collect();
+    let more = format!("{:08x}{:08x}", crc32fast::hash(&stay), crc32c::crc32c(&stay));
+    let entry = Entry { store: &store.container, element: x, kind: "kept", more, parts: vec![part] };
+    let mut counted = None;
+    let stored = directory.get(&entry, |building| {
+        let kept = counted.insert(read()?);
+        let mut part = building.part(0);
+        let bytes: Vec<u8> = kept.iter().flat_map(|bound| bound.to_le_bytes()).collect();
+        building.write(&mut part, &bytes)?;
+        building.finish(part)
+    });
+    match (counted, stored) {
+        (Some(kept), stored) => {
+            if let Err(error) = stored {
+                tracing::warn!("{error}; the counts are made anew at the next mount");
+            }
+            Ok(kept)
+        }
+        (None, Ok(stored)) => match stored.into_arrays().as_slice() {
+            [kept] => {
+                let kept = to_u64s(kept.dtype, &kept.read_range(0, kept.shape[0], u64::MAX, counters)?);
+                // Never more than are stored: a damaged count must not reach past a row.
+                let within = |(kept, all): (&[u64], &[u64])| kept[0] <= kept[1] && kept[1] - kept[0] <= all[1] - all[0];
+                if kept.windows(2).zip(indptr.windows(2)).all(within) { Ok(kept) } else { read() }
+            }
+            _ => read(),
+        },
+        // It could not be written, and nothing is counted yet.
+        (None, Err(ArrayError::Element { .. })) => read(),
+        (None, Err(error)) => Err(error),
+    }
 }
 
 fn count_rows(
@@ -68,7 +106,5 @@ fn stay(dtype: Dtype, columns: &[u8], map: &[u32]) -> u64 {
     if dtype == Dtype::I32 {
         return columns.as_chunks::<4>().0.iter().map(|b| stays(u32::from_le_bytes(*b).into())).sum();
     }
-    let mut wide = vec![0; columns.len() / dtype.size() * 8];
-    cast(dtype, Dtype::U64, columns, &mut wide);
-    wide.as_chunks::<8>().0.iter().map(|b| stays(u64::from_le_bytes(*b))).sum()
+    to_u64s(dtype, columns).into_iter().map(stays).sum()
 }

@@ -101,7 +101,6 @@ SPECIAL = {
     "no-zarr.zarr": {"garbage": "directory"},
     "text.zarr": {"garbage": "metadata"},
     # A layout of a later release: one clear line.
-    "csc.h5ad": {"garbage": "csc"},
 }
 
 
@@ -209,6 +208,10 @@ JOINED = {
     "join-c.zarr": dict(genes=(30, 110, False), kind="csr", dtype="float32", rows=150, part=2, zarr=2),
     "join-none.h5ad": dict(genes=(200, 220, False), kind="csr", dtype="float32", rows=50, part=0),
     "join-twice.h5ad": dict(genes=(20, 80, False), kind="csr", dtype="float32", rows=50, part=0, twice=True),
+    # By column: empty first, last and other rows and columns, rows unsorted within columns.
+    "csc-unsorted.h5ad": dict(genes=(0, 60, False), kind="csc", dtype="float32", rows=300, part=0, unsorted=True),
+    "csc-int64.zarr": dict(genes=(0, 60, True), kind="csc", dtype="uint16", rows=250, part=1, index="int64"),
+    "csc-gzip.h5ad": dict(genes=(20, 80, True), kind="csc", dtype="float64", rows=200, part=2, compression="gzip"),
     "join-dense-a.h5ad": dict(genes=(0, 60, False), kind="dense", dtype="float32", rows=300, part=0),
     "join-dense-permuted.zarr": dict(genes=(0, 60, True), kind="dense", dtype="float32", rows=250, part=1),
     "join-dense-b.zarr": dict(genes=(20, 80, True), kind="dense", dtype="int8", rows=200, part=1),
@@ -226,9 +229,14 @@ def write_joined(path, name, genes, kind, dtype, rows, part, index="int32", unso
     n = len(names)
     if kind == "csr":
         x = sp.csr_matrix(sparse(rng, rows, n, dtype, unsorted, index), shape=(rows, n))
+    elif kind == "csc":
+        x = sp.csc_matrix(sparse(rng, n, rows, dtype, unsorted, index), shape=(rows, n))
     else:
         x = dense(rng, rows, n, dtype)
     adata = ad.AnnData(x, obs=frame(rng, rows, part), var=pd.DataFrame(index=names))
+    if kind == "csc":
+        adata.layers["by_column"] = x * 2
+        adata.raw = adata
     if path.suffix == ".h5ad":
         adata.write_h5ad(path, compression=compression)
     else:
@@ -430,10 +438,6 @@ def write_garbage(path, kind, out):
     elif kind == "metadata":
         path.mkdir()
         (path / "zarr.json").write_text("{ this is not json")
-    elif kind == "csc":
-        rng = np.random.default_rng(1)
-        x = sp.csc_matrix(sp.random(100, 20, 0.2, random_state=rng, dtype="float32"))
-        ad.AnnData(x, obs=frame(rng, 100), var=genes_of(20)).write_h5ad(path)
 
 
 def ensure(out, name):
