@@ -132,6 +132,8 @@ pub struct Collection {
     pub x: String,
     /// obs columns that are not served by default, each with the reason.
     pub left_out: Vec<(String, String)>,
+    /// obs columns that differ between stores, each with what was done (docs/columns.md).
+    pub joined: Vec<(String, String)>,
 }
 
 impl Collection {
@@ -193,9 +195,9 @@ impl Collection {
             }
             MatrixKind::Dense { dtype, row }
         };
-        let (columns, left_out) = columns::read(&stores, selection.obs.as_deref(), counters)?;
+        let columns::Read { columns, left_out, joined } = columns::read(&stores, selection.obs.as_deref(), counters)?;
         let table = Table { n_rows: first_row, matrix, genes: genes.to_vec(), columns };
-        Ok(Collection { table, stores, x: selection.x.clone(), left_out })
+        Ok(Collection { table, stores, x: selection.x.clone(), left_out, joined })
     }
 
     /// Rows of each store, in order.

@@ -85,6 +85,7 @@ fn dataset(collection: &Collection, plan: &Plan, options: &Value) -> Value {
     };
     let left_out: Vec<Value> =
         collection.left_out.iter().map(|(name, reason)| json!({"name": name, "reason": reason})).collect();
+    let joined: Vec<Value> = collection.joined.iter().map(|(name, rule)| json!({"name": name, "rule": rule})).collect();
     json!({
         "stores": stores,
         "rows": table.n_rows,
@@ -92,6 +93,7 @@ fn dataset(collection: &Collection, plan: &Plan, options: &Value) -> Value {
         "x": {"element": collection.x, "kind": kind, "dtype": table.matrix.dtype().name(), "row_shape": row},
         "columns": table.columns.iter().map(column).collect::<Vec<_>>(),
         "columns_left_out": left_out,
+        "columns_joined": joined,
         "options": options,
         "seed": sampling.seed,
         "batch_size": sampling.batch_size,
