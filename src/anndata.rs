@@ -1,15 +1,19 @@
-//! AnnData on disk: elements, dataframes, sparse and dense matrices, as anndata has written them since 0.8.
+//! AnnData on disk: elements, dataframes, sparse and dense matrices, as anndata and others have written them since 0.5.
 //!
 //! Only the elements that a mount needs are opened, so an odd `uns` or a broken neighbour never stops X.
 
+mod categories;
 pub mod column;
 pub mod dataframe;
 pub mod index;
+mod layout;
 pub mod matrix;
 pub mod progress;
 mod transpose;
 
-use crate::array::{ArrayError, Container, NodeKind};
+use crate::array::{ArrayError, Container};
+
+pub use layout::{matrices, stores};
 
 /// Bytes of metadata (row bounds, one obs column) that are read into memory at most for one array.
 pub const METADATA_LIMIT: u64 = 64 << 30;
@@ -28,20 +32,4 @@ pub fn unsupported(store: &Container, element: &str, cause: impl Into<String>) -
 pub fn encoding(store: &Container, element: &str) -> Result<String, ArrayError> {
     let attributes = store.attributes(element)?;
     Ok(attributes.get("encoding-type").and_then(|value| value.as_str()).unwrap_or_default().to_owned())
-}
-
-/// The elements that `--x` can name in this store: `X`, `raw/X`, `layers/NAME`, `obsm/NAME`.
-pub fn matrices(store: &Container) -> Result<Vec<String>, ArrayError> {
-    let mut all = Vec::new();
-    for single in ["X", "raw/X"] {
-        if store.kind(single)?.is_some() {
-            all.push(single.to_owned());
-        }
-    }
-    for group in ["layers", "obsm"] {
-        if store.kind(group)? == Some(NodeKind::Group) {
-            all.extend(store.members(group)?.into_iter().map(|name| format!("{group}/{name}")));
-        }
-    }
-    Ok(all)
 }

@@ -145,6 +145,24 @@ impl Array {
     }
 }
 
+/// One field of an array of records, as tables were written before anndata 0.7.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    pub name: String,
+    pub kind: FieldKind,
+    /// Axes that each record's value has; empty for a plain one.
+    pub shape: Vec<u64>,
+}
+
+/// What a field holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FieldKind {
+    Number(Dtype),
+    Text,
+    /// Named for messages.
+    Other(String),
+}
+
 /// A file of a store as it was at the mount: what must not change under it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {

@@ -10,6 +10,7 @@ mod kept;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::anndata;
 use crate::anndata::column::Column;
 use crate::anndata::dataframe::DataFrame;
 use crate::anndata::index::IndexDir;
@@ -145,8 +146,9 @@ impl Collection {
         let mut stores: Vec<Store> = Vec::with_capacity(paths.len());
         let mut genes: Vec<genes::Named> = Vec::with_capacity(paths.len());
         let mut first_row = 0u64;
-        for path in paths {
-            let container = Container::open(path)?;
+        let opened =
+            paths.iter().map(|path| anndata::stores(path)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten();
+        for (path, container) in opened {
             let matrix = Matrix::open_by_row(&container, &selection.x, &selection.index, counters)?;
             let rows = matrix.rows();
             let obs = DataFrame::open(&container, "obs")?;
@@ -162,7 +164,7 @@ impl Collection {
                 same_kind(&container, first, &matrix)?;
             }
             let columns = Columns::default();
-            stores.push(Store { path: path.clone(), container, matrix, first_row, rows, columns, kept: None });
+            stores.push(Store { path, container, matrix, first_row, rows, columns, kept: None });
             first_row = first_row.checked_add(rows).ok_or_else(|| CollectionError::Option("too many rows".into()))?;
         }
         let (genes, columns) = genes::align(&genes, selection.join)

@@ -85,12 +85,14 @@ struct State {
     fresh: LruCache<Key, Arc<Image>>,
     /// Read to the end: kept for other jobs while there is room, and the first to go.
     consumed: LruCache<Key, Arc<Image>>,
+    consumed_bytes: u64,
     loading: HashMap<Key, Loading>,
     flights: HashMap<u64, Flight>,
     demand: VecDeque<u64>,
     prefetch: VecDeque<u64>,
     demand_running: usize,
-    running: usize,
+    /// Flights that have their buffers and are loading: memory that will be let go.
+    admitted: usize,
     next_flight: u64,
     streams: Streams,
     /// Bytes of the last whole fetch loaded: what the next one will about need.
@@ -129,6 +131,9 @@ pub struct Engine {
     workers: Vec<JoinHandle<()>>,
 }
 
+/// Consumed fetches that are kept for slower jobs.
+const KEPT_FETCHES: u64 = 3;
+
 /// Flights at once: one decodes while the other plans, finishes or waits for a slow disk.
 const LOADERS: usize = 2;
 
@@ -152,12 +157,13 @@ impl Engine {
         let state = State {
             fresh: LruCache::unbounded(),
             consumed: LruCache::unbounded(),
+            consumed_bytes: 0,
             loading: HashMap::new(),
             flights: HashMap::new(),
             demand: VecDeque::new(),
             prefetch: VecDeque::new(),
             demand_running: 0,
-            running: 0,
+            admitted: 0,
             next_flight: 0,
             streams: Streams::new(),
             fetch_bytes: 0,
@@ -306,11 +312,26 @@ impl Shared {
         let image = image.clone();
         if waiter.offset.saturating_add(waiter.len as u64) >= image.len() as u64 {
             state.fresh.pop(&key);
+            state.consumed_bytes += image.capacity();
             state.consumed.push(key, image.clone());
+            self.forget_old(state);
             let size = self.plan.sampling().batch_size;
             self.stats.consumed((self.plan.served_rows() - key.batch * size).min(size));
         }
         Some(image)
+    }
+
+    /// Lets go of what was consumed long ago, budget or not: buffers that come back are written to without a page fault,
+    /// which fresh memory costs for every 4 KiB (that halves the rate of uncompressed stores). What stays is for other jobs
+    /// that read the same epoch a little later.
+    fn forget_old(&self, state: &mut State) {
+        let most = (KEPT_FETCHES * state.fetch_bytes).min(self.limits.memory / 4);
+        while state.consumed_bytes > most && state.consumed.len() > 1 {
+            match state.consumed.pop_lru() {
+                Some((_, image)) => state.consumed_bytes -= image.capacity(),
+                None => break,
+            }
+        }
     }
 
     /// Queues what a reader waits for.
@@ -340,7 +361,7 @@ impl Shared {
 
     /// Queues the fetch that a stream will want next, unless it is here or on its way.
     fn look_ahead(&self, state: &mut State, stream: Stream, fetch: u64) {
-        let fits = self.pool.room() + state.consumed.iter().map(|(_, image)| image.capacity()).sum::<u64>();
+        let fits = self.pool.room() + state.consumed_bytes;
         if state.fetch_bytes > fits {
             return;
         }

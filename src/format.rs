@@ -13,7 +13,8 @@ mod tsv;
 pub use tsv::escape;
 
 use crate::anndata::column::Values;
-use crate::batch::{Batch, Field, Layout, Repr};
+use crate::array::Dtype;
+use crate::batch::{Batch, Field, Layout, Repr, Span};
 use crate::collection::{MatrixKind, Table};
 
 /// One output format. Implementations are pure: same batch, same bytes, on every machine.
@@ -66,8 +67,8 @@ impl Writers {
     pub fn new(table: &Table) -> Writers {
         Writers(Extension::ALL.map(|extension| -> Result<Box<dyn Format>, String> {
             Ok(match extension {
-                Extension::Npz => Box::new(npz::Npz),
-                Extension::Safetensors => Box::new(safetensors::Safetensors),
+                Extension::Npz => Box::new(npz::Npz::new(table)),
+                Extension::Safetensors => Box::new(safetensors::Safetensors::new(table)),
                 Extension::Npy => Box::new(npy::Npy),
                 Extension::H5ad => Box::new(h5ad::H5ad::new(table).map_err(|error| error.to_string())?),
                 Extension::Tsv => Box::new(tsv::Tsv),
@@ -89,39 +90,79 @@ impl Writers {
     }
 }
 
-/// A named tensor of a batch, as `.npz` and `.safetensors` both have them.
+/// A named tensor of a batch, as `.npz` and `.safetensors` both have them: all that does not depend on the batch.
 struct Tensor {
     name: String,
     field: Field,
-    repr: Repr,
-    shape: Vec<u64>,
+    /// `None` for column numbers and row bounds: see `Batch::index_dtype`.
+    repr: Option<Repr>,
+    extent: Extent,
+}
+
+/// The shape of a tensor, by what it depends on.
+#[derive(Clone, Copy)]
+enum Extent {
+    Stored,
+    Rows,
+    RowsAndOne,
+    /// Rows of X.
+    Matrix,
 }
 
 impl Tensor {
-    /// Bytes of its elements.
-    fn len(&self) -> u64 {
-        self.shape.iter().product::<u64>() * self.repr.size() as u64
+    fn repr(&self, batch: &Batch<'_>) -> Repr {
+        self.repr.unwrap_or(Repr::Number(batch.index_dtype()))
+    }
+
+    /// Its shape; strings are one element.
+    fn shape(&self, batch: &Batch<'_>) -> Shape {
+        let rows = batch.rows.len() as u64;
+        match self.extent {
+            Extent::Stored => Shape::One(batch.nnz),
+            Extent::Rows => Shape::One(rows),
+            Extent::RowsAndOne => Shape::One(rows + 1),
+            Extent::Matrix => Shape::Many(batch.shape()),
+        }
+    }
+
+    /// Where it lies if it starts at `start`.
+    fn span(&self, batch: &Batch<'_>, start: u64) -> Span {
+        let repr = self.repr(batch);
+        let len = self.shape(batch).axes().iter().product::<u64>() * repr.size() as u64;
+        Span { field: self.field, repr, start, len }
     }
 }
 
-/// All tensors of a batch: X (`data`, `indices`, `indptr`, or `X`), `row`, `obs/<column>` and `obs/<column>/mask`.
-fn tensors(batch: &Batch<'_>, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
-    let rows = batch.rows.len() as u64;
-    let tensor = |name: &str, field, repr, shape| Tensor { name: name.to_owned(), field, repr, shape };
-    let mut all = Vec::with_capacity(4 + batch.table.columns.len());
-    match &batch.table.matrix {
-        MatrixKind::Sparse { dtype } => {
-            let index = Repr::Number(batch.index_dtype());
-            all.push(tensor("data", Field::Data, Repr::Number(*dtype), vec![batch.nnz]));
-            all.push(tensor("indices", Field::Indices, index, vec![batch.nnz]));
-            all.push(tensor("indptr", Field::Indptr, index, vec![rows + 1]));
-        }
-        MatrixKind::Dense { dtype, .. } => {
-            all.push(tensor("X", Field::Dense, Repr::Number(*dtype), batch.shape()));
+/// Most tensors have one axis: no need to allocate for those.
+enum Shape {
+    One(u64),
+    Many(Vec<u64>),
+}
+
+impl Shape {
+    fn axes(&self) -> &[u64] {
+        match self {
+            Shape::One(n) => std::slice::from_ref(n),
+            Shape::Many(axes) => axes,
         }
     }
-    all.push(tensor("row", Field::Row, Repr::Number(crate::array::Dtype::I64), vec![rows]));
-    for (i, column) in batch.table.columns.iter().enumerate() {
+}
+
+/// All tensors of a table's batches: X (`data`, `indices`, `indptr`, or `X`), `row`, `obs/<column>` and
+/// `obs/<column>/mask`. `text` says how strings of so many characters and bytes at most are written.
+fn tensors(table: &Table, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
+    let tensor = |name: &str, field, repr, extent| Tensor { name: name.to_owned(), field, repr, extent };
+    let number = |dtype| Some(Repr::Number(dtype));
+    let mut all = match &table.matrix {
+        MatrixKind::Sparse { dtype } => vec![
+            tensor("data", Field::Data, number(*dtype), Extent::Stored),
+            tensor("indices", Field::Indices, None, Extent::Stored),
+            tensor("indptr", Field::Indptr, None, Extent::RowsAndOne),
+        ],
+        MatrixKind::Dense { dtype, .. } => vec![tensor("X", Field::Dense, number(*dtype), Extent::Matrix)],
+    };
+    all.push(tensor("row", Field::Row, number(Dtype::I64), Extent::Rows));
+    for (i, column) in table.columns.iter().enumerate() {
         let name = format!("obs/{}", column.name);
         let (repr, mask) = match &column.values {
             Values::Categorical { codes, .. } => (Repr::Number(codes.dtype), false),
@@ -129,15 +170,9 @@ fn tensors(batch: &Batch<'_>, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor
             Values::Text { mask, chars, bytes, .. } => (text(*chars, *bytes), mask.is_some()),
         };
         if mask {
-            let name = format!("{name}/mask");
-            all.push(Tensor {
-                name,
-                field: Field::Mask(i),
-                repr: Repr::Number(crate::array::Dtype::Bool),
-                shape: vec![rows],
-            });
+            all.push(tensor(&format!("{name}/mask"), Field::Mask(i), number(Dtype::Bool), Extent::Rows));
         }
-        all.push(Tensor { name, field: Field::Column(i), repr, shape: vec![rows] });
+        all.push(tensor(&name, Field::Column(i), Some(repr), Extent::Rows));
     }
     all
 }

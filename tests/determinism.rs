@@ -120,3 +120,25 @@ fn a_copy_of_the_store_gives_the_same_bytes() {
     let (one, two) = (Mount::new(&[original], &SMALL), Mount::new(&[copy], &SMALL));
     same("the copy", &hashes(&two, "epoch-0000", Order::Forward), &hashes(&one, "epoch-0000", Order::Forward));
 }
+
+/// `rank-R-of-W`: equal, disjoint parts, byte for byte the batches of the epoch; fewer than W of them in no part.
+#[test]
+fn ranks_are_parts_of_the_epoch() {
+    let mount = Mount::new(&[store("sparse.h5ad")], &SMALL);
+    let read = |directory: &str| -> Vec<String> {
+        list(&mount.join(directory)).iter().map(|name| sha256(&mount.join(directory).join(name))).collect()
+    };
+    let whole = read("epoch-0001");
+    for of in [1, 3, 5] {
+        let parts: Vec<Vec<String>> = (0..of).map(|rank| read(&format!("rank-{rank}-of-{of}/epoch-0001"))).collect();
+        assert!(parts.iter().all(|part| part.len() == whole.len() / of), "{of}: {parts:?}");
+        let mut all: Vec<String> = parts.concat();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), whole.len() / of * of, "a batch is in two parts of {of}");
+        assert!(all.iter().all(|hash| whole.contains(hash)), "a part of {of} holds what the epoch does not");
+    }
+    // One rank of one is the epoch itself, in its order.
+    assert_eq!(read("rank-0-of-1/epoch-0001"), whole);
+    mount.unmount();
+}

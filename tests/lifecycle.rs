@@ -288,3 +288,24 @@ fn mount_line(place: &Path) -> String {
     let place = place.to_str().unwrap();
     table.lines().find(|line| line.split(' ').nth(4) == Some(place)).unwrap_or_default().to_owned()
 }
+
+/// A store on a file system that hangs: here another mount of ours, whose daemon is stopped.
+#[test]
+fn a_store_that_hangs_is_an_error_in_time() {
+    let area = Area::new();
+    let first = area.mount("first");
+    let daemon = area.pid("first");
+    let store = first.join("epoch-0000/batch-000000.h5ad");
+    let ran = area.run(["mount", "--timeout", "1s", "--batch-size", "16", store.to_str().unwrap(), "second"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    let batch = area.path("second").join("epoch-0000/batch-000001.npz");
+    kill(daemon, libc::SIGSTOP);
+    let path = batch.clone();
+    let hung = in_time("a read of a store that hangs", move || fs::read(path).map(|_| ()));
+    kill(daemon, libc::SIGCONT);
+    assert_eq!(hung.unwrap_err().raw_os_error(), Some(libc::EIO));
+    // A failed load is not remembered.
+    until("the store answers again", || fs::read(&batch).is_ok());
+    assert_eq!(area.run(["umount", "second"]).code, Some(0));
+    assert_eq!(area.run(["umount", "first"]).code, Some(0));
+}

@@ -1,10 +1,10 @@
 //! obs and var: dataframes of named columns with an index.
 
-use crate::array::cast::{cast, to_text};
-use crate::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind};
+use crate::array::cast::{to_i64, to_text};
+use crate::array::{Array, ArrayError, Container, Counters, Dtype, Field, FieldKind, NodeKind};
 
-use super::column::{Categories, Column, Numbers, Texts, Values};
-use super::{METADATA_LIMIT, element_error, encoding, unsupported};
+use super::column::{Column, Numbers, Texts, Values};
+use super::{METADATA_LIMIT, categories, element_error, encoding, layout, unsupported};
 
 /// What a column is, without reading its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,45 +37,106 @@ pub struct DataFrame<'a> {
     pub columns: Vec<String>,
     index: String,
     pub rows: u64,
+    layout: Layout,
+}
+
+/// How a frame is laid out.
+enum Layout {
+    /// A group, an element for each column; since anndata 0.7.
+    Group,
+    /// An array of records, the first field the index; before.
+    Records(Vec<Field>),
+    /// There is no frame, or it has no index: rows are named by number, as anndata does.
+    Numbered,
 }
 
 impl<'a> DataFrame<'a> {
-    /// Opens `obs`, `var` or `raw/var`.
+    /// Opens `obs`, `var` or `raw/var`. One that is absent beside a matrix has rows and no columns.
     ///
     /// # Errors
-    /// The element is absent or no dataframe of anndata 0.8 or later.
+    /// The element is absent, and so is a matrix that tells its length; it is no dataframe.
     pub fn open(store: &'a Container, element: &str) -> Result<DataFrame<'a>, ArrayError> {
-        match store.kind(element)? {
-            Some(NodeKind::Group) => {}
-            Some(NodeKind::Array) => {
-                let cause = "a compound array, as before anndata 0.7; read and write the store with a newer anndata";
-                return Err(unsupported(store, element, cause));
+        let element = layout::located(store, element)?;
+        match store.kind(&element)? {
+            Some(NodeKind::Group) => DataFrame::group(store, element),
+            Some(NodeKind::Array) if encoding(store, &element)? != "null" => DataFrame::records(store, element),
+            _ => {
+                let raw = element.starts_with("raw");
+                let Some([rows, columns]) = layout::lengths(store, raw)? else {
+                    return Err(element_error(store, &element, "there is none: not an AnnData store?"));
+                };
+                let rows = if element == "obs" { rows } else { columns };
+                Ok(DataFrame {
+                    store,
+                    element,
+                    columns: Vec::new(),
+                    index: String::new(),
+                    rows,
+                    layout: Layout::Numbered,
+                })
             }
-            None => return Err(element_error(store, element, "there is none: not an AnnData store?")),
         }
-        let attributes = store.attributes(element)?;
-        if store.kind(&format!("{element}/__categories"))?.is_some() {
-            let cause = "categories apart from codes, as in anndata 0.7; read and write the store with a newer anndata";
-            return Err(unsupported(store, element, cause));
-        }
-        let index = attributes.get("_index").and_then(|name| name.as_str()).unwrap_or("_index").to_owned();
-        let columns = match attributes.get("column-order").and_then(|order| order.as_array()) {
-            Some(order) => order.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect(),
-            None => store.members(element)?.into_iter().filter(|name| *name != index).collect(),
+    }
+
+    fn group(store: &'a Container, element: String) -> Result<DataFrame<'a>, ArrayError> {
+        let attributes = store.attributes(&element)?;
+        let members = store.members(&element)?;
+        // Who writes by hand may name no index; anndata takes these names then.
+        let usual = ["_index", "index", "obs_names", "var_names", "row_names"];
+        let index = match attributes.get("_index").and_then(|name| name.as_str()) {
+            Some(name) => name.to_owned(),
+            None => usual.into_iter().find(|&name| members.iter().any(|m| m == name)).unwrap_or_default().to_owned(),
         };
-        let mut frame = DataFrame { store, element: element.to_owned(), columns, index, rows: 0 };
-        frame.rows = frame.index_len()?;
+        let columns: Vec<String> = match attributes.get("column-order").and_then(|order| order.as_array()) {
+            // That of a frame without columns is an empty array of floats.
+            Some(order) => order.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect(),
+            None => members.into_iter().filter(|name| *name != index && name != "__categories").collect(),
+        };
+        let layout = if index.is_empty() { Layout::Numbered } else { Layout::Group };
+        let mut frame = DataFrame { store, element, columns, index, rows: 0, layout };
+        frame.rows = match frame.layout {
+            Layout::Numbered => frame.counted()?,
+            _ => frame.index_len()?,
+        };
         Ok(frame)
+    }
+
+    /// The length of a frame without an index: that of its first column, else what a matrix says.
+    fn counted(&self) -> Result<u64, ArrayError> {
+        for name in &self.columns {
+            let path = self.path(name);
+            if self.store.kind(&path)? == Some(NodeKind::Array)
+                && let &[rows] = self.store.shape(&path)?.as_slice()
+            {
+                return Ok(rows);
+            }
+        }
+        match layout::lengths(self.store, self.element.starts_with("raw"))? {
+            Some([rows, columns]) => Ok(if self.element == "obs" { rows } else { columns }),
+            None => Err(element_error(self.store, &self.element, "has no index and no columns: not an AnnData store?")),
+        }
+    }
+
+    fn records(store: &'a Container, element: String) -> Result<DataFrame<'a>, ArrayError> {
+        let fields = store.fields(&element)?;
+        let (Some(index), &[rows]) = (fields.first(), store.shape(&element)?.as_slice()) else {
+            return Err(element_error(store, &element, "an array without fields, not a dataframe"));
+        };
+        let index = index.name.clone();
+        let columns = fields.iter().skip(1).map(|field| field.name.clone()).collect();
+        Ok(DataFrame { store, element, columns, index, rows, layout: Layout::Records(fields) })
     }
 
     fn path(&self, name: &str) -> String {
         format!("{}/{name}", self.element)
     }
 
-    /// The index may be an array of strings or a `nullable-string-array` group.
+    /// The index may be an array, a `nullable-string-array` group, or a categorical.
     fn index_element(&self) -> Result<String, ArrayError> {
         let path = self.path(&self.index);
+        let codes = format!("{path}/codes");
         Ok(match self.store.kind(&path)? {
+            Some(NodeKind::Group) if self.store.kind(&codes)?.is_some() => codes,
             Some(NodeKind::Group) => format!("{path}/values"),
             _ => path,
         })
@@ -93,38 +154,116 @@ impl<'a> DataFrame<'a> {
 
     /// The names of the rows.
     pub fn names(&self, counters: &Counters) -> Result<Vec<String>, ArrayError> {
-        let element = self.index_element()?;
-        if self.store.is_text(&element)? {
-            return self.store.strings(&element);
-        }
-        let numbers = numbers(self.store, &element, counters)?;
+        let numbers = match &self.layout {
+            Layout::Numbered => return Ok((0..self.rows).map(|row| row.to_string()).collect()),
+            Layout::Records(fields) => match fields.first().map(|field| &field.kind) {
+                Some(FieldKind::Text) => return self.store.field_strings(&self.element, &self.index),
+                _ => self.field(&self.index, counters)?,
+            },
+            Layout::Group => {
+                let element = self.index_element()?;
+                if self.store.is_text(&element)? {
+                    return self.store.strings(&element);
+                }
+                let path = self.path(&self.index);
+                if element != path && element.ends_with("/codes") {
+                    return self.category_names(&path, counters);
+                }
+                numbers(self.store, &element, counters)?
+            }
+        };
         Ok((0..numbers.len()).map(|i| to_text(numbers.dtype, numbers.at(i))).collect())
     }
 
-    /// What a column is; reads attributes alone.
+    fn category_names(&self, path: &str, counters: &Counters) -> Result<Vec<String>, ArrayError> {
+        let Values::Categorical { codes, categories, .. } = self.categorical(path, counters)? else {
+            return Ok(Vec::new());
+        };
+        let label = |i: usize| usize::try_from(to_i64(codes.dtype, codes.at(i))).ok();
+        let name = |i: usize| label(i).and_then(|label| categories.labels.get(label).cloned()).unwrap_or_default();
+        Ok((0..codes.len()).map(name).collect())
+    }
+
+    /// A field of numbers, one a record.
+    fn field(&self, name: &str, counters: &Counters) -> Result<Numbers, ArrayError> {
+        let array = self.store.field_numbers(&self.element, name)?;
+        if array.shape.len() != 1 {
+            return Err(element_error(self.store, &self.path(name), "holds lists, not one value a row"));
+        }
+        Ok(Numbers { dtype: array.dtype, bytes: array.read_all(METADATA_LIMIT, counters)? })
+    }
+
+    /// What a column is; reads attributes alone (and the codes, for records).
     pub fn kind(&self, name: &str) -> Result<ColumnKind, ArrayError> {
+        if let Layout::Records(fields) = &self.layout {
+            return self.field_kind(fields, name);
+        }
         let path = self.path(name);
         Ok(match self.store.kind(&path)? {
-            None => return Err(element_error(self.store, &path, "there is no such column")),
+            // Named in column-order and not there: a broken neighbour.
+            None => ColumnKind::Other,
             Some(NodeKind::Group) => match encoding(self.store, &path)?.as_str() {
                 "categorical" => ColumnKind::Categorical,
-                "nullable-integer" => ColumnKind::Number,
+                "nullable-integer" | "nullable-float" => ColumnKind::Number,
                 "nullable-boolean" => ColumnKind::Boolean,
                 "nullable-string-array" => ColumnKind::Text,
+                "" if self.has(&path, ["codes", "categories"])? => ColumnKind::Categorical,
+                "" if self.has(&path, ["values", "mask"])? => self.array_kind(&format!("{path}/values"))?,
                 _ => ColumnKind::Other,
             },
-            Some(NodeKind::Array) if self.store.is_text(&path)? => ColumnKind::Text,
-            Some(NodeKind::Array) => match Dtype::from_name(&self.store.dtype_name(&path)?) {
-                Some(Dtype::Bool) => ColumnKind::Boolean,
-                Some(_) => ColumnKind::Number,
-                None => ColumnKind::Other,
-            },
+            Some(NodeKind::Array) if categories::referred(self.store, &self.element, name)?.is_some() => {
+                ColumnKind::Categorical
+            }
+            Some(NodeKind::Array) => self.array_kind(&path)?,
+        })
+    }
+
+    fn has(&self, path: &str, members: [&str; 2]) -> Result<bool, ArrayError> {
+        for member in members {
+            if self.store.kind(&format!("{path}/{member}"))?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn array_kind(&self, path: &str) -> Result<ColumnKind, ArrayError> {
+        // A null space, or a table inside a column.
+        if self.store.shape(path).map_or(true, |shape| shape.len() != 1) {
+            return Ok(ColumnKind::Other);
+        }
+        if self.store.is_text(path)? {
+            return Ok(ColumnKind::Text);
+        }
+        Ok(number_kind(Dtype::from_name(&self.store.dtype_name(path)?)))
+    }
+
+    fn field_kind(&self, fields: &[Field], name: &str) -> Result<ColumnKind, ArrayError> {
+        Ok(match fields.iter().find(|field| field.name == name) {
+            Some(Field { kind: FieldKind::Text, shape, .. }) if shape.is_empty() => ColumnKind::Text,
+            Some(Field { kind: FieldKind::Number(dtype), shape, .. }) if shape.is_empty() => {
+                let counters = Counters::default();
+                match categories::of_record(self.store, name, &self.field(name, &counters)?, &counters)? {
+                    Some(_) if self.element == "obs" || self.element == "var" => ColumnKind::Categorical,
+                    _ => number_kind(Some(*dtype)),
+                }
+            }
+            _ => ColumnKind::Other,
         })
     }
 
     /// How many categories a categorical column has.
     pub fn category_count(&self, name: &str) -> Result<u64, ArrayError> {
-        Ok(self.store.shape(&self.path(&format!("{name}/categories")))?.first().copied().unwrap_or_default())
+        let element = match &self.layout {
+            Layout::Records(_) => format!("uns/{name}_categories"),
+            _ => match self.store.kind(&self.path(name))? {
+                Some(NodeKind::Array) => categories::referred(self.store, &self.element, name)?.unwrap_or_default(),
+                _ => self.path(&format!("{name}/categories")),
+            },
+        };
+        let values = format!("{element}/values");
+        let element = if self.store.kind(&element)? == Some(NodeKind::Group) { values } else { element };
+        Ok(self.store.shape(&element)?.first().copied().unwrap_or(1))
     }
 
     /// Reads a column.
@@ -134,6 +273,13 @@ impl<'a> DataFrame<'a> {
     pub fn column(&self, name: &str, counters: &Counters) -> Result<Column, ArrayError> {
         let path = self.path(name);
         let values = match (self.kind(name)?, self.store.kind(&path)?) {
+            (ColumnKind::Other, None) => {
+                return Err(unsupported(self.store, &path, "there is no such column; leave it out of --obs"));
+            }
+            (ColumnKind::Text, None) => text(self.store.field_strings(&self.element, name)?, None),
+            (ColumnKind::Categorical, None) => self.record_categorical(name, counters)?,
+            (_, None) => Values::Numbers { numbers: self.field(name, counters)?, mask: None },
+            (ColumnKind::Categorical, Some(NodeKind::Array)) => self.referred(name, counters)?,
             (ColumnKind::Categorical, _) => self.categorical(&path, counters)?,
             (ColumnKind::Text, Some(NodeKind::Group)) => {
                 let mask = self.mask(&path, counters)?;
@@ -172,37 +318,44 @@ impl<'a> DataFrame<'a> {
     }
 
     fn categorical(&self, path: &str, counters: &Counters) -> Result<Values, ArrayError> {
-        let element = format!("{path}/categories");
-        let categories = if self.store.is_text(&element)? {
-            Categories { labels: self.store.strings(&element)?, numbers: None }
-        } else {
-            let numbers = numbers(self.store, &element, counters)?;
-            let labels = (0..numbers.len()).map(|i| to_text(numbers.dtype, numbers.at(i))).collect();
-            Categories { labels, numbers: Some(numbers) }
-        };
-        let codes = numbers(self.store, &format!("{path}/codes"), counters)?;
-        let mut wide = vec![0; codes.len() * 8];
-        cast(codes.dtype, Dtype::I64, &codes.bytes, &mut wide);
-        let count = categories.labels.len() as i64;
-        let wrong = |code: &i64| *code < -1 || *code >= count;
-        if let Some(code) = wide.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).find(wrong) {
-            let cause = format!("code {code} is outside its {count} categories");
-            return Err(element_error(self.store, &format!("{path}/codes"), cause));
+        let categories = categories::labels(self.store, &format!("{path}/categories"), counters)?;
+        let element = format!("{path}/codes");
+        let codes = numbers(self.store, &element, counters)?;
+        let ordered = categories::ordered(self.store, path)?;
+        categories::categorical(self.store, &element, &codes, categories, ordered)
+    }
+
+    /// anndata 0.7: codes here, labels elsewhere; whether they are ordered is told there.
+    fn referred(&self, name: &str, counters: &Counters) -> Result<Values, ArrayError> {
+        let path = self.path(name);
+        let element = categories::referred(self.store, &self.element, name)?.unwrap_or_default();
+        let labels = categories::labels(self.store, &element, counters)?;
+        let codes = numbers(self.store, &path, counters)?;
+        categories::categorical(self.store, &path, &codes, labels, categories::ordered(self.store, &element)?)
+    }
+
+    fn record_categorical(&self, name: &str, counters: &Counters) -> Result<Values, ArrayError> {
+        let path = self.path(name);
+        let codes = self.field(name, counters)?;
+        match categories::of_record(self.store, name, &codes, counters)? {
+            Some(labels) => categories::categorical(self.store, &path, &codes, labels, false),
+            None => Err(element_error(self.store, &path, "its categories are gone")),
         }
-        let ordered =
-            self.store.attributes(path)?.get("ordered").is_some_and(|value| {
-                value.as_bool().unwrap_or_else(|| value.as_i64().is_some_and(|number| number != 0))
-            });
-        let dtype = Values::code_dtype(categories.labels.len());
-        let mut narrow = vec![0; codes.len() * dtype.size()];
-        cast(Dtype::I64, dtype, &wide, &mut narrow);
-        Ok(Values::Categorical { codes: Numbers { dtype, bytes: narrow }, categories, ordered })
     }
 }
 
-fn numbers(store: &Container, element: &str, counters: &Counters) -> Result<Numbers, ArrayError> {
+fn number_kind(dtype: Option<Dtype>) -> ColumnKind {
+    match dtype {
+        Some(Dtype::Bool) => ColumnKind::Boolean,
+        Some(_) => ColumnKind::Number,
+        None => ColumnKind::Other,
+    }
+}
+
+/// An array of one axis; a single number is one of one element.
+pub fn numbers(store: &Container, element: &str, counters: &Counters) -> Result<Numbers, ArrayError> {
     let array: Array = store.array(element)?;
-    if array.shape.len() != 1 {
+    if array.shape.len() > 1 {
         return Err(element_error(store, element, format!("a column has one dimension, not {}", array.shape.len())));
     }
     Ok(Numbers { dtype: array.dtype, bytes: array.read_all(METADATA_LIMIT, counters)? })

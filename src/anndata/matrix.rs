@@ -3,10 +3,10 @@
 //! All that is cheap is checked at the open: shapes, lengths, row bounds. Column numbers are checked as they are served.
 
 use crate::array::cast::cast;
-use crate::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind};
+use crate::array::{Array, ArrayError, Container, Counters, Dtype, FieldKind, NodeKind};
 
 use super::index::IndexDir;
-use super::{METADATA_LIMIT, element_error, encoding, matrices, transpose, unsupported};
+use super::{METADATA_LIMIT, element_error, layout, matrices, transpose, unsupported};
 
 /// Rows of numbers.
 pub enum Matrix {
@@ -51,7 +51,8 @@ impl Matrix {
     /// # Errors
     /// Its parts disagree.
     pub fn open_by_column(store: &Container, element: &str, counters: &Counters) -> Result<Option<Matrix>, ArrayError> {
-        if store.kind(element)? != Some(NodeKind::Group) || encoding(store, element)? != "csc_matrix" {
+        let element = &layout::located(store, element)?;
+        if store.kind(element)? != Some(NodeKind::Group) || layout::sparse_encoding(store, element)? != "csc_matrix" {
             return Ok(None);
         }
         sparse(store, element, true, counters).map(Some)
@@ -63,18 +64,15 @@ impl Matrix {
         index: Option<&IndexDir>,
         counters: &Counters,
     ) -> Result<Matrix, ArrayError> {
-        match store.kind(element)? {
+        let element = &layout::located(store, element)?;
+        let there = if layout::is_there(store, element)? { store.kind(element)? } else { None };
+        match there {
             Some(NodeKind::Array) => dense(store, element),
             Some(NodeKind::Group) => group(store, element, index, counters),
-            None => {
-                let there = matrices(store)?;
-                let remedy = if there.is_empty() {
-                    "and it holds no other matrix to serve".to_owned()
-                } else {
-                    format!("choose one of these with --x: {}", there.join(", "))
-                };
-                Err(element_error(store, element, format!("there is none in this store; {remedy}")))
-            }
+            None => match field(store, element)? {
+                Some(array) => Ok(Matrix::Dense { array }),
+                None => Err(element_error(store, element, absent(store)?)),
+            },
         }
     }
 
@@ -121,6 +119,49 @@ impl Matrix {
     }
 }
 
+/// Before anndata 0.7 `obsm` was one array of records: a matrix of it is a field.
+fn field(store: &Container, element: &str) -> Result<Option<Array>, ArrayError> {
+    let Some(name) = element.strip_prefix("obsm/") else { return Ok(None) };
+    if store.kind("obsm")? != Some(NodeKind::Array) {
+        return Ok(None);
+    }
+    let fields = store.fields("obsm")?;
+    let Some(field) = fields.iter().find(|field| field.name == name) else { return Ok(None) };
+    match (&field.kind, field.shape.is_empty()) {
+        (FieldKind::Number(_), false) => store.field_numbers("obsm", name).map(Some),
+        _ => Err(unsupported(store, element, "not a matrix of numbers")),
+    }
+}
+
+/// Why there is no such matrix, and what can be asked for instead.
+fn absent(store: &Container) -> Result<String, ArrayError> {
+    let inside = layout::inside(store);
+    if !inside.is_empty() {
+        let named: Vec<String> = inside.iter().map(|group| format!("{}::{group}", store.name())).collect();
+        return Ok(format!("there is none at the top of this store, but AnnData inside; name {}", named.join(" or ")));
+    }
+    let there: Vec<String> = matrices(store)?.into_iter().filter(|name| looks_served(store, name)).collect();
+    Ok(match there.as_slice() {
+        [] => "there is none in this store, and it holds no other matrix to serve".to_owned(),
+        there => format!("there is none in this store; choose one of these with --x: {}", there.join(", ")),
+    })
+}
+
+/// Whether it would be worth asking for, by its attributes alone.
+fn looks_served(store: &Container, element: &str) -> bool {
+    let Ok(element) = layout::located(store, element) else { return false };
+    match store.kind(&element) {
+        Ok(Some(NodeKind::Group)) => {
+            layout::sparse_encoding(store, &element).is_ok_and(|encoding| encoding.ends_with("_matrix"))
+        }
+        Ok(Some(NodeKind::Array)) => {
+            store.shape(&element).is_ok_and(|shape| shape.len() > 1)
+                && store.dtype_name(&element).is_ok_and(|name| Dtype::from_name(&name).is_some())
+        }
+        _ => field(store, &element).is_ok_and(|array| array.is_some()),
+    }
+}
+
 fn dense(store: &Container, element: &str) -> Result<Matrix, ArrayError> {
     if store.attributes(element)?.contains_key("h5sparse_format") || store.is_text(element)? {
         return Err(unsupported(store, element, "not a matrix of numbers"));
@@ -142,7 +183,7 @@ fn group(
     index: Option<&IndexDir>,
     counters: &Counters,
 ) -> Result<Matrix, ArrayError> {
-    match encoding(store, element)?.as_str() {
+    match layout::sparse_encoding(store, element)?.as_str() {
         "csr_matrix" => sparse(store, element, false, counters),
         "csc_matrix" => {
             let by_column = sparse(store, element, true, counters)?;
@@ -154,7 +195,7 @@ fn group(
         "" => Err(unsupported(
             store,
             element,
-            "a group without encoding-type, as before anndata 0.8; read and write it with a newer anndata",
+            "a group without encoding-type, and not data, indices and indptr of a sparse matrix with its shape",
         )),
         other => {
             Err(unsupported(store, element, format!("its encoding is {other}; CSR and dense matrices are served")))
@@ -165,13 +206,7 @@ fn group(
 /// CSR; of a matrix stored by column its transpose, whose rows are the columns.
 fn sparse(store: &Container, element: &str, by_column: bool, counters: &Counters) -> Result<Matrix, ArrayError> {
     let error = |cause: String| element_error(store, element, cause);
-    let attributes = store.attributes(element)?;
-    let shape: Vec<u64> = attributes
-        .get("shape")
-        .and_then(|shape| shape.as_array())
-        .map(|shape| shape.iter().filter_map(|n| n.as_u64()).collect())
-        .unwrap_or_default();
-    let &[rows, columns] = shape.as_slice() else {
+    let Some([rows, columns]) = layout::sparse_shape(store, element)? else {
         return Err(error("its shape attribute is not two numbers".to_owned()));
     };
     let (rows, columns) = if by_column { (columns, rows) } else { (rows, columns) };

@@ -60,6 +60,29 @@ fn each<T, const N: usize, const M: usize>(
     }
 }
 
+/// Whether all packed indices lie in 0..bound. Four times as fast as looking for the largest: SSE2 has no unsigned maximum.
+pub fn all_below(dtype: Dtype, indices: &[u8], bound: u64) -> bool {
+    macro_rules! all {
+        ($number:ty) => {{
+            if bound > u64::from(<$number>::MAX) {
+                return true;
+            }
+            let bound = bound as $number;
+            // Blocks, so that the loop within has no exit and is vectorised.
+            let beyond = |block: &[[u8; size_of::<$number>()]]| {
+                block.iter().fold(false, |found, b| found | (<$number>::from_le_bytes(*b) >= bound))
+            };
+            !indices.as_chunks().0.chunks(4096).any(beyond)
+        }};
+    }
+    match dtype.size() {
+        1 => all!(u8),
+        2 => all!(u16),
+        4 => all!(u32),
+        _ => all!(u64),
+    }
+}
+
 /// The largest column number among packed indices, seen as unsigned, so that a negative one is huge.
 pub fn max_index(dtype: Dtype, indices: &[u8]) -> u64 {
     fn max<const N: usize, T: Ord + Default + Into<u64>>(indices: &[u8], read: impl Fn([u8; N]) -> T) -> u64 {
@@ -185,5 +208,9 @@ mod tests {
         assert_eq!(max_index(Dtype::I32, &[5, 0, 0, 0, 255, 255, 255, 255]), u64::from(u32::MAX));
         assert_eq!(max_index(Dtype::U16, &[5, 0, 1, 1]), 257);
         assert_eq!(max_index(Dtype::I64, &[]), 0);
+        let indices = [5, 0, 0, 0, 7, 0, 0, 0];
+        assert!(all_below(Dtype::I32, &indices, 8) && !all_below(Dtype::I32, &indices, 7));
+        assert!(!all_below(Dtype::I32, &[255; 4], 1 << 31) && !all_below(Dtype::I64, &[255; 8], 1 << 63));
+        assert!(all_below(Dtype::U16, &[255; 2], 1 << 16) && all_below(Dtype::I32, &[], 0));
     }
 }

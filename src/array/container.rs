@@ -1,18 +1,23 @@
-//! One open store: an HDF5 file or a zarr directory, told apart by content.
+//! One open store: an HDF5 file, a zarr directory or a zarr zip archive, told apart by content; or a group inside.
+//!
+//! `STORE::INNER` names a group inside: `file.h5mu::mod/rna`. A path that exists with `::` in it is that path.
 //!
 //! Only the named element is ever read, so that an odd or broken neighbour (a dtype that no library knows, in `uns`)
 //! never matters.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::hdf5::{Class, Hdf5};
 use super::zarr::Zarr;
-use super::{Array, ArrayError, Identity};
+use super::{Array, ArrayError, Field, Identity};
 
 /// What an element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,25 +27,55 @@ pub enum NodeKind {
 }
 
 /// One open store. Elements are named by path, `obs/_index`; the empty name is the root.
-pub enum Container {
+pub struct Container {
+    kind: Kind,
+    path: PathBuf,
+}
+
+enum Kind {
     Hdf5(Hdf5),
     Zarr(Zarr),
 }
 
+/// Takes `STORE::INNER` apart; INNER is empty where a whole store is named.
+fn split(path: &Path) -> (&Path, &str) {
+    let bytes = path.as_os_str().as_bytes();
+    let exists = |path: &Path| path.symlink_metadata().is_ok();
+    if exists(path) {
+        return (path, "");
+    }
+    let cuts = (0..bytes.len().saturating_sub(1)).rev().filter(|&at| bytes.get(at..at + 2) == Some(b"::"));
+    for at in cuts {
+        let (store, inner) = bytes.split_at_checked(at).unwrap_or((bytes, b""));
+        let store = Path::new(OsStr::from_bytes(store));
+        let inner = inner.get(2..).and_then(|inner| std::str::from_utf8(inner).ok());
+        if let (Some(inner), true) = (inner, exists(store)) {
+            return (store, inner.trim_matches('/'));
+        }
+    }
+    (path, "")
+}
+
 impl Container {
-    /// Opens a store.
+    /// Opens a store, or a group in it: `STORE::INNER`.
     ///
     /// # Errors
     /// `Open`, in words for the user: what is there instead, and what to do.
     pub fn open(path: &Path) -> Result<Container, ArrayError> {
-        let fail = |cause: &str| ArrayError::Open { store: path.display().to_string(), cause: cause.to_owned() };
+        let name: Arc<str> = path.display().to_string().into();
+        let fail = |cause: &str| ArrayError::Open { store: name.to_string(), cause: cause.to_owned() };
+        let (path, inner) = split(path);
+        if inner.split('/').any(|part| matches!(part, "." | "..")) || inner.contains("//") || inner.contains('\0') {
+            return Err(fail("what stands behind `::` is a group's path without `.` and `..`"));
+        }
+        let opened = |kind: Kind| Container { kind, path: path.to_owned() };
         let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
             ErrorKind::NotFound => fail("no such file or directory"),
             ErrorKind::PermissionDenied => fail("permission denied; it must be readable by this user"),
             _ => fail(&error.to_string()),
         })?;
         if metadata.is_dir() {
-            return Zarr::open(path).map(Container::Zarr);
+            return Zarr::open(path, Arc::clone(&name), inner).map(Kind::Zarr).map(opened);
         }
         let file = File::open(path).map_err(|error| match error.kind() {
             ErrorKind::PermissionDenied => fail("permission denied; it must be readable by this user"),
@@ -52,85 +87,118 @@ impl Container {
         let mut start = [0; 512];
         let got = file.read_at(&mut start, 0).map_err(|e| fail(&e.to_string()))?;
         if has_signature(&file, metadata.len()) {
-            return Hdf5::open(path, file).map(Container::Hdf5);
+            return Hdf5::open(path, file, Arc::clone(&name), inner).map(Kind::Hdf5).map(opened);
+        }
+        // A local header, or the end record of an archive without members; something may precede the archive.
+        if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
+            return Zarr::open_zip(path, file, Arc::clone(&name), inner).map(Kind::Zarr).map(opened);
         }
         Err(fail(&not_hdf5(start.get(..got).unwrap_or_default())))
     }
 
+    /// The file or directory that holds the store.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The store, as the user named it.
     pub fn name(&self) -> &str {
-        match self {
-            Container::Hdf5(file) => file.name(),
-            Container::Zarr(zarr) => zarr.name(),
+        match &self.kind {
+            Kind::Hdf5(file) => file.name(),
+            Kind::Zarr(zarr) => zarr.name(),
         }
     }
 
     /// What an element is; `None` where there is none.
     pub fn kind(&self, element: &str) -> Result<Option<NodeKind>, ArrayError> {
-        match self {
-            Container::Hdf5(file) => file.kind(element),
-            Container::Zarr(zarr) => zarr.kind(element),
+        match &self.kind {
+            Kind::Hdf5(file) => file.kind(element),
+            Kind::Zarr(zarr) => zarr.kind(element),
         }
     }
 
     /// Names of a group's members, sorted.
     pub fn members(&self, group: &str) -> Result<Vec<String>, ArrayError> {
-        match self {
-            Container::Hdf5(file) => file.members(group),
-            Container::Zarr(zarr) => zarr.members(group),
+        match &self.kind {
+            Kind::Hdf5(file) => file.members(group),
+            Kind::Zarr(zarr) => zarr.members(group),
         }
     }
 
     /// Attributes of a group or an array as JSON; what JSON cannot represent is left out.
     pub fn attributes(&self, element: &str) -> Result<Map<String, Value>, ArrayError> {
-        match self {
-            Container::Hdf5(file) => file.attributes(element),
-            Container::Zarr(zarr) => zarr.attributes(element),
+        match &self.kind {
+            Kind::Hdf5(file) => file.attributes(element),
+            Kind::Zarr(zarr) => zarr.attributes(element),
         }
     }
 
     /// Opens an array of numbers or booleans.
     pub fn array(&self, element: &str) -> Result<Array, ArrayError> {
-        match self {
-            Container::Hdf5(file) => file.array(element),
-            Container::Zarr(zarr) => zarr.array(element),
+        match &self.kind {
+            Kind::Hdf5(file) => file.array(element),
+            Kind::Zarr(zarr) => zarr.array(element),
         }
     }
 
     /// The shape of any array, strings included.
     pub fn shape(&self, element: &str) -> Result<Vec<u64>, ArrayError> {
-        match self {
-            Container::Hdf5(file) => file.shape(element),
-            Container::Zarr(zarr) => zarr.shape(element),
+        match &self.kind {
+            Kind::Hdf5(file) => file.shape(element),
+            Kind::Zarr(zarr) => zarr.shape(element),
         }
     }
 
     /// The element type of any array, for messages: `float32`, `string`, `compound`.
     pub fn dtype_name(&self, element: &str) -> Result<String, ArrayError> {
-        match self {
-            Container::Hdf5(file) => Ok(match file.class(element)? {
+        match &self.kind {
+            Kind::Hdf5(file) => Ok(match file.class(element)? {
                 Class::Number { dtype, .. } => dtype.name(),
                 Class::VariableText | Class::FixedText { .. } => "string",
                 Class::Other(what) => what,
             }
             .to_owned()),
-            Container::Zarr(zarr) => zarr.dtype_name(element),
+            Kind::Zarr(zarr) => zarr.dtype_name(element),
         }
     }
 
     /// Whether an array holds strings.
     pub fn is_text(&self, element: &str) -> Result<bool, ArrayError> {
-        match self {
-            Container::Hdf5(file) => Ok(matches!(file.class(element)?, Class::VariableText | Class::FixedText { .. })),
-            Container::Zarr(zarr) => zarr.is_text(element),
+        match &self.kind {
+            Kind::Hdf5(file) => Ok(matches!(file.class(element)?, Class::VariableText | Class::FixedText { .. })),
+            Kind::Zarr(zarr) => zarr.is_text(element),
         }
     }
 
     /// All strings of an array, in C order.
     pub fn strings(&self, element: &str) -> Result<Vec<String>, ArrayError> {
-        match self {
-            Container::Hdf5(file) => file.strings(element),
-            Container::Zarr(zarr) => zarr.strings(element),
+        match &self.kind {
+            Kind::Hdf5(file) => file.strings(element),
+            Kind::Zarr(zarr) => zarr.strings(element),
+        }
+    }
+
+    /// The fields of an array of records (a compound dataset, a structured array); none for any other.
+    pub fn fields(&self, element: &str) -> Result<Vec<Field>, ArrayError> {
+        match &self.kind {
+            Kind::Hdf5(file) => file.fields(element),
+            Kind::Zarr(zarr) => zarr.fields(element),
+        }
+    }
+
+    /// A field of numbers of every record, held in memory: shape rows x the field's own axes.
+    pub fn field_numbers(&self, element: &str, field: &str) -> Result<Array, ArrayError> {
+        match &self.kind {
+            Kind::Hdf5(file) => file.field_numbers(element, field),
+            Kind::Zarr(zarr) => zarr.field_numbers(element, field),
+        }
+    }
+
+    /// A field of strings of every record.
+    pub fn field_strings(&self, element: &str, field: &str) -> Result<Vec<String>, ArrayError> {
+        match &self.kind {
+            Kind::Hdf5(file) => file.field_strings(element, field),
+            Kind::Zarr(zarr) => zarr.field_strings(element, field),
         }
     }
 
@@ -149,9 +217,9 @@ impl Container {
 
     /// The files whose change is noticed: the `.h5ad`, or the metadata files read so far.
     pub fn identity(&self) -> Vec<Identity> {
-        match self {
-            Container::Hdf5(file) => file.identity().to_vec(),
-            Container::Zarr(zarr) => zarr.identity(),
+        match &self.kind {
+            Kind::Hdf5(file) => file.identity().to_vec(),
+            Kind::Zarr(zarr) => zarr.identity(),
         }
     }
 
@@ -160,9 +228,9 @@ impl Container {
     /// # Errors
     /// `Stale`.
     pub fn check_unchanged(&self) -> Result<(), ArrayError> {
-        match self {
-            Container::Hdf5(file) => file.check_unchanged(),
-            Container::Zarr(zarr) => zarr.check_unchanged(),
+        match &self.kind {
+            Kind::Hdf5(file) => file.check_unchanged(),
+            Kind::Zarr(zarr) => zarr.check_unchanged(),
         }
     }
 }
@@ -190,8 +258,6 @@ fn not_hdf5(start: &[u8]) -> String {
     }
     let what = if start.starts_with(b"version https://git-lfs.github.com/spec/") {
         "it is a Git LFS pointer: run `git lfs pull`"
-    } else if start.starts_with(b"PK\x03\x04") {
-        "it is a zip archive: unpack a zipped zarr store to a directory, and name that"
     } else if start.starts_with(&[0x1f, 0x8b]) {
         "it is gzip-compressed: run `gunzip` first"
     } else if start.starts_with(b"CDF") {

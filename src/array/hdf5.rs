@@ -7,6 +7,7 @@ mod attribute;
 mod dataset;
 mod library;
 mod native;
+mod record;
 mod source;
 mod text;
 mod zstd_filter;
@@ -19,12 +20,14 @@ use ::hdf5::{Dataset, Group};
 use serde_json::{Map, Value};
 
 use super::container::NodeKind;
-use super::{Array, ArrayError, Identity, file};
+use super::{Array, ArrayError, Field, Identity, file};
 pub use native::Class;
 
-/// An open `.h5ad`.
+/// An open `.h5ad`, or a group inside of an HDF5 file.
 pub struct Hdf5 {
     name: Arc<str>,
+    /// The group that elements are named from; empty for the root.
+    inner: String,
     identity: Vec<Identity>,
     /// Ours, for `pread`.
     file: Arc<File>,
@@ -34,9 +37,8 @@ pub struct Hdf5 {
 }
 
 impl Hdf5 {
-    /// Opens a file that begins like HDF5.
-    pub fn open(path: &Path, file: File) -> Result<Hdf5, ArrayError> {
-        let name: Arc<str> = path.display().to_string().into();
+    /// Opens a file that begins like HDF5, or the group `inner` of it (`""`: the root).
+    pub fn open(path: &Path, file: File, name: Arc<str>, inner: &str) -> Result<Hdf5, ArrayError> {
         let fail = |cause: String| ArrayError::Open { store: name.to_string(), cause };
         let metadata = file.metadata().map_err(|e| fail(e.to_string()))?;
         zstd_filter::register();
@@ -50,7 +52,22 @@ impl Hdf5 {
         if let Some(cause) = identity.changed() {
             return Err(ArrayError::Stale { store: name.to_string(), cause });
         }
-        Ok(Hdf5 { name, identity: vec![identity], file: Arc::new(file), length: metadata.len(), root })
+        let identity = vec![identity];
+        let hdf5 = Hdf5 { name, inner: String::new(), identity, file: Arc::new(file), length: metadata.len(), root };
+        if hdf5.kind(inner)? != Some(NodeKind::Group) {
+            let cause = format!("there is no group {inner} in the file");
+            return Err(ArrayError::Open { store: hdf5.name.to_string(), cause });
+        }
+        Ok(Hdf5 { inner: inner.to_owned(), ..hdf5 })
+    }
+
+    /// The library's path of an element.
+    fn at(&self, element: &str) -> String {
+        match (self.inner.as_str(), element) {
+            ("", element) => element.to_owned(),
+            (inner, "") => inner.to_owned(),
+            (inner, element) => format!("{inner}/{element}"),
+        }
     }
 
     pub fn name(&self) -> &Arc<str> {
@@ -74,16 +91,17 @@ impl Hdf5 {
     }
 
     pub fn kind(&self, element: &str) -> Result<Option<NodeKind>, ArrayError> {
-        if element.is_empty() {
+        let path = self.at(element);
+        if path.is_empty() {
             return Ok(Some(NodeKind::Group));
         }
-        native::kind(&self.root, element).map_err(|cause| self.error(element, cause))
+        native::kind(&self.root, &path).map_err(|cause| self.error(element, cause))
     }
 
     fn group(&self, element: &str) -> Result<Group, ArrayError> {
         match self.kind(element)? {
-            Some(NodeKind::Group) if element.is_empty() => self.root.as_group(),
-            Some(NodeKind::Group) => self.root.group(element),
+            Some(NodeKind::Group) if self.at(element).is_empty() => self.root.as_group(),
+            Some(NodeKind::Group) => self.root.group(&self.at(element)),
             Some(NodeKind::Array) => return Err(self.error(element, "is an array, not a group")),
             None => return Err(self.error(element, "is not in the file")),
         }
@@ -92,7 +110,16 @@ impl Hdf5 {
 
     fn dataset(&self, element: &str) -> Result<Dataset, ArrayError> {
         match self.kind(element)? {
-            Some(NodeKind::Array) => self.root.dataset(element).map_err(|e| self.library_error(element, &e)),
+            Some(NodeKind::Array) => {
+                let failed = |e| self.library_error(element, &e);
+                let dataset = self.root.dataset(&self.at(element)).map_err(failed)?;
+                let home = self.root.loc_info().map_err(failed)?.fileno;
+                if dataset.loc_info().map_err(failed)?.fileno != home {
+                    // Its chunks would be looked for in this file.
+                    return Err(self.error(element, "lies in another file (an external link); copy it into this one"));
+                }
+                Ok(dataset)
+            }
             Some(NodeKind::Group) => Err(self.error(element, "is a group, not an array")),
             None => Err(self.error(element, "is not in the file")),
         }
@@ -107,10 +134,10 @@ impl Hdf5 {
     pub fn attributes(&self, element: &str) -> Result<Map<String, Value>, ArrayError> {
         let read = if self.kind(element)? == Some(NodeKind::Array) {
             let dataset = self.dataset(element)?;
-            attribute::all(&dataset)
+            attribute::all(&dataset, &self.inner)
         } else {
             let group = self.group(element)?;
-            attribute::all(&group)
+            attribute::all(&group, &self.inner)
         };
         read.map_err(|e| self.library_error(element, &e))
     }
@@ -125,6 +152,19 @@ impl Hdf5 {
 
     pub fn strings(&self, element: &str) -> Result<Vec<String>, ArrayError> {
         text::dataset(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
+    }
+
+    /// The fields of the records of a dataset; none where it holds no records.
+    pub fn fields(&self, element: &str) -> Result<Vec<Field>, ArrayError> {
+        record::fields(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
+    }
+
+    pub fn field_numbers(&self, element: &str, field: &str) -> Result<Array, ArrayError> {
+        record::numbers(self, element, &self.dataset(element)?, field)
+    }
+
+    pub fn field_strings(&self, element: &str, field: &str) -> Result<Vec<String>, ArrayError> {
+        record::strings(&self.dataset(element)?, field).map_err(|cause| self.error(element, cause))
     }
 
     pub fn array(&self, element: &str) -> Result<Array, ArrayError> {

@@ -1,32 +1,39 @@
-//! zarr v2 and v3 in a directory: zarrs understands the metadata, the chunk files are read here.
+//! zarr v2 and v3 in a directory or a zip archive: zarrs understands the metadata, the chunk files are read here.
 //!
 //! Only the metadata of named elements is parsed. Where the store has consolidated metadata it is believed, and
 //! nothing is listed; otherwise directories are.
 
+mod blob;
 mod class;
 mod library;
 mod node;
 mod open;
+mod place;
+mod record;
 mod shard;
 mod source;
 mod text;
+mod zip;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
 use super::container::NodeKind;
-use super::{Array, ArrayError, Identity, file};
+use super::{Array, ArrayError, Field, Identity, file};
 use class::Class;
 use node::{Consolidated, Node};
+use place::Place;
+use zip::Zip;
 
-/// An open `.zarr` directory.
+/// An open `.zarr`, or a group inside of one.
 pub struct Zarr {
     name: Arc<str>,
-    root: PathBuf,
+    root: Place,
     /// Chunks written later than this are not those that were mounted.
     opened: SystemTime,
     consolidated: Option<Consolidated>,
@@ -41,29 +48,53 @@ struct Read {
 }
 
 impl Zarr {
-    /// Opens a directory.
-    pub fn open(path: &Path) -> Result<Zarr, ArrayError> {
-        let opened = SystemTime::now();
-        let name: Arc<str> = path.display().to_string().into();
-        let fail = |cause: String| ArrayError::Open { store: name.to_string(), cause };
-        if !["zarr.json", ".zgroup", ".zarray", ".zmetadata"].iter().any(|file| path.join(file).is_file()) {
-            return Err(fail(
-                "a directory, but no zarr store (it has no zarr.json, .zgroup, .zarray or .zmetadata); name the store \
-                 itself, or an .h5ad file"
-                    .to_owned(),
-            ));
+    /// Opens a directory, or the group `inner` of it (`""`: the root).
+    pub fn open(path: &Path, name: Arc<str>, inner: &str) -> Result<Zarr, ArrayError> {
+        let place = Place::Directory(path.to_path_buf());
+        if !is_root(&place) && inner.is_empty() {
+            return Err(ArrayError::Open {
+                store: name.to_string(),
+                cause:
+                    "a directory, but no zarr store (it has no zarr.json, .zgroup, .zarray or .zmetadata); name the \
+                        store itself, or an .h5ad file"
+                        .to_owned(),
+            });
         }
-        let mut files = Vec::new();
-        let consolidated = node::consolidated(path, &mut files).map_err(fail)?;
+        Zarr::at(place, name, inner, Vec::new())
+    }
+
+    /// Opens a zip archive, or the group `inner` of the store in it.
+    pub fn open_zip(path: &Path, file: File, name: Arc<str>, inner: &str) -> Result<Zarr, ArrayError> {
+        let fail = |cause: String| ArrayError::Open { store: name.to_string(), cause };
+        let metadata = file.metadata().map_err(|e| fail(e.to_string()))?;
+        let zip = Zip::open(Arc::new(file), metadata.len()).map_err(fail)?;
+        let top = Place::Zip { zip: Arc::new(zip), folder: String::new() };
+        let place = if is_root(&top) || is_root(&top.join(inner)) { top } else { below(&top).map_err(fail)? };
+        Zarr::at(place, Arc::clone(&name), inner, vec![Identity::of(path, &metadata)])
+    }
+
+    fn at(place: Place, name: Arc<str>, inner: &str, mut files: Vec<Identity>) -> Result<Zarr, ArrayError> {
+        let opened = SystemTime::now();
+        let fail = |cause: String| ArrayError::Open { store: name.to_string(), cause };
+        let whole = node::consolidated(&place, &mut files).map_err(fail)?;
+        let root = place.join(inner);
+        let consolidated = match (whole, inner) {
+            (whole, "") => whole,
+            // What the store's own metadata does not name, the group itself may.
+            (whole, _) => match whole.and_then(|nodes| node::within(&nodes, inner)) {
+                Some(nodes) => Some(nodes),
+                None => node::consolidated(&root, &mut files).map_err(fail)?,
+            },
+        };
         let read = Mutex::new(Read { nodes: HashMap::new(), files });
-        let zarr = Zarr { name, root: path.to_path_buf(), opened, consolidated, read };
-        match zarr.node("") {
-            Ok(Some(_)) => Ok(zarr),
-            Ok(None) => Err(ArrayError::Open {
-                store: zarr.name.to_string(),
-                cause: "its .zmetadata describes no group or array: the store is damaged or incomplete".to_owned(),
-            }),
-            Err(error) => Err(error),
+        let zarr = Zarr { name: Arc::clone(&name), root, opened, consolidated, read };
+        match zarr.node("")? {
+            Some(node) if node.kind == NodeKind::Group || inner.is_empty() => Ok(zarr),
+            Some(_) => Err(fail(format!("{inner} is an array, not a group"))),
+            None if inner.is_empty() => {
+                Err(fail("its .zmetadata describes no group or array: the store is damaged or incomplete".to_owned()))
+            }
+            None => Err(fail(format!("there is no group {inner} in the store"))),
         }
     }
 
@@ -139,16 +170,10 @@ impl Zarr {
         {
             return Ok(node::members(nodes, group));
         }
-        let mut names = Vec::new();
-        let entries = std::fs::read_dir(self.root.join(group)).map_err(|e| self.error(group, e.to_string()))?;
-        for entry in entries {
-            let entry = entry.map_err(|e| self.error(group, e.to_string()))?;
-            // By its files, unparsed: a broken neighbour is a member like any other.
-            if let (Ok(name), true) = (entry.file_name().into_string(), node::exists(&entry.path())) {
-                names.push(name);
-            }
-        }
-        names.sort();
+        let place = self.root.join(group);
+        let mut names = place.names().map_err(|cause| self.error(group, cause))?;
+        // By its files, unparsed: a broken neighbour is a member like any other.
+        names.retain(|name| node::exists(&place.join(name)));
         Ok(names)
     }
 
@@ -184,6 +209,19 @@ impl Zarr {
         text::strings(self, element)
     }
 
+    /// The fields of the records of an array; none where it holds no records.
+    pub fn fields(&self, element: &str) -> Result<Vec<Field>, ArrayError> {
+        record::fields(self, element)
+    }
+
+    pub fn field_numbers(&self, element: &str, field: &str) -> Result<Array, ArrayError> {
+        record::numbers(self, element, field)
+    }
+
+    pub fn field_strings(&self, element: &str, field: &str) -> Result<Vec<String>, ArrayError> {
+        record::strings(self, element, field)
+    }
+
     pub fn array(&self, element: &str) -> Result<Array, ArrayError> {
         let node = self.existing(element, NodeKind::Array)?;
         match class::of(&node) {
@@ -195,4 +233,37 @@ impl Zarr {
             }
         }
     }
+}
+
+/// Whether a store begins here.
+fn is_root(place: &Place) -> bool {
+    ["zarr.json", ".zgroup", ".zarray", ".zmetadata"].iter().any(|file| place.has(file))
+}
+
+/// The one store below the top of an archive: people zip the directory as well as what is in it.
+fn below(top: &Place) -> Result<Place, String> {
+    /// Folders around a store.
+    const DEEPEST: usize = 8;
+    let mut level = vec![String::new()];
+    for _ in 0..DEEPEST {
+        let mut next = Vec::new();
+        for folder in &level {
+            let place = top.join(folder);
+            let names = place.names()?.into_iter().filter(|name| !name.starts_with("__MACOSX"));
+            let folders = names.filter(|name| !place.has(name));
+            next.extend(folders.map(|name| if folder.is_empty() { name } else { format!("{folder}/{name}") }));
+        }
+        let roots: Vec<&String> = next.iter().filter(|folder| is_root(&top.join(folder))).collect();
+        match roots.as_slice() {
+            [] => level = next,
+            [one] => return Ok(top.join(one)),
+            [first, ..] => {
+                return Err(format!(
+                    "a zip archive of {} zarr stores; name one of them, such as STORE::{first}",
+                    roots.len()
+                ));
+            }
+        }
+    }
+    Err("a zip archive without a zarr store in it (no zarr.json, .zgroup or .zmetadata)".to_owned())
 }

@@ -4,7 +4,7 @@ use half::f16;
 
 use crate::array::Dtype;
 
-use crate::array::cast::max_index;
+use crate::array::cast::{all_below, max_index};
 
 /// Writes one CSR row as `out.len() / dtype.size()` dense elements. Values stored twice for a column are summed, as
 /// `scipy.sparse.csr_matrix.toarray` does.
@@ -13,9 +13,8 @@ use crate::array::cast::max_index;
 /// A column number outside the row.
 pub fn expand(dtype: Dtype, values: &[u8], index_dtype: Dtype, indices: &[u8], out: &mut [u8]) -> Result<(), u64> {
     let columns = (out.len() / dtype.size()) as u64;
-    let max = max_index(index_dtype, indices);
-    if !indices.is_empty() && max >= columns {
-        return Err(max);
+    if !all_below(index_dtype, indices, columns) {
+        return Err(max_index(index_dtype, indices));
     }
     out.fill(0);
     match index_dtype.size() {

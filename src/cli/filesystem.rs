@@ -106,7 +106,7 @@ fn show(options: &Options, sampling: &Sampling) -> Value {
 
 /// When the newest store was written.
 fn newest(collection: &Collection) -> SystemTime {
-    let times = collection.stores.iter().filter_map(|store| std::fs::metadata(&store.path).ok());
+    let times = collection.stores.iter().filter_map(|store| std::fs::metadata(store.container.path()).ok());
     let newest = times.map(|metadata| (metadata.mtime(), metadata.mtime_nsec())).max().unwrap_or_default();
     UNIX_EPOCH + Duration::new(newest.0.try_into().unwrap_or(0), newest.1.try_into().unwrap_or(0))
 }

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::exit::{self, Exit, Outcome};
+use crate::anndata;
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
 use crate::anndata::index::IndexDir;
 use crate::anndata::matrices;
@@ -30,8 +31,8 @@ pub struct InfoArgs {
 pub fn info(args: &InfoArgs) -> Outcome {
     let mut code = 0;
     let mut all = Vec::new();
-    for path in &args.stores {
-        match describe(path) {
+    for path in args.stores.iter().flat_map(|path| parts(path)) {
+        match describe(&path) {
             Ok(store) if args.json => all.push(store),
             Ok(store) => print!("{}", text(&store)),
             Err(error) => {
@@ -44,6 +45,12 @@ pub fn info(args: &InfoArgs) -> Outcome {
         println!("{:#}", Value::Array(all));
     }
     Ok(code)
+}
+
+/// The stores of an annbatch collection, one by one; a path that cannot be opened is told by `describe`.
+fn parts(path: &Path) -> Vec<PathBuf> {
+    let stores = anndata::stores(path).unwrap_or_default();
+    if stores.is_empty() { vec![path.to_owned()] } else { stores.into_iter().map(|(path, _)| path).collect() }
 }
 
 fn describe(path: &Path) -> Result<Value, ArrayError> {

@@ -77,7 +77,7 @@ impl Pool {
     }
 
     fn get(self: &Arc<Pool>, size: usize, anyway: bool) -> Option<Image> {
-        let class = class(size);
+        let class = capacity(size);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |len: usize| len >= size && len <= class.saturating_mul(2);
         if let Some(at) = state.free.iter().rposition(|buffer| fits(buffer.len())) {
@@ -112,7 +112,7 @@ impl Pool {
 }
 
 /// Buffer size for an image: steps of an eighth of its magnitude, so that batches of about one size share buffers.
-fn class(size: usize) -> usize {
+pub fn capacity(size: usize) -> usize {
     let step = (size.next_power_of_two() / 16).max(4096);
     size.max(1).next_multiple_of(step)
 }

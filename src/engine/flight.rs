@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::batch::Layout;
 
-use super::budget::Image;
+use super::budget::{Image, capacity};
 use super::fetch::Fetch;
 use super::load::load;
 use super::{Key, ReadError, Shared, State};
@@ -19,6 +19,17 @@ pub struct Flight {
     /// Milliseconds since the engine started at which it last got on.
     pub progress: Arc<AtomicU64>,
     pub started: bool,
+}
+
+impl State {
+    /// What goes first when memory is needed: the longest consumed; for a demand also what nobody has read for longest.
+    fn pop_victim(&mut self, demanded: bool) -> Option<Arc<Image>> {
+        if let Some((_, image)) = self.consumed.pop_lru() {
+            self.consumed_bytes -= image.capacity();
+            return Some(image);
+        }
+        if demanded { self.fresh.pop_lru().map(|(_, image)| image) } else { None }
+    }
 }
 
 /// One batch of a flight, laid out.
@@ -48,12 +59,10 @@ impl Shared {
             flight.progress.store(self.now(), Ordering::Relaxed);
             let (id, fetch, progress) = (flight.id, flight.fetch, flight.progress.clone());
             let keys = std::mem::take(&mut flight.keys);
-            state.running += 1;
             state.demand_running += usize::from(demanded);
             drop(state);
             self.fly(fetch, keys, &progress, demanded);
             state = self.lock();
-            state.running -= 1;
             state.demand_running -= usize::from(demanded);
             state.flights.remove(&id);
             // A prefetch may have waited for this demand, a flight for its memory.
@@ -81,6 +90,8 @@ impl Shared {
         let outcomes = self.load_all(&fetch, &items, images, &advance);
         self.stats.loaded(outcomes.len(), begun.elapsed());
         self.land(items.into_iter().map(|item| item.key).zip(outcomes).collect());
+        // Not before its images are where they can be evicted: whoever waits for memory waits for them.
+        self.lock().admitted -= 1;
     }
 
     /// Loads all items at once; where that fails, each alone, so that only the batches that need a damaged chunk fail.
@@ -141,7 +152,8 @@ impl Shared {
     /// come next, in half of the budget, so that loading the next ones does not push out these. At least one stays.
     fn trim(&self, items: Vec<Item>) -> Vec<Item> {
         let mut room = self.limits.memory;
-        if items.iter().map(|item| item.layout.size).sum::<u64>() <= room {
+        let need = |item: &Item| capacity(item.layout.size as usize) as u64;
+        if items.iter().map(need).sum::<u64>() <= room {
             return items;
         }
         room /= 2;
@@ -152,8 +164,8 @@ impl Shared {
         let from = items.iter().filter(|item| waited(&state, item)).map(|item| item.key.batch).max().unwrap_or(0);
         let mut stay: Vec<Item> = Vec::new();
         for item in items {
-            if stay.is_empty() || waited(&state, &item) || (item.key.batch > from && item.layout.size <= room) {
-                room = room.saturating_sub(item.layout.size);
+            if stay.is_empty() || waited(&state, &item) || (item.key.batch > from && need(&item) <= room) {
+                room = room.saturating_sub(need(&item));
                 stay.push(item);
             } else {
                 state.loading.remove(&item.key);
@@ -165,7 +177,12 @@ impl Shared {
     /// Buffers for all items, others making room; `None` where a prefetch does not fit.
     fn admit(&self, items: &[Item], demanded: bool) -> Option<Vec<Image>> {
         let _one_at_a_time = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
-        items.iter().map(|item| self.take(item.layout.size as usize, demanded)).collect()
+        let images: Option<Vec<Image>> =
+            items.iter().map(|item| self.take(item.layout.size as usize, demanded)).collect();
+        if images.is_some() {
+            self.lock().admitted += 1;
+        }
+        images
     }
 
     fn take(&self, size: usize, demanded: bool) -> Option<Image> {
@@ -174,15 +191,15 @@ impl Shared {
                 return Some(image);
             }
             let mut state = self.lock();
-            let victim = state.consumed.pop_lru().or_else(|| if demanded { state.fresh.pop_lru() } else { None });
+            let victim = state.pop_victim(demanded);
             if let Some(victim) = victim {
                 drop(state);
                 self.stats.evicted();
                 drop(victim);
             } else if !demanded {
                 return None;
-            } else if state.running <= 1 || self.stop.load(Ordering::Acquire) {
-                // Nothing is in memory but this flight: a single batch may exceed the budget.
+            } else if state.admitted == 0 || self.stop.load(Ordering::Acquire) {
+                // Nothing is in memory but what this flight has taken: a single batch may exceed the budget.
                 drop(state);
                 return Some(self.pool.take_anyway(size));
             } else {

@@ -5,7 +5,7 @@ mod filtered;
 use rayon::prelude::*;
 
 use crate::anndata::matrix::Matrix;
-use crate::array::cast::{cast, max_index};
+use crate::array::cast::{all_below, cast, max_index};
 use crate::array::gather::{Piece, Work, gather};
 use crate::array::{Array, ArrayError, Dtype};
 use crate::batch::dense::expand;
@@ -286,7 +286,7 @@ impl<'a> Load<'a> {
     /// Every column number lies within the matrix.
     fn check_columns(&self, batch: &Batch<'_>, lengths: &[u64], dtype: Dtype, columns: &[u8]) -> Result<(), ReadError> {
         let bound = batch.table.n_vars();
-        if columns.is_empty() || max_index(dtype, columns) < bound {
+        if all_below(dtype, columns, bound) {
             return Ok(());
         }
         let mut rest = columns;

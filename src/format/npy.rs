@@ -12,7 +12,7 @@ impl Format for Npy {
     fn layout(&self, batch: &Batch<'_>) -> Layout {
         let (MatrixKind::Sparse { dtype } | MatrixKind::Dense { dtype, .. }) = batch.table.matrix;
         let shape = batch.shape();
-        let start = header(dtype.npy(), &shape).len() as u64;
+        let start = header_len(dtype.npy(), &shape) as u64;
         let len = shape.iter().product::<u64>() * dtype.size() as u64;
         let span = Span { field: Field::Dense, repr: Repr::Number(dtype), start, len };
         Layout { size: start + len, spans: vec![span] }
@@ -27,29 +27,44 @@ impl Format for Npy {
 
 /// An array's header, padded so that the data is 64-byte aligned, as numpy writes it.
 pub fn header(descr: &str, shape: &[u64]) -> Vec<u8> {
-    let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (");
+    let total = header_len(descr, shape);
+    let mut header = Vec::with_capacity(total);
+    header.extend_from_slice(b"\x93NUMPY\x01\x00");
+    header.extend_from_slice(&((total - PREFIX) as u16).to_le_bytes());
+    let mut text = format!("{BEFORE_DESCR}{descr}{BEFORE_SHAPE}");
     for (i, n) in shape.iter().enumerate() {
-        if i > 0 {
-            text.push(' ');
-        }
-        text.push_str(&n.to_string());
-        if i + 1 < shape.len() || shape.len() == 1 {
-            text.push(',');
-        }
+        let separator = if i > 0 { " " } else { "" };
+        let comma = if i + 1 < shape.len() || shape.len() == 1 { "," } else { "" };
+        text.push_str(&format!("{separator}{n}{comma}"));
     }
-    text.push_str("), }");
-    let total = (10 + text.len() + 1).next_multiple_of(64);
-    let mut header = b"\x93NUMPY\x01\x00".to_vec();
-    header.extend_from_slice(&((total - 10) as u16).to_le_bytes());
+    text.push_str(AFTER_SHAPE);
     header.extend_from_slice(text.as_bytes());
     header.resize(total - 1, b' ');
     header.push(b'\n');
     header
 }
 
+/// The length of `header` without making it: `stat` asks for nothing else.
+pub fn header_len(descr: &str, shape: &[u64]) -> usize {
+    let digits = |n: &u64| n.checked_ilog10().unwrap_or(0) as usize + 1;
+    let separators = match shape.len() {
+        0 | 1 => shape.len(),
+        axes => 2 * (axes - 1),
+    };
+    let shape = shape.iter().map(digits).sum::<usize>() + separators;
+    let text = BEFORE_DESCR.len() + descr.len() + BEFORE_SHAPE.len() + shape + AFTER_SHAPE.len();
+    (PREFIX + text + 1).next_multiple_of(64)
+}
+
+/// Magic, version and length.
+const PREFIX: usize = 10;
+const BEFORE_DESCR: &str = "{'descr': '";
+const BEFORE_SHAPE: &str = "', 'fortran_order': False, 'shape': (";
+const AFTER_SHAPE: &str = "), }";
+
 #[cfg(test)]
 mod tests {
-    use super::header;
+    use super::{header, header_len};
 
     #[test]
     fn is_as_numpy_writes_it() {
@@ -57,6 +72,9 @@ mod tests {
         assert_eq!(text(header("<f4", &[256, 20])), "{'descr': '<f4', 'fortran_order': False, 'shape': (256, 20), }");
         assert_eq!(text(header("|S3", &[])), "{'descr': '|S3', 'fortran_order': False, 'shape': (), }");
         assert_eq!(text(header("<i8", &[7])), "{'descr': '<i8', 'fortran_order': False, 'shape': (7,), }");
-        assert_eq!(header("<i8", &[7]).len() % 64, 0);
+        for shape in [&[][..], &[0], &[7], &[256, 20], &[10, 100, 1000], &[u64::MAX, 1]] {
+            let header = header("<i8", shape);
+            assert_eq!((header.len() % 64, header.len()), (0, header_len("<i8", shape)));
+        }
     }
 }

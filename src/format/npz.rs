@@ -1,173 +1,203 @@
 //! `.npz`: stored members that `numpy.load` and `scipy.sparse.load_npz` read (APPNOTE.TXT 6.3.10, with zip64).
 
-use crate::batch::{Batch, Layout, Repr, Span};
-use crate::collection::MatrixKind;
+use crate::array::Dtype;
+use crate::batch::{Batch, Layout, Repr};
+use crate::collection::{MatrixKind, Table};
 
-use super::npy::header;
+use super::npy::{header, header_len};
 use super::{Format, Tensor, tensors};
 
-/// The `.npz` format.
-pub struct Npz;
-
-/// What a member holds after its npy header.
-enum Payload {
-    Span(Tensor),
-    Constant(Vec<u8>),
+/// The `.npz` format of one table.
+pub struct Npz {
+    members: Vec<Member>,
 }
 
-/// One zip member: `<name>.npy`.
+/// One zip member.
 struct Member {
+    /// With `.npy`.
     name: String,
-    header: Vec<u8>,
-    payload: Payload,
+    content: Content,
 }
 
-impl Member {
-    fn new(tensor: Tensor) -> Member {
-        let descr = match tensor.repr {
-            Repr::Number(dtype) => dtype.npy().to_owned(),
-            Repr::Ucs4(chars) => format!("<U{chars}"),
-            Repr::Utf8(bytes) => format!("|S{bytes}"),
-        };
-        let name = format!("{}.npy", tensor.name);
-        Member { name, header: header(&descr, &tensor.shape), payload: Payload::Span(tensor) }
-    }
-
-    /// Uncompressed bytes of the member.
-    fn len(&self) -> u64 {
-        self.header.len() as u64
-            + match &self.payload {
-                Payload::Span(tensor) => tensor.len(),
-                Payload::Constant(bytes) => bytes.len() as u64,
-            }
-    }
-
-    fn local_len(&self) -> u64 {
-        30 + self.name.len() as u64 + if self.len() >= ZIP64 { 20 } else { 0 }
-    }
-
-    /// Length of the central directory record of a member at `offset`.
-    fn central_len(&self, offset: u64) -> u64 {
-        46 + self.name.len() as u64 + self.central_extra(offset).len() as u64
-    }
-
-    fn central_extra(&self, offset: u64) -> Vec<u8> {
-        let mut extra = Vec::new();
-        if self.len() >= ZIP64 {
-            extra.extend_from_slice(&self.len().to_le_bytes());
-            extra.extend_from_slice(&self.len().to_le_bytes());
-        }
-        if offset >= ZIP64 {
-            extra.extend_from_slice(&offset.to_le_bytes());
-        }
-        if extra.is_empty() {
-            return extra;
-        }
-        let mut field = vec![1, 0];
-        field.extend_from_slice(&(extra.len() as u16).to_le_bytes());
-        field.extend_from_slice(&extra);
-        field
-    }
+enum Content {
+    Tensor(Tensor),
+    /// `shape` of a sparse X, as scipy wants it.
+    Shape,
+    /// `format` of a sparse X: `csr`.
+    Format,
 }
 
 /// From here on a 32-bit field says "see the zip64 record".
 const ZIP64: u64 = 0xffff_ffff;
+const CSR: &[u8] = b"csr";
 
-fn members(batch: &Batch<'_>) -> Vec<Member> {
-    let mut all: Vec<Member> =
-        tensors(batch, |chars, _| Repr::Ucs4(chars.max(1))).into_iter().map(Member::new).collect();
-    if let MatrixKind::Sparse { .. } = batch.table.matrix {
-        let constant =
-            |name: &str, header, bytes| Member { name: name.into(), header, payload: Payload::Constant(bytes) };
-        let shape: Vec<u8> = batch.shape().iter().flat_map(|n| (*n as i64).to_le_bytes()).collect();
-        all.push(constant("shape.npy", header("<i8", &[2]), shape));
-        all.push(constant("format.npy", header("|S3", &[]), b"csr".to_vec()));
+impl Npz {
+    pub fn new(table: &Table) -> Npz {
+        let tensors = tensors(table, |chars, _| Repr::Ucs4(chars.max(1)));
+        let mut members: Vec<Member> = tensors
+            .into_iter()
+            .map(|tensor| Member { name: format!("{}.npy", tensor.name), content: Content::Tensor(tensor) })
+            .collect();
+        if let MatrixKind::Sparse { .. } = table.matrix {
+            members.push(Member { name: "shape.npy".to_owned(), content: Content::Shape });
+            members.push(Member { name: "format.npy".to_owned(), content: Content::Format });
+        }
+        Npz { members }
     }
-    all
+}
+
+impl Member {
+    /// Length of the npy header, and of what follows it.
+    fn lens(&self, batch: &Batch<'_>) -> (u64, u64) {
+        let (header, data) = match &self.content {
+            Content::Tensor(tensor) => {
+                let span = tensor.span(batch, 0);
+                let shape = tensor.shape(batch);
+                let header = match span.repr {
+                    Repr::Number(dtype) => header_len(dtype.npy(), shape.axes()),
+                    text => header_len(&descr(text), shape.axes()),
+                };
+                (header, span.len)
+            }
+            Content::Shape => (header_len(Dtype::I64.npy(), &[2]), 16),
+            Content::Format => (header_len("|S3", &[]), CSR.len() as u64),
+        };
+        (header as u64, data)
+    }
+
+    fn header(&self, batch: &Batch<'_>) -> Vec<u8> {
+        match &self.content {
+            Content::Tensor(tensor) => header(&descr(tensor.repr(batch)), tensor.shape(batch).axes()),
+            Content::Shape => header(Dtype::I64.npy(), &[2]),
+            Content::Format => header("|S3", &[]),
+        }
+    }
+
+    /// Length of the local record before a member of `size` bytes.
+    fn local_len(&self, size: u64) -> u64 {
+        30 + self.name.len() as u64 + if size >= ZIP64 { 20 } else { 0 }
+    }
+
+    /// Length of the central directory record of a member of `size` bytes at `offset`.
+    fn central_len(&self, size: u64, offset: u64) -> u64 {
+        let extra = if size >= ZIP64 { 16 } else { 0 } + if offset >= ZIP64 { 8 } else { 0 };
+        46 + self.name.len() as u64 + if extra > 0 { 4 + extra } else { 0 }
+    }
+}
+
+fn descr(repr: Repr) -> String {
+    match repr {
+        Repr::Number(dtype) => dtype.npy().to_owned(),
+        Repr::Ucs4(chars) => format!("<U{chars}"),
+        Repr::Utf8(bytes) => format!("|S{bytes}"),
+    }
 }
 
 impl Format for Npz {
     fn layout(&self, batch: &Batch<'_>) -> Layout {
-        let (mut at, mut directory, mut spans) = (0, 0, Vec::new());
-        let members = members(batch);
-        for member in &members {
-            directory += member.central_len(at);
-            at += member.local_len();
-            if let Payload::Span(tensor) = &member.payload {
-                let start = at + member.header.len() as u64;
-                spans.push(Span { field: tensor.field, repr: tensor.repr, start, len: tensor.len() });
+        let (mut at, mut directory, mut spans) = (0, 0, Vec::with_capacity(self.members.len()));
+        for member in &self.members {
+            let (header, data) = member.lens(batch);
+            directory += member.central_len(header + data, at);
+            at += member.local_len(header + data) + header;
+            if let Content::Tensor(tensor) = &member.content {
+                spans.push(tensor.span(batch, at));
             }
-            at += member.len();
+            at += data;
         }
-        let tail = if needs_zip64(at, directory, members.len()) { 56 + 20 + 22 } else { 22 };
+        let tail = if needs_zip64(at, directory, self.members.len()) { 56 + 20 + 22 } else { 22 };
         Layout { size: at + directory + tail, spans }
     }
 
     fn finish(&self, batch: &Batch<'_>, _layout: &Layout, image: &mut [u8]) {
-        let members = members(batch);
         let mut directory = Vec::new();
         let mut at = 0usize;
-        for member in &members {
-            let body = at + member.local_len() as usize;
-            let data = body + member.header.len();
-            image[body..data].copy_from_slice(&member.header);
-            if let Payload::Constant(bytes) = &member.payload {
-                image[data..][..bytes.len()].copy_from_slice(bytes);
+        for member in &self.members {
+            let header = member.header(batch);
+            let size = header.len() as u64 + member.lens(batch).1;
+            let body = at + member.local_len(size) as usize;
+            let data = body + header.len();
+            image[body..data].copy_from_slice(&header);
+            match &member.content {
+                Content::Tensor(_) => {}
+                Content::Shape => {
+                    for (n, out) in batch.shape().iter().zip(image[data..].as_chunks_mut::<8>().0) {
+                        *out = (*n as i64).to_le_bytes();
+                    }
+                }
+                Content::Format => image[data..][..CSR.len()].copy_from_slice(CSR),
             }
-            let end = body + member.len() as usize;
-            let crc = crc32fast::hash(&image[body..end]);
-            image[at..body].copy_from_slice(&local(member, crc));
-            directory.extend_from_slice(&central(member, crc, at as u64));
+            let end = body + size as usize;
+            let record = Record { name: &member.name, size, crc: crc32fast::hash(&image[body..end]) };
+            image[at..body].copy_from_slice(&record.local());
+            directory.extend_from_slice(&record.central(at as u64));
             at = end;
         }
-        let tail = tail(at as u64, directory.len() as u64, members.len());
+        let tail = tail(at as u64, directory.len() as u64, self.members.len());
         image[at..][..directory.len()].copy_from_slice(&directory);
         image[at + directory.len()..].copy_from_slice(&tail);
     }
 }
 
+/// What both records of a member say.
+struct Record<'a> {
+    name: &'a str,
+    size: u64,
+    crc: u32,
+}
+
+impl Record<'_> {
+    /// Version needed, flags (UTF-8 names), stored, 1980-01-01, CRC and sizes.
+    fn common(&self) -> Vec<u8> {
+        let size = (self.size.min(ZIP64) as u32).to_le_bytes();
+        let mut bytes = vec![45, 0, 0, 8, 0, 0, 0, 0, 0x21, 0];
+        bytes.extend_from_slice(&self.crc.to_le_bytes());
+        bytes.extend_from_slice(&size);
+        bytes.extend_from_slice(&size);
+        bytes.extend_from_slice(&(self.name.len() as u16).to_le_bytes());
+        bytes
+    }
+
+    /// The zip64 field: the 64-bit numbers that do not fit their 32 bits.
+    fn extra(&self, offset: Option<u64>) -> Vec<u8> {
+        let sizes = if self.size >= ZIP64 { [Some(self.size); 2] } else { [None; 2] };
+        let numbers: Vec<u64> = sizes.into_iter().chain([offset.filter(|&at| at >= ZIP64)]).flatten().collect();
+        if numbers.is_empty() {
+            return Vec::new();
+        }
+        let mut bytes = vec![1, 0];
+        bytes.extend_from_slice(&(8 * numbers.len() as u16).to_le_bytes());
+        bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+        bytes
+    }
+
+    fn local(&self) -> Vec<u8> {
+        let extra = self.extra(None);
+        let mut bytes = b"PK\x03\x04".to_vec();
+        bytes.extend_from_slice(&self.common());
+        bytes.extend_from_slice(&(extra.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(self.name.as_bytes());
+        bytes.extend_from_slice(&extra);
+        bytes
+    }
+
+    fn central(&self, offset: u64) -> Vec<u8> {
+        let extra = self.extra(Some(offset));
+        let mut bytes = b"PK\x01\x02\x2d\x03".to_vec();
+        bytes.extend_from_slice(&self.common());
+        bytes.extend_from_slice(&(extra.len() as u16).to_le_bytes());
+        // No comment, disk 0, no internal attributes; a regular file of mode 0444.
+        bytes.extend_from_slice(&[0, 0, 0, 0, 0, 0]);
+        bytes.extend_from_slice(&(0o100_444u32 << 16).to_le_bytes());
+        bytes.extend_from_slice(&(offset.min(ZIP64) as u32).to_le_bytes());
+        bytes.extend_from_slice(self.name.as_bytes());
+        bytes.extend_from_slice(&extra);
+        bytes
+    }
+}
+
 fn needs_zip64(at: u64, directory: u64, members: usize) -> bool {
     at >= ZIP64 || directory >= ZIP64 || members >= 0xffff
-}
-
-/// Version needed, flags (UTF-8 names), stored, 1980-01-01, CRC and sizes: common to both kinds of record.
-fn common(member: &Member, crc: u32) -> Vec<u8> {
-    let size = (member.len().min(ZIP64) as u32).to_le_bytes();
-    let mut bytes = vec![45, 0, 0, 8, 0, 0, 0, 0, 0x21, 0];
-    bytes.extend_from_slice(&crc.to_le_bytes());
-    bytes.extend_from_slice(&size);
-    bytes.extend_from_slice(&size);
-    bytes.extend_from_slice(&(member.name.len() as u16).to_le_bytes());
-    bytes
-}
-
-fn local(member: &Member, crc: u32) -> Vec<u8> {
-    let mut bytes = b"PK\x03\x04".to_vec();
-    bytes.extend_from_slice(&common(member, crc));
-    let mut extra = Vec::new();
-    if member.len() >= ZIP64 {
-        extra.extend_from_slice(&[1, 0, 16, 0]);
-        extra.extend_from_slice(&member.len().to_le_bytes());
-        extra.extend_from_slice(&member.len().to_le_bytes());
-    }
-    bytes.extend_from_slice(&(extra.len() as u16).to_le_bytes());
-    bytes.extend_from_slice(member.name.as_bytes());
-    bytes.extend_from_slice(&extra);
-    bytes
-}
-
-fn central(member: &Member, crc: u32, offset: u64) -> Vec<u8> {
-    let extra = member.central_extra(offset);
-    let mut bytes = b"PK\x01\x02\x2d\x03".to_vec();
-    bytes.extend_from_slice(&common(member, crc));
-    bytes.extend_from_slice(&(extra.len() as u16).to_le_bytes());
-    // No comment, disk 0, no internal attributes; a regular file of mode 0444.
-    bytes.extend_from_slice(&[0, 0, 0, 0, 0, 0]);
-    bytes.extend_from_slice(&(0o100_444u32 << 16).to_le_bytes());
-    bytes.extend_from_slice(&(offset.min(ZIP64) as u32).to_le_bytes());
-    bytes.extend_from_slice(member.name.as_bytes());
-    bytes.extend_from_slice(&extra);
-    bytes
 }
 
 fn tail(at: u64, directory: u64, members: usize) -> Vec<u8> {
@@ -192,4 +222,25 @@ fn tail(at: u64, directory: u64, members: usize) -> Vec<u8> {
     bytes.extend_from_slice(&(at.min(ZIP64) as u32).to_le_bytes());
     bytes.extend_from_slice(&[0, 0]);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Files beyond 4 GiB are too large for a test: their records at least must be as long as the layout says.
+    #[test]
+    fn records_are_as_long_as_laid_out() {
+        let name = "obs/größe.npy";
+        let member = Member { name: name.to_owned(), content: Content::Shape };
+        for size in [0, ZIP64 - 1, ZIP64, 1 << 40] {
+            for offset in [0, ZIP64 - 1, ZIP64, 1 << 40] {
+                let record = Record { name, size, crc: 7 };
+                assert_eq!(record.local().len() as u64, member.local_len(size));
+                assert_eq!(record.central(offset).len() as u64, member.central_len(size, offset));
+            }
+        }
+        assert_eq!(tail(ZIP64, 100, 3).len(), 98);
+        assert_eq!(tail(ZIP64 - 1, 100, 3).len(), 22);
+    }
 }

@@ -3,75 +3,104 @@
 //! The header is padded to a length that does not depend on the epoch's and batch's number, so that the size follows
 //! from the batch's shape. Tensors stand in order of falling element size: every one is aligned.
 
-use serde_json::{Map, Value, json};
+use std::fmt::{self, Write};
 
-use crate::batch::{Batch, Layout, Repr, Span};
-use crate::collection::MatrixKind;
+use crate::batch::{Batch, Layout, Repr};
+use crate::collection::{MatrixKind, Table};
 
 use super::{Format, Tensor, tensors};
 
-/// The `.safetensors` format.
-pub struct Safetensors;
+/// The `.safetensors` format of one table.
+pub struct Safetensors {
+    tensors: Vec<Tensor>,
+    /// `csr` or `dense`.
+    kind: &'static str,
+}
+
+impl Safetensors {
+    pub fn new(table: &Table) -> Safetensors {
+        let mut tensors = tensors(table, |_, bytes| Repr::Utf8(bytes.max(1)));
+        // Column numbers and row bounds have 4 bytes but in the rarest case.
+        tensors.sort_by_key(|tensor| match tensor.repr {
+            Some(Repr::Number(dtype)) => std::cmp::Reverse(dtype.size()),
+            Some(_) => std::cmp::Reverse(1),
+            None => std::cmp::Reverse(4),
+        });
+        for tensor in &mut tensors {
+            tensor.name = serde_json::Value::from(std::mem::take(&mut tensor.name)).to_string();
+        }
+        let kind = if matches!(table.matrix, MatrixKind::Sparse { .. }) { "csr" } else { "dense" };
+        Safetensors { tensors, kind }
+    }
+
+    fn header(&self, batch: &Batch<'_>, epoch: u64, index: u64, out: &mut impl Write) -> fmt::Result {
+        write!(out, r#"{{"__metadata__":{{"batch":"{index}","epoch":"{epoch}","format":"{}","shape":"["#, self.kind)?;
+        list(&batch.shape(), out)?;
+        out.write_str(r#"]"}"#)?;
+        let mut at = 0;
+        for tensor in &self.tensors {
+            let span = tensor.span(batch, at);
+            let dtype = match span.repr {
+                Repr::Number(dtype) => dtype.safetensors(),
+                _ => "U8",
+            };
+            write!(out, r#",{}:{{"dtype":"{dtype}","shape":["#, tensor.name)?;
+            list(tensor.shape(batch).axes(), out)?;
+            // No string type there: one row of UTF-8 bytes a string.
+            if !matches!(span.repr, Repr::Number(_)) {
+                write!(out, ",{}", span.repr.size())?;
+            }
+            at += span.len;
+            write!(out, r#"],"data_offsets":[{},{at}]}}"#, span.start)?;
+        }
+        out.write_char('}')
+    }
+
+    /// Long enough for the longest numbers; a multiple of 64 less the 8 bytes before it.
+    fn header_len(&self, batch: &Batch<'_>) -> usize {
+        let mut count = Count(8);
+        // Counting cannot fail.
+        let _ = self.header(batch, u64::MAX, u64::MAX, &mut count);
+        count.0.next_multiple_of(64) - 8
+    }
+}
 
 impl Format for Safetensors {
     fn layout(&self, batch: &Batch<'_>) -> Layout {
-        let tensors = sorted(batch);
-        let mut at = 8 + header_len(batch, &tensors) as u64;
-        let spans = tensors
-            .iter()
-            .map(|tensor| {
-                let span = Span { field: tensor.field, repr: tensor.repr, start: at, len: tensor.len() };
-                at += span.len;
-                span
-            })
-            .collect();
+        let mut at = 8 + self.header_len(batch) as u64;
+        let mut spans = Vec::with_capacity(self.tensors.len());
+        for tensor in &self.tensors {
+            let span = tensor.span(batch, at);
+            at += span.len;
+            spans.push(span);
+        }
         Layout { size: at, spans }
     }
 
     fn finish(&self, batch: &Batch<'_>, _layout: &Layout, image: &mut [u8]) {
-        let tensors = sorted(batch);
-        let len = header_len(batch, &tensors);
-        let text = header(batch, &tensors, batch.epoch, batch.index);
+        let len = self.header_len(batch);
+        let mut text = String::with_capacity(len);
+        // Writing to a string cannot fail.
+        let _ = self.header(batch, batch.epoch, batch.index, &mut text);
         image[..8].copy_from_slice(&(len as u64).to_le_bytes());
         image[8..8 + text.len()].copy_from_slice(text.as_bytes());
         image[8 + text.len()..8 + len].fill(b' ');
     }
 }
 
-fn sorted(batch: &Batch<'_>) -> Vec<Tensor> {
-    let mut all = tensors(batch, |_, bytes| Repr::Utf8(bytes.max(1)));
-    all.sort_by_key(|tensor| match tensor.repr {
-        Repr::Number(dtype) => std::cmp::Reverse(dtype.size()),
-        _ => std::cmp::Reverse(1),
-    });
-    all
-}
+/// How long a text would be.
+struct Count(usize);
 
-/// Long enough for the longest numbers; a multiple of 64 less the 8 bytes before it.
-fn header_len(batch: &Batch<'_>, tensors: &[Tensor]) -> usize {
-    (8 + header(batch, tensors, u64::MAX, u64::MAX).len()).next_multiple_of(64) - 8
-}
-
-fn header(batch: &Batch<'_>, tensors: &[Tensor], epoch: u64, index: u64) -> String {
-    let mut all = Map::new();
-    let format = if matches!(batch.table.matrix, MatrixKind::Sparse { .. }) { "csr" } else { "dense" };
-    let metadata = json!({
-        "batch": index.to_string(),
-        "epoch": epoch.to_string(),
-        "format": format,
-        "shape": format!("{:?}", batch.shape()),
-    });
-    all.insert("__metadata__".to_owned(), metadata);
-    let mut at = 0;
-    for tensor in tensors {
-        let (dtype, shape) = match tensor.repr {
-            Repr::Number(dtype) => (dtype.safetensors(), tensor.shape.clone()),
-            // No string type there: one row of UTF-8 bytes a string.
-            repr => ("U8", tensor.shape.iter().copied().chain([repr.size() as u64]).collect()),
-        };
-        let end = at + tensor.len();
-        all.insert(tensor.name.clone(), json!({"dtype": dtype, "shape": shape, "data_offsets": [at, end]}));
-        at = end;
+impl Write for Count {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text.len();
+        Ok(())
     }
-    Value::Object(all).to_string()
+}
+
+fn list(numbers: &[u64], out: &mut impl Write) -> fmt::Result {
+    for (i, number) in numbers.iter().enumerate() {
+        write!(out, "{}{number}", if i > 0 { "," } else { "" })?;
+    }
+    Ok(())
 }

@@ -70,6 +70,7 @@ class Check:
             obs = [c.name for c in self.want.columns.values() if c.kind != "text"]
         self.columns = [self.want.columns[name] for name in obs]
         self.x = x
+        self.named = None  # what dataset.json calls the stores, where they are compared with others of the same content
 
     # X
 
@@ -308,7 +309,7 @@ class Check:
         d = json.loads((self.mount / "dataset.json").read_text())
         eq = lambda what, got, expected: need(got == expected, f"dataset.json: {what} is {got}, not {expected}")
         eq("stores", [s["rows"] for s in d["stores"]], want.sizes)
-        eq("store paths", [os.path.basename(s["path"].rstrip("/")) for s in d["stores"]], [os.path.basename(p) for p in want.paths])
+        eq("store paths", [os.path.basename(s["path"].rstrip("/")) for s in d["stores"]], self.named or [os.path.basename(p) for p in want.paths])
         eq("rows", d["rows"], want.rows)
         eq("genes", d["genes"] if isinstance(d["genes"], int) else len(d["genes"]), want.n_vars)
         eq("x", {k: d["x"][k] for k in ("element", "kind", "dtype")},
@@ -341,6 +342,42 @@ class Check:
         need([unescape(line) for line in lines] == column.categories, f"categories/{column.name}.txt: {lines}, not {column.categories}")
 
 
+def served(mount, number):
+    """The matrix of an epoch as one CSR or dense array in row order, by the npz batches."""
+    parts, order = [], []
+    for path in sorted((pathlib.Path(mount) / f"epoch-{number:04d}").iterdir()):
+        with np.load(path.with_suffix(".npz")) as f:
+            order.append(f["row"])
+            if "indptr" in f:
+                parts.append(sp.csr_matrix((f["data"], f["indices"], f["indptr"]), shape=tuple(f["shape"])))
+            else:
+                parts.append(f["X"])
+    order = np.argsort(np.concatenate(order))
+    return (sp.vstack(parts, format="csr") if sp.issparse(parts[0]) else np.concatenate(parts))[order]
+
+
+def independent(mount, number, expected, want):
+    """What was served against what independent tools found in the store (`expected.json`)."""
+    x = served(mount, number)
+    stored = x.data if sp.issparse(x) else x
+    close = lambda got, told: np.isclose(float(got), told, rtol=1e-5, atol=1e-6, equal_nan=True)
+    # What does not count as a number may or may not have been left out.
+    rows = lambda sum: np.asarray(x.sum(axis=1) if sp.issparse(x) else sum(x.astype("float64"), axis=1)).reshape(-1)
+    row = lambda row, value: any(close(rows(sum)[int(row)], value) for sum in (np.sum, np.nansum))
+    checks = {
+        "shape": lambda told: list(x.shape) == told,
+        "dtype": lambda told: x.dtype.name == told,
+        "nnz_stored": lambda told: x.nnz == told if sp.issparse(x) else True,
+        "sum": lambda told: close(np.nansum(stored.astype("float64")), told) or close(stored.astype("float64").sum(), told),
+        "empty_rows": lambda told: not sp.issparse(x) or int((np.diff(x.indptr) == 0).sum()) == told,
+        "row_sums": lambda told: all(row(*item) for item in told.items()),
+        "var": lambda told: not want.genes or [want.genes[0], want.genes[-1]] == told,
+    }
+    for what, check in checks.items():
+        if expected.get(what) is not None:
+            need(check(expected[what]), lambda: f"expected.json: {what} is {expected[what]}, served was something else")
+
+
 def listing(directory):
     return sorted(os.listdir(directory))
 
@@ -357,7 +394,10 @@ def load_cached(paths, x, join):
 
 def run(job):
     check = Check(job["mount"], job["stores"], job.get("x") or "X", job.get("obs"), job.get("join") or "exact")
+    check.named = job.get("named")
     result = check.epoch(job.get("epoch", 0), job.get("format", "npz"), job.get("drop_last", False))
+    if job.get("expected"):
+        independent(job["mount"], job.get("epoch", 0), job["expected"], check.want)
     return {"ok": True, **result}
 
 

@@ -1,6 +1,10 @@
 """A collection of stores as anndata reads it: what every served byte is compared with."""
+import functools
+import logging
+import os
 import pathlib
 import warnings
+import zipfile
 from dataclasses import dataclass, field
 
 import anndata as ad
@@ -12,6 +16,7 @@ import scipy.sparse as sp
 import zarr
 
 warnings.simplefilter("ignore")
+logging.getLogger("zarr").setLevel(logging.CRITICAL)
 
 
 @dataclass
@@ -71,33 +76,79 @@ class Collection:
         return out
 
 
+def split(path):
+    """STORE::INNER taken apart, as the mount does it."""
+    path = str(path)
+    store, mark, inner = path.rpartition("::")
+    return (path, "") if os.path.exists(path) or not mark else (store, inner.strip("/"))
+
+
 def open_node(path):
-    return zarr.open_group(str(path), mode="r") if is_zarr(path) else h5py.File(path, "r")
+    """The group of a store, or of one inside of it, by h5py or zarr."""
+    store, inner = split(path)
+    if not is_zarr(store):
+        root = h5py.File(store, "r")
+    elif os.path.isdir(store):
+        root = open_zarr(os.path.join(store, inner) if inner else store)
+        inner = ""
+    else:
+        root = open_zarr(zarr.storage.ZipStore(store, mode="r"))
+        while "obs" not in root and not inner:
+            root = next(iter(root.groups()))[1]  # the store lies in a folder of the archive
+    return root[inner] if inner else root
+
+
+def open_zarr(store):
+    try:
+        return zarr.open_group(store, mode="r")
+    except Exception:  # consolidated metadata may hold what zarr does not know
+        return zarr.open_group(store, mode="r", use_consolidated=False)
 
 
 def is_zarr(path):
-    return pathlib.Path(path).is_dir() or str(path).endswith(".zip")
+    return pathlib.Path(path).is_dir() or zipfile.is_zipfile(path)
 
 
-def read_adata(path):
-    """The store by anndata; X as plain parts where scipy has no such dtype (float16 or big-endian CSR)."""
+@functools.lru_cache(maxsize=2)
+def read_whole(path):
+    """The store by anndata, or None where it cannot."""
+    try:
+        store, inner = split(path)
+        if not inner and not is_zarr(store):
+            return ad.read_h5ad(store)
+        return ad.io.read_elem(open_node(path)) if inner else ad.read_zarr(open_node(path))
+    except (ValueError, KeyError, TypeError, AttributeError, ImportError):
+        return None
+
+
+def read_adata(path, x="X"):
+    """The store by anndata; the matrix as plain parts where scipy has no such dtype (float16 or big-endian CSR), or element
+    by element where anndata cannot open the store."""
     node = open_node(path)
     try:
-        if "X/data" in node and (node["X/data"].dtype == "float16" or not node["X/data"].dtype.isnative):
-            adata = ad.AnnData(obs=ad.io.read_elem(node["obs"]), var=ad.io.read_elem(node["var"]))
-            adata.uns["parts"] = tuple(node[f"X/{part}"][...] for part in ("data", "indices", "indptr"))
-            return adata
+        if x in node and isinstance(node[x], (h5py.Group, zarr.Group)) and f"{x}/data" in node:
+            data = node[f"{x}/data"]
+            if data.dtype == "float16" or not data.dtype.isnative:
+                adata = ad.AnnData(obs=ad.io.read_elem(node["obs"]), var=ad.io.read_elem(node["var"]))
+                adata.uns["parts"] = tuple(node[f"{x}/{part}"][...] for part in ("data", "indices", "indptr"))
+                return adata
+        whole = read_whole(str(path))
+        if whole is None:
+            whole = ad.AnnData(obs=ad.io.read_elem(node["obs"]), var=ad.io.read_elem(node["var"]))
+            whole.uns["parts"] = node[x][...] if isinstance(node[x], (h5py.Dataset, zarr.Array)) else ad.io.read_elem(node[x])
+        return whole
     finally:
-        if isinstance(node, h5py.File):
-            node.close()
-    return ad.read_zarr(path) if is_zarr(path) else ad.read_h5ad(path)
+        if isinstance(node, h5py.Group):
+            node.file.close()
 
 
 def element(adata, x):
     """(matrix or CSR parts, gene names) of X, raw/X, layers/NAME or obsm/NAME."""
     head, _, name = x.partition("/")
+    if "parts" in adata.uns:
+        return adata.uns["parts"], list(adata.var_names)
     if x == "X":
-        return adata.uns.get("parts", adata.X), list(adata.var_names)
+        return adata.X, list(adata.var_names)
     if x == "raw/X":
         return adata.raw.X, list(adata.raw.var_names)
     if head == "layers":
@@ -125,20 +176,38 @@ def column_of(name, series):
     return None
 
 
-def unite(parts):
-    """One column of several stores: categories in order of first appearance, codes of the united ones."""
-    first = parts[0]
-    if any(p.kind != first.kind for p in parts):
-        raise ValueError(f"obs column {first.name} is {' and '.join(p.kind for p in parts)}")
-    mask = None
-    if any(p.mask is not None for p in parts):
-        mask = np.concatenate([np.zeros(len(p.values), bool) if p.mask is None else p.mask for p in parts])
-    if first.kind != "categorical":
-        return Column(first.name, first.kind, np.concatenate([p.values for p in parts]), mask=mask)
-    labels = list(dict.fromkeys(label for p in parts for label in p.categories))
+def unite(name, parts, sizes):
+    """One column of several stores, by the table of docs/columns.md; None where it is left out. None parts are absent."""
+    there = [p for p in parts if p is not None]
+    kinds = {"number" if p.kind == "boolean" else p.kind for p in there}
+    if len(kinds) > 1 and kinds != {"categorical", "text"}:
+        return None
+    nothing = lambda n, dtype: np.full(n, np.nan, dtype) if np.dtype(dtype).kind == "f" else np.zeros(n, dtype)
+    masks = [np.ones(n, bool) if p is None else np.zeros(n, bool) if p.mask is None else p.mask for p, n in zip(parts, sizes)]
+    nullable = any(p.mask is not None for p in there)
+    if kinds == {"text"}:
+        values = np.concatenate([np.full(n, "", object) if p is None else p.values for p, n in zip(parts, sizes)])
+        return Column(name, "text", values, mask=np.concatenate(masks) if nullable or len(there) < len(parts) else None)
+    if "categorical" not in kinds:
+        dtype = np.result_type(*[p.values.dtype for p in there])
+        values = [nothing(n, dtype) if p is None else p.values.astype(dtype) for p, n in zip(parts, sizes)]
+        nullable |= len(there) < len(parts) and dtype.kind != "f"
+        kind = "boolean" if dtype == bool else "number"
+        return Column(name, kind, np.concatenate(values), mask=np.concatenate(masks) if nullable else None)
+    texts = lambda p, mask: list(dict.fromkeys(p.values[~mask]))
+    lists = [[] if p is None else texts(p, m) if p.kind == "text" else p.categories for p, m in zip(parts, masks)]
+    labels = list(dict.fromkeys(label for part in lists for label in part))
     code = {label: i for i, label in enumerate(labels)}
-    values = np.concatenate([np.array([code[label] for label in p.categories] + [-1])[p.values] for p in parts])
-    return Column(first.name, "categorical", values, labels, all(p.ordered for p in parts))
+    values = []
+    for part, mask, own in zip(parts, masks, lists):
+        if part is None:
+            values.append(np.full(len(mask), -1))
+        elif part.kind == "text":
+            values.append(np.array([-1 if m else code[v] for v, m in zip(part.values, mask)], dtype="int64"))
+        else:
+            values.append(np.array([code[label] for label in own] + [-1])[part.values])
+    same = all(p.kind == "categorical" and p.categories == there[0].categories for p in there)
+    return Column(name, "categorical", np.concatenate(values), labels, same and all(p.ordered for p in there))
 
 
 def join_genes(lists, join):
@@ -193,14 +262,15 @@ def same_as_anndata(matrices, lists, genes, joined, join):
 
 
 def load(paths, x="X", join="exact"):
-    adatas = [read_adata(p) for p in paths]
+    adatas = [read_adata(p, x) for p in paths]
     elements = [element(a, x) for a in adatas]
+    # Stored by column, served by row.
+    elements = [(m.tocsr() if sp.issparse(m) and m.format != "csr" else m, genes) for m, genes in elements]
     lists = [names for _, names in elements]
     genes = join_genes(lists, join)
     matrices = [m for m, _ in elements]
     if isinstance(matrices[0], tuple) or sp.issparse(matrices[0]):
-        by_row = [m if isinstance(m, tuple) else m.tocsr() if m.format == "csc" else m for m in matrices]
-        parts = [m if isinstance(m, tuple) else (m.data, m.indices, m.indptr) for m in by_row]
+        parts = [m if isinstance(m, tuple) else (m.data, m.indices, m.indptr) for m in matrices]
         parts = [align_sparse(p, names, genes) for p, names in zip(parts, lists)]
         starts = np.cumsum([0] + [len(p[0]) for p in parts])
         joined = (
@@ -217,9 +287,10 @@ def load(paths, x="X", join="exact"):
     else:
         joined = joined.astype(joined.dtype.newbyteorder("="))
     columns = {}
-    for name in adatas[0].obs.columns:
-        if all(name in a.obs.columns for a in adatas):
-            column = [column_of(name, a.obs[name]) for a in adatas]
-            if all(c is not None for c in column):
-                columns[name] = unite(column)
+    for name in dict.fromkeys(name for a in adatas for name in a.obs.columns):
+        parts = [column_of(name, a.obs[name]) if name in a.obs.columns else None for a in adatas]
+        if all(part is not None for part, a in zip(parts, adatas) if name in a.obs.columns):
+            column = unite(name, parts, [a.n_obs for a in adatas])
+            if column is not None:
+                columns[name] = column
     return Collection([str(p) for p in paths], [a.n_obs for a in adatas], genes, joined, len(genes), columns)

@@ -16,7 +16,10 @@ pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The binary under test, ended by `timeout` rather than waited for for ever.
 pub fn shufflefs() -> Command {
-    bounded(120, env!("CARGO_BIN_EXE_shufflefs"))
+    let mut command = bounded(120, env!("CARGO_BIN_EXE_shufflefs"));
+    // What a mount keeps for later ones goes here, not to the user's cache.
+    command.env("XDG_CACHE_HOME", Path::new(ROOT).join("target/test-cache"));
+    command
 }
 
 /// A command that is killed after so many seconds: a hang is a failure with a name, not a stuck run.
@@ -64,7 +67,7 @@ pub fn store_table() -> BTreeMap<String, Value> {
 /// Paths of these stores, made first where they are missing. All tests of all runs share them, until the script changes.
 pub fn stores(names: &[impl AsRef<str>]) -> Vec<PathBuf> {
     let mut hash = Sha256::new();
-    for file in ["tests/python/make_stores.py", "tests/requirements.txt"] {
+    for file in ["tests/python/make_stores.py", "tests/python/odd_stores.py", "tests/requirements.txt"] {
         hash.update(fs::read(Path::new(ROOT).join(file)).unwrap());
     }
     let directory = Path::new(ROOT).join("target/test-stores").join(&hex(&hash.finalize())[..16]);

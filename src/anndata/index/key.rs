@@ -24,12 +24,14 @@ impl Key {
         let mut files = entry.store.identity();
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let mut all: Vec<Value> = files.iter().map(identity).collect();
-        let is_zarr = |name: &str| name == "zarr.json" || name.starts_with(".z");
-        let roots = files.iter().filter(|file| file.path.file_name().and_then(|n| n.to_str()).is_some_and(is_zarr));
-        // The shortest is the root's: paths of its nodes are longer.
-        if let Some(root) = roots.filter_map(|file| file.path.parent()).min_by_key(|path| path.as_os_str().len()) {
+        if entry.store.path().is_dir() {
+            let root = entry.store.path();
+            let inner = entry.store.name().split_once("::").map_or("", |(_, inner)| inner);
+            let element = root.join(inner).join(entry.element);
             let mut tree = Tree::default();
-            tree.walk(&root.join(entry.element)).map_err(|error| ArrayError::Element {
+            // An older layout may keep the element elsewhere: then all of the store counts.
+            let walked = if element.is_dir() { tree.walk(&element) } else { tree.walk(root) };
+            walked.map_err(|error| ArrayError::Element {
                 store: entry.store.name().to_owned(),
                 element: entry.element.to_owned(),
                 cause: format!("its files cannot be listed: {error}"),

@@ -1,4 +1,4 @@
-//! Attributes as JSON, as zarr has them.
+//! Attributes as JSON, as zarr has them; a reference to an object is its path, `/obs/__categories/louvain`.
 
 use ::hdf5::Location;
 use half::f16;
@@ -8,13 +8,13 @@ use super::native::{self, Class, Values};
 use super::text;
 use crate::array::Dtype;
 
-/// All attributes of a group or dataset; what JSON cannot represent is skipped.
-pub fn all(location: &Location) -> Result<Map<String, Value>, ::hdf5::Error> {
+/// All attributes of a group or dataset; what JSON cannot represent is skipped. Paths are from the group `inner`.
+pub fn all(location: &Location, inner: &str) -> Result<Map<String, Value>, ::hdf5::Error> {
     let mut attributes = Map::new();
     for name in location.attr_names()? {
-        // An odd attribute (a reference, a compound) must not hide the others.
+        // An odd attribute (a compound, a list of lists) must not hide the others.
         if let Ok(attribute) = location.attr(&name)
-            && let Ok(Some(value)) = one(Values::Attribute(attribute.id()))
+            && let Ok(Some(value)) = one(Values::Attribute(attribute.id()), inner)
         {
             attributes.insert(name, value);
         }
@@ -22,7 +22,7 @@ pub fn all(location: &Location) -> Result<Map<String, Value>, ::hdf5::Error> {
     Ok(attributes)
 }
 
-fn one(values: Values) -> Result<Option<Value>, String> {
+fn one(values: Values, inner: &str) -> Result<Option<Value>, String> {
     let datatype = values.datatype()?;
     let Some(shape) = values.shape()? else { return Ok(None) };
     if shape.len() > 1 {
@@ -30,6 +30,11 @@ fn one(values: Values) -> Result<Option<Value>, String> {
     }
     let count = shape.first().copied().unwrap_or(1);
     let list: Vec<Value> = match native::class(datatype.id()) {
+        Class::Other("reference") if shape.is_empty() => {
+            let path = native::referred(values)?;
+            let within = |path: &String| path.strip_prefix('/')?.strip_prefix(inner).map(str::to_owned);
+            return Ok(path.as_ref().and_then(within).map(|path| format!("/{}", path.trim_start_matches('/')).into()));
+        }
         Class::Other(_) => return Ok(None),
         class @ (Class::VariableText | Class::FixedText { .. }) => {
             text::attribute(values, class, count)?.into_iter().map(Value::from).collect()

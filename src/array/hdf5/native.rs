@@ -13,14 +13,15 @@ use hdf5_sys::h5i::{H5I_type_t, H5Idec_ref, H5Iget_type, hid_t};
 use hdf5_sys::h5l::H5Lexists;
 use hdf5_sys::h5o::{H5Oexists_by_name, H5Oopen};
 use hdf5_sys::h5p::H5P_DEFAULT;
+use hdf5_sys::h5r::{H5R_type_t, H5Rget_name};
 use hdf5_sys::h5s::{
     H5S_class_t, H5S_seloper_t, H5Scopy, H5Screate_simple, H5Sget_simple_extent_dims, H5Sget_simple_extent_ndims,
     H5Sget_simple_extent_type, H5Sselect_hyperslab,
 };
 use hdf5_sys::h5t::{
-    H5T_class_t, H5T_order_t, H5T_sign_t, H5T_str_t, H5Tcopy, H5Tget_class, H5Tget_ebias, H5Tget_fields,
-    H5Tget_member_name, H5Tget_member_value, H5Tget_nmembers, H5Tget_offset, H5Tget_order, H5Tget_precision,
-    H5Tget_sign, H5Tget_size, H5Tget_strpad, H5Tis_variable_str, H5Tset_order,
+    H5T_STD_REF_OBJ, H5T_class_t, H5T_order_t, H5T_sign_t, H5T_str_t, H5Tcopy, H5Tequal, H5Tget_class, H5Tget_ebias,
+    H5Tget_fields, H5Tget_member_name, H5Tget_member_value, H5Tget_nmembers, H5Tget_offset, H5Tget_order,
+    H5Tget_precision, H5Tget_sign, H5Tget_size, H5Tget_strpad, H5Tis_variable_str, H5Tset_order,
 };
 
 use crate::array::Dtype;
@@ -318,6 +319,33 @@ impl Values {
         // SAFETY: `out` has exactly the bytes of these elements, and holds no pointers as the type is plain.
         unsafe { self.read(memory, start, count, out.as_mut_ptr().cast::<c_void>()) }
     }
+}
+
+/// The path of the object that an attribute of one object reference points to, as anndata 0.7 points to categories; none
+/// for other references.
+pub fn referred(attribute: Values) -> Result<Option<String>, String> {
+    let Values::Attribute(id) = attribute else { return Ok(None) };
+    let datatype = attribute.datatype()?;
+    // SAFETY: both types are live; `reference` has the size of an object reference, checked here.
+    let mut reference = [0_u8; 8];
+    let plain = sync(|| unsafe { H5Tequal(datatype.id(), *H5T_STD_REF_OBJ) > 0 && H5Tget_size(datatype.id()) == 8 });
+    if !plain {
+        return Ok(None);
+    }
+    attribute.read_bytes(&datatype, &[], &[], &mut reference)?;
+    // SAFETY: the reference is one of that kind, the buffer has the size that is given.
+    sync(|| unsafe {
+        let pointer = reference.as_ptr().cast::<c_void>();
+        let kind = H5R_type_t::H5R_OBJECT1;
+        let length = H5Rget_name(id, kind, pointer, std::ptr::null_mut(), 0);
+        let Ok(length @ 1..=65_536) = usize::try_from(length) else { return Ok(None) };
+        let mut name = vec![0_u8; length + 1];
+        if H5Rget_name(id, kind, pointer, name.as_mut_ptr().cast::<c_char>(), name.len()) < 0 {
+            return Ok(None);
+        }
+        name.truncate(length);
+        Ok(String::from_utf8(name).ok())
+    })
 }
 
 /// The same type in little-endian order.

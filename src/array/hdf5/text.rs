@@ -18,12 +18,17 @@ const SLICE: u64 = 1 << 16;
 
 /// All strings of a dataset in C order.
 pub fn dataset(dataset: &Dataset) -> Result<Vec<String>, String> {
+    let class = native::class_of(dataset)?;
+    with_type(dataset, class, &Values::of(dataset).datatype()?)
+}
+
+/// All strings of a dataset, or of one field of its records: `memory` is the type of a string, or a record of one.
+pub fn with_type(dataset: &Dataset, class: Class, memory: &Id) -> Result<Vec<String>, String> {
     let shape = native::shape(dataset)?;
     let values = Values::of(dataset);
-    let class = native::class_of(dataset)?;
     let mut all = Vec::new();
     if shape.is_empty() {
-        read(values, class, &[], &[], 1, &mut all)?;
+        read(values, class, memory, &[], &[], 1, &mut all)?;
         return Ok(all);
     }
     let rows = shape.first().copied().unwrap_or(0);
@@ -41,7 +46,7 @@ pub fn dataset(dataset: &Dataset) -> Result<Vec<String>, String> {
         let mut start = vec![0; shape.len()];
         count[0] = step.min(rows - first);
         start[0] = first;
-        read(values, class, &start, &count, count[0] * row, &mut all)?;
+        read(values, class, memory, &start, &count, count[0] * row, &mut all)?;
         first += count[0];
     }
     Ok(all)
@@ -51,7 +56,7 @@ pub fn dataset(dataset: &Dataset) -> Result<Vec<String>, String> {
 pub fn attribute(values: Values, class: Class, elements: u64) -> Result<Vec<String>, String> {
     let mut all = Vec::new();
     if elements > 0 {
-        read(values, class, &[], &[], elements, &mut all)?;
+        read(values, class, &values.datatype()?, &[], &[], elements, &mut all)?;
     }
     Ok(all)
 }
@@ -59,19 +64,19 @@ pub fn attribute(values: Values, class: Class, elements: u64) -> Result<Vec<Stri
 fn read(
     values: Values,
     class: Class,
+    datatype: &Id,
     start: &[u64],
     count: &[u64],
     elements: u64,
     all: &mut Vec<String>,
 ) -> Result<(), String> {
     let elements = usize::try_from(elements).map_err(|_| "too many strings")?;
-    let datatype = values.datatype()?;
     match class {
         Class::FixedText { size, spaces } => {
             let bytes = elements.checked_mul(size).ok_or("too many strings")?;
             let mut buffer = vec![0; bytes];
             // SAFETY: the buffer has the bytes of `elements` strings of this very type, which holds no pointers.
-            unsafe { values.read(&datatype, start, count, buffer.as_mut_ptr().cast::<c_void>())? };
+            unsafe { values.read(datatype, start, count, buffer.as_mut_ptr().cast::<c_void>())? };
             all.extend(buffer.chunks_exact(size.max(1)).map(|text| fixed(text, spaces)));
             Ok(())
         }

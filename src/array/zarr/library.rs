@@ -28,7 +28,7 @@ impl Source for Library {
     fn decode(&self, chunk: u64, out: &mut [u8], _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
         let at = indices(chunk, &self.grid);
         // For staleness: zarrs opens the file by itself, and takes a missing one for the fill value.
-        let stored = self.files.open(&at, chunk)?.map_or(0, |(_, len)| len);
+        let stored = self.files.open(&at, chunk)?.map_or(0, |blob| blob.len());
         Counters::add(&counters.reads, 1);
         Counters::add(&counters.bytes, stored);
         // The chunks are what runs in parallel.

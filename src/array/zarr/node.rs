@@ -1,13 +1,12 @@
 //! Metadata of groups and arrays: from one consolidated file, or from each node's own files.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
-use std::path::Path;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::place::Place;
 use crate::array::Identity;
 use crate::array::container::NodeKind;
 
@@ -45,8 +44,8 @@ impl Node {
 pub type Consolidated = BTreeMap<String, Arc<Node>>;
 
 /// The consolidated metadata of a store, if it has any.
-pub fn consolidated(root: &Path, files: &mut Vec<Identity>) -> Result<Option<Consolidated>, String> {
-    if let Some(mut metadata) = json(&root.join("zarr.json"), files)? {
+pub fn consolidated(root: &Place, files: &mut Vec<Identity>) -> Result<Option<Consolidated>, String> {
+    if let Some(mut metadata) = json(root, "zarr.json", files)? {
         let inner = metadata.get_mut("consolidated_metadata").and_then(|c| c.get_mut("metadata")).map(Value::take);
         let Some(Value::Object(inner)) = inner else { return Ok(None) };
         if inner.is_empty() {
@@ -63,7 +62,7 @@ pub fn consolidated(root: &Path, files: &mut Vec<Identity>) -> Result<Option<Con
         }
         return Ok(Some(nodes));
     }
-    let Some(mut metadata) = json(&root.join(".zmetadata"), files)? else { return Ok(None) };
+    let Some(mut metadata) = json(root, ".zmetadata", files)? else { return Ok(None) };
     let Some(Value::Object(mut inner)) = metadata.remove("metadata") else {
         // Without what it is for, it is no consolidated metadata; the nodes may still have their own.
         return Ok(None);
@@ -98,22 +97,39 @@ pub fn members(nodes: &Consolidated, group: &str) -> Vec<String> {
     names
 }
 
-/// Whether a directory is a node.
-pub fn exists(directory: &Path) -> bool {
-    ["zarr.json", ".zarray", ".zgroup"].iter().any(|file| directory.join(file).is_file())
+/// What stands under one group, as seen from it; none if it is not named.
+pub fn within(nodes: &Consolidated, group: &str) -> Option<Consolidated> {
+    nodes.get(group).filter(|node| node.kind == NodeKind::Group)?;
+    let below = nodes.range::<str, _>((Bound::Included(group), Bound::Unbounded));
+    // Names that begin alike (`a`, `a-b`, `a/x`) may lie between.
+    let below = below.take_while(|(path, _)| path.starts_with(group));
+    Some(
+        below
+            .filter_map(|(path, node)| {
+                let rest = path.strip_prefix(group)?;
+                let rest = if rest.is_empty() { rest } else { rest.strip_prefix('/')? };
+                Some((rest.to_owned(), Arc::clone(node)))
+            })
+            .collect(),
+    )
+}
+
+/// Whether a place is a node.
+pub fn exists(place: &Place) -> bool {
+    ["zarr.json", ".zarray", ".zgroup"].iter().any(|file| place.has(file))
 }
 
 /// Reads a node's own files.
-pub fn read(directory: &Path, files: &mut Vec<Identity>) -> Result<Option<Node>, String> {
-    if let Some(metadata) = json(&directory.join("zarr.json"), files)? {
+pub fn read(place: &Place, files: &mut Vec<Identity>) -> Result<Option<Node>, String> {
+    if let Some(metadata) = json(place, "zarr.json", files)? {
         return Node::v3(metadata).map(Some);
     }
-    let (kind, metadata) = match json(&directory.join(".zarray"), files)? {
+    let (kind, metadata) = match json(place, ".zarray", files)? {
         Some(metadata) => (NodeKind::Array, metadata),
-        None if json(&directory.join(".zgroup"), files)?.is_some() => (NodeKind::Group, Map::new()),
+        None if json(place, ".zgroup", files)?.is_some() => (NodeKind::Group, Map::new()),
         None => return Ok(None),
     };
-    let attributes = json(&directory.join(".zattrs"), files)?.unwrap_or_default();
+    let attributes = json(place, ".zattrs", files)?.unwrap_or_default();
     Ok(Some(Node { kind, version: 2, metadata, attributes }))
 }
 
@@ -125,22 +141,17 @@ fn object(value: Option<Value>) -> Map<String, Value> {
 }
 
 /// Parses a metadata file; none if there is no such file.
-fn json(path: &Path, files: &mut Vec<Identity>) -> Result<Option<Map<String, Value>>, String> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-        Err(error) => return Err(format!("{}: {error}", path.display())),
-    };
-    let metadata = fs::metadata(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    files.push(Identity::of(path, &metadata));
+fn json(place: &Place, key: &str, files: &mut Vec<Identity>) -> Result<Option<Map<String, Value>>, String> {
+    let wrong = |cause: String| format!("{}: {cause}", place.show(key));
+    let Some(text) = place.metadata(key, files).map_err(wrong)? else { return Ok(None) };
     let parsed = serde_json::from_slice(&text).or_else(|error| {
         // Python writes NaN and Infinity, which JSON does not have.
         serde_json::from_slice(&quote_names(&text)).map_err(|_| error)
     });
     match parsed {
         Ok(Value::Object(map)) => Ok(Some(map)),
-        Ok(_) => Err(format!("{}: not a JSON object", path.display())),
-        Err(error) => Err(format!("{}: not JSON: {error}", path.display())),
+        Ok(_) => Err(wrong("not a JSON object".to_owned())),
+        Err(error) => Err(wrong(format!("not JSON: {error}"))),
     }
 }
 

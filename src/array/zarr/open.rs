@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use zarrs::array::{Array as ZarrsArray, ArrayMetadata};
-use zarrs::filesystem::FilesystemStore;
 use zarrs::storage::ReadableStorageTraits;
 
 use super::Zarr;
@@ -30,8 +29,7 @@ pub fn zarrs(zarr: &Zarr, element: &str, node: &Node) -> Result<Zarrs, ArrayErro
     .map_err(|e| zarr.error(element, format!("its metadata is damaged: {e}")))?;
     // The array is the root of a storage of its own: zarrs refuses paths with `__`, such as old anndata's
     // `obs/__categories`.
-    let store = FilesystemStore::new(zarr.root.join(element)).map_err(|e| unsupported(e.to_string()))?;
-    let store: Arc<dyn ReadableStorageTraits> = Arc::new(store);
+    let store = zarr.root.join(element).storage().map_err(unsupported)?;
     let array = ZarrsArray::new_with_metadata(store, "/", metadata)
         .map_err(|e| unsupported(format!("not understood: {e}; rewrite it with zstd or blosc alone")))?;
     array.to_v3().map_err(|e| unsupported(format!("not understood: {e}; rewrite it with zstd or blosc alone")))

@@ -3,12 +3,12 @@
 //! The inner chunks are the chunks of the array. An index is read with one call and kept, bounded, as a shard is
 //! usually asked for many of its chunks; no file is kept open longer than its reads need.
 
-use std::fs::File;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use lru::LruCache;
 
+use super::blob::Blob;
 use super::source::{Files, grid, indices};
 use crate::array::{ArrayError, Counters, Extent, Scratch, Source, codec, file};
 
@@ -20,13 +20,13 @@ struct Index {
     entries: Vec<(u64, u64)>,
     /// Length of the shard.
     len: u64,
-    /// The file, while anyone reads it.
-    file: Mutex<Weak<File>>,
+    /// The shard, while anyone reads it.
+    blob: Mutex<Weak<Blob>>,
 }
 
 /// A chunk that was written.
 struct Stored {
-    file: Arc<File>,
+    blob: Arc<Blob>,
     offset: u64,
     len: u64,
 }
@@ -73,9 +73,8 @@ impl Shards {
         })
     }
 
-    fn open(&self, shard: u64, chunk: u64) -> Result<Option<(Arc<File>, u64)>, ArrayError> {
-        let opened = self.files.open(&indices(shard, &self.shards), chunk)?;
-        Ok(opened.map(|(file, len)| (Arc::new(file), len)))
+    fn open(&self, shard: u64, chunk: u64) -> Result<Option<Arc<Blob>>, ArrayError> {
+        Ok(self.files.open(&indices(shard, &self.shards), chunk)?.map(Arc::new))
     }
 
     fn index(&self, shard: u64, chunk: u64, counters: &Counters) -> Result<Arc<Index>, ArrayError> {
@@ -86,10 +85,10 @@ impl Shards {
             return Ok(index);
         }
         let index = match self.open(shard, chunk)? {
-            None => Index { entries: Vec::new(), len: 0, file: Mutex::default() },
-            Some((file, len)) => {
-                let entries = self.read_index(&file, len, chunk, counters)?;
-                Index { entries, len, file: Mutex::new(Arc::downgrade(&file)) }
+            None => Index { entries: Vec::new(), len: 0, blob: Mutex::default() },
+            Some(blob) => {
+                let entries = self.read_index(&blob, chunk, counters)?;
+                Index { entries, len: blob.len(), blob: Mutex::new(Arc::downgrade(&blob)) }
             }
         };
         let index = Arc::new(index);
@@ -97,13 +96,8 @@ impl Shards {
         Ok(index)
     }
 
-    fn read_index(
-        &self,
-        file: &File,
-        len: u64,
-        chunk: u64,
-        counters: &Counters,
-    ) -> Result<Vec<(u64, u64)>, ArrayError> {
+    fn read_index(&self, blob: &Blob, chunk: u64, counters: &Counters) -> Result<Vec<(u64, u64)>, ArrayError> {
+        let len = blob.len();
         let trailer = if self.checked { 4 } else { 0 };
         // `count * 16` was checked when the array was opened; the file's length bounds the buffer.
         let size = self.count * 16 + trailer;
@@ -113,7 +107,7 @@ impl Shards {
         };
         let mut bytes =
             vec![0; usize::try_from(size).map_err(|_| self.files.damaged(chunk, "the index is too large"))?];
-        file::read_exact(file, offset, &mut bytes, counters)
+        blob.read(offset, &mut bytes, counters)
             .map_err(|e| file::read_error(&self.files.store, &self.files.element, chunk, &e))?;
         let mut index = bytes.as_slice();
         if self.checked {
@@ -144,14 +138,14 @@ impl Shards {
             let cause = format!("{len} bytes at {offset} lie beyond its shard of {} bytes", index.len);
             return Err(self.files.damaged(chunk, cause));
         }
-        let mut held = index.file.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = held.upgrade() {
-            return Ok(Some(Stored { file, offset, len }));
+        let mut held = index.blob.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(blob) = held.upgrade() {
+            return Ok(Some(Stored { blob, offset, len }));
         }
         match self.open(shard, chunk)? {
-            Some((file, now)) if now == index.len => {
-                *held = Arc::downgrade(&file);
-                Ok(Some(Stored { file, offset, len }))
+            Some(blob) if blob.len() == index.len => {
+                *held = Arc::downgrade(&blob);
+                Ok(Some(Stored { blob, offset, len }))
             }
             _ => Err(ArrayError::Stale {
                 store: self.files.store.to_string(),
@@ -167,14 +161,14 @@ impl Source for Shards {
             return None;
         }
         // What goes wrong here is told by `decode`, which is then asked.
-        let Stored { file, offset, len } = self.find(chunk, &Counters::default()).ok().flatten()?;
-        (len == self.files.chunk_bytes).then_some(Extent { file, offset, len })
+        let Stored { blob, offset, len } = self.find(chunk, &Counters::default()).ok().flatten()?;
+        blob.extent(offset, len).filter(|extent| extent.len == self.files.chunk_bytes)
     }
 
     fn decode(&self, chunk: u64, out: &mut [u8], scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
         match self.find(chunk, counters)? {
-            Some(Stored { file, offset, len }) => {
-                self.files.decode(chunk, (&file, offset, len), out, scratch, counters)
+            Some(Stored { blob, offset, len }) => {
+                self.files.decode(chunk, (&blob, offset, len), out, scratch, counters)
             }
             None => {
                 codec::fill(out, &self.files.fill);

@@ -1,12 +1,11 @@
-//! Chunk files: one file a chunk, read whole.
+//! Chunk files (or members of an archive): one a chunk, read whole.
 
-use std::fs::File;
-use std::io::ErrorKind;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::blob::Blob;
 use super::open::{Chain, Zarrs};
+use super::place::{Place, Trouble};
 use crate::array::codec::{self, Stage};
 use crate::array::{ArrayError, Counters, Extent, Identity, Scratch, Source, file};
 
@@ -15,7 +14,7 @@ pub struct Files {
     pub store: Arc<str>,
     pub element: Arc<str>,
     /// The array's own directory.
-    pub root: PathBuf,
+    pub root: Place,
     pub opened: SystemTime,
     /// The metadata files that said how to read it.
     pub metadata: Vec<Identity>,
@@ -39,51 +38,41 @@ impl Files {
         }
     }
 
-    fn path(&self, indices: &[u64]) -> PathBuf {
+    fn key(&self, indices: &[u64]) -> String {
         let key = self.zarrs.chunk_key(indices);
         let mut key = key.as_str();
         if self.trailing {
             // The last index, always 0, and its separator.
             key = key.get(..key.len().saturating_sub(2)).unwrap_or(key);
         }
-        self.root.join(key)
+        key.to_owned()
     }
 
-    /// Opens a chunk's file, and its length; none where it was never written.
-    pub fn open(&self, indices: &[u64], chunk: u64) -> Result<Option<(File, u64)>, ArrayError> {
-        let path = self.path(indices);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                // A store that was taken away must not read as zeros.
+    /// Opens a chunk or shard; none where it was never written.
+    pub fn open(&self, indices: &[u64], chunk: u64) -> Result<Option<Blob>, ArrayError> {
+        match self.root.chunk(&self.key(indices), self.opened) {
+            Ok(Some(blob)) => Ok(Some(blob)),
+            // A store that was taken away must not read as zeros.
+            Ok(None) => file::check_unchanged(&self.store, &self.metadata).map(|()| None),
+            Err(Trouble::Written(cause)) => Err(ArrayError::Stale { store: self.store.to_string(), cause }),
+            Err(Trouble::Damaged(cause)) => {
+                // Of an archive that was replaced, nothing fits.
                 file::check_unchanged(&self.store, &self.metadata)?;
-                return Ok(None);
+                Err(self.damaged(chunk, cause))
             }
-            Err(error) => return Err(self.damaged(chunk, format!("{}: {error}", path.display()))),
-        };
-        let metadata = file.metadata().map_err(|e| self.damaged(chunk, e.to_string()))?;
-        if metadata.modified().is_ok_and(|written| written > self.opened) {
-            return Err(ArrayError::Stale {
-                store: self.store.to_string(),
-                cause: format!("{}: written since", path.display()),
-            });
         }
-        if !metadata.is_file() {
-            return Err(self.damaged(chunk, format!("{}: not a file", path.display())));
-        }
-        Ok(Some((file, metadata.len())))
     }
 
     /// Reads and decodes stored bytes.
     pub fn decode(
         &self,
         chunk: u64,
-        extent: (&File, u64, u64),
+        stored: (&Blob, u64, u64),
         out: &mut [u8],
         scratch: &mut Scratch,
         counters: &Counters,
     ) -> Result<(), ArrayError> {
-        let (file, offset, len) = extent;
+        let (blob, offset, len) = stored;
         // No codec makes a chunk much larger than it is; more is damage, and not worth the memory.
         if len > self.chunk_bytes.saturating_mul(2).saturating_add(1 << 20) {
             let cause = format!("{len} bytes are stored for a chunk of {}", self.chunk_bytes);
@@ -94,8 +83,7 @@ impl Files {
             scratch.stored.resize(size, 0);
         }
         let stored = scratch.stored.get_mut(..size).unwrap_or_default();
-        file::read_exact(file, offset, stored, counters)
-            .map_err(|e| file::read_error(&self.store, &self.element, chunk, &e))?;
+        blob.read(offset, stored, counters).map_err(|e| file::read_error(&self.store, &self.element, chunk, &e))?;
         let stages: Vec<Stage> = self.chain.stages.iter().rev().copied().collect();
         codec::decode(&stages, stored, out, &mut scratch.filter).map_err(|cause| self.damaged(chunk, cause))?;
         if self.chain.big {
@@ -152,13 +140,13 @@ impl Source for Plain {
             return None;
         }
         // What goes wrong here is told by `decode`, which is then asked.
-        let (file, len) = self.files.open(&indices(chunk, &self.grid), chunk).ok().flatten()?;
-        (len == self.files.chunk_bytes).then(|| Extent { file: Arc::new(file), offset: 0, len })
+        let blob = self.files.open(&indices(chunk, &self.grid), chunk).ok().flatten()?;
+        blob.extent(0, blob.len()).filter(|extent| extent.len == self.files.chunk_bytes)
     }
 
     fn decode(&self, chunk: u64, out: &mut [u8], scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
         match self.files.open(&indices(chunk, &self.grid), chunk)? {
-            Some((file, len)) => self.files.decode(chunk, (&file, 0, len), out, scratch, counters),
+            Some(blob) => self.files.decode(chunk, (&blob, 0, blob.len()), out, scratch, counters),
             None => {
                 codec::fill(out, &self.files.fill);
                 Ok(())

@@ -63,7 +63,6 @@ fn variable(zarr: &Zarr, element: &str, node: &Node) -> Result<Vec<String>, Arra
     array.retrieve_array_subset(&ArraySubset::new_with_shape(shape)).map_err(|e| damaged(0, e.to_string()))
 }
 
-/// Reads text of `size` bytes as bytes, with a last axis of `size`.
 fn fixed(zarr: &Zarr, element: &str, node: &Node, size: u64, encoding: Encoding) -> Result<Vec<String>, ArrayError> {
     let shape = zarr.shape(element)?;
     let total = shape.iter().try_fold(1_u64, |n, &c| n.checked_mul(c)).filter(|&n| n <= MOST);
@@ -73,6 +72,18 @@ fn fixed(zarr: &Zarr, element: &str, node: &Node, size: u64, encoding: Encoding)
         let count = usize::try_from(total.min(MOST_IN_CHUNK)).unwrap_or(0);
         return Ok(vec![String::new(); count]);
     }
+    let bytes = bytes(zarr, element, node, size)?;
+    let size = usize::try_from(size).map_err(|_| zarr.error(element, "its strings are too long"))?;
+    bytes
+        .chunks_exact(size)
+        .map(|text| decode(text, encoding))
+        .collect::<Option<Vec<String>>>()
+        .ok_or_else(|| zarr.error(element, "holds code points that do not exist: it is damaged"))
+}
+
+/// Reads elements of `size` bytes as bytes, with a last axis of `size`.
+pub fn bytes(zarr: &Zarr, element: &str, node: &Node, size: u64) -> Result<Vec<u8>, ArrayError> {
+    let rank = zarr.shape(element)?.len();
     let mut metadata = node.metadata.clone();
     let lengthen = |value: Option<&mut Value>| {
         if let Some(Value::Array(axes)) = value {
@@ -88,8 +99,8 @@ fn fixed(zarr: &Zarr, element: &str, node: &Node, size: u64, encoding: Encoding)
         metadata.insert("data_type".to_owned(), json!("uint8"));
         metadata.remove("dimension_names");
     }
-    if node.version == 2 && shape.len() > 1 && metadata.get("order") == Some(&json!("F")) {
-        return Err(zarr.unsupported(element, "fixed-length text in F order is not read; rewrite it"));
+    if node.version == 2 && rank > 1 && metadata.get("order") == Some(&json!("F")) {
+        return Err(zarr.unsupported(element, "records and fixed-length text in F order are not read; rewrite it"));
     }
     metadata.insert("order".to_owned(), json!("C"));
     metadata.insert("fill_value".to_owned(), json!(0));
@@ -99,16 +110,11 @@ fn fixed(zarr: &Zarr, element: &str, node: &Node, size: u64, encoding: Encoding)
     let bytes_node =
         Node { kind: NodeKind::Array, version: node.version, metadata, attributes: serde_json::Map::new() };
     let array = open::with_trailing(zarr, element, &bytes_node, Dtype::U8, true)?;
-    let bytes = array.read_all(MOST, &Counters::default())?;
-    let size = usize::try_from(size).map_err(|_| zarr.error(element, "its strings are too long"))?;
-    bytes
-        .chunks_exact(size)
-        .map(|text| decode(text, encoding))
-        .collect::<Option<Vec<String>>>()
-        .ok_or_else(|| zarr.error(element, "holds code points that do not exist: it is damaged"))
+    array.read_all(MOST, &Counters::default())
 }
 
-fn decode(text: &[u8], encoding: Encoding) -> Option<String> {
+/// One fixed-length string; none where it holds code points that do not exist.
+pub fn decode(text: &[u8], encoding: Encoding) -> Option<String> {
     if encoding == Encoding::Bytes {
         let end = text.iter().position(|&b| b == 0).unwrap_or(text.len());
         return Some(String::from_utf8_lossy(text.get(..end)?).into_owned());

@@ -1,0 +1,96 @@
+//! Categorical columns, as three generations of anndata wrote them.
+//!
+//! Today a group of codes and categories; in 0.7 codes whose attribute `categories` leads to the labels; before, codes in
+//! a record and labels in `uns/<column>_categories`.
+
+use serde_json::Value;
+
+use super::column::{Categories, Numbers, Values};
+use super::dataframe::numbers;
+use super::element_error;
+use crate::array::cast::{cast, to_text};
+use crate::array::{ArrayError, Container, Counters, Dtype, NodeKind};
+
+/// The labels that an element holds: strings, numbers or booleans.
+pub fn labels(store: &Container, element: &str, counters: &Counters) -> Result<Categories, ArrayError> {
+    // A nullable array of strings, as newer pandas has them.
+    let values = format!("{element}/values");
+    let element = match store.kind(element)? {
+        Some(NodeKind::Group) => values.as_str(),
+        _ => element,
+    };
+    if store.is_text(element)? {
+        return Ok(Categories { labels: store.strings(element)?, numbers: None });
+    }
+    let numbers = numbers(store, element, counters)?;
+    let labels = (0..numbers.len()).map(|i| to_text(numbers.dtype, numbers.at(i))).collect();
+    Ok(Categories { labels, numbers: Some(numbers) })
+}
+
+/// Codes and labels as a column. `element` is that of the codes.
+///
+/// # Errors
+/// A code is outside of the categories.
+pub fn categorical(
+    store: &Container,
+    element: &str,
+    codes: &Numbers,
+    categories: Categories,
+    ordered: bool,
+) -> Result<Values, ArrayError> {
+    if codes.dtype.is_float() {
+        return Err(element_error(store, element, format!("codes are {}, not integers", codes.dtype)));
+    }
+    let mut wide = vec![0; codes.len() * 8];
+    cast(codes.dtype, Dtype::I64, &codes.bytes, &mut wide);
+    let count = categories.labels.len() as i64;
+    let wrong = |code: &i64| *code < -1 || *code >= count;
+    if let Some(code) = wide.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).find(wrong) {
+        return Err(element_error(store, element, format!("code {code} is outside its {count} categories")));
+    }
+    let dtype = Values::code_dtype(categories.labels.len());
+    let mut narrow = vec![0; codes.len() * dtype.size()];
+    cast(Dtype::I64, dtype, &wide, &mut narrow);
+    Ok(Values::Categorical { codes: Numbers { dtype, bytes: narrow }, categories, ordered })
+}
+
+/// Whether an element says that its categories are ordered.
+pub fn ordered(store: &Container, element: &str) -> Result<bool, ArrayError> {
+    let attributes = store.attributes(element)?;
+    Ok(attributes
+        .get("ordered")
+        .is_some_and(|value| value.as_bool().unwrap_or_else(|| value.as_i64().is_some_and(|number| number != 0))))
+}
+
+/// The labels of codes as anndata 0.7 wrote them: their attribute `categories` is a path (zarr) or a reference (HDF5,
+/// a path by now), from the store where it begins with `/`, else from the frame. None for any other array.
+pub fn referred(store: &Container, frame: &str, name: &str) -> Result<Option<String>, ArrayError> {
+    let attributes = store.attributes(&format!("{frame}/{name}"))?;
+    let usual = format!("{frame}/__categories/{name}");
+    let told = match attributes.get("categories").and_then(Value::as_str) {
+        Some(path) => path.strip_prefix('/').map_or_else(|| format!("{frame}/{path}"), str::to_owned),
+        None => return Ok(None),
+    };
+    // A reference that leads nowhere: the place where they always were.
+    Ok(Some(if store.kind(&told)?.is_some() { told } else { usual }))
+}
+
+/// The labels of a field of records before 0.7: `uns/<name>_categories`, if every code fits. That is anndata's rule: a
+/// column of numbers may stand beside categories of the same name that belong to var.
+pub fn of_record(
+    store: &Container,
+    name: &str,
+    codes: &Numbers,
+    counters: &Counters,
+) -> Result<Option<Categories>, ArrayError> {
+    let element = format!("uns/{name}_categories");
+    if codes.dtype.is_float() || store.kind(&element)? != Some(NodeKind::Array) {
+        return Ok(None);
+    }
+    let categories = labels(store, &element, counters)?;
+    let mut wide = vec![0; codes.len() * 8];
+    cast(codes.dtype, Dtype::I64, &codes.bytes, &mut wide);
+    let count = categories.labels.len() as i64;
+    let fits = wide.as_chunks::<8>().0.iter().all(|b| i64::from_le_bytes(*b) < count);
+    Ok(fits.then_some(categories))
+}

@@ -1,0 +1,138 @@
+//! Structured arrays of zarr v2, as tables were written before anndata 0.7: read as bytes, fields picked out.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::class::{self, Class, Encoding};
+use super::node::Node;
+use super::{Zarr, text};
+use crate::array::codec;
+use crate::array::constant::Memory;
+use crate::array::container::NodeKind;
+use crate::array::{Array, ArrayError, Dtype, Field, FieldKind};
+
+/// One field and where it lies in each record.
+struct Member {
+    name: String,
+    class: Class,
+    big: bool,
+    shape: Vec<u64>,
+    offset: u64,
+    /// Bytes, all axes together.
+    size: u64,
+}
+
+/// The fields of an array; none where it holds no records.
+pub fn fields(zarr: &Zarr, element: &str) -> Result<Vec<Field>, ArrayError> {
+    let node = zarr.existing(element, NodeKind::Array)?;
+    let known = |member: Member| Field {
+        kind: match member.class {
+            Class::Number(dtype) => FieldKind::Number(dtype),
+            Class::Text | Class::FixedText { .. } => FieldKind::Text,
+            Class::Other(what) => FieldKind::Other(what),
+        },
+        name: member.name,
+        shape: member.shape,
+    };
+    if node.metadata.get("dtype").is_none_or(|dtype| !dtype.is_array()) {
+        return Ok(Vec::new());
+    }
+    let members = members(&node).ok_or_else(|| zarr.error(element, "its record type is damaged"))?;
+    Ok(members.into_iter().map(known).collect())
+}
+
+fn members(node: &Node) -> Option<Vec<Member>> {
+    let mut offset = 0_u64;
+    let mut members = Vec::new();
+    for field in node.metadata.get("dtype")?.as_array()? {
+        let field = field.as_array()?;
+        let name = field.first()?.as_str()?.to_owned();
+        let dtype = field.get(1)?;
+        let shape: Vec<u64> = match field.get(2) {
+            Some(axes) => axes.as_array()?.iter().map(Value::as_u64).collect::<Option<_>>()?,
+            None => Vec::new(),
+        };
+        // One field as an array of its own tells its class.
+        let metadata = Map::from_iter([("dtype".to_owned(), dtype.clone())]);
+        let class = class::of(&Node { kind: NodeKind::Array, version: 2, metadata, attributes: Map::new() });
+        let text = dtype.as_str()?;
+        let width = match &class {
+            Class::Number(dtype) => dtype.size() as u64,
+            Class::FixedText { size, .. } => *size,
+            Class::Text | Class::Other(_) => text.get(2..)?.parse().ok()?,
+        };
+        let size = shape.iter().try_fold(width, |n, &c| n.checked_mul(c))?;
+        members.push(Member { name, class, big: text.starts_with('>'), shape, offset, size });
+        offset = offset.checked_add(size)?;
+    }
+    Some(members)
+}
+
+/// The bytes of one field of every record.
+fn read(zarr: &Zarr, element: &str, field: &str) -> Result<(Member, Vec<u8>), ArrayError> {
+    let node = zarr.existing(element, NodeKind::Array)?;
+    let members = members(&node).ok_or_else(|| zarr.error(element, "its record type is damaged"))?;
+    let record: u64 = members.iter().map(|member| member.size).sum();
+    let Some(member) = members.into_iter().find(|member| member.name == field) else {
+        return Err(zarr.error(element, format!("has no field {field}")));
+    };
+    if record == 0 {
+        return Ok((member, Vec::new()));
+    }
+    let bytes = text::bytes(zarr, element, &node, record)?;
+    let index = |n: u64| usize::try_from(n).map_err(|_| zarr.error(element, "its records are too large"));
+    let (record, from, size) = (index(record)?, index(member.offset)?, index(member.size)?);
+    let parts = bytes.chunks_exact(record).filter_map(|all| all.get(from..)?.get(..size));
+    Ok((member, parts.flatten().copied().collect()))
+}
+
+/// All values of a field of numbers, in memory: shape rows x the field's own axes.
+pub fn numbers(zarr: &Zarr, element: &str, field: &str) -> Result<Array, ArrayError> {
+    let (member, mut bytes) = read(zarr, element, field)?;
+    let Class::Number(dtype) = member.class else {
+        return Err(zarr.error(element, format!("field {field} holds no numbers")));
+    };
+    if member.big {
+        codec::swap(&mut bytes, dtype.size());
+    }
+    let mut shape = zarr.shape(element)?;
+    shape.extend(&member.shape);
+    let count = shape.iter().try_fold(Dtype::size(dtype) as u64, |n, &c| n.checked_mul(c));
+    if count != Some(bytes.len() as u64) {
+        return Err(zarr.error(element, format!("field {field} has another length than declared")));
+    }
+    Ok(Array {
+        store: Arc::clone(&zarr.name),
+        element: format!("{element}/{field}").into(),
+        dtype,
+        chunk_shape: shape.clone(),
+        shape,
+        source: Arc::new(Memory { bytes }),
+    })
+}
+
+/// All strings of a field.
+pub fn strings(zarr: &Zarr, element: &str, field: &str) -> Result<Vec<String>, ArrayError> {
+    let (member, bytes) = read(zarr, element, field)?;
+    let Class::FixedText { size, encoding } = member.class else {
+        return Err(zarr.error(element, format!("field {field} holds no strings of fixed length")));
+    };
+    let rows = zarr.shape(element)?.iter().try_fold(1_usize, |n, &c| n.checked_mul(usize::try_from(c).ok()?));
+    let width = usize::try_from(size).ok().filter(|&width| width > 0);
+    let (Some(rows), Some(width)) = (rows, width) else {
+        return Ok(vec![String::new(); rows.unwrap_or(0).min(bytes.len())]);
+    };
+    let texts: Option<Vec<String>> = bytes.chunks_exact(width).map(|text| text::decode(text, encoding)).collect();
+    match texts {
+        Some(texts) if texts.len() == rows => Ok(texts),
+        _ => Err(zarr.error(element, format!("field {field}: damaged text ({})", name(encoding)))),
+    }
+}
+
+fn name(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Bytes => "bytes",
+        Encoding::Utf32Little | Encoding::Utf32Big => "UTF-32",
+    }
+}

@@ -1,0 +1,255 @@
+//! The central directory of a zip archive: which members there are, where their bytes lie.
+//!
+//! A name may be there many times, as writers that append replace metadata: the last entry counts. Members are looked
+//! up by name in memory, so no name can lead out of the archive. Every offset and size is checked against the file
+//! before anything is read or allocated.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Bound;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, OnceLock};
+
+use libdeflater::Decompressor;
+
+use super::blob::Blob;
+use crate::array::MAX_CHUNK;
+
+/// No deflate stream yields more bytes than this for each of its own.
+const DEFLATE_RATIO: u64 = 1032;
+const END: &[u8; 4] = b"PK\x05\x06";
+const END_BYTES: usize = 22;
+/// The end record and the longest comment.
+const TAIL: u64 = 22 + 65_535;
+
+/// A member, as the central directory tells of it.
+struct Member {
+    /// Offset of its local header.
+    header: u64,
+    /// Bytes in the archive.
+    stored: u64,
+    /// Bytes of the content.
+    size: u64,
+    crc: u32,
+    method: u16,
+    encrypted: bool,
+    /// Offset of its content, once its local header was read.
+    content: OnceLock<u64>,
+}
+
+/// An open archive.
+pub struct Zip {
+    file: Arc<File>,
+    /// Where the central directory begins: the content ends before.
+    directory: u64,
+    members: BTreeMap<String, Member>,
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..at.checked_add(2)?)?.try_into().ok().map(u16::from_le_bytes)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at.checked_add(4)?)?.try_into().ok().map(u32::from_le_bytes)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
+}
+
+impl Zip {
+    /// Reads the central directory.
+    ///
+    /// # Errors
+    /// The cause in words: no zip archive, or a damaged one.
+    pub fn open(file: Arc<File>, length: u64) -> Result<Zip, String> {
+        let (start, bytes, shift) = central_directory(&file, length)?;
+        let mut members = BTreeMap::new();
+        let mut rest = bytes.as_slice();
+        while rest.starts_with(b"PK\x01\x02") {
+            let (name, member, after) = entry(rest, shift).ok_or("its central directory is damaged")?;
+            if let Some(member) = member {
+                members.insert(name, member);
+            }
+            rest = after;
+        }
+        if !rest.is_empty() && !rest.starts_with(b"PK\x05\x05") {
+            return Err("its central directory is damaged".to_owned());
+        }
+        Ok(Zip { file, directory: start, members })
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.members.contains_key(name)
+    }
+
+    /// Names of files and folders directly below a folder (`""`: the root), sorted.
+    pub fn below(&self, folder: &str) -> Vec<String> {
+        let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+        let mut names: Vec<String> = Vec::new();
+        let mut from = Bound::Included(prefix.clone());
+        while let Some((path, _)) = self.members.range::<String, _>((from.clone(), Bound::Unbounded)).next() {
+            let Some(rest) = path.strip_prefix(&prefix) else { break };
+            let (name, folder) = rest.split_once('/').map_or((rest, false), |(name, _)| (name, true));
+            if names.last().is_none_or(|last| last != name) {
+                names.push(name.to_owned());
+            }
+            // Past all that lies in that folder: `0` follows `/`.
+            from = if folder { Bound::Included(format!("{prefix}{name}0")) } else { Bound::Excluded(path.clone()) };
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The content of a member; none if there is no such member.
+    ///
+    /// # Errors
+    /// The cause in words: damaged, encrypted, of another compression.
+    pub fn read(&self, name: &str) -> Result<Option<Blob>, String> {
+        let Some(member) = self.members.get(name) else { return Ok(None) };
+        if member.encrypted {
+            return Err("it is encrypted: unpack it and write the archive without a password".to_owned());
+        }
+        let offset = self.content(name, member)?;
+        match member.method {
+            0 if member.stored != member.size => Err("its sizes differ although it is not compressed".to_owned()),
+            0 => Ok(Some(Blob::File { file: Arc::clone(&self.file), offset, len: member.size })),
+            8 => self.inflate(member, offset).map(|bytes| Some(Blob::Memory(Arc::new(bytes)))),
+            method => Err(format!("its compression {method} is not read: write the archive stored or deflated")),
+        }
+    }
+
+    /// Where the content begins: behind the local header, whose name must be the same.
+    fn content(&self, name: &str, member: &Member) -> Result<u64, String> {
+        if let Some(&offset) = member.content.get() {
+            return Ok(offset);
+        }
+        let damaged = || "its local header is damaged".to_owned();
+        let mut header = [0; 30];
+        self.file.read_exact_at(&mut header, member.header).map_err(|_| damaged())?;
+        let (named, extra) = (u16_at(&header, 26).unwrap_or(0), u16_at(&header, 28).unwrap_or(0));
+        let mut local = vec![0; usize::from(named)];
+        let at = member.header.checked_add(30).ok_or_else(damaged)?;
+        self.file.read_exact_at(&mut local, at).map_err(|_| damaged())?;
+        if !header.starts_with(b"PK\x03\x04") || folded(&local) != name {
+            return Err(damaged());
+        }
+        let offset = at + u64::from(named) + u64::from(extra);
+        if offset.checked_add(member.stored).is_none_or(|end| end > self.directory) {
+            return Err("its content reaches into the central directory: the archive is damaged".to_owned());
+        }
+        Ok(*member.content.get_or_init(|| offset))
+    }
+
+    fn inflate(&self, member: &Member, offset: u64) -> Result<Vec<u8>, String> {
+        let bound = member.stored.saturating_mul(DEFLATE_RATIO).saturating_add(64).min(MAX_CHUNK);
+        if member.size > bound {
+            return Err(format!("{} bytes cannot hold the {} that are declared", member.stored, member.size));
+        }
+        let size = |n: u64| usize::try_from(n).map_err(|_| "it is too large".to_owned());
+        let mut stored = vec![0; size(member.stored)?];
+        self.file.read_exact_at(&mut stored, offset).map_err(|e| e.to_string())?;
+        let mut content = vec![0; size(member.size)?];
+        let got = Decompressor::new().deflate_decompress(&stored, &mut content);
+        if got.map_err(|_| "its deflate stream is damaged")? != content.len() {
+            return Err("it inflates to another size than declared".to_owned());
+        }
+        if libdeflater::crc32(&content) != member.crc {
+            return Err("its checksum does not match".to_owned());
+        }
+        Ok(content)
+    }
+}
+
+/// A name as it is looked up: some archivers on Windows write `\`.
+fn folded(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).replace('\\', "/")
+}
+
+/// Start of the central directory, its bytes, and how far all offsets are off (bytes before the archive).
+fn central_directory(file: &File, length: u64) -> Result<(u64, Vec<u8>, u64), String> {
+    let damaged =
+        || "the zip archive has no end record: it is truncated or damaged; copy or download it again".to_owned();
+    let from = length.saturating_sub(TAIL);
+    let mut tail = vec![0; usize::try_from(length - from).map_err(|_| damaged())?];
+    file.read_exact_at(&mut tail, from).map_err(|e| e.to_string())?;
+    let ends_there = |&at: &usize| {
+        u16_at(&tail, at.saturating_add(20)).is_some_and(|comment| at + END_BYTES + usize::from(comment) == tail.len())
+    };
+    let at = (0..tail.len().saturating_sub(END_BYTES - 1))
+        .rev()
+        .filter(|&at| tail.get(at..at + 4) == Some(END.as_slice()))
+        .find(ends_there)
+        .ok_or_else(damaged)?;
+    let mut end = from + at as u64;
+    let mut size = u64::from(u32_at(&tail, at + 12).ok_or_else(damaged)?);
+    let mut offset = u64::from(u32_at(&tail, at + 16).ok_or_else(damaged)?);
+    if let Some(record) = zip64(file, end) {
+        (end, size, offset) = record;
+    }
+    let start = end.checked_sub(size).ok_or_else(damaged)?;
+    let shift = start.checked_sub(offset).ok_or_else(damaged)?;
+    let mut bytes = vec![0; usize::try_from(size).map_err(|_| damaged())?];
+    file.read_exact_at(&mut bytes, start).map_err(|e| e.to_string())?;
+    Ok((start, bytes, shift))
+}
+
+/// The end record of zip64, which a locator before the old end record points to: its offset, the directory's size and
+/// offset.
+fn zip64(file: &File, end: u64) -> Option<(u64, u64, u64)> {
+    let mut locator = [0; 20];
+    file.read_exact_at(&mut locator, end.checked_sub(20)?).ok()?;
+    if !locator.starts_with(b"PK\x06\x07") {
+        return None;
+    }
+    let mut record = [0; 56];
+    // Where it is said to be, or right before the locator where something precedes the archive.
+    [u64_at(&locator, 8)?, end.checked_sub(76)?].into_iter().find_map(|at| {
+        file.read_exact_at(&mut record, at).ok()?;
+        if !record.starts_with(b"PK\x06\x06") || at >= end {
+            return None;
+        }
+        Some((at, u64_at(&record, 40)?, u64_at(&record, 48)?))
+    })
+}
+
+/// One entry: its name, the member (none for a folder), and what follows.
+fn entry(bytes: &[u8], shift: u64) -> Option<(String, Option<Member>, &[u8])> {
+    let (named, extra, comment) = (u16_at(bytes, 28)?, u16_at(bytes, 30)?, u16_at(bytes, 32)?);
+    let name = bytes.get(46..)?.get(..usize::from(named))?;
+    let extra = bytes.get(46 + usize::from(named)..)?.get(..usize::from(extra))?;
+    let after = bytes.get(46 + name.len() + extra.len() + usize::from(comment)..)?;
+    let (mut stored, mut size) = (u64::from(u32_at(bytes, 20)?), u64::from(u32_at(bytes, 24)?));
+    let mut header = u64::from(u32_at(bytes, 42)?);
+    let wide = zip64_extra(extra);
+    let mut wide = wide.as_chunks::<8>().0.iter().map(|n| u64::from_le_bytes(*n));
+    for (value, full) in [(&mut size, u32::MAX), (&mut stored, u32::MAX), (&mut header, u32::MAX)] {
+        if *value == u64::from(full) {
+            *value = wide.next().unwrap_or(*value);
+        }
+    }
+    let name = folded(name);
+    let member = Member {
+        header: header.checked_add(shift)?,
+        stored,
+        size,
+        crc: u32_at(bytes, 16)?,
+        method: u16_at(bytes, 10)?,
+        encrypted: u16_at(bytes, 8)? & 1 != 0,
+        content: OnceLock::new(),
+    };
+    Some(if name.ends_with('/') { (name, None, after) } else { (name, Some(member), after) })
+}
+
+/// The numbers too wide for the entry itself.
+fn zip64_extra(mut extra: &[u8]) -> &[u8] {
+    while let (Some(id), Some(size)) = (u16_at(extra, 0), u16_at(extra, 2)) {
+        let Some(field) = extra.get(4..4 + usize::from(size)) else { break };
+        if id == 1 {
+            return field;
+        }
+        extra = extra.get(4 + field.len()..).unwrap_or_default();
+    }
+    &[]
+}
