@@ -12,6 +12,7 @@ pub mod dtype;
 mod file;
 pub mod gather;
 mod hdf5;
+pub mod plain;
 mod read;
 mod zarr;
 

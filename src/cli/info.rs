@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use super::exit::{self, Exit, Outcome};
 use crate::anndata;
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
+use crate::anndata::index::IndexDir;
 use crate::anndata::matrices;
 use crate::anndata::matrix::Matrix;
 use crate::array::{Array, ArrayError, Container, Counters};
+use crate::collection::genes::Join;
 use crate::collection::{Collection, Selection};
 
 #[derive(Debug, Args)]
@@ -57,10 +59,15 @@ fn describe(path: &Path) -> Result<Value, ArrayError> {
     let matrices: Vec<Value> = matrices(&store)?.iter().map(|element| matrix(&store, element, &counters)).collect();
     let columns = DataFrame::open(&store, "obs").map(|obs| columns(&obs));
     let genes = DataFrame::open(&store, "var").map(|var| var.rows);
-    let selection = Selection { x: "X".to_owned(), obs: None };
-    let stops = Collection::open(&[path.to_owned()], &selection, &counters)
-        .err()
-        .map(|error| exit::one_line(&error.to_string()));
+    let selection =
+        Selection { x: "X".to_owned(), obs: None, join: Join::Exact, index: IndexDir(super::options::cache()) };
+    // A mount of a matrix stored by column would transpose it first: that is not for a description to do.
+    let stops = match Matrix::open_by_column(&store, "X", &counters) {
+        Ok(Some(_)) => None,
+        Ok(None) => Collection::open(&[path.to_owned()], &selection, &counters).err().map(|error| error.to_string()),
+        Err(error) => Some(error.to_string()),
+    };
+    let stops = stops.map(|error| exit::one_line(&error));
     Ok(json!({
         "store": store.name(),
         "rows": DataFrame::open(&store, "obs").map(|obs| obs.rows).ok(),
@@ -73,12 +80,17 @@ fn describe(path: &Path) -> Result<Value, ArrayError> {
 }
 
 fn matrix(store: &Container, element: &str, counters: &Counters) -> Value {
-    match Matrix::open(store, element, counters) {
+    let by_column = Matrix::open_by_column(store, element, counters).transpose();
+    let kind = if by_column.is_some() { "csc" } else { "csr" };
+    match by_column.unwrap_or_else(|| Matrix::open(store, element, counters)) {
         Ok(matrix) => {
-            let shape: Vec<u64> = std::iter::once(matrix.rows()).chain(matrix.row_shape()).collect();
+            let mut shape: Vec<u64> = std::iter::once(matrix.rows()).chain(matrix.row_shape()).collect();
+            if kind == "csc" {
+                shape.reverse();
+            }
             json!({
                 "element": element,
-                "kind": if matrix.is_sparse() { "csr" } else { "dense" },
+                "kind": if matrix.is_sparse() { kind } else { "dense" },
                 "dtype": matrix.dtype().name(),
                 "shape": shape,
                 "stored_values": matrix.stored(),
