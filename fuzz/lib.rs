@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use shufflefs::array::{Container, Counters};
+use shufflefs::anndata::index::IndexDir;
+use shufflefs::collection::genes::Join;
 use shufflefs::collection::{Collection, Selection};
 
 /// Bytes that a target reads of one array at most.
@@ -31,7 +33,8 @@ pub fn read(store: &Path, element: &str) {
 /// Opens a store as a mount does, then reads its matrix.
 pub fn mount(store: &Path) {
     for x in ["X", "layers/dense"] {
-        let selection = Selection { x: x.to_owned(), obs: None };
+        let index = IndexDir(store.with_file_name("index"));
+        let selection = Selection { x: x.to_owned(), obs: None, join: Join::Exact, index };
         let Ok(collection) = Collection::open(&[store.to_owned()], &selection, &Counters::default()) else { continue };
         for array in collection.stores.iter().flat_map(|store| store.matrix.arrays()) {
             let _ = array.read_all(LIMIT, &Counters::default());

@@ -5,8 +5,11 @@
 mod categories;
 pub mod column;
 pub mod dataframe;
+pub mod index;
 mod layout;
 pub mod matrix;
+pub mod progress;
+mod transpose;
 
 use crate::array::{ArrayError, Container};
 

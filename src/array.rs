@@ -15,6 +15,7 @@ pub mod fuzzing;
 pub mod gather;
 pub mod guard;
 mod hdf5;
+pub mod plain;
 mod read;
 mod zarr;
 

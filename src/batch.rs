@@ -6,6 +6,7 @@
 pub mod dense;
 pub mod fill;
 pub mod scatter;
+pub mod select;
 
 use crate::array::Dtype;
 use crate::collection::{MatrixKind, Table};

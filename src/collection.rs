@@ -4,14 +4,19 @@
 //! dtypes. So a batch's bytes are the same on every host that mounts the same stores.
 
 mod columns;
+pub mod genes;
+mod kept;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::anndata;
 use crate::anndata::column::Column;
 use crate::anndata::dataframe::DataFrame;
+use crate::anndata::index::IndexDir;
 use crate::anndata::matrix::Matrix;
 use crate::array::{ArrayError, Container, Counters, Dtype};
+use genes::{Columns, Join};
 
 /// Why stores cannot be served as one collection.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +78,28 @@ pub struct Store {
     /// Global number of its first row.
     pub first_row: u64,
     pub rows: u64,
+    /// Where its columns go in the collection.
+    pub columns: Columns,
+    /// Values before each row that are served, and in all; `None` where all stored ones are.
+    pub kept: Option<Vec<u64>>,
+}
+
+impl Store {
+    /// Values of a row of a sparse matrix that are served.
+    pub fn row_length(&self, row: u64) -> u64 {
+        let bounds = match (&self.kept, &self.matrix) {
+            (Some(kept), _) => kept,
+            (None, Matrix::Sparse { indptr, .. }) => indptr,
+            (None, Matrix::Dense { .. }) => return 0,
+        };
+        bounds[row as usize + 1] - bounds[row as usize]
+    }
+
+    /// The dtype of its values in the collection: what it lacks is NaN in dense rows, which integers cannot hold.
+    fn dtype(&self) -> Dtype {
+        let dtype = self.matrix.dtype();
+        if self.matrix.is_sparse() || self.columns.missing == 0 || dtype.is_float() { dtype } else { Dtype::F64 }
+    }
 }
 
 /// What to serve of the stores.
@@ -82,6 +109,9 @@ pub struct Selection {
     pub x: String,
     /// obs columns by name; `None`: every categorical, boolean and numeric one.
     pub obs: Option<Vec<String>>,
+    pub join: Join,
+    /// Where derived arrays are kept.
+    pub index: IndexDir,
 }
 
 /// What a collection looks like to the reader of its blocks.
@@ -103,6 +133,8 @@ pub struct Collection {
     pub x: String,
     /// obs columns that are not served by default, each with the reason.
     pub left_out: Vec<(String, String)>,
+    /// obs columns that differ between stores, each with what was done (docs/columns.md).
+    pub joined: Vec<(String, String)>,
 }
 
 impl Collection {
@@ -112,30 +144,42 @@ impl Collection {
     /// A store that cannot be read; stores whose matrices or genes differ; no rows at all.
     pub fn open(paths: &[PathBuf], selection: &Selection, counters: &Counters) -> Result<Collection, CollectionError> {
         let mut stores: Vec<Store> = Vec::with_capacity(paths.len());
-        let mut genes: Option<Vec<String>> = None;
+        let mut genes: Vec<genes::Named> = Vec::with_capacity(paths.len());
         let mut first_row = 0u64;
         let opened =
             paths.iter().map(|path| anndata::stores(path)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten();
-        let (paths, opened): (Vec<PathBuf>, Vec<Container>) = opened.unzip();
-        for (path, container) in paths.iter().zip(opened) {
-            let matrix = Matrix::open(&container, &selection.x, counters)?;
+        for (path, container) in opened {
+            let matrix = Matrix::open_by_row(&container, &selection.x, &selection.index, counters)?;
             let rows = matrix.rows();
             let obs = DataFrame::open(&container, "obs")?;
             if obs.rows != rows {
                 let cause = format!("{} has {rows} rows, but obs has {}", selection.x, obs.rows);
                 return Err(mismatch(&container, cause));
             }
-            let names = gene_names(&container, &selection.x, &matrix, counters)?;
-            match &genes {
-                None => genes = Some(names),
-                Some(first) => same_genes(&container, &paths, first, &names)?,
-            }
-            if let Some(first) = stores.first() {
-                same_shape(&container, first, &matrix)?;
-            }
             drop(obs);
-            stores.push(Store { path: path.clone(), container, matrix, first_row, rows });
+            let names = gene_names(&container, &selection.x, &matrix, counters)?;
+            let known = genes.iter().find(|(_, known)| **known == names).map(|(_, known)| known.clone());
+            genes.push((container.name().to_owned(), known.unwrap_or_else(|| Arc::new(names))));
+            if let Some(first) = stores.first() {
+                same_kind(&container, first, &matrix)?;
+            }
+            let columns = Columns::default();
+            stores.push(Store { path, container, matrix, first_row, rows, columns, kept: None });
             first_row = first_row.checked_add(rows).ok_or_else(|| CollectionError::Option("too many rows".into()))?;
+        }
+        let (genes, columns) = genes::align(&genes, selection.join)
+            .map_err(|(store, cause)| CollectionError::Mismatch { store, cause })?;
+        if selection.join == Join::Inner
+            && genes.is_empty()
+            && stores.first().is_some_and(|first| first.matrix.row_shape() != [0])
+        {
+            return Err(CollectionError::Option("--join inner: no gene is in all stores".to_owned()));
+        }
+        for (store, columns) in stores.iter_mut().zip(columns) {
+            store.columns = columns;
+            if store.matrix.is_sparse() && store.columns.extra > 0 {
+                store.kept = Some(kept::count(store, &selection.x, &selection.index, counters)?);
+            }
         }
         let Some(first) = stores.first() else {
             return Err(CollectionError::Option("no store was named".to_owned()));
@@ -143,16 +187,19 @@ impl Collection {
         if first_row == 0 {
             return Err(mismatch(&first.container, "no rows: there is nothing to serve".to_owned()));
         }
-        let dtype =
-            stores.iter().skip(1).fold(first.matrix.dtype(), |dtype, store| dtype.promote(store.matrix.dtype()));
+        let dtype = stores.iter().map(Store::dtype).reduce(Dtype::promote).unwrap_or(Dtype::F32);
         let matrix = if first.matrix.is_sparse() {
             MatrixKind::Sparse { dtype }
         } else {
-            MatrixKind::Dense { dtype, row: first.matrix.row_shape() }
+            let mut row = first.matrix.row_shape();
+            if row.len() == 1 {
+                row = vec![genes.len() as u64];
+            }
+            MatrixKind::Dense { dtype, row }
         };
-        let (columns, left_out) = columns::read(&stores, selection.obs.as_deref(), counters)?;
-        let table = Table { n_rows: first_row, matrix, genes: genes.unwrap_or_default(), columns };
-        Ok(Collection { table, stores, x: selection.x.clone(), left_out })
+        let columns::Read { columns, left_out, joined } = columns::read(&stores, selection.obs.as_deref(), counters)?;
+        let table = Table { n_rows: first_row, matrix, genes: genes.to_vec(), columns };
+        Ok(Collection { table, stores, x: selection.x.clone(), left_out, joined })
     }
 
     /// Rows of each store, in order.
@@ -169,16 +216,21 @@ impl Collection {
     /// Stored values of a row: its nnz, or the length of a dense row.
     pub fn row_length(&self, row: u64) -> u64 {
         let (store, row) = self.locate(row);
-        match &self.stores[store].matrix {
-            Matrix::Sparse { indptr, .. } => indptr[row as usize + 1] - indptr[row as usize],
-            Matrix::Dense { .. } => self.table.n_vars(),
+        match &self.table.matrix {
+            MatrixKind::Sparse { .. } => self.stores[store].row_length(row),
+            MatrixKind::Dense { .. } => self.table.n_vars(),
         }
     }
 
     /// What the automatic block size and fetch factor follow from.
     pub fn grain(&self) -> Grain {
         let rows = self.table.n_rows as f64;
-        let stored: u64 = self.stores.iter().map(|store| store.matrix.stored()).sum();
+        let served = |store: &Store| match &store.kept {
+            Some(kept) => kept.last().copied().unwrap_or_default(),
+            None if store.matrix.is_sparse() => store.matrix.stored(),
+            None => store.rows.saturating_mul(self.table.n_vars()),
+        };
+        let stored: u64 = self.stores.iter().map(served).sum();
         let value = self.table.matrix.dtype().size() as u64;
         let sparse = matches!(self.table.matrix, MatrixKind::Sparse { .. });
         let per_value = if sparse { value + 4 } else { value };
@@ -233,51 +285,18 @@ fn gene_names(
     Ok(names)
 }
 
-fn same_genes(store: &Container, paths: &[PathBuf], first: &[String], names: &[String]) -> Result<(), CollectionError> {
-    if first == names {
-        return Ok(());
-    }
-    let path: &Path = &paths[0];
-    let known: std::collections::HashSet<&String> = first.iter().collect();
-    let here: std::collections::HashSet<&String> = names.iter().collect();
-    let missing = first.iter().filter(|name| !here.contains(name)).collect::<Vec<_>>();
-    let more = names.iter().filter(|name| !known.contains(name)).collect::<Vec<_>>();
-    let cause = if missing.is_empty() && more.is_empty() {
-        let at = first.iter().zip(names).position(|(a, b)| a != b).unwrap_or(first.len().min(names.len()));
-        let (a, b) = (first.get(at).map_or("-", String::as_str), names.get(at).map_or("-", String::as_str));
-        format!("its genes are those of {} in another order (number {at} is {b}, not {a})", path.display())
-    } else {
-        let some = |names: &[&String]| match names {
-            [] => String::new(),
-            names => format!(" (such as {})", names[0]),
-        };
-        format!(
-            "its genes are not those of {}: {} are missing{}, {} are new{}",
-            path.display(),
-            missing.len(),
-            some(&missing),
-            more.len(),
-            some(&more),
-        )
-    };
-    Err(mismatch(store, format!("{cause}; mount stores with the same genes in the same order")))
-}
-
-fn same_shape(store: &Container, first: &Store, matrix: &Matrix) -> Result<(), CollectionError> {
+/// Both sparse or both dense, and images of one shape. How many genes there are is for the alignment to judge.
+fn same_kind(store: &Container, first: &Store, matrix: &Matrix) -> Result<(), CollectionError> {
     let (a, b) = (&first.matrix, matrix);
     if a.is_sparse() != b.is_sparse() {
         let kind = |matrix: &Matrix| if matrix.is_sparse() { "sparse" } else { "dense" };
         let cause = format!("its matrix is {}, but that of {} is {}", kind(b), first.container.name(), kind(a));
         return Err(mismatch(store, format!("{cause}; mount them apart")));
     }
-    if a.row_shape() != b.row_shape() {
-        let cause = format!(
-            "its rows have shape {:?}, but those of {} {:?}",
-            b.row_shape(),
-            first.container.name(),
-            a.row_shape()
-        );
-        return Err(mismatch(store, cause));
+    let (a, b) = (a.row_shape(), b.row_shape());
+    if a != b && (a.len() > 1 || b.len() > 1) {
+        let cause = format!("its rows have shape {b:?}, but those of {} {a:?}", first.container.name());
+        return Err(mismatch(store, format!("{cause}; mount them apart")));
     }
     Ok(())
 }

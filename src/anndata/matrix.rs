@@ -5,7 +5,8 @@
 use crate::array::cast::cast;
 use crate::array::{Array, ArrayError, Container, Counters, Dtype, FieldKind, NodeKind};
 
-use super::{METADATA_LIMIT, element_error, layout, matrices, unsupported};
+use super::index::IndexDir;
+use super::{METADATA_LIMIT, element_error, layout, matrices, transpose, unsupported};
 
 /// Rows of numbers.
 pub enum Matrix {
@@ -28,11 +29,46 @@ impl Matrix {
     /// The element is absent (the message lists those that are there), is of a kind that is not read (CSC, dataframe,
     /// awkward array), or its parts disagree.
     pub fn open(store: &Container, element: &str, counters: &Counters) -> Result<Matrix, ArrayError> {
+        Matrix::open_with(store, element, None, counters)
+    }
+
+    /// As [`Matrix::open`]; a matrix stored by column (CSC) is read from the index directory, transposed there first
+    /// where it is not there yet.
+    ///
+    /// # Errors
+    /// Those of `open`; the index directory cannot be written.
+    pub fn open_by_row(
+        store: &Container,
+        element: &str,
+        index: &IndexDir,
+        counters: &Counters,
+    ) -> Result<Matrix, ArrayError> {
+        Matrix::open_with(store, element, Some(index), counters)
+    }
+
+    /// The transpose of a matrix that is stored by column, as stored; `None` where it is not.
+    ///
+    /// # Errors
+    /// Its parts disagree.
+    pub fn open_by_column(store: &Container, element: &str, counters: &Counters) -> Result<Option<Matrix>, ArrayError> {
+        let element = &layout::located(store, element)?;
+        if store.kind(element)? != Some(NodeKind::Group) || layout::sparse_encoding(store, element)? != "csc_matrix" {
+            return Ok(None);
+        }
+        sparse(store, element, true, counters).map(Some)
+    }
+
+    fn open_with(
+        store: &Container,
+        element: &str,
+        index: Option<&IndexDir>,
+        counters: &Counters,
+    ) -> Result<Matrix, ArrayError> {
         let element = &layout::located(store, element)?;
         let there = if layout::is_there(store, element)? { store.kind(element)? } else { None };
         match there {
             Some(NodeKind::Array) => dense(store, element),
-            Some(NodeKind::Group) => group(store, element, counters),
+            Some(NodeKind::Group) => group(store, element, index, counters),
             None => match field(store, element)? {
                 Some(array) => Ok(Matrix::Dense { array }),
                 None => Err(element_error(store, element, absent(store)?)),
@@ -141,15 +177,21 @@ fn dense(store: &Container, element: &str) -> Result<Matrix, ArrayError> {
     }
 }
 
-fn group(store: &Container, element: &str, counters: &Counters) -> Result<Matrix, ArrayError> {
+fn group(
+    store: &Container,
+    element: &str,
+    index: Option<&IndexDir>,
+    counters: &Counters,
+) -> Result<Matrix, ArrayError> {
     match layout::sparse_encoding(store, element)?.as_str() {
-        "csr_matrix" => sparse(store, element, counters),
-        "csc_matrix" => Err(unsupported(
-            store,
-            element,
-            "stored by column (CSC), and rows are served; rewrite it by row in Python: \
-             `a = anndata.read_h5ad(PATH); a.X = a.X.tocsr(); a.write_h5ad(NEW)`",
-        )),
+        "csr_matrix" => sparse(store, element, false, counters),
+        "csc_matrix" => {
+            let by_column = sparse(store, element, true, counters)?;
+            let Some(index) = index else {
+                return Err(unsupported(store, element, "stored by column (CSC): a mount transposes it once"));
+            };
+            transpose::by_row(store, element, &by_column, transpose::MEMORY, index, counters)
+        }
         "" => Err(unsupported(
             store,
             element,
@@ -161,11 +203,13 @@ fn group(store: &Container, element: &str, counters: &Counters) -> Result<Matrix
     }
 }
 
-fn sparse(store: &Container, element: &str, counters: &Counters) -> Result<Matrix, ArrayError> {
+/// CSR; of a matrix stored by column its transpose, whose rows are the columns.
+fn sparse(store: &Container, element: &str, by_column: bool, counters: &Counters) -> Result<Matrix, ArrayError> {
     let error = |cause: String| element_error(store, element, cause);
     let Some([rows, columns]) = layout::sparse_shape(store, element)? else {
         return Err(error("its shape attribute is not two numbers".to_owned()));
     };
+    let (rows, columns) = if by_column { (columns, rows) } else { (rows, columns) };
     let part = |name: &str| store.array(&format!("{element}/{name}"));
     let (data, indices, bounds) = (part("data")?, part("indices")?, part("indptr")?);
     for (name, array) in [("data", &data), ("indices", &indices), ("indptr", &bounds)] {
@@ -181,8 +225,9 @@ fn sparse(store: &Container, element: &str, counters: &Counters) -> Result<Matri
     }
     if rows.checked_add(1) != Some(bounds.shape[0]) {
         return Err(error(format!(
-            "indptr has {} numbers, but {rows} rows need {}",
+            "indptr has {} numbers, but {rows} {} need {}",
             bounds.shape[0],
+            if by_column { "columns" } else { "rows" },
             rows.saturating_add(1)
         )));
     }
@@ -196,7 +241,7 @@ fn sparse(store: &Container, element: &str, counters: &Counters) -> Result<Matri
         )));
     }
     if let Some(row) = indptr.windows(2).position(|pair| pair[0] > pair[1]) {
-        return Err(error(format!("indptr falls after row {row}")));
+        return Err(error(format!("indptr falls after {} {row}", if by_column { "column" } else { "row" })));
     }
     Ok(Matrix::Sparse { data, indices, indptr, columns })
 }

@@ -96,6 +96,13 @@ pub fn max_index(dtype: Dtype, indices: &[u8]) -> u64 {
     }
 }
 
+/// Integers as u64, a negative one as a huge one: row bounds and column numbers.
+pub fn to_u64s(dtype: Dtype, bytes: &[u8]) -> Vec<u64> {
+    let mut wide = vec![0; bytes.len() / dtype.size() * 8];
+    cast(dtype, Dtype::U64, bytes, &mut wide);
+    wide.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect()
+}
+
 /// One number as f64: for labels and checks, not for hot paths.
 pub fn to_f64(dtype: Dtype, bytes: &[u8]) -> f64 {
     let mut out = [0; 8];

@@ -3,10 +3,11 @@
 //! Places are handed out before the gather starts and never overlap (each row has its own run in its image), so no
 //! lock is needed; the one `unsafe` of this room is here.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::array::Dtype;
-use crate::array::cast::{cast, max_index};
+use crate::array::cast::{cast, max_index, to_u64s};
 use crate::array::gather::Sink;
 
 /// A writable run of bytes of an image.
@@ -46,10 +47,22 @@ impl Place {
     }
 }
 
+/// What is done to the columns of a store whose genes are not the collection's, by a table of new column numbers.
+#[derive(Clone, Debug)]
+pub enum Align {
+    /// Nothing.
+    Same,
+    /// The elements are column numbers (sparse): each is looked up.
+    Numbers(Arc<[u32]>),
+    /// The elements are the columns of a row (dense): each goes to its place, or nowhere (`u32::MAX`).
+    Elements(Arc<[u32]>),
+}
+
 /// A sink with one place for each piece, converting where the dtypes differ.
 pub struct Scatter {
     from: Dtype,
     to: Dtype,
+    align: Align,
     places: Vec<Place>,
     /// Converted integers must be below it: a narrower type would wrap them in silence.
     bound: u64,
@@ -60,9 +73,18 @@ impl Scatter {
     /// A sink for pieces of dtype `from` into `places` of dtype `to`.
     ///
     /// # Safety
-    /// The places do not overlap, and their buffers stay alive and untouched by others while the sink lives.
-    pub unsafe fn new(from: Dtype, to: Dtype, places: Vec<Place>, bound: u64) -> Scatter {
-        Scatter { from, to, places, bound, worst: AtomicU64::new(0) }
+    /// The places do not overlap, and their buffers stay alive and untouched by others while the sink lives. No two
+    /// columns go to one (`Align::Elements`).
+    pub unsafe fn new(from: Dtype, to: Dtype, align: Align, places: Vec<Place>, bound: u64) -> Scatter {
+        Scatter { from, to, align, places, bound, worst: AtomicU64::new(0) }
+    }
+
+    /// Fills the place of a piece with one element: what its row lacks. To be called before the gather.
+    pub fn clear(&self, piece: usize, element: &[u8]) {
+        let Some(place) = self.places.get(piece) else { return };
+        // SAFETY: the constructor's promise; one caller a piece, before the gather.
+        let bytes = unsafe { place.bytes() };
+        bytes.chunks_exact_mut(element.len().max(1)).for_each(|out| out.copy_from_slice(element));
     }
 
     /// The largest converted integer, where it is not below `bound`.
@@ -79,12 +101,8 @@ impl Scatter {
     }
 }
 
-impl Sink for Scatter {
-    fn place(&self, piece: usize, at: u64, len: u64) -> Option<&mut [u8]> {
-        if self.from == self.to { self.bytes(piece, at, len) } else { None }
-    }
-
-    fn put(&self, piece: usize, at: u64, elements: &[u8]) {
+impl Scatter {
+    fn put_same(&self, piece: usize, at: u64, elements: &[u8]) {
         let len = (elements.len() / self.from.size()) as u64;
         if self.bound != u64::MAX && self.from != self.to {
             self.worst.fetch_max(max_index(self.from, elements), Ordering::Relaxed);
@@ -92,6 +110,68 @@ impl Sink for Scatter {
         match self.bytes(piece, at, len) {
             Some(out) => cast(self.from, self.to, elements, out),
             None => debug_assert!(false, "piece {piece} has no elements {at}..{}", at + len),
+        }
+    }
+
+    /// Column numbers by the table; what is outside it is told by `out_of_bound`, and then nothing here is served.
+    fn put_numbers(&self, map: &[u32], piece: usize, at: u64, elements: &[u8]) {
+        fn each<const N: usize>(map: &[u32], elements: impl Iterator<Item = u64>, out: &mut [u8]) -> u64 {
+            let mut worst = 0;
+            for (column, out) in elements.zip(out.as_chunks_mut::<N>().0) {
+                match usize::try_from(column).ok().and_then(|column| map.get(column)) {
+                    Some(&to) => out.copy_from_slice(&u64::from(to).to_le_bytes()[..N]),
+                    None => worst = worst.max(column),
+                }
+            }
+            worst
+        }
+        let len = (elements.len() / self.from.size()) as u64;
+        let Some(out) = self.bytes(piece, at, len) else { return };
+        let wide;
+        let worst = match (self.from.size(), self.to.size()) {
+            (4, 4) => each::<4>(map, elements.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b).into()), out),
+            (_, to) => {
+                wide = to_u64s(self.from, elements);
+                if to == 4 { each::<4>(map, wide.into_iter(), out) } else { each::<8>(map, wide.into_iter(), out) }
+            }
+        };
+        self.worst.fetch_max(worst, Ordering::Relaxed);
+    }
+
+    /// Elements of a dense row, each to its column.
+    fn put_elements(&self, map: &[u32], piece: usize, at: u64, elements: &[u8]) {
+        let mut converted = Vec::new();
+        let elements = if self.from == self.to {
+            elements
+        } else {
+            converted.resize(elements.len() / self.from.size() * self.to.size(), 0);
+            cast(self.from, self.to, elements, &mut converted);
+            &converted
+        };
+        let columns = usize::try_from(at).ok().and_then(|at| map.get(at..)).unwrap_or_default();
+        for (&to, element) in columns.iter().zip(elements.chunks_exact(self.to.size())) {
+            if to != u32::MAX
+                && let Some(out) = self.bytes(piece, u64::from(to), 1)
+            {
+                out.copy_from_slice(element);
+            }
+        }
+    }
+}
+
+impl Sink for Scatter {
+    fn place(&self, piece: usize, at: u64, len: u64) -> Option<&mut [u8]> {
+        match self.align {
+            Align::Same if self.from == self.to => self.bytes(piece, at, len),
+            _ => None,
+        }
+    }
+
+    fn put(&self, piece: usize, at: u64, elements: &[u8]) {
+        match &self.align {
+            Align::Same => self.put_same(piece, at, elements),
+            Align::Numbers(map) => self.put_numbers(map, piece, at, elements),
+            Align::Elements(map) => self.put_elements(map, piece, at, elements),
         }
     }
 }

@@ -182,9 +182,16 @@ impl Check<'_> {
     }
 
     fn matrix(&mut self, element: &str, rows: Option<u64>, columns: Option<u64>) -> Vec<Scan> {
-        match Matrix::open(self.store, element, &self.counters) {
+        // A mount serves the transpose of a matrix that is stored by column.
+        let (opened, turned) = match Matrix::open_by_column(self.store, element, &self.counters) {
+            Ok(Some(matrix)) => (Ok(matrix), true),
+            Ok(None) => (Matrix::open(self.store, element, &self.counters), false),
+            Err(error) => (Err(error), false),
+        };
+        match opened {
             Ok(matrix) => {
                 let (here, width) = (matrix.rows(), matrix.row_shape().first().copied().unwrap_or(0));
+                let (here, width) = if turned { (width, here) } else { (here, width) };
                 if let Some(rows) = rows.filter(|&rows| rows != here) {
                     self.add(element, None, format!("has {here} rows, but obs has {rows}"));
                 }

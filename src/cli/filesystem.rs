@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
+use crate::anndata::index::IndexDir;
 use crate::array::Counters;
+use crate::collection::genes::Columns;
 use crate::collection::{Collection, Selection};
 use crate::engine::{Engine, Limits};
 use crate::format::Writers;
@@ -23,12 +25,22 @@ use super::probe;
 /// Opens the stores and builds what is served.
 pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> {
     let counters = Counters { room: memory::metadata(), ..Counters::default() };
-    let selection = Selection { x: options.x.clone(), obs: options.obs.clone() };
+    let selection = Selection {
+        x: options.x.clone(),
+        obs: options.obs.clone(),
+        join: options.join,
+        index: IndexDir(options.index_dir.clone()),
+    };
     let probed = probe::stores(options)?;
     let collection = Collection::open(&options.stores, &selection, &counters)?;
     probed.confirm()?;
     for (column, reason) in &collection.left_out {
         tracing::info!("obs column {column} is not served: {reason}");
+    }
+    for store in collection.stores.iter().filter(|store| store.columns.map.is_some()) {
+        let Columns { shared, missing, extra, .. } = &store.columns;
+        let (path, join) = (store.path.display(), options.join.as_str());
+        tracing::info!("{path}: {shared} genes aligned by name, {missing} missing, {extra} left out (--join {join})");
     }
     let listed = options.format;
     let writers = Writers::new(&collection.table);
@@ -84,6 +96,7 @@ fn show(options: &Options, sampling: &Sampling) -> Value {
     json!({
         "x": options.x,
         "obs": options.obs,
+        "join": options.join.as_str(),
         "format": options.format.as_str(),
         "epochs": options.epochs,
         "batch_size": sampling.batch_size,

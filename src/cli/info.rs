@@ -13,15 +13,17 @@ use super::isolate::{self, Failed, Work};
 use super::{check, memory, values};
 use crate::anndata;
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
+use crate::anndata::index::IndexDir;
 use crate::anndata::matrices;
 use crate::anndata::matrix::Matrix;
 use crate::array::{Array, ArrayError, Container, Counters};
+use crate::collection::genes::Join;
 use crate::collection::{Collection, Selection};
 
 #[derive(Debug, Args)]
 #[command(after_help = super::exit::HELP)]
 pub struct InfoArgs {
-    /// AnnData stores (.h5ad, .zarr)
+    /// AnnData stores (.h5ad, .zarr, .zarr.zip; STORE::GROUP for one inside)
     #[arg(value_name = "STORE", required = true)]
     pub stores: Vec<PathBuf>,
 
@@ -86,7 +88,7 @@ fn describe(path: &Path, args: &InfoArgs) -> Vec<Value> {
     let failed = |reason: String| vec![json!({"error": format!("{}: {reason}", path.display())})];
     match isolate::run(&Work { arguments, stores: &stores, patience: args.timeout, terminal }) {
         Ok(answer) => serde_json::from_slice(&answer).unwrap_or_else(|error| failed(format!("no answer: {error}"))),
-        Err(Failed::Ended(reason)) => failed(reason),
+        Err(Failed::Ended(reason, _)) => failed(reason),
         Err(Failed::NotStarted(_)) => described(path, args.check),
     }
 }
@@ -113,10 +115,15 @@ fn open(path: &Path, check: bool) -> Result<Value, ArrayError> {
     };
     let columns = DataFrame::open(&store, "obs").map(|obs| columns(&obs));
     let genes = DataFrame::open(&store, "var").map(|var| var.rows);
-    let selection = Selection { x: "X".to_owned(), obs: None };
-    let stops = Collection::open(&[path.to_owned()], &selection, &counters)
-        .err()
-        .map(|error| exit::one_line(&error.to_string()));
+    let selection =
+        Selection { x: "X".to_owned(), obs: None, join: Join::Exact, index: IndexDir(super::options::cache()) };
+    // A mount of a matrix stored by column would transpose it first: that is not for a description to do.
+    let stops = match Matrix::open_by_column(&store, "X", &counters) {
+        Ok(Some(_)) => None,
+        Ok(None) => Collection::open(&[path.to_owned()], &selection, &counters).err().map(|error| error.to_string()),
+        Err(error) => Some(error.to_string()),
+    };
+    let stops = stops.map(|error| exit::one_line(&error));
     let mut described = json!({
         "store": store.name(),
         "rows": DataFrame::open(&store, "obs").map(|obs| obs.rows).ok(),
@@ -133,12 +140,17 @@ fn open(path: &Path, check: bool) -> Result<Value, ArrayError> {
 }
 
 fn matrix(store: &Container, element: &str, counters: &Counters) -> Value {
-    match Matrix::open(store, element, counters) {
+    let by_column = Matrix::open_by_column(store, element, counters).transpose();
+    let kind = if by_column.is_some() { "csc" } else { "csr" };
+    match by_column.unwrap_or_else(|| Matrix::open(store, element, counters)) {
         Ok(matrix) => {
-            let shape: Vec<u64> = std::iter::once(matrix.rows()).chain(matrix.row_shape()).collect();
+            let mut shape: Vec<u64> = std::iter::once(matrix.rows()).chain(matrix.row_shape()).collect();
+            if kind == "csc" {
+                shape.reverse();
+            }
             json!({
                 "element": element,
-                "kind": if matrix.is_sparse() { "csr" } else { "dense" },
+                "kind": if matrix.is_sparse() { kind } else { "dense" },
                 "dtype": matrix.dtype().name(),
                 "shape": shape,
                 "stored_values": matrix.stored(),

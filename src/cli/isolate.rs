@@ -35,8 +35,8 @@ pub struct Work<'a> {
 pub enum Failed {
     /// It could not be started: then the work may as well be done here.
     NotStarted(io::Error),
-    /// In words, as the end of a sentence that begins with the store.
-    Ended(String),
+    /// Why, as the end of a sentence that begins with the store; and what it had answered so far.
+    Ended(String, Vec<u8>),
 }
 
 /// The shortest patience: a disk may have to spin up.
@@ -79,7 +79,7 @@ pub fn run(work: &Work<'_>) -> Result<Vec<u8>, Failed> {
                     // It may have ended just now.
                     let _ = child.kill();
                     let _ = child.wait();
-                    return Err(Failed::Ended(reason));
+                    return Err(Failed::Ended(reason, answer.recv_timeout(TICK).unwrap_or_default()));
                 }
             }
         }
@@ -89,7 +89,7 @@ pub fn run(work: &Work<'_>) -> Result<Vec<u8>, Failed> {
         return Ok(answer);
     }
     let said = said.and_then(|said| said.recv_timeout(TICK).ok()).unwrap_or_default();
-    Err(Failed::Ended(how_it_ended(status, &String::from_utf8_lossy(&said), room)))
+    Err(Failed::Ended(how_it_ended(status, &String::from_utf8_lossy(&said), room), answer))
 }
 
 fn start(work: &Work<'_>, room: u64) -> io::Result<(Child, PipeReader, Option<PipeReader>)> {

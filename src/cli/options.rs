@@ -11,6 +11,7 @@ use clap::Args;
 use super::exit::Failure;
 use super::memory;
 use super::values::{self, Auto, Memory};
+use crate::collection::genes::Join;
 use crate::format::Extension;
 
 /// What a mount was asked to be.
@@ -31,6 +32,8 @@ pub struct Options {
     pub x: String,
     /// None: every categorical, boolean and numeric column.
     pub obs: Option<Vec<String>>,
+    pub join: Join,
+    pub index_dir: PathBuf,
     /// Bytes. None: the default share of what is free.
     pub memory: Option<u64>,
     pub threads: usize,
@@ -91,11 +94,21 @@ pub struct OptionArgs {
     #[arg(long, value_name = "COL,...", value_delimiter = ',', help_heading = "Output")]
     pub obs: Option<Vec<String>>,
 
+    /// Genes of several stores: exact (the same in every store, in any order), inner (those that all have), outer (those
+    /// that any has; absent values are not stored, and NaN in dense rows)
+    #[arg(long, value_name = "JOIN", default_value = "exact", help_heading = "Output", value_parser = values::join())]
+    pub join: Join,
+
     /// Bound on memory, prefetch included: a size with unit (512MiB, 2GiB), a share of this machine's or container's memory
     /// (25%), or auto (25% of what is free)
     #[arg(long, value_name = "SIZE|%|auto", default_value = "auto", help_heading = "Resources",
           value_parser = values::memory)]
     pub memory: Memory,
+
+    /// Where what is derived from stores is kept for later mounts: matrices stored by column (CSC), transposed once, and
+    /// counts of inner joins [default: shufflefs in $XDG_CACHE_HOME or ~/.cache]
+    #[arg(long, value_name = "DIR", help_heading = "Resources")]
+    pub index_dir: Option<PathBuf>,
 
     /// Threads that read and decode; 1 to 1024 [default: all cores]
     #[arg(long, value_name = "COUNT", help_heading = "Resources",
@@ -171,6 +184,8 @@ impl OptionArgs {
             format: self.format,
             x: self.x,
             obs: self.obs.map(|names| names.into_iter().filter(|name| !name.is_empty()).collect()),
+            join: self.join,
+            index_dir: absolute(self.index_dir.unwrap_or_else(cache))?,
             memory,
             threads: self.threads.map_or_else(cores, usize::from),
             timeout: self.timeout,
@@ -180,6 +195,17 @@ impl OptionArgs {
             allow_other: self.allow_other,
             log: self.log.map(absolute).transpose()?,
         })
+    }
+}
+
+/// The user's cache directory; without a home one below /tmp of this user's own.
+pub fn cache() -> PathBuf {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || variable("HOME").map(|home| home.join(".cache"));
+    match variable("XDG_CACHE_HOME").or_else(home) {
+        Some(cache) => cache.join("shufflefs"),
+        // SAFETY: always succeeds and touches no memory.
+        None => std::env::temp_dir().join(format!("shufflefs-{}", unsafe { libc::geteuid() })),
     }
 }
 

@@ -9,9 +9,11 @@ use super::exit::Outcome;
 use super::isolate::{self, Failed, Work, is_for_hdf5};
 use super::memory;
 use super::options::Options;
+use crate::anndata;
+use crate::anndata::dataframe::{ColumnKind, DataFrame};
+use crate::anndata::matrix::Matrix;
 use crate::array::container::file_of;
-use crate::array::{Counters, Identity};
-use crate::collection::{Collection, Selection};
+use crate::array::{Container, Counters, Identity};
 
 #[derive(Debug, Args)]
 pub struct ProbeArgs {
@@ -24,16 +26,37 @@ pub struct ProbeArgs {
     stores: Vec<PathBuf>,
 }
 
-/// The child. Stores that are refused are no failure here: the parent will be told the same, and say it.
+/// The child. What is refused is no failure here: the parent will be told the same, and say it.
 pub fn probe(args: &ProbeArgs) -> Outcome {
     isolate::volunteer();
-    let obs = args.obs.as_deref().and_then(|names| serde_json::from_str(names).ok());
-    let selection = Selection { x: args.x.clone(), obs };
-    let counters = Counters { room: memory::metadata(), ..Counters::default() };
-    let opened = Collection::open(&args.stores, &selection, &counters);
-    // Closing is libhdf5's work as well.
-    drop(opened);
+    let names: Option<Vec<String>> = args.obs.as_deref().and_then(|names| serde_json::from_str(names).ok());
+    for (number, path) in args.stores.iter().enumerate() {
+        // If it is the last word, the parent knows which store it was.
+        println!("{number}");
+        for (_, store) in anndata::stores(path).unwrap_or_default() {
+            open(&store, &args.x, names.as_deref());
+        }
+    }
     Ok(0)
+}
+
+/// Asks of a store all that a mount asks; what a mount makes of several stores together asks for no more.
+fn open(store: &Container, x: &str, names: Option<&[String]>) {
+    let counters = Counters { room: memory::metadata(), ..Counters::default() };
+    // A matrix stored by column is only opened: to transpose it is for the mount, and needs no more of the library.
+    if !matches!(Matrix::open_by_column(store, x, &counters), Ok(Some(_))) {
+        drop(Matrix::open(store, x, &counters));
+    }
+    let var = if x.starts_with("raw/") { "raw/var" } else { "var" };
+    drop(DataFrame::open(store, var).and_then(|frame| frame.names(&counters)));
+    let Ok(frame) = DataFrame::open(store, "obs") else { return };
+    for name in names.unwrap_or(&frame.columns) {
+        match frame.kind(name) {
+            Ok(ColumnKind::Text) if names.is_none() => {}
+            Ok(kind) if kind != ColumnKind::Other => drop(frame.column(name, &counters)),
+            _ => {}
+        }
+    }
 }
 
 /// Files that libhdf5 was seen to open; they must stay what they are.
@@ -63,28 +86,26 @@ pub fn stores(options: &Options) -> anyhow::Result<Probed> {
         files.push(Identity::of(file, &metadata));
     }
     let probed = Probed(files);
-    if let Some(reason) = fate(options, &options.stores) {
-        // Alone, each in a child of its own, to tell which it was.
-        let alone = parsed.iter().find_map(|path| {
-            let reason = if parsed.len() == 1 { reason.clone() } else { fate(options, std::slice::from_ref(path))? };
-            Some((path.display().to_string(), reason))
-        });
-        let (store, reason) = alone.unwrap_or_else(|| (format!("one of {} stores", parsed.len()), reason));
+    if let Some((store, reason)) = fate(options, &parsed) {
         anyhow::bail!("{store}: {reason}");
     }
     probed.confirm()?;
     Ok(probed)
 }
 
-/// What became of a child that opened these stores, if it was not well.
-fn fate(options: &Options, stores: &[PathBuf]) -> Option<String> {
+/// Which store a child did not survive, if there is one, and how it ended.
+fn fate(options: &Options, stores: &[PathBuf]) -> Option<(String, String)> {
     let mut arguments: Vec<OsString> = vec!["probe".into(), "--x".into(), options.x.clone().into()];
     if let Some(names) = &options.obs {
         arguments.extend(["--obs".into(), serde_json::json!(names).to_string().into()]);
     }
     match isolate::run(&Work { arguments, stores, patience: options.timeout, terminal: false }) {
         Ok(_) => None,
-        Err(Failed::Ended(reason)) => Some(reason),
+        Err(Failed::Ended(reason, said)) => {
+            let last = String::from_utf8_lossy(&said).lines().last().and_then(|line| line.parse::<usize>().ok());
+            let store = last.and_then(|number| stores.get(number)).or(stores.first());
+            Some((store.map(|store| store.display().to_string()).unwrap_or_default(), reason))
+        }
         Err(Failed::NotStarted(error)) => {
             tracing::warn!("no process can be started to try the stores in, so they are opened untried: {error}");
             None

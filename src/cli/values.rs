@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use crate::collection::genes::Join;
 use crate::format::Extension;
 
 /// A number, or `auto`. Not an `Option`, which clap takes for "may be absent".
@@ -35,6 +36,11 @@ fn auto(text: &str, most: u32) -> Result<Auto, String> {
 pub fn format() -> impl TypedValueParser<Value = Extension> {
     PossibleValuesParser::new(Extension::ALL.map(Extension::as_str))
         .try_map(|name| Extension::from_name(&name).ok_or("unknown format"))
+}
+
+/// What becomes of genes that not all stores have.
+pub fn join() -> impl TypedValueParser<Value = Join> {
+    PossibleValuesParser::new(Join::ALL.map(Join::as_str)).try_map(|name| Join::from_name(&name).ok_or("unknown join"))
 }
 
 /// How much memory: a size, or a part of what this machine or container has.

@@ -1,13 +1,15 @@
 //! Loads batches of one fetch: every chunk decoded once, every row copied straight into its image.
 
+mod filtered;
+
 use rayon::prelude::*;
 
 use crate::anndata::matrix::Matrix;
-use crate::array::cast::{all_below, max_index};
+use crate::array::cast::{all_below, cast, max_index};
 use crate::array::gather::{Piece, Work, gather};
 use crate::array::{Array, ArrayError, Dtype};
 use crate::batch::dense::expand;
-use crate::batch::scatter::{Place, Scatter};
+use crate::batch::scatter::{Align, Place, Scatter};
 use crate::batch::{Batch, Field, Repr, Span, fill::fill};
 use crate::collection::MatrixKind;
 
@@ -58,7 +60,12 @@ struct Job<'a> {
     array: &'a Array,
     pieces: Vec<Piece>,
     sink: Scatter,
+    /// Fills every place first: what rows of a store lack.
+    missing: Option<Vec<u8>>,
 }
+
+/// Where one part of each batch goes.
+type Targets = [(Key, Place)];
 
 impl<'a> Load<'a> {
     fn batch(&self, key: Key) -> Batch<'a> {
@@ -96,20 +103,20 @@ impl<'a> Load<'a> {
             MatrixKind::Sparse { .. } if has(Field::Dense) => self.expand(images),
             _ => {
                 let images: Vec<Place> = images.iter_mut().map(|image| Place::new(image.bytes_mut())).collect();
-                let mut jobs = Vec::new();
-                for (field, part) in
-                    [(Field::Data, Part::Values), (Field::Indices, Part::Columns), (Field::Dense, Part::Values)]
-                {
-                    if has(field) {
-                        jobs.extend(self.field_jobs(field, part, &images)?);
-                    }
-                }
-                self.run(&jobs)
+                let (values, dtype) = self.targets(Field::Data, &images)?;
+                let (columns, index) = self.targets(Field::Indices, &images)?;
+                let (dense, dense_dtype) = self.targets(Field::Dense, &images)?;
+                let mut jobs = self.jobs(&values, Part::Values, dtype)?;
+                jobs.extend(self.jobs(&columns, Part::Columns, index)?);
+                jobs.extend(self.jobs(&dense, Part::Values, dense_dtype)?);
+                self.run(&jobs)?;
+                self.filtered((&values, dtype), (&columns, index))
             }
         }
     }
 
-    fn field_jobs(&self, field: Field, part: Part, images: &[Place]) -> Result<Vec<Job<'a>>, ReadError> {
+    /// Where a field of each batch goes; none where the format does not have it.
+    fn targets(&self, field: Field, images: &[Place]) -> Result<(Vec<(Key, Place)>, Dtype), ReadError> {
         let mut to = Dtype::F32;
         let mut targets = Vec::with_capacity(images.len());
         for (item, image) in self.items.iter().zip(images) {
@@ -117,11 +124,12 @@ impl<'a> Load<'a> {
             to = *dtype;
             targets.push((item.key, image.part(*start as usize, *len as usize).ok_or_else(misplaced)?));
         }
-        self.jobs(&targets, part, to)
+        Ok((targets, to))
     }
 
-    /// One job a store: the rows of each batch, one after the other, to the batch's target.
-    fn jobs(&self, targets: &[(Key, Place)], part: Part, to: Dtype) -> Result<Vec<Job<'a>>, ReadError> {
+    /// One job a store: the rows of each batch, one after the other, to the batch's target. Stores that lose values on the
+    /// way are for `filtered`.
+    fn jobs(&self, targets: &Targets, part: Part, to: Dtype) -> Result<Vec<Job<'a>>, ReadError> {
         let collection = &self.shared.collection;
         let mut reads: Vec<(Vec<Piece>, Vec<Place>)> = collection.stores.iter().map(|_| Default::default()).collect();
         for &(key, target) in targets {
@@ -129,28 +137,44 @@ impl<'a> Load<'a> {
             for (&row, &length) in self.batch(key).rows.iter().zip(self.lengths(key)) {
                 let bytes = length as usize * to.size();
                 if bytes > 0 {
-                    let (store, local) = collection.locate(row);
-                    let start = match &collection.stores[store].matrix {
+                    let (number, local) = collection.locate(row);
+                    let store = &collection.stores[number];
+                    let start = match &store.matrix {
                         Matrix::Sparse { indptr, .. } => indptr[local as usize],
                         Matrix::Dense { .. } => local,
                     };
-                    let (pieces, places) = &mut reads[store];
-                    pieces.push(Piece { start, len: length });
-                    places.push(target.part(at, bytes).ok_or_else(misplaced)?);
+                    if store.kept.is_none() {
+                        let (pieces, places) = &mut reads[number];
+                        pieces.push(Piece { start, len: length });
+                        places.push(target.part(at, bytes).ok_or_else(misplaced)?);
+                    }
                 }
                 at += bytes;
             }
         }
-        let bound = if part == Part::Columns { collection.table.n_vars() } else { u64::MAX };
         let job = |(store, (pieces, places)): (usize, (Vec<Piece>, Vec<Place>))| {
-            let array = match &collection.stores[store].matrix {
+            let store = &collection.stores[store];
+            let array = match &store.matrix {
                 Matrix::Sparse { indices, .. } if part == Part::Columns => indices,
                 Matrix::Sparse { data: array, .. } | Matrix::Dense { array } => array,
             };
+            let is_dense = !store.matrix.is_sparse();
+            let align = match &store.columns.map {
+                Some(map) if part == Part::Columns => Align::Numbers(map.clone()),
+                Some(map) if is_dense => Align::Elements(map.clone()),
+                _ => Align::Same,
+            };
+            let bound = match &store.columns.map {
+                _ if part != Part::Columns => u64::MAX,
+                Some(map) => map.len() as u64,
+                None => collection.table.n_vars(),
+            };
+            let missing = (is_dense && store.columns.missing > 0).then(|| not_a_number(to));
             // SAFETY: each row of each batch has its own run of its own target, and the buffers behind the targets are
-            // borrowed mutably by whoever runs the jobs until they have ended.
-            let sink = unsafe { Scatter::new(array.dtype, to, places, bound) };
-            Job { array, pieces, sink }
+            // borrowed mutably by whoever runs the jobs until they have ended. Names of aligned genes are unique, so no
+            // two columns go to one.
+            let sink = unsafe { Scatter::new(array.dtype, to, align, places, bound) };
+            Job { array, pieces, sink, missing }
         };
         Ok(reads.into_iter().enumerate().filter(|(_, (pieces, _))| !pieces.is_empty()).map(job).collect())
     }
@@ -158,6 +182,9 @@ impl<'a> Load<'a> {
     /// Gathers all jobs at once, so that no array waits for the last chunk of another.
     fn run(&self, jobs: &[Job<'_>]) -> Result<(), ReadError> {
         jobs.par_iter().try_for_each(|job| {
+            if let Some(element) = &job.missing {
+                (0..job.pieces.len()).into_par_iter().for_each(|piece| job.sink.clear(piece, element));
+            }
             gather(job.array, &job.pieces, &job.sink, &self.work)?;
             match job.sink.out_of_bound() {
                 None => Ok(()),
@@ -202,8 +229,7 @@ impl<'a> Load<'a> {
         let sizes: Vec<usize> = items.iter().map(|item| self.batch(item.key).nnz as usize).collect();
         let nnz: usize = sizes.iter().sum();
         let (mut values, mut columns) = (vec![0; nnz * dtype.size()], vec![0; nnz * index.size()]);
-        let mut jobs = Vec::new();
-        for (part, to, buffer) in [(Part::Values, dtype, &mut values), (Part::Columns, index, &mut columns)] {
+        let targets = |to: Dtype, buffer: &mut [u8]| -> Result<Vec<(Key, Place)>, ReadError> {
             let buffer = Place::new(buffer);
             let mut at = 0;
             let mut targets = Vec::new();
@@ -212,9 +238,13 @@ impl<'a> Load<'a> {
                 targets.push((item.key, buffer.part(at, bytes).ok_or_else(misplaced)?));
                 at += bytes;
             }
-            jobs.extend(self.jobs(&targets, part, to)?);
-        }
+            Ok(targets)
+        };
+        let (value_targets, column_targets) = (targets(dtype, &mut values)?, targets(index, &mut columns)?);
+        let mut jobs = self.jobs(&value_targets, Part::Values, dtype)?;
+        jobs.extend(self.jobs(&column_targets, Part::Columns, index)?);
         self.run(&jobs)?;
+        self.filtered((&value_targets, dtype), (&column_targets, index))?;
         let starts = sizes.iter().scan(0, |end, size| {
             *end += size;
             Some(*end - size)
@@ -285,6 +315,13 @@ const SCRATCH_VALUES: u64 = 4 << 20;
 
 fn part<'a>(image: &'a mut [u8], span: &Span) -> &'a mut [u8] {
     &mut image[span.start as usize..][..span.len as usize]
+}
+
+/// As numpy's NaN. Only floats lack genes: see `Store::dtype`.
+fn not_a_number(dtype: Dtype) -> Vec<u8> {
+    let mut out = vec![0; dtype.size()];
+    cast(Dtype::F64, dtype, &f64::NAN.to_le_bytes(), &mut out);
+    out
 }
 
 fn misplaced() -> ReadError {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::anndata::column::{Column, Values};
+use crate::collection::genes::Columns;
 use crate::collection::{Collection, MatrixKind, Table};
 use crate::plan::Plan;
 
@@ -67,7 +68,16 @@ fn dataset(collection: &Collection, plan: &Plan, options: &Value) -> Value {
     let stores: Vec<Value> = collection
         .stores
         .iter()
-        .map(|store| json!({"path": store.path.to_string_lossy(), "rows": store.rows, "first_row": store.first_row, "stored_values": store.matrix.stored()}))
+        .map(|store| {
+            let Columns { shared, missing, extra, .. } = &store.columns;
+            json!({
+                "path": store.path.to_string_lossy(),
+                "rows": store.rows,
+                "first_row": store.first_row,
+                "stored_values": store.matrix.stored(),
+                "genes": {"shared": shared, "missing": missing, "extra": extra, "aligned": store.columns.map.is_some()},
+            })
+        })
         .collect();
     let (kind, row) = match &table.matrix {
         MatrixKind::Sparse { .. } => ("csr", vec![table.n_vars()]),
@@ -75,6 +85,7 @@ fn dataset(collection: &Collection, plan: &Plan, options: &Value) -> Value {
     };
     let left_out: Vec<Value> =
         collection.left_out.iter().map(|(name, reason)| json!({"name": name, "reason": reason})).collect();
+    let joined: Vec<Value> = collection.joined.iter().map(|(name, rule)| json!({"name": name, "rule": rule})).collect();
     json!({
         "stores": stores,
         "rows": table.n_rows,
@@ -82,6 +93,7 @@ fn dataset(collection: &Collection, plan: &Plan, options: &Value) -> Value {
         "x": {"element": collection.x, "kind": kind, "dtype": table.matrix.dtype().name(), "row_shape": row},
         "columns": table.columns.iter().map(column).collect::<Vec<_>>(),
         "columns_left_out": left_out,
+        "columns_joined": joined,
         "options": options,
         "seed": sampling.seed,
         "batch_size": sampling.batch_size,

@@ -8,7 +8,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value;
+use shufflefs::anndata::index::IndexDir;
 use shufflefs::array::Counters;
+use shufflefs::collection::genes::Join;
 use shufflefs::collection::{Collection, Selection};
 use shufflefs::engine::{Engine, Key, Limits};
 use shufflefs::format::{Extension, Writers};
@@ -289,7 +291,8 @@ impl Subject {
 /// Opens a store as a mount does and reads two batches of it in three formats.
 fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served, String> {
     let obs = named.then(|| COLUMNS.map(str::to_owned).to_vec());
-    let selection = Selection { x: MATRICES[x].to_owned(), obs };
+    let index = IndexDir(path.with_file_name("index"));
+    let selection = Selection { x: MATRICES[x].to_owned(), obs, join: Join::Exact, index };
     let counters = Counters { room: Some(1 << 30), ..Counters::default() };
     let collection = Collection::open(&[path.to_owned()], &selection, &counters).map_err(|error| error.to_string())?;
     opened();

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads a whole epoch of a mount with a format's own client and compares it with the stores as anndata reads them.
 
-Usage: check_epoch.py MOUNT STORE... [--epoch N] [--format F] [--x ELEMENT] [--obs COL,...] [--drop-last]
+Usage: check_epoch.py MOUNT STORE... [--epoch N] [--format F] [--x ELEMENT] [--obs COL,...] [--join J] [--drop-last]
        check_epoch.py --serve     one JSON job a line on stdin, one JSON result a line on stdout
 
 Every row exactly once; every value, dtype, label and mask equal, to the bit; codes are the collection's;
@@ -63,9 +63,9 @@ def unescape(text):
 class Check:
     """One mount against its stores."""
 
-    def __init__(self, mount, paths, x="X", obs=None):
+    def __init__(self, mount, paths, x="X", obs=None, join="exact"):
         self.mount = pathlib.Path(mount)
-        self.want = load_cached(tuple(paths), x)
+        self.want = load_cached(tuple(paths), x, join)
         if obs is None:
             obs = [c.name for c in self.want.columns.values() if c.kind != "text"]
         self.columns = [self.want.columns[name] for name in obs]
@@ -388,12 +388,12 @@ def digits(text):
 
 
 @functools.lru_cache(maxsize=4)
-def load_cached(paths, x):
-    return stores.load(paths, x)
+def load_cached(paths, x, join):
+    return stores.load(paths, x, join)
 
 
 def run(job):
-    check = Check(job["mount"], job["stores"], job.get("x") or "X", job.get("obs"))
+    check = Check(job["mount"], job["stores"], job.get("x") or "X", job.get("obs"), job.get("join") or "exact")
     check.named = job.get("named")
     result = check.epoch(job.get("epoch", 0), job.get("format", "npz"), job.get("drop_last", False))
     if job.get("expected"):
@@ -421,6 +421,7 @@ def main():
     parser.add_argument("--epoch", type=int, default=0)
     parser.add_argument("--format", choices=FORMATS, default="npz")
     parser.add_argument("--x", default="X")
+    parser.add_argument("--join", choices=["exact", "inner", "outer"], default="exact")
     parser.add_argument("--obs", type=lambda text: text.split(","))
     parser.add_argument("--drop-last", action="store_true")
     result = answer(vars(parser.parse_args()))

@@ -16,7 +16,8 @@ import scipy.sparse as sp
 import zarr
 
 warnings.simplefilter("ignore")
-logging.getLogger("zarr").setLevel(logging.CRITICAL)
+for name in ("zarr", "asyncio"):
+    logging.getLogger(name).setLevel(logging.CRITICAL)  # what it cannot read is tried in another way
 
 
 @dataclass
@@ -176,34 +177,102 @@ def column_of(name, series):
     return None
 
 
-def unite(parts):
-    """One column of several stores: categories in order of first appearance, codes of the united ones."""
-    first = parts[0]
-    if any(p.kind != first.kind for p in parts):
-        raise ValueError(f"obs column {first.name} is {' and '.join(p.kind for p in parts)}")
-    mask = None
-    if any(p.mask is not None for p in parts):
-        mask = np.concatenate([np.zeros(len(p.values), bool) if p.mask is None else p.mask for p in parts])
-    if first.kind != "categorical":
-        return Column(first.name, first.kind, np.concatenate([p.values for p in parts]), mask=mask)
-    labels = list(dict.fromkeys(label for p in parts for label in p.categories))
+def unite(name, parts, sizes):
+    """One column of several stores, by the table of docs/columns.md; None where it is left out. None parts are absent."""
+    there = [p for p in parts if p is not None]
+    kinds = {"number" if p.kind == "boolean" else p.kind for p in there}
+    if len(kinds) > 1 and kinds != {"categorical", "text"}:
+        return None
+    nothing = lambda n, dtype: np.full(n, np.nan, dtype) if np.dtype(dtype).kind == "f" else np.zeros(n, dtype)
+    masks = [np.ones(n, bool) if p is None else np.zeros(n, bool) if p.mask is None else p.mask for p, n in zip(parts, sizes)]
+    nullable = any(p.mask is not None for p in there)
+    if kinds == {"text"}:
+        values = np.concatenate([np.full(n, "", object) if p is None else p.values for p, n in zip(parts, sizes)])
+        return Column(name, "text", values, mask=np.concatenate(masks) if nullable or len(there) < len(parts) else None)
+    if "categorical" not in kinds:
+        dtype = np.result_type(*[p.values.dtype for p in there])
+        values = [nothing(n, dtype) if p is None else p.values.astype(dtype) for p, n in zip(parts, sizes)]
+        nullable |= len(there) < len(parts) and dtype.kind != "f"
+        kind = "boolean" if dtype == bool else "number"
+        return Column(name, kind, np.concatenate(values), mask=np.concatenate(masks) if nullable else None)
+    texts = lambda p, mask: list(dict.fromkeys(p.values[~mask]))
+    lists = [[] if p is None else texts(p, m) if p.kind == "text" else p.categories for p, m in zip(parts, masks)]
+    labels = list(dict.fromkeys(label for part in lists for label in part))
     code = {label: i for i, label in enumerate(labels)}
-    values = np.concatenate([np.array([code[label] for label in p.categories] + [-1])[p.values] for p in parts])
-    return Column(first.name, "categorical", values, labels, all(p.ordered for p in parts))
+    values = []
+    for part, mask, own in zip(parts, masks, lists):
+        if part is None:
+            values.append(np.full(len(mask), -1))
+        elif part.kind == "text":
+            values.append(np.array([-1 if m else code[v] for v, m in zip(part.values, mask)], dtype="int64"))
+        else:
+            values.append(np.array([code[label] for label in own] + [-1])[part.values])
+    same = all(p.kind == "categorical" and p.categories == there[0].categories for p in there)
+    return Column(name, "categorical", np.concatenate(values), labels, same and all(p.ordered for p in there))
 
 
-def load(paths, x="X"):
+def join_genes(lists, join):
+    """Genes of the collection, as `--join` says: order of the first store, then of first appearance."""
+    if all(names == lists[0] for names in lists):
+        return lists[0]
+    for names in lists:
+        if len(set(names)) < len(names):
+            raise ValueError("a gene stands twice in stores whose genes differ")
+    if join == "inner":
+        return [name for name in lists[0] if all(name in set(names) for names in lists)]
+    if join == "exact" and any(set(names) != set(lists[0]) for names in lists):
+        raise ValueError("stores have other genes")
+    return list(dict.fromkeys(name for names in lists for name in names))
+
+
+def align_sparse(parts, names, genes):
+    """CSR parts with columns renumbered, in stored order; values of other genes left out."""
+    data, indices, indptr = parts
+    if names == genes:
+        return data, indices.astype("int64"), indptr.astype("int64")
+    place = {name: i for i, name in enumerate(genes)}
+    to = np.array([place.get(name, -1) for name in names], dtype="int64")[indices]
+    kept = np.concatenate([[0], np.cumsum(to >= 0)])
+    return data[to >= 0], to[to >= 0], kept[indptr]
+
+
+def align_dense(x, names, genes):
+    if names == genes or x.ndim > 2:
+        return x
+    place = {name: i for i, name in enumerate(names)}
+    missing = [name not in place for name in genes]
+    dtype = x.dtype if x.dtype.kind == "f" or not any(missing) else np.dtype("float64")
+    out = np.full((len(x), len(genes)), np.nan, dtype) if any(missing) else np.empty((len(x), len(genes)), dtype)
+    for i, name in enumerate(genes):
+        if name in place:
+            out[:, i] = x[:, place[name]]
+    return out
+
+
+def same_as_anndata(matrices, lists, genes, joined, join):
+    """The alignment above gives what anndata.concat gives (which sorts the genes of an outer join)."""
+    adatas = [ad.AnnData(m, obs=pd.DataFrame(index=[f"{i}-{r}" for r in range(m.shape[0])]), var=pd.DataFrame(index=names))
+              for i, (m, names) in enumerate(zip(matrices, lists))]
+    want = ad.concat(adatas, join="outer" if join == "outer" else "inner")[:, genes].X
+    got = sp.csr_matrix(joined, shape=want.shape) if isinstance(joined, tuple) else joined
+    assert got.dtype == want.dtype, f"{got.dtype} is not anndata's {want.dtype}"
+    if sp.issparse(want):
+        # anndata drops stored zeros where it reorders, by a matrix product; here they stay.
+        got, want = got.toarray(), want.toarray()
+    np.testing.assert_array_equal(got, np.asarray(want))
+
+
+def load(paths, x="X", join="exact"):
     adatas = [read_adata(p, x) for p in paths]
     elements = [element(a, x) for a in adatas]
     # Stored by column, served by row.
     elements = [(m.tocsr() if sp.issparse(m) and m.format != "csr" else m, genes) for m, genes in elements]
-    genes = elements[0][1]
-    for path, (_, other) in zip(paths, elements):
-        if other != genes:
-            raise ValueError(f"{path}: other genes than {paths[0]}")
+    lists = [names for _, names in elements]
+    genes = join_genes(lists, join)
     matrices = [m for m, _ in elements]
     if isinstance(matrices[0], tuple) or sp.issparse(matrices[0]):
         parts = [m if isinstance(m, tuple) else (m.data, m.indices, m.indptr) for m in matrices]
+        parts = [align_sparse(p, names, genes) for p, names in zip(parts, lists)]
         starts = np.cumsum([0] + [len(p[0]) for p in parts])
         joined = (
             np.concatenate([p[0] for p in parts]),
@@ -211,15 +280,18 @@ def load(paths, x="X"):
             np.concatenate([[0]] + [p[2][1:].astype("int64") + start for p, start in zip(parts, starts)]),
         )
     else:
-        joined = np.concatenate([np.asarray(m) for m in matrices])
+        joined = np.concatenate([align_dense(np.asarray(m), names, genes) for m, names in zip(matrices, lists)])
+    if any(names != genes for names in lists) and not any(isinstance(m, tuple) for m in matrices):
+        same_as_anndata(matrices, lists, genes, joined, join)
     if isinstance(joined, tuple):
         joined = (joined[0].astype(joined[0].dtype.newbyteorder("=")), *joined[1:])
     else:
         joined = joined.astype(joined.dtype.newbyteorder("="))
     columns = {}
-    for name in adatas[0].obs.columns:
-        if all(name in a.obs.columns for a in adatas):
-            column = [column_of(name, a.obs[name]) for a in adatas]
-            if all(c is not None for c in column):
-                columns[name] = unite(column)
+    for name in dict.fromkeys(name for a in adatas for name in a.obs.columns):
+        parts = [column_of(name, a.obs[name]) if name in a.obs.columns else None for a in adatas]
+        if all(part is not None for part, a in zip(parts, adatas) if name in a.obs.columns):
+            column = unite(name, parts, [a.n_obs for a in adatas])
+            if column is not None:
+                columns[name] = column
     return Collection([str(p) for p in paths], [a.n_obs for a in adatas], genes, joined, len(genes), columns)

@@ -93,7 +93,6 @@ SPECIAL = {
     "part-b.zarr": {"kind": "csr", "dtype": "float32", "filter": "zstd", "container": "v3.zarr", "rows": 301, "part": 1, "consolidated": True},
     "part-c.h5ad": {"kind": "csr", "dtype": "float32", "filter": "none", "container": "h5ad", "rows": 777, "part": 2},
     # Same cells as part-a, but genes in another order: no collection with the others.
-    "other-genes.h5ad": {"kind": "csr", "dtype": "float32", "filter": "none", "container": "h5ad", "rows": 100, "reverse_genes": True},
     # Damaged: one gzip chunk overwritten; `<name>.json` beside it says which rows it holds, `<name>.good` is undamaged.
     "damaged-csr.h5ad": {"kind": "csr", "dtype": "float32", "filter": "gzip", "container": "h5ad", "rows": 1000, "damage": "X/data"},
     "damaged-dense.h5ad": {"kind": "dense", "dtype": "float32", "filter": "gzip", "container": "h5ad", "rows": 1000, "damage": "X"},
@@ -108,7 +107,6 @@ SPECIAL = {
     # Stores of other writers, and of old ones: `<name>.twin.h5ad` beside each holds the same by anndata.
     **{name: {"odd": name} for name in odd_stores.STORES},
     # A layout of a later release: one clear line.
-    "csc.h5ad": {"garbage": "csc"},
 }
 
 
@@ -204,6 +202,152 @@ def frame(rng, rows, part=0, nullable_text=False):
 
 def genes_of(n):
     return pd.DataFrame(index=["γ-globin", "HLA-A"][: min(2, n)] + [f"gene{i}" for i in range(2, n)])
+
+
+# ---------------------------------------------------------------- stores whose genes or columns differ
+
+JOINED = {
+    # name: genes (start, stop, shuffled), kind, dtype, rows, part of the obs columns
+    "join-a.h5ad": dict(genes=(0, 60, False), kind="csr", dtype="float32", rows=300, part=0),
+    "join-permuted.zarr": dict(genes=(0, 60, True), kind="csr", dtype="float32", rows=250, part=1, index="int64"),
+    "join-b.h5ad": dict(genes=(20, 80, True), kind="csr", dtype="int16", rows=200, part=1, unsorted=True),
+    "join-c.zarr": dict(genes=(30, 110, False), kind="csr", dtype="float32", rows=150, part=2, zarr=2),
+    "join-none.h5ad": dict(genes=(200, 220, False), kind="csr", dtype="float32", rows=50, part=0),
+    "join-twice.h5ad": dict(genes=(20, 80, False), kind="csr", dtype="float32", rows=50, part=0, twice=True),
+    # By column: empty first, last and other rows and columns, rows unsorted within columns.
+    "csc-unsorted.h5ad": dict(genes=(0, 60, False), kind="csc", dtype="float32", rows=300, part=0, unsorted=True),
+    "csc-int64.zarr": dict(genes=(0, 60, True), kind="csc", dtype="uint16", rows=250, part=1, index="int64"),
+    "csc-gzip.h5ad": dict(genes=(20, 80, True), kind="csc", dtype="float64", rows=200, part=2, compression="gzip"),
+    "join-dense-a.h5ad": dict(genes=(0, 60, False), kind="dense", dtype="float32", rows=300, part=0),
+    "join-dense-permuted.zarr": dict(genes=(0, 60, True), kind="dense", dtype="float32", rows=250, part=1),
+    "join-dense-b.zarr": dict(genes=(20, 80, True), kind="dense", dtype="int8", rows=200, part=1),
+    "join-dense-c.h5ad": dict(genes=(30, 110, True), kind="dense", dtype="uint16", rows=150, part=2, compression="gzip"),
+}
+
+
+COLUMNS = {"columns-a.h5ad": 0, "columns-b.zarr": 1, "columns-c.h5ad": 2}
+
+
+def write_columns(path, part):
+    """obs columns that differ between the three stores in every way that docs/columns.md names."""
+    rng = np.random.default_rng(part)
+    n = [90, 70, 50][part]
+    pick = lambda values: np.array(values, dtype=object if isinstance(values[0], str) else None)[rng.integers(0, len(values), n)]
+    labels = lambda values, **more: pd.Categorical.from_codes(rng.integers(-1, len(values), n), values, **more)
+    text = lambda: pick(["x", "größe", "z", ""])
+    some = rng.random(n) < 0.3
+    columns = [{
+        "a label": labels(["u", "v"]), "a ordered": labels(["u", "v"], ordered=True), "a float": rng.random(n).astype("float32"),
+        "a half": rng.random(n).astype("float16"), "a int": pick([1, -2, 3]).astype("int16"), "a bool": pick([True, False]),
+        "a nullable": pd.arrays.IntegerArray(pick([1, 2]).astype("uint8"), some), "a text": text(),
+        "number": pick([1, 2**30 + 1]).astype("int32"), "big": pick([-1, 2**40]).astype("int64"), "flag": pick([True, False]),
+        "nullable": pd.arrays.IntegerArray(pick([1, 2]).astype("int32"), some),
+        "nullable flag": pick([True, False]),
+        "order": labels(["u", "v", "w"], ordered=True), "order other": labels(["u", "v"], ordered=True),
+        "order same": labels(["u", "v"], ordered=True), "category width": labels([1, 2, 30]), "category kind": labels(["1", "2"]),
+        "category float": labels([1, 2]), "mixed text": labels(["z", "y"]), "mixed number": labels(["z", "y"]),
+        "text number": text(), "text": text(), "text nullable": text(),
+    }, {
+        "number": rng.random(n).astype("float32"), "big": rng.integers(2**63, 2**64 - 1, n, dtype="uint64"), "flag": pick([1, -5]).astype("int8"),
+        "nullable flag": pd.arrays.BooleanArray(pick([True, False]), some),
+        "order": labels(["u", "v", "w"]), "order other": labels(["u", "v", "w"], ordered=True),
+        "order same": labels(["u", "v"], ordered=True), "category width": labels(np.array([7, 2, -9], "int8")), "category kind": labels([2, 3]),
+        "category float": labels([1.0, 2.5]), "mixed text": text(), "mixed number": rng.random(n), "text number": pick([1, 2]),
+        "text": text(), "text nullable": pd.array(np.where(some, pd.NA, text()), dtype="string"), "b label": labels(["only b"]),
+    }, {
+        "number": pick([1, 2]).astype("uint8"), "flag": pick([True, False]), "nullable": pick([5, 2**40]).astype("int64"),
+        "category width": labels(np.array([300, 1], "uint16")), "category kind": labels([True, False]),
+        "mixed text": pd.array(np.where(some, pd.NA, text()), dtype="string"), "text": text(), "c float": rng.random(n),
+    }][part]
+    obs = pd.DataFrame(columns, index=[f"{part}-{i}" for i in range(n)])
+    x = sp.random(n, 5, 0.5, "csr", dtype="float32", random_state=rng)
+    adata = ad.AnnData(x, obs=obs, var=pd.DataFrame(index=list("abcde")))
+    # anndata makes text of few distinct values categorical as it writes: here it stays text.
+    adata.strings_to_categoricals = lambda *_: None
+    ad.settings.allow_write_nullable_strings = True
+    adata.write_h5ad(path) if path.suffix == ".h5ad" else adata.write_zarr(path)
+
+
+NUMBERS = {f"dtype-{dtype}.h5ad": dtype for dtype in DTYPES}
+
+
+def write_number(path, dtype):
+    """One dtype, sparse in X and dense in a layer, for pairs."""
+    rng = np.random.default_rng(zlib.crc32(dtype.encode()))
+    x = dense(rng, 40, 6, dtype)
+    adata = ad.AnnData(obs=pd.DataFrame(index=[str(i) for i in range(40)]), var=pd.DataFrame(index=list("abcdef")))
+    adata.layers["dense"] = x
+    if dtype != "float16":
+        adata.X = sp.csr_matrix(x)
+    adata.write_h5ad(path)
+
+
+IMAGES = {f"images-{dtype}.{kind}": (dtype, kind) for dtype, kind in
+          [("uint8", "h5ad"), ("uint16", "v2.zarr"), ("float16", "v3.zarr"), ("uint8", "sharded.zarr")]}
+
+
+def write_images(path, dtype, kind):
+    rng = np.random.default_rng(zlib.crc32(path.name.encode()))
+    n, shape = 70, (3, 17, 13)
+    adata = ad.AnnData(obs=pd.DataFrame({"label": pd.Categorical(["a", "b"] * 35)}, index=[str(i) for i in range(n)]))
+    images = rng.integers(0, 200, (n, *shape)).astype(dtype)
+    # Chunks divide no axis.
+    if kind == "h5ad":
+        adata.write_h5ad(path)
+        with h5py.File(path, "r+") as f:
+            f["obsm"].create_dataset("images", data=images, chunks=(8, 2, 10, 6), compression="gzip")
+            f["obsm/images"].attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    else:
+        ad.settings.zarr_write_format = 2 if kind == "v2.zarr" else 3
+        adata.write_zarr(path)
+        group = zarr.open_group(str(path), mode="r+")["obsm"]
+        more = {"shards": (16, 4, 20, 12)} if kind == "sharded.zarr" else {}
+        out = group.create_array("images", shape=images.shape, chunks=(8, 2, 10, 6), dtype=dtype, **more)
+        out[...] = images
+        out.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+        zarr.consolidate_metadata(str(path))
+
+
+WIDE = {"wide-csr.h5ad": "csr", "wide-dense.zarr": "dense"}
+
+
+def write_wide(path, kind):
+    """Genotypes: int8, 120,000 columns."""
+    rng = np.random.default_rng(5)
+    x = sp.random(200, 120_000, 0.005, "csr", dtype="int8", random_state=rng, data_rvs=lambda n: rng.integers(-1, 3, n))
+    x = x if kind == "csr" else x.toarray()
+    obs = pd.DataFrame({"population": pd.Categorical(["a", "b"] * 100)}, index=[str(i) for i in range(200)])
+    adata = ad.AnnData(x, obs=obs, var=pd.DataFrame(index=[f"rs{i}" for i in range(120_000)]))
+    adata.write_h5ad(path) if kind == "csr" else adata.write_zarr(path)
+
+
+MADE = {**{n: (write_columns, p) for n, p in COLUMNS.items()}, **{n: (write_number, d) for n, d in NUMBERS.items()},
+        **{n: (write_images, *d) for n, d in IMAGES.items()}, **{n: (write_wide, k) for n, k in WIDE.items()}}
+
+
+def write_joined(path, name, genes, kind, dtype, rows, part, index="int32", unsorted=False, zarr=3, twice=False, compression=None):
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    names = [f"gene{i}" for i in range(*genes[:2])]
+    if genes[2]:
+        rng.shuffle(names)
+    if twice:
+        names[3] = names[7]
+    n = len(names)
+    if kind == "csr":
+        x = sp.csr_matrix(sparse(rng, rows, n, dtype, unsorted, index), shape=(rows, n))
+    elif kind == "csc":
+        x = sp.csc_matrix(sparse(rng, n, rows, dtype, unsorted, index), shape=(rows, n))
+    else:
+        x = dense(rng, rows, n, dtype)
+    adata = ad.AnnData(x, obs=frame(rng, rows, part), var=pd.DataFrame(index=names))
+    if kind == "csc":
+        adata.layers["by_column"] = x * 2
+        adata.raw = adata
+    if path.suffix == ".h5ad":
+        adata.write_h5ad(path, compression=compression)
+    else:
+        ad.settings.zarr_write_format = zarr
+        adata.write_zarr(path)
 
 
 # ---------------------------------------------------------------- writing
@@ -408,10 +552,6 @@ def write_garbage(path, kind, out):
     elif kind == "metadata":
         path.mkdir()
         (path / "zarr.json").write_text("{ this is not json")
-    elif kind == "csc":
-        rng = np.random.default_rng(1)
-        x = sp.csc_matrix(sp.random(100, 20, 0.2, random_state=rng, dtype="float32"))
-        ad.AnnData(x, obs=frame(rng, 100), var=genes_of(20)).write_h5ad(path)
 
 
 def ensure(out, name):
@@ -419,7 +559,7 @@ def ensure(out, name):
     final = out / name
     if final.exists():
         return final
-    spec = matrix_table().get(name) or SPECIAL[name]
+    spec = matrix_table().get(name) or SPECIAL.get(name) or JOINED.get(name) or {"made": MADE[name]}
     work = out / f".{os.getpid()}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
@@ -428,6 +568,10 @@ def ensure(out, name):
         write_garbage(path, spec["garbage"], out)
     elif "anndata" in spec:
         write_by_anndata(path, name, spec)
+    elif "made" in spec:
+        spec["made"][0](path, *spec["made"][1:])
+    elif name in JOINED:
+        write_joined(path, name, **spec)
     elif "layers" in spec:
         write_layers(path, name)
     elif "odd" in spec:
@@ -446,7 +590,7 @@ def ensure(out, name):
 
 def main():
     if sys.argv[1:] == ["--list"]:
-        print(json.dumps({**matrix_table(), **SPECIAL}, indent=1))
+        print(json.dumps({**matrix_table(), **SPECIAL, **JOINED}, indent=1))
         return
     out = pathlib.Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,10 @@ pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The binary under test, ended by `timeout` rather than waited for for ever.
 pub fn shufflefs() -> Command {
-    bounded(120, env!("CARGO_BIN_EXE_shufflefs"))
+    let mut command = bounded(120, env!("CARGO_BIN_EXE_shufflefs"));
+    // What a mount keeps for later ones goes here, not to the user's cache.
+    command.env("XDG_CACHE_HOME", Path::new(ROOT).join("target/test-cache"));
+    command
 }
 
 /// A command that is killed after so many seconds: a hang is a failure with a name, not a stuck run.

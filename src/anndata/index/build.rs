@@ -1,0 +1,175 @@
+//! Writes one entry of the index directory; of several processes one builds, the others wait for it.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Error, ErrorKind};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+
+use crate::array::ArrayError;
+
+use super::key::Key;
+use super::{Entry, MAGIC, failed, header, offsets, open};
+
+/// An entry while it is written.
+pub struct Building<'a> {
+    file: File,
+    directory: &'a Path,
+    entry: &'a Entry<'a>,
+    temporary: PathBuf,
+    crcs: Vec<u32>,
+}
+
+/// Bytes gathered before a write.
+const BUFFER: usize = 1 << 20;
+
+/// Writes one part from its start to its end.
+pub struct Appender {
+    part: usize,
+    at: u64,
+    end: u64,
+    buffer: Vec<u8>,
+    hasher: crc32fast::Hasher,
+}
+
+impl Building<'_> {
+    /// A writer of the part of that number.
+    pub fn part(&self, part: usize) -> Appender {
+        let (offsets, _) = offsets(&self.entry.parts).unwrap_or_default();
+        let at = offsets.get(part).copied().unwrap_or_default();
+        let bytes = self.entry.parts.get(part).map_or(0, |part| part.len * part.dtype.size() as u64);
+        Appender { part, at, end: at + bytes, buffer: Vec::new(), hasher: crc32fast::Hasher::new() }
+    }
+
+    /// Adds bytes to a part.
+    pub fn write(&self, part: &mut Appender, bytes: &[u8]) -> Result<(), ArrayError> {
+        part.buffer.extend_from_slice(bytes);
+        if part.buffer.len() >= BUFFER { self.flush(part) } else { Ok(()) }
+    }
+
+    fn flush(&self, part: &mut Appender) -> Result<(), ArrayError> {
+        let end = part.at + part.buffer.len() as u64;
+        if end > part.end {
+            return Err(self.failed(&"more values than were counted"));
+        }
+        self.file.write_all_at(&part.buffer, part.at).map_err(|error| self.failed(&error))?;
+        part.hasher.update(&part.buffer);
+        part.at = end;
+        part.buffer.clear();
+        Ok(())
+    }
+
+    /// Ends a part, which must be full.
+    pub fn finish(&mut self, mut part: Appender) -> Result<(), ArrayError> {
+        self.flush(&mut part)?;
+        if part.at != part.end {
+            return Err(self.failed(&"fewer values than were counted"));
+        }
+        if let Some(crc) = self.crcs.get_mut(part.part) {
+            *crc = part.hasher.finalize();
+        }
+        Ok(())
+    }
+
+    /// A file for what does not fit memory, on the same disk; it has no name and goes with its handle.
+    pub fn scratch(&self) -> Result<File, ArrayError> {
+        let path = self.temporary.with_extension("scratch");
+        let open = || -> Result<File, Error> {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+            std::fs::remove_file(&path)?;
+            Ok(file)
+        };
+        open().map_err(|error| self.failed(&error))
+    }
+
+    /// An error of the directory.
+    pub fn failed(&self, cause: &dyn std::fmt::Display) -> ArrayError {
+        failed(self.directory, self.entry, cause)
+    }
+
+    /// Header, fsync, the name.
+    fn complete(&self, path: &Path, key: &Key) -> Result<(), Error> {
+        let (_, end) = offsets(&self.entry.parts).ok_or(ErrorKind::InvalidInput)?;
+        let mtime = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut header = header(self.entry, key);
+        header["crc32"] = json!(self.crcs);
+        header["mtime_seconds"] = json!(mtime);
+        let mut bytes = header.to_string().into_bytes();
+        let (len, crc) = (u32::try_from(bytes.len()).map_err(|_| ErrorKind::InvalidInput)?, crc32fast::hash(&bytes));
+        bytes.extend_from_slice(&len.to_le_bytes());
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes.extend_from_slice(MAGIC);
+        self.file.write_all_at(&bytes, end)?;
+        // Whole seconds, so that every file system keeps them; a write by anyone else leaves another time.
+        self.file.set_modified(UNIX_EPOCH + Duration::from_secs(mtime))?;
+        self.file.sync_all()?;
+        std::fs::rename(&self.temporary, path)?;
+        File::open(self.directory)?.sync_all()
+    }
+}
+
+/// Builds the entry unless another process does so first.
+pub fn build(
+    directory: &Path,
+    path: &Path,
+    entry: &Entry<'_>,
+    key: &Key,
+    fill: impl FnOnce(&mut Building<'_>) -> Result<(), ArrayError>,
+) -> Result<(), ArrayError> {
+    let failed = |error: Error| failed(directory, entry, &error);
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    let (file, temporary) = lock(path).map_err(failed)?;
+    if open(path, entry, key).is_some() {
+        // Another process was faster.
+        return std::fs::remove_file(&temporary).map_err(failed);
+    }
+    let crcs = vec![0; entry.parts.len()];
+    let mut building = Building { file, directory, entry, temporary, crcs };
+    let filled = building.file.set_len(0).map_err(failed).and_then(|()| fill(&mut building));
+    let done =
+        filled.and_then(|()| entry.store.check_unchanged()).and_then(|()| building.complete(path, key).map_err(failed));
+    if done.is_err() {
+        let _ = std::fs::remove_file(&building.temporary);
+    }
+    done
+}
+
+/// The temporary file, locked. Whoever waited finds that it was renamed meanwhile, and takes the next one.
+fn lock(path: &Path) -> Result<(File, PathBuf), Error> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".part");
+    let temporary = PathBuf::from(name);
+    loop {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&temporary)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                tracing::warn!("waiting for another process that writes {}", path.display());
+                file.lock()?;
+            }
+            Err(TryLockError::Error(error)) if is_unsupported(&error) => {
+                // No locks on this file system: a name of our own; two processes may then do the same work.
+                drop(file);
+                let mut name = temporary.clone().into_os_string();
+                name.push(format!("-{}", std::process::id()));
+                let own = PathBuf::from(name);
+                let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&own)?;
+                return Ok((file, own));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let ours = file.metadata()?;
+        match std::fs::metadata(&temporary) {
+            Ok(there) if (there.ino(), there.dev()) == (ours.ino(), ours.dev()) => return Ok((file, temporary)),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_unsupported(error: &Error) -> bool {
+    error.kind() == ErrorKind::Unsupported || matches!(error.raw_os_error(), Some(libc::ENOLCK | libc::ENOSYS))
+}

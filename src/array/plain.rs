@@ -1,0 +1,40 @@
+//! Arrays of files that we wrote: elements back to back, little-endian, one raw chunk.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use super::{Array, ArrayError, Counters, Dtype, Extent, Scratch, Source, file};
+
+/// A run of a file that is an array.
+struct Plain {
+    store: Arc<str>,
+    element: Arc<str>,
+    extent: Extent,
+}
+
+impl Source for Plain {
+    fn raw(&self, _: u64) -> Option<Extent> {
+        Some(self.extent.clone())
+    }
+
+    fn decode(&self, chunk: u64, out: &mut [u8], _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+        file::read_exact(&self.extent.file, self.extent.offset, out, counters)
+            .map_err(|error| file::read_error(&self.store, &self.element, chunk, &error))
+    }
+
+    fn filters(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn is_encoded(&self) -> bool {
+        false
+    }
+}
+
+/// The 1-D array of `len` elements that begins at `offset`; the caller has seen that the file holds it.
+pub fn array(store: &str, element: &str, dtype: Dtype, len: u64, file: Arc<File>, offset: u64) -> Array {
+    let (store, element): (Arc<str>, Arc<str>) = (store.into(), element.into());
+    let extent = Extent { file, offset, len: len.saturating_mul(dtype.size() as u64) };
+    let source = Arc::new(Plain { store: store.clone(), element: element.clone(), extent });
+    Array { store, element, dtype, shape: vec![len], chunk_shape: vec![len.max(1)], source }
+}

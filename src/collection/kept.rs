@@ -1,0 +1,110 @@
+//! How many values of each row an inner join keeps: sizes of files follow from it, so it is counted before any is served.
+//!
+//! The column numbers are read once, in windows of bounded memory; the counts stay in the index directory.
+
+use rayon::prelude::*;
+
+use crate::anndata::index::{Entry, IndexDir, Part};
+use crate::anndata::matrix::Matrix;
+use crate::anndata::progress::Progress;
+use crate::array::cast::to_u64s;
+use crate::array::{Array, ArrayError, Counters, Dtype};
+
+use super::Store;
+use super::genes::DROPPED;
+
+/// Column numbers read at once: 8 to 16 bytes each.
+const WINDOW: u64 = 4 << 20;
+
+/// Values kept before each row, and in all. A column number outside the matrix counts as dropped: its row fails when it
+/// is read, others do not.
+///
+/// # Errors
+/// A chunk of the column numbers that cannot be read: then no size is known.
+pub fn count(store: &Store, x: &str, directory: &IndexDir, counters: &Counters) -> Result<Vec<u64>, ArrayError> {
+    let (Matrix::Sparse { indices, indptr, .. }, Some(map)) = (&store.matrix, &store.columns.map) else {
+        return Ok(Vec::new());
+    };
+    let read = || {
+        let bar = Progress::new(format!("{x}: counting the values of shared genes"), indices.shape[0]);
+        count_rows(indices, indptr, map, WINDOW, counters, &|steps| bar.add(steps))
+    };
+    let part = Part { name: "kept", dtype: Dtype::U64, len: indptr.len() as u64 };
+    // Which columns stay is all that matters, not where they go.
+    let stay: Vec<u8> = map.iter().map(|&to| u8::from(to != DROPPED)).collect();
+    let more = format!("{:08x}{:08x}", crc32fast::hash(&stay), crc32c::crc32c(&stay));
+    let entry = Entry { store: &store.container, element: x, kind: "kept", more, parts: vec![part] };
+    let mut counted = None;
+    let stored = directory.get(&entry, |building| {
+        let kept = counted.insert(read()?);
+        let mut part = building.part(0);
+        let bytes: Vec<u8> = kept.iter().flat_map(|bound| bound.to_le_bytes()).collect();
+        building.write(&mut part, &bytes)?;
+        building.finish(part)
+    });
+    match (counted, stored) {
+        (Some(kept), stored) => {
+            if let Err(error) = stored {
+                tracing::warn!("{error}; the counts are made anew at the next mount");
+            }
+            Ok(kept)
+        }
+        (None, Ok(stored)) => match stored.into_arrays().as_slice() {
+            [kept] => {
+                let kept = to_u64s(kept.dtype, &kept.read_range(0, kept.shape[0], u64::MAX, counters)?);
+                // Never more than are stored: a damaged count must not reach past a row.
+                let within = |(kept, all): (&[u64], &[u64])| kept[0] <= kept[1] && kept[1] - kept[0] <= all[1] - all[0];
+                if kept.windows(2).zip(indptr.windows(2)).all(within) { Ok(kept) } else { read() }
+            }
+            _ => read(),
+        },
+        // It could not be written, and nothing is counted yet.
+        (None, Err(ArrayError::Element { .. })) => read(),
+        (None, Err(error)) => Err(error),
+    }
+}
+
+fn count_rows(
+    indices: &Array,
+    indptr: &[u64],
+    map: &[u32],
+    window: u64,
+    counters: &Counters,
+    progress: &dyn Fn(u64),
+) -> Result<Vec<u64>, ArrayError> {
+    let mut kept = vec![0; indptr.len()];
+    let rows = indptr.len() - 1;
+    let total = indptr[rows];
+    let (mut start, mut row) = (0, 0);
+    while start < total {
+        let end = total.min(start + window);
+        let bytes = indices.read_range(start, end - start, u64::MAX, counters)?;
+        // The rows that have values in this window: one may go on in the next.
+        let last = indptr.partition_point(|&bound| bound < end).max(row + 1).min(rows);
+        kept[row + 1..=last].par_iter_mut().zip(indptr[row..=last].par_windows(2)).for_each(|(kept, bounds)| {
+            let (from, to) = (bounds[0].clamp(start, end) - start, bounds[1].clamp(start, end) - start);
+            let size = indices.dtype.size();
+            *kept += stay(indices.dtype, &bytes[from as usize * size..to as usize * size], map);
+        });
+        row = if indptr[last] > end { last - 1 } else { last };
+        progress(end - start);
+        start = end;
+    }
+    let mut sum = 0;
+    for count in &mut kept {
+        sum += *count;
+        *count = sum;
+    }
+    Ok(kept)
+}
+
+/// How many column numbers stay.
+fn stay(dtype: Dtype, columns: &[u8], map: &[u32]) -> u64 {
+    let stays = |column: u64| {
+        usize::try_from(column).ok().and_then(|column| map.get(column)).is_some_and(|&to| to != DROPPED) as u64
+    };
+    if dtype == Dtype::I32 {
+        return columns.as_chunks::<4>().0.iter().map(|b| stays(u32::from_le_bytes(*b).into())).sum();
+    }
+    to_u64s(dtype, columns).into_iter().map(stays).sum()
+}
