@@ -14,6 +14,13 @@ pub const LIMIT: u64 = 16 << 20;
 /// A directory of this process in /dev/shm, empty.
 pub fn place(name: &str) -> PathBuf {
     let place = PathBuf::from(format!("/dev/shm/shufflefs-fuzz/{name}-{}", std::process::id()));
+    // libfuzzer's own hook would end the process at panics of libraries that are caught and told as errors.
+    std::panic::set_hook(Box::new(|panic| {
+        if !shufflefs::array::guard::is_guarded() {
+            eprintln!("{panic}");
+            std::process::abort();
+        }
+    }));
     let _ = fs::remove_dir_all(&place);
     fs::create_dir_all(&place).unwrap();
     place

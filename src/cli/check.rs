@@ -5,6 +5,7 @@
 
 use std::io::IsTerminal;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -33,7 +34,7 @@ struct Check<'a> {
     bar: ProgressBar,
     found: Mutex<Vec<Finding>>,
     /// Elements of kinds that are not read, each with the reason: no damage.
-    unread: Vec<(String, String)>,
+    unread: Mutex<Vec<(String, String)>>,
 }
 
 /// An array whose chunks are to be read.
@@ -47,6 +48,8 @@ struct Scan {
 const PART: u64 = 4 << 20;
 /// Bytes of decoded chunks at once, over all threads.
 const ROOM: u64 = 2 << 30;
+/// Chunks in a row that may lack before an array is given up.
+const MOST_UNWRITTEN: u64 = 1 << 18;
 
 /// Reads all of a store; `damage`, `bytes` read and what is `not_read`, as JSON.
 pub fn check(store: &Container) -> Value {
@@ -56,7 +59,7 @@ pub fn check(store: &Container) -> Value {
     if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {eta}") {
         bar.set_style(style);
     }
-    let mut check = Check { store, counters: Counters::default(), bar, found: Mutex::default(), unread: Vec::new() };
+    let check = Check { store, counters: Counters::default(), bar, found: Mutex::default(), unread: Mutex::default() };
     let scans = check.metadata();
     check.bar.set_length(scans.iter().map(|scan| scan.array.bytes().unwrap_or(0)).sum());
     for scan in &scans {
@@ -64,6 +67,7 @@ pub fn check(store: &Container) -> Value {
     }
     check.bar.finish_and_clear();
     let mut found = check.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let left = check.unread.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.sort();
     found.dedup();
     let damage = |finding: &Finding| json!({"element": finding.element, "chunk": finding.chunk, "what": finding.what});
@@ -71,7 +75,7 @@ pub fn check(store: &Container) -> Value {
     json!({
         "damage": found.iter().map(damage).collect::<Vec<_>>(),
         "bytes": check.counters.bytes,
-        "not_read": check.unread.iter().map(unread).collect::<Vec<_>>(),
+        "not_read": left.iter().map(unread).collect::<Vec<_>>(),
     })
 }
 
@@ -81,10 +85,15 @@ impl Check<'_> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
     }
 
+    /// An element, or a part of one, that is not read.
+    fn leave(&self, element: (String, String)) {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner).push(element);
+    }
+
     /// Takes up an error; what is only not read is no damage.
-    fn fail(&mut self, element: &str, error: ArrayError) {
+    fn fail(&self, element: &str, error: ArrayError) {
         match error {
-            ArrayError::Unsupported { element, cause, .. } => self.unread.push((element, one_line(&cause))),
+            ArrayError::Unsupported { element, cause, .. } => self.leave((element, one_line(&cause))),
             other => self.damaged(element, &other),
         }
     }
@@ -101,7 +110,7 @@ impl Check<'_> {
     }
 
     /// Reads all but the matrices' values; says which arrays are left.
-    fn metadata(&mut self) -> Vec<Scan> {
+    fn metadata(&self) -> Vec<Scan> {
         self.bar.set_message(self.store.name().to_owned());
         let rows = self.obs();
         let mut genes = Vec::new();
@@ -130,7 +139,7 @@ impl Check<'_> {
     }
 
     /// The number of rows, if it is known.
-    fn obs(&mut self) -> Option<u64> {
+    fn obs(&self) -> Option<u64> {
         let rows = self.names("obs");
         let store = self.store;
         let Ok(frame) = DataFrame::open(store, "obs") else { return rows };
@@ -138,7 +147,7 @@ impl Check<'_> {
             self.bar.tick();
             let path = format!("obs/{name}");
             match frame.kind(name) {
-                Ok(ColumnKind::Other) => self.unread.push((path, "its encoding is not read".to_owned())),
+                Ok(ColumnKind::Other) => self.leave((path, "its encoding is not read".to_owned())),
                 Err(error) => self.fail(&path, error),
                 Ok(_) => {
                     if let Err(error) = frame.column(name, &self.counters) {
@@ -155,7 +164,7 @@ impl Check<'_> {
     }
 
     /// Reads the index of a dataframe; its length.
-    fn names(&mut self, frame: &str) -> Option<u64> {
+    fn names(&self, frame: &str) -> Option<u64> {
         let opened = DataFrame::open(self.store, frame);
         let names = opened.and_then(|opened| Ok((opened.rows, opened.names(&self.counters)?.len() as u64)));
         match names {
@@ -181,7 +190,7 @@ impl Check<'_> {
         }
     }
 
-    fn matrix(&mut self, element: &str, rows: Option<u64>, columns: Option<u64>) -> Vec<Scan> {
+    fn matrix(&self, element: &str, rows: Option<u64>, columns: Option<u64>) -> Vec<Scan> {
         // A mount serves the transpose of a matrix that is stored by column.
         let (opened, turned) = match Matrix::open_by_column(self.store, element, &self.counters) {
             Ok(Some(matrix)) => (Ok(matrix), true),
@@ -231,10 +240,23 @@ impl Check<'_> {
         let began = self.bar.position();
         // Few at once where chunks are huge.
         let tasks = (ROOM / chunk_bytes.max(1)).clamp(1, 1 << 20).min(chunks);
+        // A shape may lie: chunks that were never written cost time alone, and are no damage.
+        let idle = AtomicU64::new(0);
+        let last = AtomicU64::new(self.counters.bytes.load(Ordering::Relaxed));
+        let unwritten = || {
+            let bytes = self.counters.bytes.load(Ordering::Relaxed);
+            if last.swap(bytes, Ordering::Relaxed) != bytes {
+                idle.store(0, Ordering::Relaxed);
+            }
+            idle.fetch_add(1, Ordering::Relaxed) > MOST_UNWRITTEN
+        };
         (0..tasks).into_par_iter().for_each_init(
             || (Scratch::default(), Vec::new()),
             |(scratch, decoded), first| {
                 for chunk in (first..chunks).step_by(usize::try_from(tasks).unwrap_or(usize::MAX)) {
+                    if unwritten() {
+                        return;
+                    }
                     if let Err(error) = self.chunk(scan, chunk, chunk_bytes, scratch, decoded) {
                         self.damaged(&array.element, &error);
                     }
@@ -242,6 +264,11 @@ impl Check<'_> {
                 }
             },
         );
+        if idle.into_inner() > MOST_UNWRITTEN {
+            let reason =
+                format!("{MOST_UNWRITTEN} of its {chunks} chunks in a row were never written; the rest was not read");
+            self.leave((array.element.to_string(), reason));
+        }
         self.bar.set_position(began.saturating_add(bytes));
     }
 
