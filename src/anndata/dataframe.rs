@@ -80,17 +80,22 @@ impl<'a> DataFrame<'a> {
 
     fn group(store: &'a Container, element: String) -> Result<DataFrame<'a>, ArrayError> {
         let attributes = store.attributes(&element)?;
-        let members = store.members(&element)?;
         // Who writes by hand may name no index; anndata takes these names then.
         let usual = ["_index", "index", "obs_names", "var_names", "row_names"];
         let index = match attributes.get("_index").and_then(|name| name.as_str()) {
             Some(name) => name.to_owned(),
-            None => usual.into_iter().find(|&name| members.iter().any(|m| m == name)).unwrap_or_default().to_owned(),
+            None => {
+                let members = store.members(&element)?;
+                usual.into_iter().find(|&name| members.iter().any(|m| m == name)).unwrap_or_default().to_owned()
+            }
         };
         let columns: Vec<String> = match attributes.get("column-order").and_then(|order| order.as_array()) {
             // That of a frame without columns is an empty array of floats.
             Some(order) => order.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect(),
-            None => members.into_iter().filter(|name| *name != index && name != "__categories").collect(),
+            None => {
+                let own = |name: &String| *name != index && name != "__categories";
+                store.members(&element)?.into_iter().filter(own).collect()
+            }
         };
         let layout = if index.is_empty() { Layout::Numbered } else { Layout::Group };
         let mut frame = DataFrame { store, element, columns, index, rows: 0, layout };

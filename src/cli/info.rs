@@ -18,7 +18,7 @@ use crate::collection::{Collection, Selection};
 #[derive(Debug, Args)]
 #[command(after_help = super::exit::HELP)]
 pub struct InfoArgs {
-    /// AnnData stores (.h5ad, .zarr)
+    /// AnnData stores (.h5ad, .zarr, .zarr.zip; STORE::GROUP for one inside)
     #[arg(value_name = "STORE", required = true)]
     pub stores: Vec<PathBuf>,
 

@@ -25,7 +25,7 @@ Examples:
     after_help = format!("{EXAMPLES}\n\n{}", super::exit::HELP),
 )]
 pub struct MountArgs {
-    /// AnnData stores (.h5ad, .zarr), seen as one table of rows; and last the directory to mount on: empty, or absent
+    /// AnnData stores (.h5ad, .zarr, .zarr.zip; STORE::GROUP for one inside), seen as one table of rows; and last the directory to mount on: empty, or absent
     /// (made, and removed at unmount), or /dev/fd/N for an opened /dev/fuse
     // One list, because clap would not take options in between if the last were an argument of its own.
     #[arg(value_name = "STORE... MOUNTPOINT", required = true, num_args = 1..)]

@@ -28,7 +28,7 @@ Examples:
     after_help = format!("{EXAMPLES}\n\n{}", super::exit::HELP),
 )]
 pub struct RunArgs {
-    /// AnnData stores (.h5ad, .zarr), seen as one table of rows
+    /// AnnData stores (.h5ad, .zarr, .zarr.zip; STORE::GROUP for one inside), seen as one table of rows
     #[arg(value_name = "STORE", required = true)]
     stores: Vec<PathBuf>,
 

@@ -16,7 +16,8 @@ import scipy.sparse as sp
 import zarr
 
 warnings.simplefilter("ignore")
-logging.getLogger("zarr").setLevel(logging.CRITICAL)
+for name in ("zarr", "asyncio"):
+    logging.getLogger(name).setLevel(logging.CRITICAL)  # what it cannot read is tried in another way
 
 
 @dataclass

@@ -162,9 +162,9 @@ impl Zip {
     }
 }
 
-/// A name as it is looked up: some archivers on Windows write `\`.
+/// A name as it is looked up: archivers on Windows write `\`, others begin with `./`.
 fn folded(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).replace('\\', "/")
+    String::from_utf8_lossy(name).replace('\\', "/").trim_start_matches("./").to_owned()
 }
 
 /// Start of the central directory, its bytes, and how far all offsets are off (bytes before the archive).
@@ -252,4 +252,109 @@ fn zip64_extra(mut extra: &[u8]) -> &[u8] {
         extra = extra.get(4 + field.len()..).unwrap_or_default();
     }
     &[]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek, Write};
+
+    use super::*;
+
+    /// An archive of members (name, content, whether deflated).
+    fn archive(members: &[(&str, &[u8], bool)]) -> Vec<u8> {
+        let (mut bytes, mut directory) = (Vec::new(), Vec::new());
+        for &(name, content, deflate) in members {
+            let mut compressor = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
+            let mut stored = vec![0; compressor.deflate_compress_bound(content.len())];
+            let len = compressor.deflate_compress(content, &mut stored).unwrap();
+            let stored = if deflate { &stored[..len] } else { content };
+            let mut shared = vec![20, 0, 0, 0, if deflate { 8 } else { 0 }, 0, 0, 0, 0, 0];
+            shared.extend(libdeflater::crc32(content).to_le_bytes());
+            shared.extend((stored.len() as u32).to_le_bytes());
+            shared.extend((content.len() as u32).to_le_bytes());
+            shared.extend((name.len() as u16).to_le_bytes());
+            shared.extend([0, 0]);
+            directory.extend(b"PK\x01\x02\x14\x00");
+            directory.extend(&shared);
+            directory.extend([0; 10]);
+            directory.extend((bytes.len() as u32).to_le_bytes());
+            directory.extend(name.as_bytes());
+            bytes.extend(b"PK\x03\x04");
+            bytes.extend(&shared);
+            bytes.extend(name.as_bytes());
+            bytes.extend(stored);
+        }
+        let start = bytes.len() as u32;
+        bytes.extend(&directory);
+        bytes.extend(b"PK\x05\x06\0\0\0\0");
+        bytes.extend([members.len() as u8, 0, members.len() as u8, 0]);
+        bytes.extend((directory.len() as u32).to_le_bytes());
+        bytes.extend(start.to_le_bytes());
+        bytes.extend([0, 0]);
+        bytes
+    }
+
+    fn open(file: &mut File, bytes: &[u8]) -> Result<Zip, String> {
+        file.rewind().unwrap();
+        file.set_len(0).unwrap();
+        file.write_all(bytes).unwrap();
+        Zip::open(Arc::new(file.try_clone().unwrap()), bytes.len() as u64)
+    }
+
+    fn content(zip: &Zip, name: &str) -> Result<Option<Vec<u8>>, String> {
+        zip.read(name)?.map(|blob| blob.all(1 << 20).map_err(|e| e.to_string())).transpose()
+    }
+
+    #[test]
+    fn members_are_found_and_the_last_of_a_name_counts() {
+        let long = [7; 5000];
+        let members: [(&str, &[u8], bool); 8] = [
+            ("a/x", b"old", false),
+            ("a/x", b"new", true),
+            ("a-b", b"", true),
+            ("a/c/0", &long, true),
+            ("a/c/1", &long, false),
+            ("../out", b"never a path", false),
+            ("a/", b"", false),
+            ("./a\\d", b"by Windows", false),
+        ];
+        let bytes = archive(&members);
+        let mut file = tempfile::tempfile().unwrap();
+        // Something before the archive shifts every offset.
+        for bytes in [bytes.clone(), [b"#!/bin/sh\n".as_slice(), &bytes].concat()] {
+            let zip = open(&mut file, &bytes).unwrap();
+            assert_eq!(content(&zip, "a/x").unwrap().unwrap(), b"new");
+            assert_eq!(content(&zip, "a-b").unwrap().unwrap(), b"");
+            assert_eq!(content(&zip, "a/c/0").unwrap().unwrap(), long);
+            assert_eq!(content(&zip, "a/c/1").unwrap().unwrap(), long);
+            assert_eq!(content(&zip, "a"), Ok(None));
+            assert_eq!(zip.below(""), ["..", "a", "a-b"]);
+            assert_eq!(zip.below("a"), ["c", "d", "x"]);
+            assert_eq!(content(&zip, "a/d").unwrap().unwrap(), b"by Windows");
+            assert_eq!(zip.below("a/c"), ["0", "1"]);
+            assert!(zip.below("b").is_empty());
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error_and_never_another_content() {
+        let text = b"deflated, deflated, deflated".repeat(9);
+        let bytes = archive(&[("deflated", &text, true), ("stored", b"as it is", false)]);
+        let mut file = tempfile::tempfile().unwrap();
+        let mut attempt = |bytes: &[u8]| {
+            let Ok(zip) = open(&mut file, bytes) else { return };
+            for name in zip.below("") {
+                let got = content(&zip, &name).unwrap_or_default();
+                assert!(name != "deflated" || got.is_none_or(|got| got == text));
+            }
+        };
+        for at in 0..bytes.len() {
+            attempt(&bytes[..at]);
+            for flip in [1, 0x80, 0xff] {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= flip;
+                attempt(&damaged);
+            }
+        }
+    }
 }
