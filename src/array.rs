@@ -10,7 +10,10 @@ mod constant;
 pub mod container;
 pub mod dtype;
 mod file;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gather;
+pub mod guard;
 mod hdf5;
 pub mod plain;
 mod read;
@@ -49,6 +52,12 @@ pub enum ArrayError {
 /// Bytes of the largest chunk that is decoded: HDF5's own limit, and a bound on what a lying shape can cost.
 const MAX_CHUNK: u64 = 4 << 30;
 
+/// Whether a chunk may be so large: a little array in huge chunks is a shape that lies, and costs their memory.
+fn is_chunk(chunk_bytes: u64, array_bytes: u64) -> bool {
+    const FREE: u64 = 64 << 20;
+    chunk_bytes <= MAX_CHUNK.min(array_bytes.saturating_mul(8).max(FREE))
+}
+
 /// Counts what was read from stores since the mount; shown in `.shufflefs/stats.json`.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -60,6 +69,10 @@ pub struct Counters {
     pub bytes: AtomicU64,
     /// Nanoseconds spent decoding, summed over threads.
     pub decode_ns: AtomicU64,
+    /// Bytes of arrays that were read whole into memory: row bounds, obs columns.
+    pub whole: AtomicU64,
+    /// Most that `whole` may become; none: no bound.
+    pub room: Option<u64>,
 }
 
 impl Counters {

@@ -3,15 +3,18 @@
 //! Arguments are parsed once into plain, checked data; nothing below this room reads arguments or environment. Every
 //! failure leaves as one line on stderr and a documented code.
 
+mod check;
 mod documents;
 mod exit;
 mod filesystem;
 mod info;
+mod isolate;
 mod log;
 mod memory;
 mod mount;
 mod mount_options;
 pub mod options;
+mod probe;
 mod run;
 mod umount;
 mod values;
@@ -22,6 +25,7 @@ use std::path::Path;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::array::guard::is_guarded;
 use exit::{Exit, Failure, Outcome};
 
 /// Mounts AnnData stores and shows every training epoch as a directory of shuffled minibatch files.
@@ -47,6 +51,9 @@ enum Command {
     Run(run::RunArgs),
     /// Show what is in a store, and what would stop a mount of it
     Info(info::InfoArgs),
+    /// Open stores as a mount would, to see whether the process survives it
+    #[command(hide = true)]
+    Probe(probe::ProbeArgs),
     /// Write the man pages to a directory
     #[command(hide = true)]
     Man(documents::ManArgs),
@@ -57,6 +64,13 @@ enum Command {
 
 /// The whole program: does what the arguments say and gives the exit code.
 pub fn main(arguments: Vec<OsString>) -> u8 {
+    // What is caught and told as an error need not be told twice.
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !is_guarded() {
+            print(panic);
+        }
+    }));
     let is_run = arguments.get(1).is_some_and(|command| command == "run");
     match parse(arguments) {
         Ok(Some(command)) => report(dispatch(command)),
@@ -65,6 +79,18 @@ pub fn main(arguments: Vec<OsString>) -> u8 {
         Err(failure) if is_run => report(Err(Failure { exit: Exit::Run, ..failure })),
         Err(failure) => report(Err(failure)),
     }
+}
+
+/// Whether a command line is understood; for the fuzz target.
+#[doc(hidden)]
+pub fn parses(arguments: Vec<OsString>) -> Result<(), String> {
+    let command = parse(arguments).map_err(|failure| failure.line())?;
+    let checked = match command {
+        Some(Command::Mount(args)) => args.options.validate(Vec::new()),
+        Some(Command::Run(args)) => args.options.validate(Vec::new()),
+        _ => return Ok(()),
+    };
+    checked.map(|_| ()).map_err(|failure| failure.line())
 }
 
 /// Ends the process with a code.
@@ -86,6 +112,7 @@ fn dispatch(command: Command) -> Outcome {
             end_quietly_on_closed_pipe();
             info::info(&args)
         }
+        Command::Probe(args) => probe::probe(&args),
         Command::Man(args) => documents::man(&args, Cli::command()),
         Command::Completions(args) => {
             end_quietly_on_closed_pipe();

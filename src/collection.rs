@@ -259,6 +259,9 @@ fn mismatch(store: &Container, cause: String) -> CollectionError {
     CollectionError::Mismatch { store: store.name().to_owned(), cause }
 }
 
+/// Columns of an obsm matrix: the most that are named by number.
+const MOST_NUMBERED: u64 = 1 << 26;
+
 /// Names of the matrix's columns: genes for X and layers, raw's genes for raw/X, numbers for obsm.
 fn gene_names(
     store: &Container,
@@ -268,6 +271,10 @@ fn gene_names(
 ) -> Result<Vec<String>, CollectionError> {
     let row = matrix.row_shape();
     if x.starts_with("obsm/") {
+        // Named one by one: a shape that lies would fill the memory with names.
+        if row[0] > MOST_NUMBERED {
+            return Err(mismatch(store, format!("{x} has {} columns; at most {MOST_NUMBERED} are served", row[0])));
+        }
         return Ok((0..row[0]).map(|column| column.to_string()).collect());
     }
     let var = if x.starts_with("raw/") { "raw/var" } else { "var" };

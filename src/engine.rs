@@ -239,7 +239,11 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
+        {
+            // With the lock: a worker that has looked and not yet begun to wait would miss the word, and wait for ever.
+            let _state = self.shared.lock();
+            self.shared.stop.store(true, Ordering::Release);
+        }
         self.shared.work.notify_all();
         self.shared.freed.notify_all();
         for worker in self.workers.drain(..) {

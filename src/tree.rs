@@ -87,7 +87,8 @@ impl Tree {
 
     /// The node of an inode number.
     pub fn node(&self, ino: u64) -> Option<Node> {
-        ino::unpack(ino).filter(|node| self.exists(node))
+        // Spare bits are zero in the numbers that are given out: one node has one number.
+        ino::unpack(ino).filter(|node| self.exists(node) && ino::pack(node) == Some(ino))
     }
 
     /// The child of a directory. Only the exact names that listings use are found, so that a path is one file.

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::column::{Categories, Numbers, Values};
-use super::dataframe::numbers;
+use super::dataframe::{numbers, texts};
 use super::element_error;
 use crate::array::cast::{cast, to_text};
 use crate::array::{ArrayError, Container, Counters, Dtype, NodeKind};
@@ -20,7 +20,7 @@ pub fn labels(store: &Container, element: &str, counters: &Counters) -> Result<C
         _ => element,
     };
     if store.is_text(element)? {
-        return Ok(Categories { labels: store.strings(element)?, numbers: None });
+        return Ok(Categories { labels: texts(store, element)?, numbers: None });
     }
     let numbers = numbers(store, element, counters)?;
     let labels = (0..numbers.len()).map(|i| to_text(numbers.dtype, numbers.at(i))).collect();
@@ -38,13 +38,15 @@ pub fn categorical(
     categories: Categories,
     ordered: bool,
 ) -> Result<Values, ArrayError> {
-    if codes.dtype.is_float() {
+    if codes.dtype.is_float() || codes.dtype == Dtype::Bool {
         return Err(element_error(store, element, format!("codes are {}, not integers", codes.dtype)));
     }
     let mut wide = vec![0; codes.len() * 8];
     cast(codes.dtype, Dtype::I64, &codes.bytes, &mut wide);
     let count = categories.labels.len() as i64;
-    let wrong = |code: &i64| *code < -1 || *code >= count;
+    // The largest u64 would wrap to "missing".
+    let least = if codes.dtype.is_signed() { -1 } else { 0 };
+    let wrong = |code: &i64| *code < least || *code >= count;
     if let Some(code) = wide.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).find(wrong) {
         return Err(element_error(store, element, format!("code {code} is outside its {count} categories")));
     }

@@ -160,7 +160,7 @@ impl<'a> DataFrame<'a> {
     /// The names of the rows.
     pub fn names(&self, counters: &Counters) -> Result<Vec<String>, ArrayError> {
         let numbers = match &self.layout {
-            Layout::Numbered => return Ok((0..self.rows).map(|row| row.to_string()).collect()),
+            Layout::Numbered => return self.numbered(),
             Layout::Records(fields) => match fields.first().map(|field| &field.kind) {
                 Some(FieldKind::Text) => return self.store.field_strings(&self.element, &self.index),
                 _ => self.field(&self.index, counters)?,
@@ -178,6 +178,16 @@ impl<'a> DataFrame<'a> {
             }
         };
         Ok((0..numbers.len()).map(|i| to_text(numbers.dtype, numbers.at(i))).collect())
+    }
+
+    /// Names by number, as many as a shape says, which may lie.
+    fn numbered(&self) -> Result<Vec<String>, ArrayError> {
+        const MOST: u64 = 1 << 26;
+        if self.rows > MOST {
+            let cause = format!("has no names for {} rows; at most {MOST} are numbered", self.rows);
+            return Err(element_error(self.store, &self.element, cause));
+        }
+        Ok((0..self.rows).map(|row| row.to_string()).collect())
     }
 
     fn category_names(&self, path: &str, counters: &Counters) -> Result<Vec<String>, ArrayError> {
@@ -277,6 +287,11 @@ impl<'a> DataFrame<'a> {
     /// Its length is not the frame's, a code is out of range, or its encoding is not read.
     pub fn column(&self, name: &str, counters: &Counters) -> Result<Column, ArrayError> {
         let path = self.path(name);
+        for part in ["", "/codes", "/values", "/mask"].map(|part| format!("{path}{part}")) {
+            if self.store.kind(&part)? == Some(NodeKind::Array) {
+                self.one_a_row(&part)?;
+            }
+        }
         let values = match (self.kind(name)?, self.store.kind(&path)?) {
             (ColumnKind::Other, None) => {
                 return Err(unsupported(self.store, &path, "there is no such column; leave it out of --obs"));
@@ -288,9 +303,9 @@ impl<'a> DataFrame<'a> {
             (ColumnKind::Categorical, _) => self.categorical(&path, counters)?,
             (ColumnKind::Text, Some(NodeKind::Group)) => {
                 let mask = self.mask(&path, counters)?;
-                text(self.store.strings(&format!("{path}/values"))?, Some(mask))
+                text(texts(self.store, &format!("{path}/values"))?, Some(mask))
             }
-            (ColumnKind::Text, _) => text(self.store.strings(&path)?, None),
+            (ColumnKind::Text, _) => text(texts(self.store, &path)?, None),
             (ColumnKind::Number | ColumnKind::Boolean, Some(NodeKind::Group)) => Values::Numbers {
                 numbers: numbers(self.store, &format!("{path}/values"), counters)?,
                 mask: Some(self.mask(&path, counters)?),
@@ -310,6 +325,18 @@ impl<'a> DataFrame<'a> {
             return Err(element_error(self.store, &path, cause));
         }
         Ok(column)
+    }
+
+    /// Fails if an array has not one value a row: before it is read, as its shape may lie.
+    fn one_a_row(&self, element: &str) -> Result<(), ArrayError> {
+        match self.store.shape(element)?.as_slice() {
+            &[n] if n != self.rows => {
+                let cause = format!("has {n} values, but there are {} rows", self.rows);
+                Err(element_error(self.store, element, cause))
+            }
+            // Another number of axes is told by who reads it.
+            _ => Ok(()),
+        }
     }
 
     fn mask(&self, path: &str, counters: &Counters) -> Result<Vec<u8>, ArrayError> {
@@ -354,6 +381,14 @@ fn number_kind(dtype: Option<Dtype>) -> ColumnKind {
         Some(Dtype::Bool) => ColumnKind::Boolean,
         Some(_) => ColumnKind::Number,
         None => ColumnKind::Other,
+    }
+}
+
+/// Strings of one axis, or a single one.
+pub fn texts(store: &Container, element: &str) -> Result<Vec<String>, ArrayError> {
+    match store.shape(element)?.len() {
+        0 | 1 => store.strings(element),
+        n => Err(element_error(store, element, format!("a column has one dimension, not {n}"))),
     }
 }
 

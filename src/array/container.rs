@@ -56,6 +56,11 @@ fn split(path: &Path) -> (&Path, &str) {
     (path, "")
 }
 
+/// The file or directory of a store that may be named inside of it.
+pub fn file_of(path: &Path) -> &Path {
+    split(path).0
+}
+
 impl Container {
     /// Opens a store, or a group in it: `STORE::INNER`.
     ///
@@ -77,13 +82,14 @@ impl Container {
         if metadata.is_dir() {
             return Zarr::open(path, Arc::clone(&name), inner).map(Kind::Zarr).map(opened);
         }
+        // Before it is opened: a pipe without a writer would be waited for.
+        if !metadata.is_file() {
+            return Err(fail("neither a file nor a directory"));
+        }
         let file = File::open(path).map_err(|error| match error.kind() {
             ErrorKind::PermissionDenied => fail("permission denied; it must be readable by this user"),
             _ => fail(&error.to_string()),
         })?;
-        if !metadata.is_file() {
-            return Err(fail("neither a file nor a directory"));
-        }
         let mut start = [0; 512];
         let got = file.read_at(&mut start, 0).map_err(|e| fail(&e.to_string()))?;
         if has_signature(&file, metadata.len()) {

@@ -1,6 +1,7 @@
 //! Whole arrays and ranges, for what is read once: row bounds, codes, masks.
 
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 use super::gather::{Piece, Sink, Work, gather};
 use super::{Array, ArrayError, Counters};
@@ -66,7 +67,7 @@ impl Array {
             return self.read_range(0, self.shape.first().copied().unwrap_or(1), limit, counters);
         }
         let rows = self.shape.first().copied().unwrap_or(0);
-        let mut buffer = self.room(bytes, limit)?;
+        let mut buffer = self.room(bytes, limit, counters)?;
         if buffer.is_empty() {
             return Ok(buffer);
         }
@@ -90,20 +91,34 @@ impl Array {
             });
         }
         let bytes = len.saturating_mul(self.dtype.size() as u64);
-        let mut buffer = self.room(bytes, limit)?;
+        let mut buffer = self.room(bytes, limit, counters)?;
         self.fill(&mut buffer, 0, &[Piece { start, len }], counters)?;
         Ok(buffer)
     }
 
-    fn room(&self, bytes: u64, limit: u64) -> Result<Vec<u8>, ArrayError> {
-        match usize::try_from(bytes) {
-            Ok(size) if bytes <= limit => Ok(vec![0; size]),
-            _ => Err(ArrayError::Unsupported {
-                store: self.store.to_string(),
-                element: self.element.to_string(),
-                cause: format!("its {bytes} bytes are more than the {limit} that may be read at once"),
-            }),
+    /// Room for so many bytes: a shape that lies must not take the memory of the machine.
+    fn room(&self, bytes: u64, limit: u64, counters: &Counters) -> Result<Vec<u8>, ArrayError> {
+        let refused = |cause: String| ArrayError::Unsupported {
+            store: self.store.to_string(),
+            element: self.element.to_string(),
+            cause,
+        };
+        if bytes > limit {
+            return Err(refused(format!("its {bytes} bytes are more than the {limit} that may be read at once")));
         }
+        let before = counters.whole.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(room) = counters.room.filter(|&room| before.saturating_add(bytes) > room) {
+            return Err(refused(format!(
+                "its {bytes} bytes and the {before} read before are more than the {room} of memory that there is for \
+                 row bounds and obs columns; serve fewer columns (--obs)"
+            )));
+        }
+        let mut buffer: Vec<u8> = Vec::new();
+        let size = usize::try_from(bytes).ok().filter(|&size| buffer.try_reserve_exact(size).is_ok());
+        let size = size.ok_or_else(|| refused(format!("there is no memory for its {bytes} bytes")))?;
+        // Gave its memory back by being dropped: zeroed pages come cheaper with a fresh allocation.
+        drop(buffer);
+        Ok(vec![0; size])
     }
 
     fn fill(&self, buffer: &mut [u8], piece: usize, pieces: &[Piece], counters: &Counters) -> Result<(), ArrayError> {

@@ -124,12 +124,12 @@ impl Zarr {
 
     /// The node of an element, from consolidated metadata or from its own files.
     fn node(&self, element: &str) -> Result<Option<Arc<Node>>, ArrayError> {
-        if let Some(node) = self.consolidated.as_ref().and_then(|nodes| nodes.get(element)) {
-            return Ok(Some(Arc::clone(node)));
-        }
-        // An element comes from the store's own attributes: it must not lead out of it.
+        // An element comes from the store's own attributes: it must not lead out of it, whatever is consolidated.
         if element.split('/').any(|part| matches!(part, "." | "..") || (part.is_empty() && !element.is_empty())) {
             return Ok(None);
+        }
+        if let Some(node) = self.consolidated.as_ref().and_then(|nodes| nodes.get(element)) {
+            return Ok(Some(Arc::clone(node)));
         }
         if let Some(node) = self.read().nodes.get(element) {
             return Ok(Some(Arc::clone(node)));

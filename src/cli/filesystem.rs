@@ -20,17 +20,20 @@ use crate::tree::{Tree, category_files};
 use super::log::Recent;
 use super::memory;
 use super::options::Options;
+use super::probe;
 
 /// Opens the stores and builds what is served.
 pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> {
-    let counters = Counters::default();
+    let counters = Counters { room: memory::metadata(), ..Counters::default() };
     let selection = Selection {
         x: options.x.clone(),
         obs: options.obs.clone(),
         join: options.join,
         index: IndexDir(options.index_dir.clone()),
     };
+    let probed = probe::stores(options)?;
     let collection = Collection::open(&options.stores, &selection, &counters)?;
+    probed.confirm()?;
     for (column, reason) in &collection.left_out {
         tracing::info!("obs column {column} is not served: {reason}");
     }

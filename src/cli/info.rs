@@ -1,11 +1,16 @@
 //! `shufflefs info`: what is in a store, and what would stop a mount of it.
 
+use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::exit::{self, Exit, Outcome};
+use super::isolate::{self, Failed, Work};
+use super::{check, memory, values};
 use crate::anndata;
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
 use crate::anndata::index::IndexDir;
@@ -25,20 +30,42 @@ pub struct InfoArgs {
     /// Print JSON, one object a store [default: text]
     #[arg(long)]
     pub json: bool,
+
+    /// Read everything that a mount could serve and list all damage; with damage the exit code is 3
+    #[arg(long)]
+    pub check: bool,
+
+    /// How long libhdf5 may go on without reading a byte; at least 10s
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = values::timeout)]
+    pub timeout: Duration,
+
+    /// What the parent runs: describes one store as JSON
+    #[arg(long, hide = true)]
+    pub alone: bool,
 }
 
-/// The command: describes every store that can be opened; fails if one cannot.
+/// The command: describes every store that can be opened; fails if one cannot, or is damaged.
 pub fn info(args: &InfoArgs) -> Outcome {
+    if args.alone {
+        isolate::volunteer();
+        let stores: Vec<Value> = args.stores.iter().flat_map(|path| described(path, args.check)).collect();
+        println!("{}", Value::Array(stores));
+        return Ok(0);
+    }
     let mut code = 0;
     let mut all = Vec::new();
-    for path in args.stores.iter().flat_map(|path| parts(path)) {
-        match describe(&path) {
-            Ok(store) if args.json => all.push(store),
-            Ok(store) => print!("{}", text(&store)),
-            Err(error) => {
-                exit::say(&exit::one_line(&error.to_string()));
+    for store in args.stores.iter().flat_map(|path| describe(path, args)) {
+        if let Some(error) = store["error"].as_str() {
+            exit::say(error);
+            code = Exit::Store as u8;
+        } else {
+            if store["check"]["damage"].as_array().is_some_and(|damage| !damage.is_empty()) {
                 code = Exit::Store as u8;
             }
+            if !args.json {
+                print!("{}", text(&store));
+            }
+            all.push(store);
         }
     }
     if args.json {
@@ -47,16 +74,45 @@ pub fn info(args: &InfoArgs) -> Outcome {
     Ok(code)
 }
 
-/// The stores of an annbatch collection, one by one; a path that cannot be opened is told by `describe`.
-fn parts(path: &Path) -> Vec<PathBuf> {
-    let stores = anndata::stores(path).unwrap_or_default();
-    if stores.is_empty() { vec![path.to_owned()] } else { stores.into_iter().map(|(path, _)| path).collect() }
+/// The stores of a path as JSON, by a child if libhdf5 is to parse it; or `error`.
+fn describe(path: &Path, args: &InfoArgs) -> Vec<Value> {
+    if !isolate::is_for_hdf5(path) {
+        return described(path, args.check);
+    }
+    let mut arguments: Vec<OsString> = vec!["info".into(), "--alone".into()];
+    if args.check {
+        arguments.push("--check".into());
+    }
+    let terminal = args.check && std::io::stderr().is_terminal();
+    let stores = [path.to_owned()];
+    let failed = |reason: String| vec![json!({"error": format!("{}: {reason}", path.display())})];
+    match isolate::run(&Work { arguments, stores: &stores, patience: args.timeout, terminal }) {
+        Ok(answer) => serde_json::from_slice(&answer).unwrap_or_else(|error| failed(format!("no answer: {error}"))),
+        Err(Failed::Ended(reason, _)) => failed(reason),
+        Err(Failed::NotStarted(_)) => described(path, args.check),
+    }
 }
 
-fn describe(path: &Path) -> Result<Value, ArrayError> {
-    let counters = Counters::default();
+/// The store, or one by one those of an annbatch collection.
+fn described(path: &Path, check: bool) -> Vec<Value> {
+    // A path that cannot be opened is told by `open`.
+    let stores = anndata::stores(path).unwrap_or_default();
+    let parts =
+        if stores.is_empty() { vec![path.to_owned()] } else { stores.into_iter().map(|(path, _)| path).collect() };
+    let one =
+        |path: &PathBuf| open(path, check).unwrap_or_else(|error| json!({"error": exit::one_line(&error.to_string())}));
+    parts.iter().map(one).collect()
+}
+
+fn open(path: &Path, check: bool) -> Result<Value, ArrayError> {
+    let counters = Counters { room: memory::metadata(), ..Counters::default() };
     let store = Container::open(path)?;
-    let matrices: Vec<Value> = matrices(&store)?.iter().map(|element| matrix(&store, element, &counters)).collect();
+    let matrices: Vec<Value> = match matrices(&store) {
+        Ok(elements) => elements.iter().map(|element| matrix(&store, element, &counters)).collect(),
+        // To a check this is one finding among others.
+        Err(error) if !check => return Err(error),
+        Err(_) => Vec::new(),
+    };
     let columns = DataFrame::open(&store, "obs").map(|obs| columns(&obs));
     let genes = DataFrame::open(&store, "var").map(|var| var.rows);
     let selection =
@@ -68,7 +124,7 @@ fn describe(path: &Path) -> Result<Value, ArrayError> {
         Err(error) => Some(error.to_string()),
     };
     let stops = stops.map(|error| exit::one_line(&error));
-    Ok(json!({
+    let mut described = json!({
         "store": store.name(),
         "rows": DataFrame::open(&store, "obs").map(|obs| obs.rows).ok(),
         "genes": genes.ok(),
@@ -76,7 +132,11 @@ fn describe(path: &Path) -> Result<Value, ArrayError> {
         "columns": columns.unwrap_or_default(),
         "mounts": stops.is_none(),
         "stops": stops,
-    }))
+    });
+    if check {
+        described["check"] = check::check(&store);
+    }
+    Ok(described)
 }
 
 fn matrix(store: &Container, element: &str, counters: &Counters) -> Value {
@@ -169,6 +229,18 @@ fn text(store: &Value) -> String {
     match store["stops"].as_str() {
         None => out.push_str("  mounts: yes\n"),
         Some(stops) => out.push_str(&format!("  mounts: no: {stops}\n")),
+    }
+    if let Some(damage) = store["check"]["damage"].as_array() {
+        let bytes = number(&store["check"]["bytes"]);
+        match damage.len() {
+            0 => out.push_str(&format!("  check: whole; {bytes} bytes read\n")),
+            count => out.push_str(&format!("  check: {count} damaged; {bytes} bytes read\n")),
+        }
+        for finding in damage {
+            let chunk = finding["chunk"].as_u64().map_or(String::new(), |chunk| format!("chunk {chunk}: "));
+            let (name, element) = (string(&store["store"]), string(&finding["element"]));
+            out.push_str(&format!("{name}: {element}: {chunk}{}\n", string(&finding["what"])));
+        }
     }
     out
 }

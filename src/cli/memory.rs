@@ -17,6 +17,11 @@ pub fn default_budget() -> Option<u64> {
     limit().map(|bytes| bytes / 4)
 }
 
+/// What row bounds and obs columns may take at most: three quarters of the limit.
+pub fn metadata() -> Option<u64> {
+    limit().map(|bytes| bytes / 4 * 3)
+}
+
 fn total(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)

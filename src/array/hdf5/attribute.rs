@@ -8,6 +8,9 @@ use super::native::{self, Class, Values};
 use super::text;
 use crate::array::Dtype;
 
+/// Elements of one attribute: a list of a million columns, and no more than a shape that lies may cost.
+const MOST: u64 = 1 << 22;
+
 /// All attributes of a group or dataset; what JSON cannot represent is skipped. Paths are from the group `inner`.
 pub fn all(location: &Location, inner: &str) -> Result<Map<String, Value>, ::hdf5::Error> {
     let mut attributes = Map::new();
@@ -29,6 +32,9 @@ fn one(values: Values, inner: &str) -> Result<Option<Value>, String> {
         return Ok(None);
     }
     let count = shape.first().copied().unwrap_or(1);
+    if count > MOST {
+        return Ok(None);
+    }
     let list: Vec<Value> = match native::class(datatype.id()) {
         Class::Other("reference") if shape.is_empty() => {
             let path = native::referred(values)?;

@@ -15,7 +15,7 @@ use super::source::{ChunkMap, Chunked, Contiguous, Place};
 use super::{Hdf5, words};
 use crate::array::codec::Stage;
 use crate::array::constant::{self, Memory, Unwritten};
-use crate::array::{Array, ArrayError, Dtype, MAX_CHUNK, Source};
+use crate::array::{Array, ArrayError, Dtype, Source, is_chunk};
 
 /// H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS.
 const PARTIAL_UNFILTERED: u32 = 2;
@@ -69,6 +69,9 @@ impl Opening<'_> {
         let external = sync(|| unsafe { H5Pget_external_count(self.plist.id()) }) > 0;
         match self.plist.layout() {
             Layout::Chunked => self.chunked(),
+            Layout::Compact if bytes > 64 << 10 => {
+                Err(self.error("the shape is too large for its layout: it is damaged"))
+            }
             Layout::Compact => {
                 let mut buffer = vec![0; usize::try_from(bytes).map_err(|_| self.error("the shape is too large"))?];
                 let values = Values::of(&self.dataset);
@@ -173,7 +176,7 @@ impl Opening<'_> {
             return Err(self.error("the chunk shape does not fit the shape: the file is damaged"));
         }
         let chunk_bytes = self.bytes(&chunk_shape)?;
-        if chunk_bytes > MAX_CHUNK {
+        if !is_chunk(chunk_bytes, self.bytes(&self.shape)?) {
             return Err(
                 self.unsupported(format!("chunks of {chunk_bytes} bytes are too large; rewrite it in smaller ones"))
             );

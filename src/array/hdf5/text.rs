@@ -15,6 +15,8 @@ use super::native::{self, Class, Id, Values};
 
 /// Elements of one slice.
 const SLICE: u64 = 1 << 16;
+/// Bytes of one slice of fixed-length strings.
+const SLICE_BYTES: u64 = 64 << 20;
 
 /// All strings of a dataset in C order.
 pub fn dataset(dataset: &Dataset) -> Result<Vec<String>, String> {
@@ -39,7 +41,12 @@ pub fn with_type(dataset: &Dataset, class: Class, memory: &Id) -> Result<Vec<Str
     if elements > most || row > most {
         return Err(format!("{elements} strings are declared, and {} bytes stored", dataset.storage_size()));
     }
-    let step = (SLICE / row.max(1)).max(1);
+    let mut step = (SLICE / row.max(1)).max(1);
+    if let Class::FixedText { size, .. } = class {
+        let line =
+            row.checked_mul(size as u64).filter(|&bytes| bytes <= SLICE_BYTES).ok_or("its strings are too long")?;
+        step = step.min(SLICE_BYTES / line.max(1)).max(1);
+    }
     let mut first = 0;
     while first < rows && row > 0 {
         let mut count = shape.clone();
@@ -73,7 +80,8 @@ fn read(
     let elements = usize::try_from(elements).map_err(|_| "too many strings")?;
     match class {
         Class::FixedText { size, spaces } => {
-            let bytes = elements.checked_mul(size).ok_or("too many strings")?;
+            let bytes = elements.checked_mul(size).filter(|&bytes| bytes as u64 <= SLICE_BYTES);
+            let bytes = bytes.ok_or("its strings are too long")?;
             let mut buffer = vec![0; bytes];
             // SAFETY: the buffer has the bytes of `elements` strings of this very type, which holds no pointers.
             unsafe { values.read(datatype, start, count, buffer.as_mut_ptr().cast::<c_void>())? };

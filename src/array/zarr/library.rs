@@ -5,6 +5,7 @@
 use zarrs::array::{ArrayBytes, CodecOptions};
 
 use super::source::{Files, grid, indices};
+use crate::array::guard::guard;
 use crate::array::{ArrayError, Counters, Extent, Scratch, Source};
 
 pub struct Library {
@@ -33,13 +34,11 @@ impl Source for Library {
         Counters::add(&counters.bytes, stored);
         // The chunks are what runs in parallel.
         let options = CodecOptions::default().with_concurrent_target(1);
-        let bytes = self
-            .files
-            .zarrs
-            .retrieve_chunk_opt::<ArrayBytes>(&at, &options)
-            .map_err(|e| e.to_string())
-            .and_then(|bytes| bytes.into_fixed().map_err(|e| e.to_string()))
-            .map_err(|cause| self.files.damaged(chunk, cause))?;
+        let read = || {
+            let bytes = self.files.zarrs.retrieve_chunk_opt::<ArrayBytes>(&at, &options).map_err(|e| e.to_string())?;
+            bytes.into_fixed().map_err(|e| e.to_string())
+        };
+        let bytes = guard(read).flatten().map_err(|cause| self.files.damaged(chunk, cause))?;
         if bytes.len() != out.len() {
             let cause = format!("decodes to {} bytes, {} are declared", bytes.len(), out.len());
             return Err(self.files.damaged(chunk, cause));

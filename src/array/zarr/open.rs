@@ -13,7 +13,8 @@ use super::node::Node;
 use super::shard::Shards;
 use super::source::{Files, Plain};
 use crate::array::codec::Stage;
-use crate::array::{Array, ArrayError, Dtype, MAX_CHUNK, Source};
+use crate::array::guard::guard;
+use crate::array::{Array, ArrayError, Dtype, Source, is_chunk};
 
 /// zarrs' array over any readable storage.
 pub type Zarrs = ZarrsArray<dyn ReadableStorageTraits>;
@@ -30,9 +31,12 @@ pub fn zarrs(zarr: &Zarr, element: &str, node: &Node) -> Result<Zarrs, ArrayErro
     // The array is the root of a storage of its own: zarrs refuses paths with `__`, such as old anndata's
     // `obs/__categories`.
     let store = zarr.root.join(element).storage().map_err(unsupported)?;
-    let array = ZarrsArray::new_with_metadata(store, "/", metadata)
-        .map_err(|e| unsupported(format!("not understood: {e}; rewrite it with zstd or blosc alone")))?;
-    array.to_v3().map_err(|e| unsupported(format!("not understood: {e}; rewrite it with zstd or blosc alone")))
+    let open = || {
+        let array = ZarrsArray::new_with_metadata(store, "/", metadata).map_err(|e| e.to_string())?;
+        array.to_v3().map_err(|e| e.to_string())
+    };
+    let array = guard(open).flatten();
+    array.map_err(|e| unsupported(format!("not understood: {e}; rewrite it with zstd or blosc alone")))
 }
 
 /// How bytes of a chunk become elements, where all of it is done here.
@@ -93,10 +97,11 @@ pub fn with_trailing(
         Codecs::Sharded { chunk_shape, .. } => chunk_shape.clone(),
         _ => outer.clone(),
     };
+    let array_bytes = shape.iter().fold(dtype.size() as u64, |n, &c| n.saturating_mul(c));
     let chunk_bytes = chunk_shape
         .iter()
         .try_fold(dtype.size() as u64, |n, &c| n.checked_mul(c))
-        .filter(|&bytes| bytes <= MAX_CHUNK)
+        .filter(|&bytes| is_chunk(bytes, array_bytes))
         .ok_or_else(|| zarr.unsupported(element, "its chunks are too large; rewrite it in smaller ones"))?;
     let named: Arc<str> = element.into();
     let files = |chain: Chain| Files {

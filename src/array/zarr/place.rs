@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -61,14 +62,18 @@ impl Place {
         match self {
             Place::Directory(root) => {
                 let path = root.join(key);
-                let text = match fs::read(&path) {
-                    Ok(text) => text,
+                let metadata = match fs::metadata(&path) {
+                    // A pipe would be waited for, and a file without end read for ever.
+                    Ok(metadata) if !metadata.is_file() || metadata.len() > MAX_METADATA => {
+                        return Err(format!("not a metadata file ({} bytes)", metadata.len()));
+                    }
+                    Ok(metadata) => metadata,
                     Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                         return Ok(None);
                     }
                     Err(error) => return Err(error.to_string()),
                 };
-                let metadata = fs::metadata(&path).map_err(|e| e.to_string())?;
+                let text = fs::read(&path).map_err(|e| e.to_string())?;
                 files.push(Identity::of(&path, &metadata));
                 Ok(Some(text))
             }
@@ -97,6 +102,21 @@ impl Place {
         }
     }
 
+    /// Bytes of the files below, so many levels deep; of an archive, its length.
+    pub fn stored(&self, levels: u32) -> u64 {
+        let root = match self {
+            Place::Directory(root) => root,
+            Place::Zip { zip, .. } => return zip.len(),
+        };
+        let entries = fs::read_dir(root).into_iter().flatten().flatten();
+        let sizes = entries.map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() && levels > 0 => Place::Directory(entry.path()).stored(levels - 1),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        });
+        sizes.fold(0, u64::saturating_add)
+    }
+
     /// The bytes of a chunk or shard; none where it was never written.
     pub fn chunk(&self, key: &str, opened: SystemTime) -> Result<Option<Blob>, Trouble> {
         let root = match self {
@@ -108,7 +128,8 @@ impl Place {
         };
         let path = root.join(key);
         let damaged = |cause: String| Trouble::Damaged(format!("{}: {cause}", path.display()));
-        let file = match File::open(&path) {
+        // A pipe must not be waited for; for files the flag means nothing.
+        let file = match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(damaged(error.to_string())),

@@ -7,12 +7,28 @@ use super::class::{self, Class, Encoding};
 use super::node::Node;
 use super::{Zarr, open};
 use crate::array::container::NodeKind;
+use crate::array::guard::guard;
 use crate::array::{ArrayError, Counters, Dtype};
 
 /// Most strings of an array, against shapes that lie: 64 times the largest atlas.
 const MOST: u64 = 1 << 33;
 /// Most strings of one chunk.
 const MOST_IN_CHUNK: u64 = 1 << 28;
+
+/// Strings that are believed without a look at what is stored: 16 M, which cost 400 MB.
+const FREE: u64 = 1 << 24;
+
+/// Refuses so many strings where so little is stored: a chunk that was never written costs nothing but the memory.
+fn plausible(zarr: &Zarr, element: &str, strings: u64) -> Result<(), ArrayError> {
+    if strings <= FREE {
+        return Ok(());
+    }
+    let stored = zarr.root.join(element).stored(8);
+    if strings > stored.saturating_mul(1024).saturating_add(FREE) {
+        return Err(zarr.error(element, format!("{strings} strings are declared, and {stored} bytes stored")));
+    }
+    Ok(())
+}
 
 /// All strings of an array in C order.
 pub fn strings(zarr: &Zarr, element: &str) -> Result<Vec<String>, ArrayError> {
@@ -39,16 +55,22 @@ fn variable(zarr: &Zarr, element: &str, node: &Node) -> Result<Vec<String>, Arra
     if total == 0 {
         return Ok(Vec::new());
     }
+    plausible(zarr, element, total)?;
     let zero = vec![0; shape.len()];
     let chunk = array.chunk_shape(&zero).map_err(|e| zarr.error(element, e.to_string()))?;
-    let in_chunk = chunk.iter().try_fold(1_u64, |n, &c| n.checked_mul(c.get())).filter(|&n| n <= MOST_IN_CHUNK);
+    let in_chunk = chunk
+        .iter()
+        .try_fold(1_u64, |n, &c| n.checked_mul(c.get()))
+        .filter(|&n| n <= MOST_IN_CHUNK.min(total.max(FREE)));
     if in_chunk.is_none() {
         return Err(zarr.unsupported(element, "its chunks are too large; rewrite it in smaller ones"));
     }
     if let ([rows], [rows_in_chunk]) = (shape.as_slice(), chunk.as_slice()) {
         let mut all: Vec<String> = Vec::new();
         for number in 0..rows.div_ceil(rows_in_chunk.get()) {
-            let texts: Vec<String> = array.retrieve_chunk(&[number]).map_err(|e| damaged(number, e.to_string()))?;
+            let texts: Vec<String> = guard(|| array.retrieve_chunk(&[number]).map_err(|e| e.to_string()))
+                .flatten()
+                .map_err(|cause| damaged(number, cause))?;
             let here = rows_in_chunk.get().min(rows - number * rows_in_chunk.get());
             if (texts.len() as u64) < here {
                 return Err(damaged(number, format!("holds {} strings, {here} are declared", texts.len())));
@@ -60,13 +82,16 @@ fn variable(zarr: &Zarr, element: &str, node: &Node) -> Result<Vec<String>, Arra
     if total > MOST_IN_CHUNK {
         return Err(zarr.unsupported(element, format!("{total} strings of {} axes are too many", shape.len())));
     }
-    array.retrieve_array_subset(&ArraySubset::new_with_shape(shape)).map_err(|e| damaged(0, e.to_string()))
+    guard(|| array.retrieve_array_subset(&ArraySubset::new_with_shape(shape)).map_err(|e| e.to_string()))
+        .flatten()
+        .map_err(|cause| damaged(0, cause))
 }
 
 fn fixed(zarr: &Zarr, element: &str, node: &Node, size: u64, encoding: Encoding) -> Result<Vec<String>, ArrayError> {
     let shape = zarr.shape(element)?;
     let total = shape.iter().try_fold(1_u64, |n, &c| n.checked_mul(c)).filter(|&n| n <= MOST);
     let Some(total) = total else { return Err(zarr.error(element, "its shape is too large: it is damaged")) };
+    plausible(zarr, element, total)?;
     if size == 0 {
         // numpy's `<U0`: nothing is stored.
         let count = usize::try_from(total.min(MOST_IN_CHUNK)).unwrap_or(0);
@@ -83,7 +108,9 @@ fn fixed(zarr: &Zarr, element: &str, node: &Node, size: u64, encoding: Encoding)
 
 /// Reads elements of `size` bytes as bytes, with a last axis of `size`.
 pub fn bytes(zarr: &Zarr, element: &str, node: &Node, size: u64) -> Result<Vec<u8>, ArrayError> {
-    let rank = zarr.shape(element)?.len();
+    let shape = zarr.shape(element)?;
+    plausible(zarr, element, shape.iter().fold(1_u64, |n, &c| n.saturating_mul(c)))?;
+    let rank = shape.len();
     let mut metadata = node.metadata.clone();
     let lengthen = |value: Option<&mut Value>| {
         if let Some(Value::Array(axes)) = value {

@@ -79,6 +79,11 @@ impl Zip {
         Ok(Zip { file, directory: start, members })
     }
 
+    /// Bytes of content and headers.
+    pub fn len(&self) -> u64 {
+        self.directory
+    }
+
     pub fn contains(&self, name: &str) -> bool {
         self.members.contains_key(name)
     }

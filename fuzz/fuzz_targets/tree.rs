@@ -1,0 +1,39 @@
+//! Paths and inode numbers of the mount.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use shufflefs::format::Extension;
+use shufflefs::tree::{Node, Tree};
+
+fuzz_target!(|data: &[u8]| {
+    let Some((number, path)) = data.split_first_chunk::<8>() else { return };
+    let number = u64::from_le_bytes(*number);
+    for batches in [0, 1, 40_000, number] {
+        let tree = Tree {
+            batches,
+            listed_epochs: 1 + number % 10_000_000,
+            listed: Extension::Npz,
+            extensions: Extension::ALL.to_vec(),
+            categories: vec!["a.txt".to_owned(), "b.txt".to_owned()],
+        };
+        let mut node = Node::Root;
+        for name in String::from_utf8_lossy(path).split('/') {
+            let Some(child) = tree.lookup(&node, name) else { break };
+            assert_eq!(tree.node(tree.ino(&child).expect("what is found has a number")), Some(child));
+            assert_eq!(tree.parent(&child), node);
+            node = child;
+        }
+        for ino in [number, number.swap_bytes()] {
+            if let Some(node) = tree.node(ino) {
+                assert_eq!(tree.ino(&node), Some(ino));
+                let _ = (tree.parent(&node), tree.subdirectories(&node));
+                for i in [0, 1, tree.len(&node).saturating_sub(1), number] {
+                    if let Some((name, child)) = tree.entry(&node, i) {
+                        let found = tree.lookup(&node, &name);
+                        assert!(found.is_none_or(|found| found == child), "{name}");
+                    }
+                }
+            }
+        }
+    }
+});

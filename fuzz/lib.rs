@@ -1,0 +1,43 @@
+//! What the targets share: a place in memory for the store under test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use shufflefs::array::{Container, Counters};
+use shufflefs::anndata::index::IndexDir;
+use shufflefs::collection::genes::Join;
+use shufflefs::collection::{Collection, Selection};
+
+/// Bytes that a target reads of one array at most.
+pub const LIMIT: u64 = 16 << 20;
+
+/// A directory of this process in /dev/shm, empty.
+pub fn place(name: &str) -> PathBuf {
+    let place = PathBuf::from(format!("/dev/shm/shufflefs-fuzz/{name}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&place);
+    fs::create_dir_all(&place).unwrap();
+    place
+}
+
+/// Opens one array in every way there is; what comes does not matter, only that it comes.
+pub fn read(store: &Path, element: &str) {
+    let Ok(container) = Container::open(store) else { return };
+    let _ = (container.shape(element), container.dtype_name(element), container.attributes(element));
+    let _ = container.strings(element);
+    if let Ok(array) = container.array(element) {
+        let _ = array.read_all(LIMIT, &Counters::default());
+        let _ = array.source.filters();
+    }
+}
+
+/// Opens a store as a mount does, then reads its matrix.
+pub fn mount(store: &Path) {
+    for x in ["X", "layers/dense"] {
+        let index = IndexDir(store.with_file_name("index"));
+        let selection = Selection { x: x.to_owned(), obs: None, join: Join::Exact, index };
+        let Ok(collection) = Collection::open(&[store.to_owned()], &selection, &Counters::default()) else { continue };
+        for array in collection.stores.iter().flat_map(|store| store.matrix.arrays()) {
+            let _ = array.read_all(LIMIT, &Counters::default());
+        }
+    }
+}

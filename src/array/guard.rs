@@ -1,0 +1,42 @@
+//! Calls into libraries that may panic on damaged input, which then is an error like any other.
+//!
+//! zarrs takes lengths inside of chunks of strings at their word, and slices with them.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic of this thread is caught and told by its caller, so that a hook need not print it.
+pub fn is_guarded() -> bool {
+    GUARDED.get()
+}
+
+/// Calls; a panic is an error in words. What the call had in hand is dropped, so nothing half-done is seen again.
+pub fn guard<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    let before = GUARDED.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(call));
+    GUARDED.set(before);
+    result.map_err(|panic| format!("cannot be decoded ({})", words(panic.as_ref())))
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("unknown cause").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_words() {
+        assert_eq!(guard(|| 7), Ok(7));
+        let error = guard(|| -> u8 { std::panic::resume_unwind(Box::new("index\n 9".to_owned())) });
+        assert_eq!(error, Err("cannot be decoded (index 9)".to_owned()));
+        assert!(!is_guarded());
+    }
+}

@@ -1,0 +1,245 @@
+//! Work with libhdf5 in a process of its own, so that its crash, endless loop or runaway memory is one line and not ours.
+//!
+//! libhdf5 is C and parses the metadata of files that nobody vouches for. So before a mount opens HDF5 stores, a child of
+//! our own binary opens them just as the mount will. On the same bytes the library does the same again, so what passed
+//! there passes here. It is a guard against accidents, no wall against attackers: the child has the rights of its user.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, PipeReader, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use super::exit::one_line;
+use super::memory;
+use crate::array::container::file_of;
+use crate::mount::signals;
+
+/// What the child is to do, and how long it may take.
+pub struct Work<'a> {
+    /// The hidden subcommand and its options.
+    pub arguments: Vec<OsString>,
+    pub stores: &'a [PathBuf],
+    /// How long it may go on without reading a byte.
+    pub patience: Duration,
+    /// Whether its stderr is the terminal (for a progress bar); else it is kept for the message.
+    pub terminal: bool,
+}
+
+/// Why the child gave no answer.
+#[derive(Debug)]
+pub enum Failed {
+    /// It could not be started: then the work may as well be done here.
+    NotStarted(io::Error),
+    /// Why, as the end of a sentence that begins with the store; and what it had answered so far.
+    Ended(String, Vec<u8>),
+}
+
+/// The shortest patience: a disk may have to spin up.
+const LEAST_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a child is looked at; its end is noticed at once.
+const TICK: Duration = Duration::from_millis(200);
+/// A child that has read its stores so many times over goes in circles.
+const ROUNDS: u64 = 1000;
+/// Bytes of an answer at most.
+const ANSWER: u64 = 1 << 30;
+
+/// Whether libhdf5 will parse this: a file that is no zip archive. Directories are zarr, which Rust parses.
+pub fn is_for_hdf5(path: &Path) -> bool {
+    let file = file_of(path);
+    // A pipe would be waited for.
+    if !file.is_file() {
+        return false;
+    }
+    let mut start = [0; 4];
+    match fs::File::open(file).and_then(|mut file| file.read(&mut start)) {
+        Ok(count) => count == 4 && &start != b"PK\x03\x04",
+        // Opening it will say why.
+        Err(_) => false,
+    }
+}
+
+/// Does the work in a child; its standard output.
+pub fn run(work: &Work<'_>) -> Result<Vec<u8>, Failed> {
+    let room = room();
+    let (mut child, answer, said) = start(work, room).map_err(Failed::NotStarted)?;
+    let answer = collect(answer);
+    let said = said.map(collect);
+    let mut meter = Meter::new(&child, work);
+    let answer = loop {
+        match answer.recv_timeout(TICK) {
+            Ok(answer) => break answer,
+            Err(RecvTimeoutError::Disconnected) => break Vec::new(),
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some(reason) = meter.lost() {
+                    // It may have ended just now.
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Err(Failed::Ended(reason, answer.recv_timeout(TICK).unwrap_or_default()));
+                }
+            }
+        }
+    };
+    let status = child.wait().map_err(Failed::NotStarted)?;
+    if status.success() {
+        return Ok(answer);
+    }
+    let said = said.and_then(|said| said.recv_timeout(TICK).ok()).unwrap_or_default();
+    Err(Failed::Ended(how_it_ended(status, &String::from_utf8_lossy(&said), room), answer))
+}
+
+fn start(work: &Work<'_>, room: u64) -> io::Result<(Child, PipeReader, Option<PipeReader>)> {
+    let (answer, output) = io::pipe()?;
+    // The binary that runs, also if its file was replaced meanwhile.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("shufflefs").args(&work.arguments).arg("--").args(work.stores);
+    command.stdin(Stdio::null()).stdout(OwnedFd::from(output));
+    let said = if work.terminal {
+        None
+    } else {
+        let (said, output) = io::pipe()?;
+        command.stderr(OwnedFd::from(output));
+        Some(said)
+    };
+    // SAFETY: getpid cannot fail.
+    let parent = unsafe { libc::getpid() };
+    // SAFETY: the closure runs between fork and exec and makes system calls only: no allocation, no locks.
+    unsafe {
+        command.pre_exec(move || {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            if libc::getppid() != parent {
+                libc::_exit(125);
+            }
+            for (resource, bytes) in [(libc::RLIMIT_AS, room), (libc::RLIMIT_CORE, 0)] {
+                let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+                libc::setrlimit(resource, &raw const limit);
+            }
+            // The parent has blocked what ends a mount; a child that waits for nobody must not inherit that.
+            let mut none = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+            Ok(())
+        });
+    }
+    Ok((command.spawn()?, answer, said))
+}
+
+/// Reads a pipe to its end in a thread of its own.
+fn collect(pipe: PipeReader) -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What came before an error is all there is; whether it is enough, the child's exit status tells.
+        let _ = pipe.take(ANSWER).read_to_end(&mut bytes);
+        let _ = sender.send(bytes);
+    });
+    receiver
+}
+
+/// Address space of a child: what this machine could give, so that it fails before the machine does. Thread stacks and
+/// malloc's arenas reserve much that they never use.
+fn room() -> u64 {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let least = (4 << 30) + cores * (128 << 20);
+    memory::metadata().unwrap_or(64 << 30).max(least)
+}
+
+/// In the child, first of all: if memory runs out nevertheless, it is this process that goes.
+pub fn volunteer() {
+    // Without /proc there is no such choice.
+    let _ = fs::write("/proc/self/oom_score_adj", "1000");
+}
+
+/// Watches whether a child gets on: whether it reads.
+struct Meter {
+    io: PathBuf,
+    patience: Duration,
+    /// Bytes it has read so far, and when that last changed.
+    read: u64,
+    since: Instant,
+    most: Option<u64>,
+}
+
+impl Meter {
+    fn new(child: &Child, work: &Work<'_>) -> Meter {
+        let sizes = work.stores.iter().map(|path| fs::metadata(file_of(path)).ok().filter(|file| file.is_file()));
+        // What a directory holds is not known; only its reader's patience ends that.
+        let total = sizes.map(|file| file.map(|file| file.len())).sum::<Option<u64>>();
+        Meter {
+            io: PathBuf::from(format!("/proc/{}/io", child.id())),
+            patience: work.patience.max(LEAST_PATIENCE),
+            read: 0,
+            since: Instant::now(),
+            most: total.map(|total| total.saturating_mul(ROUNDS).saturating_add(1 << 30)),
+        }
+    }
+
+    /// Why there is no more hope, if there is none.
+    fn lost(&mut self) -> Option<String> {
+        let text = fs::read_to_string(&self.io).unwrap_or_default();
+        let read = text.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok()).unwrap_or(0);
+        if read > self.read {
+            self.read = read;
+            self.since = Instant::now();
+        }
+        if self.most.is_some_and(|most| self.read > most) {
+            return Some(format!("opening it reads in circles ({} bytes so far): it is damaged", self.read));
+        }
+        (self.since.elapsed() >= self.patience).then(|| {
+            let seconds = self.patience.as_secs();
+            format!(
+                "opening it made no progress for {seconds} s: libhdf5 hangs on damaged metadata, or the file system does \
+                 (a longer --timeout waits longer)"
+            )
+        })
+    }
+}
+
+fn how_it_ended(status: ExitStatus, said: &str, room: u64) -> String {
+    const REMEDY: &str = "its metadata are damaged; copy or download it again";
+    let last = said.lines().rev().find(|line| !line.trim().is_empty()).map(one_line).unwrap_or_default();
+    if said.contains("memory allocation of") {
+        return format!("opening it takes more than {} GiB of memory: {REMEDY}", room >> 30);
+    }
+    match (status.signal(), status.code()) {
+        (Some(libc::SIGKILL), _) => {
+            format!("the process that opens it was killed, perhaps for want of memory: {REMEDY}")
+        }
+        (Some(number), _) => format!("libhdf5 crashed on it ({}): {REMEDY}", signals::name(number)),
+        (None, Some(code)) => format!("opening it ended with code {code} ({last}); please report it"),
+        (None, None) => format!("opening it failed ({last}); please report it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_told_in_words() {
+        let crash = how_it_ended(ExitStatus::from_raw(libc::SIGSEGV), "", 0);
+        assert!(crash.contains("SIGSEGV") && crash.contains("damaged"), "{crash}");
+        let memory =
+            how_it_ended(ExitStatus::from_raw(libc::SIGABRT), "memory allocation of 9 bytes failed\n", 5 << 30);
+        assert!(memory.contains("5 GiB"), "{memory}");
+        assert!(how_it_ended(ExitStatus::from_raw(101 << 8), "x\npanicked\n\n", 0).contains("101 (panicked)"));
+    }
+
+    #[test]
+    fn zip_archives_and_directories_need_no_libhdf5() {
+        let place = tempfile::tempdir().unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = place.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            path
+        };
+        assert!(is_for_hdf5(&file("a.h5ad", b"\x89HDF\r\n\x1a\n")));
+        assert!(is_for_hdf5(&place.path().join("a.h5ad::mod/rna")));
+        assert!(!is_for_hdf5(&file("a.zip", b"PK\x03\x04...")));
+        assert!(!is_for_hdf5(place.path()) && !is_for_hdf5(Path::new("/nonexistent")));
+    }
+}

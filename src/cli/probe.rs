@@ -1,0 +1,114 @@
+//! `shufflefs probe`: opens stores as a mount would and says nothing, or dies of it. Hidden; see `isolate`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::exit::Outcome;
+use super::isolate::{self, Failed, Work, is_for_hdf5};
+use super::memory;
+use super::options::Options;
+use crate::anndata;
+use crate::anndata::dataframe::{ColumnKind, DataFrame};
+use crate::anndata::matrix::Matrix;
+use crate::array::container::file_of;
+use crate::array::{Container, Counters, Identity};
+
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    #[arg(long, default_value = "X")]
+    x: String,
+    /// As JSON, to keep names with commas whole
+    #[arg(long)]
+    obs: Option<String>,
+    #[arg(value_name = "STORE", required = true)]
+    stores: Vec<PathBuf>,
+}
+
+/// The child. What is refused is no failure here: the parent will be told the same, and say it.
+pub fn probe(args: &ProbeArgs) -> Outcome {
+    isolate::volunteer();
+    let names: Option<Vec<String>> = args.obs.as_deref().and_then(|names| serde_json::from_str(names).ok());
+    for (number, path) in args.stores.iter().enumerate() {
+        // If it is the last word, the parent knows which store it was.
+        println!("{number}");
+        for (_, store) in anndata::stores(path).unwrap_or_default() {
+            open(&store, &args.x, names.as_deref());
+        }
+    }
+    Ok(0)
+}
+
+/// Asks of a store all that a mount asks; what a mount makes of several stores together asks for no more.
+fn open(store: &Container, x: &str, names: Option<&[String]>) {
+    let counters = Counters { room: memory::metadata(), ..Counters::default() };
+    // A matrix stored by column is only opened: to transpose it is for the mount, and needs no more of the library.
+    if !matches!(Matrix::open_by_column(store, x, &counters), Ok(Some(_))) {
+        drop(Matrix::open(store, x, &counters));
+    }
+    let var = if x.starts_with("raw/") { "raw/var" } else { "var" };
+    drop(DataFrame::open(store, var).and_then(|frame| frame.names(&counters)));
+    let Ok(frame) = DataFrame::open(store, "obs") else { return };
+    for name in names.unwrap_or(&frame.columns) {
+        match frame.kind(name) {
+            Ok(ColumnKind::Text) if names.is_none() => {}
+            Ok(kind) if kind != ColumnKind::Other => drop(frame.column(name, &counters)),
+            _ => {}
+        }
+    }
+}
+
+/// Files that libhdf5 was seen to open; they must stay what they are.
+#[derive(Debug, Default)]
+pub struct Probed(Vec<Identity>);
+
+impl Probed {
+    /// Fails if a file is not the one that was probed.
+    pub fn confirm(&self) -> anyhow::Result<()> {
+        match self.0.iter().find_map(Identity::changed) {
+            None => Ok(()),
+            Some(cause) => anyhow::bail!("{cause} while it was being opened; try again once nobody writes it"),
+        }
+    }
+}
+
+/// Has a child open the stores, if libhdf5 is needed for any of them.
+pub fn stores(options: &Options) -> anyhow::Result<Probed> {
+    let parsed: Vec<PathBuf> = options.stores.iter().filter(|path| is_for_hdf5(path)).cloned().collect();
+    if parsed.is_empty() {
+        return Ok(Probed::default());
+    }
+    let mut files = Vec::new();
+    for path in &parsed {
+        let file = file_of(path);
+        let metadata = std::fs::metadata(file).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
+        files.push(Identity::of(file, &metadata));
+    }
+    let probed = Probed(files);
+    if let Some((store, reason)) = fate(options, &parsed) {
+        anyhow::bail!("{store}: {reason}");
+    }
+    probed.confirm()?;
+    Ok(probed)
+}
+
+/// Which store a child did not survive, if there is one, and how it ended.
+fn fate(options: &Options, stores: &[PathBuf]) -> Option<(String, String)> {
+    let mut arguments: Vec<OsString> = vec!["probe".into(), "--x".into(), options.x.clone().into()];
+    if let Some(names) = &options.obs {
+        arguments.extend(["--obs".into(), serde_json::json!(names).to_string().into()]);
+    }
+    match isolate::run(&Work { arguments, stores, patience: options.timeout, terminal: false }) {
+        Ok(_) => None,
+        Err(Failed::Ended(reason, said)) => {
+            let last = String::from_utf8_lossy(&said).lines().last().and_then(|line| line.parse::<usize>().ok());
+            let store = last.and_then(|number| stores.get(number)).or(stores.first());
+            Some((store.map(|store| store.display().to_string()).unwrap_or_default(), reason))
+        }
+        Err(Failed::NotStarted(error)) => {
+            tracing::warn!("no process can be started to try the stores in, so they are opened untried: {error}");
+            None
+        }
+    }
+}

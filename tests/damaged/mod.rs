@@ -1,0 +1,324 @@
+//! Cases of damage: which bytes of which store change, what must then be served, and what is.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde_json::Value;
+use shufflefs::anndata::index::IndexDir;
+use shufflefs::array::Counters;
+use shufflefs::collection::genes::Join;
+use shufflefs::collection::{Collection, Selection};
+use shufflefs::engine::{Engine, Key, Limits};
+use shufflefs::format::{Extension, Writers};
+use shufflefs::plan::{Plan, Sampling};
+
+/// How a case ended, as one byte of the report.
+pub const REFUSED: u8 = b'r';
+pub const RIGHT: u8 = b'=';
+pub const SOME_FAILED: u8 = b'e';
+/// Other values, where nothing could notice.
+pub const DIFFERS: u8 = b'd';
+pub const CRASH: u8 = b'c';
+pub const HANG: u8 = b'h';
+/// What must not be.
+pub const WRONG: u8 = b'W';
+
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        random.below(2);
+        random
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n.max(1)
+    }
+}
+
+/// A run of bytes of an element in a file.
+struct Extent {
+    element: String,
+    start: u64,
+    len: u64,
+    noticed: bool,
+}
+
+/// A store, its files in memory, and what lies where.
+pub struct Subject {
+    files: Vec<(PathBuf, Vec<u8>)>,
+    /// Of the one file of an h5ad; what is not here is metadata.
+    extents: Vec<Extent>,
+    is_h5: bool,
+    /// Whether damage to X and layers is noticed in a zarr.
+    noticed: bool,
+    references: BTreeMap<(usize, usize), Served>,
+}
+
+/// What is damaged.
+#[derive(Debug)]
+#[allow(dead_code)] // Told by Debug.
+pub struct Damage {
+    file: usize,
+    at: usize,
+    what: String,
+    /// Elements, and whether damage to them is noticed.
+    touched: Vec<(String, bool)>,
+    /// Anything may have been said about any element.
+    metadata: bool,
+}
+
+/// What came of each file that was read.
+type Served = BTreeMap<(u64, &'static str), Result<Vec<u8>, String>>;
+
+const MATRICES: [&str; 2] = ["X", "layers/dense"];
+const COLUMNS: [&str; 7] = ["cell_type", "cluster", "n", "flag", "passage", "barcode", "note"];
+
+fn walk(root: &Path, at: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
+    let mut names: Vec<PathBuf> = fs::read_dir(at).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    for path in names {
+        if path.is_dir() {
+            walk(root, &path, files);
+        } else {
+            files.push((path.strip_prefix(root).unwrap().to_owned(), fs::read(&path).unwrap()));
+        }
+    }
+}
+
+impl Subject {
+    pub fn open(store: &Path, work: &Path) -> Subject {
+        let is_h5 = store.is_file();
+        let (mut files, mut extents) = (Vec::new(), Vec::new());
+        if is_h5 {
+            files.push((PathBuf::new(), fs::read(store).unwrap()));
+            let map: Value = serde_json::from_slice(&fs::read(format!("{}.json", store.display())).unwrap()).unwrap();
+            for extent in map.as_array().unwrap() {
+                extents.push(Extent {
+                    element: extent[0].as_str().unwrap().to_owned(),
+                    start: extent[1].as_u64().unwrap(),
+                    len: extent[2].as_u64().unwrap(),
+                    noticed: extent[3].as_bool().unwrap(),
+                });
+            }
+        } else {
+            walk(store, store, &mut files);
+        }
+        let noticed = store.file_name().unwrap().to_str().unwrap().starts_with("tiny");
+        let mut subject = Subject { files, extents, is_h5, noticed, references: BTreeMap::new() };
+        for x in 0..2 {
+            for named in 0..2 {
+                let path = subject.write(None, work, 0);
+                let served = serve(&path, x, named == 1, &|| {}).unwrap();
+                assert!(served.len() == 6 && served.values().all(Result::is_ok), "{served:?}");
+                subject.references.insert((x, named), served);
+            }
+        }
+        subject
+    }
+
+    /// Case `number`; the same on every run.
+    pub fn damage(&self, number: u64) -> (Damage, Vec<u8>) {
+        let mut random = Random::new(number);
+        let file = random.below(self.files.len() as u64) as usize;
+        let mut bytes = self.files[file].1.clone();
+        let len = bytes.len();
+        // Half of the changes go to data, which in an h5ad is a tenth of the bytes.
+        let at = match self.extents.get(random.below(2 * self.extents.len() as u64) as usize) {
+            Some(extent) => (extent.start + random.below(extent.len)) as usize,
+            None => random.below(len as u64) as usize,
+        };
+        let span = |want: usize| want.min(len - at);
+        let (what, changed) = match random.below(8) {
+            0..=2 => {
+                bytes[at] ^= 1 << random.below(8);
+                ("bit", 1)
+            }
+            3 => {
+                bytes[at] = [0, 0xff, 0x7f, random.below(256) as u8][random.below(4) as usize];
+                ("byte", 1)
+            }
+            4 => {
+                bytes[at..at + span(8)].iter_mut().for_each(|byte| *byte = random.below(256) as u8);
+                ("noise", span(8))
+            }
+            5 => {
+                bytes[at..at + span(200)].fill(0);
+                ("zeros", span(200))
+            }
+            6 => {
+                bytes[at..at + span(16)].fill(0xff);
+                ("ones", span(16))
+            }
+            _ => {
+                bytes.truncate(at);
+                ("cut", len - at)
+            }
+        };
+        let damage = self.touched(file, at, changed, what);
+        (damage, bytes)
+    }
+
+    fn touched(&self, file: usize, at: usize, changed: usize, what: &str) -> Damage {
+        let cut = what == "cut";
+        let mut damage = Damage { file, at, what: what.to_owned(), touched: Vec::new(), metadata: false };
+        if self.is_h5 {
+            let (from, to) = (at as u64, (at + changed) as u64);
+            let mut covered = 0;
+            for extent in &self.extents {
+                let (start, end) = (extent.start.max(from), (extent.start + extent.len).min(to));
+                if start < end {
+                    covered += end - start;
+                    damage.touched.push((extent.element.clone(), extent.noticed || cut));
+                }
+            }
+            if cut {
+                // The file's length is in its superblock: a cut anywhere is noticed.
+                damage.touched.push((String::new(), true));
+            } else {
+                damage.metadata = covered < to - from;
+            }
+            return damage;
+        }
+        let path = self.files[file].0.to_str().unwrap();
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let metadata = name.starts_with('.') || name == "zarr.json";
+        let parts: Vec<&str> = folder.split('/').collect();
+        let end = parts.iter().position(|part| *part == "c").unwrap_or(parts.len());
+        let element = parts[..end].join("/");
+        let ours = element.starts_with("X") || element.starts_with("layers/dense");
+        damage.touched.push((element, cut || (ours && self.noticed && !metadata)));
+        damage
+    }
+
+    /// Writes the store to `work`, under a new name each time: libhdf5 knows files by their inode.
+    fn write(&self, change: Option<(usize, &[u8])>, work: &Path, number: u64) -> PathBuf {
+        let path = work.join(if self.is_h5 { format!("case-{number}.h5ad") } else { "case.zarr".to_owned() });
+        // A zarr is there whole but the first time: `run` mends what it damaged.
+        let there = path.exists();
+        for (index, (file, bytes)) in self.files.iter().enumerate() {
+            let changed = change.filter(|change| change.0 == index).map(|change| change.1);
+            if there && changed.is_none() {
+                continue;
+            }
+            let here = if self.is_h5 { path.clone() } else { path.join(file) };
+            fs::create_dir_all(here.parent().unwrap()).unwrap();
+            fs::write(here, changed.unwrap_or(bytes)).unwrap();
+        }
+        path
+    }
+
+    /// Runs a case; its outcome, and words where it must not be.
+    ///
+    /// Calls `opened` once the store is open: from then on a crash is not the library's.
+    pub fn run(&self, number: u64, work: &Path, opened: &dyn Fn()) -> (u8, String) {
+        let (damage, bytes) = self.damage(number);
+        let (x, named) = ((number % 2) as usize, (number / 2 % 2) as usize);
+        let path = self.write(Some((damage.file, &bytes)), work, number);
+        let served = catch_unwind(AssertUnwindSafe(|| serve(&path, x, named == 1, opened)));
+        if self.is_h5 {
+            let _ = fs::remove_file(&path);
+        } else {
+            fs::write(path.join(&self.files[damage.file].0), &self.files[damage.file].1).unwrap();
+        }
+        let (outcome, why) = match served {
+            Err(_) => (WRONG, "panicked".to_owned()),
+            Ok(Err(line)) => match self.may_refuse(&damage, x) {
+                true if !line.contains('\n') => (REFUSED, String::new()),
+                _ => (WRONG, format!("refused: {line}")),
+            },
+            Ok(Ok(served)) => self.compare(&damage, &served, (x, named)),
+        };
+        (outcome, if outcome == WRONG { format!("case {number}: {damage:?}: {why}") } else { String::new() })
+    }
+
+    /// Damage to the values of a matrix is no reason not to mount.
+    fn may_refuse(&self, damage: &Damage, x: usize) -> bool {
+        let values = |element: &str| match x {
+            0 => element == "X/data" || element == "X/indices",
+            _ => element == "layers/dense",
+        };
+        let is_metadata_file = !self.is_h5 && {
+            let name = self.files[damage.file].0.file_name().and_then(|name| name.to_str()).unwrap_or("");
+            name.starts_with('.') || name == "zarr.json"
+        };
+        damage.metadata || is_metadata_file || damage.touched.iter().any(|(element, _)| !values(element))
+    }
+
+    fn compare(&self, damage: &Damage, served: &Served, options: (usize, usize)) -> (u8, String) {
+        let mut outcome = RIGHT;
+        for (key, reference) in &self.references[&options] {
+            let Some(got) = served.get(key) else {
+                if damage.metadata || damage.touched.iter().any(|(_, noticed)| !noticed) {
+                    outcome = DIFFERS;
+                    continue;
+                }
+                return (WRONG, format!("{key:?} is not there"));
+            };
+            let parts: &[&str] = match key.1 {
+                "npy" => &MATRICES[options.0..=options.0],
+                "tsv" => &["obs"],
+                _ => &[MATRICES[options.0], "obs"],
+            };
+            let concerns =
+                |element: &str| parts.iter().any(|part| element.starts_with(part) || part.starts_with(element));
+            let concerned: Vec<&(String, bool)> =
+                damage.touched.iter().filter(|(element, _)| concerns(element)).collect();
+            let blind = damage.metadata || concerned.iter().any(|(_, noticed)| !noticed);
+            match (got, reference) {
+                (Ok(got), Ok(reference)) if got == reference => {}
+                (Ok(_), _) if blind => outcome = DIFFERS,
+                (Ok(_), _) => return (WRONG, format!("other bytes in {key:?}")),
+                (Err(line), _) if line.contains("panicked") || line.contains("internal") || line.contains("hang") => {
+                    return (WRONG, format!("{key:?}: {line}"));
+                }
+                (Err(_), _) if damage.metadata || !concerned.is_empty() => {
+                    outcome = if outcome == DIFFERS { outcome } else { SOME_FAILED };
+                }
+                (Err(line), _) => return (WRONG, format!("{key:?} needs nothing of it: {line}")),
+            }
+        }
+        (outcome, String::new())
+    }
+}
+
+/// Opens a store as a mount does and reads two batches of it in three formats.
+fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served, String> {
+    let obs = named.then(|| COLUMNS.map(str::to_owned).to_vec());
+    let index = IndexDir(path.with_file_name("index"));
+    let selection = Selection { x: MATRICES[x].to_owned(), obs, join: Join::Exact, index };
+    let counters = Counters { room: Some(1 << 30), ..Counters::default() };
+    let collection = Collection::open(&[path.to_owned()], &selection, &counters).map_err(|error| error.to_string())?;
+    opened();
+    let writers = Writers::new(&collection.table);
+    let sampling = Sampling { batch_size: 24, block_size: 4, fetch_factor: 1, seed: 1, drop_last: false };
+    let plan = Plan::new(&collection.store_rows(), sampling);
+    let batches = plan.batches().min(2);
+    let limits = Limits { memory: 64 << 20, threads: 1, timeout: Duration::from_secs(10) };
+    let engine = Engine::new(collection, plan, writers, counters, limits).map_err(|error| error.to_string())?;
+    let mut served = Served::new();
+    for batch in 0..batches {
+        for (name, extension) in [("npy", Extension::Npy), ("tsv", Extension::Tsv), ("npz", Extension::Npz)] {
+            let key = Key { epoch: 0, batch, extension };
+            let Some(size) = engine.size(key).filter(|&size| size < 1 << 28) else { continue };
+            let (sender, receiver) = mpsc::channel();
+            let reply = Box::new(move |bytes: Result<&[u8], &_>| {
+                let _ = sender
+                    .send(bytes.map(<[u8]>::to_vec).map_err(|error: &shufflefs::engine::ReadError| error.to_string()));
+            });
+            engine.read(key, None, 0, size as usize, reply);
+            let got = receiver.recv_timeout(Duration::from_secs(20)).unwrap_or(Err("hang".to_owned()));
+            if let Ok(bytes) = &got {
+                assert_eq!(bytes.len() as u64, size, "{name} of batch {batch}");
+            }
+            served.insert((batch, name), got);
+        }
+    }
+    Ok(served)
+}
