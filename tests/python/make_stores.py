@@ -560,7 +560,7 @@ def ensure(out, name):
     if final.exists():
         return final
     spec = matrix_table().get(name) or SPECIAL.get(name) or JOINED.get(name) or {"made": MADE[name]}
-    work = out / f".{os.getpid()}"
+    work = out / f".{os.getpid()}-{name}"  # One a store: some are made from others.
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     path = work / name

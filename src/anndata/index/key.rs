@@ -14,7 +14,7 @@ use super::Entry;
 
 /// An entry's name and the state of its store.
 pub struct Key {
-    /// Of the path, element and kind alone: a changed store replaces its index.
+    /// Not of the store's state: a changed store replaces its index.
     pub name: String,
     pub files: Value,
 }
@@ -42,7 +42,7 @@ impl Key {
                 json!({"root": root.to_string_lossy(), "files": tree.files, "bytes": tree.bytes, "state": tree.state}),
             );
         }
-        let about = format!("{}\0{}\0{}", entry.store.name(), entry.element, entry.kind);
+        let about = format!("{}\0{}\0{}\0{}", entry.store.name(), entry.element, entry.kind, entry.more);
         let stem = Path::new(entry.store.name()).file_name().map_or("store".into(), |name| name.to_string_lossy());
         let clean = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
         let stem: String = stem.chars().take(80).map(clean).collect();
