@@ -32,7 +32,7 @@ fn inode_numbers_are_paths() {
     }
     let mut numbers = std::collections::HashSet::new();
     for node in nodes {
-        let ino = tree.ino(&node).expect("has room");
+        let ino = tree.ino(&node).unwrap_or_else(|| panic!("{node:?} has no room"));
         assert!(numbers.insert(ino), "{node:?}: {ino} twice");
         assert_eq!(tree.node(ino), Some(node));
     }
@@ -50,7 +50,7 @@ fn every_listed_name_is_found_and_no_other_spelling() {
     let epoch = Node::Epoch { rank: None, epoch: 3 };
     for directory in [Node::Root, Node::Categories, Node::ControlDir, epoch, Node::RankDir(Rank { index: 1, of: 2 })] {
         for i in 0..tree.len(&directory) {
-            let (name, node) = tree.entry(&directory, i).expect("listed");
+            let (name, node) = tree.entry(&directory, i).unwrap_or_else(|| panic!("{directory:?}: {i} is not listed"));
             assert_eq!(tree.lookup(&directory, &name), Some(node), "{name}");
             assert_eq!(tree.parent(&node), directory);
         }
