@@ -12,7 +12,7 @@
 //! - [`plan`]: which rows, in what order.
 //! - [`collection`]: many stores, one table of rows.
 //! - [`anndata`]: AnnData on disk.
-//! - [`array`]: an on-disk array as chunks.
+//! - [`mod@array`]: an on-disk array as chunks.
 
 pub mod anndata;
 pub mod array;
