@@ -194,7 +194,7 @@ def zarrs():
     (pipe / "X/data/c/1").unlink()
     os.mkfifo(pipe / "X/data/c/1")
     # Consolidated names that lead out of the store, to a matrix that is there.
-    out = zarr("z-out", "NONE SERVED", "X/data")
+    out = zarr("z-out", "MOUNTS", "X/data")
     root = json.loads((out / "zarr.json").read_text())
     nodes = {str(p.parent.relative_to(out)): json.loads(p.read_text()) for p in out.rglob("zarr.json") if p.parent != out}
     nodes["obs"]["attributes"]["column-order"] = ["../../plain/obs/n"]
