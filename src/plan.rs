@@ -9,20 +9,29 @@
 
 pub mod auto;
 mod blocks;
+mod classes;
+pub mod deal;
 pub mod draw;
+pub mod entropy;
 mod error;
 pub mod permutation;
 pub mod rank;
+pub mod resume;
 pub mod rows;
 mod shuffle;
+mod weights;
 
 use std::ops::Range;
 
 use blocks::{BlockOrder, Blocks};
+use classes::{ClassEpoch, Classes};
+pub use deal::Uneven;
 pub use draw::{Draw, NO_CLASS, Order};
 pub use error::PlanError;
 use permutation::Permutation;
 pub use rows::Rows;
+use shuffle::Domain;
+use weights::Weighted;
 
 /// How rows become batches. All sizes are in rows, but `fetch_factor`, which is in batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +62,7 @@ pub struct Plan {
     sampling: Sampling,
     rows: Rows,
     drawing: Drawing,
+    uneven: Uneven,
 }
 
 /// What a [`Draw`] became.
@@ -60,6 +70,8 @@ pub struct Plan {
 enum Drawing {
     Permuted(Blocks),
     Stored { blocks: u64, shuffled: bool },
+    Weighted(Weighted),
+    Classes(Classes),
 }
 
 impl Plan {
@@ -69,7 +81,7 @@ impl Plan {
     /// `sampling`'s sizes must be at least 1; the command line checks that.
     pub fn new(store_rows: &[u64], sampling: Sampling) -> Plan {
         let blocks = Blocks::new(store_rows.iter().copied(), sampling.block_size);
-        Plan { sampling, rows: Rows::all(store_rows), drawing: Drawing::Permuted(blocks) }
+        Plan { sampling, rows: Rows::all(store_rows), drawing: Drawing::Permuted(blocks), uneven: Uneven::Drop }
     }
 
     /// Plans over the rows of a view, drawn in a given way. Blocks are runs of `block_size` rows of the view.
@@ -81,9 +93,21 @@ impl Plan {
         let drawing = match draw {
             Draw::Permuted(Order::Block | Order::Random) => Drawing::Permuted(blocks),
             Draw::Permuted(order) => Drawing::Stored { blocks: blocks.count(), shuffled: order == Order::Buffered },
-            Draw::Weighted { .. } | Draw::Classes { .. } => return Err(PlanError::NoClass),
+            Draw::Weighted { weights, samples } => Drawing::Weighted(Weighted::new(blocks, weights, samples)?),
+            Draw::Classes { codes, weights, samples } => {
+                Drawing::Classes(Classes::new(&rows, &sampling, &codes, weights, samples)?)
+            }
         };
-        Ok(Plan { sampling, rows, drawing })
+        Ok(Plan { sampling, rows, drawing, uneven: Uneven::Drop })
+    }
+
+    /// The same plan, with what becomes of batches that cannot be dealt evenly to ranks.
+    pub fn with_uneven(self, uneven: Uneven) -> Plan {
+        Plan { uneven, ..self }
+    }
+
+    pub fn uneven(&self) -> Uneven {
+        self.uneven
     }
 
     /// The sampling, with the block size that the order implies.
@@ -106,27 +130,44 @@ impl Plan {
         match &self.drawing {
             Drawing::Permuted(blocks) => blocks.count(),
             Drawing::Stored { blocks, .. } => *blocks,
+            Drawing::Weighted(weighted) => weighted.blocks(),
+            Drawing::Classes(classes) => classes.blocks(),
         }
     }
 
     /// Rows that one epoch draws, repeats counted.
     pub fn drawn_rows(&self) -> u64 {
-        self.rows()
+        match &self.drawing {
+            Drawing::Permuted(_) | Drawing::Stored { .. } => self.rows(),
+            Drawing::Weighted(weighted) => weighted.samples(),
+            Drawing::Classes(classes) => classes.rows(),
+        }
     }
 
     /// Rows that one epoch serves: those drawn, but for short batches that are dropped.
     pub fn served_rows(&self) -> u64 {
+        if let Drawing::Classes(classes) = &self.drawing {
+            return classes.served_rows(&self.sampling);
+        }
         let drawn = self.drawn_rows();
         if self.sampling.drop_last { drawn - drawn % self.sampling.batch_size } else { drawn }
     }
 
     /// Batches of one epoch.
     pub fn batches(&self) -> u64 {
-        self.served_rows().div_ceil(self.sampling.batch_size)
+        match &self.drawing {
+            Drawing::Classes(classes) => classes.batches(),
+            _ => self.served_rows().div_ceil(self.sampling.batch_size),
+        }
     }
 
-    /// Rows of one batch of an epoch; 0 past the last.
-    pub fn batch_rows(&self, _epoch: u64, batch: u64) -> u64 {
+    /// Rows of one batch of an epoch; 0 past the last. Only the last batch can be short, unless batches are of one
+    /// class and serve each row once: then one batch of each class can be, and which one depends on the epoch.
+    pub fn batch_rows(&self, epoch: u64, batch: u64) -> u64 {
+        if let Drawing::Classes(classes) = &self.drawing {
+            let (fetch, place) = self.fetch_of(batch);
+            return classes.epoch(self.sampling, epoch).batch_rows(fetch, place);
+        }
         let start = batch.saturating_mul(self.sampling.batch_size);
         self.served_rows().saturating_sub(start).min(self.sampling.batch_size)
     }
@@ -147,13 +188,15 @@ impl Plan {
         first..(first + self.sampling.fetch_factor).min(self.batches())
     }
 
-    /// The order of one epoch. Costs time and memory for each store, not for each block or row.
+    /// The order of one epoch. Costs time and memory for each store or class, not for each block or row.
     pub fn epoch(&self, epoch: u64) -> EpochOrder<'_> {
         let order = match &self.drawing {
             Drawing::Permuted(blocks) => {
                 Ordered::Permuted(blocks.ordered(Permutation::new(blocks.count(), self.sampling.seed, epoch)))
             }
             Drawing::Stored { shuffled, .. } => Ordered::Stored { shuffled: *shuffled },
+            Drawing::Weighted(weighted) => Ordered::Weighted(weighted),
+            Drawing::Classes(classes) => Ordered::Classes(classes.epoch(self.sampling, epoch)),
         };
         EpochOrder { plan: self, epoch, order }
     }
@@ -171,6 +214,8 @@ pub struct EpochOrder<'a> {
 enum Ordered<'a> {
     Permuted(BlockOrder<'a>),
     Stored { shuffled: bool },
+    Weighted(&'a Weighted),
+    Classes(ClassEpoch<'a>),
 }
 
 /// The rows of one fetch.
@@ -214,9 +259,14 @@ impl EpochOrder<'_> {
                 view.select_run(start..end, &mut rows);
                 *shuffled
             }
+            Ordered::Weighted(weighted) => {
+                weighted.draw(view, sampling.seed, self.epoch, start..end, &mut rows);
+                true
+            }
+            Ordered::Classes(classes) => return classes.fetch(fetch),
         };
         if shuffled {
-            shuffle::shuffle(&mut rows, sampling.seed, self.epoch, fetch);
+            shuffle::shuffle(&mut rows, &mut shuffle::rng(Domain::Rows, sampling.seed, self.epoch, fetch));
         }
         // What drop_last leaves out is cut after the shuffle, so that it is a random few rows, not a block's end.
         rows.truncate(self.plan.served_rows().saturating_sub(start) as usize);

@@ -45,6 +45,11 @@ impl Blocks {
         self.rows
     }
 
+    /// Rows of a block, but for those at a store's end.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// How many blocks there are.
     pub fn count(&self) -> u64 {
         self.blocks

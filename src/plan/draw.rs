@@ -1,6 +1,6 @@
 //! How an epoch draws a view's rows: the choices, checked where a plan is made.
 
-use super::Sampling;
+use super::{PlanError, Sampling};
 
 /// Marks a row that is of no class.
 pub const NO_CLASS: u32 = u32::MAX;
@@ -53,15 +53,28 @@ impl Draw {
     }
 }
 
-/// Weights that give every class the same chance: for each row one over its class's rows, 0 for [`NO_CLASS`].
-pub fn balanced(codes: &[u32]) -> Vec<f32> {
-    let mut counts: Vec<u32> = Vec::new();
+/// Class codes end here: more labels than this are no classes, and a count is kept for each.
+const CODES: u32 = 1 << 24;
+
+/// Rows of each class.
+pub fn class_rows(codes: &[u32]) -> Result<Vec<u64>, PlanError> {
+    let mut counts: Vec<u64> = Vec::new();
     for &code in codes.iter().filter(|&&code| code != NO_CLASS) {
+        if code >= CODES {
+            return Err(PlanError::Code { code, limit: CODES - 1 });
+        }
         if counts.len() <= code as usize {
             counts.resize(code as usize + 1, 0);
         }
         counts[code as usize] += 1;
     }
+    Ok(counts)
+}
+
+/// Weights that give every class the same chance: for each row one over its class's rows, 0 for [`NO_CLASS`].
+pub fn balanced(codes: &[u32]) -> Result<Vec<f32>, PlanError> {
+    let counts = class_rows(codes)?;
     // A row's own class has at least one row.
-    codes.iter().map(|&code| counts.get(code as usize).map_or(0.0, |&count| (1.0 / f64::from(count)) as f32)).collect()
+    let weight = |&code: &u32| counts.get(code as usize).map_or(0.0, |&count| (1.0 / count as f64) as f32);
+    Ok(codes.iter().map(weight).collect())
 }

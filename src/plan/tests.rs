@@ -142,3 +142,5 @@ fn diversity_is_scdatasets() {
         assert!((entropy - published).abs() < 0.05, "block {block_size}, fetch {fetch_factor}: {entropy} bits");
     }
 }
+
+mod draws;
