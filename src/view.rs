@@ -8,6 +8,7 @@ pub mod bits;
 pub mod filter;
 pub mod list;
 pub mod near;
+mod npy;
 pub mod split;
 
 /// Why a view cannot be made of these rows. One line; the caller says which view or option it was.

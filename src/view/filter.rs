@@ -12,6 +12,8 @@ mod evaluate;
 mod lexer;
 mod parser;
 
+pub use evaluate::Columns;
+
 use super::ViewError;
 
 /// An expression, understood but not yet held against columns.

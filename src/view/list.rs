@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use super::ViewError;
 use super::bits::Bits;
+use super::npy::{MAGIC, Npy};
 
 /// What stores are called and how their rows are named, to find rows by name.
 pub trait Names {
@@ -20,7 +21,7 @@ pub trait Names {
 /// # Errors
 /// An entry that is no row: with the number of its line, or of its element.
 pub fn rows(content: &[u8], rows: u64, names: &dyn Names) -> Result<Bits, ViewError> {
-    if content.starts_with(b"\x93NUMPY") {
+    if content.starts_with(MAGIC) {
         return numbers(content, rows);
     }
     let mut found = Bits::none(rows);
@@ -28,7 +29,7 @@ pub fn rows(content: &[u8], rows: u64, names: &dyn Names) -> Result<Bits, ViewEr
         let line = 1 + content[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
         ViewError::List { line, cause: "is neither text (UTF-8) nor a .npy array".to_owned() }
     })?;
-    let mut known: HashMap<usize, (u64, HashMap<String, Option<u64>>)> = HashMap::new();
+    let mut known = Known::new();
     for (number, entry) in text.lines().enumerate() {
         let entry = entry.trim_end_matches('\r');
         if entry.trim().is_empty() {
@@ -40,13 +41,14 @@ pub fn rows(content: &[u8], rows: u64, names: &dyn Names) -> Result<Bits, ViewEr
             Err(_) => by_name(entry, names, &mut known).map_err(wrong)?,
         };
         if row >= rows {
-            return Err(wrong(format!("there is no row {row}; the stores have {rows}, numbered from 0")));
+            return Err(wrong(no_row(row, rows)));
         }
         found.insert(row);
     }
     Ok(found)
 }
 
+/// First row of a store, and its rows by name; `None` for a name that stands twice.
 type Known = HashMap<usize, (u64, HashMap<String, Option<u64>>)>;
 
 /// Paths and names may both hold colons: every colon is tried, from the last.
@@ -78,73 +80,53 @@ fn by_name(entry: &str, names: &dyn Names, known: &mut Known) -> Result<u64, Str
     })
 }
 
-/// An array as numpy writes it: one axis of whole numbers, or booleans as a mask.
+/// An array of row numbers, or of booleans as a mask.
 fn numbers(content: &[u8], rows: u64) -> Result<Bits, ViewError> {
     let wrong = |line: usize, cause: String| ViewError::List { line, cause };
-    let short = || wrong(1, "the .npy header is cut off".to_owned());
-    let wide = content.get(6).is_some_and(|&version| version >= 2);
-    let (length, start) = if wide {
-        let length = content.get(8..12).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes).ok_or_else(short)?;
-        (length as usize, 12)
-    } else {
-        let length = content.get(8..10).and_then(|b| b.try_into().ok()).map(u16::from_le_bytes).ok_or_else(short)?;
-        (usize::from(length), 10)
-    };
-    let header = content.get(start..start + length).ok_or_else(short)?;
-    let header: String = String::from_utf8_lossy(header).chars().filter(|c| !c.is_whitespace()).collect();
-    let data = &content[start + length..];
-    let descr = header.split("'descr':'").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or_default();
-    let shape = header.split("'shape':(").nth(1).and_then(|rest| rest.split(')').next()).unwrap_or_default();
-    let count: usize = shape
-        .trim_end_matches(',')
-        .parse()
-        .map_err(|_| wrong(1, format!("an array of shape ({shape}); row numbers have one axis")))?;
-    let (swapped, kind) = match descr.split_at_checked(1) {
-        Some((">", kind)) => (true, kind),
-        Some(("<" | "|" | "=", kind)) => (false, kind),
-        _ => (false, ""),
-    };
-    let size: usize = match kind {
-        "i1" | "u1" | "b1" => 1,
-        "i2" | "u2" => 2,
-        "i4" | "u4" => 4,
-        "i8" | "u8" => 8,
-        _ => {
-            return Err(wrong(
-                1,
-                format!("an array of dtype {descr:?}; row numbers are integers, or booleans as a mask"),
-            ));
-        }
-    };
-    if count.checked_mul(size).is_none_or(|bytes| bytes > data.len()) {
-        return Err(wrong(1, format!("{count} numbers are announced, but the file holds fewer")));
-    }
+    let array = Npy::parse(content).map_err(|cause| wrong(1, cause))?;
     let mut found = Bits::none(rows);
-    if kind == "b1" {
-        if count as u64 != rows {
-            return Err(wrong(1, format!("a mask of {count} values for {rows} rows")));
+    match array.kind {
+        'f' => return Err(wrong(1, "an array of floats; row numbers are integers, or booleans as a mask".to_owned())),
+        'b' if array.len() as u64 != rows => {
+            return Err(wrong(1, format!("a mask of {} values for {rows} rows", array.len())));
         }
-        (0..rows).filter(|&row| data[row as usize] != 0).for_each(|row| found.insert(row));
-        return Ok(found);
-    }
-    for (i, bytes) in data.chunks_exact(size).take(count).enumerate() {
-        let mut wide = [0; 16];
-        wide[..size].copy_from_slice(bytes);
-        if swapped {
-            wide[..size].reverse();
-        }
-        if kind.starts_with('i') && wide[size - 1] >= 0x80 {
-            wide[size..].fill(0xff);
-        }
-        let number = i128::from_le_bytes(wide);
-        match u64::try_from(number).ok().filter(|&row| row < rows) {
-            Some(row) => found.insert(row),
-            None => {
-                return Err(wrong(i + 1, format!("there is no row {number}; the stores have {rows}, numbered from 0")));
+        'b' => (0..rows).zip(array.integers()).filter(|&(_, kept)| kept != 0).for_each(|(row, _)| found.insert(row)),
+        _ => {
+            for (i, number) in array.integers().enumerate() {
+                match u64::try_from(number).ok().filter(|&row| row < rows) {
+                    Some(row) => found.insert(row),
+                    None => return Err(wrong(i + 1, no_row(number, rows))),
+                }
             }
         }
     }
     Ok(found)
+}
+
+fn no_row(row: impl std::fmt::Display, rows: u64) -> String {
+    format!("there is no row {row}; the stores have {rows}, numbered from 0")
+}
+
+/// The weights that a file gives, one for each of the stores' rows: a number a line, or a `.npy` array.
+///
+/// # Errors
+/// A line that is no number, or not one for each row. Whether they are weights is for the plan to judge.
+pub fn weights(content: &[u8], rows: u64) -> Result<Vec<f32>, ViewError> {
+    let wrong = |line: usize, cause: String| ViewError::List { line, cause };
+    let weights: Vec<f32> = if content.starts_with(MAGIC) {
+        Npy::parse(content).map_err(|cause| wrong(1, cause))?.floats().map(|weight| weight as f32).collect()
+    } else {
+        let text = String::from_utf8_lossy(content);
+        let number = |(i, line): (usize, &str)| {
+            let number = line.trim().parse().map_err(|_| wrong(i + 1, format!("{:?} is no number", line.trim())));
+            (!line.trim().is_empty()).then_some(number)
+        };
+        text.lines().enumerate().filter_map(number).collect::<Result<_, _>>()?
+    };
+    if weights.len() as u64 != rows {
+        return Err(wrong(weights.len(), format!("{} weights for {rows} rows: give one for each", weights.len())));
+    }
+    Ok(weights)
 }
 
 #[cfg(test)]
@@ -195,13 +177,23 @@ mod tests {
     }
 
     #[test]
+    fn weights_are_one_a_row() {
+        assert_eq!(weights(b"1\n0.5\n\n2e1", 3), Ok(vec![1.0, 0.5, 20.0]));
+        assert_eq!(weights(&npy("<f4", "1,", &2.5f32.to_le_bytes()), 1), Ok(vec![2.5]));
+        assert_eq!(weights(&npy("|i1", "2,", &[3, 255]), 2), Ok(vec![3.0, -1.0]));
+        assert!(weights(b"1\nx", 2).is_err_and(|error| error.to_string().contains("line 2")));
+        assert!(weights(b"1\n2", 3).is_err_and(|error| error.to_string().contains("2 weights for 3 rows")));
+    }
+
+    #[test]
     fn arrays() {
         assert!(rows(&npy("<i2", "2,", &[1, 0, 4, 0]), 6, &Two).is_ok_and(|bits| bits.iter().eq([1, 4])));
         assert!(rows(&npy(">u4", "1,", &[0, 0, 0, 2]), 6, &Two).is_ok_and(|bits| bits.iter().eq([2])));
         assert!(rows(&npy("|b1", "3,", &[1, 0, 1]), 3, &Two).is_ok_and(|bits| bits.iter().eq([0, 2])));
         for (file, word) in [
             (npy("<i2", "2,", &[1, 0, 255, 255]), "no row -1"),
-            (npy("<f8", "1,", &[0; 8]), "dtype"),
+            (npy("<f8", "1,", &[0; 8]), "floats"),
+            (npy("<c8", "1,", &[0; 8]), "dtype"),
             (npy("<i8", "1, 1", &[0; 8]), "one axis"),
             (npy("<i8", "2,", &[0; 8]), "fewer"),
             (npy("|b1", "3,", &[1, 0, 1]), "for 6 rows"),
