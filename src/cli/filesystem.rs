@@ -52,6 +52,9 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
     let memory = options.memory.or_else(memory::default_budget).unwrap_or(1 << 30);
     let limits = Limits { memory, threads: options.threads, timeout: options.timeout };
     let mut shown = shown;
+    if let Some(config) = &options.config {
+        shown["config"] = json!(config.to_string_lossy());
+    }
     shown["pid"] = json!(std::process::id());
     shown["memory"] = json!(memory);
     shown["threads"] = json!(options.threads);
