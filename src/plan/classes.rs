@@ -7,8 +7,9 @@
 //! *Each row once*: a class has ceil(rows / batch_size) batches (with `drop_last`, floor), one of them, at a random
 //! place, short. The classes are spread evenly over the epoch: batch j of a class with n stands at time (j + u) / n,
 //! u drawn for each class and epoch (systematic sampling: Madow and Madow, "On the theory of systematic sampling",
-//! 1944). So every fetch has its share of each class to within one or two, and how many batches of each class come
-//! before a fetch is found by a search for its time, without the fetches before it. Within a fetch batches are shuffled.
+//! 1944). So a fetch has n times the stretch of time that it covers of each class, to within one, and how many batches
+//! of each class come before a fetch is found by a search for its time, without the fetches before it. Within a fetch
+//! batches are shuffled.
 //!
 //! *By weight*: the class of batch i follows from (seed, epoch, i); a fetch reads the blocks of a class from a random
 //! place of an order drawn for that fetch, round and round, so every row of a class is equally likely, and none comes

@@ -2,11 +2,12 @@
 //!
 //! A selection is kept in pages of 4,096 rows. A page that is empty or full costs nothing but its count, one with few
 //! rows a list of places, any other a bit a row; so the whole never exceeds 1.06 bits a row of the collection, and a
-//! view made of long runs (a donor, a tissue) costs next to nothing. The counts before each page and eighth of one are the directory for
-//! rank (an eighth of a page) and select (a binary search among pages, then an eighth): the place of every selected row is
-//! computed, so a plan over a subset is as random-access as one over everything. Counts with a directory over them
-//! are Jacobson's ("Space-efficient static trees and graphs", 1989); pages by density are Roaring's (Chambi, Lemire,
-//! Kaser and Godin, "Better bitmap performance with Roaring bitmaps", 2016).
+//! view made of long runs (a donor, a tissue) costs less. The counts before each page and eighth of one are the
+//! directory for rank (an eighth of a page) and select (a binary search among pages, then an eighth): the place of
+//! every selected row is computed, so a plan over a subset is as random-access as one over everything. The crate
+//! `roaring` is up to a twentieth smaller (more for runs), but its select takes 2 to 150 us at 1e8 rows, not 0.1 to 0.4.
+//! Counts with a directory over them are Jacobson's ("Space-efficient static trees and graphs", 1989), pages by density
+//! Roaring's (Chambi, Lemire, Kaser and Godin, "Better bitmap performance with Roaring bitmaps", 2016).
 
 use std::ops::Range;
 use std::sync::Arc;
