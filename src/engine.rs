@@ -35,9 +35,11 @@ use flight::Flight;
 use stats::Stats;
 use streams::{Stream, Streams};
 
-/// One file's image: a batch of an epoch in one format. Ranks share images, as they share batches.
+/// One file's image: a batch of a view's epoch in one format. Ranks share images, as they share batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
+    /// Number of the view.
+    pub view: u16,
     pub epoch: u64,
     /// Number of the batch in the whole epoch.
     pub batch: u64,
@@ -104,7 +106,8 @@ struct State {
 /// What loaders, monitor and readers share.
 struct Shared {
     collection: Collection,
-    plan: Plan,
+    /// One a view.
+    plans: Vec<Plan>,
     writers: Writers,
     fetches: Fetches,
     counters: Counters,
@@ -138,13 +141,13 @@ const KEPT_FETCHES: u64 = 3;
 const LOADERS: usize = 2;
 
 impl Engine {
-    /// Starts the engine's threads.
+    /// Starts the engine's threads. `plans` has one for each view of the tree.
     ///
     /// # Errors
     /// Threads cannot be started.
     pub fn new(
         collection: Collection,
-        plan: Plan,
+        plans: Vec<Plan>,
         writers: Writers,
         counters: Counters,
         limits: Limits,
@@ -171,7 +174,7 @@ impl Engine {
         };
         let shared = Arc::new(Shared {
             collection,
-            plan,
+            plans,
             writers,
             fetches: Fetches::new(),
             counters,
@@ -205,8 +208,9 @@ impl Engine {
         &self.shared.collection
     }
 
-    pub fn plan(&self) -> &Plan {
-        &self.shared.plan
+    /// The plan of a view.
+    pub fn plan(&self, view: u16) -> &Plan {
+        self.shared.plan(view)
     }
 
     /// The formats that can hold this collection.
@@ -217,7 +221,7 @@ impl Engine {
     /// Exact size of a file, from the plan and the row lengths alone; `None` where no such file exists.
     pub fn size(&self, key: Key) -> Option<u64> {
         let shared = &self.shared;
-        let fetch = shared.fetch(key.epoch, shared.plan.fetch_of(key.batch).0);
+        let fetch = shared.fetch(key.view, key.epoch, shared.plan(key.view).fetch_of(key.batch).0);
         shared.layout(&fetch, key).ok().map(|layout| layout.size)
     }
 
@@ -269,9 +273,14 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The plan of a view. Keys are of views that the tree has, and it has one for each plan.
+    fn plan(&self, view: u16) -> &Plan {
+        &self.plans[usize::from(view)]
+    }
+
     /// The exact layout of one batch of a fetch.
     fn layout(&self, fetch: &Fetch, key: Key) -> Result<Layout, ReadError> {
-        let batch = fetch.batch(&self.collection.table, key, self.plan.fetch_of(key.batch).1);
+        let batch = fetch.batch(&self.collection.table, key, self.plan(key.view).fetch_of(key.batch).1);
         match self.writers.get(key.extension) {
             Ok(writer) => Ok(writer.layout(&batch)),
             // The tree has no such file, so nobody can ask for it.
@@ -279,8 +288,8 @@ impl Shared {
         }
     }
 
-    fn fetch(&self, epoch: u64, fetch: u64) -> Arc<Fetch> {
-        self.fetches.get(&self.collection, &self.plan, epoch, fetch)
+    fn fetch(&self, view: u16, epoch: u64, fetch: u64) -> Arc<Fetch> {
+        self.fetches.get(&self.collection, self.plan(view), (view, epoch, fetch))
     }
 
     fn now(&self) -> u64 {
@@ -288,11 +297,12 @@ impl Shared {
     }
 
     fn read(&self, key: Key, rank: Option<Rank>, waiter: Waiter) {
-        let (fetch, place) = self.plan.fetch_of(key.batch);
-        let stream = Stream { epoch: key.epoch, rank, extension: key.extension };
+        let plan = self.plan(key.view);
+        let (fetch, place) = plan.fetch_of(key.batch);
+        let stream = Stream { view: key.view, epoch: key.epoch, rank, extension: key.extension };
         let mut state = self.lock();
         // A file is read from its start once: later reads of it say nothing new about where its reader goes.
-        let ahead = if waiter.offset == 0 { state.streams.read(&self.plan, stream, fetch, place) } else { None };
+        let ahead = if waiter.offset == 0 { state.streams.read(plan, stream, fetch, place) } else { None };
         let image = self.loaded(&mut state, key, &waiter);
         let (image, waiter) = match image {
             Some(image) => (Some(image), Some(waiter)),
@@ -319,8 +329,9 @@ impl Shared {
             state.consumed_bytes += image.capacity();
             state.consumed.push(key, image.clone());
             self.forget_old(state);
-            let size = self.plan.sampling().batch_size;
-            self.stats.consumed((self.plan.served_rows() - key.batch * size).min(size));
+            let plan = self.plan(key.view);
+            let size = plan.sampling().batch_size;
+            self.stats.consumed((plan.served_rows() - key.batch * size).min(size));
         }
         Some(image)
     }
@@ -381,10 +392,11 @@ impl Shared {
     fn missing(&self, state: &State, stream: &Stream, fetch: u64, first: Option<Key>) -> Vec<Key> {
         let absent =
             |key: &Key| !state.loading.contains_key(key) && !state.fresh.contains(key) && !state.consumed.contains(key);
+        let &Stream { view, epoch, extension, .. } = stream;
         let others = self
-            .plan
+            .plan(view)
             .batches_of(fetch)
-            .map(|batch| Key { epoch: stream.epoch, batch, extension: stream.extension })
+            .map(|batch| Key { view, epoch, batch, extension })
             .filter(|key| Some(*key) != first && absent(key));
         first.into_iter().chain(others).collect()
     }

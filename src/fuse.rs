@@ -91,12 +91,12 @@ impl ShuffleFs {
 
     /// The image behind a batch file; ranks map to batches of the whole epoch.
     fn key(&self, node: &Node) -> Option<(Key, Option<Rank>)> {
-        let Node::Batch { rank, epoch, batch, extension } = *node else { return None };
+        let Node::Batch { view, rank, epoch, batch, extension } = *node else { return None };
         let batch = match rank {
-            Some(rank) => rank.batch(self.engine.plan(), batch)?,
+            Some(rank) => rank.batch(self.engine.plan(view), batch)?,
             None => batch,
         };
-        Some((Key { epoch, batch, extension }, rank))
+        Some((Key { view, epoch, batch, extension }, rank))
     }
 
     /// The bytes of a file that is always in memory.
@@ -297,7 +297,7 @@ impl Filesystem for ShuffleFs {
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let files = self.tree.listed_epochs.saturating_mul(self.tree.batches.saturating_add(1));
+        let files = self.tree.listed_epochs.saturating_mul(self.tree.batches().saturating_add(1));
         reply.statfs(0, 0, 0, files, 0, 4096, 255, 4096);
     }
 

@@ -44,13 +44,20 @@ pub enum Node {
     Category(usize),
     ControlDir,
     Control(Control),
-    RankDir(Rank),
+    /// Directory of a named view.
+    View(u16),
+    RankDir {
+        view: u16,
+        rank: Rank,
+    },
     Epoch {
+        view: u16,
         rank: Option<Rank>,
         epoch: u64,
     },
     /// `batch` is the number in the file name: of the rank where there is one, else of the epoch.
     Batch {
+        view: u16,
         rank: Option<Rank>,
         epoch: u64,
         batch: u64,
@@ -60,15 +67,36 @@ pub enum Node {
 
 impl Node {
     pub fn is_dir(&self) -> bool {
-        matches!(self, Node::Root | Node::Categories | Node::ControlDir | Node::RankDir(_) | Node::Epoch { .. })
+        matches!(
+            self,
+            Node::Root
+                | Node::Categories
+                | Node::ControlDir
+                | Node::View(_)
+                | Node::RankDir { .. }
+                | Node::Epoch { .. }
+        )
     }
+}
+
+/// One view, as far as names go.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Its directory; not shown where it is the only view.
+    pub name: String,
+    /// Batches of one epoch.
+    pub batches: u64,
+    /// Whether ranks repeat batches to be equal, rather than leave some out.
+    pub padded: bool,
 }
 
 /// What the tree is built from.
 #[derive(Clone, Debug)]
 pub struct Tree {
-    /// Batches of one epoch.
-    pub batches: u64,
+    /// At least one. The epochs of one alone are at the root; several have a directory each.
+    pub views: Vec<View>,
+    /// The rank whose tree this is: its epochs are where the whole ones would be.
+    pub rank: Option<Rank>,
     /// Epochs that `ls` shows; any other can be opened.
     pub listed_epochs: u64,
     /// The format that `ls` shows.
@@ -82,13 +110,13 @@ pub struct Tree {
 impl Tree {
     /// The inode number of a node; `None` where it has no room in 64 bits (see `ino`), and so does not exist.
     pub fn ino(&self, node: &Node) -> Option<u64> {
-        ino::pack(node)
+        ino::pack(self, node)
     }
 
     /// The node of an inode number.
     pub fn node(&self, ino: u64) -> Option<Node> {
         // Spare bits are zero in the numbers that are given out: one node has one number.
-        ino::unpack(ino).filter(|node| self.exists(node) && ino::pack(node) == Some(ino))
+        ino::unpack(self, ino).filter(|node| self.exists(node) && ino::pack(self, node) == Some(ino))
     }
 
     /// The child of a directory. Only the exact names that listings use are found, so that a path is one file.
@@ -97,19 +125,22 @@ impl Tree {
             Node::Root => self.root_child(name)?,
             Node::Categories => Node::Category(self.categories.iter().position(|file| file == name)?),
             Node::ControlDir => Node::Control(Control::ALL.into_iter().find(|control| control.name() == name)?),
-            Node::RankDir(rank) => Node::Epoch { rank: Some(*rank), epoch: self.epoch_number(name)? },
-            Node::Epoch { rank, epoch } => {
+            Node::View(view) => self.view_child(*view, name)?,
+            Node::RankDir { view, rank } => {
+                Node::Epoch { view: *view, rank: Some(*rank), epoch: self.epoch_number(name)? }
+            }
+            Node::Epoch { view, rank, epoch } => {
                 let (stem, extension) = name.split_once('.')?;
                 let batch = number(stem.strip_prefix("batch-")?)?;
                 let extension = Extension::from_name(extension)?;
-                if self.batch_name(batch, extension) != name {
+                if self.batch_name(*view, batch, extension) != name {
                     return None;
                 }
-                Node::Batch { rank: *rank, epoch: *epoch, batch, extension }
+                Node::Batch { view: *view, rank: *rank, epoch: *epoch, batch, extension }
             }
             _ => return None,
         };
-        (self.exists(&node) && ino::pack(&node).is_some()).then_some(node)
+        (self.exists(&node) && ino::pack(self, &node).is_some()).then_some(node)
     }
 
     fn root_child(&self, name: &str) -> Option<Node> {
@@ -121,12 +152,21 @@ impl Tree {
             ".shufflefs" => return Some(Node::ControlDir),
             _ => {}
         }
+        if self.is_flat() {
+            return self.view_child(0, name);
+        }
+        let view = self.views.iter().position(|view| view.name == name)?;
+        u16::try_from(view).ok().map(Node::View)
+    }
+
+    /// What stands where the epochs of a view do.
+    fn view_child(&self, view: u16, name: &str) -> Option<Node> {
         if let Some(rank) = name.strip_prefix("rank-") {
             let (index, of) = rank.split_once("-of-")?;
             let rank = Rank { index: number(index)?, of: number(of)? };
-            return (rank_name(rank) == name).then_some(Node::RankDir(rank));
+            return (rank_name(rank) == name).then_some(Node::RankDir { view, rank });
         }
-        Some(Node::Epoch { rank: None, epoch: self.epoch_number(name)? })
+        Some(Node::Epoch { view, rank: None, epoch: self.epoch_number(name)? })
     }
 
     fn epoch_number(&self, name: &str) -> Option<u64> {
@@ -137,20 +177,39 @@ impl Tree {
     fn exists(&self, node: &Node) -> bool {
         match node {
             Node::Category(column) => *column < self.categories.len(),
-            Node::RankDir(rank) => rank.index < rank.of,
-            Node::Epoch { rank, .. } => rank.is_none_or(|rank| rank.index < rank.of),
-            Node::Batch { rank, batch, extension, .. } => {
-                rank.is_none_or(|rank| rank.index < rank.of)
-                    && *batch < self.batches_of(*rank)
-                    && self.extensions.contains(extension)
+            Node::View(view) => !self.is_flat() && usize::from(*view) < self.views.len(),
+            Node::RankDir { view, rank } => self.has(*view, Some(*rank)),
+            Node::Epoch { view, rank, .. } => self.has(*view, *rank),
+            Node::Batch { view, rank, batch, extension, .. } => {
+                self.has(*view, *rank) && *batch < self.batches_of(*view, *rank) && self.extensions.contains(extension)
             }
             _ => true,
         }
     }
 
+    /// Whether the epochs stand at the root.
+    fn is_flat(&self) -> bool {
+        self.views.len() == 1
+    }
+
+    /// A rank's tree holds no other ranks: they would be parts of a part.
+    fn has(&self, view: u16, rank: Option<Rank>) -> bool {
+        usize::from(view) < self.views.len() && rank.is_none_or(|rank| self.rank.is_none() && rank.index < rank.of)
+    }
+
+    /// Batches of the view that has most.
+    pub fn batches(&self) -> u64 {
+        self.views.iter().map(|view| view.batches).max().unwrap_or(0)
+    }
+
     /// Batches in an epoch directory.
-    pub fn batches_of(&self, rank: Option<Rank>) -> u64 {
-        rank.map_or(self.batches, |rank| self.batches / rank.of)
+    pub fn batches_of(&self, view: u16, rank: Option<Rank>) -> u64 {
+        let Some(view) = self.views.get(usize::from(view)) else { return 0 };
+        match rank.or(self.rank) {
+            None => view.batches,
+            Some(rank) if view.padded => view.batches.div_ceil(rank.of),
+            Some(rank) => view.batches / rank.of,
+        }
     }
 
     /// `epoch-0007`.
@@ -159,8 +218,9 @@ impl Tree {
     }
 
     /// `batch-001234.npz`.
-    pub fn batch_name(&self, batch: u64, extension: Extension) -> String {
-        format!("batch-{batch:0width$}.{}", extension.as_str(), width = digits(self.batches).max(6))
+    pub fn batch_name(&self, view: u16, batch: u64, extension: Extension) -> String {
+        let batches = self.views.get(usize::from(view)).map_or(0, |view| view.batches);
+        format!("batch-{batch:0width$}.{}", extension.as_str(), width = digits(batches).max(6))
     }
 
     /// The directory that holds a node; the root's is itself.
@@ -168,8 +228,9 @@ impl Tree {
         match node {
             Node::Category(_) => Node::Categories,
             Node::Control(_) => Node::ControlDir,
-            Node::Epoch { rank: Some(rank), .. } => Node::RankDir(*rank),
-            Node::Batch { rank, epoch, .. } => Node::Epoch { rank: *rank, epoch: *epoch },
+            Node::Epoch { view, rank: Some(rank), .. } => Node::RankDir { view: *view, rank: *rank },
+            Node::Epoch { view, .. } | Node::RankDir { view, .. } if !self.is_flat() => Node::View(*view),
+            Node::Batch { view, rank, epoch, .. } => Node::Epoch { view: *view, rank: *rank, epoch: *epoch },
             _ => Node::Root,
         }
     }
@@ -177,11 +238,12 @@ impl Tree {
     /// How many entries `ls` shows in a directory.
     pub fn len(&self, directory: &Node) -> u64 {
         match directory {
-            Node::Root => FIXED.len() as u64 + self.listed_epochs,
-            Node::RankDir(_) => self.listed_epochs,
+            Node::Root if self.is_flat() => FIXED.len() as u64 + self.listed_epochs,
+            Node::Root => (FIXED.len() + self.views.len()) as u64,
+            Node::View(_) | Node::RankDir { .. } => self.listed_epochs,
             Node::Categories => self.categories.len() as u64,
             Node::ControlDir => Control::ALL.len() as u64,
-            Node::Epoch { rank, .. } => self.batches_of(*rank),
+            Node::Epoch { view, rank, .. } => self.batches_of(*view, *rank),
             _ => 0,
         }
     }
@@ -189,8 +251,9 @@ impl Tree {
     /// Directories among them: what a directory's link count tells.
     pub fn subdirectories(&self, directory: &Node) -> u64 {
         match directory {
-            Node::Root => 1 + self.listed_epochs,
-            Node::RankDir(_) => self.listed_epochs,
+            Node::Root if self.is_flat() => 1 + self.listed_epochs,
+            Node::Root => 1 + self.views.len() as u64,
+            Node::View(_) | Node::RankDir { .. } => self.listed_epochs,
             _ => 0,
         }
     }
@@ -203,27 +266,34 @@ impl Tree {
         Some(match directory {
             Node::Root => match FIXED.get(i as usize) {
                 Some((name, node)) => ((*name).to_owned(), *node),
-                None => {
+                None if self.is_flat() => {
                     let epoch = i - FIXED.len() as u64;
-                    (self.epoch_name(epoch), Node::Epoch { rank: None, epoch })
+                    (self.epoch_name(epoch), Node::Epoch { view: 0, rank: None, epoch })
+                }
+                None => {
+                    let view = i as usize - FIXED.len();
+                    (self.views[view].name.clone(), Node::View(u16::try_from(view).ok()?))
                 }
             },
-            Node::RankDir(rank) => (self.epoch_name(i), Node::Epoch { rank: Some(*rank), epoch: i }),
+            Node::View(view) => (self.epoch_name(i), Node::Epoch { view: *view, rank: None, epoch: i }),
+            Node::RankDir { view, rank } => {
+                (self.epoch_name(i), Node::Epoch { view: *view, rank: Some(*rank), epoch: i })
+            }
             Node::Categories => (self.categories[i as usize].clone(), Node::Category(i as usize)),
             Node::ControlDir => {
                 let control = Control::ALL[i as usize];
                 (control.name().to_owned(), Node::Control(control))
             }
-            Node::Epoch { rank, epoch } => {
-                let node = Node::Batch { rank: *rank, epoch: *epoch, batch: i, extension: self.listed };
-                (self.batch_name(i, self.listed), node)
+            Node::Epoch { view, rank, epoch } => {
+                let node = Node::Batch { view: *view, rank: *rank, epoch: *epoch, batch: i, extension: self.listed };
+                (self.batch_name(*view, i, self.listed), node)
             }
             _ => return None,
         })
     }
 }
 
-/// What the root holds beside epochs; `.shufflefs` and ranks are there, but not listed.
+/// What the root holds beside epochs or views; `.shufflefs` and ranks are there, but not listed.
 const FIXED: [(&str, Node); 4] = [
     ("README.txt", Node::Readme),
     ("categories", Node::Categories),

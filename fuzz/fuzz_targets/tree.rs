@@ -3,14 +3,19 @@
 
 use libfuzzer_sys::fuzz_target;
 use shufflefs::format::Extension;
-use shufflefs::tree::{Node, Tree};
+use shufflefs::plan::rank::Rank;
+use shufflefs::tree::{Node, Tree, View};
 
 fuzz_target!(|data: &[u8]| {
     let Some((number, path)) = data.split_first_chunk::<8>() else { return };
     let number = u64::from_le_bytes(*number);
     for batches in [0, 1, 40_000, number] {
+        let view = |name: &str, batches| View { name: name.to_owned(), batches, padded: number % 2 == 0 };
+        let mut views = vec![view("train", batches), view("val", batches / 2), view("t", number % 7)];
+        views.truncate(1 + (number % 3) as usize);
         let tree = Tree {
-            batches,
+            views,
+            rank: (number % 5 == 0).then_some(Rank { index: 1, of: 3 }),
             listed_epochs: 1 + number % 10_000_000,
             listed: Extension::Npz,
             extensions: Extension::ALL.to_vec(),

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::anndata::index::IndexDir;
 use crate::array::Counters;
@@ -14,8 +14,8 @@ use crate::engine::{Engine, Limits};
 use crate::format::Writers;
 use crate::fuse::{Handles, Ownership, ShuffleFs};
 use crate::plan::{Plan, Sampling, auto};
-use crate::tree::documents::{Documents, categorical};
-use crate::tree::{Tree, category_files};
+use crate::tree::documents::{Documents, Told, categorical};
+use crate::tree::{Tree, View, category_files};
 
 use super::log::Recent;
 use super::memory;
@@ -49,9 +49,11 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
     }
     let plan = Plan::new(&collection.store_rows(), sampling(options, &collection));
     let shown = show(options, plan.sampling());
-    let documents = Documents::new(&collection, &plan, &shown);
+    let told = Told { name: "all", plan: &plan, more: Map::new() };
+    let documents = Documents::new(&collection, &[told], &shown);
     let tree = Tree {
-        batches: plan.batches(),
+        views: vec![View { name: "all".to_owned(), batches: plan.batches(), padded: false }],
+        rank: None,
         listed_epochs: u64::from(options.epochs),
         listed,
         extensions: writers.extensions(),
@@ -70,7 +72,7 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
     shown["timeout_seconds"] = json!(options.timeout.as_secs_f64());
     let log = log.clone();
     Ok(ShuffleFs {
-        engine: Engine::new(collection, plan, writers, counters, limits)?,
+        engine: Engine::new(collection, vec![plan], writers, counters, limits)?,
         tree,
         documents,
         ownership,

@@ -51,9 +51,12 @@ impl Fetch {
     }
 }
 
+/// View, epoch, fetch.
+type Place = (u16, u64, u64);
+
 /// The fetches planned lately. A fetch costs about 20 ns a row to plan, and is asked for by every `stat`.
 pub struct Fetches {
-    recent: Mutex<LruCache<(u64, u64), Arc<Fetch>>>,
+    recent: Mutex<LruCache<Place, Arc<Fetch>>>,
 }
 
 /// At 262,144 rows a fetch (256 blocks of 1,024 rows) this many take 64 MiB.
@@ -64,16 +67,16 @@ impl Fetches {
         Fetches { recent: Mutex::new(LruCache::new(at_most(KEPT))) }
     }
 
-    pub fn get(&self, collection: &Collection, plan: &Plan, epoch: u64, fetch: u64) -> Arc<Fetch> {
+    pub fn get(&self, collection: &Collection, plan: &Plan, place: Place) -> Arc<Fetch> {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = recent.get(&(epoch, fetch)) {
+        if let Some(found) = recent.get(&place) {
             return found.clone();
         }
         drop(recent);
         // Planned without the lock: two threads may plan the same fetch, to the same result.
-        let planned = Arc::new(Fetch::new(collection, plan, epoch, fetch));
+        let planned = Arc::new(Fetch::new(collection, plan, place.1, place.2));
         recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.put((epoch, fetch), planned.clone());
+        recent.put(place, planned.clone());
         planned
     }
 }

@@ -72,8 +72,8 @@ impl Shared {
     }
 
     fn fly(&self, fetch: u64, keys: Vec<Key>, progress: &AtomicU64, demanded: bool) {
-        let Some(&Key { epoch, .. }) = keys.first() else { return };
-        let fetch = self.fetch(epoch, fetch);
+        let Some(&Key { view, epoch, .. }) = keys.first() else { return };
+        let fetch = self.fetch(view, epoch, fetch);
         let layouts: Result<Vec<Layout>, ReadError> = keys.iter().map(|key| self.layout(&fetch, *key)).collect();
         let items = match layouts {
             Ok(layouts) => keys.iter().zip(layouts).map(|(&key, layout)| Item { key, layout }).collect(),
@@ -215,7 +215,7 @@ impl Shared {
         for Item { key, .. } in items {
             let waiters = state.loading.remove(key).map(|loading| loading.waiters).unwrap_or_default();
             if !waiters.is_empty() {
-                let flight = self.queue(&mut state, self.plan.fetch_of(key.batch).0, vec![*key]);
+                let flight = self.queue(&mut state, self.plan(key.view).fetch_of(key.batch).0, vec![*key]);
                 if let Some(loading) = state.loading.get_mut(key) {
                     loading.waiters = waiters;
                 }

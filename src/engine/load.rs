@@ -74,7 +74,7 @@ impl<'a> Load<'a> {
 
     /// The batch's place in the fetch.
     fn place(&self, key: Key) -> usize {
-        self.shared.plan.fetch_of(key.batch).1
+        self.shared.plan(key.view).fetch_of(key.batch).1
     }
 
     fn lengths(&self, key: Key) -> &'a [u64] {

@@ -14,17 +14,21 @@ use super::at_most;
 /// What readers of one directory have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stream {
+    pub view: u16,
     pub epoch: u64,
     pub rank: Option<Rank>,
     pub extension: Extension,
 }
 
+/// View, epoch, format, fetch.
+type Place = (u16, u64, Extension, u64);
+
 /// The readers seen lately.
 pub struct Streams {
     /// Fetches that are read as a whole, or will be next.
-    whole: LruCache<(u64, Extension, u64), ()>,
+    whole: LruCache<Place, ()>,
     /// Fetches of which one batch was read, and which.
-    touched: LruCache<(u64, Extension, u64), usize>,
+    touched: LruCache<Place, usize>,
 }
 
 /// Streams followed at once.
@@ -38,7 +42,7 @@ impl Streams {
     /// Notes that the batch at `place` of a fetch is read from its start; returns the fetch (and its epoch) to load
     /// ahead of the readers, if they read on.
     pub fn read(&mut self, plan: &Plan, stream: Stream, fetch: u64, place: usize) -> Option<(u64, u64)> {
-        let key = (stream.epoch, stream.extension, fetch);
+        let key = (stream.view, stream.epoch, stream.extension, fetch);
         let whole =
             place == 0 || self.whole.get(&key).is_some() || self.touched.get(&key).is_some_and(|&first| first != place);
         if !whole {
@@ -47,13 +51,13 @@ impl Streams {
         }
         self.whole.put(key, ());
         let (epoch, next) = following(plan, stream, fetch)?;
-        self.whole.put((epoch, stream.extension, next), ());
+        self.whole.put((stream.view, epoch, stream.extension, next), ());
         Some((epoch, next))
     }
 
     /// Whether a fetch is to be loaded as a whole.
     pub fn wants_whole(&self, stream: &Stream, fetch: u64) -> bool {
-        self.whole.contains(&(stream.epoch, stream.extension, fetch))
+        self.whole.contains(&(stream.view, stream.epoch, stream.extension, fetch))
     }
 }
 
@@ -85,7 +89,7 @@ mod tests {
     fn a_second_batch_promotes_and_the_next_fetch_is_known() {
         let sampling = Sampling { batch_size: 10, block_size: 1, fetch_factor: 4, seed: 0, drop_last: false };
         let plan = Plan::new(&[215], sampling);
-        let stream = Stream { epoch: 0, rank: None, extension: Extension::Npz };
+        let stream = Stream { view: 0, epoch: 0, rank: None, extension: Extension::Npz };
         let mut streams = Streams::new();
         assert_eq!(streams.read(&plan, stream, 2, 1), None);
         assert!(!streams.wants_whole(&stream, 2));

@@ -1,6 +1,6 @@
 //! The files that describe a mount: README.txt, dataset.json, var.tsv, categories/*.txt.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::anndata::column::{Column, Values};
 use crate::collection::genes::Columns;
@@ -17,13 +17,21 @@ pub struct Documents {
     pub categories: Vec<String>,
 }
 
+/// A view as the documents tell of it.
+pub struct Told<'a> {
+    pub name: &'a str,
+    pub plan: &'a Plan,
+    /// What else is told: how its rows were chosen, and what they are.
+    pub more: Map<String, Value>,
+}
+
 impl Documents {
-    /// Renders the documents; `options` is what `.shufflefs/options.json` shows.
-    pub fn new(collection: &Collection, plan: &Plan, options: &Value) -> Documents {
+    /// Renders the documents of a mount that has at least one view; `options` is what `.shufflefs/options.json` shows.
+    pub fn new(collection: &Collection, views: &[Told<'_>], options: &Value) -> Documents {
         let table = &collection.table;
         Documents {
-            readme: readme(collection, plan),
-            dataset: format!("{:#}\n", dataset(collection, plan, options)),
+            readme: views.first().map(|first| readme(collection, first.plan, views)).unwrap_or_default(),
+            dataset: format!("{:#}\n", dataset(collection, views, options)),
             var: var(&table.genes),
             categories: categorical(table).map(|(_, labels)| lines(labels)).collect(),
         }
@@ -62,9 +70,8 @@ fn escape(label: &str, text: &mut String) {
     crate::format::escape(label, text);
 }
 
-fn dataset(collection: &Collection, plan: &Plan, options: &Value) -> Value {
+fn dataset(collection: &Collection, views: &[Told<'_>], options: &Value) -> Value {
     let table = &collection.table;
-    let sampling = plan.sampling();
     let stores: Vec<Value> = collection
         .stores
         .iter()
@@ -86,7 +93,7 @@ fn dataset(collection: &Collection, plan: &Plan, options: &Value) -> Value {
     let left_out: Vec<Value> =
         collection.left_out.iter().map(|(name, reason)| json!({"name": name, "reason": reason})).collect();
     let joined: Vec<Value> = collection.joined.iter().map(|(name, rule)| json!({"name": name, "rule": rule})).collect();
-    json!({
+    let mut dataset = json!({
         "stores": stores,
         "rows": table.n_rows,
         "genes": table.genes.len(),
@@ -95,6 +102,28 @@ fn dataset(collection: &Collection, plan: &Plan, options: &Value) -> Value {
         "columns_left_out": left_out,
         "columns_joined": joined,
         "options": options,
+    });
+    if let Some(dataset) = dataset.as_object_mut() {
+        // One alone has its numbers where its epochs are: at the top.
+        if let [view] = views {
+            dataset.extend(sampled(view.plan));
+            dataset.extend(view.more.clone());
+        } else {
+            let told = |view: &Told<'_>| {
+                let mut told = sampled(view.plan);
+                told.extend(view.more.clone());
+                (view.name.to_owned(), Value::Object(told))
+            };
+            dataset.insert("views".to_owned(), Value::Object(views.iter().map(told).collect()));
+        }
+    }
+    dataset
+}
+
+/// How a view is sampled.
+fn sampled(plan: &Plan) -> Map<String, Value> {
+    let sampling = plan.sampling();
+    let fields = json!({
         "seed": sampling.seed,
         "batch_size": sampling.batch_size,
         "block_size": sampling.block_size,
@@ -105,7 +134,11 @@ fn dataset(collection: &Collection, plan: &Plan, options: &Value) -> Value {
         "fetches": plan.fetches(),
         "blocks": plan.blocks(),
         "rows_per_epoch": plan.served_rows(),
-    })
+    });
+    match fields {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    }
 }
 
 fn column(column: &Column) -> Value {
@@ -122,7 +155,7 @@ fn column(column: &Column) -> Value {
     json!({"name": column.name, "kind": kind, "dtype": dtype, "categories": categories, "ordered": ordered, "nullable": nullable})
 }
 
-fn readme(collection: &Collection, plan: &Plan) -> String {
+fn readme(collection: &Collection, plan: &Plan, views: &[Told<'_>]) -> String {
     let (table, sampling) = (&collection.table, plan.sampling());
     let kind = match &table.matrix {
         MatrixKind::Sparse { dtype } => format!("sparse (CSR) {dtype}"),
@@ -133,13 +166,23 @@ fn readme(collection: &Collection, plan: &Plan) -> String {
         MatrixKind::Dense { .. } => "X = np.load(path)['X']                     # one row a cell",
     };
     let label = categorical(table).next().map_or("COLUMN", |(column, _)| column.name.as_str());
+    let names: Vec<&str> = views.iter().map(|view| view.name).collect();
+    let (above, told) = match names.as_slice() {
+        [_] => (String::new(), String::new()),
+        [first, ..] => {
+            let each: String =
+                views.iter().map(|view| format!("  {}/: {} rows\n", view.name, view.plan.served_rows())).collect();
+            (format!("{first}/"), format!("\nViews, a directory each (sizes below are those of {first}):\n{each}"))
+        }
+        [] => Default::default(),
+    };
     format!(
         "\
 This is a shufflefs mount: {rows} rows (cells) x {genes} columns (genes) of {x}, {kind},
 from {stores} store(s), as shuffled minibatches.
-
-  epoch-0000/batch-000000.npz    one batch of {batch} rows; {batches} batches an epoch
-  epoch-0001/                    the same rows in another order; each row once an epoch
+{told}
+  {above}epoch-0000/batch-000000.npz    one batch of {batch} rows; {batches} batches an epoch
+  {above}epoch-0001/                    the same rows in another order; each row once an epoch
   dataset.json                   stores, options, obs columns, counts
   var.tsv                        the genes; line order = column order of X
   categories/                    labels of the categorical columns; line number from 0 = code
@@ -147,7 +190,7 @@ from {stores} store(s), as shuffled minibatches.
 Read the files in name order: that is one randomized pass. Python:
 
   import glob, numpy as np, scipy.sparse
-  for path in sorted(glob.glob('epoch-0000/*')):
+  for path in sorted(glob.glob('{above}epoch-0000/*')):
       {read}
       batch = np.load(path)
       codes, rows = batch['obs/{label}'], batch['row']   # label codes, global row numbers
@@ -160,7 +203,7 @@ Any format can be opened by its name, whatever ls shows:
   batch-000000.tsv           the obs rows as text: head, cut, R
 
 Any epoch can be opened (epoch-0123), also beyond those listed. To resume, go on at the next name.
-For several workers of one job: rank-0-of-4/epoch-0000/... are four equal, disjoint parts of the epoch.
+For several workers of one job: {above}rank-0-of-4/epoch-0000/... are four equal, disjoint parts of the epoch.
 
 Blocks of {block} consecutive rows are drawn at random; k = {k} of them are mixed in memory.
 Seed {seed}. The same stores, options and seed give the same bytes on every machine.

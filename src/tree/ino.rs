@@ -3,34 +3,72 @@
 //! | kind | bits, high to low |
 //! | --- | --- |
 //! | fixed | 00, number |
-//! | epoch, batch | 01, format + 1 (4; 0 for the directory), epoch (26), batch (32) |
-//! | of a rank | 10, format + 1 (4; 15 for the rank's directory), rank (22), epoch (12), batch (24) |
+//! | epoch, batch | 01, format + 1 (4; 0 for the directory, 15 for the view's), view (v), epoch (the rest), batch (b) |
+//! | of a rank | 10, format + 1 (4; 0 for the directory, 15 for the rank's), view (v), epoch (the rest), W (12), place (p) |
 //!
-//! A rank is the number of its pair: of * (of - 1) / 2 + index, so world sizes to 2,895 have room.
+//! v, b and p are as wide as the mount's views and batches need, so that the rest is wide: a number is a function of the
+//! path and the options, as the bytes are. `place` counts the batches of rank 0 of W, then those of rank 1, and so on: W
+//! equal parts need hardly more numbers than the whole.
 
-use super::{Control, Node};
+use super::{Control, Node, Tree};
 use crate::format::Extension;
 use crate::plan::rank::Rank;
 
-const EPOCH_BITS: u32 = 26;
-const BATCH_BITS: u32 = 32;
-const RANK_BITS: u32 = 22;
-const RANK_EPOCH_BITS: u32 = 12;
-const RANK_BATCH_BITS: u32 = 24;
-const RANK_DIR: u64 = 15;
+/// Bits below kind and format.
+const PATH_BITS: u32 = 58;
+/// More epochs than this are of no use to anybody, and their numbers would overflow sums.
+const MOST_EPOCH_BITS: u32 = 32;
+const WORLD_BITS: u32 = 12;
+/// In place of a format: the directory above the epochs.
+const ABOVE: u64 = 15;
 const FIRST_CONTROL: u64 = 16;
 const FIRST_CATEGORY: u64 = 1 << 32;
 
+/// How the bits of one mount's numbers are divided.
+struct Division {
+    view: u32,
+    epoch: u32,
+    rank_epoch: u32,
+    batch: u32,
+    place: u32,
+}
+
+impl Division {
+    fn of(tree: &Tree) -> Division {
+        let view = bits(tree.views.len() as u64);
+        let batch = bits(tree.batches());
+        // The parts of W ranks are at most W - 1 longer than the whole.
+        let place = bits(tree.batches().saturating_add(1 << WORLD_BITS));
+        let left = |taken: u32| PATH_BITS.saturating_sub(taken).min(MOST_EPOCH_BITS);
+        Division { view, epoch: left(view + batch), rank_epoch: left(view + WORLD_BITS + place), batch, place }
+    }
+}
+
+/// Bits for so many numbers from 0.
+fn bits(count: u64) -> u32 {
+    count.saturating_sub(1).checked_ilog2().map_or(0, |log| log + 1)
+}
+
+fn fits(value: u64, bits: u32) -> Option<u64> {
+    (value >> bits.min(63) == 0).then_some(value)
+}
+
 /// The inode number of a node; `None` where a component has no room.
-pub fn pack(node: &Node) -> Option<u64> {
-    let fits = |value: u64, bits: u32| (value >> bits == 0).then_some(value);
-    let place = |rank: Option<Rank>, format: u64, epoch: u64, batch: u64| match rank {
-        None => Some((1 << 62) | (format << 58) | (fits(epoch, EPOCH_BITS)? << BATCH_BITS) | fits(batch, BATCH_BITS)?),
-        Some(rank) => {
-            let pair = rank.of.checked_mul(rank.of.checked_sub(1)?)? / 2 + rank.index;
-            let low = (fits(epoch, RANK_EPOCH_BITS)? << RANK_BATCH_BITS) | fits(batch, RANK_BATCH_BITS)?;
-            Some((2 << 62) | (format << 58) | (fits(pair, RANK_BITS)? << (RANK_EPOCH_BITS + RANK_BATCH_BITS)) | low)
-        }
+pub fn pack(tree: &Tree, node: &Node) -> Option<u64> {
+    let division = Division::of(tree);
+    let place = |view: u16, rank: Option<Rank>, format: u64, epoch: u64, batch: u64| {
+        let Division { view: view_bits, epoch: epoch_bits, rank_epoch, batch: batch_bits, place } = division;
+        let view = fits(view.into(), view_bits)?;
+        let (kind, low, below) = match rank {
+            None => (1, (fits(epoch, epoch_bits)? << batch_bits) | fits(batch, batch_bits)?, epoch_bits + batch_bits),
+            Some(rank) => {
+                let number = fits(first_place(tree, view as u16, rank, format).checked_add(batch)?, place)?;
+                let world = fits(rank.of, WORLD_BITS)?;
+                let low = (fits(epoch, rank_epoch)? << (WORLD_BITS + place)) | (world << place) | number;
+                (2, low, rank_epoch + WORLD_BITS + place)
+            }
+        };
+        Some((kind << 62) | (format << PATH_BITS) | shifted(view, below) | low)
     };
     match *node {
         Node::Root => Some(1),
@@ -41,33 +79,61 @@ pub fn pack(node: &Node) -> Option<u64> {
         Node::ControlDir => Some(6),
         Node::Control(control) => Some(FIRST_CONTROL + control as u64),
         Node::Category(column) => Some(FIRST_CATEGORY + fits(column as u64, 32)?),
-        Node::RankDir(rank) => place(Some(rank), RANK_DIR, 0, 0),
-        Node::Epoch { rank, epoch } => place(rank, 0, epoch, 0),
-        Node::Batch { rank, epoch, batch, extension } => {
+        Node::View(view) => place(view, None, ABOVE, 0, 0),
+        Node::RankDir { view, rank } => place(view, Some(rank), ABOVE, 0, 0),
+        Node::Epoch { view, rank, epoch } => place(view, rank, 0, epoch, 0),
+        Node::Batch { view, rank, epoch, batch, extension } => {
             let format = Extension::ALL.iter().position(|&other| other == extension)? as u64 + 1;
-            place(rank, format, epoch, batch)
+            place(view, rank, format, epoch, batch)
         }
     }
 }
 
 /// The node of an inode number, whether or not this mount has it.
-pub fn unpack(ino: u64) -> Option<Node> {
-    let low = |bits: u32| ino & ((1 << bits) - 1);
-    let format = (ino >> 58) & 15;
-    let (rank, epoch, batch) = match ino >> 62 {
+pub fn unpack(tree: &Tree, ino: u64) -> Option<Node> {
+    let Division { view: view_bits, epoch: epoch_bits, rank_epoch, batch: batch_bits, place } = Division::of(tree);
+    let part = |from: u32, bits: u32| if from > 63 { 0 } else { (ino >> from) & ((1 << bits) - 1) };
+    let format = part(PATH_BITS, 4);
+    let (view, world, epoch, number) = match ino >> 62 {
         0 => return fixed(ino),
-        1 => (None, low(58) >> BATCH_BITS, low(BATCH_BITS)),
+        1 => (part(epoch_bits + batch_bits, view_bits), None, part(batch_bits, epoch_bits), part(0, batch_bits)),
         2 => {
-            let rank = unpair(low(58) >> (RANK_EPOCH_BITS + RANK_BATCH_BITS));
-            (Some(rank), low(RANK_EPOCH_BITS + RANK_BATCH_BITS) >> RANK_BATCH_BITS, low(RANK_BATCH_BITS))
+            let low = WORLD_BITS + place;
+            let world = part(place, WORLD_BITS);
+            (part(rank_epoch + low, view_bits), Some(world), part(low, rank_epoch), part(0, place))
         }
         _ => return None,
     };
+    let view = u16::try_from(view).ok()?;
+    let (rank, batch) = match world {
+        None => (None, number),
+        Some(0) => return None,
+        // Directories count ranks, files batches.
+        Some(of) if format == 0 || format == ABOVE => (Some(Rank { index: number, of }), 0),
+        Some(of) => {
+            let each = tree.batches_of(view, Some(Rank { index: 0, of }));
+            (Some(Rank { index: number.checked_div(each)?, of }), number % each)
+        }
+    };
     match (format, rank) {
-        (0, _) => Some(Node::Epoch { rank, epoch }),
-        (RANK_DIR, Some(rank)) => Some(Node::RankDir(rank)),
-        _ => Some(Node::Batch { rank, epoch, batch, extension: *Extension::ALL.get(format as usize - 1)? }),
+        (0, _) => Some(Node::Epoch { view, rank, epoch }),
+        (ABOVE, None) => Some(Node::View(view)),
+        (ABOVE, Some(rank)) => Some(Node::RankDir { view, rank }),
+        _ => Some(Node::Batch { view, rank, epoch, batch, extension: *Extension::ALL.get(format as usize - 1)? }),
     }
+}
+
+/// The place of a rank's first batch among those of all W; for directories, which have no batch, the rank itself.
+fn first_place(tree: &Tree, view: u16, rank: Rank, format: u64) -> u64 {
+    match format {
+        0 | ABOVE => rank.index,
+        _ => rank.index.saturating_mul(tree.batches_of(view, Some(rank))),
+    }
+}
+
+/// The view stands above all else; one view alone takes no bits.
+fn shifted(view: u64, bits: u32) -> u64 {
+    if view == 0 { 0 } else { view << bits }
 }
 
 fn fixed(ino: u64) -> Option<Node> {
@@ -82,10 +148,4 @@ fn fixed(ino: u64) -> Option<Node> {
         FIRST_CONTROL.. => Control::ALL.get((ino - FIRST_CONTROL) as usize).map(|&control| Node::Control(control)),
         _ => None,
     }
-}
-
-/// The rank of a pair number: the largest `of` with of * (of - 1) / 2 <= pair.
-fn unpair(pair: u64) -> Rank {
-    let of = (8 * pair + 1).isqrt().div_ceil(2);
-    Rank { index: pair - of * (of - 1) / 2, of }
 }

@@ -1,8 +1,17 @@
 use super::*;
 
 fn tree(batches: u64) -> Tree {
+    Tree { views: vec![view("all", batches)], ..no_views() }
+}
+
+fn view(name: &str, batches: u64) -> View {
+    View { name: name.to_owned(), batches, padded: false }
+}
+
+fn no_views() -> Tree {
     Tree {
-        batches,
+        views: Vec::new(),
+        rank: None,
         listed_epochs: 100,
         listed: Extension::Npz,
         extensions: Extension::ALL.to_vec(),
@@ -16,18 +25,18 @@ fn inode_numbers_are_paths() {
     let mut nodes = vec![Node::Root, Node::Readme, Node::Dataset, Node::Var, Node::Categories, Node::ControlDir];
     nodes.extend(Control::ALL.map(Node::Control));
     nodes.extend((0..3).map(Node::Category));
-    for (index, of) in [(0, 1), (0, 2), (1, 2), (3, 4), (0, 4), (2047, 2048), (2894, 2895)] {
+    for (index, of) in [(0, 1), (0, 2), (1, 2), (3, 4), (0, 4), (2047, 2048), (4094, 4095)] {
         let rank = Rank { index, of };
-        nodes.push(Node::RankDir(rank));
-        for epoch in [0, 1, 99, 4095] {
-            nodes.push(Node::Epoch { rank: Some(rank), epoch });
-            nodes.push(Node::Batch { rank: Some(rank), epoch, batch: 77, extension: Extension::Tsv });
+        nodes.push(Node::RankDir { view: 0, rank });
+        for epoch in [0, 1, 99, 8191] {
+            nodes.push(Node::Epoch { view: 0, rank: Some(rank), epoch });
+            nodes.push(Node::Batch { view: 0, rank: Some(rank), epoch, batch: 77, extension: Extension::Tsv });
         }
     }
     for epoch in [0, 1, 12_345, (1 << 26) - 1] {
-        nodes.push(Node::Epoch { rank: None, epoch });
+        nodes.push(Node::Epoch { view: 0, rank: None, epoch });
         for extension in Extension::ALL {
-            nodes.push(Node::Batch { rank: None, epoch, batch: u64::from(u32::MAX) - 1, extension });
+            nodes.push(Node::Batch { view: 0, rank: None, epoch, batch: u64::from(u32::MAX) - 1, extension });
         }
     }
     let mut numbers = std::collections::HashSet::new();
@@ -36,7 +45,7 @@ fn inode_numbers_are_paths() {
         assert!(numbers.insert(ino), "{node:?}: {ino} twice");
         assert_eq!(tree.node(ino), Some(node));
     }
-    assert_eq!(tree.ino(&Node::Epoch { rank: None, epoch: 1 << 26 }), None);
+    assert_eq!(tree.ino(&Node::Epoch { view: 0, rank: None, epoch: 1 << 26 }), None);
     for ino in [0, 7, 15, 20, FIRST_UNUSED_CATEGORY, u64::MAX, (1 << 62) | (9 << 58)] {
         assert_eq!(tree.node(ino), None, "{ino:x}");
     }
@@ -47,8 +56,14 @@ const FIRST_UNUSED_CATEGORY: u64 = (1 << 32) + 3;
 #[test]
 fn every_listed_name_is_found_and_no_other_spelling() {
     let tree = tree(5);
-    let epoch = Node::Epoch { rank: None, epoch: 3 };
-    for directory in [Node::Root, Node::Categories, Node::ControlDir, epoch, Node::RankDir(Rank { index: 1, of: 2 })] {
+    let epoch = Node::Epoch { view: 0, rank: None, epoch: 3 };
+    for directory in [
+        Node::Root,
+        Node::Categories,
+        Node::ControlDir,
+        epoch,
+        Node::RankDir { view: 0, rank: Rank { index: 1, of: 2 } },
+    ] {
         for i in 0..tree.len(&directory) {
             let (name, node) = tree.entry(&directory, i).unwrap_or_else(|| panic!("{directory:?}: {i} is not listed"));
             assert_eq!(tree.lookup(&directory, &name), Some(node), "{name}");
@@ -71,12 +86,56 @@ fn every_listed_name_is_found_and_no_other_spelling() {
 #[test]
 fn names_sort_in_reading_order() {
     let tree = tree(1_500_000);
-    assert_eq!(tree.batch_name(7, Extension::Npz), "batch-0000007.npz");
-    assert_eq!(tree.batch_name(1_499_999, Extension::Npz), "batch-1499999.npz");
+    assert_eq!(tree.batch_name(0, 7, Extension::Npz), "batch-0000007.npz");
+    assert_eq!(tree.batch_name(0, 1_499_999, Extension::Npz), "batch-1499999.npz");
     assert_eq!(tree.epoch_name(7), "epoch-0007");
 }
 
 #[test]
 fn category_files_are_file_names() {
     assert_eq!(tree(1).categories, ["cell type.txt", "a_b.txt", "column-2.txt"]);
+}
+
+#[test]
+fn views_are_directories_and_one_alone_is_not() {
+    let rank = Rank { index: 2, of: 3 };
+    let tree = Tree { views: vec![view("train", 1000), view("val", 7), view("tiny", 0)], ..no_views() };
+    assert_eq!(tree.lookup(&Node::Root, "epoch-0000"), None);
+    assert_eq!(tree.lookup(&Node::Root, "rank-0-of-2"), None);
+    assert_eq!(tree.lookup(&Node::Root, "test"), None);
+    assert_eq!(tree.lookup(&Node::Root, "val"), Some(Node::View(1)));
+    let listed: Vec<String> = (0..tree.len(&Node::Root)).filter_map(|i| Some(tree.entry(&Node::Root, i)?.0)).collect();
+    assert_eq!(listed, ["README.txt", "categories", "dataset.json", "var.tsv", "train", "val", "tiny"]);
+    assert_eq!(tree.subdirectories(&Node::Root), 4);
+    let mut numbers = std::collections::HashSet::new();
+    for number in 0..3 {
+        let directory = Node::View(number);
+        assert_eq!(tree.parent(&directory), Node::Root);
+        for name in ["epoch-0000", "epoch-0123", "rank-2-of-3", "rank-0-of-1"] {
+            let child = tree.lookup(&directory, name).unwrap_or_else(|| panic!("{name}"));
+            assert_eq!(tree.parent(&child), directory);
+            assert!(numbers.insert(tree.ino(&child)), "{child:?}");
+            assert_eq!(tree.ino(&child).and_then(|ino| tree.node(ino)), Some(child));
+        }
+        for rank in [None, Some(rank), Some(Rank { index: 0, of: 3 }), Some(Rank { index: 6, of: 7 })] {
+            let batches = tree.batches_of(number, rank);
+            for batch in 0..batches {
+                let node = Node::Batch { view: number, rank, epoch: 5, batch, extension: Extension::Npz };
+                assert!(numbers.insert(tree.ino(&node)), "{node:?}");
+                assert_eq!(tree.ino(&node).and_then(|ino| tree.node(ino)), Some(node));
+            }
+            let epoch = Node::Epoch { view: number, rank, epoch: 5 };
+            assert_eq!(tree.len(&epoch), batches);
+            assert_eq!(tree.lookup(&epoch, &tree.batch_name(number, batches, Extension::Npz)), None);
+        }
+    }
+}
+
+#[test]
+fn a_tree_of_one_rank_has_its_batches_and_no_ranks() {
+    let tree = Tree { rank: Some(Rank { index: 1, of: 4 }), ..tree(11) };
+    let epoch = tree.lookup(&Node::Root, "epoch-0000").unwrap_or(Node::Root);
+    assert_eq!((tree.len(&epoch), tree.lookup(&Node::Root, "rank-0-of-2")), (2, None));
+    let padded = Tree { views: vec![View { padded: true, ..view("", 11) }], ..tree };
+    assert_eq!(padded.len(&epoch), 3);
 }
