@@ -13,6 +13,9 @@ use shufflefs::plan::{Draw, Order, Plan, Rows, Sampling};
 const STORES: u64 = 100;
 const SAMPLING: Sampling = Sampling { batch_size: 256, block_size: 16, fetch_factor: 64, seed: 0, drop_last: false };
 
+/// Whether a row is selected.
+type Selected = Box<dyn Fn(u64) -> bool>;
+
 fn stores(rows: u64) -> Vec<u64> {
     // Not whole blocks, so that every store has a short one.
     (0..STORES).map(|store| rows / STORES + store % 7).collect()
@@ -63,7 +66,7 @@ fn selections(c: &mut Criterion) {
     let stores = stores(rows);
     let n: u64 = stores.iter().sum();
     let mixed = |row: u64, share: u64| row.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32 & 1023 < share;
-    let kinds: [(&str, Box<dyn Fn(u64) -> bool>); 4] = [
+    let kinds: [(&str, Selected); 4] = [
         ("80 % at random", Box::new(move |row| mixed(row, 819))),
         ("1 % at random", Box::new(move |row| mixed(row, 10))),
         ("80 % in runs of 5,000", Box::new(move |row| mixed(row / 5000, 819))),
