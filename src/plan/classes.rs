@@ -7,8 +7,9 @@
 //! *Each row once*: a class has ceil(rows / batch_size) batches (with `drop_last`, floor), one of them, at a random
 //! place, short. The classes are spread evenly over the epoch: batch j of a class with n stands at time (j + u) / n,
 //! u drawn for each class and epoch (systematic sampling: Madow and Madow, "On the theory of systematic sampling",
-//! 1944). So every fetch has its share of each class to within one or two, and how many batches of each class come
-//! before a fetch is found by a search for its time, without the fetches before it. Within a fetch batches are shuffled.
+//! 1944). So a fetch has n times the stretch of time that it covers of each class, to within one, and how many batches
+//! of each class come before a fetch is found by a search for its time, without the fetches before it. Within a fetch
+//! batches are shuffled.
 //!
 //! *By weight*: the class of batch i follows from (seed, epoch, i); a fetch reads the blocks of a class from a random
 //! place of an order drawn for that fetch, round and round, so every row of a class is equally likely, and none comes
@@ -184,7 +185,8 @@ struct Place {
 impl ClassEpoch<'_> {
     /// The rows of a fetch, batch by batch. Empty past the last fetch.
     pub fn fetch(&self, fetch: u64) -> FetchRows {
-        let places = self.places(fetch);
+        let started = self.started(fetch);
+        let places = self.places(fetch, &started);
         // What each class has in this fetch, classes ascending.
         let mut present: Vec<(usize, u64)> = Vec::new();
         let mut ends: Vec<(usize, u64)> = places.iter().map(|place| (place.class, place.rows.end as u64)).collect();
@@ -193,7 +195,6 @@ impl ClassEpoch<'_> {
             present.extend(part.last());
         }
         let mut rng = shuffle::rng(Domain::Rows, self.sampling.seed, self.epoch, fetch);
-        let started = if self.classes.drawn.is_none() { self.before(self.batches_of(fetch).start) } else { Vec::new() };
         let pool = |&(class, rows): &(usize, u64)| {
             let mut rows = match started.get(class) {
                 Some(&batch) => self.next_rows(class, batch, rows),
@@ -215,7 +216,7 @@ impl ClassEpoch<'_> {
 
     /// Rows of the batch at a place of a fetch; 0 past the last.
     pub fn batch_rows(&self, fetch: u64, place: usize) -> u64 {
-        self.places(fetch).get(place).map_or(0, |place| place.rows.len() as u64)
+        self.places(fetch, &self.started(fetch)).get(place).map_or(0, |place| place.rows.len() as u64)
     }
 
     /// The batches of a fetch, numbered over the epoch.
@@ -225,9 +226,14 @@ impl ClassEpoch<'_> {
         first..first.saturating_add(self.sampling.fetch_factor).min(batches)
     }
 
-    fn places(&self, fetch: u64) -> Vec<Place> {
+    /// Batches of each class before a fetch, where each row comes once.
+    fn started(&self, fetch: u64) -> Vec<u64> {
+        if self.classes.drawn.is_none() { self.before(self.batches_of(fetch).start) } else { Vec::new() }
+    }
+
+    fn places(&self, fetch: u64, started: &[u64]) -> Vec<Place> {
         match &self.classes.drawn {
-            None => self.places_once(fetch),
+            None => self.places_once(fetch, started),
             Some(table) => self.places_drawn(fetch, table),
         }
     }
@@ -247,10 +253,10 @@ impl ClassEpoch<'_> {
     }
 
     /// Each class's next batches, shuffled.
-    fn places_once(&self, fetch: u64) -> Vec<Place> {
+    fn places_once(&self, fetch: u64, started: &[u64]) -> Vec<Place> {
         let batches = self.batches_of(fetch);
         let mut places = Vec::with_capacity((batches.end - batches.start) as usize);
-        for (class, (start, end)) in self.before(batches.start).into_iter().zip(self.before(batches.end)).enumerate() {
+        for (class, (start, end)) in started.iter().copied().zip(self.before(batches.end)).enumerate() {
             let first = self.first_row(class, start);
             for batch in start..end {
                 let rows = self.first_row(class, batch) - first..self.first_row(class, batch + 1) - first;
@@ -282,7 +288,10 @@ impl ClassEpoch<'_> {
             self.classes.classes.iter().zip(&self.spread).map(count)
         };
         // The last time by which no more than `batch` have come.
-        let (mut low, mut high) = (0u128, 1u128 << 64);
+        // A class is less than one batch from where its share of the time would have it, so the search is short.
+        let (all, classes) = (u128::from(self.classes.batches.max(1)), self.classes.classes.len() as u64);
+        let mut low = (u128::from(batch.saturating_sub(classes)) << 64) / all;
+        let mut high = ((u128::from(batch + classes) << 64) / all + 1).min(1 << 64);
         while low < high {
             let middle = (low + high).div_ceil(2);
             if at(middle).sum::<u64>() <= batch { low = middle } else { high = middle - 1 }

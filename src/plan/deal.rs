@@ -1,7 +1,7 @@
 //! Batches dealt to W ranks, each the same number: whole fetches go round, what is left over goes batch by batch.
 //!
-//! No fetch but those left over is read by two ranks, so no chunk is decoded for two of them because of how batches were
-//! dealt. What is dealt is an epoch, or what remains of one: first some equal ends of fetches, then whole fetches,
+//! No fetch but those left over is read by two ranks, so no chunk is decoded for two of them because of how batches
+//! were dealt. What is dealt is an epoch, or what remains of one: first some equal ends of fetches, then whole fetches,
 //! then a short one. Every rank's i-th batch is computed; nothing is listed.
 
 use std::ops::Range;

@@ -143,4 +143,6 @@ fn diversity_is_scdatasets() {
     }
 }
 
+mod classes;
 mod draws;
+mod rows;
