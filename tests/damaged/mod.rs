@@ -301,11 +301,11 @@ fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served
     let plan = Plan::new(&collection.store_rows(), sampling);
     let batches = plan.batches().min(2);
     let limits = Limits { memory: 64 << 20, threads: 1, timeout: Duration::from_secs(10) };
-    let engine = Engine::new(collection, plan, writers, counters, limits).map_err(|error| error.to_string())?;
+    let engine = Engine::new(collection, vec![plan], writers, counters, limits).map_err(|error| error.to_string())?;
     let mut served = Served::new();
     for batch in 0..batches {
         for (name, extension) in [("npy", Extension::Npy), ("tsv", Extension::Tsv), ("npz", Extension::Npz)] {
-            let key = Key { epoch: 0, batch, extension };
+            let key = Key { view: 0, epoch: 0, batch, extension };
             let Some(size) = engine.size(key).filter(|&size| size < 1 << 28) else { continue };
             let (sender, receiver) = mpsc::channel();
             let reply = Box::new(move |bytes: Result<&[u8], &_>| {
