@@ -128,6 +128,15 @@ struct Shared {
     stop: AtomicBool,
 }
 
+/// An image that is loaded, and stays while this is held.
+pub struct Loaded(Arc<Image>);
+
+impl Loaded {
+    pub fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
 /// Serves the images of one mount.
 pub struct Engine {
     shared: Arc<Shared>,
@@ -230,6 +239,26 @@ impl Engine {
         self.shared.read(key, rank, Waiter { offset, len, reply });
     }
 
+    /// An image, if it is loaded.
+    pub fn loaded(&self, key: Key) -> Option<Loaded> {
+        let state = self.shared.lock();
+        state.fresh.peek(&key).or_else(|| state.consumed.peek(&key)).cloned().map(Loaded)
+    }
+
+    /// Notes that an image is in the kernel's page cache: what reads it from there is not seen here.
+    pub fn stored(&self, key: Key) {
+        let mut state = self.shared.lock();
+        if let Some(image) = state.fresh.pop(&key) {
+            self.shared.stats.served(image.len());
+            self.shared.consume(&mut state, key, &image);
+        }
+    }
+
+    /// Notes that a file is opened that will be read from the page cache: its stream gets on as if it were read here.
+    pub fn opened(&self, key: Key, rank: Option<Rank>) {
+        self.shared.opened(&mut self.shared.lock(), key, rank);
+    }
+
     /// What `.shufflefs/stats.json` shows.
     pub fn stats(&self) -> serde_json::Value {
         self.shared.stats_json()
@@ -299,6 +328,16 @@ impl Shared {
 
     fn now(&self) -> u64 {
         self.start.elapsed().as_millis() as u64
+    }
+
+    /// A stream has come to a batch: looks ahead of it.
+    fn opened(&self, state: &mut State, key: Key, rank: Option<Rank>) {
+        let plan = self.plan(key.view);
+        let (fetch, place) = plan.fetch_of(key.batch);
+        let stream = Stream { view: key.view, epoch: key.epoch, rank, extension: key.extension };
+        for (epoch, fetch) in state.streams.read(plan, stream, fetch, place) {
+            self.look_ahead(state, Stream { epoch, ..stream }, fetch);
+        }
     }
 
     fn read(&self, key: Key, rank: Option<Rank>, waiter: Waiter) {

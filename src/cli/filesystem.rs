@@ -12,6 +12,7 @@ use crate::collection::genes::Columns;
 use crate::collection::{Collection, Selection};
 use crate::engine::{Engine, Limits};
 use crate::format::Writers;
+use crate::fuse::page_cache::PageCache;
 use crate::fuse::{Handles, Ownership, ShuffleFs};
 use crate::tree::documents::{Documents, Told, categorical};
 use crate::tree::{Tree, category_files};
@@ -60,8 +61,12 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
     shown["threads"] = json!(options.threads);
     shown["timeout_seconds"] = json!(options.timeout.as_secs_f64());
     let log = log.clone();
+    let plans = views.into_iter().map(|view| view.plan).collect();
+    let engine = Arc::new(Engine::new(collection, plans, writers, counters, limits)?);
+    let tree = Arc::new(tree);
     Ok(ShuffleFs {
-        engine: Engine::new(collection, views.into_iter().map(|view| view.plan).collect(), writers, counters, limits)?,
+        page_cache: PageCache::new(engine.clone(), tree.clone()),
+        engine,
         tree,
         documents,
         ownership,

@@ -90,7 +90,8 @@ fn serve(options: Options, place: PathBuf, ready: Option<&mut Option<Ready>>) ->
     let settings =
         Settings { source: options.source(), allow_other: options.allow_other, threads: options.threads, helper: true };
     let filesystem = signals.during(move || filesystem(&options, &log))?.or_exit(Exit::Store)?;
-    let mounted = Mounted::start(filesystem, mountpoint, &settings)?;
+    let started = filesystem.page_cache.starter();
+    let mounted = Mounted::start(filesystem, mountpoint, &settings, started)?;
     if let Some(ready) = ready.and_then(Option::take) {
         ready.succeed()?;
     }
