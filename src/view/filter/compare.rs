@@ -147,11 +147,13 @@ pub fn with(rows: u64, column: &Column<'_>, op: Op, literal: &Literal) -> Result
 
 /// The rows whose value is in a list.
 pub fn within(rows: u64, column: &Column<'_>, list: &[Literal]) -> Result<Bits, Wrong> {
-    let fits = |literal: &&Literal| match (column.kind, &literal.value) {
-        (Kind::Text | Kind::Labels, Value::Text(_)) => true,
-        (Kind::Number, Value::Int(_) | Value::Float(_)) => true,
-        (Kind::Boolean, Value::Bool(_)) => true,
-        _ => false,
+    let fits = |literal: &&Literal| {
+        matches!(
+            (column.kind, &literal.value),
+            (Kind::Text | Kind::Labels, Value::Text(_))
+                | (Kind::Number, Value::Int(_) | Value::Float(_))
+                | (Kind::Boolean, Value::Bool(_))
+        )
     };
     if let Some(wrong) = list.iter().find(|literal| !fits(literal)) {
         return Err(column.mismatch(wrong));
