@@ -286,6 +286,15 @@ fn plan_says_what_a_mount_does() {
         assert!((mixed - perfect).abs() < 0.1 && mixed > 1.0, "{view}: {mixed} {perfect}");
     }
     assert_eq!(plan["options"], told["options"]);
+    let mut command = shufflefs();
+    command
+        .args(["plan", "--json", "--label", "cell_type", "--balance", "cell_type", "--block-size", "1"])
+        .args(stores(1));
+    let balanced: Value = serde_json::from_str(&succeed(&mut command)).unwrap();
+    let bits = |field: &str| balanced["views"]["all"][field].as_f64().unwrap();
+    // Five labels alike: log2(5) = 2.32, a little less in a batch.
+    assert!((bits("label_entropy_bits") - bits("label_entropy_shuffled_bits")).abs() < 0.05);
+    assert!((2.28..2.33).contains(&bits("label_entropy_shuffled_bits")));
     let output = succeed(shufflefs().args(["plan", "--label", "cell_type"]).args(options).args(stores(2)));
     for word in ["train", "batches", "k (blocks mixed)", "bytes a batch", "memory a fetch", "entropy of cell_type"] {
         assert!(output.contains(word), "{word}\n{output}");

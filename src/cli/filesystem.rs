@@ -27,7 +27,7 @@ use super::values::uneven_name;
 /// Opens the stores and builds what is served.
 pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> {
     let counters = Counters { room: memory::metadata(), ..Counters::default() };
-    let collection = open(options, &counters)?;
+    let collection = open(options, &[], &counters)?;
     let listed = options.format;
     let writers = Writers::new(&collection.table);
     if let Err(reason) = writers.get(listed) {
@@ -77,15 +77,15 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
     })
 }
 
-/// Opens the stores, after a child has tried what libhdf5 must parse.
-pub fn open(options: &Options, counters: &Counters) -> anyhow::Result<Collection> {
+/// Opens the stores, after a child has tried what libhdf5 must parse: all that views need, and columns named in `also`.
+pub fn open(options: &Options, also: &[String], counters: &Counters) -> anyhow::Result<Collection> {
     let selection = Selection {
         x: options.x.clone(),
         obs: options.obs.clone(),
         join: options.join,
         index: IndexDir(options.index_dir.clone()),
     };
-    let probed = probe::stores(options)?;
+    let probed = probe::stores(options, also)?;
     let collection = Collection::open(&options.stores, &selection, counters)?;
     probed.confirm()?;
     for (column, reason) in &collection.left_out {

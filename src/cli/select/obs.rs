@@ -148,7 +148,7 @@ impl<'a> Obs<'a> {
     }
 
     /// Rows of a view with each label, those without last; labels without rows are left out.
-    pub fn label_rows(&mut self, name: &str, rows: &Rows) -> anyhow::Result<Vec<(Option<String>, u64)>> {
+    fn label_rows(&mut self, name: &str, rows: &Rows) -> anyhow::Result<Vec<(Option<String>, u64)>> {
         let Labels { codes, labels } = self.labels(name)?;
         let mut counts = vec![0u64; labels.len() + 1];
         rows.iter().for_each(|row| counts[(codes[row as usize] as usize).min(labels.len())] += 1);
