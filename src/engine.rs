@@ -164,6 +164,7 @@ impl Engine {
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(limits.threads)
             .thread_name(|i| format!("decode-{i}"))
+            .start_handler(|_| yield_to_readers())
             .build()
             .map_err(std::io::Error::other)?;
         let state = State {
@@ -469,6 +470,13 @@ impl Shared {
             tracing::error!("{message}");
         }
     }
+}
+
+/// Lowers the priority of a decoding thread: a reader and the thread that answers it take turns on one core, and each turn
+/// would wait for decoding of what is not needed yet.
+fn yield_to_readers() {
+    // SAFETY: no memory is touched. It may fail: then the priority stays.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 5) };
 }
 
 /// So many of anything that is worth remembering.

@@ -51,6 +51,7 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
     let ownership =
         Ownership { uid: options.uid.unwrap_or(uid), gid: options.gid.unwrap_or(gid), mtime: newest(&collection) };
     let memory = options.memory.or_else(memory::default_budget).unwrap_or(1 << 30);
+    room_for_chunks(&collection, memory)?;
     let limits = Limits { memory, threads: options.threads, timeout: options.timeout };
     let mut shown = shown;
     if let Some(config) = &options.config {
@@ -97,6 +98,24 @@ pub fn open(options: &Options, also: &[String], counters: &Counters) -> anyhow::
         tracing::info!("{path}: {shared} genes aligned by name, {missing} missing, {extra} left out (--join {join})");
     }
     Ok(collection)
+}
+
+/// Every chunk must be decoded as a whole: one that is larger than the budget, or says so, is refused here.
+fn room_for_chunks(collection: &Collection, memory: u64) -> anyhow::Result<()> {
+    for array in collection.stores.iter().flat_map(|store| store.matrix.arrays()) {
+        let bytes = array.chunk_elements().saturating_mul(array.dtype.size() as u64);
+        if array.source.is_encoded() && bytes > memory {
+            anyhow::bail!(
+                "{}: {}: one chunk is {} decoded, more than the memory budget of {}; raise --memory, or write it in smaller \
+                 chunks",
+                array.store,
+                array.element,
+                bytesize::ByteSize(bytes),
+                bytesize::ByteSize(memory)
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The options that decide the bytes served, as `dataset.json` shows them: nothing of the machine.
