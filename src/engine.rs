@@ -397,9 +397,10 @@ impl Shared {
         state.consumed_bytes += image.capacity();
         state.consumed.push(key, image.clone());
         self.forget_old(state);
-        let plan = self.plan(key.view);
-        let size = plan.sampling().batch_size;
-        self.stats.consumed((plan.served_rows() - key.batch * size).min(size));
+        // Short batches stand anywhere where batches are of one class, so the plan is asked, which remembers this fetch.
+        let (number, place) = self.plan(key.view).fetch_of(key.batch);
+        let fetch = self.fetch(key.view, key.epoch, number);
+        self.stats.consumed(fetch.batch(&self.collection.table, key, place).rows.len() as u64);
     }
 
     /// Lets go of what was consumed long ago, budget or not: buffers that come back are written to without a page fault,

@@ -111,7 +111,7 @@ impl ShuffleFs {
 
     /// The image behind a batch file; ranks map to batches of the whole epoch.
     fn key(&self, node: &Node) -> Option<(Key, Option<Rank>)> {
-        key(&self.engine, node)
+        key(&self.engine, &self.tree, node)
     }
 
     /// The bytes of a file that is always in memory.
@@ -183,8 +183,10 @@ impl ShuffleFs {
     }
 }
 
-fn key(engine: &Engine, node: &Node) -> Option<(Key, Option<Rank>)> {
+fn key(engine: &Engine, tree: &Tree, node: &Node) -> Option<(Key, Option<Rank>)> {
     let Node::Batch { view, rank, epoch, batch, extension } = *node else { return None };
+    // The tree of one rank has that rank's batches where the whole would be.
+    let rank = rank.or(tree.rank);
     let batch = match rank {
         Some(rank) => rank.batch(engine.plan(view), batch)?,
         None => batch,
