@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let selection = Selection { x: "X".to_owned(), obs: Some(Vec::new()), join: Join::Exact, index };
     let collection = Collection::open(&stores, &selection, &counters)?;
     for _ in 0..3 {
-        let work = Work { counters: &counters, progress: &|| {} };
+        let work = Work { counters: &counters, progress: &|| {}, cache: None };
         let start = Instant::now();
         let arrays: Vec<_> = collection.stores.iter().flat_map(|store| store.matrix.arrays()).collect();
         arrays.par_iter().try_for_each(|array| {

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
+use crate::array::cache::ChunkCache;
 use crate::array::{ArrayError, Counters};
 use crate::batch::Layout;
 use crate::collection::Collection;
@@ -63,7 +64,7 @@ pub type Reply = Box<dyn FnOnce(Result<&[u8], &ReadError>) + Send>;
 /// Settings of an engine that change no byte.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of images at most.
+    /// Bytes of images and decoded chunks at most.
     pub memory: u64,
     /// Decoding threads.
     pub threads: usize,
@@ -75,6 +76,9 @@ struct Waiter {
     offset: u64,
     len: usize,
     reply: Reply,
+    /// When it came, and when its file was opened (if this is the first read of it).
+    since: Instant,
+    opened: Option<Instant>,
 }
 
 struct Loading {
@@ -113,6 +117,8 @@ struct Shared {
     counters: Counters,
     stats: Stats,
     pool: Arc<Pool>,
+    /// Decoded chunks, where a fair part of all fits the budget.
+    cache: Option<ChunkCache>,
     threads: rayon::ThreadPool,
     limits: Limits,
     start: Instant,
@@ -167,6 +173,7 @@ impl Engine {
             .start_handler(|_| yield_to_readers())
             .build()
             .map_err(std::io::Error::other)?;
+        let for_chunks = budget::for_chunks(&collection, &plans, limits.memory);
         let state = State {
             fresh: LruCache::unbounded(),
             consumed: LruCache::unbounded(),
@@ -189,7 +196,8 @@ impl Engine {
             fetches: Fetches::new(),
             counters,
             stats: Stats::default(),
-            pool: Arc::new(Pool::new(limits.memory)),
+            pool: Arc::new(Pool::new(limits.memory - for_chunks)),
+            cache: (for_chunks > 0).then(|| ChunkCache::new(for_chunks)),
             threads,
             limits,
             start: Instant::now(),
@@ -236,8 +244,16 @@ impl Engine {
     }
 
     /// Reads `len` bytes at `offset` of an image: answers at once if it is loaded, else when it is.
-    pub fn read(&self, key: Key, rank: Option<Rank>, offset: u64, len: usize, reply: Reply) {
-        self.shared.read(key, rank, Waiter { offset, len, reply });
+    /// `opened`: when the file was, for the statistics.
+    pub fn read(
+        &self,
+        key: Key,
+        rank: Option<Rank>,
+        (offset, len): (u64, usize),
+        opened: Option<Instant>,
+        reply: Reply,
+    ) {
+        self.shared.read(key, rank, Waiter { offset, len, reply, since: Instant::now(), opened });
     }
 
     /// An image, if it is loaded.
@@ -250,7 +266,7 @@ impl Engine {
     pub fn stored(&self, key: Key) {
         let mut state = self.shared.lock();
         if let Some(image) = state.fresh.pop(&key) {
-            self.shared.stats.served(image.len());
+            self.shared.stats.stored(image.len());
             self.shared.consume(&mut state, key, &image);
         }
     }
@@ -293,11 +309,12 @@ impl Waiter {
         self.offset.saturating_add(self.len as u64) >= image.len() as u64
     }
 
-    fn serve(self, image: &Image, stats: &Stats) {
+    /// Answers; `waited`: for the image to be loaded.
+    fn serve(self, image: &Image, stats: &Stats, waited: bool) {
         let bytes = image.bytes();
         let start = usize::try_from(self.offset).unwrap_or(usize::MAX).min(bytes.len());
         let end = start.saturating_add(self.len).min(bytes.len());
-        stats.served(end - start);
+        stats.served(end - start, self.since, waited, self.opened);
         (self.reply)(Ok(&bytes[start..end]));
     }
 }
@@ -361,7 +378,7 @@ impl Shared {
         }
         drop(state);
         if let (Some(image), Some(waiter)) = (image, waiter) {
-            waiter.serve(&image, &self.stats);
+            waiter.serve(&image, &self.stats, false);
         }
     }
 
@@ -390,7 +407,7 @@ impl Shared {
     /// which fresh memory costs for every 4 KiB (that halves the rate of uncompressed stores). What stays is for other jobs
     /// that read the same epoch a little later.
     fn forget_old(&self, state: &mut State) {
-        let most = (KEPT_FETCHES * state.fetch_bytes).min(self.limits.memory / 4);
+        let most = (KEPT_FETCHES * state.fetch_bytes).min(self.pool.limit() / 4);
         while state.consumed_bytes > most && state.consumed.len() > 1 {
             match state.consumed.pop_lru() {
                 Some((_, image)) => state.consumed_bytes -= image.capacity(),

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -75,6 +75,7 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
         options: format!("{shown:#}\n"),
         log: Arc::new(move || log.text()),
         handles: Handles::default(),
+        start: Instant::now(),
     })
 }
 

@@ -312,7 +312,7 @@ fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served
                 let _ = sender
                     .send(bytes.map(<[u8]>::to_vec).map_err(|error: &shufflefs::engine::ReadError| error.to_string()));
             });
-            engine.read(key, None, 0, size as usize, reply);
+            engine.read(key, None, (0, size as usize), None, reply);
             let got = receiver.recv_timeout(Duration::from_secs(20)).unwrap_or(Err("hang".to_owned()));
             if let Ok(bytes) = &got {
                 assert_eq!(bytes.len() as u64, size, "{name} of batch {batch}");
