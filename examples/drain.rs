@@ -20,12 +20,16 @@ fn main() -> std::io::Result<()> {
     let start = Instant::now();
     for path in paths.iter().skip(number(2, 0)).step_by(number(3, 1)) {
         let path = arguments.get(1).map_or(path.clone(), |extension| path.with_extension(extension));
-        let mut file = File::open(path)?;
-        loop {
-            let n = file.read(&mut buffer)?;
+        let mut file = File::open(&path)?;
+        // As much as the file has, as std and Python read whole files: no last read to learn that nothing follows.
+        let mut left = file.metadata()?.len() as usize;
+        while left > 0 {
+            let end = left.min(buffer.len());
+            let n = file.read(&mut buffer[..end])?;
             if n == 0 {
-                break;
+                return Err(std::io::Error::other(format!("{} ended early", path.display())));
             }
+            left -= n;
             bytes += n as u64;
         }
         files += 1;

@@ -258,6 +258,11 @@ impl Drop for Engine {
 }
 
 impl Waiter {
+    /// Whether it reads to the end of the image.
+    fn ends(&self, image: &Image) -> bool {
+        self.offset.saturating_add(self.len as u64) >= image.len() as u64
+    }
+
     fn serve(self, image: &Image, stats: &Stats) {
         let bytes = image.bytes();
         let start = usize::try_from(self.offset).unwrap_or(usize::MAX).min(bytes.len());
@@ -302,7 +307,7 @@ impl Shared {
         let stream = Stream { view: key.view, epoch: key.epoch, rank, extension: key.extension };
         let mut state = self.lock();
         // A file is read from its start once: later reads of it say nothing new about where its reader goes.
-        let ahead = if waiter.offset == 0 { state.streams.read(plan, stream, fetch, place) } else { None };
+        let ahead = if waiter.offset == 0 { state.streams.read(plan, stream, fetch, place) } else { Vec::new() };
         let image = self.loaded(&mut state, key, &waiter);
         let (image, waiter) = match image {
             Some(image) => (Some(image), Some(waiter)),
@@ -311,7 +316,7 @@ impl Shared {
                 (None, None)
             }
         };
-        if let Some((epoch, fetch)) = ahead {
+        for (epoch, fetch) in ahead {
             self.look_ahead(&mut state, Stream { epoch, ..stream }, fetch);
         }
         drop(state);
@@ -324,16 +329,20 @@ impl Shared {
     fn loaded(&self, state: &mut State, key: Key, waiter: &Waiter) -> Option<Arc<Image>> {
         let Some(image) = state.fresh.get(&key) else { return state.consumed.get(&key).cloned() };
         let image = image.clone();
-        if waiter.offset.saturating_add(waiter.len as u64) >= image.len() as u64 {
+        if waiter.ends(&image) {
             state.fresh.pop(&key);
-            state.consumed_bytes += image.capacity();
-            state.consumed.push(key, image.clone());
-            self.forget_old(state);
-            let plan = self.plan(key.view);
-            let size = plan.sampling().batch_size;
-            self.stats.consumed((plan.served_rows() - key.batch * size).min(size));
+            self.consume(state, key, &image);
         }
         Some(image)
+    }
+
+    fn consume(&self, state: &mut State, key: Key, image: &Arc<Image>) {
+        state.consumed_bytes += image.capacity();
+        state.consumed.push(key, image.clone());
+        self.forget_old(state);
+        let plan = self.plan(key.view);
+        let size = plan.sampling().batch_size;
+        self.stats.consumed((plan.served_rows() - key.batch * size).min(size));
     }
 
     /// Lets go of what was consumed long ago, budget or not: buffers that come back are written to without a page fault,
@@ -381,6 +390,7 @@ impl Shared {
             return;
         }
         let keys = self.missing(state, &stream, fetch, None);
+        state.streams.queued(&stream, fetch);
         if !keys.is_empty() {
             let flight = self.queue(state, fetch, keys);
             state.prefetch.push_back(flight);

@@ -24,6 +24,9 @@ pub trait Sink: Sync {
     #[allow(clippy::mut_from_ref)]
     fn place(&self, piece: usize, at: u64, len: u64) -> Option<&mut [u8]>;
 
+    /// Looks at elements that were read straight into their place, while they are in the processor's cache.
+    fn placed(&self, _elements: &[u8]) {}
+
     /// Takes decoded elements `at..` of a piece (native byte order).
     fn put(&self, piece: usize, at: u64, elements: &[u8]);
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::array::Dtype;
-use crate::array::cast::{cast, max_index, to_u64s};
+use crate::array::cast::{all_below, cast, max_index, to_u64s};
 use crate::array::gather::Sink;
 
 /// A writable run of bytes of an image.
@@ -64,7 +64,8 @@ pub struct Scatter {
     to: Dtype,
     align: Align,
     places: Vec<Place>,
-    /// Converted integers must be below it: a narrower type would wrap them in silence.
+    /// Column numbers must be below it: nobody is served an index outside the matrix, and a narrower type would wrap it in
+    /// silence. `u64::MAX` for values.
     bound: u64,
     worst: AtomicU64,
 }
@@ -87,7 +88,7 @@ impl Scatter {
         bytes.chunks_exact_mut(element.len().max(1)).for_each(|out| out.copy_from_slice(element));
     }
 
-    /// The largest converted integer, where it is not below `bound`.
+    /// The largest column number, where one is not below `bound`.
     pub fn out_of_bound(&self) -> Option<u64> {
         Some(self.worst.load(Ordering::Relaxed)).filter(|&worst| worst >= self.bound)
     }
@@ -102,11 +103,15 @@ impl Scatter {
 }
 
 impl Scatter {
-    fn put_same(&self, piece: usize, at: u64, elements: &[u8]) {
-        let len = (elements.len() / self.from.size()) as u64;
-        if self.bound != u64::MAX && self.from != self.to {
+    fn check(&self, elements: &[u8]) {
+        if self.bound != u64::MAX && !all_below(self.from, elements, self.bound) {
             self.worst.fetch_max(max_index(self.from, elements), Ordering::Relaxed);
         }
+    }
+
+    fn put_same(&self, piece: usize, at: u64, elements: &[u8]) {
+        let len = (elements.len() / self.from.size()) as u64;
+        self.check(elements);
         match self.bytes(piece, at, len) {
             Some(out) => cast(self.from, self.to, elements, out),
             None => debug_assert!(false, "piece {piece} has no elements {at}..{}", at + len),
@@ -165,6 +170,10 @@ impl Sink for Scatter {
             Align::Same if self.from == self.to => self.bytes(piece, at, len),
             _ => None,
         }
+    }
+
+    fn placed(&self, elements: &[u8]) {
+        self.check(elements);
     }
 
     fn put(&self, piece: usize, at: u64, elements: &[u8]) {

@@ -130,6 +130,7 @@ impl Shared {
             let waiters = state.loading.remove(&key).map(|loading| loading.waiters).unwrap_or_default();
             let outcome = outcome.map(Arc::new);
             match &outcome {
+                Ok(image) if waiters.iter().any(|waiter| waiter.ends(image)) => self.consume(&mut state, key, image),
                 Ok(image) => {
                     state.fresh.push(key, image.clone());
                 }
@@ -168,6 +169,8 @@ impl Shared {
                 room = room.saturating_sub(need(&item));
                 stay.push(item);
             } else {
+                let fetch = self.plan(item.key.view).fetch_of(item.key.batch).0;
+                state.streams.dropped(&item.key, fetch);
                 state.loading.remove(&item.key);
             }
         }
@@ -213,9 +216,11 @@ impl Shared {
     fn give_up(&self, items: &[Item]) {
         let mut state = self.lock();
         for Item { key, .. } in items {
+            let fetch = self.plan(key.view).fetch_of(key.batch).0;
+            state.streams.dropped(key, fetch);
             let waiters = state.loading.remove(key).map(|loading| loading.waiters).unwrap_or_default();
             if !waiters.is_empty() {
-                let flight = self.queue(&mut state, self.plan(key.view).fetch_of(key.batch).0, vec![*key]);
+                let flight = self.queue(&mut state, fetch, vec![*key]);
                 if let Some(loading) = state.loading.get_mut(key) {
                     loading.waiters = waiters;
                 }

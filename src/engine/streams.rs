@@ -9,7 +9,7 @@ use crate::format::Extension;
 use crate::plan::Plan;
 use crate::plan::rank::Rank;
 
-use super::at_most;
+use super::{Key, at_most};
 
 /// What readers of one directory have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,30 +29,59 @@ pub struct Streams {
     whole: LruCache<Place, ()>,
     /// Fetches of which one batch was read, and which.
     touched: LruCache<Place, usize>,
+    /// Fetches that were queued ahead of a stream: looking at each batch of one again for every file that is read would
+    /// cost more than serving it.
+    ahead: LruCache<Place, ()>,
 }
+
+/// Fetches loaded ahead of a stream.
+const AHEAD: usize = 2;
 
 /// Streams followed at once.
 const FOLLOWED: usize = 256;
 
 impl Streams {
     pub fn new() -> Streams {
-        Streams { whole: LruCache::new(at_most(2 * FOLLOWED)), touched: LruCache::new(at_most(FOLLOWED)) }
+        Streams {
+            whole: LruCache::new(at_most(4 * FOLLOWED)),
+            touched: LruCache::new(at_most(FOLLOWED)),
+            ahead: LruCache::new(at_most(2 * FOLLOWED)),
+        }
     }
 
-    /// Notes that the batch at `place` of a fetch is read from its start; returns the fetch (and its epoch) to load
-    /// ahead of the readers, if they read on.
-    pub fn read(&mut self, plan: &Plan, stream: Stream, fetch: u64, place: usize) -> Option<(u64, u64)> {
+    /// Notes that the batch at `place` of a fetch is read from its start; returns the fetches (each after its epoch) to
+    /// load ahead of the readers, if they read on.
+    pub fn read(&mut self, plan: &Plan, stream: Stream, fetch: u64, place: usize) -> Vec<(u64, u64)> {
         let key = (stream.view, stream.epoch, stream.extension, fetch);
         let whole =
             place == 0 || self.whole.get(&key).is_some() || self.touched.get(&key).is_some_and(|&first| first != place);
         if !whole {
             self.touched.put(key, place);
-            return None;
+            return Vec::new();
         }
         self.whole.put(key, ());
-        let (epoch, next) = following(plan, stream, fetch)?;
-        self.whole.put((stream.view, epoch, stream.extension, next), ());
-        Some((epoch, next))
+        let mut ahead = Vec::new();
+        let mut last = (stream.epoch, fetch);
+        for _ in 0..AHEAD {
+            let Some(next) = following(plan, Stream { epoch: last.0, ..stream }, last.1) else { break };
+            let key = (stream.view, next.0, stream.extension, next.1);
+            self.whole.put(key, ());
+            if !self.ahead.contains(&key) {
+                ahead.push(next);
+            }
+            last = next;
+        }
+        ahead
+    }
+
+    /// Notes that a fetch is here or on its way.
+    pub fn queued(&mut self, stream: &Stream, fetch: u64) {
+        self.ahead.put((stream.view, stream.epoch, stream.extension, fetch), ());
+    }
+
+    /// Notes that a batch of a fetch that was queued did not come.
+    pub fn dropped(&mut self, key: &Key, fetch: u64) {
+        self.ahead.pop(&(key.view, key.epoch, key.extension, fetch));
     }
 
     /// Whether a fetch is to be loaded as a whole.
@@ -91,15 +120,17 @@ mod tests {
         let plan = Plan::new(&[215], sampling);
         let stream = Stream { view: 0, epoch: 0, rank: None, extension: Extension::Npz };
         let mut streams = Streams::new();
-        assert_eq!(streams.read(&plan, stream, 2, 1), None);
+        assert_eq!(streams.read(&plan, stream, 2, 1), []);
         assert!(!streams.wants_whole(&stream, 2));
-        assert_eq!(streams.read(&plan, stream, 2, 1), None);
-        assert_eq!(streams.read(&plan, stream, 2, 3), Some((0, 3)));
+        assert_eq!(streams.read(&plan, stream, 2, 1), []);
+        assert_eq!(streams.read(&plan, stream, 2, 3), [(0, 3), (0, 4)]);
         assert!(streams.wants_whole(&stream, 2) && streams.wants_whole(&stream, 3));
-        assert_eq!(streams.read(&plan, stream, 5, 0), Some((1, 0)));
+        assert_eq!(streams.read(&plan, stream, 5, 0), [(1, 0), (1, 1)]);
         let rank = Stream { rank: Some(Rank { index: 1, of: 2 }), ..stream };
-        assert_eq!(streams.read(&plan, rank, 1, 0), Some((0, 3)));
-        assert_eq!(streams.read(&plan, rank, 3, 0), Some((0, 4)));
-        assert_eq!(streams.read(&plan, rank, 5, 0), Some((1, 1)));
+        assert_eq!(streams.read(&plan, rank, 1, 0), [(0, 3), (0, 4)]);
+        assert_eq!(streams.read(&plan, rank, 3, 0), [(0, 4), (0, 5)]);
+        assert_eq!(streams.read(&plan, rank, 5, 0), [(1, 1), (1, 3)]);
+        streams.queued(&stream, 3);
+        assert_eq!(streams.read(&plan, stream, 2, 3), [(0, 4)]);
     }
 }

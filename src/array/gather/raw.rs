@@ -69,7 +69,8 @@ impl<'a> Reads<'a> {
             }
             let failed = |error: Error| file::read_error(&self.array.store, &self.array.element, first.chunk, &error);
             if count > 0 {
-                read_vectored(file, first.offset, places, work.counters).map_err(failed)?;
+                read_vectored(file, first.offset, &mut places, work.counters).map_err(failed)?;
+                places.iter().for_each(|place| self.sink.placed(place));
                 next += count;
             } else {
                 self.put(file, first, work.counters, scratch).map_err(failed)?;
@@ -97,9 +98,9 @@ impl<'a> Reads<'a> {
 }
 
 /// Fills the places from `offset` on, in order.
-fn read_vectored(file: &File, mut offset: u64, places: Vec<&mut [u8]>, counters: &Counters) -> Result<(), Error> {
+fn read_vectored(file: &File, mut offset: u64, places: &mut [&mut [u8]], counters: &Counters) -> Result<(), Error> {
     let mut vectors: Vec<libc::iovec> = places
-        .into_iter()
+        .iter_mut()
         .filter(|place| !place.is_empty())
         .map(|place| libc::iovec { iov_base: place.as_mut_ptr().cast(), iov_len: place.len() })
         .collect();
