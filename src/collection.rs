@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::anndata;
-use crate::anndata::column::Column;
+use crate::anndata::column::{Column, Values};
 use crate::anndata::dataframe::DataFrame;
 use crate::anndata::index::IndexDir;
 use crate::anndata::matrix::Matrix;
@@ -220,6 +220,27 @@ impl Collection {
             MatrixKind::Sparse { .. } => self.stores[store].row_length(row),
             MatrixKind::Dense { .. } => self.table.n_vars(),
         }
+    }
+
+    /// Names of all obs columns of any store, served or not, in order of first appearance.
+    pub fn obs_columns(&self) -> Result<Vec<String>, CollectionError> {
+        columns::names(&self.stores)
+    }
+
+    /// An obs column over all stores, read now: served or not, text too.
+    pub fn obs_column(&self, name: &str, counters: &Counters) -> Result<Values, CollectionError> {
+        columns::read_one(&self.stores, name, counters)
+    }
+
+    /// The names of a store's rows.
+    pub fn row_names(&self, store: usize, counters: &Counters) -> Result<Vec<String>, CollectionError> {
+        let store = &self.stores[store];
+        let names = DataFrame::open(&store.container, "obs")?.names(counters)?;
+        if names.len() as u64 != store.rows {
+            let cause = format!("obs names {} rows, but there are {}", names.len(), store.rows);
+            return Err(mismatch(&store.container, cause));
+        }
+        Ok(names)
     }
 
     /// What the automatic block size and fetch factor follow from.

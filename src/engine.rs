@@ -340,9 +340,7 @@ impl Shared {
         state.consumed_bytes += image.capacity();
         state.consumed.push(key, image.clone());
         self.forget_old(state);
-        let plan = self.plan(key.view);
-        let size = plan.sampling().batch_size;
-        self.stats.consumed((plan.served_rows() - key.batch * size).min(size));
+        self.stats.consumed(self.plan(key.view).batch_rows(key.epoch, key.batch));
     }
 
     /// Lets go of what was consumed long ago, budget or not: buffers that come back are written to without a page fault,

@@ -92,6 +92,8 @@ impl ShuffleFs {
     /// The image behind a batch file; ranks map to batches of the whole epoch.
     fn key(&self, node: &Node) -> Option<(Key, Option<Rank>)> {
         let Node::Batch { view, rank, epoch, batch, extension } = *node else { return None };
+        // The tree of one rank has that rank's batches where the whole would be.
+        let rank = rank.or(self.tree.rank);
         let batch = match rank {
             Some(rank) => rank.batch(self.engine.plan(view), batch)?,
             None => batch,

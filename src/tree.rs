@@ -7,6 +7,8 @@ pub mod documents;
 mod ino;
 
 use crate::format::Extension;
+use crate::plan::Uneven;
+use crate::plan::deal::share;
 use crate::plan::rank::Rank;
 
 /// Files of `.shufflefs/`.
@@ -86,8 +88,8 @@ pub struct View {
     pub name: String,
     /// Batches of one epoch.
     pub batches: u64,
-    /// Whether ranks repeat batches to be equal, rather than leave some out.
-    pub padded: bool,
+    /// What becomes of batches that cannot be dealt evenly to ranks.
+    pub uneven: Uneven,
 }
 
 /// What the tree is built from.
@@ -207,8 +209,7 @@ impl Tree {
         let Some(view) = self.views.get(usize::from(view)) else { return 0 };
         match rank.or(self.rank) {
             None => view.batches,
-            Some(rank) if view.padded => view.batches.div_ceil(rank.of),
-            Some(rank) => view.batches / rank.of,
+            Some(rank) => share(view.batches, rank.of, view.uneven),
         }
     }
 

@@ -9,6 +9,7 @@ use super::exit::Outcome;
 use super::isolate::{self, Failed, Work, is_for_hdf5};
 use super::memory;
 use super::options::Options;
+use super::select;
 use crate::anndata;
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
 use crate::anndata::matrix::Matrix;
@@ -22,6 +23,9 @@ pub struct ProbeArgs {
     /// As JSON, to keep names with commas whole
     #[arg(long)]
     obs: Option<String>,
+    /// Columns that views need besides, as JSON
+    #[arg(long, default_value = "[]")]
+    also: String,
     #[arg(value_name = "STORE", required = true)]
     stores: Vec<PathBuf>,
 }
@@ -30,18 +34,19 @@ pub struct ProbeArgs {
 pub fn probe(args: &ProbeArgs) -> Outcome {
     isolate::volunteer();
     let names: Option<Vec<String>> = args.obs.as_deref().and_then(|names| serde_json::from_str(names).ok());
+    let also: Vec<String> = serde_json::from_str(&args.also).unwrap_or_default();
     for (number, path) in args.stores.iter().enumerate() {
         // If it is the last word, the parent knows which store it was.
         println!("{number}");
         for (_, store) in anndata::stores(path).unwrap_or_default() {
-            open(&store, &args.x, names.as_deref());
+            open(&store, &args.x, names.as_deref(), &also);
         }
     }
     Ok(0)
 }
 
 /// Asks of a store all that a mount asks; what a mount makes of several stores together asks for no more.
-fn open(store: &Container, x: &str, names: Option<&[String]>) {
+fn open(store: &Container, x: &str, names: Option<&[String]>, also: &[String]) {
     let counters = Counters { room: memory::metadata(), ..Counters::default() };
     // A matrix stored by column is only opened: to transpose it is for the mount, and needs no more of the library.
     if !matches!(Matrix::open_by_column(store, x, &counters), Ok(Some(_))) {
@@ -57,6 +62,14 @@ fn open(store: &Container, x: &str, names: Option<&[String]>) {
             _ => {}
         }
     }
+    for name in also {
+        match frame.kind(name) {
+            Ok(kind) if kind != ColumnKind::Other => drop(frame.column(name, &counters)),
+            // Rows by name, or no column at all.
+            _ => {}
+        }
+    }
+    drop(frame.names(&counters));
 }
 
 /// Files that libhdf5 was seen to open; they must stay what they are.
@@ -99,6 +112,7 @@ fn fate(options: &Options, stores: &[PathBuf]) -> Option<(String, String)> {
     if let Some(names) = &options.obs {
         arguments.extend(["--obs".into(), serde_json::json!(names).to_string().into()]);
     }
+    arguments.extend(["--also".into(), serde_json::json!(select::columns(options)).to_string().into()]);
     match isolate::run(&Work { arguments, stores, patience: options.timeout, terminal: false }) {
         Ok(_) => None,
         Err(Failed::Ended(reason, said)) => {
