@@ -51,6 +51,9 @@ pub struct Key {
 pub enum ReadError {
     #[error(transparent)]
     Array(#[from] ArrayError),
+    /// What `--dtype` asked for cannot be given.
+    #[error("{store}: {element}: {value} has no place in {dtype}; choose another --dtype, or leave it out")]
+    Value { store: String, element: String, value: String, dtype: &'static str },
     #[error("no progress for {0} s; the store's file system may hang (see --timeout)")]
     Timeout(u64),
     #[error("internal error: {0}")]
@@ -423,7 +426,12 @@ impl Shared {
     fn log_once(&self, state: &mut State, error: &ReadError) {
         self.stats.failed();
         let message = error.to_string();
-        if state.logged.len() < 10_000 && state.logged.insert(message.clone()) {
+        // Of values that do not fit there may be one in every batch: the first is told.
+        let subject = match error {
+            ReadError::Value { store, element, .. } => format!("{store}: {element}: value"),
+            _ => message.clone(),
+        };
+        if state.logged.len() < 10_000 && state.logged.insert(subject) {
             tracing::error!("{message}");
         }
     }
