@@ -117,6 +117,8 @@ struct Shared {
     stats: Stats,
     pool: Arc<Pool>,
     threads: rayon::ThreadPool,
+    /// Buffers of loads that see rows whole: one pair a loader, as fresh memory costs a page fault for every 4 KiB.
+    scratch: Mutex<Vec<[Vec<u8>; 2]>>,
     limits: Limits,
     start: Instant,
     /// Of any flight: a queued one lives as long as others get on.
@@ -184,6 +186,7 @@ impl Engine {
             stats: Stats::default(),
             pool: Arc::new(Pool::new(limits.memory)),
             threads,
+            scratch: Mutex::new(Vec::new()),
             limits,
             start: Instant::now(),
             progress: AtomicU64::new(0),

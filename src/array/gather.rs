@@ -186,9 +186,9 @@ impl Geometry {
     fn needed(&self, sink: &dyn Sink) -> Vec<u64> {
         let all = 0..self.columns;
         match (self.shape.as_slice(), self.chunk.as_slice()) {
-            (&[width], &[chunk]) => {
-                all.filter(|column| sink.needs(column * chunk, chunk.min(width.saturating_sub(column * chunk)))).collect()
-            }
+            (&[width], &[chunk]) => all
+                .filter(|column| sink.needs(column * chunk, chunk.min(width.saturating_sub(column * chunk))))
+                .collect(),
             _ => all.collect(),
         }
     }

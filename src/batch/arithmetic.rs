@@ -99,7 +99,13 @@ fn log1p_f32(x: f32) -> f32 {
 /// ln(1 + x) to about a unit in the last place.
 fn log1p(x: f64) -> f64 {
     if x.is_nan() || x <= -1.0 || x == f64::INFINITY {
-        return if x == -1.0 { f64::NEG_INFINITY } else if x == f64::INFINITY { x } else { f64::NAN };
+        return if x == -1.0 {
+            f64::NEG_INFINITY
+        } else if x == f64::INFINITY {
+            x
+        } else {
+            f64::NAN
+        };
     }
     if x.abs() < 1e-9 {
         return x * (1.0 - 0.5 * x);

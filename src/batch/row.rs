@@ -43,9 +43,18 @@ pub struct Recipe<'a> {
 
 /// Where a row goes.
 pub enum Out<'a> {
-    Csr { values: &'a mut [u8], to: Dtype, columns: &'a mut [u8], index: Dtype },
-    /// `missing` is what stands where the store has no column.
-    Dense { row: &'a mut [u8], to: Dtype, missing: &'a [u8] },
+    Csr {
+        values: &'a mut [u8],
+        to: Dtype,
+        columns: &'a mut [u8],
+        index: Dtype,
+    },
+    /// `missing` is what stands where the store has no column; empty where it has all.
+    Dense {
+        row: &'a mut [u8],
+        to: Dtype,
+        missing: &'a [u8],
+    },
 }
 
 /// Buffers of one thread.
@@ -106,7 +115,9 @@ impl Recipe<'_> {
             }
             (None, Some(map), Out::Dense { row, to, missing }) => {
                 let size = to.size();
-                row.chunks_exact_mut(size).for_each(|out| out.copy_from_slice(missing));
+                if !missing.is_empty() {
+                    row.chunks_exact_mut(size).for_each(|out| out.copy_from_slice(missing));
+                }
                 let places: Vec<u8> = (0..map.len() as u32).flat_map(u32::to_le_bytes).collect();
                 kept.select(map, Dtype::U32, &places, self.from.size(), values).map_err(Misfit::Column)?;
                 let converted = self.convert(kept.values(), sum, to, steps)?;
@@ -184,8 +195,7 @@ mod tests {
         let values = f32s(&[1.0, 2.0, 5.0]);
         let map = [DROPPED, 1, DROPPED, 0];
         let (mut to_values, mut to_columns) = ([0; 4], [0; 4]);
-        let out =
-            Out::Csr { values: &mut to_values, to: Dtype::I16, columns: &mut to_columns, index: Dtype::U16 };
+        let out = Out::Csr { values: &mut to_values, to: Dtype::I16, columns: &mut to_columns, index: Dtype::U16 };
         let scratch = &mut Scratch::default();
         recipe(Some(&map), Some(16.0), Dtype::I16).serve(&columns, &values, out, scratch).unwrap();
         assert_eq!((to_values, to_columns), ([4, 0, 10, 0], [1, 0, 0, 0]));
@@ -199,12 +209,30 @@ mod tests {
     }
 
     #[test]
+    fn dense_rows_go_by_column() {
+        let map = [2, DROPPED, 0];
+        let recipe = Recipe { index: None, ..recipe(Some(&map), Some(8.0), Dtype::F32) };
+        let serve = |missing: &[u8], columns: usize| {
+            let mut row = vec![0; 4 * columns];
+            let out = Out::Dense { row: &mut row, to: Dtype::F32, missing };
+            recipe.serve(&[], &f32s(&[1.0, 2.0, 1.0]), out, &mut Scratch::default()).map(|()| row)
+        };
+        assert_eq!(serve(&f32s(&[7.0]), 4), Ok(f32s(&[2.0, 7.0, 2.0, 7.0])));
+        let all = Recipe { map: Some(&[1, 0]), ..self::recipe(None, None, Dtype::F32) };
+        let (mut row, values) = (vec![0; 8], f32s(&[1.0, 2.0]));
+        let out = Out::Dense { row: &mut row, to: Dtype::F32, missing: &[] };
+        Recipe { index: None, ..all }.serve(&[], &values, out, &mut Scratch::default()).unwrap();
+        assert_eq!(row, f32s(&[2.0, 1.0]));
+    }
+
+    #[test]
     fn another_count_is_told() {
         let columns = [1, 0, 2, 0];
         let (mut to_values, mut to_columns) = ([0; 4], [0; 4]);
         let out = Out::Csr { values: &mut to_values, to: Dtype::F32, columns: &mut to_columns, index: Dtype::I32 };
         let map = [0, 1, 2, DROPPED];
-        let result = recipe(Some(&map), None, Dtype::F32).serve(&columns, &f32s(&[1.0, 2.0]), out, &mut Scratch::default());
+        let result =
+            recipe(Some(&map), None, Dtype::F32).serve(&columns, &f32s(&[1.0, 2.0]), out, &mut Scratch::default());
         assert_eq!(result, Err(Misfit::Count));
     }
 }

@@ -27,14 +27,7 @@ impl Kept {
     ///
     /// # Errors
     /// A column number outside the map.
-    pub fn select(
-        &mut self,
-        map: &[u32],
-        from: Dtype,
-        columns: &[u8],
-        size: usize,
-        values: &[u8],
-    ) -> Result<(), u64> {
+    pub fn select(&mut self, map: &[u32], from: Dtype, columns: &[u8], size: usize, values: &[u8]) -> Result<(), u64> {
         let count = columns.len() / from.size();
         // Longer than what stays, so that every value can be written and only its place depends on whether it stays.
         if self.columns.len() < count {

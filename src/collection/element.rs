@@ -179,8 +179,7 @@ pub fn open(
     let stored = dtype.unwrap_or(Dtype::F32);
     let (arithmetic, asked) =
         if is_x { (selection.arithmetic, selection.dtype) } else { (Arithmetic::default(), None) };
-    let computed =
-        if arithmetic.is_none() { asked.unwrap_or(stored) } else { Arithmetic::dtype(stored, asked) };
+    let computed = if arithmetic.is_none() { asked.unwrap_or(stored) } else { Arithmetic::dtype(stored, asked) };
     let dtype = asked.unwrap_or(computed);
     let kind = if is_sparse {
         fits_index(name, genes.len() as u64, selection.index_dtype)?;

@@ -163,7 +163,8 @@ impl<'a> Load<'a> {
     /// as `values` are written, are for `whole_rows`.
     fn jobs(&self, number: usize, targets: &Targets, part: Part, values: Dtype) -> Result<Vec<Job<'a>>, ReadError> {
         let (collection, element, to) = (&self.shared.collection, self.element(number), targets.to);
-        let dense = part == Part::Values && self.items.iter().any(|item| item.layout.span(Field::Dense(number)).is_some());
+        let dense =
+            part == Part::Values && self.items.iter().any(|item| item.layout.span(Field::Dense(number)).is_some());
         let whole: Vec<bool> = collection
             .stores
             .iter()

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::anndata::column::{Column, Values};
-use crate::collection::genes::Columns;
 use crate::collection::element::{Element, MatrixKind};
+use crate::collection::genes::Columns;
 use crate::collection::{Collection, Table};
 use crate::plan::rank::Rank;
 use crate::plan::{Plan, Uneven};

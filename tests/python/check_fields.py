@@ -2,7 +2,7 @@
 """Stores with every kind of element, and what batches of them must hold by anndata, scipy and numpy.
 
 Usage: check_fields.py make DIRECTORY
-       check_fields.py check JOB      JOB is JSON: mount, stores, format; x, with, genes, normalize, log1p, dtype, index
+       check_fields.py check JOB      JOB is JSON: mount, stores, formats; x, with, genes, normalize, log1p, dtype, index
 
 The values of each row are looked up in the stores as anndata reads them, genes by name; arithmetic is numpy's.
 """
@@ -234,12 +234,12 @@ class Check:
                 self.array(rows, want, m, f"{path.name} {name}")
         return rows
 
-    def epoch(self):
+    def epoch(self, format):
         seen = []
         for path in sorted((pathlib.Path(self.job["mount"]) / "epoch-0000").iterdir()):
-            path = path.with_suffix("." + self.job["format"])
+            path = path.with_suffix("." + format)
             assert path.stat().st_size == len(path.read_bytes()), path.name
-            seen.append(getattr(self, self.job["format"])(path))
+            seen.append(getattr(self, format)(path))
         rows = np.sort(np.concatenate(seen))
         assert (rows == np.arange(self.x.sizes[-1])).all(), "not every row once"
 
@@ -248,7 +248,9 @@ def main():
     if sys.argv[1] == "make":
         make(sys.argv[2])
     else:
-        Check(json.loads(sys.argv[2])).epoch()
+        check = Check(json.loads(sys.argv[2]))
+        for format in check.job["formats"]:
+            check.epoch(format)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@
 //! batches its rows go to; then each row goes to its place. How many values stay was counted at the mount; a row that
 //! does not agree is an error, never a shifted image.
 
+use std::sync::PoisonError;
+
 use rayon::prelude::*;
 
 use crate::anndata::matrix::Matrix;
@@ -40,7 +42,12 @@ struct Written {
 
 impl Load<'_> {
     /// Fills the rows of an element that `jobs` leaves out: CSR where there are targets for column numbers.
-    pub(super) fn whole_rows(&self, number: usize, values: &Targets, columns: Option<&Targets>) -> Result<(), ReadError> {
+    pub(super) fn whole_rows(
+        &self,
+        number: usize,
+        values: &Targets,
+        columns: Option<&Targets>,
+    ) -> Result<(), ReadError> {
         let written = Written { values: values.to, columns: columns.map(|columns| columns.to) };
         for (at, store) in self.shared.collection.stores.iter().enumerate() {
             if self.is_whole(number, &store.elements[number], values.to, columns.is_none()) {
@@ -104,7 +111,8 @@ impl Load<'_> {
         let chunk = if array.source.is_encoded() { array.chunk_shape[0].max(1) } else { 1 };
         let end = |row: &Row| row.start + if is_sparse { row.len } else { 1 };
         let (mut first, mut values) = (0, 0);
-        let mut buffers = Default::default();
+        let kept = || self.shared.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffers = kept().pop().unwrap_or_default();
         for (at, row) in rows.iter().enumerate() {
             values += row.len;
             let next = rows.get(at + 1);
@@ -115,6 +123,9 @@ impl Load<'_> {
                 self.serve_some(number, store, &rows[first..=at], written, &mut buffers)?;
                 (first, values) = (at + 1, 0);
             }
+        }
+        if buffers.iter().all(|buffer| buffer.len() as u64 <= 16 * SCRATCH_VALUES) {
+            kept().push(buffers);
         }
         Ok(())
     }

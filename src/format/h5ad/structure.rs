@@ -94,7 +94,11 @@ impl Builder {
         let x = self.matrix(0, table.x())?;
         let var = self.var(table.x())?;
         let mut links = vec![("obs", obs), ("var", var)];
-        if is_image(table.x()) { obsm.push(("X", x)) } else { links.push(("X", x)) }
+        if is_image(table.x()) {
+            obsm.push(("X", x))
+        } else {
+            links.push(("X", x))
+        }
         let inner = |group: &str| {
             let names = table.elements.iter().skip(1).filter_map(|element| element.name.strip_prefix(group));
             link_names(names)
