@@ -18,7 +18,7 @@ o = parser.parse_args()
 
 here = os.path.dirname(os.path.abspath(__file__))
 os.environ.setdefault("PEERS", "/nonexistent")
-sys.path.insert(0, os.path.join(here, "../../shared/peers"))
+sys.path[:0] = [here, os.path.join(here, "../../shared/peers")]
 import numpy as np
 import scipy.sparse as sp
 from common import measure

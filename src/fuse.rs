@@ -3,12 +3,14 @@
 //! Nothing here waits. `lookup`, `getattr`, `readdir`, `open` and `statfs` touch no store; a read that is not ready
 //! leaves its reply with the engine.
 
+pub mod page_cache;
+
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{
     BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
@@ -21,6 +23,8 @@ use crate::engine::{Engine, Key, ReadError};
 use crate::plan::rank::Rank;
 use crate::tree::documents::Documents;
 use crate::tree::{Control, Node, Tree};
+
+use page_cache::PageCache;
 
 /// Names and sizes never change while mounted.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -39,8 +43,9 @@ pub struct Ownership {
 
 /// One mount's file system.
 pub struct ShuffleFs {
-    pub engine: Engine,
-    pub tree: Tree,
+    pub engine: Arc<Engine>,
+    pub tree: Arc<Tree>,
+    pub page_cache: PageCache,
     pub documents: Documents,
     pub ownership: Ownership,
     /// Keep file contents in the page cache, for readers that read files again.
@@ -51,7 +56,11 @@ pub struct ShuffleFs {
     pub log: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
     /// Control files are read as they were when opened.
     pub handles: Handles,
+    pub start: Instant,
 }
+
+/// Handles with this bit are of control files; those of others say when they were opened, in microseconds.
+const CONTENT: u64 = 1 << 63;
 
 /// Contents of open control files.
 #[derive(Default)]
@@ -62,16 +71,22 @@ pub struct Handles {
 
 impl Handles {
     fn add(&self, content: Vec<u8>) -> FileHandle {
-        let handle = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let handle = CONTENT | self.next.fetch_add(1, Ordering::Relaxed);
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(content));
         FileHandle(handle)
     }
 
     fn get(&self, handle: FileHandle) -> Option<Arc<Vec<u8>>> {
+        if handle.0 & CONTENT == 0 {
+            return None;
+        }
         self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&handle.0).cloned()
     }
 
     fn remove(&self, handle: FileHandle) {
+        if handle.0 & CONTENT == 0 {
+            return;
+        }
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&handle.0);
     }
 }
@@ -85,20 +100,18 @@ fn errno(error: &ReadError) -> Errno {
 }
 
 impl ShuffleFs {
+    /// A handle that says when it was given.
+    fn now(&self) -> FileHandle {
+        FileHandle(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(0) & !CONTENT)
+    }
+
     fn node(&self, ino: INodeNo) -> Option<Node> {
         self.tree.node(ino.0)
     }
 
     /// The image behind a batch file; ranks map to batches of the whole epoch.
     fn key(&self, node: &Node) -> Option<(Key, Option<Rank>)> {
-        let Node::Batch { view, rank, epoch, batch, extension } = *node else { return None };
-        // The tree of one rank has that rank's batches where the whole would be.
-        let rank = rank.or(self.tree.rank);
-        let batch = match rank {
-            Some(rank) => rank.batch(self.engine.plan(view), batch)?,
-            None => batch,
-        };
-        Some((Key { view, epoch, batch, extension }, rank))
+        key(&self.engine, &self.tree, node)
     }
 
     /// The bytes of a file that is always in memory.
@@ -170,6 +183,17 @@ impl ShuffleFs {
     }
 }
 
+fn key(engine: &Engine, tree: &Tree, node: &Node) -> Option<(Key, Option<Rank>)> {
+    let Node::Batch { view, rank, epoch, batch, extension } = *node else { return None };
+    // The tree of one rank has that rank's batches where the whole would be.
+    let rank = rank.or(tree.rank);
+    let batch = match rank {
+        Some(rank) => rank.batch(engine.plan(view), batch)?,
+        None => batch,
+    };
+    Some((Key { view, epoch, batch, extension }, rank))
+}
+
 fn ttl(node: &Node) -> Duration {
     if matches!(node, Node::Control(_)) { NEVER } else { FOREVER }
 }
@@ -219,11 +243,16 @@ impl Filesystem for ShuffleFs {
             Some(Node::Control(control)) => {
                 reply.opened(self.handles.add(self.control(control)), FopenFlags::FOPEN_DIRECT_IO);
             }
-            Some(Node::Batch { .. }) if !self.keep_cache => {
+            Some(node @ Node::Batch { .. }) if !self.page_cache.opened(ino.0, &node) && !self.keep_cache => {
                 // Through the page cache a cold file is half as fast (DESIGN.md section 5).
-                reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
+                reply.opened(self.now(), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
             }
-            Some(_) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
+            Some(node) => {
+                if let Some((key, rank)) = self.key(&node) {
+                    self.engine.opened(key, rank);
+                }
+                reply.opened(self.now(), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
+            }
         }
     }
 
@@ -235,7 +264,7 @@ impl Filesystem for ShuffleFs {
         offset: u64,
         size: u32,
         _flags: OpenFlags,
-        _lock_owner: Option<LockOwner>,
+        lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
         let Some(node) = self.node(ino) else { return reply.error(Errno::ENOENT) };
@@ -246,11 +275,16 @@ impl Filesystem for ShuffleFs {
             return reply.data(slice(document, offset, size));
         }
         let Some((key, rank)) = self.key(&node) else { return reply.error(Errno::EISDIR) };
+        if offset == 0 {
+            // The page cache's own requests have no lock owner.
+            self.page_cache.read(&node, lock_owner.is_none(), size as usize, || self.engine.size(key));
+        }
         let reply = Box::new(move |result: Result<&[u8], &ReadError>| match result {
             Ok(bytes) => reply.data(bytes),
             Err(error) => reply.error(errno(error)),
         });
-        self.engine.read(key, rank, offset, size as usize, reply);
+        let opened = (offset == 0).then(|| self.start + Duration::from_micros(fh.0));
+        self.engine.read(key, rank, (offset, size as usize), opened, reply);
     }
 
     fn release(

@@ -26,6 +26,8 @@ use std::time::Duration;
 
 use fuser::{Config, Filesystem, Session, SessionACL};
 
+use crate::fuse::page_cache::Kernel;
+
 use error::MountError;
 use mountpoint::Mountpoint;
 use signals::Signals;
@@ -62,11 +64,13 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts and serves; returns once the root of the mount answers.
+    /// Mounts and serves; returns once the root of the mount answers. `started` is then told of the kernel's side, unless
+    /// somebody else did the mounting.
     pub fn start<F: Filesystem>(
         filesystem: F,
         mut mountpoint: Mountpoint,
         settings: &Settings,
+        started: impl FnOnce(Kernel),
     ) -> Result<Self, MountError> {
         let path = mountpoint.path().to_owned();
         let given = mountpoint.take_descriptor();
@@ -84,6 +88,7 @@ impl Mounted {
         let (acl, config) = configuration(settings);
         let session = Session::from_fd(filesystem, descriptor, acl, config)
             .map_err(|cause| detach_on_error(MountError::Handshake { path: path.clone(), cause }))?;
+        let notifier = session.notifier();
         let (ended, end) = io::pipe().map_err(MountError::system("making a pipe")).map_err(detach_on_error)?;
         let session = std::thread::Builder::new()
             .name("shufflefs-session".into())
@@ -98,6 +103,7 @@ impl Mounted {
             // Best effort: only root may. Readers that map files (safetensors, torch) then ask for 1 MiB at a time and not
             // for 128 KiB: 1.5 times their rate.
             let _ = fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), READ_AHEAD_KIB);
+            started(Kernel { notifier, root: path.clone(), device: libc::makedev(major, minor) });
         }
         mountpoint.unlock();
         tracing::info!("mounted on {}", path.display());

@@ -6,13 +6,15 @@
 pub mod documents;
 mod ino;
 
+use std::path::PathBuf;
+
 use crate::format::Extension;
 use crate::plan::Uneven;
 use crate::plan::deal::share;
 use crate::plan::rank::Rank;
 
 /// Files of `.shufflefs/`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Control {
     Stats,
     Prometheus,
@@ -35,7 +37,7 @@ impl Control {
 }
 
 /// A file or directory of the mount.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
     Root,
     Readme,
@@ -234,6 +236,19 @@ impl Tree {
             Node::Batch { view, rank, epoch, .. } => Node::Epoch { view: *view, rank: *rank, epoch: *epoch },
             _ => Node::Root,
         }
+    }
+
+    /// Where a batch lies below the mount's root; empty for other nodes.
+    pub fn path(&self, node: &Node) -> PathBuf {
+        let Node::Batch { view, rank, epoch, batch, extension } = *node else { return PathBuf::new() };
+        let mut path = PathBuf::new();
+        if !self.is_flat() {
+            path.push(&self.views[usize::from(view)].name);
+        }
+        path.extend(rank.map(rank_name));
+        path.push(self.epoch_name(epoch));
+        path.push(self.batch_name(view, batch, extension));
+        path
     }
 
     /// How many entries `ls` shows in a directory.

@@ -109,3 +109,28 @@ fn a_changed_store_is_stale() {
     let log = fs::read_to_string(mount.join(".shufflefs/log")).unwrap();
     assert!(log.contains("store.h5ad") && log.contains("changed"), "{log}");
 }
+
+/// A chunk file that is removed under the mount: ESTALE, not the fill value that a chunk without a file stands for.
+#[test]
+fn a_removed_chunk_is_stale() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("store.zarr");
+    let status =
+        std::process::Command::new("cp").arg("-r").arg(store("good-damaged.zarr")).arg(&path).status().unwrap();
+    assert!(status.success());
+    let mount = Mount::new(std::slice::from_ref(&path), &["--batch-size", "32", "--block-size", "16"]);
+    let mut removed = 0;
+    for directory in ["X/data", "X/data/c"] {
+        for file in fs::read_dir(path.join(directory)).into_iter().flatten().map(Result::unwrap) {
+            if file.file_name().to_string_lossy().parse::<u32>().is_ok() {
+                fs::remove_file(file.path()).unwrap();
+                removed += 1;
+            }
+        }
+    }
+    assert!(removed > 0);
+    let error = fs::read(mount.join("epoch-0000/batch-000000.npz")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{error}");
+    let log = fs::read_to_string(mount.join(".shufflefs/log")).unwrap();
+    assert!(log.contains("store.zarr") && log.contains("removed"), "{log}");
+}

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -12,6 +12,7 @@ use crate::collection::genes::{Columns, Genes};
 use crate::collection::{Collection, CollectionError, Selection};
 use crate::engine::{Engine, Limits};
 use crate::format::Writers;
+use crate::fuse::page_cache::PageCache;
 use crate::fuse::{Handles, Ownership, ShuffleFs};
 use crate::tree::documents::{Documents, Told, categorical};
 use crate::tree::{Tree, category_files};
@@ -27,7 +28,7 @@ use super::values::uneven_name;
 /// Opens the stores and builds what is served.
 pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> {
     let counters = Counters { room: memory::metadata(), ..Counters::default() };
-    let collection = open(options, &counters)?;
+    let collection = open(options, &[], &counters)?;
     let listed = options.format;
     let writers = Writers::new(&collection.table);
     if let Err(reason) = writers.get(listed) {
@@ -51,15 +52,23 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
     let ownership =
         Ownership { uid: options.uid.unwrap_or(uid), gid: options.gid.unwrap_or(gid), mtime: newest(&collection) };
     let memory = options.memory.or_else(memory::default_budget).unwrap_or(1 << 30);
+    room_for_chunks(&collection, memory)?;
     let limits = Limits { memory, threads: options.threads, timeout: options.timeout };
     let mut shown = shown;
+    if let Some(config) = &options.config {
+        shown["config"] = json!(config.to_string_lossy());
+    }
     shown["pid"] = json!(std::process::id());
     shown["memory"] = json!(memory);
     shown["threads"] = json!(options.threads);
     shown["timeout_seconds"] = json!(options.timeout.as_secs_f64());
     let log = log.clone();
+    let plans = views.into_iter().map(|view| view.plan).collect();
+    let engine = Arc::new(Engine::new(collection, plans, writers, counters, limits)?);
+    let tree = Arc::new(tree);
     Ok(ShuffleFs {
-        engine: Engine::new(collection, views.into_iter().map(|view| view.plan).collect(), writers, counters, limits)?,
+        page_cache: PageCache::new(engine.clone(), tree.clone()),
+        engine,
         tree,
         documents,
         ownership,
@@ -67,11 +76,12 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
         options: format!("{shown:#}\n"),
         log: Arc::new(move || log.text()),
         handles: Handles::default(),
+        start: Instant::now(),
     })
 }
 
-/// Opens the stores, after a child has tried what libhdf5 must parse.
-pub fn open(options: &Options, counters: &Counters) -> anyhow::Result<Collection> {
+/// Opens the stores, after a child has tried what libhdf5 must parse: all that views need, and columns named in `also`.
+pub fn open(options: &Options, also: &[String], counters: &Counters) -> anyhow::Result<Collection> {
     let selection = Selection {
         x: options.x.clone(),
         with: options.with.clone(),
@@ -83,7 +93,7 @@ pub fn open(options: &Options, counters: &Counters) -> anyhow::Result<Collection
         index_dtype: options.index_dtype,
         index: IndexDir(options.index_dir.clone()),
     };
-    let probed = probe::stores(options)?;
+    let probed = probe::stores(options, also)?;
     let collection = Collection::open(&options.stores, &selection, counters).map_err(|error| match error {
         CollectionError::Unknown { cause, wanted, known } => {
             anyhow::anyhow!("{cause}; {}", near(&wanted, known.iter().map(String::as_str)))
@@ -100,6 +110,25 @@ pub fn open(options: &Options, counters: &Counters) -> anyhow::Result<Collection
         tracing::info!("{path}: {shared} genes aligned by name, {missing} missing, {extra} left out (--join {join})");
     }
     Ok(collection)
+}
+
+/// Every chunk must be decoded as a whole: one that is larger than the budget, or says so, is refused here.
+fn room_for_chunks(collection: &Collection, memory: u64) -> anyhow::Result<()> {
+    for array in collection.stores.iter().flat_map(|store| store.elements.iter().flat_map(|part| part.matrix.arrays()))
+    {
+        let bytes = array.chunk_elements().saturating_mul(array.dtype.size() as u64);
+        if array.source.is_encoded() && bytes > memory {
+            anyhow::bail!(
+                "{}: {}: one chunk is {} decoded, more than the memory budget of {}; raise --memory, or write it in smaller \
+                 chunks",
+                array.store,
+                array.element,
+                bytesize::ByteSize(bytes),
+                bytesize::ByteSize(memory)
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The options that decide the bytes served, as `dataset.json` shows them: nothing of the machine.

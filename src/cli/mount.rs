@@ -17,6 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   shufflefs mount cells.h5ad epochs
   shufflefs mount --batch-size 1024 --seed 7 plate1.zarr plate2.zarr /mnt/epochs
+  shufflefs mount --split train=0.8,val=0.2 --split-by donor_id cells.h5ad /mnt/epochs
   mount -t fuse.shufflefs -o seed=7 /data/cells.h5ad /mnt/epochs   (with a link /sbin/mount.fuse.shufflefs to shufflefs)";
 
 #[derive(Debug, Args)]
@@ -90,7 +91,8 @@ fn serve(options: Options, place: PathBuf, ready: Option<&mut Option<Ready>>) ->
     let settings =
         Settings { source: options.source(), allow_other: options.allow_other, threads: options.threads, helper: true };
     let filesystem = signals.during(move || filesystem(&options, &log))?.or_exit(Exit::Store)?;
-    let mounted = Mounted::start(filesystem, mountpoint, &settings)?;
+    let started = filesystem.page_cache.starter();
+    let mounted = Mounted::start(filesystem, mountpoint, &settings, started)?;
     if let Some(ready) = ready.and_then(Option::take) {
         ready.succeed()?;
     }

@@ -94,7 +94,7 @@ fn resume(text: &str) -> Result<Resume, String> {
 pub fn plan(args: PlanArgs) -> Outcome {
     let options = args.options.validate(args.stores)?;
     let counters = Counters { room: memory::metadata(), ..Counters::default() };
-    let collection = open(&options, &counters).or_exit(Exit::Store)?;
+    let collection = open(&options, args.label.as_slice(), &counters).or_exit(Exit::Store)?;
     let views = select::views(&options, &collection, &counters).or_exit(Exit::Store)?;
     let text = match &args.resume {
         Some(resume) => remains(resume, args.world.unwrap_or(1), &options, &views, args.json)?,
@@ -180,7 +180,7 @@ fn told(
     let mut obs = Obs::new(collection, counters)?;
     let codes = label.map(|name| obs.codes(name)).transpose()?;
     let mut each = Map::new();
-    for view in views {
+    for (asked, view) in options.views.iter().zip(views) {
         let plan = &view.plan;
         let sampling = plan.sampling();
         let mut told = Map::new();
@@ -200,10 +200,10 @@ fn told(
         put("bytes_per_fetch", json!(sample.batch_bytes.saturating_mul(sampling.fetch_factor.min(plan.batches()))));
         put("chunks_per_row", json!(sample.chunks_per_row));
         put("read_amplification", json!(sample.amplification));
-        if let (Some(name), Some(codes)) = (label, &codes) {
-            let counts: Vec<u64> = obs.label_rows(name, plan.view())?.into_iter().map(|(_, count)| count).collect();
+        if let Some(codes) = &codes {
+            let draw = obs.draw(asked, plan.view())?;
             put("label_entropy_bits", json!(figures::entropy(plan, codes)));
-            put("label_entropy_shuffled_bits", json!(crate::plan::entropy::shuffled(&counts, sampling.batch_size)));
+            put("label_entropy_shuffled_bits", json!(figures::perfect(plan, &draw, codes)));
         }
         told.extend(view.told.clone());
         each.insert(view.name.clone(), Value::Object(told));

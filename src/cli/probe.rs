@@ -104,8 +104,8 @@ impl Probed {
     }
 }
 
-/// Has a child open the stores, if libhdf5 is needed for any of them.
-pub fn stores(options: &Options) -> anyhow::Result<Probed> {
+/// Has a child open the stores, if libhdf5 is needed for any of them; `also` names columns that will be read besides.
+pub fn stores(options: &Options, also: &[String]) -> anyhow::Result<Probed> {
     let parsed: Vec<PathBuf> = options.stores.iter().filter(|path| is_for_hdf5(path)).cloned().collect();
     if parsed.is_empty() {
         return Ok(Probed::default());
@@ -117,7 +117,7 @@ pub fn stores(options: &Options) -> anyhow::Result<Probed> {
         files.push(Identity::of(file, &metadata));
     }
     let probed = Probed(files);
-    if let Some((store, reason)) = fate(options, &parsed) {
+    if let Some((store, reason)) = fate(options, also, &parsed) {
         anyhow::bail!("{store}: {reason}");
     }
     probed.confirm()?;
@@ -125,7 +125,7 @@ pub fn stores(options: &Options) -> anyhow::Result<Probed> {
 }
 
 /// Which store a child did not survive, if there is one, and how it ended.
-fn fate(options: &Options, stores: &[PathBuf]) -> Option<(String, String)> {
+fn fate(options: &Options, also: &[String], stores: &[PathBuf]) -> Option<(String, String)> {
     let mut arguments: Vec<OsString> = vec!["probe".into(), "--matrices".into()];
     let matrices: Vec<&String> = std::iter::once(&options.x).chain(&options.with).collect();
     arguments.push(serde_json::json!(matrices).to_string().into());
@@ -136,7 +136,8 @@ fn fate(options: &Options, stores: &[PathBuf]) -> Option<(String, String)> {
     if let Some(names) = &options.obs {
         arguments.extend(["--obs".into(), serde_json::json!(names).to_string().into()]);
     }
-    arguments.extend(["--also".into(), serde_json::json!(select::columns(options)).to_string().into()]);
+    let also: Vec<String> = select::columns(options).into_iter().chain(also.iter().cloned()).collect();
+    arguments.extend(["--also".into(), serde_json::json!(also).to_string().into()]);
     match isolate::run(&Work { arguments, stores, patience: options.timeout, terminal: false }) {
         Ok(_) => None,
         Err(Failed::Ended(reason, said)) => {

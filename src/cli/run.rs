@@ -69,7 +69,8 @@ fn inside(args: RunArgs) -> Outcome {
         helper: false,
     };
     let filesystem = signals.during(move || filesystem(&options, &log))?.or_exit(Exit::Store)?;
-    let mounted = Mounted::start(filesystem, mountpoint, &settings)?;
+    let started = filesystem.page_cache.starter();
+    let mounted = Mounted::start(filesystem, mountpoint, &settings, started)?;
     let place = mounted.path().as_os_str().to_owned();
     let line: Vec<OsString> = args.command.iter().map(|word| substituted(word, &place)).collect();
     let child = command::start(&line, &[("SHUFFLEFS_MOUNT", place)], &signals, namespace)

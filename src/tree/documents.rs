@@ -188,8 +188,13 @@ fn readme(collection: &Collection, plan: &Plan, views: &[Told<'_>], rank: Option
     let (above, told) = match names.as_slice() {
         [_] => (String::new(), String::new()),
         [first, ..] => {
-            let each: String =
-                views.iter().map(|view| format!("  {}/: {} rows\n", view.name, view.plan.served_rows())).collect();
+            // The page is to be read at a glance.
+            const LISTED: usize = 12;
+            let line = |view: &Told<'_>| format!("  {}/: {} rows\n", view.name, view.plan.rows());
+            let mut each: String = views.iter().take(LISTED).map(line).collect();
+            if views.len() > LISTED {
+                each.push_str(&format!("  and {} more\n", views.len() - LISTED));
+            }
             (format!("{first}/"), format!("\nViews, a directory each (sizes below are those of {first}):\n{each}"))
         }
         [] => Default::default(),

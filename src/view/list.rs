@@ -3,6 +3,7 @@
 //! The order in the list and repeats mean nothing: a list is a set. A bad entry is told with its line.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::ViewError;
 use super::bits::Bits;
@@ -58,18 +59,13 @@ fn by_name(entry: &str, names: &dyn Names, known: &mut Known) -> Result<u64, Str
         let (path, name) = (&entry[..colon], &entry[colon + 1..]);
         for store in names.stores(path) {
             path_known = Some((path, name));
-            if !known.contains_key(&store) {
-                let (first, all) = names.rows(store)?;
-                let mut by_name = HashMap::with_capacity(all.len());
-                for (i, name) in all.into_iter().enumerate() {
-                    // A name that stands twice names no row.
-                    by_name.entry(name).and_modify(|row| *row = None).or_insert(Some(i as u64));
-                }
-                known.insert(store, (first, by_name));
-            }
-            match known.get(&store).and_then(|(first, rows)| Some((first, rows.get(name)?))) {
-                Some((first, Some(row))) => return Ok(first + row),
-                Some((_, None)) => return Err(format!("{name} names several rows of {path}; give row numbers")),
+            let (first, by_name) = match known.entry(store) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(indexed(names.rows(store)?)),
+            };
+            match by_name.get(name) {
+                Some(Some(row)) => return Ok(*first + row),
+                Some(None) => return Err(format!("{name} names several rows of {path}; give row numbers")),
                 None => {}
             }
         }
@@ -78,6 +74,16 @@ fn by_name(entry: &str, names: &dyn Names, known: &mut Known) -> Result<u64, Str
         Some((path, name)) => format!("{path} has no row called {name}"),
         None => format!("{entry:?} is neither a row number nor STORE:NAME with one of the stores"),
     })
+}
+
+/// Names by row as rows by name.
+fn indexed((first, names): (u64, Vec<String>)) -> (u64, HashMap<String, Option<u64>>) {
+    let mut by_name = HashMap::with_capacity(names.len());
+    for (i, name) in names.into_iter().enumerate() {
+        // A name that stands twice names no row.
+        by_name.entry(name).and_modify(|row| *row = None).or_insert(Some(i as u64));
+    }
+    (first, by_name)
 }
 
 /// An array of row numbers, or of booleans as a mask.

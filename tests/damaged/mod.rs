@@ -301,18 +301,18 @@ fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served
     let plan = Plan::new(&collection.store_rows(), sampling);
     let batches = plan.batches().min(2);
     let limits = Limits { memory: 64 << 20, threads: 1, timeout: Duration::from_secs(10) };
-    let engine = Engine::new(collection, plan, writers, counters, limits).map_err(|error| error.to_string())?;
+    let engine = Engine::new(collection, vec![plan], writers, counters, limits).map_err(|error| error.to_string())?;
     let mut served = Served::new();
     for batch in 0..batches {
         for (name, extension) in [("npy", Extension::Npy), ("tsv", Extension::Tsv), ("npz", Extension::Npz)] {
-            let key = Key { epoch: 0, batch, extension };
+            let key = Key { view: 0, epoch: 0, batch, extension };
             let Some(size) = engine.size(key).filter(|&size| size < 1 << 28) else { continue };
             let (sender, receiver) = mpsc::channel();
             let reply = Box::new(move |bytes: Result<&[u8], &_>| {
                 let _ = sender
                     .send(bytes.map(<[u8]>::to_vec).map_err(|error: &shufflefs::engine::ReadError| error.to_string()));
             });
-            engine.read(key, None, 0, size as usize, reply);
+            engine.read(key, None, (0, size as usize), None, reply);
             let got = receiver.recv_timeout(Duration::from_secs(20)).unwrap_or(Err("hang".to_owned()));
             if let Ok(bytes) = &got {
                 assert_eq!(bytes.len() as u64, size, "{name} of batch {batch}");

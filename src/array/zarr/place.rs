@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -131,7 +131,7 @@ impl Place {
         // A pipe must not be waited for; for files the flag means nothing.
         let file = match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return never_written(&path, opened),
             Err(error) => return Err(damaged(error.to_string())),
         };
         let metadata = file.metadata().map_err(|e| damaged(e.to_string()))?;
@@ -151,6 +151,16 @@ impl Place {
             Place::Zip { zip, folder } => Arc::new(Members { zip: Arc::clone(zip), folder: folder.clone() }),
         })
     }
+}
+
+/// A chunk without a file holds fill values, unless its file was there at the mount: then the directory it was in (or, if
+/// that went with it, the one above) was changed since.
+fn never_written(path: &Path, opened: SystemTime) -> Result<Option<Blob>, Trouble> {
+    let directory = path.ancestors().skip(1).find_map(|directory| fs::metadata(directory).ok());
+    if directory.and_then(|directory| directory.modified().ok()).is_some_and(|changed| changed > opened) {
+        return Err(Trouble::Written(format!("{}: removed, or its directory written to since", path.display())));
+    }
+    Ok(None)
 }
 
 fn below(folder: &str, path: &str) -> String {

@@ -7,7 +7,7 @@ use crate::array::Array;
 use crate::batch::Batch;
 use crate::collection::Collection;
 use crate::format::Format;
-use crate::plan::{FetchRows, NO_CLASS, Plan, entropy};
+use crate::plan::{Draw, FetchRows, NO_CLASS, Plan, entropy};
 
 /// Fetches that are looked at: first, last, and between.
 const FETCHES: u64 = 4;
@@ -122,6 +122,28 @@ impl Read {
         self.chunks += bands.len() as u64 * wide;
         self.decoded += bands.len() as u64 * wide * array.chunk_elements();
         self.needed += count * row;
+    }
+}
+
+/// The expected entropy of a label if rows were drawn with the same weights and no regard to where they are stored; `None`
+/// for batches of one class, which are not meant to be mixed. `codes` are those of all rows.
+pub fn perfect(plan: &Plan, draw: &Draw, codes: &[u32]) -> Option<f64> {
+    let size = plan.sampling().batch_size;
+    // Those without a label are one label more.
+    let labels = codes.iter().filter(|&&code| code != NO_CLASS).max().map_or(0, |&code| code as usize + 1);
+    let label = |row: u64| (codes[row as usize] as usize).min(labels);
+    match draw {
+        Draw::Permuted(_) => {
+            let mut counts = vec![0u64; labels + 1];
+            plan.view().iter().for_each(|row| counts[label(row)] += 1);
+            Some(entropy::shuffled(&counts, size))
+        }
+        Draw::Weighted { weights, .. } => {
+            let mut sums = vec![0.0; labels + 1];
+            plan.view().iter().zip(weights).for_each(|(row, &weight)| sums[label(row)] += f64::from(weight));
+            Some(entropy::drawn(&sums, size))
+        }
+        Draw::Classes { .. } => None,
     }
 }
 

@@ -147,11 +147,13 @@ pub fn with(rows: u64, column: &Column<'_>, op: Op, literal: &Literal) -> Result
 
 /// The rows whose value is in a list.
 pub fn within(rows: u64, column: &Column<'_>, list: &[Literal]) -> Result<Bits, Wrong> {
-    let fits = |literal: &&Literal| match (column.kind, &literal.value) {
-        (Kind::Text | Kind::Labels, Value::Text(_)) => true,
-        (Kind::Number, Value::Int(_) | Value::Float(_)) => true,
-        (Kind::Boolean, Value::Bool(_)) => true,
-        _ => false,
+    let fits = |literal: &&Literal| {
+        matches!(
+            (column.kind, &literal.value),
+            (Kind::Text | Kind::Labels, Value::Text(_))
+                | (Kind::Number, Value::Int(_) | Value::Float(_))
+                | (Kind::Boolean, Value::Bool(_))
+        )
     };
     if let Some(wrong) = list.iter().find(|literal| !fits(literal)) {
         return Err(column.mismatch(wrong));
@@ -246,9 +248,23 @@ fn by_number(rows: u64, column: &Column<'_>, test: &dyn Fn(Dtype) -> Test) -> Bi
         }
         Values::Numbers { numbers, mask } => {
             let test = test(numbers.dtype);
-            match mask {
-                None => Bits::of(rows, |row| test(Some(element(numbers, row)))),
-                Some(mask) => Bits::of(rows, |row| test((mask[row] == 0).then(|| element(numbers, row)))),
+            let here = |row: usize| mask.as_ref().is_none_or(|mask| mask[row] == 0);
+            // The common dtypes without asking for the dtype at each row.
+            macro_rules! typed {
+                ($size:literal, $bytes:ident => $number:expr) => {{
+                    let values = numbers.bytes.as_chunks::<$size>().0;
+                    Bits::of(rows, |row| {
+                        let $bytes = values[row];
+                        test(here(row).then_some($number))
+                    })
+                }};
+            }
+            match numbers.dtype {
+                Dtype::F32 => typed!(4, bytes => Number::Float(f32::from_le_bytes(bytes).into())),
+                Dtype::F64 => typed!(8, bytes => Number::Float(f64::from_le_bytes(bytes))),
+                Dtype::I32 => typed!(4, bytes => Number::Int(i32::from_le_bytes(bytes).into())),
+                Dtype::I64 => typed!(8, bytes => Number::Int(i64::from_le_bytes(bytes).into())),
+                _ => Bits::of(rows, |row| test(here(row).then(|| element(numbers, row)))),
             }
         }
         _ => Bits::none(rows),

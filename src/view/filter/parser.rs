@@ -118,10 +118,10 @@ impl Parser<'_> {
             return self.alone(Expr::Not(Box::new(inner)));
         }
         let left = self.operand()?;
-        if let Operand::Column(column) = &left {
-            if let Some(test) = self.column_test(column)? {
-                return Ok(test);
-            }
+        if let Operand::Column(column) = &left
+            && let Some(test) = self.column_test(column)?
+        {
+            return Ok(test);
         }
         let Some((op, _)) = self.op() else {
             return match left {

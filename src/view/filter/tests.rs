@@ -159,8 +159,8 @@ fn errors_name_the_character_the_cause_and_what_is_near() {
 
 #[test]
 fn columns_are_named_once() {
-    let filter = Filter::parse("a > 1 and (b in ['x'] or a is null) and c").expect("right");
-    assert_eq!(filter.columns(), ["a", "b", "c"]);
+    let filter = Filter::parse("a > 1 and (b in ['x'] or a is null) and c");
+    assert!(filter.is_ok_and(|filter| filter.columns() == ["a", "b", "c"]));
 }
 
 /// 100 M rows; `cargo test --release --lib -- --ignored --nocapture hundred_million`.
@@ -183,7 +183,7 @@ fn a_hundred_million_rows_take_seconds() {
         ["tissue == 'label 7'", "score > 500", "tissue in ['label 1', 'label 2'] and score > 500 or tissue is null"]
     {
         let start = std::time::Instant::now();
-        let count = Filter::parse(text).and_then(|filter| filter.evaluate(n as u64, &table)).expect("right").count();
-        println!("{text}: {count} rows in {:.2} s", start.elapsed().as_secs_f64());
+        let count = Filter::parse(text).and_then(|filter| filter.evaluate(n as u64, &table)).map(|bits| bits.count());
+        println!("{text}: {count:?} rows in {:.2} s", start.elapsed().as_secs_f64());
     }
 }

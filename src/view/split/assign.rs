@@ -93,17 +93,26 @@ pub fn cuts<I: Iterator<Item = (usize, u64)>>(
             wanted.push(((class << bits) | place, class, side, end - passed));
         }
     }
-    let mut near: std::collections::HashMap<usize, Vec<u64>> =
-        wanted.iter().map(|&(bucket, ..)| (bucket, Vec::new())).collect();
+    // Hashes of the buckets that a cut lies in, each at its place; a map would be asked for every item.
+    const NONE: u32 = u32::MAX;
+    let mut place_of = vec![NONE; counted.len()];
+    let mut near: Vec<Vec<u64>> = Vec::new();
+    for &(bucket, ..) in &wanted {
+        if place_of[bucket] == NONE {
+            place_of[bucket] = near.len() as u32;
+            near.push(Vec::new());
+        }
+    }
     items().for_each(|(class, hash)| {
-        if let Some(hashes) = near.get_mut(&bucket(class, hash)) {
-            hashes.push(hash);
+        let place = place_of[bucket(class, hash)];
+        if place != NONE {
+            near[place as usize].push(hash);
         }
     });
-    near.values_mut().for_each(|hashes| hashes.sort_unstable());
+    near.iter_mut().for_each(|hashes| hashes.sort_unstable());
     let mut cuts: Vec<Vec<Cut>> = counts.iter().map(|counts| vec![None; counts.len()]).collect();
     for (bucket, class, side, place) in wanted {
-        let hashes = near.get(&bucket).map(Vec::as_slice).unwrap_or_default();
+        let hashes = &near[place_of[bucket] as usize];
         cuts[class][side] = (place as usize).checked_sub(1).and_then(|last| hashes.get(last)).copied();
     }
     cuts

@@ -8,6 +8,10 @@ fn labels(count: usize) -> Vec<String> {
     (0..count).map(|i| format!("label {i}")).collect()
 }
 
+fn divided(split: &Split<'_>, rows: &Bits) -> Vec<Side> {
+    split.divide(rows).unwrap_or_else(|error| panic!("{error}"))
+}
+
 fn sides_of(sides: &[Side], rows: u64) -> Vec<Option<usize>> {
     let of = |row: u64| {
         let mut here = (0..sides.len()).filter(|&side| sides[side].rows.contains(row));
@@ -24,7 +28,7 @@ fn rows_are_cut_exactly_and_differently_by_seed() {
     for rows in [1u64, 3, 10, 999, 100_000] {
         let divide = |seed| {
             let split = Split { fractions: &fractions, groups: None, classes: None, seed };
-            split.divide(&Bits::all(rows)).expect("divides")
+            divided(&split, &Bits::all(rows))
         };
         let sides = divide(1);
         let counts: Vec<u64> = sides.iter().map(|side| side.rows.count()).collect();
@@ -38,7 +42,7 @@ fn rows_are_cut_exactly_and_differently_by_seed() {
     }
     let some = Bits::of(1000, |row| row % 3 == 0);
     let half = split("a=0.5");
-    let sides = Split { fractions: &half, groups: None, classes: None, seed: 0 }.divide(&some).expect("divides");
+    let sides = divided(&Split { fractions: &half, groups: None, classes: None, seed: 0 }, &some);
     assert_eq!((sides.len(), sides[0].rows.count()), (1, 167));
     assert!(sides[0].rows.iter().all(|row| some.contains(row)));
 }
@@ -52,7 +56,7 @@ fn fractions_hold_within_each_class() {
     let labels = labels(8000);
     let classes = Labelled { name: "class", codes: &codes, labels: &labels };
     let split = Split { fractions: &fractions, groups: None, classes: Some(classes), seed: 7 };
-    let sides = split.divide(&Bits::all(rows)).expect("divides");
+    let sides = divided(&split, &Bits::all(rows));
     let side_of = sides_of(&sides, rows);
     let mut sizes = vec![0u64; classes.count()];
     let mut cells = vec![[0u64; 3]; classes.count()];
@@ -84,7 +88,7 @@ fn whole_groups_go_to_one_side_as_near_as_they_can() {
             let names = labels(groups as usize - 1);
             let donors = Labelled { name: "donor", codes: &codes, labels: &names };
             let split = Split { fractions: &fractions, groups: Some(donors), classes: None, seed };
-            let sides = split.divide(&Bits::all(rows)).expect("divides");
+            let sides = divided(&split, &Bits::all(rows));
             let side_of = sides_of(&sides, rows);
             let mut side_of_group = vec![None; groups as usize];
             let mut sizes = vec![0u64; groups as usize];
@@ -133,7 +137,7 @@ fn groups_within_classes_are_even_to_a_group() {
     let donors = Labelled { name: "donor", codes: &codes, labels: &names };
     let classes = Labelled { name: "condition", codes: &conditions, labels: &three };
     let split = Split { fractions: &fractions, groups: Some(donors), classes: Some(classes), seed: 3 };
-    let side_of = sides_of(&split.divide(&Bits::all(rows)).expect("divides"), rows);
+    let side_of = sides_of(&divided(&split, &Bits::all(rows)), rows);
     for (class, size) in [(0, 60.0), (1, 40.0), (2, 20.0)] {
         for (side, share) in [0.5, 0.25, 0.25].into_iter().enumerate() {
             let here = (0..groups).filter(|&g| condition(g) == class && side_of[g as usize] == Some(side)).count();
@@ -153,7 +157,7 @@ fn appended_rows_and_groups_move_few() {
     };
     let rows = |rows: u64| {
         let split = Split { fractions: &fractions, groups: None, classes: None, seed: 5 };
-        sides_of(&split.divide(&Bits::all(rows)).expect("divides"), rows)
+        sides_of(&divided(&split, &Bits::all(rows)), rows)
     };
     let count = moved(&rows);
     assert!(count < 300, "{count} rows of 100,000 changed sides");
@@ -162,7 +166,7 @@ fn appended_rows_and_groups_move_few() {
     let grouped = |rows: u64| {
         let donors = Labelled { name: "donor", codes: &codes, labels: &names };
         let split = Split { fractions: &fractions, groups: Some(donors), classes: None, seed: 5 };
-        sides_of(&split.divide(&Bits::all(rows)).expect("divides"), rows)
+        sides_of(&divided(&split, &Bits::all(rows)), rows)
     };
     let count = moved(&grouped);
     assert!(count < 4_000, "rows of {} groups of 1,000 changed sides", count / 100);
@@ -178,3 +182,19 @@ fn hashes_are_for_ever() {
 /// Computed with Python.
 const GOLDEN_ROWS: [u64; 3] = [3531997233750407150, 17603550637309148625, 9560025717796754659];
 const GOLDEN_LABELS: [u64; 3] = [18138502272431603503, 3842197966402752233, 12481649855504629204];
+
+/// `cargo test --release --lib -- --ignored --nocapture hundred_million`.
+#[test]
+#[ignore = "takes 1 GB and some seconds"]
+fn a_hundred_million_rows_are_split_in_seconds() {
+    let fractions = split("train=0.8,val=0.1,test=0.1");
+    let rows = 100_000_000u64;
+    let names = labels(1000);
+    let codes: Vec<u32> = (0..rows).map(|row| (row / 50_000 * 7919 % 1000) as u32).collect();
+    let some = Labelled { name: "donor", codes: &codes, labels: &names };
+    for (what, groups, classes) in [("rows", None, None), ("groups", Some(some), None), ("classes", None, Some(some))] {
+        let start = std::time::Instant::now();
+        let sides = divided(&Split { fractions: &fractions, groups, classes, seed: 0 }, &Bits::all(rows));
+        println!("by {what}: {} of {rows} rows in {:.2} s", sides[0].rows.count(), start.elapsed().as_secs_f64());
+    }
+}
