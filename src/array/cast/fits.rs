@@ -28,7 +28,9 @@ pub fn misfit(from: Dtype, to: Dtype, elements: &[u8]) -> Option<usize> {
                     let (low, high) = range(to);
                     // Both bounds are powers of two or 0, so exact as floats; the upper one is not in the range.
                     let (low, end) = (low as f64, (high + 1) as f64);
-                    values.position(|value| !(low <= value && value < end && value == value.trunc()))
+                    // By way of an integer, for which SSE2 has instructions, which it lacks for `trunc`.
+                    let whole = |value: f64| if to == Dtype::U64 { value as u64 as f64 } else { value as i64 as f64 };
+                    values.position(|value| !(low <= value && value < end && value == whole(value)))
                 }
             }
         }};
