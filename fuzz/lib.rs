@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use shufflefs::array::{Container, Counters};
 use shufflefs::anndata::index::IndexDir;
-use shufflefs::collection::genes::Join;
 use shufflefs::collection::{Collection, Selection};
 
 /// Bytes that a target reads of one array at most.

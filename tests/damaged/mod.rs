@@ -10,7 +10,6 @@ use std::time::Duration;
 use serde_json::Value;
 use shufflefs::anndata::index::IndexDir;
 use shufflefs::array::Counters;
-use shufflefs::collection::genes::Join;
 use shufflefs::collection::{Collection, Selection};
 use shufflefs::engine::{Engine, Key, Limits};
 use shufflefs::format::{Extension, Writers};
