@@ -42,7 +42,7 @@ fn decoders(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode a chunk of 72 kB");
     for filter in &FILTERS[1..] {
         let collection = collection(filter);
-        let array = collection.stores[0].matrix.arrays()[0];
+        let array = collection.stores[0].x().matrix.arrays()[0];
         let mut out = vec![0; 18_000 * 4];
         let (mut scratch, counters) = (Scratch::default(), Counters::default());
         group.throughput(Throughput::Bytes(out.len() as u64));
@@ -68,7 +68,7 @@ fn gathers(c: &mut Criterion) {
     let mut group = c.benchmark_group("gather 2,048 rows");
     for filter in FILTERS {
         let collection = collection(filter);
-        let array = collection.stores[0].matrix.arrays()[0];
+        let array = collection.stores[0].x().matrix.arrays()[0];
         let rows = (0..128).flat_map(|block| block * 32..block * 32 + 16);
         let pieces: Vec<Piece> = rows.map(|row| Piece { start: row * 1500, len: 1500 }).collect();
         let counters = Counters::default();

@@ -28,8 +28,8 @@ pub trait Sink: Sync {
     /// Looks at elements that were read straight into their place, while they are in the processor's cache.
     fn placed(&self, _elements: &[u8]) {}
 
-    /// Whether it takes any of elements `at..at + len` of the pieces (rows of a matrix): a chunk of columns that it does not
-    /// need is not decoded.
+    /// Whether it takes any of elements `at..at + len` of the pieces (rows of a matrix): a chunk of columns that it does
+    /// not need is not decoded.
     fn needs(&self, _at: u64, _len: u64) -> bool {
         true
     }
