@@ -16,7 +16,8 @@ pub fn for_chunks(collection: &Collection, plans: &[Plan], memory: u64) -> u64 {
     let rows = plans.iter().map(|plan| plan.sampling().fetch_rows().min(plan.rows())).max().unwrap_or(0);
     let images = 4.0 * rows as f64 * collection.grain().row_bytes;
     let room = memory.saturating_sub((images as u64).max(memory / 3)).min(decoded.saturating_add(decoded / 8));
-    if room < decoded / 4 { 0 } else { room }
+    // A little less, as buffers are cut from pieces of 32 MiB.
+    if room < decoded / 4 { 0 } else { room - room / 16 }
 }
 
 /// Buffers of one engine.
