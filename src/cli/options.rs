@@ -144,7 +144,7 @@ pub struct OptionArgs {
     #[arg(long, value_name = "TOTAL", help_heading = "Output", value_parser = values::total)]
     pub normalize: Option<f64>,
 
-    /// Serve ln(1 + value) of X, after --normalize
+    /// Serve ln(1 + value) of X, after --normalize [default: off]
     #[arg(long, help_heading = "Output")]
     pub log1p: bool,
 
