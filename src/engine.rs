@@ -11,29 +11,31 @@ mod flight;
 mod load;
 mod monitor;
 mod stats;
+mod stores;
 mod streams;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
 use crate::array::cache::ChunkCache;
 use crate::array::{ArrayError, Counters};
-use crate::batch::Layout;
 use crate::collection::Collection;
 use crate::format::{Extension, Writers};
 use crate::plan::Plan;
 use crate::plan::rank::Rank;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Clock, Condvar, Mutex, MutexGuard};
 
 use budget::{Image, Pool};
-use fetch::{Fetch, Fetches};
+use fetch::Fetches;
 use flight::Flight;
 use stats::Stats;
+use stores::{Stores, Supply};
 use streams::{Stream, Streams};
 
 /// One file's image: a batch of a view's epoch in one format. Ranks share images, as they share batches.
@@ -111,22 +113,12 @@ struct State {
 }
 
 /// What loaders, monitor and readers share.
-struct Shared {
-    collection: Collection,
-    /// One a view.
-    plans: Vec<Plan>,
-    writers: Writers,
-    fetches: Fetches,
-    counters: Counters,
+struct Shared<S = Stores> {
+    supply: S,
     stats: Stats,
     pool: Arc<Pool>,
-    /// Decoded chunks, where a fair part of all fits the budget.
-    cache: Option<ChunkCache>,
-    threads: rayon::ThreadPool,
-    /// Buffers of loads that see rows whole: one pair a loader, as fresh memory costs a page fault for every 4 KiB.
-    scratch: Mutex<Vec<[Vec<u8>; 2]>>,
     limits: Limits,
-    start: Instant,
+    start: Clock,
     /// Of any flight: a queued one lives as long as others get on.
     progress: AtomicU64,
     state: Mutex<State>,
@@ -149,8 +141,8 @@ impl Loaded {
 }
 
 /// Serves the images of one mount.
-pub struct Engine {
-    shared: Arc<Shared>,
+pub struct Engine<S: Supply = Stores> {
+    shared: Arc<Shared<S>>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -179,6 +171,42 @@ impl Engine {
             .build()
             .map_err(std::io::Error::other)?;
         let for_chunks = budget::for_chunks(&collection, &plans, limits.memory);
+        let supply = Stores {
+            collection,
+            plans,
+            writers,
+            fetches: Fetches::new(),
+            counters,
+            cache: (for_chunks > 0).then(|| ChunkCache::new(for_chunks)),
+            threads,
+            scratch: Default::default(),
+        };
+        Engine::start(supply, limits.memory - for_chunks, limits)
+    }
+
+    pub fn collection(&self) -> &Collection {
+        &self.shared.supply.collection
+    }
+
+    /// The formats that can hold this collection.
+    pub fn extensions(&self) -> Vec<Extension> {
+        self.shared.supply.writers.extensions()
+    }
+
+    /// What `.shufflefs/stats.json` shows.
+    pub fn stats(&self) -> serde_json::Value {
+        self.shared.stats_json()
+    }
+
+    /// The same in Prometheus' text format.
+    pub fn prometheus(&self) -> String {
+        stats::prometheus(&self.shared.stats_json())
+    }
+}
+
+impl<S: Supply> Engine<S> {
+    /// Starts the threads; `memory`: bytes of images at most.
+    fn start(supply: S, memory: u64, limits: Limits) -> std::io::Result<Engine<S>> {
         let state = State {
             fresh: LruCache::unbounded(),
             consumed: LruCache::unbounded(),
@@ -195,18 +223,11 @@ impl Engine {
             logged: HashSet::new(),
         };
         let shared = Arc::new(Shared {
-            collection,
-            plans,
-            writers,
-            fetches: Fetches::new(),
-            counters,
+            supply,
             stats: Stats::default(),
-            pool: Arc::new(Pool::new(limits.memory - for_chunks)),
-            cache: (for_chunks > 0).then(|| ChunkCache::new(for_chunks)),
-            threads,
-            scratch: Mutex::new(Vec::new()),
+            pool: Arc::new(Pool::new(memory)),
             limits,
-            start: Instant::now(),
+            start: Clock::now(),
             progress: AtomicU64::new(0),
             state: Mutex::new(state),
             work: Condvar::new(),
@@ -219,17 +240,13 @@ impl Engine {
             let shared = engine.shared.clone();
             engine
                 .workers
-                .push(std::thread::Builder::new().name(format!("load-{i}")).spawn(move || shared.run_loads())?);
+                .push(thread::Builder::new().name(format!("load-{i}")).spawn(move || shared.run_loads())?);
         }
         let shared = engine.shared.clone();
         engine
             .workers
-            .push(std::thread::Builder::new().name("monitor".to_owned()).spawn(move || monitor::run(&shared))?);
+            .push(thread::Builder::new().name("monitor".to_owned()).spawn(move || monitor::run(&shared))?);
         Ok(engine)
-    }
-
-    pub fn collection(&self) -> &Collection {
-        &self.shared.collection
     }
 
     /// The plan of a view.
@@ -237,16 +254,11 @@ impl Engine {
         self.shared.plan(view)
     }
 
-    /// The formats that can hold this collection.
-    pub fn extensions(&self) -> Vec<Extension> {
-        self.shared.writers.extensions()
-    }
-
     /// Exact size of a file, from the plan and the row lengths alone; `None` where no such file exists.
     pub fn size(&self, key: Key) -> Option<u64> {
-        let shared = &self.shared;
-        let fetch = shared.fetch(key.view, key.epoch, shared.plan(key.view).fetch_of(key.batch).0);
-        shared.layout(&fetch, key).ok().map(|layout| layout.size)
+        let supply = &self.shared.supply;
+        let fetch = supply.fetch(key.view, key.epoch, supply.plan(key.view).fetch_of(key.batch).0);
+        supply.layout(&fetch, key).ok().map(|layout| layout.size)
     }
 
     /// Reads `len` bytes at `offset` of an image: answers at once if it is loaded, else when it is.
@@ -281,19 +293,9 @@ impl Engine {
     pub fn opened(&self, key: Key, rank: Option<Rank>) {
         self.shared.opened(&mut self.shared.lock(), key, rank);
     }
-
-    /// What `.shufflefs/stats.json` shows.
-    pub fn stats(&self) -> serde_json::Value {
-        self.shared.stats_json()
-    }
-
-    /// The same in Prometheus' text format.
-    pub fn prometheus(&self) -> String {
-        stats::prometheus(&self.shared.stats_json())
-    }
 }
 
-impl Drop for Engine {
+impl<S: Supply> Drop for Engine<S> {
     fn drop(&mut self) {
         {
             // With the lock: a worker that has looked and not yet begun to wait would miss the word, and wait for ever.
@@ -325,29 +327,14 @@ impl Waiter {
     }
 }
 
-impl Shared {
+impl<S: Supply> Shared<S> {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A thread that panicked with the lock left the state whole: nothing in it is half-done across a call.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The plan of a view. Keys are of views that the tree has, and it has one for each plan.
     fn plan(&self, view: u16) -> &Plan {
-        &self.plans[usize::from(view)]
-    }
-
-    /// The exact layout of one batch of a fetch.
-    fn layout(&self, fetch: &Fetch, key: Key) -> Result<Layout, ReadError> {
-        let batch = fetch.batch(&self.collection.table, key, self.plan(key.view).fetch_of(key.batch).1);
-        match self.writers.get(key.extension) {
-            Ok(writer) => Ok(writer.layout(&batch)),
-            // The tree has no such file, so nobody can ask for it.
-            Err(reason) => Err(ReadError::Internal(reason.to_owned())),
-        }
-    }
-
-    fn fetch(&self, view: u16, epoch: u64, fetch: u64) -> Arc<Fetch> {
-        self.fetches.get(&self.collection, self.plan(view), (view, epoch, fetch))
+        self.supply.plan(view)
     }
 
     fn now(&self) -> u64 {
@@ -403,10 +390,7 @@ impl Shared {
         state.consumed_bytes += image.capacity();
         state.consumed.push(key, image.clone());
         self.forget_old(state);
-        // Short batches stand anywhere where batches are of one class, so the plan is asked, which remembers this fetch.
-        let (number, place) = self.plan(key.view).fetch_of(key.batch);
-        let fetch = self.fetch(key.view, key.epoch, number);
-        self.stats.consumed(fetch.batch(&self.collection.table, key, place).rows.len() as u64);
+        self.stats.consumed(self.supply.rows(key));
     }
 
     /// Lets go of what was consumed long ago, budget or not: buffers that come back are written to without a page fault,

@@ -5,9 +5,11 @@
 //! exceeded by a chunk a thread.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use lru::LruCache;
+
+use crate::sync::{Mutex, MutexGuard};
 
 use super::slab::{Buffer, Slab};
 use super::{Array, ArrayError};

@@ -2,10 +2,11 @@
 //!
 //! All bytes are counted from allocation to release, whether an image, a reply under way or the free list holds them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::collection::Collection;
 use crate::plan::Plan;
+use crate::sync::Mutex;
 
 /// The part of the budget that decoded chunks may take: what four fetches (in use, two ahead, retained) leave, but no more
 /// than two thirds, and nothing where less than a quarter of all chunks would be there when they are needed again.

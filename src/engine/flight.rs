@@ -1,14 +1,13 @@
 //! Loaders: take flights from the queues, find room for their images, load, answer who waits.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::batch::Layout;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 use super::budget::{Image, capacity};
-use super::fetch::Fetch;
-use super::load::load;
+use super::stores::Supply;
 use super::{Key, ReadError, Shared, State};
 
 /// One load: some batches of one fetch in one format.
@@ -38,7 +37,7 @@ pub struct Item {
     pub layout: Layout,
 }
 
-impl Shared {
+impl<S: Supply> Shared<S> {
     /// A loader's life: demand first; prefetch only while no demand runs, as it would halve its speed.
     pub fn run_loads(&self) {
         let mut state = self.lock();
@@ -73,8 +72,8 @@ impl Shared {
 
     fn fly(&self, fetch: u64, keys: Vec<Key>, progress: &AtomicU64, demanded: bool) {
         let Some(&Key { view, epoch, .. }) = keys.first() else { return };
-        let fetch = self.fetch(view, epoch, fetch);
-        let layouts: Result<Vec<Layout>, ReadError> = keys.iter().map(|key| self.layout(&fetch, *key)).collect();
+        let fetch = self.supply.fetch(view, epoch, fetch);
+        let layouts: Result<Vec<Layout>, ReadError> = keys.iter().map(|key| self.supply.layout(&fetch, *key)).collect();
         let items = match layouts {
             Ok(layouts) => keys.iter().zip(layouts).map(|(&key, layout)| Item { key, layout }).collect(),
             Err(error) => return self.land(keys.into_iter().map(|key| (key, Err(error.clone()))).collect()),
@@ -97,13 +96,13 @@ impl Shared {
     /// Loads all items at once; where that fails, each alone, so that only the batches that need a damaged chunk fail.
     fn load_all(
         &self,
-        fetch: &Fetch,
+        fetch: &S::Fetch,
         items: &[Item],
         mut images: Vec<Image>,
         advance: &(dyn Fn() + Sync),
     ) -> Vec<Result<Image, ReadError>> {
         let attempt = |items: &[Item], images: &mut [Image]| {
-            let run = || load(self, fetch, items, images, advance);
+            let run = || self.supply.load(fetch, items, images, advance);
             let internal = |_| Err(ReadError::Internal("a load panicked; please report it".to_owned()));
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(internal)
         };

@@ -17,11 +17,12 @@ use crate::collection::genes::DROPPED;
 use super::budget::Image;
 use super::fetch::Fetch;
 use super::flight::Item;
-use super::{Key, ReadError, Shared};
+use super::stores::{Stores, Supply};
+use super::{Key, ReadError};
 
 /// What loading some batches of a fetch needs to know.
 struct Load<'a> {
-    shared: &'a Shared,
+    supply: &'a Stores,
     fetch: &'a Fetch,
     items: &'a [Item],
     work: Work<'a>,
@@ -32,17 +33,17 @@ struct Load<'a> {
 /// # Errors
 /// A damaged or stale store: then no image may be served.
 pub fn load(
-    shared: &Shared,
+    supply: &Stores,
     fetch: &Fetch,
     items: &[Item],
     images: &mut [Image],
     advance: &(dyn Fn() + Sync),
 ) -> Result<(), ReadError> {
-    let work = Work { counters: &shared.counters, progress: advance, cache: shared.cache.as_ref() };
-    let load = Load { shared, fetch, items, work };
+    let work = Work { counters: &supply.counters, progress: advance, cache: supply.cache.as_ref() };
+    let load = Load { supply, fetch, items, work };
     let stores = load.stores();
     load.check_unchanged(&stores)?;
-    shared.threads.install(|| {
+    supply.threads.install(|| {
         load.matrices(images)?;
         items.par_iter().zip(&mut *images).try_for_each(|(item, image)| load.rest(item, image.bytes_mut()))
     })?;
@@ -73,12 +74,12 @@ struct Targets {
 
 impl<'a> Load<'a> {
     fn batch(&self, key: Key) -> Batch<'a> {
-        self.fetch.batch(&self.shared.collection.table, key, self.place(key))
+        self.fetch.batch(&self.supply.collection.table, key, self.place(key))
     }
 
     /// The batch's place in the fetch.
     fn place(&self, key: Key) -> usize {
-        self.shared.plan(key.view).fetch_of(key.batch).1
+        self.supply.plan(key.view).fetch_of(key.batch).1
     }
 
     fn lengths(&self, element: usize, key: Key) -> &'a [u64] {
@@ -86,12 +87,12 @@ impl<'a> Load<'a> {
     }
 
     fn element(&self, element: usize) -> &'a Element {
-        &self.shared.collection.table.elements[element]
+        &self.supply.collection.table.elements[element]
     }
 
     /// The stores that have a row in these batches.
     fn stores(&self) -> Vec<usize> {
-        let collection = &self.shared.collection;
+        let collection = &self.supply.collection;
         let mut touched = vec![false; collection.stores.len()];
         for row in self.items.iter().flat_map(|item| self.batch(item.key).rows) {
             touched[collection.locate(*row).0] = true;
@@ -100,7 +101,7 @@ impl<'a> Load<'a> {
     }
 
     fn check_unchanged(&self, stores: &[usize]) -> Result<(), ReadError> {
-        let all = &self.shared.collection.stores;
+        let all = &self.supply.collection.stores;
         Ok(stores.iter().try_for_each(|&store| all[store].container.check_unchanged())?)
     }
 
@@ -108,7 +109,7 @@ impl<'a> Load<'a> {
     fn matrices(&self, images: &mut [Image]) -> Result<(), ReadError> {
         let images: Vec<Place> = images.iter_mut().map(|image| Place::new(image.bytes_mut())).collect();
         let (mut jobs, mut whole) = (Vec::new(), Vec::new());
-        for number in 0..self.shared.collection.table.elements.len() {
+        for number in 0..self.supply.collection.table.elements.len() {
             let values = self.targets(Field::Data(number), &images)?;
             let columns = self.targets(Field::Indices(number), &images)?;
             let dense = self.targets(Field::Dense(number), &images)?;
@@ -162,7 +163,7 @@ impl<'a> Load<'a> {
     /// One job a store: the rows of each batch, one after the other, to the batch's target. Those that must be seen whole,
     /// as `values` are written, are for `whole_rows`.
     fn jobs(&self, number: usize, targets: &Targets, part: Part, values: Dtype) -> Result<Vec<Job<'a>>, ReadError> {
-        let (collection, element, to) = (&self.shared.collection, self.element(number), targets.to);
+        let (collection, element, to) = (&self.supply.collection, self.element(number), targets.to);
         let dense =
             part == Part::Values && self.items.iter().any(|item| item.layout.span(Field::Dense(number)).is_some());
         let whole: Vec<bool> = collection
@@ -242,7 +243,7 @@ impl<'a> Load<'a> {
             self.compute(item.key, span, bytes);
             fill(&batch, |element| self.lengths(element, item.key), span, bytes);
         }
-        let writer = self.shared.writers.get(item.key.extension);
+        let writer = self.supply.writers.get(item.key.extension);
         writer.map_err(|reason| ReadError::Internal(reason.to_owned()))?.finish(&batch, &item.layout, image);
         (self.work.progress)();
         Ok(())
@@ -255,7 +256,7 @@ impl<'a> Load<'a> {
             Field::Dense(element) => (element, true),
             _ => return,
         };
-        let (element, collection) = (self.element(number), &self.shared.collection);
+        let (element, collection) = (self.element(number), &self.supply.collection);
         let Repr::Number(to) = span.repr else { return };
         if element.arithmetic.is_none() || (dense && element.is_sparse()) {
             return;

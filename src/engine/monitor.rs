@@ -1,13 +1,15 @@
 //! Ends reads that wait for a load which makes no progress: the kernel cannot interrupt them, so we must.
 
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::sync::atomic::Ordering;
+
+use super::stores::Supply;
 use super::{ReadError, Shared, Waiter};
 
 /// Looks at all loads until the engine stops.
-pub fn run(shared: &Shared) {
+pub fn run<S: Supply>(shared: &Shared<S>) {
     let timeout = shared.limits.timeout;
     let tick = (timeout / 8).clamp(Duration::from_millis(10), Duration::from_secs(1));
     let mut state = shared.lock();

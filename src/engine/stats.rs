@@ -107,10 +107,10 @@ impl Shared {
             (counts.0, counts.1, counts.2, counts.3, fresh, state.consumed_bytes)
         };
         let (used, free) = self.pool.used();
-        let chunks = self.cache.as_ref().map_or(0, ChunkCache::bytes);
+        let chunks = self.supply.cache.as_ref().map_or(0, ChunkCache::bytes);
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let seconds = |counter: &AtomicU64| get(counter) as f64 / 1e9;
-        let (stats, store) = (&self.stats, &self.counters);
+        let (stats, store) = (&self.stats, &self.supply.counters);
         json!({
             "uptime_seconds": self.start.elapsed().as_secs_f64(),
             "store": {

@@ -49,7 +49,7 @@ impl Load<'_> {
         columns: Option<&Targets>,
     ) -> Result<(), ReadError> {
         let written = Written { values: values.to, columns: columns.map(|columns| columns.to) };
-        for (at, store) in self.shared.collection.stores.iter().enumerate() {
+        for (at, store) in self.supply.collection.stores.iter().enumerate() {
             if self.is_whole(number, &store.elements[number], values.to, columns.is_none()) {
                 let mut rows = self.rows_of(number, at, values, columns)?;
                 rows.sort_unstable_by_key(|row| row.start);
@@ -67,7 +67,7 @@ impl Load<'_> {
         values: &Targets,
         columns: Option<&Targets>,
     ) -> Result<Vec<Row>, ReadError> {
-        let collection = &self.shared.collection;
+        let collection = &self.supply.collection;
         let store = &collection.stores[at];
         let whole = self.element(number).n_vars();
         let mut rows = Vec::new();
@@ -111,7 +111,7 @@ impl Load<'_> {
         let chunk = if array.source.is_encoded() { array.chunk_shape[0].max(1) } else { 1 };
         let end = |row: &Row| row.start + if is_sparse { row.len } else { 1 };
         let (mut first, mut values) = (0, 0);
-        let kept = || self.shared.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = || self.supply.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffers = kept().pop().unwrap_or_default();
         for (at, row) in rows.iter().enumerate() {
             values += row.len;

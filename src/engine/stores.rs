@@ -1,0 +1,105 @@
+//! What the queue serves, apart from the queue: plans, layouts and bytes.
+//!
+//! The queue knows it by [`Supply`] alone, so that models run the queue itself over a supply that fails, hangs and panics
+//! when they want (`models`).
+
+use std::sync::{Arc, Mutex};
+
+use crate::array::Counters;
+use crate::array::cache::ChunkCache;
+use crate::batch::Layout;
+use crate::collection::Collection;
+use crate::format::Writers;
+use crate::plan::Plan;
+
+use super::budget::Image;
+use super::fetch::{Fetch, Fetches};
+use super::flight::Item;
+use super::load::load;
+use super::{Key, ReadError};
+
+/// What flights load.
+pub trait Supply: Send + Sync + 'static {
+    /// One fetch of one epoch, planned.
+    type Fetch;
+
+    /// The plan of a view. Keys are of views that there are.
+    fn plan(&self, view: u16) -> &Plan;
+
+    fn fetch(&self, view: u16, epoch: u64, fetch: u64) -> Arc<Self::Fetch>;
+
+    /// Rows of a batch.
+    fn rows(&self, key: Key) -> u64;
+
+    /// The exact layout of one batch of a fetch.
+    ///
+    /// # Errors
+    /// The format cannot hold it.
+    fn layout(&self, fetch: &Self::Fetch, key: Key) -> Result<Layout, ReadError>;
+
+    /// Fills the images of `items`, which are batches of `fetch` in one format. What an image held before does not matter.
+    /// `advance` is called whenever it gets on.
+    ///
+    /// # Errors
+    /// A damaged or stale store: then no image may be served.
+    fn load(
+        &self,
+        fetch: &Self::Fetch,
+        items: &[Item],
+        images: &mut [Image],
+        advance: &(dyn Fn() + Sync),
+    ) -> Result<(), ReadError>;
+}
+
+/// The stores of a mount, and what reads them.
+pub struct Stores {
+    pub collection: Collection,
+    /// One a view.
+    pub plans: Vec<Plan>,
+    pub writers: Writers,
+    pub fetches: Fetches,
+    pub counters: Counters,
+    /// Decoded chunks, where a fair part of all fits the budget.
+    pub cache: Option<ChunkCache>,
+    pub threads: rayon::ThreadPool,
+    /// Buffers of loads that see rows whole: one pair a loader, as fresh memory costs a page fault for every 4 KiB.
+    pub scratch: Mutex<Vec<[Vec<u8>; 2]>>,
+}
+
+impl Supply for Stores {
+    type Fetch = Fetch;
+
+    fn plan(&self, view: u16) -> &Plan {
+        &self.plans[usize::from(view)]
+    }
+
+    fn fetch(&self, view: u16, epoch: u64, fetch: u64) -> Arc<Fetch> {
+        self.fetches.get(&self.collection, self.plan(view), (view, epoch, fetch))
+    }
+
+    fn rows(&self, key: Key) -> u64 {
+        // Short batches stand anywhere where batches are of one class, so the plan is asked, which remembers this fetch.
+        let (number, place) = self.plan(key.view).fetch_of(key.batch);
+        let fetch = self.fetch(key.view, key.epoch, number);
+        fetch.batch(&self.collection.table, key, place).rows.len() as u64
+    }
+
+    fn layout(&self, fetch: &Fetch, key: Key) -> Result<Layout, ReadError> {
+        let batch = fetch.batch(&self.collection.table, key, self.plan(key.view).fetch_of(key.batch).1);
+        match self.writers.get(key.extension) {
+            Ok(writer) => Ok(writer.layout(&batch)),
+            // The tree has no such file, so nobody can ask for it.
+            Err(reason) => Err(ReadError::Internal(reason.to_owned())),
+        }
+    }
+
+    fn load(
+        &self,
+        fetch: &Fetch,
+        items: &[Item],
+        images: &mut [Image],
+        advance: &(dyn Fn() + Sync),
+    ) -> Result<(), ReadError> {
+        load(self, fetch, items, images, advance)
+    }
+}
