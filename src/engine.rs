@@ -9,6 +9,8 @@ mod budget;
 mod fetch;
 mod flight;
 mod load;
+#[cfg(test)]
+mod models;
 mod monitor;
 mod stats;
 mod stores;
@@ -238,14 +240,10 @@ impl<S: Supply> Engine<S> {
         let mut engine = Engine { shared, workers: Vec::new() };
         for i in 0..LOADERS {
             let shared = engine.shared.clone();
-            engine
-                .workers
-                .push(thread::Builder::new().name(format!("load-{i}")).spawn(move || shared.run_loads())?);
+            engine.workers.push(thread::Builder::new().name(format!("load-{i}")).spawn(move || shared.run_loads())?);
         }
         let shared = engine.shared.clone();
-        engine
-            .workers
-            .push(thread::Builder::new().name("monitor".to_owned()).spawn(move || monitor::run(&shared))?);
+        engine.workers.push(thread::Builder::new().name("monitor".to_owned()).spawn(move || monitor::run(&shared))?);
         Ok(engine)
     }
 

@@ -142,8 +142,18 @@ pub fn capacity(size: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::check;
 
     #[test]
+    fn every_byte_is_accounted_for() {
+        check(1, accounts_for_every_byte);
+    }
+
+    #[test]
+    fn buffers_come_back() {
+        check(1, buffers_are_reused);
+    }
+
     fn accounts_for_every_byte() {
         let pool = Arc::new(Pool::new(1 << 20));
         let images: Vec<Image> = (0..100).map_while(|_| pool.take(100_000)).collect();
@@ -162,7 +172,6 @@ mod tests {
         assert_eq!(pool.room(), 1 << 20);
     }
 
-    #[test]
     fn buffers_are_reused() {
         let pool = Arc::new(Pool::new(1 << 20));
         let mut image = pool.take(5000).expect("room");
