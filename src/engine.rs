@@ -461,7 +461,8 @@ impl<S: Supply> Shared<S> {
         let id = state.next_flight;
         state.next_flight += 1;
         for key in &keys {
-            state.loading.insert(*key, Loading { flight: id, waiters: Vec::new() });
+            // A batch that its flight left out keeps its readers.
+            state.loading.entry(*key).or_insert(Loading { flight: id, waiters: Vec::new() }).flight = id;
         }
         let progress = Arc::new(AtomicU64::new(self.now()));
         state.flights.insert(id, Flight { id, fetch, keys, progress, started: false });

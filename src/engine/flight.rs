@@ -29,6 +29,11 @@ impl State {
         }
         if demanded { self.fresh.pop_lru().map(|(_, image)| image) } else { None }
     }
+
+    /// Whether a reader waits for a batch that is loading.
+    fn is_waited(&self, key: &Key) -> bool {
+        self.loading.get(key).is_some_and(|loading| !loading.waiters.is_empty())
+    }
 }
 
 /// One batch of a flight, laid out.
@@ -78,8 +83,10 @@ impl<S: Supply> Shared<S> {
             Ok(layouts) => keys.iter().zip(layouts).map(|(&key, layout)| Item { key, layout }).collect(),
             Err(error) => return self.land(keys.into_iter().map(|key| (key, Err(error.clone()))).collect()),
         };
-        let items = self.trim(items);
-        let Some(images) = self.admit(&items, demanded) else { return self.give_up(&items) };
+        let (items, images) = self.admit(self.trim(items), demanded);
+        if items.is_empty() {
+            return;
+        }
         let advance = || {
             let now = self.now();
             progress.store(now, Ordering::Relaxed);
@@ -158,36 +165,41 @@ impl<S: Supply> Shared<S> {
         }
         room /= 2;
         let mut state = self.lock();
-        let waited = |state: &State, item: &Item| {
-            state.loading.get(&item.key).is_some_and(|loading| !loading.waiters.is_empty())
-        };
-        let from = items.iter().filter(|item| waited(&state, item)).map(|item| item.key.batch).max().unwrap_or(0);
-        let mut stay: Vec<Item> = Vec::new();
-        for item in items {
-            if stay.is_empty() || waited(&state, &item) || (item.key.batch > from && need(&item) <= room) {
+        let waited: Vec<bool> = items.iter().map(|item| state.is_waited(&item.key)).collect();
+        let last = items.iter().zip(&waited).filter(|(_, waited)| **waited).map(|(item, _)| item.key.batch).max();
+        let (mut stay, mut left) = (Vec::new(), Vec::new());
+        for (item, waited) in items.into_iter().zip(waited) {
+            if stay.is_empty() || waited || (Some(item.key.batch) > last && need(&item) <= room) {
                 room = room.saturating_sub(need(&item));
                 stay.push(item);
             } else {
-                let fetch = self.plan(item.key.view).fetch_of(item.key.batch).0;
-                state.streams.dropped(&item.key, fetch);
-                state.loading.remove(&item.key);
+                left.push(item.key);
             }
         }
+        self.leave_out(&mut state, left);
         stay
     }
 
-    /// Buffers for all items, others making room; `None` where a prefetch does not fit.
-    fn admit(&self, items: &[Item], demanded: bool) -> Option<Vec<Image>> {
+    /// Buffers for as many items as there is room for, others making room: for all of a prefetch or none, for at least one
+    /// of a demand. The rest is left out: readers may wait for more batches of a fetch than the budget holds.
+    fn admit(&self, mut items: Vec<Item>, demanded: bool) -> (Vec<Item>, Vec<Image>) {
         let _one_at_a_time = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
-        let images: Option<Vec<Image>> =
-            items.iter().map(|item| self.take(item.layout.size as usize, demanded)).collect();
-        if images.is_some() {
-            self.lock().admitted += 1;
+        let mut images: Vec<Image> = Vec::with_capacity(items.len());
+        for item in &items {
+            let Some(image) = self.take(item.layout.size as usize, demanded, images.is_empty()) else { break };
+            images.push(image);
         }
-        images
+        if !demanded && images.len() < items.len() {
+            images.clear();
+        }
+        let left = items.split_off(images.len());
+        let mut state = self.lock();
+        state.admitted += usize::from(!images.is_empty());
+        self.leave_out(&mut state, left.into_iter().map(|item| item.key).collect());
+        (items, images)
     }
 
-    fn take(&self, size: usize, demanded: bool) -> Option<Image> {
+    fn take(&self, size: usize, demanded: bool, first: bool) -> Option<Image> {
         loop {
             if let Some(image) = self.pool.take(size) {
                 return Some(image);
@@ -198,12 +210,12 @@ impl<S: Supply> Shared<S> {
                 drop(state);
                 self.stats.evicted();
                 drop(victim);
-            } else if !demanded {
+            } else if !demanded || self.stop.load(Ordering::Acquire) {
                 return None;
-            } else if state.admitted == 0 || self.stop.load(Ordering::Acquire) {
+            } else if state.admitted == 0 {
                 // Nothing is in memory but what this flight has taken: a single batch may exceed the budget.
                 drop(state);
-                return Some(self.pool.take_anyway(size));
+                return first.then(|| self.pool.take_anyway(size));
             } else {
                 let wait = self.freed.wait_timeout(state, Duration::from_millis(100));
                 drop(wait.unwrap_or_else(PoisonError::into_inner));
@@ -211,21 +223,19 @@ impl<S: Supply> Shared<S> {
         }
     }
 
-    /// Ends a prefetch that found no room; readers that came meanwhile get a demand of their own.
-    fn give_up(&self, items: &[Item]) {
-        let mut state = self.lock();
-        for Item { key, .. } in items {
-            let fetch = self.plan(key.view).fetch_of(key.batch).0;
-            state.streams.dropped(key, fetch);
-            let waiters = state.loading.remove(key).map(|loading| loading.waiters).unwrap_or_default();
-            if !waiters.is_empty() {
-                let flight = self.queue(&mut state, fetch, vec![*key]);
-                if let Some(loading) = state.loading.get_mut(key) {
-                    loading.waiters = waiters;
-                }
-                state.demand.push_back(flight);
-            }
+    /// Ends the loading of batches of one fetch that found no room; those that readers wait for get a demand of their own.
+    fn leave_out(&self, state: &mut State, keys: Vec<Key>) {
+        let Some(first) = keys.first() else { return };
+        let fetch = self.plan(first.view).fetch_of(first.batch).0;
+        state.streams.dropped(first, fetch);
+        let (waited, others): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(|key| state.is_waited(key));
+        for key in others {
+            state.loading.remove(&key);
         }
-        self.work.notify_all();
+        if !waited.is_empty() {
+            let flight = self.queue(state, fetch, waited);
+            state.demand.push_back(flight);
+            self.work.notify_all();
+        }
     }
 }
