@@ -2,7 +2,10 @@
 //!
 //! Bounded in bytes, the least recently used go first. One thread decodes a chunk, others that want it meanwhile wait for
 //! it; a failure is not kept. A chunk that is in use when it has to go lives until its users are done, so the bound may be
-//! exceeded by a chunk a thread.
+//! exceeded by a chunk a thread, and by a sixteenth in spare buffers of other sizes.
+
+#[cfg(test)]
+mod models;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -31,6 +34,27 @@ struct State {
     leaving: Vec<Arc<Entry>>,
     /// Buffers of chunks that went, and where new ones are cut, by their size.
     buffers: HashMap<usize, (Vec<Buffer>, Slab)>,
+}
+
+impl State {
+    /// Bytes of all buffers: of chunks that are here, of those that went, and spare.
+    fn held(&self) -> u64 {
+        let leaving: u64 = self.leaving.iter().map(|entry| entry.len as u64).sum();
+        let spare: u64 = self.buffers.iter().map(|(&len, (spare, _))| (len * spare.len()) as u64).sum();
+        self.bytes + leaving + spare
+    }
+
+    /// Before a buffer of a size is cut: spare ones of other sizes go until all is within `most`. Else those of arrays that
+    /// nobody reads any more would stay beside those of arrays that are read.
+    fn drop_spare(&mut self, len: usize, most: u64) {
+        let mut held = self.held();
+        self.buffers.retain(|&size, (spare, _)| {
+            while size != len && held > most && spare.pop().is_some() {
+                held -= size as u64;
+            }
+            size == len || held <= most || !spare.is_empty()
+        });
+    }
 }
 
 /// Decoded chunks of the arrays of one collection.
@@ -71,7 +95,7 @@ impl ChunkCache {
                 let mut bytes =
                     self.buffer(len).map_err(|error| array.damaged(chunk, format!("no memory: {error}")))?;
                 if let Err(error) = decode(&mut bytes) {
-                    self.forget(key, &entry);
+                    self.forget(key, &entry, bytes);
                     return Err(error);
                 }
                 // Nobody else sets it: the lock is held.
@@ -116,16 +140,24 @@ impl ChunkCache {
                 Err(old) => state.leaving.push(old),
             }
         }
+        if state.buffers.get(&len).is_none_or(|(spare, _)| spare.is_empty()) {
+            state.drop_spare(len, self.limit + self.limit / 16);
+        }
         let (spare, slab) = state.buffers.entry(len).or_insert_with(|| (Vec::new(), Slab::new(len)));
         spare.pop().map_or_else(|| slab.cut(), Ok)
     }
 
-    fn forget(&self, key: Key, entry: &Arc<Entry>) {
+    fn forget(&self, key: Key, entry: &Arc<Entry>, bytes: Buffer) {
         let mut state = self.lock();
+        if let Some((spare, _)) = state.buffers.get_mut(&entry.len) {
+            spare.push(bytes);
+        }
         // Another may have taken its place since.
         if state.entries.peek(&key).is_some_and(|there| Arc::ptr_eq(there, entry)) {
             state.entries.pop(&key);
             state.bytes = state.bytes.saturating_sub(entry.len as u64);
+            // Others may wait for it, and will fill it.
+            state.leaving.push(entry.clone());
         }
     }
 }

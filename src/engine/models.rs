@@ -31,8 +31,8 @@ type Script = Box<dyn Fn(&Batches, Key, usize) -> Result<(), ReadError> + Send +
 /// Two batches a fetch, two fetches an epoch.
 struct Batches {
     plan: Plan,
-    /// Bytes of an image.
-    size: usize,
+    /// Bytes of the images of even batches and of odd ones.
+    sizes: [usize; 2],
     script: Script,
     loads: Mutex<HashMap<Key, Loads>>,
     pool: OnceLock<Arc<Pool>>,
@@ -50,6 +50,10 @@ struct Loads {
 }
 
 impl Batches {
+    fn size(&self, key: Key) -> usize {
+        self.sizes[key.batch as usize % 2]
+    }
+
     fn loads(&self, key: Key) -> Loads {
         self.loads.lock().unwrap().get(&key).copied().unwrap_or_default()
     }
@@ -73,7 +77,7 @@ impl Batches {
         let used = pool.used().0;
         // Nobody runs between the two: a thread is changed before it takes or frees a lock, not after.
         let holding = self.holding.load(Ordering::Relaxed) as u64;
-        let one = capacity(self.size) as u64;
+        let one = capacity(self.sizes[0].max(self.sizes[1])) as u64;
         let most = pool.limit().max(one) + holding * one;
         self.check(used <= most, || format!("{used} bytes of images, {most} at most"));
     }
@@ -94,8 +98,8 @@ impl Supply for Batches {
         1
     }
 
-    fn layout(&self, (): &(), _: Key) -> Result<Layout, ReadError> {
-        Ok(Layout { size: self.size as u64, spans: Vec::new() })
+    fn layout(&self, (): &(), key: Key) -> Result<Layout, ReadError> {
+        Ok(Layout { size: self.size(key) as u64, spans: Vec::new() })
     }
 
     fn load(
@@ -159,17 +163,17 @@ impl Deref for World {
 const NEVER: Duration = Duration::from_secs(1_000_000);
 
 impl World {
-    /// Images of `size` bytes in a budget of `memory`.
+    /// Images of `sizes` bytes (of even batches, of odd ones) in a budget of `memory`.
     fn new(
-        size: usize,
+        sizes: [usize; 2],
         memory: u64,
         script: impl Fn(&Batches, Key, usize) -> Result<(), ReadError> + Send + Sync + 'static,
     ) -> World {
-        World::with_timeout(size, memory, NEVER, script)
+        World::with_timeout(sizes, memory, NEVER, script)
     }
 
     fn with_timeout(
-        size: usize,
+        sizes: [usize; 2],
         memory: u64,
         timeout: Duration,
         script: impl Fn(&Batches, Key, usize) -> Result<(), ReadError> + Send + Sync + 'static,
@@ -177,7 +181,7 @@ impl World {
         let sampling = Sampling { batch_size: 1, block_size: 1, fetch_factor: 2, seed: 0, drop_last: false };
         let batches = Batches {
             plan: Plan::new(&[4], sampling),
-            size,
+            sizes,
             script: Box::new(script),
             loads: Mutex::default(),
             pool: OnceLock::new(),
@@ -193,7 +197,7 @@ impl World {
     /// Reads half of a file (0 or 1), and waits for the answer.
     fn read_half(&self, key: Key, half: usize) -> Result<(), ReadError> {
         let (tell, told) = mpsc::channel();
-        let len = self.size / 2;
+        let len = self.size(key) / 2;
         let shared = self.shared.clone();
         let reply = move |bytes: Result<&[u8], &ReadError>| {
             shared.supply.check_budget();
@@ -257,7 +261,7 @@ const AMPLE: u64 = 1 << 20;
 #[test]
 fn one_flight_answers_all_readers() {
     check(2000, || {
-        let world = World::new(4096, AMPLE, |_, _, _| Ok(()));
+        let world = World::new([4096; 2], AMPLE, |_, _, _| Ok(()));
         thread::scope(|scope| {
             for half in [0, 1, 0] {
                 let world = &world;
@@ -271,7 +275,7 @@ fn one_flight_answers_all_readers() {
 
 /// The first load fails: those who wait for it get the error, once; it is not remembered, so the next read loads again.
 fn a_failure_is_not_remembered(fail: fn() -> Result<(), ReadError>) {
-    let world = World::new(4096, AMPLE, move |_, _, n| if n == 0 { fail() } else { Ok(()) });
+    let world = World::new([4096; 2], AMPLE, move |_, _, n| if n == 0 { fail() } else { Ok(()) });
     let failed = AtomicUsize::new(0);
     thread::scope(|scope| {
         for half in [0, 1, 0] {
@@ -303,7 +307,7 @@ fn a_panic_answers_all_who_wait_and_is_not_remembered() {
 #[test]
 fn damage_fails_only_the_batch_that_has_it() {
     check(1000, || {
-        let world = World::new(4096, AMPLE, |_, at, _| if at == key(1) { Err(broken()) } else { Ok(()) });
+        let world = World::new([4096; 2], AMPLE, |_, at, _| if at == key(1) { Err(broken()) } else { Ok(()) });
         thread::scope(|scope| {
             scope.spawn(|| world.read(key(0)).unwrap());
             scope.spawn(|| world.read(key(1)).unwrap_err());
@@ -317,7 +321,7 @@ fn damage_fails_only_the_batch_that_has_it() {
 #[test]
 fn images_larger_than_half_the_budget_get_through() {
     check(1000, || {
-        let world = World::new(8192, 3 * 4096, |_, _, _| Ok(()));
+        let world = World::new([8192; 2], 3 * 4096, |_, _, _| Ok(()));
         thread::scope(|scope| {
             for batches in [[0, 1, 2], [2, 3, 0], [3, 1, 3]] {
                 let world = &world;
@@ -332,9 +336,25 @@ fn images_larger_than_half_the_budget_get_through() {
 #[test]
 fn images_larger_than_the_budget_get_through() {
     check(1000, || {
-        let world = World::new(8192, 4096, |_, _, _| Ok(()));
+        let world = World::new([8192; 2], 4096, |_, _, _| Ok(()));
         thread::scope(|scope| {
             for batches in [[0, 1], [2, 3], [3, 1]] {
+                let world = &world;
+                scope.spawn(move || batches.map(|batch| world.read(key(batch)).unwrap()));
+            }
+        });
+        world.end();
+    });
+}
+
+/// Images of several sizes: one that is given a larger buffer takes more of the budget than it needs, and yet all get
+/// through within it.
+#[test]
+fn images_in_larger_buffers_keep_the_budget() {
+    check(1000, || {
+        let world = World::new([8192, 4096], 3 * 4096, |_, _, _| Ok(()));
+        thread::scope(|scope| {
+            for batches in [[0, 1, 2], [1, 3, 0]] {
                 let world = &world;
                 scope.spawn(move || batches.map(|batch| world.read(key(batch)).unwrap()));
             }
@@ -347,8 +367,11 @@ fn images_larger_than_the_budget_get_through() {
 #[test]
 fn failed_flights_give_their_memory_back() {
     check(1000, || {
-        let world =
-            World::new(8192, 3 * 4096, |_, at, n| if at.batch % 2 == 1 && n == 0 { Err(broken()) } else { Ok(()) });
+        let world = World::new(
+            [8192; 2],
+            3 * 4096,
+            |_, at, n| if at.batch % 2 == 1 && n == 0 { Err(broken()) } else { Ok(()) },
+        );
         thread::scope(|scope| {
             for batch in [1, 2, 3] {
                 let world = &world;
@@ -363,7 +386,7 @@ fn failed_flights_give_their_memory_back() {
 #[test]
 fn a_reader_promotes_a_queued_prefetch() {
     check(2000, || {
-        let world = World::new(4096, AMPLE, |batches, at, _| {
+        let world = World::new([4096; 2], AMPLE, |batches, at, _| {
             while at == key(0) && batches.loads(key(2)).done == 0 {
                 thread::yield_now();
             }
@@ -378,12 +401,27 @@ fn a_reader_promotes_a_queued_prefetch() {
     });
 }
 
+/// What comes next is loaded before anybody asks for it, once the demand before it has ended.
+#[test]
+fn prefetch_follows_a_demand() {
+    check(1000, || {
+        let world = World::new([4096; 2], AMPLE, |_, _, _| Ok(()));
+        world.read(key(0)).unwrap();
+        while world.loads(key(3)).done == 0 {
+            thread::yield_now();
+        }
+        world.read(key(3)).unwrap();
+        assert_eq!(world.loads(key(3)).begun, 1);
+        world.end();
+    });
+}
+
 /// Readers come to a prefetch while it is queued, gathers its buffers, gives up for lack of them, or loads. Room for
 /// one fetch and a half.
 #[test]
 fn a_prefetch_that_gives_up_becomes_a_demand_of_its_readers() {
     check(1500, || {
-        let world = World::new(4096, 3 * 4096, |_, _, _| Ok(()));
+        let world = World::new([4096; 2], 3 * 4096, |_, _, _| Ok(()));
         thread::scope(|scope| {
             for batches in [[0, 1], [2, 3]] {
                 let world = &world;
@@ -398,7 +436,7 @@ fn a_prefetch_that_gives_up_becomes_a_demand_of_its_readers() {
 #[test]
 fn an_image_stays_with_who_holds_it() {
     check(1000, || {
-        let world = World::new(8192, 2 * 8192, |_, _, _| Ok(()));
+        let world = World::new([8192; 2], 2 * 8192, |_, _, _| Ok(()));
         thread::scope(|scope| {
             scope.spawn(|| [1, 2].map(|batch| world.read(key(batch)).unwrap()));
             scope.spawn(|| [3, 1].map(|batch| world.read(key(batch)).unwrap()));
@@ -433,7 +471,7 @@ impl Drop for Gone {
 #[test]
 fn the_engine_ends_at_any_time() {
     check(2000, || {
-        let World { engine, shared } = World::new(8192, 3 * 4096, |_, at, _| match at.batch {
+        let World { engine, shared } = World::new([8192; 2], 3 * 4096, |_, at, _| match at.batch {
             3 => Err(broken()),
             _ => Ok(()),
         });
@@ -464,7 +502,7 @@ fn readers_of_a_load_that_hangs_are_answered() {
     check(1000, || {
         let told = Arc::new(AtomicUsize::new(0));
         let waits = told.clone();
-        let world = World::with_timeout(4096, AMPLE, Duration::from_millis(40), move |_, _, _| {
+        let world = World::with_timeout([4096; 2], AMPLE, Duration::from_millis(40), move |_, _, _| {
             while waits.load(Ordering::Relaxed) < 2 {
                 thread::yield_now();
             }

@@ -1,0 +1,162 @@
+//! Models of the chunk cache: its own code, run in thousands of orders (`sync`).
+//!
+//! Asserted in all: a reader sees its own chunk as long as it looks, whatever goes meanwhile; the chunks that are here stay
+//! within the limit; there are never more buffers than chunks that fit and one a thread.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use shuttle::thread;
+
+use crate::array::constant::Memory;
+use crate::array::{Array, ArrayError, Dtype};
+use crate::sync::check;
+
+use super::ChunkCache;
+
+/// Bytes of a chunk of the first array; the second has twice as many.
+const LEN: usize = 64;
+
+const THREADS: usize = 3;
+
+struct World {
+    cache: ChunkCache,
+    arrays: [Array; 2],
+    /// How often each chunk was decoded.
+    decoded: Mutex<HashMap<(usize, u64), usize>>,
+    /// Buffers by address.
+    buffers: Mutex<HashSet<usize>>,
+}
+
+impl World {
+    /// A cache for so many chunks of the first array.
+    fn new(chunks: usize) -> World {
+        let array = |_| Array {
+            store: "store".into(),
+            element: "X".into(),
+            dtype: Dtype::U8,
+            shape: vec![8],
+            chunk_shape: vec![1],
+            source: Arc::new(Memory { bytes: vec![0] }),
+        };
+        World {
+            cache: ChunkCache::new((chunks * LEN) as u64),
+            arrays: [0, 1].map(array),
+            decoded: Mutex::default(),
+            buffers: Mutex::default(),
+        }
+    }
+
+    fn decoded(&self, array: usize, chunk: u64) -> usize {
+        self.decoded.lock().unwrap().get(&(array, chunk)).copied().unwrap_or_default()
+    }
+
+    /// Reads a chunk; `fail` says of its n-th decoding (from 0) whether it fails.
+    fn read(&self, array: usize, chunk: u64, fail: impl Fn(usize) -> bool) -> Result<(), ArrayError> {
+        let byte = (array as u64 * 16 + chunk + 1) as u8;
+        let len = LEN << array;
+        let decode = |bytes: &mut [u8]| {
+            self.buffers.lock().unwrap().insert(bytes.as_ptr() as usize);
+            let n = {
+                let mut decoded = self.decoded.lock().unwrap();
+                let n = decoded.entry((array, chunk)).or_default();
+                *n += 1;
+                *n - 1
+            };
+            bytes.fill(0);
+            thread::yield_now();
+            if fail(n) {
+                return Err(self.arrays[array].damaged(chunk, "broken"));
+            }
+            bytes.fill(byte);
+            Ok(())
+        };
+        let take = |bytes: &[u8]| {
+            for _ in 0..2 {
+                assert!(bytes.len() == len && bytes.iter().all(|&at| at == byte), "bytes of another chunk");
+                thread::yield_now();
+            }
+        };
+        let answer = self.cache.with(&self.arrays[array], chunk, len, decode, take);
+        assert!(self.cache.bytes() <= self.cache.limit);
+        answer
+    }
+
+    /// Reads chunks in threads, each in an order of its own.
+    fn read_all(&self, orders: [&[(usize, u64)]; THREADS]) {
+        thread::scope(|scope| {
+            for order in orders {
+                scope.spawn(move || {
+                    order.iter().for_each(|&(array, chunk)| self.read(array, chunk, |_| false).unwrap())
+                });
+            }
+        });
+    }
+}
+
+/// Chunks that fit are decoded once, whoever comes first and whoever meanwhile.
+#[test]
+fn chunks_that_stay_are_decoded_once() {
+    check(2000, || {
+        let world = World::new(3);
+        world.read_all([&[(0, 0), (0, 1), (0, 2)], &[(0, 0), (0, 2), (0, 1)], &[(0, 1), (0, 0)]]);
+        assert_eq!([0, 1, 2].map(|chunk| world.decoded(0, chunk)), [1, 1, 1]);
+        assert_eq!(world.buffers.lock().unwrap().len(), 3);
+    });
+}
+
+/// More chunks than fit go and come; buffers of those that were in use when they went come back.
+#[test]
+fn chunks_go_while_they_are_read() {
+    check(2000, || {
+        let world = World::new(2);
+        world.read_all([&[(0, 0), (0, 1), (0, 2), (0, 3)], &[(0, 3), (0, 1), (0, 0)], &[(0, 1), (0, 2), (0, 3)]]);
+        let buffers = world.buffers.lock().unwrap().len();
+        assert!(buffers <= 2 + THREADS, "{buffers} buffers");
+    });
+}
+
+/// A failure is of who decoded; those who waited decode for themselves, and it stays then. No buffer is lost by it.
+#[test]
+fn a_failure_is_not_remembered_and_loses_no_buffer() {
+    check(2000, || {
+        let world = World::new(2);
+        let failures = Mutex::new(0);
+        thread::scope(|scope| {
+            for order in [[0, 1, 0], [0, 0, 2], [1, 0, 0]] {
+                let (world, failures) = (&world, &failures);
+                scope.spawn(move || {
+                    for chunk in order {
+                        let answer = world.read(0, chunk, |n| chunk == 0 && n < 4);
+                        *failures.lock().unwrap() += usize::from(answer.is_err());
+                    }
+                });
+            }
+        });
+        assert_eq!(*failures.lock().unwrap(), 4);
+        for _ in 0..4 {
+            world.read(0, 7, |_| true).unwrap_err();
+        }
+        let buffers = world.buffers.lock().unwrap().len();
+        assert!(buffers <= 2 + THREADS, "{buffers} buffers");
+    });
+}
+
+/// Arrays with chunks of other sizes: spare buffers of those that nobody reads any more make room.
+#[test]
+fn spare_buffers_of_other_sizes_make_room() {
+    check(1000, || {
+        let world = World::new(4);
+        let most = world.cache.limit + world.cache.limit / 16 + (THREADS * 2 * LEN) as u64;
+        let held = || world.cache.lock().held();
+        world.read_all([&[(0, 0), (0, 1), (0, 2)], &[(0, 3), (0, 4)], &[(1, 0)]]);
+        assert!(held() <= most);
+        world.read_all([&[(1, 0), (1, 1)], &[(1, 2), (1, 3)], &[(1, 1), (0, 7)]]);
+        assert!(held() <= most);
+        // Nobody else reads: what is in use is here.
+        for chunk in 0..3 {
+            world.read(1, chunk, |_| false).unwrap();
+        }
+        assert!(held() <= world.cache.limit + world.cache.limit / 16 + 2 * LEN as u64, "{} bytes", held());
+    });
+}
