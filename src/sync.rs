@@ -25,7 +25,7 @@ mod model {
     use std::time::Duration;
 
     use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
-    use shuttle::{Config, FailurePersistence, Runner, current};
+    use shuttle::{Config, FailurePersistence, MaxSteps, Runner, current};
 
     /// A clock on which each step of a model takes a millisecond.
     pub struct Clock(usize);
@@ -54,6 +54,8 @@ mod model {
     fn run(scheduler: impl Scheduler + 'static, model: impl Fn() + Send + Sync + 'static) {
         let mut config = Config::new();
         config.failure_persistence = FailurePersistence::Print;
+        // Models take some thousands; one that turns in a circle is told apart in a second.
+        config.max_steps = MaxSteps::FailAfter(200_000);
         // Relaxed counters are ordered by nothing and need not be.
         config.silence_warnings = true;
         Runner::new(scheduler, config).run(model);
