@@ -11,9 +11,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::anndata;
+use crate::anndata::bytes::{Bounds, Lengths};
 use crate::anndata::column::Column;
 use crate::anndata::dataframe::DataFrame;
 use crate::anndata::index::IndexDir;
+use crate::anndata::index::rows::RowIndex;
 use crate::anndata::matrix::Matrix;
 use crate::array::{ArrayError, Container, Counters, Dtype};
 use genes::{Columns, Join};
@@ -81,18 +83,32 @@ pub struct Store {
     /// Where its columns go in the collection.
     pub columns: Columns,
     /// Values before each row that are served, and in all; `None` where all stored ones are.
-    pub kept: Option<Vec<u64>>,
+    pub kept: Option<Bounds>,
+    /// Row bounds and obs columns that are mapped.
+    pub held: RowIndex,
 }
 
 impl Store {
     /// Values of a row of a sparse matrix that are served.
     pub fn row_length(&self, row: u64) -> u64 {
-        let bounds = match (&self.kept, &self.matrix) {
-            (Some(kept), _) => kept,
-            (None, Matrix::Sparse { indptr, .. }) => indptr,
-            (None, Matrix::Dense { .. }) => return 0,
-        };
-        bounds[row as usize + 1] - bounds[row as usize]
+        self.served().map_or(0, |bounds| Lengths::new(bounds).of(row as usize))
+    }
+
+    /// Where each served row begins, in a sparse matrix.
+    fn served(&self) -> Option<&Bounds> {
+        self.kept.as_ref().or_else(|| self.bounds())
+    }
+
+    fn is_mapped(&self) -> bool {
+        self.held.mapping().is_some() || self.bounds().is_some_and(|bounds| bounds.mapping().is_some())
+    }
+
+    /// Where each stored row begins, in a sparse matrix.
+    fn bounds(&self) -> Option<&Bounds> {
+        match &self.matrix {
+            Matrix::Sparse { indptr, .. } => Some(indptr),
+            Matrix::Dense { .. } => None,
+        }
     }
 
     /// The dtype of its values in the collection: what it lacks is NaN in dense rows, which integers cannot hold.
@@ -149,7 +165,9 @@ impl Collection {
         let opened =
             paths.iter().map(|path| anndata::stores(path)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten();
         for (path, container) in opened {
-            let matrix = Matrix::open_by_row(&container, &selection.x, &selection.index, counters)?;
+            let names = selection.obs.as_deref();
+            let held = RowIndex::open(&container, &selection.x, names, &selection.index, counters);
+            let matrix = Matrix::open_by_row(&container, &selection.x, &selection.index, &held, counters)?;
             let rows = matrix.rows();
             let obs = DataFrame::open(&container, "obs")?;
             if obs.rows != rows {
@@ -164,7 +182,7 @@ impl Collection {
                 same_kind(&container, first, &matrix)?;
             }
             let columns = Columns::default();
-            stores.push(Store { path, container, matrix, first_row, rows, columns, kept: None });
+            stores.push(Store { path, container, matrix, first_row, rows, columns, kept: None, held });
             first_row = first_row.checked_add(rows).ok_or_else(|| CollectionError::Option("too many rows".into()))?;
         }
         let (genes, columns) = genes::align(&genes, selection.join)
@@ -222,6 +240,44 @@ impl Collection {
         }
     }
 
+    /// Stored values of each of these rows. In the order of the index file where there is one: rows of one block are
+    /// found together.
+    pub fn row_lengths(&self, rows: &[u64]) -> Vec<u64> {
+        if !self.stores.iter().any(Store::is_mapped) {
+            return rows.iter().map(|&row| self.row_length(row)).collect();
+        }
+        let mut order: Vec<(u64, usize)> = rows.iter().copied().zip(0..).collect();
+        order.sort_unstable();
+        let mut lengths = vec![0; rows.len()];
+        for run in order.chunk_by(|a, b| self.locate(a.0).0 == self.locate(b.0).0) {
+            let Some(&(first, _)) = run.first() else { continue };
+            let store = &self.stores[self.locate(first).0];
+            let mut of = store.served().map(Lengths::new);
+            for &(row, place) in run {
+                lengths[place] = match &mut of {
+                    Some(of) => of.of((row - store.first_row) as usize),
+                    None => self.table.n_vars(),
+                };
+            }
+        }
+        lengths
+    }
+
+    /// Hands mapped pages back where many have become resident: they stay in the page cache, and cost a minor fault each
+    /// when they are touched again. Called after a load: it touches a place for each block and column.
+    pub fn settle(&self) {
+        if !self.stores.iter().any(Store::is_mapped) {
+            return;
+        }
+        if resident_files().is_none_or(|bytes| bytes <= MOST_RESIDENT) {
+            return;
+        }
+        for store in &self.stores {
+            let bounds = [store.kept.as_ref(), store.bounds()].into_iter().flatten().filter_map(Bounds::mapping);
+            store.held.mapping().into_iter().chain(bounds).for_each(|mapping| mapping.release());
+        }
+    }
+
     /// What the automatic block size and fetch factor follow from.
     pub fn grain(&self) -> Grain {
         let rows = self.table.n_rows as f64;
@@ -253,6 +309,18 @@ impl Collection {
         }
         grain
     }
+}
+
+/// Bytes of files that may be resident before they are handed back.
+const MOST_RESIDENT: u64 = 128 << 20;
+
+/// Bytes of mapped files, the program's own included, that are resident now.
+fn resident_files() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').nth(2)?.parse().ok()?;
+    // SAFETY: sysconf touches no memory.
+    let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+    Some(pages * page)
 }
 
 fn mismatch(store: &Container, cause: String) -> CollectionError {

@@ -11,6 +11,7 @@ use super::memory;
 use super::options::Options;
 use crate::anndata;
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
+use crate::anndata::index::rows::RowIndex;
 use crate::anndata::matrix::Matrix;
 use crate::array::container::file_of;
 use crate::array::{Container, Counters, Identity};
@@ -45,11 +46,14 @@ fn open(store: &Container, x: &str, names: Option<&[String]>) {
     let counters = Counters { room: memory::metadata(), ..Counters::default() };
     // A matrix stored by column is only opened: to transpose it is for the mount, and needs no more of the library.
     if !matches!(Matrix::open_by_column(store, x, &counters), Ok(Some(_))) {
-        drop(Matrix::open(store, x, &counters));
+        drop(Matrix::look(store, x, &counters));
     }
     let var = if x.starts_with("raw/") { "raw/var" } else { "var" };
     drop(DataFrame::open(store, var).and_then(|frame| frame.names(&counters)));
-    let Ok(frame) = DataFrame::open(store, "obs") else { return };
+    // Large arrays are opened, not read: that is for the mount, which needs no more of the library for it, or finds them
+    // in its index.
+    let looking = RowIndex::looking();
+    let Ok(frame) = DataFrame::open(store, "obs").map(|frame| frame.with(&looking)) else { return };
     for name in names.unwrap_or(&frame.columns) {
         match frame.kind(name) {
             Ok(ColumnKind::Text) if names.is_none() => {}

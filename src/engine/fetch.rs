@@ -24,7 +24,7 @@ pub struct Fetch {
 impl Fetch {
     fn new(collection: &Collection, plan: &Plan, epoch: u64, fetch: u64) -> Fetch {
         let rows = plan.epoch(epoch).fetch(fetch);
-        let lengths: Vec<u64> = rows.iter().map(|&row| collection.row_length(row)).collect();
+        let lengths: Vec<u64> = collection.row_lengths(&rows);
         let batch_size = plan.sampling().batch_size as usize;
         let mut total = 0;
         let ends = lengths.chunks(batch_size).map(|batch| {
