@@ -91,7 +91,7 @@ pub struct Store {
 impl Store {
     /// Values of a row of a sparse matrix that are served.
     pub fn row_length(&self, row: u64) -> u64 {
-        self.served().map_or(0, |bounds| Lengths::new(bounds).of(row as usize))
+        self.served().map_or(0, |bounds| bounds.length(row as usize))
     }
 
     /// Where each served row begins, in a sparse matrix.

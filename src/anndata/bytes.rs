@@ -27,8 +27,12 @@ impl Bytes {
     }
 
     /// Adds a part behind the others.
-    pub fn push(&mut self, part: impl Into<Buffer>) {
-        let part = part.into();
+    pub fn push(&mut self, part: Vec<u8>) {
+        self.share(part.into());
+    }
+
+    /// Adds a part that others may hold too.
+    fn share(&mut self, part: Buffer) {
         if !part.is_empty() {
             self.ends.push(self.len() + part.len());
             self.parts.push(part);
@@ -37,7 +41,7 @@ impl Bytes {
 
     /// Adds all parts of another column.
     pub fn append(&mut self, other: Bytes) {
-        other.parts.into_iter().for_each(|part| self.push(part));
+        other.parts.into_iter().for_each(|part| self.share(part));
     }
 
     /// The parts, in order.
@@ -76,11 +80,24 @@ impl Index<usize> for Bytes {
     }
 }
 
-impl<T: Into<Buffer>> From<T> for Bytes {
-    fn from(part: T) -> Bytes {
+impl From<Buffer> for Bytes {
+    fn from(part: Buffer) -> Bytes {
         let mut bytes = Bytes::default();
-        bytes.push(part);
+        bytes.share(part);
         bytes
+    }
+}
+
+// Not from vectors of any number: a literal would become four bytes each.
+impl From<Vec<u8>> for Bytes {
+    fn from(part: Vec<u8>) -> Bytes {
+        Bytes::from(Buffer::from(part))
+    }
+}
+
+impl FromIterator<u8> for Bytes {
+    fn from_iter<I: IntoIterator<Item = u8>>(bytes: I) -> Bytes {
+        bytes.into_iter().collect::<Vec<u8>>().into()
     }
 }
 
@@ -111,6 +128,12 @@ impl Bounds {
         Bounds { numbers: bytes.into(), mapping: Some(mapping) }
     }
 
+    /// Values of a row. Bounds were checked when they were written; a disk that changes its mind since must not end the
+    /// mount.
+    pub fn length(&self, row: usize) -> u64 {
+        self.numbers[row + 1].saturating_sub(self.numbers[row])
+    }
+
     /// The file that they lie in.
     pub fn mapping(&self) -> Option<&Arc<Mapping>> {
         self.mapping.as_ref()
@@ -131,20 +154,18 @@ impl<'a> Lengths<'a> {
         Lengths { bounds, first: 0, read: [0; AT_ONCE], count: 0 }
     }
 
-    /// Values of a row. Bounds were checked when they were written; a disk that changes its mind since must not end the
-    /// mount.
     pub fn of(&mut self, row: usize) -> u64 {
-        let length = |pair: &[u64]| pair[1].saturating_sub(pair[0]);
-        let Some(mapping) = self.bounds.mapping() else { return length(&self.bounds[row..row + 2]) };
+        let Some(mapping) = self.bounds.mapping() else { return self.bounds.length(row) };
         if row < self.first || row + 1 >= self.first + self.count {
             let slice = &self.bounds[row..self.bounds.len().min(row + AT_ONCE)];
             (self.first, self.count) = (row, slice.len());
             if mapping.read(slice, &mut self.read).is_err() {
                 self.count = 0;
-                return length(&self.bounds[row..row + 2]);
+                return self.bounds.length(row);
             }
         }
-        length(&self.read[row - self.first..])
+        let at = row - self.first;
+        self.read[at + 1].saturating_sub(self.read[at])
     }
 }
 
