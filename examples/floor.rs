@@ -31,10 +31,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stores: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     let counters = Counters::default();
     let index = IndexDir(std::env::temp_dir().join("shufflefs-floor"));
-    let selection = Selection { x: "X".to_owned(), obs: Some(Vec::new()), join: Join::Exact, index };
+    let selection = Selection { x: "X".to_owned(), obs: Some(Vec::new()), also: Vec::new(), join: Join::Exact, index };
     let collection = Collection::open(&stores, &selection, &counters)?;
     for _ in 0..3 {
-        let work = Work { counters: &counters, progress: &|| {} };
+        let work = Work { counters: &counters, progress: &|| {}, cache: None };
         let start = Instant::now();
         let arrays: Vec<_> = collection.stores.iter().flat_map(|store| store.matrix.arrays()).collect();
         arrays.par_iter().try_for_each(|array| {

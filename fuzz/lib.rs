@@ -41,7 +41,7 @@ pub fn read(store: &Path, element: &str) {
 pub fn mount(store: &Path) {
     for x in ["X", "layers/dense"] {
         let index = IndexDir(store.with_file_name("index"));
-        let selection = Selection { x: x.to_owned(), obs: None, join: Join::Exact, index };
+        let selection = Selection { x: x.to_owned(), obs: None, also: Vec::new(), join: Join::Exact, index };
         let Ok(collection) = Collection::open(&[store.to_owned()], &selection, &Counters::default()) else { continue };
         for array in collection.stores.iter().flat_map(|store| store.matrix.arrays()) {
             let _ = array.read_all(LIMIT, &Counters::default());

@@ -4,6 +4,7 @@
 //! read with `pread` and decoded here, because libhdf5 holds one global lock and zarrs reaches half of the speed
 //! (DESIGN.md section 5). A filter that is not decoded here falls back to the library, chosen per array at open.
 
+pub mod cache;
 pub mod cast;
 mod codec;
 mod constant;
@@ -17,12 +18,14 @@ pub mod guard;
 mod hdf5;
 pub mod plain;
 mod read;
+mod slab;
 mod zarr;
 
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 pub use container::{Container, NodeKind};
 pub use dtype::Dtype;
@@ -67,8 +70,12 @@ pub struct Counters {
     pub reads: AtomicU64,
     /// Bytes read from store files.
     pub bytes: AtomicU64,
-    /// Nanoseconds spent decoding, summed over threads.
+    /// Nanoseconds spent reading and decoding chunks, summed over threads.
     pub decode_ns: AtomicU64,
+    /// Nanoseconds spent copying decoded elements to their places.
+    pub scatter_ns: AtomicU64,
+    /// Nanoseconds spent reading raw runs straight into place.
+    pub read_ns: AtomicU64,
     /// Bytes of arrays that were read whole into memory: row bounds, obs columns.
     pub whole: AtomicU64,
     /// Most that `whole` may become; none: no bound.
@@ -79,6 +86,11 @@ impl Counters {
     /// Adds to one counter; relaxed, as nothing is ordered by it.
     pub fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Adds the time since `began` to a counter of nanoseconds.
+    pub fn time(counter: &AtomicU64, began: Instant) {
+        Counters::add(counter, u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
     }
 }
 

@@ -4,6 +4,7 @@
 //! failure leaves as one line on stderr and a documented code.
 
 mod check;
+mod config;
 mod documents;
 mod exit;
 mod filesystem;
@@ -14,10 +15,14 @@ mod memory;
 mod mount;
 mod mount_options;
 pub mod options;
+mod plan;
 mod probe;
 mod run;
+mod sampling;
+mod select;
 mod umount;
 mod values;
+mod views;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -49,6 +54,9 @@ enum Command {
     /// Run a command with a mount that only it can see; needs neither root nor fusermount3
     #[command(args_override_self = true)]
     Run(run::RunArgs),
+    /// Show what a mount would do, without mounting; or what remains of an epoch
+    #[command(args_override_self = true)]
+    Plan(plan::PlanArgs),
     /// Show what is in a store, and what would stop a mount of it
     Info(info::InfoArgs),
     /// Open stores as a mount would, to see whether the process survives it
@@ -108,6 +116,10 @@ fn dispatch(command: Command) -> Outcome {
         Command::Mount(args) => mount::mount(args),
         Command::Run(args) => run::run(args),
         Command::Umount(args) => umount::umount(&args),
+        Command::Plan(args) => {
+            end_quietly_on_closed_pipe();
+            plan::plan(args)
+        }
         Command::Info(args) => {
             end_quietly_on_closed_pipe();
             info::info(&args)
@@ -141,6 +153,7 @@ fn parse(arguments: Vec<OsString>) -> Result<Option<Command>, Failure> {
     let lists = match &command {
         Command::Mount(args) => &args.options.mount_options,
         Command::Run(args) => &args.options.mount_options,
+        Command::Plan(args) => &args.options.mount_options,
         _ => return Ok(Some(command)),
     };
     let definition = Cli::command();
@@ -148,10 +161,34 @@ fn parse(arguments: Vec<OsString>) -> Result<Option<Command>, Failure> {
         return Ok(Some(command));
     };
     let extra = mount_options::expand(lists, subcommand, is_helper).map_err(Failure::usage)?;
-    // Again, with the expanded ones in front: of two equal options the later wins.
     let (front, back) = arguments.split_at(2);
-    let all: Vec<OsString> = front.iter().cloned().chain(extra).chain(back.iter().cloned()).collect();
-    read(&all)
+    // Again, with the expanded ones in front: of two equal options the later wins.
+    let said = |first: Vec<OsString>| -> Vec<OsString> {
+        front.iter().chain(&first).chain(&extra).chain(back).cloned().collect()
+    };
+    let mut command = read(&said(Vec::new()))?;
+    let Some(path) = command.as_mut().and_then(Command::options).and_then(|options| options.config.clone()) else {
+        return Ok(command);
+    };
+    // And again, with those of the file before all.
+    let file = config::read(&path).map_err(Failure::usage)?;
+    command = read(&said(file.arguments))?;
+    if let Some(options) = command.as_mut().and_then(Command::options) {
+        options.file = file.views;
+    }
+    Ok(command)
+}
+
+impl Command {
+    /// The options of a mount, of the commands that have them.
+    fn options(&mut self) -> Option<&mut options::OptionArgs> {
+        match self {
+            Command::Mount(args) => Some(&mut args.options),
+            Command::Run(args) => Some(&mut args.options),
+            Command::Plan(args) => Some(&mut args.options),
+            _ => None,
+        }
+    }
 }
 
 fn read(arguments: &[OsString]) -> Result<Option<Command>, Failure> {
@@ -165,7 +202,7 @@ fn read(arguments: &[OsString]) -> Result<Option<Command>, Failure> {
             Ok(None)
         }
         Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Err(Failure::usage("a command is missing: mount, umount, run or info (see --help)"))
+            Err(Failure::usage("a command is missing: mount, umount, run, plan or info (see --help)"))
         }
         Err(error) => Err(Failure::usage(without_decoration(&error.to_string()))),
     }
@@ -240,7 +277,7 @@ mod tests {
         let Ok(Some(Command::Run(args))) = parse(line.iter().map(OsString::from).collect()) else {
             panic!();
         };
-        assert_eq!((args.options.seed, args.options.drop_last), (2, true));
+        assert_eq!((args.options.sampling.seed, args.options.sampling.drop_last), (Some(2), Some(true)));
         assert_eq!(args.options.obs, Some(vec!["a".into(), "b".into()]));
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::anndata;
 use crate::anndata::bytes::{Bounds, Lengths};
-use crate::anndata::column::Column;
+use crate::anndata::column::{Column, Values};
 use crate::anndata::dataframe::DataFrame;
 use crate::anndata::index::IndexDir;
 use crate::anndata::index::rows::RowIndex;
@@ -125,6 +125,8 @@ pub struct Selection {
     pub x: String,
     /// obs columns by name; `None`: every categorical, boolean and numeric one.
     pub obs: Option<Vec<String>>,
+    /// obs columns that will be asked for besides.
+    pub also: Vec<String>,
     pub join: Join,
     /// Where derived arrays are kept.
     pub index: IndexDir,
@@ -165,8 +167,9 @@ impl Collection {
         let opened =
             paths.iter().map(|path| anndata::stores(path)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten();
         for (path, container) in opened {
-            let names = selection.obs.as_deref();
-            let held = RowIndex::open(&container, &selection.x, names, &selection.index, counters);
+            let names =
+                selection.obs.as_ref().map(|obs| obs.iter().chain(&selection.also).cloned().collect::<Vec<_>>());
+            let held = RowIndex::open(&container, &selection.x, names.as_deref(), &selection.index, counters);
             let matrix = Matrix::open_by_row(&container, &selection.x, &selection.index, &held, counters)?;
             let rows = matrix.rows();
             let obs = DataFrame::open(&container, "obs")?;
@@ -276,6 +279,27 @@ impl Collection {
             let bounds = [store.kept.as_ref(), store.bounds()].into_iter().flatten().filter_map(Bounds::mapping);
             store.held.mapping().into_iter().chain(bounds).for_each(|mapping| mapping.release());
         }
+    }
+
+    /// Names of all obs columns of any store, served or not, in order of first appearance.
+    pub fn obs_columns(&self) -> Result<Vec<String>, CollectionError> {
+        columns::names(&self.stores)
+    }
+
+    /// An obs column over all stores, read now: served or not, text too.
+    pub fn obs_column(&self, name: &str, counters: &Counters) -> Result<Values, CollectionError> {
+        columns::read_one(&self.stores, name, counters)
+    }
+
+    /// The names of a store's rows.
+    pub fn row_names(&self, store: usize, counters: &Counters) -> Result<Vec<String>, CollectionError> {
+        let store = &self.stores[store];
+        let names = DataFrame::open(&store.container, "obs")?.names(counters)?;
+        if names.len() as u64 != store.rows {
+            let cause = format!("obs names {} rows, but there are {}", names.len(), store.rows);
+            return Err(mismatch(&store.container, cause));
+        }
+        Ok(names)
     }
 
     /// What the automatic block size and fetch factor follow from.

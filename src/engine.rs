@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
+use crate::array::cache::ChunkCache;
 use crate::array::{ArrayError, Counters};
 use crate::batch::Layout;
 use crate::collection::Collection;
@@ -63,7 +64,7 @@ pub type Reply = Box<dyn FnOnce(Result<&[u8], &ReadError>) + Send>;
 /// Settings of an engine that change no byte.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of images at most.
+    /// Bytes of images and decoded chunks at most.
     pub memory: u64,
     /// Decoding threads.
     pub threads: usize,
@@ -75,6 +76,9 @@ struct Waiter {
     offset: u64,
     len: usize,
     reply: Reply,
+    /// When it came, and when its file was opened (if this is the first read of it).
+    since: Instant,
+    opened: Option<Instant>,
 }
 
 struct Loading {
@@ -113,6 +117,8 @@ struct Shared {
     counters: Counters,
     stats: Stats,
     pool: Arc<Pool>,
+    /// Decoded chunks, where a fair part of all fits the budget.
+    cache: Option<ChunkCache>,
     threads: rayon::ThreadPool,
     limits: Limits,
     start: Instant,
@@ -164,8 +170,10 @@ impl Engine {
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(limits.threads)
             .thread_name(|i| format!("decode-{i}"))
+            .start_handler(|_| yield_to_readers())
             .build()
             .map_err(std::io::Error::other)?;
+        let for_chunks = budget::for_chunks(&collection, &plans, limits.memory);
         let state = State {
             fresh: LruCache::unbounded(),
             consumed: LruCache::unbounded(),
@@ -188,7 +196,8 @@ impl Engine {
             fetches: Fetches::new(),
             counters,
             stats: Stats::default(),
-            pool: Arc::new(Pool::new(limits.memory)),
+            pool: Arc::new(Pool::new(limits.memory - for_chunks)),
+            cache: (for_chunks > 0).then(|| ChunkCache::new(for_chunks)),
             threads,
             limits,
             start: Instant::now(),
@@ -235,8 +244,16 @@ impl Engine {
     }
 
     /// Reads `len` bytes at `offset` of an image: answers at once if it is loaded, else when it is.
-    pub fn read(&self, key: Key, rank: Option<Rank>, offset: u64, len: usize, reply: Reply) {
-        self.shared.read(key, rank, Waiter { offset, len, reply });
+    /// `opened`: when the file was, for the statistics.
+    pub fn read(
+        &self,
+        key: Key,
+        rank: Option<Rank>,
+        (offset, len): (u64, usize),
+        opened: Option<Instant>,
+        reply: Reply,
+    ) {
+        self.shared.read(key, rank, Waiter { offset, len, reply, since: Instant::now(), opened });
     }
 
     /// An image, if it is loaded.
@@ -249,7 +266,7 @@ impl Engine {
     pub fn stored(&self, key: Key) {
         let mut state = self.shared.lock();
         if let Some(image) = state.fresh.pop(&key) {
-            self.shared.stats.served(image.len());
+            self.shared.stats.stored(image.len());
             self.shared.consume(&mut state, key, &image);
         }
     }
@@ -292,11 +309,12 @@ impl Waiter {
         self.offset.saturating_add(self.len as u64) >= image.len() as u64
     }
 
-    fn serve(self, image: &Image, stats: &Stats) {
+    /// Answers; `waited`: for the image to be loaded.
+    fn serve(self, image: &Image, stats: &Stats, waited: bool) {
         let bytes = image.bytes();
         let start = usize::try_from(self.offset).unwrap_or(usize::MAX).min(bytes.len());
         let end = start.saturating_add(self.len).min(bytes.len());
-        stats.served(end - start);
+        stats.served(end - start, self.since, waited, self.opened);
         (self.reply)(Ok(&bytes[start..end]));
     }
 }
@@ -360,7 +378,7 @@ impl Shared {
         }
         drop(state);
         if let (Some(image), Some(waiter)) = (image, waiter) {
-            waiter.serve(&image, &self.stats);
+            waiter.serve(&image, &self.stats, false);
         }
     }
 
@@ -379,16 +397,17 @@ impl Shared {
         state.consumed_bytes += image.capacity();
         state.consumed.push(key, image.clone());
         self.forget_old(state);
-        let plan = self.plan(key.view);
-        let size = plan.sampling().batch_size;
-        self.stats.consumed((plan.served_rows() - key.batch * size).min(size));
+        // Short batches stand anywhere where batches are of one class, so the plan is asked, which remembers this fetch.
+        let (number, place) = self.plan(key.view).fetch_of(key.batch);
+        let fetch = self.fetch(key.view, key.epoch, number);
+        self.stats.consumed(fetch.batch(&self.collection.table, key, place).rows.len() as u64);
     }
 
     /// Lets go of what was consumed long ago, budget or not: buffers that come back are written to without a page fault,
     /// which fresh memory costs for every 4 KiB (that halves the rate of uncompressed stores). What stays is for other jobs
     /// that read the same epoch a little later.
     fn forget_old(&self, state: &mut State) {
-        let most = (KEPT_FETCHES * state.fetch_bytes).min(self.limits.memory / 4);
+        let most = (KEPT_FETCHES * state.fetch_bytes).min(self.pool.limit() / 4);
         while state.consumed_bytes > most && state.consumed.len() > 1 {
             match state.consumed.pop_lru() {
                 Some((_, image)) => state.consumed_bytes -= image.capacity(),
@@ -468,6 +487,13 @@ impl Shared {
             tracing::error!("{message}");
         }
     }
+}
+
+/// Lowers the priority of a decoding thread: a reader and the thread that answers it take turns on one core, and each turn
+/// would wait for decoding of what is not needed yet.
+fn yield_to_readers() {
+    // SAFETY: no memory is touched. It may fail: then the priority stays.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 5) };
 }
 
 /// So many of anything that is worth remembering.

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{
     BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
@@ -56,7 +56,11 @@ pub struct ShuffleFs {
     pub log: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
     /// Control files are read as they were when opened.
     pub handles: Handles,
+    pub start: Instant,
 }
+
+/// Handles with this bit are of control files; those of others say when they were opened, in microseconds.
+const CONTENT: u64 = 1 << 63;
 
 /// Contents of open control files.
 #[derive(Default)]
@@ -67,16 +71,22 @@ pub struct Handles {
 
 impl Handles {
     fn add(&self, content: Vec<u8>) -> FileHandle {
-        let handle = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let handle = CONTENT | self.next.fetch_add(1, Ordering::Relaxed);
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(content));
         FileHandle(handle)
     }
 
     fn get(&self, handle: FileHandle) -> Option<Arc<Vec<u8>>> {
+        if handle.0 & CONTENT == 0 {
+            return None;
+        }
         self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&handle.0).cloned()
     }
 
     fn remove(&self, handle: FileHandle) {
+        if handle.0 & CONTENT == 0 {
+            return;
+        }
         self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&handle.0);
     }
 }
@@ -90,13 +100,18 @@ fn errno(error: &ReadError) -> Errno {
 }
 
 impl ShuffleFs {
+    /// A handle that says when it was given.
+    fn now(&self) -> FileHandle {
+        FileHandle(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(0) & !CONTENT)
+    }
+
     fn node(&self, ino: INodeNo) -> Option<Node> {
         self.tree.node(ino.0)
     }
 
     /// The image behind a batch file; ranks map to batches of the whole epoch.
     fn key(&self, node: &Node) -> Option<(Key, Option<Rank>)> {
-        key(&self.engine, node)
+        key(&self.engine, &self.tree, node)
     }
 
     /// The bytes of a file that is always in memory.
@@ -168,8 +183,10 @@ impl ShuffleFs {
     }
 }
 
-fn key(engine: &Engine, node: &Node) -> Option<(Key, Option<Rank>)> {
+fn key(engine: &Engine, tree: &Tree, node: &Node) -> Option<(Key, Option<Rank>)> {
     let Node::Batch { view, rank, epoch, batch, extension } = *node else { return None };
+    // The tree of one rank has that rank's batches where the whole would be.
+    let rank = rank.or(tree.rank);
     let batch = match rank {
         Some(rank) => rank.batch(engine.plan(view), batch)?,
         None => batch,
@@ -228,13 +245,13 @@ impl Filesystem for ShuffleFs {
             }
             Some(node @ Node::Batch { .. }) if !self.page_cache.opened(ino.0, &node) && !self.keep_cache => {
                 // Through the page cache a cold file is half as fast (DESIGN.md section 5).
-                reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
+                reply.opened(self.now(), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
             }
             Some(node) => {
                 if let Some((key, rank)) = self.key(&node) {
                     self.engine.opened(key, rank);
                 }
-                reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
+                reply.opened(self.now(), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
             }
         }
     }
@@ -266,7 +283,8 @@ impl Filesystem for ShuffleFs {
             Ok(bytes) => reply.data(bytes),
             Err(error) => reply.error(errno(error)),
         });
-        self.engine.read(key, rank, offset, size as usize, reply);
+        let opened = (offset == 0).then(|| self.start + Duration::from_micros(fh.0));
+        self.engine.read(key, rank, (offset, size as usize), opened, reply);
     }
 
     fn release(

@@ -10,6 +10,7 @@
 //! - [`mod@format`]: the exact bytes of one file.
 //! - [`batch`]: where each row's bytes go in an image.
 //! - [`plan`]: which rows, in what order.
+//! - [`view`]: which rows a view has: expressions, splits, lists.
 //! - [`collection`]: many stores, one table of rows.
 //! - [`anndata`]: AnnData on disk.
 //! - [`mod@array`]: an on-disk array as chunks.
@@ -25,3 +26,4 @@ pub mod fuse;
 pub mod mount;
 pub mod plan;
 pub mod tree;
+pub mod view;

@@ -1,16 +1,37 @@
-//! Which rows a batch holds, in what order: a pure function of (row counts, sampling, epoch, batch).
+//! Which rows a batch holds, in what order: a pure function of (row counts, selection, sampling, draw, epoch, batch).
 //!
 //! An epoch is a keyed permutation of the blocks, read as one stream of rows and cut into fetches of
 //! `batch_size * fetch_factor` rows; the rows of a fetch are shuffled and cut into batches (scDataset's block
 //! sampling with batched fetching, d'Ascenzo and Cultrera di Montesano 2025). Nothing is stored for a row or a block,
-//! so batch 1,000,000 of epoch 7 costs the same as the first, and 1e9 rows cost no memory.
+//! so batch 1,000,000 of epoch 7 costs the same as the first, and 1e9 rows cost no memory. A selection costs about a
+//! bit a row ([`rows`]), weights and classes what their modules say; none of them gives up random access: whatever is
+//! drawn is computed from (seed, epoch, place), never from what was drawn before.
 
 pub mod auto;
+mod blocks;
+mod classes;
+pub mod deal;
+pub mod draw;
+pub mod entropy;
+mod error;
 pub mod permutation;
 pub mod rank;
+pub mod resume;
+pub mod rows;
 mod shuffle;
+mod weights;
 
+use std::ops::Range;
+
+use blocks::{BlockOrder, Blocks};
+use classes::{ClassEpoch, Classes};
+pub use deal::Uneven;
+pub use draw::{Draw, NO_CLASS, Order};
+pub use error::PlanError;
 use permutation::Permutation;
+pub use rows::Rows;
+use shuffle::Domain;
+use weights::Weighted;
 
 /// How rows become batches. All sizes are in rows, but `fetch_factor`, which is in batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,62 +56,120 @@ impl Sampling {
     }
 }
 
-/// One store's share of the row space.
-#[derive(Clone, Copy, Debug)]
-struct Segment {
-    first_row: u64,
-    first_block: u64,
-    rows: u64,
-}
-
-/// The plan of every epoch of one collection.
+/// The plan of every epoch of one view.
 #[derive(Clone, Debug)]
 pub struct Plan {
     sampling: Sampling,
-    /// Stores with at least one row.
-    segments: Vec<Segment>,
-    rows: u64,
-    blocks: u64,
+    rows: Rows,
+    drawing: Drawing,
+    uneven: Uneven,
+}
+
+/// What a [`Draw`] became.
+#[derive(Clone, Debug)]
+enum Drawing {
+    Permuted(Blocks),
+    Stored { blocks: u64, shuffled: bool },
+    Weighted(Weighted),
+    Classes(Classes),
 }
 
 impl Plan {
-    /// Plans over stores of so many rows each. Blocks never span stores, so each store's last block may be short.
+    /// Plans over all rows of stores of so many rows each. Blocks never span stores, so each store's last block may be
+    /// short.
     ///
     /// `sampling`'s sizes must be at least 1; the command line checks that.
     pub fn new(store_rows: &[u64], sampling: Sampling) -> Plan {
-        let mut segments = Vec::new();
-        let (mut first_row, mut first_block) = (0, 0);
-        for &rows in store_rows {
-            if rows > 0 {
-                segments.push(Segment { first_row, first_block, rows });
-            }
-            first_row += rows;
-            first_block += rows.div_ceil(sampling.block_size);
-        }
-        Plan { sampling, segments, rows: first_row, blocks: first_block }
+        let blocks = Blocks::new(store_rows.iter().copied(), sampling.block_size);
+        Plan { sampling, rows: Rows::all(store_rows), drawing: Drawing::Permuted(blocks), uneven: Uneven::Drop }
     }
 
+    /// Plans over the rows of a view, drawn in a given way. Blocks are runs of `block_size` rows of the view.
+    ///
+    /// `sampling`'s sizes must be at least 1; the command line checks that.
+    pub fn of(rows: Rows, sampling: Sampling, draw: Draw) -> Result<Plan, PlanError> {
+        let sampling = draw.sampling(sampling);
+        let blocks = Blocks::new(rows.store_counts().iter().copied(), sampling.block_size);
+        let drawing = match draw {
+            Draw::Permuted(Order::Block | Order::Random) => Drawing::Permuted(blocks),
+            Draw::Permuted(order) => Drawing::Stored { blocks: blocks.count(), shuffled: order == Order::Buffered },
+            Draw::Weighted { weights, samples } => Drawing::Weighted(Weighted::new(blocks, weights, samples)?),
+            Draw::Classes { codes, weights, samples } => {
+                Drawing::Classes(Classes::new(&rows, &sampling, &codes, weights, samples)?)
+            }
+        };
+        Ok(Plan { sampling, rows, drawing, uneven: Uneven::Drop })
+    }
+
+    /// The same plan, with what becomes of batches that cannot be dealt evenly to ranks.
+    pub fn with_uneven(self, uneven: Uneven) -> Plan {
+        Plan { uneven, ..self }
+    }
+
+    pub fn uneven(&self) -> Uneven {
+        self.uneven
+    }
+
+    /// The sampling, with the block size that the order implies.
     pub fn sampling(&self) -> &Sampling {
         &self.sampling
     }
 
-    /// Rows of the collection.
+    /// The rows of the view.
+    pub fn view(&self) -> &Rows {
+        &self.rows
+    }
+
+    /// Rows of the view.
     pub fn rows(&self) -> u64 {
-        self.rows
+        self.rows.len()
     }
 
+    /// Blocks that an epoch draws from.
     pub fn blocks(&self) -> u64 {
-        self.blocks
+        match &self.drawing {
+            Drawing::Permuted(blocks) => blocks.count(),
+            Drawing::Stored { blocks, .. } => *blocks,
+            Drawing::Weighted(weighted) => weighted.blocks(),
+            Drawing::Classes(classes) => classes.blocks(),
+        }
     }
 
-    /// Rows that one epoch serves: all, but for a short last batch that is dropped.
+    /// Rows that one epoch draws, repeats counted.
+    pub fn drawn_rows(&self) -> u64 {
+        match &self.drawing {
+            Drawing::Permuted(_) | Drawing::Stored { .. } => self.rows(),
+            Drawing::Weighted(weighted) => weighted.samples(),
+            Drawing::Classes(classes) => classes.rows(),
+        }
+    }
+
+    /// Rows that one epoch serves: those drawn, but for short batches that are dropped.
     pub fn served_rows(&self) -> u64 {
-        if self.sampling.drop_last { self.rows - self.rows % self.sampling.batch_size } else { self.rows }
+        if let Drawing::Classes(classes) = &self.drawing {
+            return classes.served_rows(&self.sampling);
+        }
+        let drawn = self.drawn_rows();
+        if self.sampling.drop_last { drawn - drawn % self.sampling.batch_size } else { drawn }
     }
 
     /// Batches of one epoch.
     pub fn batches(&self) -> u64 {
-        self.served_rows().div_ceil(self.sampling.batch_size)
+        match &self.drawing {
+            Drawing::Classes(classes) => classes.batches(),
+            _ => self.served_rows().div_ceil(self.sampling.batch_size),
+        }
+    }
+
+    /// Rows of one batch of an epoch; 0 past the last. Only the last batch can be short, unless batches are of one
+    /// class and serve each row once: then one batch of each class can be, and which one depends on the epoch.
+    pub fn batch_rows(&self, epoch: u64, batch: u64) -> u64 {
+        if let Drawing::Classes(classes) = &self.drawing {
+            let (fetch, place) = self.fetch_of(batch);
+            return classes.epoch(self.sampling, epoch).batch_rows(fetch, place);
+        }
+        let start = batch.saturating_mul(self.sampling.batch_size);
+        self.served_rows().saturating_sub(start).min(self.sampling.batch_size)
     }
 
     /// Fetches of one epoch.
@@ -104,86 +183,94 @@ impl Plan {
     }
 
     /// The batches of a fetch.
-    pub fn batches_of(&self, fetch: u64) -> std::ops::Range<u64> {
+    pub fn batches_of(&self, fetch: u64) -> Range<u64> {
         let first = fetch * self.sampling.fetch_factor;
         first..(first + self.sampling.fetch_factor).min(self.batches())
     }
 
-    /// The order of one epoch's blocks. Costs time and memory for each store, not for each block or row.
+    /// The order of one epoch. Costs time and memory for each store or class, not for each block or row.
     pub fn epoch(&self, epoch: u64) -> EpochOrder<'_> {
-        let order = Permutation::new(self.blocks, self.sampling.seed, epoch);
-        let mut short: Vec<Short> = self
-            .segments
-            .iter()
-            .filter(|segment| segment.rows % self.sampling.block_size != 0)
-            .map(|segment| {
-                let block = segment.first_block + segment.rows / self.sampling.block_size;
-                let missing = self.sampling.block_size - segment.rows % self.sampling.block_size;
-                Short { place: order.place_of(block), missing_through: missing }
-            })
-            .collect();
-        short.sort_unstable_by_key(|short| short.place);
-        let mut missing = 0;
-        for short in &mut short {
-            missing += short.missing_through;
-            short.missing_through = missing;
-        }
-        EpochOrder { plan: self, epoch, order, short }
-    }
-
-    /// First row and length of a block.
-    fn block(&self, block: u64) -> (u64, u64) {
-        let after = self.segments.partition_point(|segment| segment.first_block <= block);
-        let segment = &self.segments[after - 1];
-        let start = (block - segment.first_block) * self.sampling.block_size;
-        (segment.first_row + start, (segment.rows - start).min(self.sampling.block_size))
+        let order = match &self.drawing {
+            Drawing::Permuted(blocks) => {
+                Ordered::Permuted(blocks.ordered(Permutation::new(blocks.count(), self.sampling.seed, epoch)))
+            }
+            Drawing::Stored { shuffled, .. } => Ordered::Stored { shuffled: *shuffled },
+            Drawing::Weighted(weighted) => Ordered::Weighted(weighted),
+            Drawing::Classes(classes) => Ordered::Classes(classes.epoch(self.sampling, epoch)),
+        };
+        EpochOrder { plan: self, epoch, order }
     }
 }
 
-/// A short block's place in the epoch, and how many rows are missing up to and with it against full blocks.
-#[derive(Clone, Copy, Debug)]
-struct Short {
-    place: u64,
-    missing_through: u64,
-}
-
-/// One epoch's order of blocks.
+/// One epoch's order.
 #[derive(Clone, Debug)]
 pub struct EpochOrder<'a> {
     plan: &'a Plan,
     epoch: u64,
-    order: Permutation,
-    short: Vec<Short>,
+    order: Ordered<'a>,
+}
+
+#[derive(Clone, Debug)]
+enum Ordered<'a> {
+    Permuted(BlockOrder<'a>),
+    Stored { shuffled: bool },
+    Weighted(&'a Weighted),
+    Classes(ClassEpoch<'a>),
+}
+
+/// The rows of one fetch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FetchRows {
+    /// Global row numbers in served order.
+    pub rows: Vec<u64>,
+    /// Where each batch starts in `rows`, and where the last ends: one number more than batches.
+    pub bounds: Vec<usize>,
+}
+
+impl FetchRows {
+    /// The rows of the batch at a place of the fetch; none past the last.
+    pub fn batch(&self, place: usize) -> &[u64] {
+        match self.bounds.get(place..place + 2) {
+            Some(&[start, end]) => &self.rows[start..end],
+            _ => &[],
+        }
+    }
+
+    fn cut(rows: Vec<u64>, batch_size: u64) -> FetchRows {
+        let bounds = (0..rows.len()).step_by(batch_size as usize).chain([rows.len()]).collect();
+        FetchRows { rows, bounds }
+    }
 }
 
 impl EpochOrder<'_> {
-    /// The global row numbers of a fetch, shuffled: batch i of the fetch is the i-th run of `batch_size`.
-    /// Empty past the last fetch.
-    pub fn fetch(&self, fetch: u64) -> Vec<u64> {
-        let sampling = &self.plan.sampling;
-        let start = fetch.saturating_mul(sampling.fetch_rows()).min(self.plan.rows);
-        let end = start.saturating_add(sampling.fetch_rows()).min(self.plan.rows);
+    /// The rows of a fetch, batch by batch. Empty past the last fetch.
+    pub fn fetch(&self, fetch: u64) -> FetchRows {
+        let (sampling, view) = (&self.plan.sampling, &self.plan.rows);
+        let drawn = self.plan.drawn_rows();
+        let start = fetch.saturating_mul(sampling.fetch_rows()).min(drawn);
+        let end = start.saturating_add(sampling.fetch_rows()).min(drawn);
         let mut rows = Vec::with_capacity((end - start) as usize);
-        let (mut place, mut skip) = self.locate(start);
-        while (rows.len() as u64) < end - start {
-            let (first, len) = self.plan.block(self.order.at(place));
-            let take = (len - skip).min(end - start - rows.len() as u64);
-            rows.extend(first + skip..first + skip + take);
-            place += 1;
-            skip = 0;
+        let shuffled = match &self.order {
+            Ordered::Permuted(order) => {
+                order.stretch(start..end, |run| view.select_run(run, &mut rows));
+                true
+            }
+            Ordered::Stored { shuffled } => {
+                view.select_run(start..end, &mut rows);
+                *shuffled
+            }
+            Ordered::Weighted(weighted) => {
+                weighted.draw(view, sampling.seed, self.epoch, start..end, &mut rows);
+                true
+            }
+            Ordered::Classes(classes) => return classes.fetch(fetch),
+        };
+        if shuffled {
+            shuffle::shuffle(&mut rows, &mut shuffle::rng(Domain::Rows, sampling.seed, self.epoch, fetch));
         }
-        shuffle::shuffle(&mut rows, sampling.seed, self.epoch, fetch);
         // What drop_last leaves out is cut after the shuffle, so that it is a random few rows, not a block's end.
         rows.truncate(self.plan.served_rows().saturating_sub(start) as usize);
-        rows
-    }
-
-    /// The place in the block order, and the row within that block, of row `row` of the epoch's stream.
-    fn locate(&self, row: u64) -> (u64, u64) {
-        let size = self.plan.sampling.block_size;
-        let passed = self.short.partition_point(|short| (short.place + 1) * size - short.missing_through <= row);
-        let missing = if passed == 0 { 0 } else { self.short[passed - 1].missing_through };
-        ((row + missing) / size, (row + missing) % size)
+        FetchRows::cut(rows, sampling.batch_size)
     }
 }
 

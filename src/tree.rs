@@ -9,6 +9,8 @@ mod ino;
 use std::path::PathBuf;
 
 use crate::format::Extension;
+use crate::plan::Uneven;
+use crate::plan::deal::share;
 use crate::plan::rank::Rank;
 
 /// Files of `.shufflefs/`.
@@ -88,8 +90,8 @@ pub struct View {
     pub name: String,
     /// Batches of one epoch.
     pub batches: u64,
-    /// Whether ranks repeat batches to be equal, rather than leave some out.
-    pub padded: bool,
+    /// What becomes of batches that cannot be dealt evenly to ranks.
+    pub uneven: Uneven,
 }
 
 /// What the tree is built from.
@@ -209,8 +211,7 @@ impl Tree {
         let Some(view) = self.views.get(usize::from(view)) else { return 0 };
         match rank.or(self.rank) {
             None => view.batches,
-            Some(rank) if view.padded => view.batches.div_ceil(rank.of),
-            Some(rank) => view.batches / rank.of,
+            Some(rank) => share(view.batches, rank.of, view.uneven),
         }
     }
 

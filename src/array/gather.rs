@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+use super::cache::ChunkCache;
 use super::{Array, ArrayError, Counters, Scratch};
 
 /// Where gathered elements go. Pieces are numbered; places of different pieces never overlap.
@@ -45,6 +46,8 @@ pub struct Work<'a> {
     pub counters: &'a Counters,
     /// Called after every chunk; a deadline is measured from the last call.
     pub progress: &'a (dyn Fn() + Sync),
+    /// Where decoded chunks are kept, if they are.
+    pub cache: Option<&'a ChunkCache>,
 }
 
 /// The part of a piece in one band: the chunks with one number along the first axis.
@@ -220,23 +223,37 @@ impl Geometry {
                 self.each_run(jobs, task.column, |run| reads.add(chunk, &extent, run));
                 continue;
             }
-            // Taken out, as decoding needs the other buffers.
-            let mut decoded = std::mem::take(&mut scratch.chunk);
-            if decoded.len() < self.chunk_bytes {
-                decoded = vec![0; self.chunk_bytes];
-            }
-            let bytes = decoded.get_mut(..self.chunk_bytes).unwrap_or_default();
-            let began = Instant::now();
-            array.source.decode(chunk, bytes, scratch, work.counters)?;
-            Counters::add(&work.counters.decode_ns, u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
-            Counters::add(&work.counters.chunks, 1);
-            self.each_run(jobs, task.column, |run| {
-                let from = run.from as usize * self.size;
-                if let Some(elements) = bytes.get(from..from + run.len as usize * self.size) {
-                    sink.put(run.piece, run.at, elements);
+            let put = |bytes: &[u8]| {
+                let began = Instant::now();
+                self.each_run(jobs, task.column, |run| {
+                    let from = run.from as usize * self.size;
+                    if let Some(elements) = bytes.get(from..from + run.len as usize * self.size) {
+                        sink.put(run.piece, run.at, elements);
+                    }
+                });
+                Counters::time(&work.counters.scatter_ns, began);
+            };
+            let decode = |bytes: &mut [u8], scratch: &mut Scratch| {
+                let began = Instant::now();
+                array.source.decode(chunk, bytes, scratch, work.counters)?;
+                Counters::time(&work.counters.decode_ns, began);
+                Counters::add(&work.counters.chunks, 1);
+                Ok(())
+            };
+            match work.cache {
+                Some(cache) => cache.with(array, chunk, self.chunk_bytes, |bytes| decode(bytes, scratch), put)?,
+                None => {
+                    // Taken out, as decoding needs the other buffers.
+                    let mut decoded = std::mem::take(&mut scratch.chunk);
+                    if decoded.len() < self.chunk_bytes {
+                        decoded = vec![0; self.chunk_bytes];
+                    }
+                    let bytes = decoded.get_mut(..self.chunk_bytes).unwrap_or_default();
+                    decode(bytes, scratch)?;
+                    put(bytes);
+                    scratch.chunk = decoded;
                 }
-            });
-            scratch.chunk = decoded;
+            }
             (work.progress)();
         }
         reads.finish(work, scratch)

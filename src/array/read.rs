@@ -148,7 +148,7 @@ impl Array {
             size: self.dtype.size(),
             missed: Mutex::new(false),
         };
-        gather(self, pieces, &sink, &Work { counters, progress: &|| {} })?;
+        gather(self, pieces, &sink, &Work { counters, progress: &|| {}, cache: None })?;
         if *sink.missed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
             return Err(self.damaged(0, "a run lies outside the array"));
         }

@@ -2,9 +2,9 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::anndata::index::IndexDir;
 use crate::array::Counters;
@@ -14,47 +14,33 @@ use crate::engine::{Engine, Limits};
 use crate::format::Writers;
 use crate::fuse::page_cache::PageCache;
 use crate::fuse::{Handles, Ownership, ShuffleFs};
-use crate::plan::{Plan, Sampling, auto};
 use crate::tree::documents::{Documents, Told, categorical};
-use crate::tree::{Tree, View, category_files};
+use crate::tree::{Tree, category_files};
 
 use super::log::Recent;
 use super::memory;
 use super::options::Options;
 use super::probe;
+use super::select;
+use super::values::uneven_name;
 
 /// Opens the stores and builds what is served.
 pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> {
     let counters = Counters { room: memory::metadata(), ..Counters::default() };
-    let selection = Selection {
-        x: options.x.clone(),
-        obs: options.obs.clone(),
-        join: options.join,
-        index: IndexDir(options.index_dir.clone()),
-    };
-    let probed = probe::stores(options)?;
-    let collection = Collection::open(&options.stores, &selection, &counters)?;
-    probed.confirm()?;
-    for (column, reason) in &collection.left_out {
-        tracing::info!("obs column {column} is not served: {reason}");
-    }
-    for store in collection.stores.iter().filter(|store| store.columns.map.is_some()) {
-        let Columns { shared, missing, extra, .. } = &store.columns;
-        let (path, join) = (store.path.display(), options.join.as_str());
-        tracing::info!("{path}: {shared} genes aligned by name, {missing} missing, {extra} left out (--join {join})");
-    }
+    let collection = open(options, &[], &counters)?;
     let listed = options.format;
     let writers = Writers::new(&collection.table);
     if let Err(reason) = writers.get(listed) {
         anyhow::bail!("--format {}: {reason}", listed.as_str());
     }
-    let plan = Plan::new(&collection.store_rows(), sampling(options, &collection));
-    let shown = show(options, plan.sampling());
-    let told = Told { name: "all", plan: &plan, more: Map::new() };
-    let documents = Documents::new(&collection, &[told], &shown);
+    let views = select::views(options, &collection, &counters)?;
+    let shown = show(options, &views);
+    let told: Vec<Told<'_>> =
+        views.iter().map(|view| Told { name: &view.name, plan: &view.plan, more: view.told.clone() }).collect();
+    let documents = Documents::new(&collection, &told, options.rank, &shown);
     let tree = Tree {
-        views: vec![View { name: "all".to_owned(), batches: plan.batches(), padded: false }],
-        rank: None,
+        views: views.iter().map(select::View::in_tree).collect(),
+        rank: options.rank,
         listed_epochs: u64::from(options.epochs),
         listed,
         extensions: writers.extensions(),
@@ -68,12 +54,16 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
     room_for_chunks(&collection, memory)?;
     let limits = Limits { memory, threads: options.threads, timeout: options.timeout };
     let mut shown = shown;
+    if let Some(config) = &options.config {
+        shown["config"] = json!(config.to_string_lossy());
+    }
     shown["pid"] = json!(std::process::id());
     shown["memory"] = json!(memory);
     shown["threads"] = json!(options.threads);
     shown["timeout_seconds"] = json!(options.timeout.as_secs_f64());
     let log = log.clone();
-    let engine = Arc::new(Engine::new(collection, vec![plan], writers, counters, limits)?);
+    let plans = views.into_iter().map(|view| view.plan).collect();
+    let engine = Arc::new(Engine::new(collection, plans, writers, counters, limits)?);
     let tree = Arc::new(tree);
     Ok(ShuffleFs {
         page_cache: PageCache::new(engine.clone(), tree.clone()),
@@ -85,7 +75,31 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
         options: format!("{shown:#}\n"),
         log: Arc::new(move || log.text()),
         handles: Handles::default(),
+        start: Instant::now(),
     })
+}
+
+/// Opens the stores, after a child has tried what libhdf5 must parse: all that views need, and columns named in `also`.
+pub fn open(options: &Options, also: &[String], counters: &Counters) -> anyhow::Result<Collection> {
+    let selection = Selection {
+        x: options.x.clone(),
+        obs: options.obs.clone(),
+        also: select::columns(options).into_iter().chain(also.iter().cloned()).collect(),
+        join: options.join,
+        index: IndexDir(options.index_dir.clone()),
+    };
+    let probed = probe::stores(options, also)?;
+    let collection = Collection::open(&options.stores, &selection, counters)?;
+    probed.confirm()?;
+    for (column, reason) in &collection.left_out {
+        tracing::info!("obs column {column} is not served: {reason}");
+    }
+    for store in collection.stores.iter().filter(|store| store.columns.map.is_some()) {
+        let Columns { shared, missing, extra, .. } = &store.columns;
+        let (path, join) = (store.path.display(), options.join.as_str());
+        tracing::info!("{path}: {shared} genes aligned by name, {missing} missing, {extra} left out (--join {join})");
+    }
+    Ok(collection)
 }
 
 /// Every chunk must be decoded as a whole: one that is larger than the budget, or says so, is refused here.
@@ -106,30 +120,47 @@ fn room_for_chunks(collection: &Collection, memory: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The sampling asked for, `auto` filled in from the collection.
-pub fn sampling(options: &Options, collection: &Collection) -> Sampling {
-    let grain = collection.grain();
-    let batch_size = u64::from(options.batch_size);
-    let block_size = options.block_size.map_or_else(|| auto::block_size(&grain), u64::from);
-    let fetch_factor =
-        options.fetch_factor.map_or_else(|| auto::fetch_factor(&grain, batch_size, block_size), u64::from);
-    Sampling { batch_size, block_size, fetch_factor, seed: options.seed, drop_last: options.drop_last }
-}
-
 /// The options that decide the bytes served, as `dataset.json` shows them: nothing of the machine.
-fn show(options: &Options, sampling: &Sampling) -> Value {
-    json!({
+pub fn show(options: &Options, views: &[select::View]) -> Value {
+    let mut shown = json!({
         "x": options.x,
         "obs": options.obs,
         "join": options.join.as_str(),
         "format": options.format.as_str(),
         "epochs": options.epochs,
-        "batch_size": sampling.batch_size,
-        "block_size": sampling.block_size,
-        "fetch_factor": sampling.fetch_factor,
-        "seed": sampling.seed,
-        "drop_last": sampling.drop_last,
-    })
+        "uneven": uneven_name(options.uneven),
+    });
+    let Some(fields) = shown.as_object_mut() else { return shown };
+    if let Some(rank) = options.rank {
+        fields.insert("rank".to_owned(), json!(format!("{}/{}", rank.index, rank.of)));
+    }
+    if let Some(split) = &options.split {
+        let sides = split.fractions.iter().map(|side| (side.name.clone(), json!(side.share())));
+        fields.insert("split".to_owned(), Value::Object(sides.collect()));
+        fields.insert("split_by".to_owned(), json!(split.by));
+        fields.insert("stratify".to_owned(), json!(split.stratify));
+        fields.insert("split_seed".to_owned(), json!(split.seed));
+    }
+    fields.extend(select::shown_rows(options.filter.as_ref(), options.rows.as_deref()));
+    let each = options.views.iter().zip(views).map(|(asked, view)| {
+        let shown = select::shown(asked, view.plan.sampling());
+        (view.name.clone(), shown)
+    });
+    match each.collect::<Vec<_>>().as_mut_slice() {
+        // One alone has its options at the top; a restriction of its own stands beside that of all.
+        [(_, only)] => {
+            for (name, own) in ["where", "rows"].into_iter().filter_map(|name| Some((name, only.remove(name)?))) {
+                let key = if fields.contains_key(name) { format!("view_{name}") } else { name.to_owned() };
+                fields.insert(key, own);
+            }
+            fields.extend(std::mem::take(only));
+        }
+        several => {
+            let several = several.iter_mut().map(|(name, shown)| (std::mem::take(name), std::mem::take(shown).into()));
+            fields.insert("views".to_owned(), Value::Object(several.collect()));
+        }
+    }
+    shown
 }
 
 /// When the newest store was written.

@@ -115,8 +115,13 @@ fn open(path: &Path, check: bool) -> Result<Value, ArrayError> {
     };
     let columns = DataFrame::open(&store, "obs").map(|obs| columns(&obs));
     let genes = DataFrame::open(&store, "var").map(|var| var.rows);
-    let selection =
-        Selection { x: "X".to_owned(), obs: None, join: Join::Exact, index: IndexDir(super::options::cache()) };
+    let selection = Selection {
+        x: "X".to_owned(),
+        obs: None,
+        also: Vec::new(),
+        join: Join::Exact,
+        index: IndexDir(super::options::cache()),
+    };
     // A mount of a matrix stored by column would transpose it first: that is not for a description to do.
     let stops = match Matrix::open_by_column(&store, "X", &counters) {
         Ok(Some(_)) => None,

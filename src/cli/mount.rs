@@ -17,6 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   shufflefs mount cells.h5ad epochs
   shufflefs mount --batch-size 1024 --seed 7 plate1.zarr plate2.zarr /mnt/epochs
+  shufflefs mount --split train=0.8,val=0.2 --split-by donor_id cells.h5ad /mnt/epochs
   mount -t fuse.shufflefs -o seed=7 /data/cells.h5ad /mnt/epochs   (with a link /sbin/mount.fuse.shufflefs to shufflefs)";
 
 #[derive(Debug, Args)]

@@ -70,6 +70,10 @@ pub fn expand(lists: &[String], command: &Command, is_helper: bool) -> Result<Ve
         };
         match (argument.get_action().takes_values(), value) {
             (true, Some(value)) => arguments.push(format!("--{long}={value}").into()),
+            // One that has a value of its own where none is said.
+            (true, None) if argument.get_num_args().is_some_and(|count| count.min_values() == 0) => {
+                arguments.push(format!("--{long}").into());
+            }
             (true, None) => {
                 return Err(format!("-o {name}: a value is missing, as in {name}=VALUE"));
             }

@@ -8,25 +8,33 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::config::ViewsFile;
 use super::exit::Failure;
 use super::memory;
-use super::values::{self, Auto, Memory};
+use super::sampling::SamplingArgs;
+use super::values::{self, Fractions, Memory, RankOf};
+use super::views::{SplitOptions, ViewOptions, rank, split, views};
 use crate::collection::genes::Join;
 use crate::format::Extension;
+use crate::plan::Uneven;
+use crate::plan::rank::Rank;
+use crate::view::filter::Filter;
 
 /// What a mount was asked to be.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     pub stores: Vec<PathBuf>,
-    pub batch_size: u32,
-    /// None: from the collection.
-    pub block_size: Option<u32>,
-    /// None: from the collection.
-    pub fetch_factor: Option<u32>,
-    pub seed: u64,
+    /// At least one.
+    pub views: Vec<ViewOptions>,
+    pub split: Option<SplitOptions>,
+    /// Restrictions that hold for every view.
+    pub filter: Option<Filter>,
+    pub rows: Option<PathBuf>,
+    pub uneven: Uneven,
+    pub rank: Option<Rank>,
+    pub config: Option<PathBuf>,
     /// How many epochs are listed.
     pub epochs: u32,
-    pub drop_last: bool,
     pub format: Extension,
     /// `X`, `raw/X`, `layers/NAME` or `obsm/NAME`.
     pub x: String,
@@ -49,36 +57,46 @@ pub struct Options {
 /// Options of `mount` and `run`.
 #[derive(Debug, Clone, Args)]
 pub struct OptionArgs {
-    /// Rows in a batch, which is one file; 1 to 16777216
-    #[arg(long, value_name = "ROWS", default_value_t = 256, help_heading = "Sampling",
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(values::MAX_BATCH_SIZE)))]
-    pub batch_size: u32,
-
-    /// Consecutive rows that are always read together; 1 to 1048576, or auto (from the store's chunks). Larger is faster,
-    /// smaller mixes better: k = batch-size * fetch-factor / block-size independent blocks are mixed in one fetch, and
-    /// diversity depends on k alone (16 is poor, 256 good, 1024 as good as random)
-    #[arg(long, value_name = "ROWS|auto", default_value = "auto", help_heading = "Sampling",
-          value_parser = values::block_size)]
-    pub block_size: Auto,
-
-    /// Batches that are loaded together and shuffled in memory; 1 to 1048576, or auto (k = 1024, less where a fetch would
-    /// exceed 1 GiB). k = batch-size * fetch-factor / block-size
-    #[arg(long, value_name = "BATCHES|auto", default_value = "auto", help_heading = "Sampling",
-          value_parser = values::fetch_factor)]
-    pub fetch_factor: Auto,
-
-    /// Seed of the shuffle: the same seed gives the same files, byte for byte
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Sampling")]
-    pub seed: u64,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
 
     /// Epochs that are listed; any further epoch can be opened by name. 1 to 10000000
     #[arg(long, value_name = "COUNT", default_value_t = 100, help_heading = "Sampling",
           value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub epochs: u32,
 
-    /// Leave out the last batch of an epoch if it is short [default: it is kept]
-    #[arg(long, help_heading = "Sampling")]
-    pub drop_last: bool,
+    /// Divide the rows: NAME=FRACTION,... each a view of its own, as in train=0.8,val=0.1,test=0.1. What the fractions
+    /// leave is in no view [default: one view of all rows]
+    #[arg(long, value_name = "NAME=FRACTION,...", help_heading = "Views", value_parser = values::fractions)]
+    pub split: Option<Fractions>,
+
+    /// Keep rows with the same label of this obs column on one side of the split: no donor in two views [default: off]
+    #[arg(long, value_name = "COLUMN", help_heading = "Views")]
+    pub split_by: Option<String>,
+
+    /// Keep the split's fractions within each label of this obs column [default: off]
+    #[arg(long, value_name = "COLUMN", help_heading = "Views")]
+    pub stratify: Option<String>,
+
+    /// Batches that ranks cannot share evenly: drop (at most W - 1 are in no rank) or pad (at most W - 1 are in two)
+    #[arg(long, value_name = "drop|pad", default_value = "drop", hide_possible_values = true, help_heading = "Views",
+          value_parser = values::uneven())]
+    pub uneven: Uneven,
+
+    /// Show one rank's part of every view instead of the whole: R/W, or auto (from RANK and WORLD_SIZE,
+    /// OMPI_COMM_WORLD_RANK and OMPI_COMM_WORLD_SIZE, or SLURM_PROCID and SLURM_NTASKS) [default: the whole; ranks in
+    /// rank-R-of-W/]
+    #[arg(long, value_name = "R/W|auto", help_heading = "Views", value_parser = values::rank)]
+    pub rank: Option<RankOf>,
+
+    /// A file (TOML) with any of these options by name, and views with options of their own as [view.NAME]; what the
+    /// command line says holds instead [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "Views")]
+    pub config: Option<PathBuf>,
+
+    /// What the file says of views.
+    #[arg(skip)]
+    pub file: ViewsFile,
 
     /// Format of the listed files; files of every other format can be opened by name
     #[arg(long, value_name = "FORMAT", default_value = "npz", help_heading = "Output",
@@ -149,16 +167,6 @@ pub struct OptionArgs {
 impl OptionArgs {
     /// Checks what no single option can check.
     pub fn validate(self, stores: Vec<PathBuf>) -> Result<Options, Failure> {
-        if let (Auto(Some(block_size)), Auto(Some(fetch_factor))) = (self.block_size, self.fetch_factor) {
-            let rows = u64::from(self.batch_size) * u64::from(fetch_factor);
-            if rows < u64::from(block_size) {
-                return Err(Failure::usage(format_args!(
-                    "k = batch-size * fetch-factor / block-size = {} * {fetch_factor} / {block_size} is below 1: \
-                     a fetch must hold at least one block",
-                    self.batch_size
-                )));
-            }
-        }
         let absolute = |path: PathBuf| {
             std::path::absolute(&path).map_err(|error| Failure::usage(format_args!("{}: {error}", path.display())))
         };
@@ -172,15 +180,20 @@ impl OptionArgs {
                 Some(limit / 100 * u64::from(percent))
             }
         };
+        let here = absolute(PathBuf::new().join("."))?;
+        let split = split(self.split, self.split_by, self.stratify, &self.sampling, &self.file)?;
+        let views = views(&self.sampling, &self.file, split.as_ref(), &here).map_err(Failure::usage)?;
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
         Ok(Options {
             stores: stores.into_iter().map(absolute).collect::<Result<_, _>>()?,
-            batch_size: self.batch_size,
-            block_size: self.block_size.0,
-            fetch_factor: self.fetch_factor.0,
-            seed: self.seed,
+            views,
+            split,
+            filter: self.sampling.filter.or(self.file.all.filter),
+            rows: self.sampling.rows.or(self.file.all.rows).map(absolute).transpose()?,
+            uneven: self.uneven,
+            rank: rank(self.rank)?,
+            config: self.config.map(absolute).transpose()?,
             epochs: self.epochs,
-            drop_last: self.drop_last,
             format: self.format,
             x: self.x,
             obs: self.obs.map(|names| names.into_iter().filter(|name| !name.is_empty()).collect()),

@@ -9,6 +9,7 @@ use super::exit::Outcome;
 use super::isolate::{self, Failed, Work, is_for_hdf5};
 use super::memory;
 use super::options::Options;
+use super::select;
 use crate::anndata;
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
 use crate::anndata::index::rows::RowIndex;
@@ -23,6 +24,9 @@ pub struct ProbeArgs {
     /// As JSON, to keep names with commas whole
     #[arg(long)]
     obs: Option<String>,
+    /// Columns that views need besides, as JSON
+    #[arg(long, default_value = "[]")]
+    also: String,
     #[arg(value_name = "STORE", required = true)]
     stores: Vec<PathBuf>,
 }
@@ -31,18 +35,19 @@ pub struct ProbeArgs {
 pub fn probe(args: &ProbeArgs) -> Outcome {
     isolate::volunteer();
     let names: Option<Vec<String>> = args.obs.as_deref().and_then(|names| serde_json::from_str(names).ok());
+    let also: Vec<String> = serde_json::from_str(&args.also).unwrap_or_default();
     for (number, path) in args.stores.iter().enumerate() {
         // If it is the last word, the parent knows which store it was.
         println!("{number}");
         for (_, store) in anndata::stores(path).unwrap_or_default() {
-            open(&store, &args.x, names.as_deref());
+            open(&store, &args.x, names.as_deref(), &also);
         }
     }
     Ok(0)
 }
 
 /// Asks of a store all that a mount asks; what a mount makes of several stores together asks for no more.
-fn open(store: &Container, x: &str, names: Option<&[String]>) {
+fn open(store: &Container, x: &str, names: Option<&[String]>, also: &[String]) {
     let counters = Counters { room: memory::metadata(), ..Counters::default() };
     // A matrix stored by column is only opened: to transpose it is for the mount, and needs no more of the library.
     if !matches!(Matrix::open_by_column(store, x, &counters), Ok(Some(_))) {
@@ -61,6 +66,17 @@ fn open(store: &Container, x: &str, names: Option<&[String]>) {
             _ => {}
         }
     }
+    for name in also {
+        match frame.kind(name) {
+            Ok(kind) if kind != ColumnKind::Other => drop(frame.column(name, &counters)),
+            // Rows by name, or no column at all.
+            _ => {}
+        }
+    }
+    // Each is a string that the library reads: not for a mount that asks for none.
+    if also.iter().any(|name| ["_index", "index"].contains(&name.as_str())) {
+        drop(frame.names(&counters));
+    }
 }
 
 /// Files that libhdf5 was seen to open; they must stay what they are.
@@ -77,8 +93,8 @@ impl Probed {
     }
 }
 
-/// Has a child open the stores, if libhdf5 is needed for any of them.
-pub fn stores(options: &Options) -> anyhow::Result<Probed> {
+/// Has a child open the stores, if libhdf5 is needed for any of them; `also` names columns that will be read besides.
+pub fn stores(options: &Options, also: &[String]) -> anyhow::Result<Probed> {
     let parsed: Vec<PathBuf> = options.stores.iter().filter(|path| is_for_hdf5(path)).cloned().collect();
     if parsed.is_empty() {
         return Ok(Probed::default());
@@ -90,7 +106,7 @@ pub fn stores(options: &Options) -> anyhow::Result<Probed> {
         files.push(Identity::of(file, &metadata));
     }
     let probed = Probed(files);
-    if let Some((store, reason)) = fate(options, &parsed) {
+    if let Some((store, reason)) = fate(options, also, &parsed) {
         anyhow::bail!("{store}: {reason}");
     }
     probed.confirm()?;
@@ -98,11 +114,17 @@ pub fn stores(options: &Options) -> anyhow::Result<Probed> {
 }
 
 /// Which store a child did not survive, if there is one, and how it ended.
-fn fate(options: &Options, stores: &[PathBuf]) -> Option<(String, String)> {
+fn fate(options: &Options, also: &[String], stores: &[PathBuf]) -> Option<(String, String)> {
     let mut arguments: Vec<OsString> = vec!["probe".into(), "--x".into(), options.x.clone().into()];
     if let Some(names) = &options.obs {
         arguments.extend(["--obs".into(), serde_json::json!(names).to_string().into()]);
     }
+    let mut also: Vec<String> = select::columns(options).into_iter().chain(also.iter().cloned()).collect();
+    // A file of rows may name them.
+    if options.rows.is_some() || options.views.iter().any(|view| view.rows.is_some()) {
+        also.push("_index".to_owned());
+    }
+    arguments.extend(["--also".into(), serde_json::json!(also).to_string().into()]);
     match isolate::run(&Work { arguments, stores, patience: options.timeout, terminal: false }) {
         Ok(_) => None,
         Err(Failed::Ended(reason, said)) => {

@@ -7,6 +7,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::collection::genes::Join;
 use crate::format::Extension;
+use crate::plan::rank::Rank;
+use crate::plan::{Order, Uneven};
+use crate::view::split::{self, Fraction};
 
 /// A number, or `auto`. Not an `Option`, which clap takes for "may be absent".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,68 @@ pub fn format() -> impl TypedValueParser<Value = Extension> {
 pub fn join() -> impl TypedValueParser<Value = Join> {
     PossibleValuesParser::new(Join::ALL.map(Join::as_str)).try_map(|name| Join::from_name(&name).ok_or("unknown join"))
 }
+
+/// In what order rows are drawn.
+pub fn order() -> impl TypedValueParser<Value = Order> {
+    PossibleValuesParser::new(ORDERS.map(|(name, _)| name)).try_map(|name| named(&ORDERS, &name))
+}
+
+const ORDERS: [(&str, Order); 4] = [
+    ("block", Order::Block),
+    ("sequential", Order::Sequential),
+    ("buffered", Order::Buffered),
+    ("random", Order::Random),
+];
+
+pub fn order_name(order: Order) -> &'static str {
+    ORDERS.iter().find(|(_, other)| *other == order).map_or("", |(name, _)| name)
+}
+
+/// What becomes of batches that ranks cannot share evenly.
+pub fn uneven() -> impl TypedValueParser<Value = Uneven> {
+    PossibleValuesParser::new(UNEVEN.map(|(name, _)| name)).try_map(|name| named(&UNEVEN, &name))
+}
+
+const UNEVEN: [(&str, Uneven); 2] = [("drop", Uneven::Drop), ("pad", Uneven::Pad)];
+
+pub fn uneven_name(uneven: Uneven) -> &'static str {
+    UNEVEN.iter().find(|(_, other)| *other == uneven).map_or("", |(name, _)| name)
+}
+
+fn named<T: Copy>(names: &[(&str, T)], name: &str) -> Result<T, &'static str> {
+    names.iter().find(|(other, _)| *other == name).map(|(_, value)| *value).ok_or("unknown")
+}
+
+/// The sides of a split. Not a `Vec`, which clap takes for several values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fractions(pub Vec<Fraction>);
+
+pub fn fractions(text: &str) -> Result<Fractions, String> {
+    split::fractions(text).map(Fractions)
+}
+
+/// Whose tree the mount shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RankOf {
+    /// As the launcher's environment says.
+    Auto,
+    Given(Rank),
+}
+
+pub fn rank(text: &str) -> Result<RankOf, String> {
+    if text == "auto" {
+        return Ok(RankOf::Auto);
+    }
+    let rank =
+        text.split_once('/').and_then(|(index, of)| Some(Rank { index: index.parse().ok()?, of: of.parse().ok()? }));
+    match rank {
+        Some(rank) if rank.index < rank.of && rank.of <= MOST_RANKS => Ok(RankOf::Given(rank)),
+        _ => Err(format!("allowed are `auto` and R/W with R from 0 to W - 1 and W to {MOST_RANKS}, as in 0/4")),
+    }
+}
+
+/// What inode numbers have room for.
+pub const MOST_RANKS: u64 = 4095;
 
 /// How much memory: a size, or a part of what this machine or container has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

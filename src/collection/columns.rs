@@ -56,6 +56,29 @@ pub fn read(stores: &[Store], named: Option<&[String]>, counters: &Counters) -> 
     Ok(read)
 }
 
+/// Names of the columns of any store, in order of first appearance.
+pub fn names(stores: &[Store]) -> Result<Vec<String>, CollectionError> {
+    let mut known = HashSet::new();
+    let mut names = Vec::new();
+    for store in stores {
+        let frame = DataFrame::open(&store.container, "obs")?;
+        names.extend(frame.columns.iter().filter(|name| known.insert((*name).clone())).cloned());
+    }
+    Ok(names)
+}
+
+/// One column over all stores, whether it is served or not.
+///
+/// # Errors
+/// No store has it, it cannot be read, or its stores do not fit together.
+pub fn read_one(stores: &[Store], name: &str, counters: &Counters) -> Result<Values, CollectionError> {
+    let frames = stores.iter().map(obs).collect::<Result<Vec<_>, _>>()?;
+    match one(stores, &frames, name, true, counters)? {
+        Ok((values, _)) => Ok(values),
+        Err(reason) => Err(CollectionError::Option(format!("obs column {name}: {reason}"))),
+    }
+}
+
 /// One column over all stores and the rules that it took, or the reason why it is not served.
 fn one(
     stores: &[Store],

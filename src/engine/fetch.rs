@@ -6,38 +6,31 @@ use lru::LruCache;
 
 use crate::batch::Batch;
 use crate::collection::{Collection, Table};
-use crate::plan::Plan;
+use crate::plan::{FetchRows, Plan};
 
 use super::{Key, at_most};
 
 /// One fetch of one epoch, planned.
 pub struct Fetch {
-    /// Global rows in served order.
-    rows: Vec<u64>,
+    /// Global rows in served order, and where each batch starts.
+    rows: FetchRows,
     /// Stored values of each row.
     lengths: Vec<u64>,
     /// Stored values before each batch, and in all.
     bounds: Vec<u64>,
-    batch_size: usize,
 }
 
 impl Fetch {
     fn new(collection: &Collection, plan: &Plan, epoch: u64, fetch: u64) -> Fetch {
         let rows = plan.epoch(epoch).fetch(fetch);
-        let lengths: Vec<u64> = collection.row_lengths(&rows);
-        let batch_size = plan.sampling().batch_size as usize;
+        let lengths = collection.row_lengths(&rows.rows);
         let mut total = 0;
-        let ends = lengths.chunks(batch_size).map(|batch| {
-            total += batch.iter().sum::<u64>();
+        let ends = rows.bounds.windows(2).map(|batch| {
+            total += lengths[batch[0]..batch[1]].iter().sum::<u64>();
             total
         });
         let bounds = std::iter::once(0).chain(ends).collect();
-        Fetch { rows, lengths, bounds, batch_size }
-    }
-
-    fn range(&self, place: usize) -> std::ops::Range<usize> {
-        let start = (place * self.batch_size).min(self.rows.len());
-        start..(start + self.batch_size).min(self.rows.len())
+        Fetch { rows, lengths, bounds }
     }
 
     /// The batch at a place of the fetch.
@@ -46,12 +39,15 @@ impl Fetch {
             Some(&[start, end]) => end - start,
             _ => 0,
         };
-        Batch { table, rows: &self.rows[self.range(place)], nnz, epoch: key.epoch, index: key.batch }
+        Batch { table, rows: self.rows.batch(place), nnz, epoch: key.epoch, index: key.batch }
     }
 
     /// Stored values of each of its rows.
     pub fn lengths(&self, place: usize) -> &[u64] {
-        &self.lengths[self.range(place)]
+        match self.rows.bounds.get(place..place + 2) {
+            Some(&[start, end]) => &self.lengths[start..end],
+            _ => &[],
+        }
     }
 }
 

@@ -37,7 +37,7 @@ pub fn load(
     images: &mut [Image],
     advance: &(dyn Fn() + Sync),
 ) -> Result<(), ReadError> {
-    let work = Work { counters: &shared.counters, progress: advance };
+    let work = Work { counters: &shared.counters, progress: advance, cache: shared.cache.as_ref() };
     let load = Load { shared, fetch, items, work };
     let stores = load.stores();
     load.check_unchanged(&stores)?;

@@ -1,9 +1,13 @@
 //! What the engine counts, as JSON and in Prometheus' text format.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use serde_json::{Value, json};
+
+use crate::array::cache::ChunkCache;
 
 use super::Shared;
 
@@ -19,12 +23,56 @@ pub struct Stats {
     load_ns: AtomicU64,
     evicted: AtomicU64,
     failed: AtomicU64,
+    stored: AtomicU64,
+    waits: AtomicU64,
+    wait_ns: AtomicU64,
+    /// Microseconds from a read's arrival to its answer, and from the opening of a file to its first byte.
+    read: Latency,
+    first: Latency,
+}
+
+/// A distribution of microseconds: two digits, up to an hour.
+struct Latency(Mutex<Option<Histogram<u64>>>);
+
+impl Default for Latency {
+    fn default() -> Self {
+        Latency(Mutex::new(Histogram::new_with_max(3_600_000_000, 2).ok()))
+    }
+}
+
+impl Latency {
+    fn record(&self, time: Duration) {
+        if let Some(histogram) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            histogram.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// Microseconds that so much of all lies below; 0 of nothing.
+    fn quantile(&self, quantile: f64) -> u64 {
+        let histogram = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        histogram.as_ref().map_or(0, |histogram| histogram.value_at_quantile(quantile))
+    }
 }
 
 impl Stats {
-    /// A read was answered.
-    pub fn served(&self, bytes: usize) {
+    /// A read was answered that arrived at `since`; `waited`: for a load. `opened` is when its file was, if it is the first.
+    pub fn served(&self, bytes: usize, since: Instant, waited: bool, opened: Option<Instant>) {
         self.reads.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let time = since.elapsed();
+        self.read.record(time);
+        if waited {
+            self.waits.fetch_add(1, Ordering::Relaxed);
+            self.wait_ns.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+        }
+        if let Some(opened) = opened {
+            self.first.record(opened.elapsed());
+        }
+    }
+
+    /// An image was put into the page cache.
+    pub fn stored(&self, bytes: usize) {
+        self.stored.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
@@ -52,11 +100,14 @@ impl Stats {
 
 impl Shared {
     pub fn stats_json(&self) -> Value {
-        let (fresh, consumed, loading) = {
+        let (fresh, consumed, loading, streams, fresh_bytes, retained) = {
             let state = self.lock();
-            (state.fresh.len(), state.consumed.len(), state.loading.len())
+            let fresh: u64 = state.fresh.iter().map(|(_, image)| image.capacity()).sum();
+            let counts = (state.fresh.len(), state.consumed.len(), state.loading.len(), state.streams.len());
+            (counts.0, counts.1, counts.2, counts.3, fresh, state.consumed_bytes)
         };
         let (used, free) = self.pool.used();
+        let chunks = self.cache.as_ref().map_or(0, ChunkCache::bytes);
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let seconds = |counter: &AtomicU64| get(counter) as f64 / 1e9;
         let (stats, store) = (&self.stats, &self.counters);
@@ -67,12 +118,24 @@ impl Shared {
                 "reads": get(&store.reads),
                 "chunks": get(&store.chunks),
                 "decode_seconds": seconds(&store.decode_ns),
+                "scatter_seconds": seconds(&store.scatter_ns),
+                "read_seconds": seconds(&store.read_ns),
             },
             "served": {
                 "reads": get(&stats.reads),
                 "bytes": get(&stats.bytes),
                 "batches": get(&stats.batches),
                 "rows": get(&stats.rows),
+                "page_cached": get(&stats.stored),
+                "waits": get(&stats.waits),
+                "wait_seconds": seconds(&stats.wait_ns),
+                "streams": streams,
+            },
+            "latency_microseconds": {
+                "read_p50": stats.read.quantile(0.5),
+                "read_p99": stats.read.quantile(0.99),
+                "first_byte_p50": stats.first.quantile(0.5),
+                "first_byte_p99": stats.first.quantile(0.99),
             },
             "loads": {
                 "flights": get(&stats.flights),
@@ -82,7 +145,15 @@ impl Shared {
                 "failed": get(&stats.failed),
             },
             "images": {"fresh": fresh, "consumed": consumed, "loading": loading},
-            "memory": {"budget_bytes": self.limits.memory, "used_bytes": used, "free_bytes": free},
+            "memory": {
+                "budget_bytes": self.limits.memory,
+                "used_bytes": used + chunks,
+                "chunk_bytes": chunks,
+                "free_bytes": free,
+                "loading_bytes": used.saturating_sub(free + fresh_bytes + retained),
+                "fresh_bytes": fresh_bytes,
+                "retained_bytes": retained,
+            },
         })
     }
 }

@@ -3,6 +3,8 @@
 //! A lone read in the middle of a cold fetch loads that batch only; the first batch of a fetch, a second batch of the
 //! same one, or the fetch after one being read, load the whole fetch.
 
+use std::collections::HashSet;
+
 use lru::LruCache;
 
 use crate::format::Extension;
@@ -82,6 +84,15 @@ impl Streams {
     /// Notes that a batch of a fetch that was queued did not come.
     pub fn dropped(&mut self, key: &Key, fetch: u64) {
         self.ahead.pop(&(key.view, key.epoch, key.extension, fetch));
+    }
+
+    /// Directories that are read in order, of those seen lately.
+    pub fn len(&self) -> usize {
+        self.whole
+            .iter()
+            .map(|(&(view, epoch, extension, _), _)| (view, epoch, extension))
+            .collect::<HashSet<_>>()
+            .len()
     }
 
     /// Whether a fetch is to be loaded as a whole.

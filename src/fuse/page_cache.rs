@@ -156,7 +156,9 @@ impl Shared {
         let end = (first + 1 + AHEAD_FILES).min(self.tree.batches_of(view, rank));
         for batch in first + 1..end {
             let node = Node::Batch { view, rank, epoch, batch, extension };
-            let (Some(ino), Some((key, _))) = (self.tree.ino(&node), key(&self.engine, &node)) else { return };
+            let (Some(ino), Some((key, _))) = (self.tree.ino(&node), key(&self.engine, &self.tree, &node)) else {
+                return;
+            };
             let known = {
                 let state = self.lock();
                 if state.stop {

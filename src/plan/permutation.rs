@@ -5,7 +5,9 @@
 //! sqrt(n) the domain is hardly larger than n, so walks are rare. Constant memory at any n.
 
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_chacha::rand_core::Rng;
+
+use super::shuffle::{self, Domain};
 
 /// Enough that orders of a few blocks are uniform as well (tests: every arrangement of up to 6 blocks).
 const ROUNDS: usize = 16;
@@ -23,7 +25,11 @@ pub struct Permutation {
 impl Permutation {
     /// The permutation of 0..n for (seed, epoch).
     pub fn new(n: u64, seed: u64, epoch: u64) -> Permutation {
-        let mut rng = ChaCha8Rng::from_seed(super::shuffle::key(super::shuffle::Domain::Blocks, seed, epoch, 0));
+        Permutation::drawn(n, &mut shuffle::rng(Domain::Blocks, seed, epoch, 0))
+    }
+
+    /// The permutation of 0..n whose keys are the generator's next.
+    pub fn drawn(n: u64, rng: &mut ChaCha8Rng) -> Permutation {
         // Two radices of at least 2, or the network could only rotate.
         let a = n.isqrt().max(2);
         let b = n.div_ceil(a).max(1);

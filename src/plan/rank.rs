@@ -1,10 +1,10 @@
 //! Equal parts of an epoch for distributed training: rank r of W.
 //!
-//! Whole fetches go round the ranks, so that no chunk is decoded for two of them; the batches of the fetches that are
-//! left over are dealt one by one. Every rank has the same number of batches, so no collective operation waits for a
-//! rank that has none; at most W - 1 batches of an epoch are served to nobody.
+//! How batches are dealt says [`super::deal`]. Every rank has the same number of batches, so no collective operation
+//! waits for a rank that has none.
 
 use super::Plan;
+use super::deal::{Batches, share};
 
 /// Rank `index` of `of`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,50 +16,62 @@ pub struct Rank {
 impl Rank {
     /// Batches that each rank has.
     pub fn batches(self, plan: &Plan) -> u64 {
-        plan.batches() / self.of
+        share(plan.batches(), self.of, plan.uneven())
     }
 
     /// The batch of the whole epoch that is batch `i` of this rank.
     pub fn batch(self, plan: &Plan, i: u64) -> Option<u64> {
-        if i >= self.batches(plan) {
-            return None;
-        }
-        let factor = plan.sampling().fetch_factor;
-        // Rounds in which every rank gets a full fetch; only the last fetch of an epoch can be short.
-        let rounds = plan.batches() / factor / self.of;
-        let round = i / factor;
-        Some(if round < rounds {
-            (round * self.of + self.index) * factor + i % factor
-        } else {
-            rounds * self.of * factor + (i - rounds * factor) * self.of + self.index
-        })
+        let all = Batches::all(plan.batches(), plan.sampling().fetch_factor);
+        all.deal(self.of, plan.uneven()).batch(self.index, i)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::deal::Uneven;
     use super::super::{Plan, Sampling};
     use super::Rank;
 
     #[test]
     fn ranks_are_equal_disjoint_and_together_all_but_a_few() {
-        for rows in [1, 7, 100, 1003, 4096] {
+        for rows in [0, 1, 7, 100, 1003, 4096] {
             for (batch_size, fetch_factor) in [(1, 1), (4, 3), (16, 8), (64, 64)] {
-                let sampling = Sampling { batch_size, block_size: 2, fetch_factor, seed: 0, drop_last: false };
-                let plan = Plan::new(&[rows], sampling);
-                for of in 1..=17 {
-                    let mut seen = vec![false; plan.batches() as usize];
-                    for index in 0..of {
-                        let rank = Rank { index, of };
-                        for i in 0..rank.batches(&plan) {
-                            let batch = rank.batch(&plan, i).expect("in range") as usize;
-                            assert!(!std::mem::replace(&mut seen[batch], true), "{rows} {of}: {batch} twice");
-                        }
-                        assert_eq!(rank.batch(&plan, rank.batches(&plan)), None);
+                for drop_last in [false, true] {
+                    let sampling = Sampling { batch_size, block_size: 2, fetch_factor, seed: 0, drop_last };
+                    let plan = Plan::new(&[rows], sampling);
+                    for of in 1..=64 {
+                        check(&plan, of);
+                        check(&plan.clone().with_uneven(Uneven::Pad), of);
                     }
-                    assert!(seen.iter().filter(|&&seen| !seen).count() < of as usize);
                 }
             }
+        }
+    }
+
+    fn check(plan: &Plan, of: u64) {
+        let mut times = vec![0u64; plan.batches() as usize];
+        // Ranks that read a fetch.
+        let mut readers = vec![Vec::new(); plan.fetches() as usize];
+        for index in 0..of {
+            let rank = Rank { index, of };
+            for i in 0..rank.batches(plan) {
+                let batch = rank.batch(plan, i).expect("in range");
+                times[batch as usize] += 1;
+                readers[plan.fetch_of(batch).0 as usize].push(index);
+            }
+            assert_eq!(rank.batch(plan, rank.batches(plan)), None);
+        }
+        let (unserved, repeats) =
+            times.iter().fold((0, 0), |(none, more), &n| (none + u64::from(n == 0), more + n.saturating_sub(1)));
+        match plan.uneven() {
+            Uneven::Drop => assert!(repeats == 0 && unserved < of, "{unserved} {repeats}"),
+            Uneven::Pad => assert!(unserved == 0 && repeats < of, "{unserved} {repeats}"),
+        }
+        // Only the whole fetches that do not make a round, and the short one, are read by several ranks.
+        let shared = plan.batches() / plan.sampling().fetch_factor / of * of;
+        for readers in &mut readers[..shared as usize] {
+            readers.dedup();
+            assert_eq!(readers.len(), 1);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The shuffle of one fetch's rows: Fisher-Yates driven by ChaCha8.
+//! Counter-based randomness, and the shuffle of one fetch's rows: Fisher-Yates driven by ChaCha8.
 //!
 //! Value-stable for ever: the generator is named and pinned, the key is spelt out, and the bounded draw is ours,
 //! because `rand` may change its own between versions. Golden hashes in the plan's tests hold it in place.
@@ -9,30 +9,44 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 /// What a key is for, so that no two uses share a stream.
 #[derive(Clone, Copy)]
 pub enum Domain {
+    /// The order of an epoch's blocks.
     Blocks = 1,
+    /// The shuffle of a fetch's rows.
     Rows = 2,
+    /// A weighted draw: its block, and the rows within.
+    Draws = 3,
+    /// The class of a batch that is drawn by weight.
+    BatchClass = 4,
+    /// The order of a class's blocks in an epoch.
+    ClassBlocks = 5,
+    /// The order of a class's blocks in one fetch.
+    ClassFetch = 6,
+    /// How an epoch's batches are spread over the classes.
+    Spread = 7,
+    /// The order of a fetch's batches.
+    Batches = 8,
 }
 
-/// The 32-byte key of one use: four little-endian numbers.
-pub fn key(domain: Domain, seed: u64, epoch: u64, item: u64) -> [u8; 32] {
+/// The generator of one use. It is keyed by four numbers, so that whatever is drawn is found without drawing what comes
+/// before it (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011).
+pub fn rng(domain: Domain, seed: u64, epoch: u64, item: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
     for (bytes, word) in key.chunks_exact_mut(8).zip([domain as u64, seed, epoch, item]) {
         bytes.copy_from_slice(&word.to_le_bytes());
     }
-    key
+    ChaCha8Rng::from_seed(key)
 }
 
-/// Shuffles the rows of one fetch in place (Durstenfeld's form of Fisher-Yates).
-pub fn shuffle(rows: &mut [u64], seed: u64, epoch: u64, fetch: u64) {
-    let mut rng = ChaCha8Rng::from_seed(key(Domain::Rows, seed, epoch, fetch));
-    for i in (1..rows.len()).rev() {
-        let j = below(&mut rng, i as u64 + 1);
-        rows.swap(i, j as usize);
+/// Shuffles in place (Durstenfeld's form of Fisher-Yates).
+pub fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
+    for i in (1..items.len()).rev() {
+        let j = below(rng, i as u64 + 1);
+        items.swap(i, j as usize);
     }
 }
 
 /// A uniform draw from 0..n without bias (Lemire, "Fast Random Integer Generation in an Interval", 2019).
-fn below(rng: &mut ChaCha8Rng, n: u64) -> u64 {
+pub fn below(rng: &mut ChaCha8Rng, n: u64) -> u64 {
     loop {
         let product = u128::from(rng.next_u64()) * u128::from(n);
         let low = product as u64;

@@ -7,7 +7,7 @@ fn sampling(batch_size: u64, block_size: u64, fetch_factor: u64) -> Sampling {
 
 fn epoch_rows(plan: &Plan, epoch: u64) -> Vec<u64> {
     let order = plan.epoch(epoch);
-    (0..plan.fetches()).flat_map(|fetch| order.fetch(fetch)).collect()
+    (0..plan.fetches()).flat_map(|fetch| order.fetch(fetch).rows).collect()
 }
 
 #[test]
@@ -33,11 +33,11 @@ fn only_the_last_fetch_is_short() {
     let plan = Plan::new(&[333, 2, 90, 41, 7], sampling(8, 16, 3));
     let order = plan.epoch(4);
     for fetch in 0..plan.fetches() - 1 {
-        assert_eq!(order.fetch(fetch).len(), 24);
+        assert_eq!(order.fetch(fetch).rows.len(), 24);
     }
-    assert_eq!(order.fetch(plan.fetches() - 1).len(), 473 % 24);
-    assert!(order.fetch(plan.fetches()).is_empty());
-    assert!(order.fetch(u64::MAX).is_empty());
+    assert_eq!(order.fetch(plan.fetches() - 1).rows.len(), 473 % 24);
+    assert!(order.fetch(plan.fetches()).rows.is_empty());
+    assert!(order.fetch(u64::MAX).rows.is_empty());
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn drop_last_leaves_out_less_than_a_batch() {
 #[test]
 fn a_fetch_reads_whole_blocks() {
     let plan = Plan::new(&[10_000], sampling(64, 16, 8));
-    let mut rows = plan.epoch(2).fetch(3);
+    let mut rows = plan.epoch(2).fetch(3).rows;
     rows.sort_unstable();
     assert_eq!(rows.chunk_by(|a, b| a + 1 == *b && b % 16 != 0).count(), 32);
 }
@@ -123,7 +123,7 @@ fn diversity_is_scdatasets() {
         let order = plan.epoch(0);
         let (mut sum, mut batches) = (0.0, 0);
         for fetch in 0..plan.fetches().min(4096 / fetch_factor) {
-            for batch in order.fetch(fetch).chunks_exact(64) {
+            for batch in order.fetch(fetch).rows.chunks_exact(64) {
                 let mut counts = [0u32; 14];
                 for row in batch {
                     counts[bounds.partition_point(|end| end <= row)] += 1;
@@ -142,3 +142,7 @@ fn diversity_is_scdatasets() {
         assert!((entropy - published).abs() < 0.05, "block {block_size}, fetch {fetch_factor}: {entropy} bits");
     }
 }
+
+mod classes;
+mod draws;
+mod rows;

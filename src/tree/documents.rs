@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 use crate::anndata::column::{Column, Values};
 use crate::collection::genes::Columns;
 use crate::collection::{Collection, MatrixKind, Table};
-use crate::plan::Plan;
+use crate::plan::rank::Rank;
+use crate::plan::{Plan, Uneven};
 
 /// The documents of one mount, rendered once.
 #[derive(Debug, Default)]
@@ -27,10 +28,10 @@ pub struct Told<'a> {
 
 impl Documents {
     /// Renders the documents of a mount that has at least one view; `options` is what `.shufflefs/options.json` shows.
-    pub fn new(collection: &Collection, views: &[Told<'_>], options: &Value) -> Documents {
+    pub fn new(collection: &Collection, views: &[Told<'_>], rank: Option<Rank>, options: &Value) -> Documents {
         let table = &collection.table;
         Documents {
-            readme: views.first().map(|first| readme(collection, first.plan, views)).unwrap_or_default(),
+            readme: views.first().map(|first| readme(collection, first.plan, views, rank)).unwrap_or_default(),
             dataset: format!("{:#}\n", dataset(collection, views, options)),
             var: var(&table.genes),
             categories: categorical(table).map(|(_, labels)| lines(labels)).collect(),
@@ -120,6 +121,11 @@ fn dataset(collection: &Collection, views: &[Told<'_>], options: &Value) -> Valu
     dataset
 }
 
+/// Which batch of the epoch is step s of rank r of W (`plan::deal`), as Python: what a restart on another W needs to know.
+/// What it names past the last batch is dropped or padded.
+const BATCH_OF_STEP: &str = "((s // fetch_factor) * W + r) * fetch_factor + s % fetch_factor \
+    if s < batches // fetch_factor // W * fetch_factor else s * W + r";
+
 /// How a view is sampled.
 fn sampled(plan: &Plan) -> Map<String, Value> {
     let sampling = plan.sampling();
@@ -134,6 +140,12 @@ fn sampled(plan: &Plan) -> Map<String, Value> {
         "fetches": plan.fetches(),
         "blocks": plan.blocks(),
         "rows_per_epoch": plan.served_rows(),
+        "ranks": {
+            "uneven": if plan.uneven() == Uneven::Pad { "pad" } else { "drop" },
+            "batch_of_step": BATCH_OF_STEP,
+            "fetch_of_batch": "batch // fetch_factor",
+            "remaining": "shufflefs plan --resume epoch=E,step=S,world=W --world V STORE...",
+        },
     });
     match fields {
         Value::Object(fields) => fields,
@@ -155,7 +167,7 @@ fn column(column: &Column) -> Value {
     json!({"name": column.name, "kind": kind, "dtype": dtype, "categories": categories, "ordered": ordered, "nullable": nullable})
 }
 
-fn readme(collection: &Collection, plan: &Plan, views: &[Told<'_>]) -> String {
+fn readme(collection: &Collection, plan: &Plan, views: &[Told<'_>], rank: Option<Rank>) -> String {
     let (table, sampling) = (&collection.table, plan.sampling());
     let kind = match &table.matrix {
         MatrixKind::Sparse { dtype } => format!("sparse (CSR) {dtype}"),
@@ -170,11 +182,22 @@ fn readme(collection: &Collection, plan: &Plan, views: &[Told<'_>]) -> String {
     let (above, told) = match names.as_slice() {
         [_] => (String::new(), String::new()),
         [first, ..] => {
-            let each: String =
-                views.iter().map(|view| format!("  {}/: {} rows\n", view.name, view.plan.served_rows())).collect();
+            // The page is to be read at a glance.
+            const LISTED: usize = 12;
+            let line = |view: &Told<'_>| format!("  {}/: {} rows\n", view.name, view.plan.rows());
+            let mut each: String = views.iter().take(LISTED).map(line).collect();
+            if views.len() > LISTED {
+                each.push_str(&format!("  and {} more\n", views.len() - LISTED));
+            }
             (format!("{first}/"), format!("\nViews, a directory each (sizes below are those of {first}):\n{each}"))
         }
         [] => Default::default(),
+    };
+    let ranks = match rank {
+        Some(rank) => format!("This is the part of rank {} of {}: counts here are of the whole.", rank.index, rank.of),
+        None => format!(
+            "For several workers of one job: {above}rank-0-of-4/epoch-0000/... are four equal, disjoint parts of the epoch."
+        ),
     };
     format!(
         "\
@@ -203,7 +226,7 @@ Any format can be opened by its name, whatever ls shows:
   batch-000000.tsv           the obs rows as text: head, cut, R
 
 Any epoch can be opened (epoch-0123), also beyond those listed. To resume, go on at the next name.
-For several workers of one job: {above}rank-0-of-4/epoch-0000/... are four equal, disjoint parts of the epoch.
+{ranks}
 
 Blocks of {block} consecutive rows are drawn at random; k = {k} of them are mixed in memory.
 Seed {seed}. The same stores, options and seed give the same bytes on every machine.

@@ -36,11 +36,18 @@ struct Division {
 impl Division {
     fn of(tree: &Tree) -> Division {
         let view = bits(tree.views.len() as u64);
-        let batch = bits(tree.batches());
+        // Where more batches are said than numbers have bits, those that fit are there, and no ranks.
+        let batch = bits(tree.batches()).min(PATH_BITS - view);
         // The parts of W ranks are at most W - 1 longer than the whole.
-        let place = bits(tree.batches().saturating_add(1 << WORLD_BITS));
+        let place = bits(tree.batches().saturating_add(1 << WORLD_BITS)).min(PATH_BITS);
         let left = |taken: u32| PATH_BITS.saturating_sub(taken).min(MOST_EPOCH_BITS);
         Division { view, epoch: left(view + batch), rank_epoch: left(view + WORLD_BITS + place), batch, place }
+    }
+}
+
+impl Division {
+    fn has_ranks(&self) -> bool {
+        self.view + WORLD_BITS + self.place <= PATH_BITS
     }
 }
 
@@ -61,6 +68,7 @@ pub fn pack(tree: &Tree, node: &Node) -> Option<u64> {
         let view = fits(view.into(), view_bits)?;
         let (kind, low, below) = match rank {
             None => (1, (fits(epoch, epoch_bits)? << batch_bits) | fits(batch, batch_bits)?, epoch_bits + batch_bits),
+            Some(_) if !division.has_ranks() => return None,
             Some(rank) => {
                 let number = fits(first_place(tree, view as u16, rank, format).checked_add(batch)?, place)?;
                 let world = fits(rank.of, WORLD_BITS)?;
@@ -91,13 +99,14 @@ pub fn pack(tree: &Tree, node: &Node) -> Option<u64> {
 
 /// The node of an inode number, whether or not this mount has it.
 pub fn unpack(tree: &Tree, ino: u64) -> Option<Node> {
-    let Division { view: view_bits, epoch: epoch_bits, rank_epoch, batch: batch_bits, place } = Division::of(tree);
+    let division = Division::of(tree);
+    let Division { view: view_bits, epoch: epoch_bits, rank_epoch, batch: batch_bits, place } = division;
     let part = |from: u32, bits: u32| if from > 63 { 0 } else { (ino >> from) & ((1 << bits) - 1) };
     let format = part(PATH_BITS, 4);
     let (view, world, epoch, number) = match ino >> 62 {
         0 => return fixed(ino),
         1 => (part(epoch_bits + batch_bits, view_bits), None, part(batch_bits, epoch_bits), part(0, batch_bits)),
-        2 => {
+        2 if division.has_ranks() => {
             let low = WORLD_BITS + place;
             let world = part(place, WORLD_BITS);
             (part(rank_epoch + low, view_bits), Some(world), part(low, rank_epoch), part(0, place))

@@ -292,7 +292,7 @@ impl Subject {
 fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served, String> {
     let obs = named.then(|| COLUMNS.map(str::to_owned).to_vec());
     let index = IndexDir(path.with_file_name("index"));
-    let selection = Selection { x: MATRICES[x].to_owned(), obs, join: Join::Exact, index };
+    let selection = Selection { x: MATRICES[x].to_owned(), obs, also: Vec::new(), join: Join::Exact, index };
     let counters = Counters { room: Some(1 << 30), ..Counters::default() };
     let collection = Collection::open(&[path.to_owned()], &selection, &counters).map_err(|error| error.to_string())?;
     opened();
@@ -312,7 +312,7 @@ fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served
                 let _ = sender
                     .send(bytes.map(<[u8]>::to_vec).map_err(|error: &shufflefs::engine::ReadError| error.to_string()));
             });
-            engine.read(key, None, 0, size as usize, reply);
+            engine.read(key, None, (0, size as usize), None, reply);
             let got = receiver.recv_timeout(Duration::from_secs(20)).unwrap_or(Err("hang".to_owned()));
             if let Ok(bytes) = &got {
                 assert_eq!(bytes.len() as u64, size, "{name} of batch {batch}");

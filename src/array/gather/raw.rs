@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Error, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{RAW_BYTES, Run, Sink, Work};
 use crate::array::{Array, ArrayError, Counters, Extent, Scratch, file};
@@ -43,6 +44,7 @@ impl<'a> Reads<'a> {
 
     /// Reads all of them.
     pub fn finish(mut self, work: &Work<'_>, scratch: &mut Scratch) -> Result<(), ArrayError> {
+        let began = Instant::now();
         self.reads.sort_unstable_by_key(|read| (read.file, read.offset));
         let size = self.array.dtype.size();
         let mut next = 0;
@@ -79,6 +81,7 @@ impl<'a> Reads<'a> {
             Counters::add(&work.counters.chunks, 1);
             (work.progress)();
         }
+        Counters::time(&work.counters.read_ns, began);
         Ok(())
     }
 

@@ -1,0 +1,121 @@
+//! Decoded chunks that will be needed again: by another fetch of the epoch, by the next epoch, by another reader.
+//!
+//! Bounded in bytes, the least recently used go first. One thread decodes a chunk, others that want it meanwhile wait for
+//! it; a failure is not kept. A chunk that is in use when it has to go lives until its users are done, so the bound may be
+//! exceeded by a chunk a thread.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use lru::LruCache;
+
+use super::slab::{Buffer, Slab};
+use super::{Array, ArrayError};
+
+/// The array's source, by address (the collection keeps it alive), and the chunk.
+type Key = (usize, u64);
+
+/// One chunk; empty while it is decoded for the first time.
+struct Entry {
+    len: usize,
+    decoding: Mutex<()>,
+    bytes: OnceLock<Buffer>,
+}
+
+struct State {
+    entries: LruCache<Key, Arc<Entry>>,
+    bytes: u64,
+    /// Buffers of chunks that went, and where new ones are cut, by their size.
+    buffers: HashMap<usize, (Vec<Buffer>, Slab)>,
+}
+
+/// Decoded chunks of the arrays of one collection.
+pub struct ChunkCache {
+    limit: u64,
+    state: Mutex<State>,
+}
+
+impl ChunkCache {
+    /// A cache of at most `limit` bytes.
+    pub fn new(limit: u64) -> ChunkCache {
+        let state = State { entries: LruCache::unbounded(), bytes: 0, buffers: HashMap::new() };
+        ChunkCache { limit, state: Mutex::new(state) }
+    }
+
+    /// Bytes of the chunks that are here.
+    pub fn bytes(&self) -> u64 {
+        self.lock().bytes
+    }
+
+    /// Gives a chunk of `len` bytes to `take`, decoded by `decode` if it is not here.
+    ///
+    /// # Errors
+    /// Those of `decode`.
+    pub fn with(
+        &self,
+        array: &Array,
+        chunk: u64,
+        len: usize,
+        decode: impl FnOnce(&mut [u8]) -> Result<(), ArrayError>,
+        take: impl FnOnce(&[u8]),
+    ) -> Result<(), ArrayError> {
+        let key = (Arc::as_ptr(&array.source).cast::<()>() as usize, chunk);
+        let entry = self.entry(key, len);
+        if entry.bytes.get().is_none() {
+            let _only_one = entry.decoding.lock().unwrap_or_else(PoisonError::into_inner);
+            if entry.bytes.get().is_none() {
+                let mut bytes =
+                    self.buffer(len).map_err(|error| array.damaged(chunk, format!("no memory: {error}")))?;
+                if let Err(error) = decode(&mut bytes) {
+                    self.forget(key, &entry);
+                    return Err(error);
+                }
+                // Nobody else sets it: the lock is held.
+                let _ = entry.bytes.set(bytes);
+            }
+        }
+        take(entry.bytes.get().map(|bytes| &**bytes).unwrap_or_default());
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entry of a chunk, most recently used from now on; others make room for it.
+    fn entry(&self, key: Key, len: usize) -> Arc<Entry> {
+        let mut state = self.lock();
+        if let Some(entry) = state.entries.get(&key) {
+            return entry.clone();
+        }
+        let entry = Arc::new(Entry { len, decoding: Mutex::default(), bytes: OnceLock::new() });
+        state.bytes += len as u64;
+        state.entries.put(key, entry.clone());
+        while state.bytes > self.limit && state.entries.len() > 1 {
+            let Some((_, old)) = state.entries.pop_lru() else { break };
+            state.bytes = state.bytes.saturating_sub(old.len as u64);
+            let size = old.len;
+            if let Some(buffer) = Arc::into_inner(old).and_then(|old| old.bytes.into_inner())
+                && let Some((spare, _)) = state.buffers.get_mut(&size)
+            {
+                spare.push(buffer);
+            }
+        }
+        entry
+    }
+
+    fn buffer(&self, len: usize) -> std::io::Result<Buffer> {
+        let mut state = self.lock();
+        let (spare, slab) = state.buffers.entry(len).or_insert_with(|| (Vec::new(), Slab::new(len)));
+        spare.pop().map_or_else(|| slab.cut(), Ok)
+    }
+
+    fn forget(&self, key: Key, entry: &Arc<Entry>) {
+        let mut state = self.lock();
+        // Another may have taken its place since.
+        if state.entries.peek(&key).is_some_and(|there| Arc::ptr_eq(there, entry)) {
+            state.entries.pop(&key);
+            state.bytes = state.bytes.saturating_sub(entry.len as u64);
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! `shufflefs plan`: what a mount of these stores would do, without mounting; and what remains of an epoch.
+//!
+//! Figures are of the same plan that a mount serves, from a few fetches of epoch 0, so they are what a reader would see
+//! and not what a formula promises. No matrix data is read.
+
+mod figures;
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::exit::{Exit, Failure, OrExit, Outcome};
+use super::filesystem::{open, show};
+use super::options::{OptionArgs, Options};
+use super::select::{self, Obs, View};
+use super::{memory, views};
+use crate::array::Counters;
+use crate::collection::Collection;
+use crate::format::Writers;
+use crate::plan::resume::{Stopped, remaining};
+use crate::tree;
+
+const EXAMPLES: &str = "\
+Examples:
+  shufflefs plan cells.h5ad
+  shufflefs plan --split train=0.8,val=0.2 --split-by donor_id --label cell_type --json plate1.zarr plate2.zarr
+  shufflefs plan --resume epoch=7,step=1200,world=8 --world 4 cells.h5ad";
+
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "shufflefs plan [OPTIONS] <STORE>...",
+    after_help = format!("{EXAMPLES}\n\n{}", super::exit::HELP),
+)]
+pub struct PlanArgs {
+    /// AnnData stores (.h5ad, .zarr, .zarr.zip; STORE::GROUP for one inside), seen as one table of rows
+    #[arg(value_name = "STORE", required = true)]
+    stores: Vec<PathBuf>,
+
+    /// An obs column: tell how mixed its labels are within a batch, against perfect shuffling [default: none]
+    #[arg(long, value_name = "COLUMN", help_heading = "Plan")]
+    label: Option<String>,
+
+    /// Print the files that remain of an epoch that stopped after STEP steps on WORLD ranks, and nothing else; with several
+    /// views add view=NAME [default: off]
+    #[arg(long, value_name = "epoch=E,step=S,world=W", help_heading = "Plan", value_parser = resume)]
+    resume: Option<Resume>,
+
+    /// Ranks to deal what remains to [default: 1]
+    #[arg(long, value_name = "W", help_heading = "Plan", requires = "resume",
+          value_parser = clap::value_parser!(u64).range(1..=super::values::MOST_RANKS))]
+    world: Option<u64>,
+
+    /// Print JSON [default: text]
+    #[arg(long, help_heading = "Plan")]
+    json: bool,
+
+    #[command(flatten)]
+    pub options: OptionArgs,
+}
+
+/// Where an epoch stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Resume {
+    epoch: u64,
+    stopped: Stopped,
+    view: Option<String>,
+}
+
+fn resume(text: &str) -> Result<Resume, String> {
+    let wrong = || "write epoch=7,step=1200,world=8, and view=NAME where there are several".to_owned();
+    let (mut epoch, mut step, mut world, mut view) = (None, None, None, None);
+    for item in text.split(',') {
+        let (name, value) = item.split_once('=').ok_or_else(wrong)?;
+        let number = value.trim().parse::<u64>();
+        match name.trim() {
+            "epoch" => epoch = Some(number.map_err(|_| wrong())?),
+            "step" => step = Some(number.map_err(|_| wrong())?),
+            "world" => world = Some(number.map_err(|_| wrong())?),
+            "view" => view = Some(value.trim().to_owned()),
+            _ => return Err(wrong()),
+        }
+    }
+    match (epoch, step, world) {
+        (Some(epoch), Some(step), Some(world @ 1..=super::values::MOST_RANKS)) => {
+            Ok(Resume { epoch, stopped: Stopped { step, world }, view })
+        }
+        _ => Err(wrong()),
+    }
+}
+
+pub fn plan(args: PlanArgs) -> Outcome {
+    let options = args.options.validate(args.stores)?;
+    let counters = Counters { room: memory::metadata(), ..Counters::default() };
+    let collection = open(&options, args.label.as_slice(), &counters).or_exit(Exit::Store)?;
+    let views = select::views(&options, &collection, &counters).or_exit(Exit::Store)?;
+    let text = match &args.resume {
+        Some(resume) => remains(resume, args.world.unwrap_or(1), &options, &views, args.json)?,
+        None => {
+            let told = told(&options, &collection, &views, args.label.as_deref(), &counters).or_exit(Exit::Store)?;
+            if args.json { format!("{told:#}\n") } else { text(&told) }
+        }
+    };
+    use std::io::Write;
+    std::io::stdout().write_all(text.as_bytes()).map_err(anyhow::Error::from).or_exit(Exit::Internal)?;
+    Ok(0)
+}
+
+/// The names that remain, one list a rank.
+fn remains(
+    Resume { epoch, stopped, view }: &Resume,
+    world: u64,
+    options: &Options,
+    all: &[View],
+    json: bool,
+) -> Result<String, Failure> {
+    let several = all.len() > 1;
+    let found = match view {
+        Some(name) => all.iter().find(|view| view.name == *name),
+        None if several => None,
+        None => all.first(),
+    };
+    let Some(view) = found else {
+        let known = views::nearest(view.as_deref().unwrap_or_default(), &options.views);
+        return Err(Failure::usage(format_args!("--resume: say which view stopped, as in view=NAME; {known}")));
+    };
+    let tree = tree::Tree {
+        views: all.iter().map(View::in_tree).collect(),
+        rank: None,
+        listed_epochs: u64::from(options.epochs),
+        listed: options.format,
+        extensions: Vec::new(),
+        categories: Vec::new(),
+    };
+    let number = all.iter().position(|other| other.name == view.name).unwrap_or(0) as u16;
+    let above = if several { format!("{}/", view.name) } else { String::new() };
+    let rest = remaining(&view.plan, *stopped);
+    let deal = rest.deal(world, options.uneven);
+    let of_rank = |rank: u64| {
+        let batches = (0..deal.batches()).filter_map(move |i| deal.batch(rank, i));
+        let name =
+            |batch| format!("{above}{}/{}", tree.epoch_name(*epoch), tree.batch_name(number, batch, options.format));
+        batches.map(name).collect::<Vec<String>>()
+    };
+    let ranks: Vec<Vec<String>> = (0..world).map(of_rank).collect();
+    if json {
+        let told = json!({
+            "view": view.name,
+            "epoch": epoch,
+            "step": stopped.step,
+            "world": stopped.world,
+            "remaining_batches": rest.count(),
+            "ranks": ranks,
+        });
+        return Ok(format!("{told:#}\n"));
+    }
+    let mut text = String::new();
+    for (rank, names) in ranks.iter().enumerate() {
+        for name in names {
+            // A rank alone needs no number in front.
+            let _ = if world == 1 { writeln!(text, "{name}") } else { writeln!(text, "{rank}\t{name}") };
+        }
+    }
+    Ok(text)
+}
+
+/// Everything, as JSON.
+fn told(
+    options: &Options,
+    collection: &Collection,
+    views: &[View],
+    label: Option<&str>,
+    counters: &Counters,
+) -> anyhow::Result<Value> {
+    let writers = Writers::new(&collection.table);
+    let writer =
+        writers.get(options.format).map_err(|reason| anyhow!("--format {}: {reason}", options.format.as_str()))?;
+    let mut obs = Obs::new(collection, counters)?;
+    let codes = label.map(|name| obs.codes(name)).transpose()?;
+    let mut each = Map::new();
+    for (asked, view) in options.views.iter().zip(views) {
+        let plan = &view.plan;
+        let sampling = plan.sampling();
+        let mut told = Map::new();
+        let mut put = |name: &str, value: Value| drop(told.insert(name.to_owned(), value));
+        put("rows", json!(plan.rows()));
+        put("rows_per_epoch", json!(plan.served_rows()));
+        put("batches", json!(plan.batches()));
+        put("fetches", json!(plan.fetches()));
+        put("blocks", json!(plan.blocks()));
+        put("batch_size", json!(sampling.batch_size));
+        put("block_size", json!(sampling.block_size));
+        put("fetch_factor", json!(sampling.fetch_factor));
+        put("k", json!(sampling.k()));
+        put("selection_bytes", json!(plan.view().bytes()));
+        let sample = figures::Sample::of(collection, plan, writer);
+        put("bytes_per_batch", json!(sample.batch_bytes));
+        put("bytes_per_fetch", json!(sample.batch_bytes.saturating_mul(sampling.fetch_factor.min(plan.batches()))));
+        put("chunks_per_row", json!(sample.chunks_per_row));
+        put("read_amplification", json!(sample.amplification));
+        if let Some(codes) = &codes {
+            let draw = obs.draw(asked, plan.view())?;
+            put("label_entropy_bits", json!(figures::entropy(plan, codes)));
+            put("label_entropy_shuffled_bits", json!(figures::perfect(plan, &draw, codes)));
+        }
+        told.extend(view.told.clone());
+        each.insert(view.name.clone(), Value::Object(told));
+    }
+    Ok(json!({
+        "stores": collection.stores.iter().map(|store| store.path.to_string_lossy()).collect::<Vec<_>>(),
+        "rows": collection.table.n_rows,
+        "genes": collection.table.n_vars(),
+        "format": options.format.as_str(),
+        "label": label,
+        "options": show(options, views),
+        "views": each,
+    }))
+}
+
+/// The same as text: one line a figure, one column a view.
+fn text(told: &Value) -> String {
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    let mut text = format!("{} rows, {} genes\n", number(&told["rows"]), number(&told["genes"]));
+    let Some(views) = told["views"].as_object() else { return text };
+    let label = told["label"].as_str().unwrap_or_default();
+    let bytes = |value: &Value| bytesize::ByteSize(number(value)).to_string();
+    let float = |value: &Value| value.as_f64().map_or("-".to_owned(), |value| format!("{value:.2}"));
+    type Show<'a> = &'a dyn Fn(&Value) -> String;
+    let plain: Show<'_> = &|value| value.to_string();
+    let entropy = format!("entropy of {label}, bits");
+    let rows: [(&str, &str, Show<'_>); 14] = [
+        ("rows", "rows", plain),
+        ("rows an epoch", "rows_per_epoch", plain),
+        ("batches", "batches", plain),
+        ("fetches", "fetches", plain),
+        ("batch size", "batch_size", plain),
+        ("block size", "block_size", plain),
+        ("fetch factor", "fetch_factor", plain),
+        ("k (blocks mixed)", "k", &float),
+        ("bytes a batch", "bytes_per_batch", &bytes),
+        ("memory a fetch", "bytes_per_fetch", &bytes),
+        ("chunks read a row", "chunks_per_row", &float),
+        ("read amplification", "read_amplification", &float),
+        (&entropy, "label_entropy_bits", &float),
+        ("  perfectly shuffled", "label_entropy_shuffled_bits", &float),
+    ];
+    let mut lines: Vec<Vec<String>> =
+        vec![std::iter::once(String::new()).chain(views.keys().cloned()).collect::<Vec<_>>()];
+    for (title, key, show) in rows {
+        if views.values().all(|view| view.get(key).is_some()) {
+            lines.push(std::iter::once(title.to_owned()).chain(views.values().map(|view| show(&view[key]))).collect());
+        }
+    }
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..=views.len()).map(width).collect();
+    for line in &lines {
+        let _ = write!(text, "{:width$}", line[0], width = widths[0]);
+        for (cell, width) in line.iter().zip(&widths).skip(1) {
+            let _ = write!(text, "  {cell:>width$}");
+        }
+        text.push('\n');
+    }
+    for (name, view) in views {
+        for (column, counts) in view.get("rows_by_label").and_then(Value::as_object).into_iter().flatten() {
+            let _ = writeln!(text, "{name}: {column}: {}", listed(counts));
+        }
+    }
+    text
+}
+
+/// Labels with their rows, the first of them.
+fn listed(counts: &Value) -> String {
+    const LISTED: usize = 12;
+    let Some(counts) = counts.as_object() else { return String::new() };
+    let first: Vec<String> = counts.iter().take(LISTED).map(|(label, rows)| format!("{label} {rows}")).collect();
+    let more = counts.len().saturating_sub(LISTED);
+    if more > 0 { format!("{}, and {more} more", first.join(", ")) } else { first.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_an_epoch_stopped() {
+        let stopped = Stopped { step: 1200, world: 8 };
+        assert_eq!(resume("epoch=7,step=1200,world=8"), Ok(Resume { epoch: 7, stopped, view: None }));
+        assert_eq!(resume("view=val,world=8,step=1200,epoch=7").map(|resume| resume.view), Ok(Some("val".to_owned())));
+        for wrong in ["", "epoch=7", "epoch=7,step=-1,world=8", "epoch=7,step=1,world=0", "epoch=7,step=1,world=8,x=1"]
+        {
+            assert!(resume(wrong).is_err_and(|error| error.contains("epoch=7")), "{wrong}");
+        }
+    }
+}

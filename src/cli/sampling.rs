@@ -1,0 +1,153 @@
+//! The options that a view can have of its own: on the command line and at the top of a file for all, in a file's
+//! `[view.NAME]` for one.
+//!
+//! Nothing here has a default, so that it is known what was said where: the command line wins over a view's table, and
+//! that over the top of the file.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::values::{self, Auto};
+use crate::plan::Order;
+use crate::view::filter::Filter;
+
+/// Options of one view, as given at one place.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SamplingArgs {
+    /// Rows in a batch, which is one file; 1 to 16777216 [default: 256]
+    #[arg(long, value_name = "ROWS", help_heading = "Sampling",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(values::MAX_BATCH_SIZE)))]
+    pub batch_size: Option<u32>,
+
+    /// Consecutive rows that are always read together; 1 to 1048576, or auto (from the store's chunks). Larger is faster,
+    /// smaller mixes better: k = batch-size * fetch-factor / block-size independent blocks are mixed in one fetch, and
+    /// diversity depends on k alone (16 is poor, 256 good, 1024 as good as random) [default: auto]
+    #[arg(long, value_name = "ROWS|auto", help_heading = "Sampling", value_parser = values::block_size)]
+    pub block_size: Option<Auto>,
+
+    /// Batches that are loaded together and shuffled in memory; 1 to 1048576, or auto (k = 1024, less where a fetch would
+    /// exceed 1 GiB). k = batch-size * fetch-factor / block-size [default: auto]
+    #[arg(long, value_name = "BATCHES|auto", help_heading = "Sampling", value_parser = values::fetch_factor)]
+    pub fetch_factor: Option<Auto>,
+
+    /// Seed of the shuffle and of splits: the same seed gives the same files, byte for byte [default: 0]
+    #[arg(long, value_name = "NUMBER", help_heading = "Sampling")]
+    pub seed: Option<u64>,
+
+    /// Leave out the last batch of an epoch if it is short [default: it is kept]
+    #[arg(long, value_name = "true|false", help_heading = "Sampling", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", hide_possible_values = true)]
+    pub drop_last: Option<bool>,
+
+    /// Rows for which an expression over obs columns is true, as in: tissue == "lung" and n_genes > 500 and donor_id not in
+    /// ["D1", "D2"] [default: all rows]
+    #[arg(long = "where", value_name = "EXPR", help_heading = "Views", value_parser = Filter::parse)]
+    pub filter: Option<Filter>,
+
+    /// Rows that a file lists: global row numbers or STORE:NAME, one a line, or a .npy array [default: all rows]
+    #[arg(long, value_name = "FILE", help_heading = "Views")]
+    pub rows: Option<PathBuf>,
+
+    /// In what order rows are drawn: block (blocks at random, shuffled in each fetch), random (block size 1), sequential
+    /// (as stored), buffered (as stored, shuffled in each fetch) [default: block]
+    #[arg(long, value_name = "ORDER", help_heading = "Views", value_parser = values::order())]
+    pub order: Option<Order>,
+
+    /// Draw rows with replacement by weights: an obs column, or a file with one number for each row, as text or .npy; with
+    /// --class-batches: draw classes by the sum of their rows' weights [default: none]
+    #[arg(long, value_name = "COLUMN|FILE", help_heading = "Views")]
+    pub weights: Option<String>,
+
+    /// Draw rows with replacement so that each label of an obs column is equally frequent [default: off]
+    #[arg(long, value_name = "COLUMN", help_heading = "Views")]
+    pub balance: Option<String>,
+
+    /// Every batch of one class: a label of an obs column [default: off]
+    #[arg(long, value_name = "COLUMN", help_heading = "Views")]
+    pub class_batches: Option<String>,
+
+    /// Rows in an epoch where they are drawn with replacement [default: as many as the view has]
+    #[arg(long, value_name = "ROWS", help_heading = "Views", value_parser = clap::value_parser!(u64).range(1..))]
+    pub samples: Option<u64>,
+
+    /// Where a file of weights is looked for: beside the file that names it.
+    #[arg(skip)]
+    pub directory: Option<PathBuf>,
+}
+
+/// How a view draws its rows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DrawOptions {
+    Once(Order),
+    Weights(Source),
+    Balance(String),
+    Classes { column: String, weights: Option<Source> },
+}
+
+/// Weights by the name of a column, or of a file if there is no such column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    pub name: String,
+    /// The name as a path: absolute, from where it was written.
+    pub file: PathBuf,
+}
+
+impl SamplingArgs {
+    /// These options, and of others those that these do not say. How rows are drawn is one decision: who says any of it
+    /// says all of it. Which rows there are is not decided here: every restriction holds.
+    pub fn or(self, other: SamplingArgs) -> SamplingArgs {
+        let draws = self.draws();
+        let drawn = |mine: Option<String>, others: Option<String>| if draws { mine } else { others };
+        SamplingArgs {
+            batch_size: self.batch_size.or(other.batch_size),
+            block_size: self.block_size.or(other.block_size),
+            fetch_factor: self.fetch_factor.or(other.fetch_factor),
+            seed: self.seed.or(other.seed),
+            drop_last: self.drop_last.or(other.drop_last),
+            filter: None,
+            rows: None,
+            samples: self.samples.or(other.samples),
+            order: if draws { self.order } else { other.order },
+            weights: drawn(self.weights, other.weights),
+            balance: drawn(self.balance, other.balance),
+            class_batches: drawn(self.class_batches, other.class_batches),
+            directory: if draws { self.directory } else { other.directory },
+        }
+    }
+
+    fn draws(&self) -> bool {
+        self.order.is_some() || self.weights.is_some() || self.balance.is_some() || self.class_batches.is_some()
+    }
+
+    /// Makes relative paths begin in the directory of the file that they stand in.
+    pub fn beside(mut self, directory: &Path) -> SamplingArgs {
+        self.rows = self.rows.map(|path| directory.join(path));
+        self.directory = Some(directory.to_owned());
+        self
+    }
+
+    /// How rows are drawn, if what is said goes together. Relative paths of the command line begin in `here`.
+    pub fn draw(&self, here: &Path) -> Result<DrawOptions, String> {
+        let directory = self.directory.as_deref().unwrap_or(here);
+        let source = |name: &String| Source { name: name.clone(), file: directory.join(name) };
+        let draw = match (self.order, &self.weights, &self.balance, &self.class_batches) {
+            (order, None, None, None) => DrawOptions::Once(order.unwrap_or_default()),
+            (None, Some(weights), None, None) => DrawOptions::Weights(source(weights)),
+            (None, None, Some(column), None) => DrawOptions::Balance(column.clone()),
+            (None, weights, None, Some(column)) => {
+                DrawOptions::Classes { column: column.clone(), weights: weights.as_ref().map(source) }
+            }
+            (Some(_), ..) => {
+                return Err("order is for rows that are drawn once: not with weights, balance or class-batches".into());
+            }
+            _ => return Err("balance draws by weights of its own: not with weights or class-batches".into()),
+        };
+        if self.samples.is_some() && matches!(draw, DrawOptions::Once(_)) {
+            return Err(
+                "samples is for rows that are drawn with replacement: add weights, balance or class-batches".into()
+            );
+        }
+        Ok(draw)
+    }
+}

@@ -1,0 +1,279 @@
+//! obs columns of a collection as views need them: read when asked for, as labels, weights, or for an expression.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Context, anyhow, bail};
+use serde_json::{Map, Value, json};
+
+use super::super::sampling::{DrawOptions, Source};
+use super::super::views::{SplitOptions, ViewOptions};
+use crate::anndata::column::{Numbers, Texts, Values};
+use crate::array::cast::{to_f64, to_i64, to_text};
+use crate::array::{Counters, Dtype};
+use crate::collection::{Collection, Store};
+use crate::plan::draw::balanced;
+use crate::plan::{Draw, NO_CLASS, Rows};
+use crate::view::bits::Bits;
+use crate::view::filter::{Columns, Filter};
+use crate::view::list::{self, Names};
+use crate::view::near::near;
+use crate::view::split::{Labelled, Split};
+
+/// Labels of all rows.
+struct Labels {
+    /// `NO_CLASS` where a row has none.
+    codes: Vec<u32>,
+    labels: Vec<String>,
+}
+
+/// obs columns of a collection, read when asked for.
+pub struct Obs<'a> {
+    pub collection: &'a Collection,
+    counters: &'a Counters,
+    known: Vec<String>,
+    /// Columns that are not served.
+    read: HashMap<String, Values>,
+}
+
+/// Names that stand for what is no column: the rows' names, and the number of a row's store.
+const INDEX: [&str; 2] = ["_index", "index"];
+const STORE: &str = "_store";
+
+impl Columns for Obs<'_> {
+    fn column(&self, name: &str) -> Option<&Values> {
+        let served = self.collection.table.columns.iter().find(|column| column.name == name);
+        served.map(|column| &column.values).or_else(|| self.read.get(name))
+    }
+
+    fn known(&self) -> Vec<&str> {
+        self.known.iter().map(String::as_str).chain([INDEX[0], STORE]).collect()
+    }
+}
+
+impl<'a> Obs<'a> {
+    pub fn new(collection: &'a Collection, counters: &'a Counters) -> anyhow::Result<Obs<'a>> {
+        Ok(Obs { collection, counters, known: collection.obs_columns()?, read: HashMap::new() })
+    }
+
+    /// Reads a column if it is there and not read yet.
+    fn load(&mut self, name: &str) -> anyhow::Result<()> {
+        if self.column(name).is_some() {
+            return Ok(());
+        }
+        let values = if self.known.iter().any(|known| known == name) {
+            self.collection.obs_column(name, self.counters)?
+        } else if INDEX.contains(&name) {
+            self.row_names()?
+        } else if name == STORE {
+            let number = |(number, store): (usize, &Store)| {
+                std::iter::repeat_n((number as u32).to_le_bytes(), store.rows as usize)
+            };
+            let bytes = self.collection.stores.iter().enumerate().flat_map(number).flatten().collect();
+            Values::Numbers { numbers: Numbers { dtype: Dtype::U32, bytes }, mask: None }
+        } else {
+            return Ok(());
+        };
+        self.read.insert(name.to_owned(), values);
+        Ok(())
+    }
+
+    fn row_names(&self) -> anyhow::Result<Values> {
+        let mut texts = Texts::default();
+        for store in 0..self.collection.stores.len() {
+            self.collection.row_names(store, self.counters)?.iter().for_each(|name| texts.push(name));
+        }
+        Ok(Values::Text { texts, mask: None, chars: 0, bytes: 0 })
+    }
+
+    fn loaded(&mut self, name: &str) -> anyhow::Result<&Values> {
+        self.load(name)?;
+        self.column(name)
+            .ok_or_else(|| anyhow!("no obs column is called {name}; {}", near(name, self.known().into_iter())))
+    }
+
+    /// The rows of a set (or all) that an expression and a file leave; `None`: all.
+    pub fn restricted(
+        &mut self,
+        of: Option<&Bits>,
+        filter: Option<&Filter>,
+        file: Option<&Path>,
+    ) -> anyhow::Result<Option<Bits>> {
+        let rows = self.collection.table.n_rows;
+        let mut left = of.cloned();
+        if let Some(path) = file {
+            let content = std::fs::read(path).with_context(|| format!("rows {}", path.display()))?;
+            let listed = list::rows(&content, rows, self).with_context(|| path.display().to_string())?;
+            left = Some(left.map_or_else(|| listed.clone(), |left| left.and(&listed)));
+        }
+        if let Some(filter) = filter {
+            for name in filter.columns() {
+                self.load(name)?;
+            }
+            let found = filter.evaluate(rows, self)?;
+            left = Some(left.map_or_else(|| found.clone(), |left| left.and(&found)));
+        }
+        Ok(left)
+    }
+
+    /// A column as labels. Numbers are labels by their text; floats are none.
+    fn labels(&mut self, name: &str) -> anyhow::Result<Labels> {
+        let values = self.loaded(name)?;
+        let (mut labels, mut known) = (Vec::new(), HashMap::new());
+        let mut code = |label: &str| {
+            *known.entry(label.to_owned()).or_insert_with(|| {
+                labels.push(label.to_owned());
+                labels.len() as u32 - 1
+            })
+        };
+        let codes = match values {
+            Values::Categorical { codes, categories, .. } => {
+                let of = |i: usize| u32::try_from(to_i64(codes.dtype, codes.at(i))).unwrap_or(NO_CLASS);
+                return Ok(Labels { codes: (0..codes.len()).map(of).collect(), labels: categories.labels.clone() });
+            }
+            Values::Numbers { numbers, .. } if numbers.dtype.is_float() => {
+                bail!("obs column {name} is of {}: groups and classes are labels, text or whole numbers", numbers.dtype)
+            }
+            Values::Numbers { numbers, mask } => {
+                let missing = |i: usize| mask.as_ref().is_some_and(|mask| mask[i] != 0);
+                let of = |i| if missing(i) { NO_CLASS } else { code(&to_text(numbers.dtype, numbers.at(i))) };
+                (0..numbers.len()).map(of).collect()
+            }
+            Values::Text { texts, mask, .. } => {
+                let missing = |i: usize| mask.as_ref().is_some_and(|mask| mask[i] != 0);
+                (0..texts.len()).map(|i| if missing(i) { NO_CLASS } else { code(texts.at(i)) }).collect()
+            }
+        };
+        Ok(Labels { codes, labels })
+    }
+
+    /// Rows of a view with each label, those without last; labels without rows are left out.
+    fn label_rows(&mut self, name: &str, rows: &Rows) -> anyhow::Result<Vec<(Option<String>, u64)>> {
+        let Labels { codes, labels } = self.labels(name)?;
+        let mut counts = vec![0u64; labels.len() + 1];
+        rows.iter().for_each(|row| counts[(codes[row as usize] as usize).min(labels.len())] += 1);
+        let labels = labels.into_iter().map(Some).chain([None]);
+        Ok(labels.zip(counts).filter(|&(_, count)| count > 0).collect())
+    }
+
+    /// The same for `dataset.json`: many labels are only counted.
+    pub fn label_counts(&mut self, name: &str, rows: &Rows) -> anyhow::Result<Value> {
+        const MOST_TOLD: usize = 1000;
+        let counts = self.label_rows(name, rows)?;
+        if counts.len() > MOST_TOLD {
+            return Ok(json!({"labels": counts.len()}));
+        }
+        let missing = || "(missing)".to_owned();
+        Ok(counts
+            .into_iter()
+            .map(|(label, count)| (label.unwrap_or_else(missing), json!(count)))
+            .collect::<Map<_, _>>()
+            .into())
+    }
+
+    /// Codes of all rows, for a figure about a label.
+    pub fn codes(&mut self, name: &str) -> anyhow::Result<Vec<u32>> {
+        Ok(self.labels(name)?.codes)
+    }
+
+    /// The sides of a split, and how many groups each has.
+    pub fn split(
+        &mut self,
+        split: &SplitOptions,
+        base: Option<&Bits>,
+    ) -> anyhow::Result<(Vec<Bits>, Vec<Option<u64>>)> {
+        let groups = split.by.as_deref().map(|name| self.labels(name).context("--split-by")).transpose()?;
+        let classes = split.stratify.as_deref().map(|name| self.labels(name).context("--stratify")).transpose()?;
+        fn labelled<'b>(name: &'b Option<String>, labels: &'b Option<Labels>) -> Option<Labelled<'b>> {
+            let (name, Labels { codes, labels }) = name.as_deref().zip(labels.as_ref())?;
+            Some(Labelled { name, codes, labels })
+        }
+        let all = Bits::all(self.collection.table.n_rows);
+        let sides = Split {
+            fractions: &split.fractions,
+            groups: labelled(&split.by, &groups),
+            classes: labelled(&split.stratify, &classes),
+            seed: split.seed,
+        }
+        .divide(base.unwrap_or(&all))
+        .context("--split")?;
+        Ok(sides.into_iter().map(|side| (side.rows, side.groups)).unzip())
+    }
+
+    pub fn draw(&mut self, view: &ViewOptions, rows: &Rows) -> anyhow::Result<Draw> {
+        let samples = view.samples;
+        Ok(match &view.draw {
+            DrawOptions::Once(order) => Draw::Permuted(*order),
+            DrawOptions::Weights(source) => Draw::Weighted { weights: self.weights(source, rows)?, samples },
+            DrawOptions::Balance(column) => {
+                let codes = self.of_view(column, rows)?;
+                Draw::Weighted { weights: balanced(&codes)?, samples }
+            }
+            DrawOptions::Classes { column, weights } => {
+                let codes = self.of_view(column, rows)?;
+                let weights = match weights {
+                    None => None,
+                    Some(source) => {
+                        let classes = codes.iter().filter(|&&code| code != NO_CLASS).max().map_or(0, |&code| code + 1);
+                        let mut sums = vec![0.0; classes as usize];
+                        for (&code, weight) in codes.iter().zip(self.weights(source, rows)?) {
+                            if let Some(sum) = sums.get_mut(code as usize) {
+                                *sum += f64::from(weight);
+                            }
+                        }
+                        Some(sums)
+                    }
+                };
+                Draw::Classes { codes, weights, samples }
+            }
+        })
+    }
+
+    /// Class codes of a view's rows.
+    fn of_view(&mut self, column: &str, rows: &Rows) -> anyhow::Result<Vec<u32>> {
+        let codes = self.labels(column)?.codes;
+        Ok(rows.iter().map(|row| codes[row as usize]).collect())
+    }
+
+    /// The weights of a view's rows: from a column, or a file with one for each of the stores' rows.
+    fn weights(&mut self, source: &Source, rows: &Rows) -> anyhow::Result<Vec<f32>> {
+        let Source { name, file } = source;
+        self.load(name)?;
+        let of_column = match self.column(name) {
+            Some(Values::Numbers { numbers, mask }) => {
+                let missing = |row: usize| mask.as_ref().is_some_and(|mask| mask[row] != 0);
+                let weight = |row: usize| {
+                    if missing(row) { f32::NAN } else { to_f64(numbers.dtype, numbers.at(row)) as f32 }
+                };
+                Some(rows.iter().map(|row| weight(row as usize)).collect())
+            }
+            Some(_) => bail!("weights: obs column {name} does not hold numbers"),
+            None => None,
+        };
+        if let Some(weights) = of_column {
+            return Ok(weights);
+        }
+        let content = std::fs::read(file).map_err(|error| {
+            let known = near(name, self.known().into_iter());
+            anyhow!("weights: {name} is neither an obs column ({known}) nor a file that can be read ({error})")
+        })?;
+        let weights =
+            list::weights(&content, self.collection.table.n_rows).with_context(|| file.display().to_string())?;
+        Ok(rows.iter().map(|row| weights[row as usize]).collect())
+    }
+}
+
+impl Names for Obs<'_> {
+    fn stores(&self, path: &str) -> Vec<usize> {
+        let is = |store: &Store| {
+            let full = store.path.as_os_str().to_string_lossy();
+            full == path || store.path.ends_with(path)
+        };
+        (0..self.collection.stores.len()).filter(|&store| is(&self.collection.stores[store])).collect()
+    }
+
+    fn rows(&self, store: usize) -> Result<(u64, Vec<String>), String> {
+        let names = self.collection.row_names(store, self.counters).map_err(|error| error.to_string())?;
+        Ok((self.collection.stores[store].first_row, names))
+    }
+}

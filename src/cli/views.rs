@@ -1,0 +1,238 @@
+//! Views as checked options: what the command line, a view's table and the top of a file say, made one.
+
+use std::path::{Path, PathBuf};
+
+use super::config::ViewsFile;
+use super::exit::Failure;
+use super::sampling::{DrawOptions, SamplingArgs};
+use super::values::{Auto, Fractions, MOST_RANKS, RankOf};
+use crate::plan::rank::Rank;
+use crate::view::filter::Filter;
+use crate::view::near::near;
+use crate::view::split::Fraction;
+
+/// One view, as asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ViewOptions {
+    pub name: String,
+    /// Which side of the split it is.
+    pub side: Option<usize>,
+    /// Restrictions of its own, besides those of all views.
+    pub filter: Option<Filter>,
+    pub rows: Option<PathBuf>,
+    pub draw: DrawOptions,
+    pub samples: Option<u64>,
+    pub batch_size: u32,
+    /// None: from the collection.
+    pub block_size: Option<u32>,
+    /// None: from the collection.
+    pub fetch_factor: Option<u32>,
+    pub seed: u64,
+    pub drop_last: bool,
+}
+
+/// A split, as asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SplitOptions {
+    pub fractions: Vec<Fraction>,
+    pub by: Option<String>,
+    pub stratify: Option<String>,
+    pub seed: u64,
+}
+
+/// What one view alone is called where nobody named it.
+pub const UNNAMED: &str = "all";
+const DEFAULT_BATCH_SIZE: u32 = 256;
+/// More views than this are a mistake.
+const MOST_VIEWS: usize = 1000;
+
+/// The split, if there is one.
+pub fn split(
+    fractions: Option<Fractions>,
+    by: Option<String>,
+    stratify: Option<String>,
+    said: &SamplingArgs,
+    file: &ViewsFile,
+) -> Result<Option<SplitOptions>, Failure> {
+    match fractions {
+        Some(Fractions(fractions)) => {
+            let seed = said.seed.or(file.all.seed).unwrap_or(0);
+            Ok(Some(SplitOptions { fractions, by, stratify, seed }))
+        }
+        None if by.is_some() || stratify.is_some() => Err(Failure::usage(
+            "--split-by and --stratify say how to split: add --split, as in --split train=0.8,val=0.1,test=0.1",
+        )),
+        None => Ok(None),
+    }
+}
+
+/// All views: the sides of the split, then those that a file names besides; or one.
+pub fn views(
+    said: &SamplingArgs,
+    file: &ViewsFile,
+    split: Option<&SplitOptions>,
+    here: &Path,
+) -> Result<Vec<ViewOptions>, String> {
+    let sides: Vec<&str> = split.iter().flat_map(|split| &split.fractions).map(|side| side.name.as_str()).collect();
+    let others = file.views.iter().map(|(name, _)| name.as_str()).filter(|name| !sides.contains(name));
+    let mut names: Vec<&str> = sides.iter().copied().chain(others).collect();
+    if names.is_empty() {
+        names.push(UNNAMED);
+    }
+    if names.len() > MOST_VIEWS {
+        return Err(format!("{} views; at most {MOST_VIEWS} are served", names.len()));
+    }
+    let view = |name: &&str| {
+        check_name(name)?;
+        let own = file.views.iter().find(|(other, _)| other == name).map(|(_, own)| own.clone()).unwrap_or_default();
+        let (filter, rows) = (own.filter.clone(), own.rows.clone());
+        let all = said.clone().or(own).or(file.all.clone());
+        let side = sides.iter().position(|side| side == name);
+        let options = one(name, side, filter, rows, all, here);
+        options.map_err(|cause| if names.len() > 1 { format!("view {name}: {cause}") } else { cause })
+    };
+    names.iter().map(view).collect()
+}
+
+fn one(
+    name: &str,
+    side: Option<usize>,
+    filter: Option<Filter>,
+    rows: Option<PathBuf>,
+    said: SamplingArgs,
+    here: &Path,
+) -> Result<ViewOptions, String> {
+    let draw = said.draw(here)?;
+    let batch_size = said.batch_size.unwrap_or(DEFAULT_BATCH_SIZE);
+    let number = |auto: Option<Auto>| auto.and_then(|Auto(number)| number);
+    let (block_size, fetch_factor) = (number(said.block_size), number(said.fetch_factor));
+    if let (Some(block_size), Some(fetch_factor)) = (block_size, fetch_factor)
+        && u64::from(batch_size) * u64::from(fetch_factor) < u64::from(block_size)
+    {
+        return Err(format!(
+            "k = batch-size * fetch-factor / block-size = {batch_size} * {fetch_factor} / {block_size} is below 1: \
+             a fetch must hold at least one block"
+        ));
+    }
+    Ok(ViewOptions {
+        name: name.to_owned(),
+        side,
+        filter,
+        rows: rows.map(|path| here.join(path)),
+        draw,
+        samples: said.samples,
+        batch_size,
+        block_size,
+        fetch_factor,
+        seed: said.seed.unwrap_or(0),
+        drop_last: said.drop_last.unwrap_or(false),
+    })
+}
+
+/// A view's name is a directory, beside what else the root holds.
+fn check_name(name: &str) -> Result<(), String> {
+    let taken = ["README.txt", "categories", "dataset.json", "var.tsv"];
+    let cause = if name.is_empty() || name.len() > 64 {
+        "has 1 to 64 characters"
+    } else if !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) || name.starts_with(['.', '-']) {
+        "holds letters, digits, _ - and . alone, and begins with none of - and ."
+    } else if taken.contains(&name) || name.starts_with("epoch-") || name.starts_with("rank-") {
+        "is a directory of the mount, and must not be one that is there already"
+    } else {
+        return Ok(());
+    };
+    Err(format!("{name:?} is no name for a view: it {cause}"))
+}
+
+/// Launchers of several processes, and the variables by which they tell each its rank.
+const LAUNCHERS: [(&str, &str); 3] =
+    [("RANK", "WORLD_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")];
+
+/// The rank whose tree is shown: given, or as the environment says.
+pub fn rank(asked: Option<RankOf>) -> Result<Option<Rank>, Failure> {
+    match asked {
+        None => Ok(None),
+        Some(RankOf::Given(rank)) => Ok(Some(rank)),
+        Some(RankOf::Auto) => of_environment(|name| std::env::var(name).ok()).map(Some).map_err(Failure::usage),
+    }
+}
+
+fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Rank, String> {
+    for (index, of) in LAUNCHERS {
+        let (Some(index_text), Some(of_text)) = (variable(index), variable(of)) else { continue };
+        let rank = index_text.trim().parse().ok().zip(of_text.trim().parse().ok());
+        return match rank {
+            Some((index, of)) if index < of && of <= MOST_RANKS => Ok(Rank { index, of }),
+            _ => Err(format!(
+                "--rank auto: {index}={index_text} and {of}={of_text} name no rank of a world of at most {MOST_RANKS}"
+            )),
+        };
+    }
+    let names = LAUNCHERS.map(|(index, of)| format!("{index} and {of}"));
+    Err(format!("--rank auto: neither {} is set; give the rank, as in --rank 0/4", names.join(" nor ")))
+}
+
+/// The end of a sentence about a view that is not there.
+pub fn nearest(name: &str, views: &[ViewOptions]) -> String {
+    near(name, views.iter().map(|view| view.name.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Order;
+    use crate::view::split::fractions;
+
+    fn file() -> ViewsFile {
+        let train = SamplingArgs { balance: Some("cell_type".into()), samples: Some(10), ..Default::default() };
+        let val = SamplingArgs { order: Some(Order::Sequential), batch_size: Some(64), ..Default::default() };
+        let all = SamplingArgs { batch_size: Some(32), seed: Some(1), ..Default::default() };
+        ViewsFile { all, views: vec![("train".into(), train), ("val".into(), val)] }
+    }
+
+    #[test]
+    fn the_command_line_wins_then_the_view_then_the_file() {
+        let said = SamplingArgs { seed: Some(7), ..Default::default() };
+        let views = views(&said, &file(), None, Path::new("/")).unwrap_or_else(|error| panic!("{error}"));
+        let [train, val] = views.as_slice() else { panic!("{views:?}") };
+        assert_eq!((train.batch_size, train.seed, train.samples), (32, 7, Some(10)));
+        assert_eq!((val.batch_size, val.seed), (64, 7));
+        assert_eq!(val.draw, DrawOptions::Once(Order::Sequential));
+        let said = SamplingArgs { batch_size: Some(8), order: Some(Order::Random), ..Default::default() };
+        let error = super::views(&said, &file(), None, Path::new("/"));
+        assert!(error.is_err_and(|error| error.contains("view train: samples")));
+    }
+
+    #[test]
+    fn sides_come_first_and_names_are_directories() {
+        let split = |text: &str| SplitOptions {
+            fractions: fractions(text).unwrap_or_default(),
+            by: None,
+            stratify: None,
+            seed: 0,
+        };
+        let none = SamplingArgs::default();
+        let named = super::views(&none, &file(), Some(&split("test=0.5,val=0.5")), Path::new("/")).unwrap_or_default();
+        let names: Vec<(&str, Option<usize>)> = named.iter().map(|view| (view.name.as_str(), view.side)).collect();
+        assert_eq!(names, [("test", Some(0)), ("val", Some(1)), ("train", None)]);
+        assert_eq!(super::views(&none, &ViewsFile::default(), None, Path::new("/")).map(|views| views.len()), Ok(1));
+        for name in ["epoch-0000", "rank-x", "README.txt", "a/b", ".shufflefs", "a b", "", "-x", "é"] {
+            let split = split(&format!("{name}=1"));
+            let error = super::views(&none, &ViewsFile::default(), Some(&split), Path::new("/"));
+            assert!(error.is_err_and(|error| error.contains("no name for a view")), "{name}");
+        }
+    }
+
+    #[test]
+    fn ranks_of_launchers() {
+        let of = |set: &[(&str, &str)]| {
+            of_environment(|name| set.iter().find(|(other, _)| *other == name).map(|(_, value)| value.to_string()))
+        };
+        assert_eq!(of(&[("SLURM_PROCID", "3"), ("SLURM_NTASKS", "8")]), Ok(Rank { index: 3, of: 8 }));
+        let torchrun = [("SLURM_PROCID", "0"), ("SLURM_NTASKS", "1"), ("RANK", "5"), ("WORLD_SIZE", "6")];
+        assert_eq!(of(&torchrun), Ok(Rank { index: 5, of: 6 }));
+        assert_eq!(of(&[("OMPI_COMM_WORLD_RANK", "0"), ("OMPI_COMM_WORLD_SIZE", "2")]), Ok(Rank { index: 0, of: 2 }));
+        assert!(of(&[("RANK", "2"), ("WORLD_SIZE", "2")]).is_err_and(|error| error.contains("WORLD_SIZE=2")));
+        assert!(of(&[("RANK", "2")]).is_err_and(|error| error.contains("SLURM_PROCID")));
+    }
+}

@@ -1,0 +1,130 @@
+//! Rows cut into blocks, and blocks in a permuted order read as one stream of rows.
+//!
+//! Blocks never span stores, so each store's last block may be short. The places of those few in a permuted order are
+//! found by the inverse permutation, so that row r of the stream is located by a binary search among them and nothing
+//! is kept for a row or a block.
+
+use std::ops::Range;
+
+use super::permutation::Permutation;
+
+/// Rows of several stores, cut into blocks.
+#[derive(Clone, Debug)]
+pub struct Blocks {
+    /// Stores with at least one row.
+    segments: Vec<Segment>,
+    rows: u64,
+    blocks: u64,
+    size: u64,
+}
+
+/// One store's share of the rows.
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    first_row: u64,
+    first_block: u64,
+    rows: u64,
+}
+
+impl Blocks {
+    /// Blocks of `size` rows over stores of so many rows each.
+    pub fn new(store_rows: impl IntoIterator<Item = u64>, size: u64) -> Blocks {
+        let mut segments = Vec::new();
+        let (mut first_row, mut first_block) = (0, 0);
+        for rows in store_rows {
+            if rows > 0 {
+                segments.push(Segment { first_row, first_block, rows });
+            }
+            first_row += rows;
+            first_block += rows.div_ceil(size);
+        }
+        Blocks { segments, rows: first_row, blocks: first_block, size }
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Rows of a block, but for those at a store's end.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// How many blocks there are.
+    pub fn count(&self) -> u64 {
+        self.blocks
+    }
+
+    /// The rows of a block, which must be one.
+    pub fn block(&self, block: u64) -> Range<u64> {
+        let after = self.segments.partition_point(|segment| segment.first_block <= block);
+        let segment = &self.segments[after - 1];
+        let start = (block - segment.first_block) * self.size;
+        let first = segment.first_row + start;
+        first..first + (segment.rows - start).min(self.size)
+    }
+
+    /// The blocks in a permuted order. Costs time and memory for each store, not for each block or row.
+    pub fn ordered(&self, order: Permutation) -> BlockOrder<'_> {
+        let mut short: Vec<Short> = self
+            .segments
+            .iter()
+            .filter(|segment| segment.rows % self.size != 0)
+            .map(|segment| {
+                let block = segment.first_block + segment.rows / self.size;
+                let missing = self.size - segment.rows % self.size;
+                Short { place: order.place_of(block), missing_through: missing }
+            })
+            .collect();
+        short.sort_unstable_by_key(|short| short.place);
+        let mut missing = 0;
+        for short in &mut short {
+            missing += short.missing_through;
+            short.missing_through = missing;
+        }
+        BlockOrder { blocks: self, order, short }
+    }
+}
+
+/// A short block's place in the order, and how many rows are missing up to and with it against full blocks.
+#[derive(Clone, Copy, Debug)]
+struct Short {
+    place: u64,
+    missing_through: u64,
+}
+
+/// Blocks in a permuted order, as a stream of rows.
+#[derive(Clone, Debug)]
+pub struct BlockOrder<'a> {
+    blocks: &'a Blocks,
+    order: Permutation,
+    short: Vec<Short>,
+}
+
+impl BlockOrder<'_> {
+    /// Calls `run` with each run of rows of a stretch of the stream, which must lie within it.
+    pub fn stretch(&self, stretch: Range<u64>, mut run: impl FnMut(Range<u64>)) {
+        if stretch.is_empty() {
+            return;
+        }
+        let mut left = stretch.end - stretch.start;
+        let (mut place, mut skip) = self.locate(stretch.start);
+        while left > 0 {
+            let block = self.blocks.block(self.order.at(place));
+            let start = block.start + skip;
+            let end = block.end.min(start + left);
+            left -= end - start;
+            run(start..end);
+            place += 1;
+            skip = 0;
+        }
+    }
+
+    /// The place in the block order, and the row within that block, of row `row` of the stream.
+    fn locate(&self, row: u64) -> (u64, u64) {
+        let size = self.blocks.size;
+        let passed = self.short.partition_point(|short| (short.place + 1) * size - short.missing_through <= row);
+        let missing = if passed == 0 { 0 } else { self.short[passed - 1].missing_through };
+        ((row + missing) / size, (row + missing) % size)
+    }
+}

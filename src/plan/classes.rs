@@ -1,0 +1,347 @@
+//! Batches of one class each: every row of every class once, or classes drawn by weight with replacement.
+//!
+//! The rows of a class are cut into blocks of `block_size` rows of that class and permuted, as a view of that class
+//! alone would be. A fetch holds the next `batch_size * n` rows of each class that has n batches in it, shuffled within
+//! the class, so blocks are read whole and a batch mixes `n * batch_size / block_size` of them.
+//!
+//! *Each row once*: a class has ceil(rows / batch_size) batches (with `drop_last`, floor), one of them, at a random
+//! place, short. The classes are spread evenly over the epoch: batch j of a class with n stands at time (j + u) / n,
+//! u drawn for each class and epoch (systematic sampling: Madow and Madow, "On the theory of systematic sampling",
+//! 1944). So a fetch has n times the stretch of time that it covers of each class, to within one, and how many batches
+//! of each class come before a fetch is found by a search for its time, without the fetches before it. Within a fetch
+//! batches are shuffled.
+//!
+//! *By weight*: the class of batch i follows from (seed, epoch, i); a fetch reads the blocks of a class from a random
+//! place of an order drawn for that fetch, round and round, so every row of a class is equally likely, and none comes
+//! twice in a fetch before all have come once.
+//!
+//! Memory: 4 bytes a row that has a class.
+
+use std::ops::Range;
+
+use rand_chacha::rand_core::Rng;
+
+use super::blocks::{BlockOrder, Blocks};
+use super::draw::{NO_CLASS, class_rows};
+use super::permutation::Permutation;
+use super::shuffle::{self, Domain, below};
+use super::weights::{Alias, check};
+use super::{FetchRows, PlanError, Rows, Sampling};
+
+/// The classes of a view's rows.
+#[derive(Clone, Debug)]
+pub struct Classes {
+    /// Global rows, class by class, ascending within each.
+    members: Vec<u32>,
+    classes: Vec<Class>,
+    /// What classes are drawn from; `None`: each row once.
+    drawn: Option<Alias>,
+    /// Rows that an epoch draws.
+    rows: u64,
+    /// Batches of an epoch.
+    batches: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Class {
+    /// Where its rows start among the members.
+    first: usize,
+    blocks: Blocks,
+    /// Batches in which each row comes once.
+    batches: u64,
+}
+
+impl Classes {
+    /// One code a row of the view; see [`super::Draw::Classes`].
+    pub fn new(
+        view: &Rows,
+        sampling: &Sampling,
+        codes: &[u32],
+        weights: Option<Vec<f64>>,
+        samples: Option<u64>,
+    ) -> Result<Classes, PlanError> {
+        if codes.len() as u64 != view.len() {
+            return Err(PlanError::Count { what: "class codes", given: codes.len() as u64, wanted: view.len() });
+        }
+        if view.of() > 1 << 32 {
+            return Err(PlanError::TooManyRows { rows: view.of(), limit: 1 << 32 });
+        }
+        let counts = class_rows(codes)?;
+        let classed = counts.iter().sum();
+        if classed == 0 {
+            return Err(PlanError::NoClass);
+        }
+        let firsts = counts.iter().scan(0, |next, &count| {
+            *next += count as usize;
+            Some(*next - count as usize)
+        });
+        let firsts: Vec<usize> = firsts.collect();
+        let (members, store_rows) = sort(view, codes, firsts.clone(), classed as usize);
+        let cut = |rows: u64| {
+            if sampling.drop_last { rows / sampling.batch_size } else { rows.div_ceil(sampling.batch_size) }
+        };
+        let classes: Vec<Class> = store_rows
+            .into_iter()
+            .zip(firsts)
+            .map(|(rows, first)| {
+                let blocks = Blocks::new(rows, sampling.block_size);
+                Class { first, batches: cut(blocks.rows()), blocks }
+            })
+            .collect();
+        let each_once = weights.is_none() && samples.is_none();
+        let rows = samples.unwrap_or(classed);
+        let batches = if each_once { classes.iter().map(|class| class.batches).sum() } else { cut(rows) };
+        let drawn = if each_once { None } else { Some(table(&counts, weights)?) };
+        Ok(Classes { members, classes, drawn, rows, batches })
+    }
+
+    /// Rows that an epoch draws.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Rows that an epoch serves.
+    pub fn served_rows(&self, sampling: &Sampling) -> u64 {
+        if sampling.drop_last { self.batches * sampling.batch_size } else { self.rows }
+    }
+
+    pub fn batches(&self) -> u64 {
+        self.batches
+    }
+
+    pub fn blocks(&self) -> u64 {
+        self.classes.iter().map(|class| class.blocks.count()).sum()
+    }
+
+    pub fn epoch(&self, sampling: Sampling, epoch: u64) -> ClassEpoch<'_> {
+        let mut rng = shuffle::rng(Domain::Spread, sampling.seed, epoch, 0);
+        // Two draws for every class, so that what one gets does not depend on the others.
+        let spread = self.classes.iter().map(|class| Spread {
+            phase: rng.next_u64(),
+            short: ((u128::from(rng.next_u64()) * u128::from(class.batches)) >> 64) as u64,
+        });
+        let spread = if self.drawn.is_none() { spread.collect() } else { Vec::new() };
+        ClassEpoch { classes: self, sampling, epoch, spread }
+    }
+}
+
+/// The members in the order of their classes, which start at `next`, and each class's rows in each store.
+fn sort(view: &Rows, codes: &[u32], mut next: Vec<usize>, classed: usize) -> (Vec<u32>, Vec<Vec<u64>>) {
+    let mut members = vec![0u32; classed];
+    let mut store_rows = vec![Vec::new(); next.len()];
+    let mut rows = view.iter().zip(codes);
+    for &count in view.store_counts() {
+        let before = next.clone();
+        for (row, &code) in rows.by_ref().take(count as usize).filter(|(_, code)| **code != NO_CLASS) {
+            members[next[code as usize]] = row as u32;
+            next[code as usize] += 1;
+        }
+        for (rows, (before, next)) in store_rows.iter_mut().zip(before.iter().zip(&next)) {
+            if next > before {
+                rows.push((next - before) as u64);
+            }
+        }
+    }
+    (members, store_rows)
+}
+
+/// The table that classes are drawn from: those with rows, by weight or alike.
+fn table(counts: &[u64], weights: Option<Vec<f64>>) -> Result<Alias, PlanError> {
+    let weights = weights.unwrap_or_else(|| vec![1.0; counts.len()]);
+    if weights.len() < counts.len() {
+        let (given, wanted) = (weights.len() as u64, counts.len() as u64);
+        return Err(PlanError::Count { what: "class weights", given, wanted });
+    }
+    check("class", weights.iter().copied())?;
+    let weights = counts.iter().zip(weights).map(|(&count, weight)| if count > 0 { weight } else { 0.0 });
+    Alias::new(weights.collect(), "class that has rows")
+}
+
+/// One epoch's batches.
+#[derive(Clone, Debug)]
+pub struct ClassEpoch<'a> {
+    classes: &'a Classes,
+    sampling: Sampling,
+    epoch: u64,
+    /// Of each class, where each row comes once.
+    spread: Vec<Spread>,
+}
+
+/// Where a class's batches stand in an epoch.
+#[derive(Clone, Copy, Debug)]
+struct Spread {
+    /// The first one's time, as a fraction of the time between two, in 2^-64.
+    phase: u64,
+    /// Which batch is the short one.
+    short: u64,
+}
+
+/// A batch of a fetch: its class, and which rows of those that the class has in this fetch.
+struct Place {
+    class: usize,
+    rows: Range<usize>,
+}
+
+impl ClassEpoch<'_> {
+    /// The rows of a fetch, batch by batch. Empty past the last fetch.
+    pub fn fetch(&self, fetch: u64) -> FetchRows {
+        let started = self.started(fetch);
+        let places = self.places(fetch, &started);
+        // What each class has in this fetch, classes ascending.
+        let mut present: Vec<(usize, u64)> = Vec::new();
+        let mut ends: Vec<(usize, u64)> = places.iter().map(|place| (place.class, place.rows.end as u64)).collect();
+        ends.sort_unstable();
+        for part in ends.chunk_by(|a, b| a.0 == b.0) {
+            present.extend(part.last());
+        }
+        let mut rng = shuffle::rng(Domain::Rows, self.sampling.seed, self.epoch, fetch);
+        let pool = |&(class, rows): &(usize, u64)| {
+            let mut rows = match started.get(class) {
+                Some(&batch) => self.next_rows(class, batch, rows),
+                None => self.any_rows(class, fetch, rows),
+            };
+            shuffle::shuffle(&mut rows, &mut rng);
+            rows
+        };
+        let pools: Vec<Vec<u64>> = present.iter().map(pool).collect();
+        let mut found = FetchRows { rows: Vec::new(), bounds: vec![0] };
+        for Place { class, rows } in places {
+            if let Ok(pool) = present.binary_search_by_key(&class, |&(class, _)| class) {
+                found.rows.extend_from_slice(&pools[pool][rows]);
+                found.bounds.push(found.rows.len());
+            }
+        }
+        found
+    }
+
+    /// Rows of the batch at a place of a fetch; 0 past the last.
+    pub fn batch_rows(&self, fetch: u64, place: usize) -> u64 {
+        self.places(fetch, &self.started(fetch)).get(place).map_or(0, |place| place.rows.len() as u64)
+    }
+
+    /// The batches of a fetch, numbered over the epoch.
+    fn batches_of(&self, fetch: u64) -> Range<u64> {
+        let batches = self.classes.batches;
+        let first = fetch.saturating_mul(self.sampling.fetch_factor).min(batches);
+        first..first.saturating_add(self.sampling.fetch_factor).min(batches)
+    }
+
+    /// Batches of each class before a fetch, where each row comes once.
+    fn started(&self, fetch: u64) -> Vec<u64> {
+        if self.classes.drawn.is_none() { self.before(self.batches_of(fetch).start) } else { Vec::new() }
+    }
+
+    fn places(&self, fetch: u64, started: &[u64]) -> Vec<Place> {
+        match &self.classes.drawn {
+            None => self.places_once(fetch, started),
+            Some(table) => self.places_drawn(fetch, table),
+        }
+    }
+
+    /// Classes drawn by weight; the rows of one are dealt in the order of its batches.
+    fn places_drawn(&self, fetch: u64, table: &Alias) -> Vec<Place> {
+        let size = self.sampling.batch_size;
+        let mut used = vec![0; self.classes.classes.len()];
+        let place = |batch: u64| {
+            let mut rng = shuffle::rng(Domain::BatchClass, self.sampling.seed, self.epoch, batch);
+            let class = table.draw(&mut rng);
+            let start = used[class];
+            used[class] += (self.classes.rows - batch * size).min(size) as usize;
+            Place { class, rows: start..used[class] }
+        };
+        self.batches_of(fetch).map(place).collect()
+    }
+
+    /// Each class's next batches, shuffled.
+    fn places_once(&self, fetch: u64, started: &[u64]) -> Vec<Place> {
+        let batches = self.batches_of(fetch);
+        let mut places = Vec::with_capacity((batches.end - batches.start) as usize);
+        for (class, (start, end)) in started.iter().copied().zip(self.before(batches.end)).enumerate() {
+            let first = self.first_row(class, start);
+            for batch in start..end {
+                let rows = self.first_row(class, batch) - first..self.first_row(class, batch + 1) - first;
+                places.push(Place { class, rows: rows.start as usize..rows.end as usize });
+            }
+        }
+        let mut rng = shuffle::rng(Domain::Batches, self.sampling.seed, self.epoch, fetch);
+        shuffle::shuffle(&mut places, &mut rng);
+        places
+    }
+
+    /// How many of a class's rows come before its batch `batch`.
+    fn first_row(&self, class: usize, batch: u64) -> u64 {
+        let Class { batches, ref blocks, .. } = self.classes.classes[class];
+        let full = batch * self.sampling.batch_size;
+        // All batches have their size where the short one is dropped.
+        let missing = (batches * self.sampling.batch_size).saturating_sub(blocks.rows());
+        if batch > self.spread[class].short { full - missing } else { full }
+    }
+
+    /// How many batches of each class come before batch `batch` of the epoch.
+    fn before(&self, batch: u64) -> Vec<u64> {
+        let at = |time: u128| {
+            let count = move |(class, spread): (&Class, &Spread)| {
+                // Batches j with (j + phase) / n < time, all in 2^-64.
+                let passed = (time * u128::from(class.batches)).saturating_sub(u128::from(spread.phase));
+                passed.div_ceil(1 << 64).min(u128::from(class.batches)) as u64
+            };
+            self.classes.classes.iter().zip(&self.spread).map(count)
+        };
+        // The last time by which no more than `batch` have come.
+        // A class is less than one batch from where its share of the time would have it, so the search is short.
+        let (all, classes) = (u128::from(self.classes.batches.max(1)), self.classes.classes.len() as u64);
+        let mut low = (u128::from(batch.saturating_sub(classes)) << 64) / all;
+        let mut high = ((u128::from(batch + classes) << 64) / all + 1).min(1 << 64);
+        while low < high {
+            let middle = (low + high).div_ceil(2);
+            if at(middle).sum::<u64>() <= batch { low = middle } else { high = middle - 1 }
+        }
+        let mut before: Vec<u64> = at(low).collect();
+        // Of those that come at the very same time the lower classes are first.
+        let mut lacking = batch.min(self.classes.batches) - before.iter().sum::<u64>();
+        for (before, next) in before.iter_mut().zip(at(low + 1)) {
+            let more = (next - *before).min(lacking);
+            *before += more;
+            lacking -= more;
+        }
+        before
+    }
+
+    /// The next rows of a class from its batch `batch` on, where each row comes once. With its last batch come those
+    /// that are dropped, so that these are random ones, not a block's end.
+    fn next_rows(&self, index: usize, batch: u64, count: u64) -> Vec<u64> {
+        let class = &self.classes.classes[index];
+        let start = self.first_row(index, batch);
+        let last = start + count == self.first_row(index, class.batches);
+        let end = if last { class.blocks.rows() } else { start + count };
+        let mut rng = shuffle::rng(Domain::ClassBlocks, self.sampling.seed, self.epoch, index as u64);
+        let order = class.blocks.ordered(Permutation::drawn(class.blocks.count(), &mut rng));
+        let mut rows = Vec::with_capacity((end - start) as usize);
+        self.members(class, &order, start..end, &mut rows);
+        rows
+    }
+
+    /// So many rows of a class, where classes are drawn.
+    fn any_rows(&self, index: usize, fetch: u64, count: u64) -> Vec<u64> {
+        let class = &self.classes.classes[index];
+        let all = class.blocks.rows();
+        let mut rng = shuffle::rng(Domain::ClassFetch, self.sampling.seed, self.epoch, fetch);
+        rng.set_stream(index as u64);
+        let order = class.blocks.ordered(Permutation::drawn(class.blocks.count(), &mut rng));
+        let mut start = below(&mut rng, all);
+        let mut rows = Vec::with_capacity(count as usize);
+        while (rows.len() as u64) < count {
+            let end = all.min(start + count - rows.len() as u64);
+            self.members(class, &order, start..end, &mut rows);
+            start = 0;
+        }
+        rows
+    }
+
+    fn members(&self, class: &Class, order: &BlockOrder, stretch: Range<u64>, rows: &mut Vec<u64>) {
+        order.stretch(stretch, |run| {
+            let members = class.first + run.start as usize..class.first + run.end as usize;
+            rows.extend(self.classes.members[members].iter().map(|&row| u64::from(row)));
+        });
+    }
+}

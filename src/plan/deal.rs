@@ -1,0 +1,146 @@
+//! Batches dealt to W ranks, each the same number: whole fetches go round, what is left over goes batch by batch.
+//!
+//! No fetch but those left over is read by two ranks, so no chunk is decoded for two of them because of how batches
+//! were dealt. What is dealt is an epoch, or what remains of one: first some equal ends of fetches, then whole fetches,
+//! then a short one. Every rank's i-th batch is computed; nothing is listed.
+
+use std::ops::Range;
+
+/// What becomes of the batches that cannot be dealt evenly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Uneven {
+    /// At most W - 1 batches of an epoch are served to nobody.
+    #[default]
+    Drop,
+    /// At most W - 1 batches of an epoch are served twice: ranks that lack one repeat one of their own.
+    Pad,
+}
+
+/// How many batches each of `world` ranks has.
+pub fn share(batches: u64, world: u64, uneven: Uneven) -> u64 {
+    match uneven {
+        Uneven::Drop => batches / world.max(1),
+        Uneven::Pad => batches.div_ceil(world.max(1)),
+    }
+}
+
+/// Batches of an epoch, in its order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batches {
+    /// Ends of so many fetches that follow each other: batches `part` of the first, and so on.
+    pub(super) ends: u64,
+    pub(super) part: Range<u64>,
+    /// Whole fetches.
+    pub(super) fetches: Range<u64>,
+    /// Batches of a fetch.
+    pub(super) factor: u64,
+    /// Batches of the short last fetch.
+    pub(super) last: Range<u64>,
+}
+
+impl Batches {
+    /// All batches of an epoch.
+    pub fn all(batches: u64, factor: u64) -> Batches {
+        let whole = batches / factor;
+        Batches { ends: 0, part: 0..0, fetches: 0..whole, factor, last: whole * factor..batches }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.of_ends() + self.of_fetches() + (self.last.end - self.last.start)
+    }
+
+    /// The batches as ranges of their numbers in the epoch, ascending, adjacent ones merged.
+    pub fn ranges(&self) -> Vec<Range<u64>> {
+        let ends = (0..self.ends).map(|i| self.part.start + i * self.factor..self.part.end + i * self.factor);
+        let whole = self.fetches.start * self.factor..self.fetches.end * self.factor;
+        let mut merged: Vec<Range<u64>> = Vec::new();
+        for range in ends.chain([whole, self.last.clone()]).filter(|range| !range.is_empty()) {
+            match merged.last_mut() {
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => merged.push(range),
+            }
+        }
+        merged
+    }
+
+    /// The batches dealt to so many ranks.
+    pub fn deal(&self, world: u64, uneven: Uneven) -> Deal<'_> {
+        Deal { batches: self, world: world.max(1), uneven }
+    }
+
+    fn of_ends(&self) -> u64 {
+        self.ends * (self.part.end - self.part.start)
+    }
+
+    fn of_fetches(&self) -> u64 {
+        (self.fetches.end - self.fetches.start) * self.factor
+    }
+
+    /// Batch `i` of those in the ends of fetches.
+    fn in_ends(&self, i: u64) -> u64 {
+        let len = self.part.end - self.part.start;
+        self.part.start + i / len * self.factor + i % len
+    }
+}
+
+/// Batches dealt to a number of ranks.
+#[derive(Clone, Copy, Debug)]
+pub struct Deal<'a> {
+    batches: &'a Batches,
+    world: u64,
+    uneven: Uneven,
+}
+
+impl Deal<'_> {
+    /// How many batches each rank has.
+    pub fn batches(&self) -> u64 {
+        share(self.batches.count(), self.world, self.uneven)
+    }
+
+    /// The number in the epoch of batch `i` of a rank; `None` past its last.
+    pub fn batch(&self, rank: u64, i: u64) -> Option<u64> {
+        if i >= self.batches() || rank >= self.world {
+            return None;
+        }
+        self.own(rank, i).or_else(|| {
+            // A rank that lacks one repeats one from the middle of its own, so that it reads no other rank's fetch;
+            // one that has none takes another's.
+            if i > 0 { self.own(rank, i / 2) } else { self.nth(rank % self.batches.count()) }
+        })
+    }
+
+    /// Batch `i` of a rank, without repeats.
+    fn own(&self, rank: u64, i: u64) -> Option<u64> {
+        let Batches { ends, part, fetches, factor, last } = self.batches;
+        // Rounds in which every rank gets the whole end of a fetch, then a whole fetch.
+        let end_len = part.end - part.start;
+        let (end_rounds, rounds) = (ends / self.world, (fetches.end - fetches.start) / self.world);
+        let (dealt_ends, dealt) = (end_rounds * end_len, rounds * factor);
+        if i < dealt_ends {
+            return Some(self.batches.in_ends((i / end_len * self.world + rank) * end_len + i % end_len));
+        }
+        let i = i - dealt_ends;
+        if i < dealt {
+            return Some((fetches.start + i / factor * self.world + rank) * factor + i % factor);
+        }
+        // What is left over of each, in the epoch's order, batch by batch.
+        let mut slot = (i - dealt) * self.world + rank;
+        let left_ends = self.batches.of_ends() - dealt_ends * self.world;
+        if slot < left_ends {
+            return Some(self.batches.in_ends(dealt_ends * self.world + slot));
+        }
+        slot -= left_ends;
+        let left = self.batches.of_fetches() - dealt * self.world;
+        if slot < left {
+            return Some((fetches.start * factor) + dealt * self.world + slot);
+        }
+        slot -= left;
+        (slot < last.end - last.start).then_some(last.start + slot)
+    }
+
+    /// The `i`-th of all.
+    fn nth(&self, i: u64) -> Option<u64> {
+        Deal { world: 1, ..*self }.own(0, i)
+    }
+}

@@ -1,0 +1,329 @@
+//! One column against values, or against another column: a bitmap.
+//!
+//! A categorical is compared once a label; the rows look their code up. Numbers are compared at the column's own
+//! precision, as pandas does: 0.1 means the float32 nearest to 0.1 where the column is float32.
+
+use std::cmp::Ordering;
+
+use half::f16;
+
+use super::{Literal, Op, Value, Wrong};
+use crate::anndata::bytes::Bytes;
+use crate::anndata::column::{Categories, Numbers, Texts, Values};
+use crate::array::Dtype;
+use crate::array::cast::{to_f64, to_i64};
+use crate::view::bits::Bits;
+use crate::view::near::near;
+
+/// A column and what its values are.
+pub struct Column<'a> {
+    pub name: &'a str,
+    pub kind: Kind,
+    values: &'a Values,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Text,
+    Labels,
+    Number,
+    Boolean,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Text => "text",
+            Kind::Labels => "categorical",
+            Kind::Number => "of numbers",
+            Kind::Boolean => "boolean",
+        }
+    }
+}
+
+impl<'a> Column<'a> {
+    pub fn new(name: &'a str, values: &'a Values) -> Column<'a> {
+        let of = |dtype: Dtype| if dtype == Dtype::Bool { Kind::Boolean } else { Kind::Number };
+        let kind = match values {
+            Values::Text { .. } => Kind::Text,
+            Values::Numbers { numbers, .. } => of(numbers.dtype),
+            Values::Categorical { categories: Categories { numbers: Some(numbers), .. }, .. } => of(numbers.dtype),
+            Values::Categorical { .. } => Kind::Labels,
+        };
+        Column { name, kind, values }
+    }
+
+    pub fn is_boolean(&self) -> bool {
+        self.kind == Kind::Boolean
+    }
+
+    /// A comparison that the column allows, to show what one looks like.
+    pub fn example(&self) -> String {
+        let value = match (self.kind, self.values) {
+            (Kind::Labels, Values::Categorical { categories, .. }) => {
+                categories.labels.first().map_or("\"...\"".to_owned(), |label| format!("{label:?}"))
+            }
+            (Kind::Number, _) => "0".to_owned(),
+            (Kind::Boolean, _) => "True".to_owned(),
+            _ => "\"...\"".to_owned(),
+        };
+        format!("{} == {value}", self.name)
+    }
+
+    /// The rows that have no value: code -1, masked, or NaN.
+    pub fn missing(&self, rows: u64) -> Bits {
+        match self.values {
+            Values::Categorical { codes, categories, .. } => {
+                looked_up(rows, codes, categories.labels.len(), &|code| code.is_none())
+            }
+            Values::Text { mask: None, .. } => Bits::none(rows),
+            Values::Text { mask: Some(mask), .. } => Bits::of(rows, |row| mask[row] != 0),
+            Values::Numbers { numbers, mask } => {
+                let mask = mask.as_ref();
+                let masked = |row: usize| mask.is_some_and(|mask| mask[row] != 0);
+                let float = numbers.dtype.is_float();
+                Bits::of(rows, |row| masked(row) || (float && to_f64(numbers.dtype, numbers.at(row)).is_nan()))
+            }
+        }
+    }
+
+    fn mismatch(&self, literal: &Literal) -> Wrong {
+        let value = match &literal.value {
+            Value::Text(text) => format!("text, {text:?}"),
+            Value::Int(number) => format!("a number, {number}"),
+            Value::Float(number) => format!("a number, {number}"),
+            Value::Bool(value) => format!("a boolean, {value}"),
+        };
+        let cause =
+            format!("{} is {} and is compared with {value}; write {}", self.name, self.kind.name(), self.example());
+        Wrong::new(literal.at, cause)
+    }
+
+    /// The place of a label among the categories.
+    fn label(&self, label: &str, labels: &[String], at: usize) -> Result<usize, Wrong> {
+        labels.iter().position(|other| other == label).ok_or_else(|| {
+            let near = near(label, labels.iter().map(String::as_str));
+            Wrong::new(at, format!("{} has no category {label:?}; {near}", self.name))
+        })
+    }
+}
+
+/// Whether `a op b` holds for what compares so; what does not compare is unequal.
+fn holds(op: Op, order: Option<Ordering>) -> bool {
+    match (op, order) {
+        (Op::Ne, None) => true,
+        (_, None) => false,
+        (Op::Eq, Some(order)) => order.is_eq(),
+        (Op::Ne, Some(order)) => order.is_ne(),
+        (Op::Lt, Some(order)) => order.is_lt(),
+        (Op::Le, Some(order)) => order.is_le(),
+        (Op::Gt, Some(order)) => order.is_gt(),
+        (Op::Ge, Some(order)) => order.is_ge(),
+    }
+}
+
+/// A column against one value.
+pub fn with(rows: u64, column: &Column<'_>, op: Op, literal: &Literal) -> Result<Bits, Wrong> {
+    match (column.values, column.kind, &literal.value) {
+        (Values::Text { texts, mask, .. }, _, Value::Text(text)) => {
+            Ok(by_text(rows, texts, mask.as_ref(), |value| holds(op, value.map(|value| value.cmp(text.as_str())))))
+        }
+        (Values::Categorical { codes, categories, ordered }, Kind::Labels, Value::Text(text)) => {
+            if !ordered && !matches!(op, Op::Eq | Op::Ne) {
+                let cause = format!("the categories of {} have no order, so only == and != compare them", column.name);
+                return Err(Wrong::new(literal.at, cause));
+            }
+            let place = column.label(text, &categories.labels, literal.at)?;
+            Ok(looked_up(rows, codes, categories.labels.len(), &|code| holds(op, code.map(|code| code.cmp(&place)))))
+        }
+        (_, Kind::Number, Value::Int(_) | Value::Float(_)) | (_, Kind::Boolean, Value::Bool(_)) => {
+            Ok(by_number(rows, column, &|dtype| {
+                let wanted = Number::of(&literal.value, dtype);
+                Box::new(move |value| holds(op, value.and_then(|value| value.compare(wanted))))
+            }))
+        }
+        _ => Err(column.mismatch(literal)),
+    }
+}
+
+/// The rows whose value is in a list.
+pub fn within(rows: u64, column: &Column<'_>, list: &[Literal]) -> Result<Bits, Wrong> {
+    let fits = |literal: &&Literal| {
+        matches!(
+            (column.kind, &literal.value),
+            (Kind::Text | Kind::Labels, Value::Text(_))
+                | (Kind::Number, Value::Int(_) | Value::Float(_))
+                | (Kind::Boolean, Value::Bool(_))
+        )
+    };
+    if let Some(wrong) = list.iter().find(|literal| !fits(literal)) {
+        return Err(column.mismatch(wrong));
+    }
+    let texts =
+        || list.iter().filter_map(|literal| if let Value::Text(text) = &literal.value { Some(text) } else { None });
+    match (column.values, column.kind) {
+        (Values::Text { texts: column, mask, .. }, _) => {
+            let wanted: std::collections::HashSet<&str> = texts().map(String::as_str).collect();
+            Ok(by_text(rows, column, mask.as_ref(), |value| value.is_some_and(|value| wanted.contains(value))))
+        }
+        (Values::Categorical { codes, categories, .. }, Kind::Labels) => {
+            let mut wanted = vec![false; categories.labels.len()];
+            for (text, literal) in texts().zip(list) {
+                wanted[column.label(text, &categories.labels, literal.at)?] = true;
+            }
+            Ok(looked_up(rows, codes, wanted.len(), &|code| code.is_some_and(|code| wanted[code])))
+        }
+        _ => Ok(by_number(rows, column, &|dtype| {
+            let wanted: Vec<Number> = list.iter().map(|literal| Number::of(&literal.value, dtype)).collect();
+            Box::new(move |value| {
+                value.is_some_and(|value| wanted.iter().any(|&other| value.compare(other) == Some(Ordering::Equal)))
+            })
+        })),
+    }
+}
+
+/// A column against another, row by row.
+pub fn columns(rows: u64, (at, left): (usize, Column<'_>), op: Op, right: Column<'_>) -> Result<Bits, Wrong> {
+    let numbers = |kind| matches!(kind, Kind::Number | Kind::Boolean);
+    if numbers(left.kind) != numbers(right.kind) {
+        let [a, b] = [&left, &right].map(|column| format!("{} is {}", column.name, column.kind.name()));
+        return Err(Wrong::new(at, format!("{a} and {b}: they cannot be compared")));
+    }
+    if numbers(left.kind) {
+        let value = |column: &Column<'_>, row: usize| number(column.values, row);
+        return Ok(Bits::of(rows, |row| {
+            holds(op, value(&left, row).zip(value(&right, row)).and_then(|(a, b)| a.compare(b)))
+        }));
+    }
+    if (left.kind == Kind::Labels || right.kind == Kind::Labels) && !matches!(op, Op::Eq | Op::Ne) {
+        return Err(Wrong::new(at, "categories of two columns have no common order; only == and != compare them"));
+    }
+    Ok(Bits::of(rows, |row| holds(op, label(left.values, row).zip(label(right.values, row)).map(|(a, b)| a.cmp(b)))))
+}
+
+/// One number or boolean.
+#[derive(Clone, Copy)]
+enum Number {
+    Int(i128),
+    Float(f64),
+}
+
+impl Number {
+    /// A value at the precision of a column.
+    fn of(value: &Value, dtype: Dtype) -> Number {
+        let float = match *value {
+            Value::Bool(value) => return Number::Int(value.into()),
+            Value::Int(number) if !dtype.is_float() => return Number::Int(number),
+            Value::Int(number) => number as f64,
+            Value::Float(number) => number,
+            Value::Text(_) => f64::NAN,
+        };
+        Number::Float(match dtype {
+            Dtype::F32 => f64::from(float as f32),
+            Dtype::F16 => f16::from_f64(float).to_f64(),
+            _ => float,
+        })
+    }
+
+    fn compare(self, other: Number) -> Option<Ordering> {
+        match (self, other) {
+            (Number::Int(a), Number::Int(b)) => Some(a.cmp(&b)),
+            (Number::Int(a), Number::Float(b)) => (a as f64).partial_cmp(&b),
+            (Number::Float(a), Number::Int(b)) => a.partial_cmp(&(b as f64)),
+            (Number::Float(a), Number::Float(b)) => a.partial_cmp(&b),
+        }
+    }
+}
+
+/// A test of one number; `None` is a missing one.
+type Test = Box<dyn Fn(Option<Number>) -> bool + Sync>;
+
+/// Numbers row by row, number categories once a category.
+fn by_number(rows: u64, column: &Column<'_>, test: &dyn Fn(Dtype) -> Test) -> Bits {
+    match column.values {
+        Values::Categorical { codes, categories: Categories { numbers: Some(numbers), .. }, .. } => {
+            let test = test(numbers.dtype);
+            let kept: Vec<bool> = (0..numbers.len()).map(|i| test(Some(element(numbers, i)))).collect();
+            let missing = test(None);
+            looked_up(rows, codes, kept.len(), &|code| code.map_or(missing, |code| kept[code]))
+        }
+        Values::Numbers { numbers, mask } => {
+            let test = test(numbers.dtype);
+            let here = |row: usize| mask.as_ref().is_none_or(|mask| mask[row] == 0);
+            // The common dtypes without asking for the dtype at each row.
+            macro_rules! typed {
+                ($size:literal, $bytes:ident => $number:expr) => {{
+                    let values = &numbers.bytes;
+                    Bits::of(rows, |row| {
+                        let $bytes = values.array::<$size>(row);
+                        test(here(row).then_some($number))
+                    })
+                }};
+            }
+            match numbers.dtype {
+                Dtype::F32 => typed!(4, bytes => Number::Float(f32::from_le_bytes(bytes).into())),
+                Dtype::F64 => typed!(8, bytes => Number::Float(f64::from_le_bytes(bytes))),
+                Dtype::I32 => typed!(4, bytes => Number::Int(i32::from_le_bytes(bytes).into())),
+                Dtype::I64 => typed!(8, bytes => Number::Int(i64::from_le_bytes(bytes).into())),
+                _ => Bits::of(rows, |row| test(here(row).then(|| element(numbers, row)))),
+            }
+        }
+        _ => Bits::none(rows),
+    }
+}
+
+fn by_text(rows: u64, texts: &Texts, mask: Option<&Bytes>, test: impl Fn(Option<&str>) -> bool + Sync) -> Bits {
+    Bits::of(rows, |row| test(mask.is_none_or(|mask| mask[row] == 0).then(|| texts.at(row))))
+}
+
+/// A test of the code, asked once for each of `count` categories; `None` is missing.
+fn looked_up(rows: u64, codes: &Numbers, count: usize, test: &dyn Fn(Option<usize>) -> bool) -> Bits {
+    let kept: Vec<bool> = (0..count).map(|code| test(Some(code))).collect();
+    let missing = test(None);
+    let of = |code: i32| usize::try_from(code).ok().and_then(|code| kept.get(code)).copied().unwrap_or(missing);
+    match codes.dtype {
+        Dtype::I8 => Bits::of(rows, |row| of(i32::from(codes.bytes[row] as i8))),
+        Dtype::I16 => {
+            let codes = &codes.bytes;
+            Bits::of(rows, |row| of(i32::from(i16::from_le_bytes(codes.array(row)))))
+        }
+        _ => Bits::of(rows, |row| of(i32::try_from(to_i64(codes.dtype, codes.at(row))).unwrap_or(-1))),
+    }
+}
+
+fn element(numbers: &Numbers, i: usize) -> Number {
+    match numbers.dtype {
+        Dtype::U64 => Number::Int(u64::from_le_bytes(numbers.bytes.array(i)).into()),
+        dtype if dtype.is_float() => Number::Float(to_f64(dtype, numbers.at(i))),
+        dtype => Number::Int(to_i64(dtype, numbers.at(i)).into()),
+    }
+}
+
+/// The code of a row; `None` is missing.
+fn code(codes: &Numbers, row: usize) -> Option<usize> {
+    usize::try_from(to_i64(codes.dtype, codes.at(row))).ok()
+}
+
+/// The number of a row; `None` is missing.
+fn number(values: &Values, row: usize) -> Option<Number> {
+    match values {
+        Values::Numbers { numbers, mask } => {
+            mask.as_ref().is_none_or(|mask| mask[row] == 0).then(|| element(numbers, row))
+        }
+        Values::Categorical { codes, categories: Categories { numbers: Some(numbers), .. }, .. } => {
+            code(codes, row).filter(|&code| code < numbers.len()).map(|code| element(numbers, code))
+        }
+        _ => None,
+    }
+}
+
+/// The text of a row; `None` is missing.
+fn label(values: &Values, row: usize) -> Option<&str> {
+    match values {
+        Values::Text { texts, mask, .. } => mask.as_ref().is_none_or(|mask| mask[row] == 0).then(|| texts.at(row)),
+        Values::Categorical { codes, categories, .. } => {
+            code(codes, row).and_then(|code| categories.labels.get(code)).map(String::as_str)
+        }
+        _ => None,
+    }
+}

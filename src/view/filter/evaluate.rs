@@ -1,0 +1,106 @@
+//! The tree held against columns: types are checked, then each test becomes a bitmap.
+
+use super::compare::{self, Column};
+use super::{Expr, Filter, Literal, Name, Op, Operand, Value, Wrong};
+use crate::anndata::column::Values;
+use crate::view::ViewError;
+use crate::view::bits::Bits;
+use crate::view::near::near;
+
+/// Where the columns come from.
+pub trait Columns {
+    /// A column of one value a row; `None` where there is none of this name.
+    fn column(&self, name: &str) -> Option<&Values>;
+    /// All names there are.
+    fn known(&self) -> Vec<&str>;
+}
+
+impl Filter {
+    /// The rows for which the expression is true.
+    ///
+    /// # Errors
+    /// A column or label that does not exist, or a comparison that its type does not allow.
+    pub fn evaluate(&self, rows: u64, columns: &dyn Columns) -> Result<Bits, ViewError> {
+        let evaluation = Evaluation { rows, columns };
+        evaluation.expr(&self.root).map_err(|wrong| wrong.of(&self.text))
+    }
+}
+
+struct Evaluation<'a> {
+    rows: u64,
+    columns: &'a dyn Columns,
+}
+
+impl<'a> Evaluation<'a> {
+    fn expr(&self, expr: &Expr) -> Result<Bits, Wrong> {
+        Ok(match expr {
+            Expr::Any(parts) => self.folded(parts, Bits::none(self.rows), Bits::or)?,
+            Expr::All(parts) => self.folded(parts, Bits::all(self.rows), Bits::and)?,
+            Expr::Not(part) => self.expr(part)?.invert(),
+            Expr::Compare { left: Operand::Column(left), op, right: Operand::Column(right) } => {
+                compare::columns(self.rows, (left.at, self.column(left)?), *op, self.column(right)?)?
+            }
+            Expr::Compare { left: Operand::Column(column), op, right: Operand::Literal(literal) } => {
+                self.one(column, *op, literal)?
+            }
+            Expr::Compare { left: Operand::Literal(literal), op, right: Operand::Column(column) } => {
+                self.one(column, mirrored(*op), literal)?
+            }
+            Expr::Compare { left: Operand::Literal(literal), right: Operand::Literal(_), .. } => {
+                return Err(Wrong::new(literal.at, "two values are compared; one side must be a column"));
+            }
+            Expr::In { column, list, negated } => {
+                let found = compare::within(self.rows, &self.column(column)?, list)?;
+                if *negated { found.invert() } else { found }
+            }
+            Expr::Null { column, negated } => {
+                let missing = self.column(column)?.missing(self.rows);
+                if *negated { missing.invert() } else { missing }
+            }
+            Expr::Is(column) => {
+                let here = self.column(column)?;
+                if !here.is_boolean() {
+                    let Column { name, kind, .. } = &here;
+                    let remedy = here.example();
+                    return Err(Wrong::new(
+                        column.at,
+                        format!("{name} is {}, not boolean; write {remedy}", kind.name()),
+                    ));
+                }
+                let truth = Literal { value: Value::Bool(true), at: column.at };
+                compare::with(self.rows, &here, Op::Eq, &truth)?
+            }
+        })
+    }
+
+    fn folded(&self, parts: &[Expr], start: Bits, join: impl Fn(Bits, &Bits) -> Bits) -> Result<Bits, Wrong> {
+        parts.iter().try_fold(start, |all, part| Ok(join(all, &self.expr(part)?)))
+    }
+
+    fn one(&self, column: &Name, op: Op, literal: &Literal) -> Result<Bits, Wrong> {
+        compare::with(self.rows, &self.column(column)?, op, literal)
+    }
+
+    fn column<'b>(&self, column: &'b Name) -> Result<Column<'b>, Wrong>
+    where
+        'a: 'b,
+    {
+        match self.columns.column(&column.name) {
+            Some(values) => Ok(Column::new(&column.name, values)),
+            None => {
+                let known = near(&column.name, self.columns.known().into_iter());
+                Err(Wrong::new(column.at, format!("no obs column is called {}; {known}", column.name)))
+            }
+        }
+    }
+}
+
+fn mirrored(op: Op) -> Op {
+    match op {
+        Op::Eq | Op::Ne => op,
+        Op::Lt => Op::Gt,
+        Op::Le => Op::Ge,
+        Op::Gt => Op::Lt,
+        Op::Ge => Op::Le,
+    }
+}

@@ -1,0 +1,304 @@
+//! Words to a tree. Precedence as pandas has it: `or` (`|`), `and` (`&`), `not`, comparisons, `~`.
+
+use super::lexer::{Kind, Token, tokens};
+use super::{Expr, Literal, Name, Op, Operand, Value, Wrong};
+
+/// Deeper nesting than this is nobody's expression, and the stack is finite.
+const DEPTH: usize = 100;
+
+pub fn parse(text: &str) -> Result<Expr, Wrong> {
+    let tokens = tokens(text)?;
+    let mut parser = Parser { tokens: &tokens, place: 0, depth: 0 };
+    if parser.kind() == &Kind::End {
+        return Err(Wrong::new(1, "the expression is empty; write something like tissue == \"lung\""));
+    }
+    let expr = parser.any()?;
+    match parser.kind() {
+        Kind::End => Ok(expr),
+        _ => Err(parser.wrong("the end, `and` or `or` was expected")),
+    }
+}
+
+struct Parser<'a> {
+    tokens: &'a [Token],
+    place: usize,
+    depth: usize,
+}
+
+impl Parser<'_> {
+    /// The last token is the end and is never passed.
+    fn token(&self) -> &Token {
+        &self.tokens[self.place.min(self.tokens.len() - 1)]
+    }
+
+    fn kind(&self) -> &Kind {
+        &self.token().kind
+    }
+
+    fn at(&self) -> usize {
+        self.token().at
+    }
+
+    fn next_is(&self, ahead: usize, keyword: &str) -> bool {
+        self.tokens.get(self.place + ahead).is_some_and(|token| is_keyword(&token.kind, keyword))
+    }
+
+    fn takes(&mut self, keyword: &str) -> bool {
+        let found = self.next_is(0, keyword);
+        self.place += usize::from(found);
+        found
+    }
+
+    fn takes_sign(&mut self, sign: &str) -> bool {
+        let found = matches!(self.kind(), Kind::Sign(other) if *other == sign);
+        self.place += usize::from(found);
+        found
+    }
+
+    fn wrong(&self, expected: &str) -> Wrong {
+        let found = match self.kind() {
+            Kind::Word(word) => format!("found {word}"),
+            Kind::Name(name) => format!("found `{name}`"),
+            Kind::Value(Value::Text(text)) => format!("found {text:?}"),
+            Kind::Value(_) => "found a value".to_owned(),
+            Kind::Sign(sign) => format!("found {sign}"),
+            Kind::End => "the expression ends here".to_owned(),
+        };
+        Wrong::new(self.at(), format!("{expected}: {found}"))
+    }
+
+    fn deeper(&mut self) -> Result<(), Wrong> {
+        self.depth += 1;
+        if self.depth > DEPTH { Err(Wrong::new(self.at(), format!("more than {DEPTH} levels"))) } else { Ok(()) }
+    }
+
+    fn any(&mut self) -> Result<Expr, Wrong> {
+        let mut parts = vec![self.all()?];
+        while self.takes("or") || self.takes_sign("|") {
+            parts.push(self.all()?);
+        }
+        Ok(one_or(parts, Expr::Any))
+    }
+
+    fn all(&mut self) -> Result<Expr, Wrong> {
+        let mut parts = vec![self.not()?];
+        while self.takes("and") || self.takes_sign("&") {
+            parts.push(self.not()?);
+        }
+        Ok(one_or(parts, Expr::All))
+    }
+
+    fn not(&mut self) -> Result<Expr, Wrong> {
+        if self.takes("not") {
+            self.deeper()?;
+            let negated = Expr::Not(Box::new(self.not()?));
+            self.depth -= 1;
+            return Ok(negated);
+        }
+        self.test()
+    }
+
+    fn test(&mut self) -> Result<Expr, Wrong> {
+        if self.takes_sign("(") {
+            self.deeper()?;
+            let inner = self.any()?;
+            self.depth -= 1;
+            if !self.takes_sign(")") {
+                return Err(self.wrong("a closing ) was expected"));
+            }
+            return self.alone(inner);
+        }
+        if self.takes_sign("~") {
+            self.deeper()?;
+            let inner = match self.kind() {
+                Kind::Sign("(" | "~") => self.test()?,
+                _ => Expr::Is(self.column()?),
+            };
+            self.depth -= 1;
+            return self.alone(Expr::Not(Box::new(inner)));
+        }
+        let left = self.operand()?;
+        if let Operand::Column(column) = &left
+            && let Some(test) = self.column_test(column)?
+        {
+            return Ok(test);
+        }
+        let Some((op, _)) = self.op() else {
+            return match left {
+                Operand::Column(column) => Ok(Expr::Is(column)),
+                Operand::Literal(_) => Err(self.wrong("a comparison was expected")),
+            };
+        };
+        self.comparisons(left, op)
+    }
+
+    /// `a < b <= c` is `a < b and b <= c`.
+    fn comparisons(&mut self, left: Operand, op: Op) -> Result<Expr, Wrong> {
+        let mut parts = Vec::new();
+        let (mut left, mut op) = (left, op);
+        loop {
+            if let (Operand::Column(column), Op::Eq | Op::Ne, true) = (&left, op, self.list_begins()) {
+                // pandas reads a comparison with a list as membership.
+                let list = self.list()?;
+                parts.push(Expr::In { column: column.clone(), list, negated: op == Op::Ne });
+                break;
+            }
+            let right = self.operand()?;
+            if let (Operand::Literal(a), Operand::Literal(_)) = (&left, &right) {
+                return Err(Wrong::new(a.at, "two values are compared; one side must be a column"));
+            }
+            parts.push(Expr::Compare { left, op, right: right.clone() });
+            match self.op() {
+                Some((next, _)) => (left, op) = (right, next),
+                None => break,
+            }
+        }
+        Ok(one_or(parts, Expr::All))
+    }
+
+    /// `x in [...]`, `x is null` and their negations, `x.isnull()`.
+    fn column_test(&mut self, column: &Name) -> Result<Option<Expr>, Wrong> {
+        let column = column.clone();
+        if self.next_is(0, "not") && self.next_is(1, "in") {
+            self.place += 2;
+            return Ok(Some(Expr::In { column, list: self.list()?, negated: true }));
+        }
+        if self.takes("in") {
+            return Ok(Some(Expr::In { column, list: self.list()?, negated: false }));
+        }
+        if self.takes("is") {
+            let negated = self.takes("not");
+            if ["null", "none", "nan", "na"].into_iter().any(|word| self.takes(word)) {
+                return Ok(Some(Expr::Null { column, negated }));
+            }
+            return Err(self.wrong("`null` was expected after `is`; values are compared by =="));
+        }
+        if matches!(self.kind(), Kind::Sign("(")) {
+            let method = column.name.rsplit_once('.');
+            let (name, negated) = match method {
+                Some((name, "isnull" | "isna")) => (name, false),
+                Some((name, "notnull" | "notna")) => (name, true),
+                _ => return Err(Wrong::new(column.at, format!("{} is no function; there are none", column.name))),
+            };
+            self.place += 1;
+            if !self.takes_sign(")") {
+                return Err(self.wrong("a closing ) was expected"));
+            }
+            return Ok(Some(Expr::Null { column: Name { name: name.to_owned(), at: column.at }, negated }));
+        }
+        Ok(None)
+    }
+
+    /// What is in brackets can be combined, not compared.
+    fn alone(&mut self, expr: Expr) -> Result<Expr, Wrong> {
+        match self.op() {
+            Some((_, at)) => Err(Wrong::new(at, "what is in brackets or after ~ is true or false already")),
+            None => Ok(expr),
+        }
+    }
+
+    fn op(&mut self) -> Option<(Op, usize)> {
+        let op = match self.kind() {
+            Kind::Sign("==") => Op::Eq,
+            Kind::Sign("!=" | "<>") => Op::Ne,
+            Kind::Sign("<") => Op::Lt,
+            Kind::Sign("<=") => Op::Le,
+            Kind::Sign(">") => Op::Gt,
+            Kind::Sign(">=") => Op::Ge,
+            _ => return None,
+        };
+        self.place += 1;
+        Some((op, self.tokens[self.place - 1].at))
+    }
+
+    fn operand(&mut self) -> Result<Operand, Wrong> {
+        if let Some(literal) = self.literal()? {
+            return Ok(Operand::Literal(literal));
+        }
+        Ok(Operand::Column(self.column()?))
+    }
+
+    fn column(&mut self) -> Result<Name, Wrong> {
+        let name = match self.kind() {
+            Kind::Name(name) => name.clone(),
+            Kind::Word(word) if is_null(word) => {
+                return Err(Wrong::new(self.at(), format!("nothing equals {word}; write `x is null`")));
+            }
+            Kind::Word(word) if !KEYWORDS.iter().any(|keyword| is_keyword(self.kind(), keyword)) => word.clone(),
+            _ => return Err(self.wrong("a column or a value was expected")),
+        };
+        let at = self.at();
+        self.place += 1;
+        Ok(Name { name, at })
+    }
+
+    fn literal(&mut self) -> Result<Option<Literal>, Wrong> {
+        let at = self.at();
+        let minus = self.takes_sign("-");
+        let value = match self.kind().clone() {
+            Kind::Value(Value::Int(number)) if minus => Value::Int(-number),
+            Kind::Value(Value::Float(number)) if minus => Value::Float(-number),
+            Kind::Value(_) if minus => return Err(self.wrong("a number was expected after -")),
+            Kind::Value(value) => value,
+            Kind::Word(word) if !minus && ["True", "true", "TRUE"].contains(&word.as_str()) => Value::Bool(true),
+            Kind::Word(word) if !minus && ["False", "false", "FALSE"].contains(&word.as_str()) => Value::Bool(false),
+            _ if minus => return Err(self.wrong("a number was expected after -; columns are not calculated with")),
+            _ => return Ok(None),
+        };
+        self.place += 1;
+        Ok(Some(Literal { value, at }))
+    }
+
+    fn list_begins(&self) -> bool {
+        matches!(self.kind(), Kind::Sign("[" | "("))
+    }
+
+    fn list(&mut self) -> Result<Vec<Literal>, Wrong> {
+        let close = match self.kind() {
+            Kind::Sign("[") => "]",
+            Kind::Sign("(") => ")",
+            _ => return Err(self.wrong("a list was expected, as in [\"a\", \"b\"]")),
+        };
+        self.place += 1;
+        let mut list = Vec::new();
+        while !self.takes_sign(close) {
+            if !list.is_empty() && !self.takes_sign(",") {
+                return Err(self.wrong(&format!("a comma or {close} was expected")));
+            }
+            // A comma may end a list, as in Python.
+            if !list.is_empty() && self.takes_sign(close) {
+                break;
+            }
+            match self.literal()? {
+                Some(literal) => list.push(literal),
+                None => return Err(self.wrong("a value was expected in the list; put quotes around text")),
+            }
+        }
+        Ok(list)
+    }
+}
+
+const KEYWORDS: [&str; 5] = ["and", "or", "not", "in", "is"];
+
+/// Keywords are lower case or, as in SQL, upper case.
+fn is_keyword(kind: &Kind, keyword: &str) -> bool {
+    let Kind::Word(word) = kind else { return false };
+    match keyword {
+        "none" | "nan" | "na" => word.eq_ignore_ascii_case(keyword),
+        _ => word == keyword || *word == keyword.to_ascii_uppercase(),
+    }
+}
+
+fn is_null(word: &str) -> bool {
+    ["null", "NULL", "None"].contains(&word)
+}
+
+fn one_or(mut parts: Vec<Expr>, several: impl Fn(Vec<Expr>) -> Expr) -> Expr {
+    match parts.pop() {
+        Some(only) if parts.is_empty() => only,
+        last => {
+            parts.extend(last);
+            several(parts)
+        }
+    }
+}

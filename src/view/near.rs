@@ -1,0 +1,51 @@
+//! What somebody who wrote an unknown name may have meant.
+
+/// Names that are listed where none is near.
+const LISTED: usize = 8;
+/// Near names that are listed.
+const NEAR: usize = 3;
+/// More names than this are not compared: a message is not worth a minute.
+const COMPARED: usize = 200_000;
+
+/// The end of a sentence about an unknown name: the nearest known ones, or the first.
+pub fn near<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.collect();
+    let folded = wanted.to_lowercase();
+    let most = (folded.chars().count() / 3).max(1);
+    let mut close: Vec<(usize, &str)> = known
+        .iter()
+        .take(COMPARED)
+        .filter(|name| name.len() <= 4 * wanted.len() + 16)
+        .filter_map(|name| {
+            let other = name.to_lowercase();
+            let distance = strsim::osa_distance(&folded, &other);
+            let within = folded.len() >= 3 && other.len() >= 3 && (other.contains(&folded) || folded.contains(&other));
+            (distance <= most || within).then_some((distance, *name))
+        })
+        .collect();
+    close.sort();
+    if !close.is_empty() {
+        let names: Vec<&str> = close.into_iter().take(NEAR).map(|(_, name)| name).collect();
+        return format!("near: {}", names.join(", "));
+    }
+    match known.len() {
+        0 => "there are none".to_owned(),
+        n if n > LISTED => format!("there are {}, and {} more", known[..LISTED].join(", "), n - LISTED),
+        _ => format!("there are {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::near;
+
+    #[test]
+    fn nearest_first_or_what_there_is() {
+        let known = ["n_genes", "n_counts", "tissue", "cell_type"];
+        assert_eq!(near("n_gens", known.into_iter()), "near: n_genes");
+        assert_eq!(near("Tissue", known.into_iter()), "near: tissue");
+        assert_eq!(near("zebra", known.into_iter()), "there are n_genes, n_counts, tissue, cell_type");
+        assert_eq!(near("lung", ["left lung", "liver"].into_iter()), "near: left lung");
+        assert_eq!(near("x", std::iter::empty()), "there are none");
+    }
+}

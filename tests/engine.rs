@@ -1,0 +1,241 @@
+//! The engine without FUSE: a real store whose chunks are counted, held back or made to fail on their way.
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use shufflefs::anndata::index::IndexDir;
+use shufflefs::anndata::matrix::Matrix;
+use shufflefs::array::{Array, ArrayError, Counters, Extent, Scratch, Source};
+use shufflefs::collection::genes::Join;
+use shufflefs::collection::{Collection, Selection};
+use shufflefs::engine::{Engine, Key, Limits};
+use shufflefs::format::{Extension, Writers};
+use shufflefs::plan::{Plan, Sampling};
+use support::store;
+
+/// What happens to chunks on their way.
+#[derive(Default)]
+struct Tap {
+    decoded: AtomicU64,
+    fails: AtomicBool,
+}
+
+/// A source behind a tap.
+struct Tapped {
+    inner: Arc<dyn Source>,
+    tap: Arc<Tap>,
+}
+
+impl Source for Tapped {
+    fn raw(&self, chunk: u64) -> Option<Extent> {
+        self.inner.raw(chunk)
+    }
+
+    fn decode(&self, chunk: u64, out: &mut [u8], scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+        if self.tap.fails.load(Ordering::SeqCst) {
+            let (store, element) = ("store".to_owned(), "X/data".to_owned());
+            return Err(ArrayError::Damaged { store, element, chunk, cause: "injected".to_owned() });
+        }
+        self.tap.decoded.fetch_add(1, Ordering::SeqCst);
+        self.inner.decode(chunk, out, scratch, counters)
+    }
+
+    fn filters(&self) -> Vec<String> {
+        self.inner.filters()
+    }
+
+    fn is_encoded(&self) -> bool {
+        self.inner.is_encoded()
+    }
+}
+
+const SAMPLING: Sampling = Sampling { batch_size: 8, block_size: 4, fetch_factor: 4, seed: 7, drop_last: false };
+
+/// An engine over a gzip store, its tap, and how many chunks its values have in all.
+fn engine(memory: u64) -> (Engine, Arc<Tap>, u64) {
+    let counters = Counters::default();
+    let index = IndexDir(std::env::temp_dir());
+    let selection = Selection { x: "X".to_owned(), obs: None, also: Vec::new(), join: Join::Exact, index };
+    let mut collection = Collection::open(&[store("csr-float32-gzip.h5ad")], &selection, &counters).unwrap();
+    let tap = Arc::new(Tap::default());
+    let mut chunks = 0;
+    for store in &mut collection.stores {
+        let Matrix::Sparse { data, indices, .. } = &mut store.matrix else { panic!("not sparse") };
+        for array in [data, indices] {
+            let whole: &Array = array;
+            chunks += whole.grid().iter().product::<u64>();
+            array.source = Arc::new(Tapped { inner: array.source.clone(), tap: tap.clone() });
+        }
+    }
+    let writers = Writers::new(&collection.table);
+    let plan = Plan::new(&collection.store_rows(), SAMPLING);
+    let limits = Limits { memory, threads: 2, timeout: Duration::from_secs(20) };
+    (Engine::new(collection, vec![plan], writers, counters, limits).unwrap(), tap, chunks)
+}
+
+fn key(epoch: u64, batch: u64) -> Key {
+    Key { view: 0, epoch, batch, extension: Extension::Npz }
+}
+
+/// Reads a whole file, and waits for it.
+fn read(engine: &Engine, key: Key) -> Result<Vec<u8>, String> {
+    let size = engine.size(key).expect("a file of this plan") as usize;
+    let (sender, receiver) = mpsc::channel();
+    let reply = move |bytes: Result<&[u8], &shufflefs::engine::ReadError>| {
+        let _ = sender.send(bytes.map(<[u8]>::to_vec).map_err(ToString::to_string));
+    };
+    engine.read(key, None, (0, size), None, Box::new(reply));
+    receiver.recv_timeout(Duration::from_secs(30)).expect("every read is answered")
+}
+
+fn batches(engine: &Engine) -> u64 {
+    engine.plan(0).batches()
+}
+
+/// Every file of some epochs by so many readers at once; `mine` says which files a reader takes.
+fn readers(engine: &Engine, readers: u64, epochs: &[u64], mine: impl Fn(u64, u64, u64) -> bool + Sync) {
+    std::thread::scope(|scope| {
+        for reader in 0..readers {
+            let mine = &mine;
+            scope.spawn(move || {
+                for &epoch in epochs {
+                    for batch in (0..batches(engine)).filter(|&batch| mine(reader, epoch, batch)) {
+                        read(engine, key(epoch, batch)).unwrap();
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// Memory that is in nobody's use is free, fresh or retained when nothing is loading.
+fn settled(engine: &Engine) {
+    for _ in 0..1000 {
+        let stats = engine.stats();
+        if stats["images"]["loading"] == 0 && stats["memory"]["loading_bytes"] == 0 {
+            return;
+        }
+        // A prefetch may be under way: it ends by itself.
+        std::thread::yield_now();
+        let _ = read(engine, key(0, 0));
+    }
+    panic!("buffers are lost: {:#}", engine.stats());
+}
+
+#[test]
+fn readers_of_one_fetch_cause_one_load() {
+    let (engine, tap, _) = engine(1 << 30);
+    let files = SAMPLING.fetch_factor;
+    std::thread::scope(|scope| {
+        for reader in 0..8 {
+            let engine = &engine;
+            scope.spawn(move || read(engine, key(0, reader % files)).unwrap());
+        }
+    });
+    let decoded = tap.decoded.load(Ordering::SeqCst);
+    // Alone, with prefetch as it was for the eight.
+    let (alone, other, _) = self::engine(1 << 30);
+    for batch in 0..files {
+        read(&alone, key(0, batch)).unwrap();
+    }
+    settled(&engine);
+    settled(&alone);
+    let most = tap.decoded.load(Ordering::SeqCst).max(decoded);
+    assert!(most <= other.decoded.load(Ordering::SeqCst), "{most} chunks for eight readers");
+}
+
+#[test]
+fn a_failure_reaches_all_who_wait_and_is_not_remembered() {
+    let (engine, tap, _) = engine(1 << 30);
+    tap.fails.store(true, Ordering::SeqCst);
+    let failed: Vec<String> = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..6)
+            .map(|reader| {
+                scope.spawn({
+                    let engine = &engine;
+                    move || read(engine, key(1, reader % 3))
+                })
+            })
+            .collect();
+        readers.into_iter().filter_map(|reader| reader.join().unwrap().err()).collect()
+    });
+    assert_eq!(failed.len(), 6, "{failed:?}");
+    assert!(failed.iter().all(|error| error.contains("injected") && error.contains("chunk")), "{failed:?}");
+    tap.fails.store(false, Ordering::SeqCst);
+    for batch in 0..3 {
+        assert_eq!(read(&engine, key(1, batch)).unwrap().len() as u64, engine.size(key(1, batch)).unwrap());
+    }
+    settled(&engine);
+}
+
+#[test]
+fn many_readers_in_little_memory_get_the_same_bytes_and_buffers_come_back() {
+    let (roomy, _, _) = engine(1 << 30);
+    let largest = (0..batches(&roomy)).map(|batch| roomy.size(key(0, batch)).unwrap()).max().unwrap();
+    // Room for three files: less than a fetch.
+    let (tight, _, _) = engine(3 * largest.next_multiple_of(1 << 16));
+    std::thread::scope(|scope| {
+        for reader in 0..4 {
+            let (tight, roomy) = (&tight, &roomy);
+            scope.spawn(move || {
+                for batch in 0..batches(tight) {
+                    let key = key(reader % 2, (batch * 5 + reader) % batches(tight));
+                    assert_eq!(read(tight, key).unwrap(), read(roomy, key).unwrap(), "{key:?}");
+                }
+            });
+        }
+    });
+    settled(&tight);
+    settled(&roomy);
+    let memory = tight.stats()["memory"].clone();
+    assert!(memory["used_bytes"].as_u64() <= memory["budget_bytes"].as_u64(), "{memory}");
+}
+
+/// Workers and jobs that read at once decode hardly more chunks than one reader does.
+#[test]
+fn readers_at_once_do_not_thrash() {
+    // Enough for two fetches a stream, and not for the decoded chunks beside them.
+    let budget = |streams: u64| {
+        let (engine, _, _) = engine(1 << 30);
+        let fetch: u64 =
+            (0..SAMPLING.fetch_factor).map(|batch| engine.size(key(0, batch)).unwrap().next_multiple_of(1 << 16)).sum();
+        3 * streams * fetch
+    };
+    let count = |streams: u64, workers: u64, epochs: &[u64], mine: &(dyn Fn(u64, u64, u64) -> bool + Sync)| {
+        let (engine, tap, _) = engine(budget(streams));
+        readers(&engine, workers, epochs, mine);
+        settled(&engine);
+        tap.decoded.load(Ordering::SeqCst) as f64
+    };
+    let all = |_: u64, _: u64, _: u64| true;
+    let one = count(1, 1, &[0], &all);
+    let n = {
+        let (engine, _, _) = engine(1 << 30);
+        batches(&engine)
+    };
+    let interleaved = count(1, 4, &[0], &|reader, _, batch| batch % 4 == reader);
+    let quarters = count(4, 4, &[0], &|reader, _, batch| batch * 4 / n == reader);
+    let jobs = count(1, 4, &[0], &all);
+    let two_epochs = count(2, 2, &[0, 1], &|reader, epoch, _| epoch == reader);
+    // Quarters cut fetches, which are then needed by two of them at different times.
+    for (name, got, most) in [
+        ("interleaved", interleaved, 1.3 * one),
+        ("quarters", quarters, 1.3 * one),
+        ("jobs", jobs, 1.3 * one),
+        ("two epochs", two_epochs, 2.0 * 1.3 * one),
+    ] {
+        assert!(got <= most, "{name}: {got} chunks were decoded; one reader of one epoch takes {one}");
+    }
+}
+
+/// With room for them, decoded chunks are decoded once for all epochs and readers.
+#[test]
+fn decoded_chunks_are_kept_where_they_fit() {
+    let (engine, tap, chunks) = engine(1 << 30);
+    readers(&engine, 3, &[0, 1, 2], |_, _, _| true);
+    settled(&engine);
+    assert_eq!(tap.decoded.load(Ordering::SeqCst), chunks);
+}
