@@ -12,7 +12,6 @@ use shufflefs::anndata::index::IndexDir;
 use shufflefs::anndata::matrix::Matrix;
 use shufflefs::array::gather::{Piece, Sink, Work, gather};
 use shufflefs::array::{ArrayError, Counters, Extent, Scratch, Source};
-use shufflefs::collection::genes::Join;
 use shufflefs::collection::{Collection, Selection};
 use shufflefs::engine::{Engine, Key, Limits};
 use shufflefs::format::{Extension, Writers};
@@ -34,7 +33,7 @@ fn store(filter: &str) -> PathBuf {
 
 fn collection(filter: &str) -> Collection {
     let index = IndexDir(std::env::temp_dir());
-    let selection = Selection { x: "X".to_owned(), obs: None, also: Vec::new(), join: Join::Exact, index };
+    let selection = Selection::of("X", index);
     Collection::open(&[store(filter)], &selection, &Counters::default()).unwrap()
 }
 
@@ -43,7 +42,7 @@ fn decoders(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode a chunk of 72 kB");
     for filter in &FILTERS[1..] {
         let collection = collection(filter);
-        let array = collection.stores[0].matrix.arrays()[0];
+        let array = collection.stores[0].x().matrix.arrays()[0];
         let mut out = vec![0; 18_000 * 4];
         let (mut scratch, counters) = (Scratch::default(), Counters::default());
         group.throughput(Throughput::Bytes(out.len() as u64));
@@ -69,7 +68,7 @@ fn gathers(c: &mut Criterion) {
     let mut group = c.benchmark_group("gather 2,048 rows");
     for filter in FILTERS {
         let collection = collection(filter);
-        let array = collection.stores[0].matrix.arrays()[0];
+        let array = collection.stores[0].x().matrix.arrays()[0];
         let rows = (0..128).flat_map(|block| block * 32..block * 32 + 16);
         let pieces: Vec<Piece> = rows.map(|row| Piece { start: row * 1500, len: 1500 }).collect();
         let counters = Counters::default();
@@ -109,7 +108,7 @@ fn engine() -> Engine {
     let mut collection = collection("none");
     let counters = Counters::default();
     for store in &mut collection.stores {
-        let Matrix::Sparse { data, indices, .. } = &mut store.matrix else { panic!("not sparse") };
+        let Matrix::Sparse { data, indices, .. } = &mut store.elements[0].matrix else { panic!("not sparse") };
         for array in [data, indices] {
             let mut scratch = Scratch::default();
             let bytes = array.chunk_elements() as usize * array.dtype.size();

@@ -10,7 +10,6 @@ use rayon::prelude::*;
 use shufflefs::anndata::index::IndexDir;
 use shufflefs::array::Counters;
 use shufflefs::array::gather::{Piece, Sink, Work, gather};
-use shufflefs::collection::genes::Join;
 use shufflefs::collection::{Collection, Selection};
 
 /// Takes elements and forgets them.
@@ -31,12 +30,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stores: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     let counters = Counters::default();
     let index = IndexDir(std::env::temp_dir().join("shufflefs-floor"));
-    let selection = Selection { x: "X".to_owned(), obs: Some(Vec::new()), also: Vec::new(), join: Join::Exact, index };
+    let selection = Selection { obs: Some(Vec::new()), ..Selection::of("X", index) };
     let collection = Collection::open(&stores, &selection, &counters)?;
     for _ in 0..3 {
         let work = Work { counters: &counters, progress: &|| {}, cache: None };
         let start = Instant::now();
-        let arrays: Vec<_> = collection.stores.iter().flat_map(|store| store.matrix.arrays()).collect();
+        let arrays: Vec<_> = collection.stores.iter().flat_map(|store| store.x().matrix.arrays()).collect();
         arrays.par_iter().try_for_each(|array| {
             let step = if array.shape.len() > 1 { 1 } else { PIECE };
             let len = |start: u64| step.min(array.shape[0] - start);

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use shufflefs::array::{Container, Counters};
 use shufflefs::anndata::index::IndexDir;
-use shufflefs::collection::genes::Join;
 use shufflefs::collection::{Collection, Selection};
 
 /// Bytes that a target reads of one array at most.
@@ -41,9 +40,9 @@ pub fn read(store: &Path, element: &str) {
 pub fn mount(store: &Path) {
     for x in ["X", "layers/dense"] {
         let index = IndexDir(store.with_file_name("index"));
-        let selection = Selection { x: x.to_owned(), obs: None, also: Vec::new(), join: Join::Exact, index };
+        let selection = Selection::of(x, index);
         let Ok(collection) = Collection::open(&[store.to_owned()], &selection, &Counters::default()) else { continue };
-        for array in collection.stores.iter().flat_map(|store| store.matrix.arrays()) {
+        for array in collection.stores.iter().flat_map(|store| store.x().matrix.arrays()) {
             let _ = array.read_all(LIMIT, &Counters::default());
         }
     }

@@ -3,13 +3,16 @@
 //! Layout first, scatter second: row lengths alone give the exact place of every field, so decoded rows are copied
 //! straight into the bytes that are served.
 
+pub mod arithmetic;
 pub mod dense;
 pub mod fill;
+pub mod row;
 pub mod scatter;
 pub mod select;
 
 use crate::array::Dtype;
-use crate::collection::{MatrixKind, Table};
+use crate::collection::Table;
+use crate::collection::element::{Element, MatrixKind};
 
 /// One batch before its data is read.
 #[derive(Clone, Copy)]
@@ -17,40 +20,57 @@ pub struct Batch<'a> {
     pub table: &'a Table,
     /// Global row numbers, in served order.
     pub rows: &'a [u64],
-    /// Stored values of these rows (sparse X), from the row lengths alone.
-    pub nnz: u64,
+    /// Values of these rows in each element of the table (0 for dense ones), from the row lengths alone.
+    pub nnz: &'a [u64],
     pub epoch: u64,
     /// Number of the batch in its epoch.
     pub index: u64,
 }
 
 impl Batch<'_> {
-    /// The dtype of `indices` and `indptr`: i32, and i64 only where a number would not fit.
-    pub fn index_dtype(&self) -> Dtype {
-        if self.nnz.max(self.table.n_vars()) > i32::MAX as u64 { Dtype::I64 } else { Dtype::I32 }
+    /// An element of the table.
+    pub fn element(&self, element: usize) -> &Element {
+        &self.table.elements[element]
     }
 
-    /// Shape of X: rows, then the shape of one row.
-    pub fn shape(&self) -> Vec<u64> {
+    /// The dtype of `indices`: the one asked for, else i32, and i64 only where a number would not fit.
+    pub fn index_dtype(&self, element: usize) -> Dtype {
+        self.table.index_dtype.unwrap_or_else(|| self.fitting(element))
+    }
+
+    /// The dtype of `indptr`: that of `indices`, but wide enough, as scipy has it.
+    pub fn bounds_dtype(&self, element: usize) -> Dtype {
+        if self.table.index_dtype == Some(Dtype::I64) { Dtype::I64 } else { self.fitting(element) }
+    }
+
+    fn fitting(&self, element: usize) -> Dtype {
+        let most = self.nnz[element].max(self.element(element).n_vars());
+        if most > i32::MAX as u64 { Dtype::I64 } else { Dtype::I32 }
+    }
+
+    /// Shape of an element: rows, then the shape of one row.
+    pub fn shape(&self, element: usize) -> Vec<u64> {
         let rows = self.rows.len() as u64;
-        match &self.table.matrix {
-            MatrixKind::Sparse { .. } => vec![rows, self.table.n_vars()],
+        let element = self.element(element);
+        match &element.kind {
+            MatrixKind::Sparse { .. } => vec![rows, element.n_vars()],
             MatrixKind::Dense { row, .. } => std::iter::once(rows).chain(row.iter().copied()).collect(),
         }
     }
 }
 
-/// A part of a batch that is filled from the collection, not written by the format.
+/// A part of a batch that is filled from the collection, not written by the format. Matrices by their place in
+/// `Table::elements`: 0 is X.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Field {
-    /// Values of a sparse X.
-    Data,
-    /// Column numbers of a sparse X.
-    Indices,
-    /// Row bounds of a sparse X: `rows + 1` numbers.
-    Indptr,
-    /// X as dense rows.
-    Dense,
+    /// Values of a sparse matrix.
+    Data(usize),
+    /// Column numbers of a sparse matrix.
+    Indices(usize),
+    /// Row bounds of a sparse matrix: `rows + 1` numbers.
+    Indptr(usize),
+    /// A matrix as dense rows.
+    Dense(usize),
     /// Global row numbers, i64.
     Row,
     /// Global row numbers as decimal text, zero bytes after it.

@@ -52,6 +52,9 @@ pub struct Key {
 pub enum ReadError {
     #[error(transparent)]
     Array(#[from] ArrayError),
+    /// What `--dtype` asked for cannot be given.
+    #[error("{store}: {element}: {value} has no place in {dtype}; choose another --dtype, or leave it out")]
+    Value { store: String, element: String, value: String, dtype: &'static str },
     #[error("no progress for {0} s; the store's file system may hang (see --timeout)")]
     Timeout(u64),
     #[error("internal error: {0}")]
@@ -120,6 +123,8 @@ struct Shared {
     /// Decoded chunks, where a fair part of all fits the budget.
     cache: Option<ChunkCache>,
     threads: rayon::ThreadPool,
+    /// Buffers of loads that see rows whole: one pair a loader, as fresh memory costs a page fault for every 4 KiB.
+    scratch: Mutex<Vec<[Vec<u8>; 2]>>,
     limits: Limits,
     start: Instant,
     /// Of any flight: a queued one lives as long as others get on.
@@ -199,6 +204,7 @@ impl Engine {
             pool: Arc::new(Pool::new(limits.memory - for_chunks)),
             cache: (for_chunks > 0).then(|| ChunkCache::new(for_chunks)),
             threads,
+            scratch: Mutex::new(Vec::new()),
             limits,
             start: Instant::now(),
             progress: AtomicU64::new(0),
@@ -483,7 +489,12 @@ impl Shared {
     fn log_once(&self, state: &mut State, error: &ReadError) {
         self.stats.failed();
         let message = error.to_string();
-        if state.logged.len() < 10_000 && state.logged.insert(message.clone()) {
+        // Of values that do not fit there may be one in every batch: the first is told.
+        let subject = match error {
+            ReadError::Value { store, element, .. } => format!("{store}: {element}: value"),
+            _ => message.clone(),
+        };
+        if state.logged.len() < 10_000 && state.logged.insert(subject) {
             tracing::error!("{message}");
         }
     }

@@ -15,7 +15,8 @@ pub use tsv::escape;
 use crate::anndata::column::Values;
 use crate::array::Dtype;
 use crate::batch::{Batch, Field, Layout, Repr, Span};
-use crate::collection::{MatrixKind, Table};
+use crate::collection::Table;
+use crate::collection::element::MatrixKind;
 
 /// One output format. Implementations are pure: same batch, same bytes, on every machine.
 pub trait Format: Send + Sync {
@@ -94,7 +95,7 @@ impl Writers {
 struct Tensor {
     name: String,
     field: Field,
-    /// `None` for column numbers and row bounds: see `Batch::index_dtype`.
+    /// `None` for column numbers and row bounds: see `Batch::index_dtype` and `Batch::bounds_dtype`.
     repr: Option<Repr>,
     extent: Extent,
 }
@@ -102,26 +103,31 @@ struct Tensor {
 /// The shape of a tensor, by what it depends on.
 #[derive(Clone, Copy)]
 enum Extent {
-    Stored,
+    /// Values of an element.
+    Stored(usize),
     Rows,
     RowsAndOne,
-    /// Rows of X.
-    Matrix,
+    /// Rows of an element.
+    Matrix(usize),
 }
 
 impl Tensor {
     fn repr(&self, batch: &Batch<'_>) -> Repr {
-        self.repr.unwrap_or(Repr::Number(batch.index_dtype()))
+        self.repr.unwrap_or_else(|| match self.field {
+            Field::Indptr(element) => Repr::Number(batch.bounds_dtype(element)),
+            Field::Indices(element) => Repr::Number(batch.index_dtype(element)),
+            _ => Repr::Number(Dtype::I64),
+        })
     }
 
     /// Its shape; strings are one element.
     fn shape(&self, batch: &Batch<'_>) -> Shape {
         let rows = batch.rows.len() as u64;
         match self.extent {
-            Extent::Stored => Shape::One(batch.nnz),
+            Extent::Stored(element) => Shape::One(batch.nnz[element]),
             Extent::Rows => Shape::One(rows),
             Extent::RowsAndOne => Shape::One(rows + 1),
-            Extent::Matrix => Shape::Many(batch.shape()),
+            Extent::Matrix(element) => Shape::Many(batch.shape(element)),
         }
     }
 
@@ -148,19 +154,24 @@ impl Shape {
     }
 }
 
-/// All tensors of a table's batches: X (`data`, `indices`, `indptr`, or `X`), `row`, `obs/<column>` and
-/// `obs/<column>/mask`. `text` says how strings of so many characters and bytes at most are written.
+/// All tensors of a table's batches: X (`data`, `indices`, `indptr`, or `X`), `row`, `obs/<column>`,
+/// `obs/<column>/mask`, and the further elements under their names. `text` says how strings of so many characters and
+/// bytes at most are written.
 fn tensors(table: &Table, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
     let tensor = |name: &str, field, repr, extent| Tensor { name: name.to_owned(), field, repr, extent };
     let number = |dtype| Some(Repr::Number(dtype));
-    let mut all = match &table.matrix {
+    let matrix = |i: usize| match &table.elements[i].kind {
         MatrixKind::Sparse { dtype } => vec![
-            tensor("data", Field::Data, number(*dtype), Extent::Stored),
-            tensor("indices", Field::Indices, None, Extent::Stored),
-            tensor("indptr", Field::Indptr, None, Extent::RowsAndOne),
+            tensor(&part_name(table, i, "data"), Field::Data(i), number(*dtype), Extent::Stored(i)),
+            tensor(&part_name(table, i, "indices"), Field::Indices(i), None, Extent::Stored(i)),
+            tensor(&part_name(table, i, "indptr"), Field::Indptr(i), None, Extent::RowsAndOne),
         ],
-        MatrixKind::Dense { dtype, .. } => vec![tensor("X", Field::Dense, number(*dtype), Extent::Matrix)],
+        MatrixKind::Dense { dtype, .. } => {
+            let name = if i == 0 { "X" } else { &table.elements[i].name };
+            vec![tensor(name, Field::Dense(i), number(*dtype), Extent::Matrix(i))]
+        }
     };
+    let mut all = matrix(0);
     all.push(tensor("row", Field::Row, number(Dtype::I64), Extent::Rows));
     for (i, column) in table.columns.iter().enumerate() {
         let name = format!("obs/{}", column.name);
@@ -174,5 +185,11 @@ fn tensors(table: &Table, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
         }
         all.push(tensor(&name, Field::Column(i), Some(repr), Extent::Rows));
     }
+    all.extend((1..table.elements.len()).flat_map(matrix));
     all
+}
+
+/// A part of a sparse element: X's stand at the top, where scipy looks for them.
+fn part_name(table: &Table, element: usize, part: &str) -> String {
+    if element == 0 { part.to_owned() } else { format!("{}/{part}", table.elements[element].name) }
 }

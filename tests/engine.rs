@@ -9,7 +9,6 @@ use std::time::Duration;
 use shufflefs::anndata::index::IndexDir;
 use shufflefs::anndata::matrix::Matrix;
 use shufflefs::array::{Array, ArrayError, Counters, Extent, Scratch, Source};
-use shufflefs::collection::genes::Join;
 use shufflefs::collection::{Collection, Selection};
 use shufflefs::engine::{Engine, Key, Limits};
 use shufflefs::format::{Extension, Writers};
@@ -58,12 +57,12 @@ const SAMPLING: Sampling = Sampling { batch_size: 8, block_size: 4, fetch_factor
 fn engine(memory: u64) -> (Engine, Arc<Tap>, u64) {
     let counters = Counters::default();
     let index = IndexDir(std::env::temp_dir());
-    let selection = Selection { x: "X".to_owned(), obs: None, also: Vec::new(), join: Join::Exact, index };
+    let selection = Selection::of("X", index);
     let mut collection = Collection::open(&[store("csr-float32-gzip.h5ad")], &selection, &counters).unwrap();
     let tap = Arc::new(Tap::default());
     let mut chunks = 0;
     for store in &mut collection.stores {
-        let Matrix::Sparse { data, indices, .. } = &mut store.matrix else { panic!("not sparse") };
+        let Matrix::Sparse { data, indices, .. } = &mut store.elements[0].matrix else { panic!("not sparse") };
         for array in [data, indices] {
             let whole: &Array = array;
             chunks += whole.grid().iter().product::<u64>();

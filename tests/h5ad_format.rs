@@ -13,7 +13,8 @@ use shufflefs::anndata::bytes::Bytes;
 use shufflefs::anndata::column::{Categories, Column, Numbers, Texts, Values};
 use shufflefs::array::Dtype;
 use shufflefs::batch::{Batch, Field, Layout, Repr, Span};
-use shufflefs::collection::{MatrixKind, Table};
+use shufflefs::collection::Table;
+use shufflefs::collection::element::{Element, MatrixKind};
 use shufflefs::format::Format;
 use shufflefs::format::h5ad::{H5ad, H5adError};
 
@@ -28,8 +29,9 @@ struct Case {
 }
 
 fn case(name: impl Into<String>, matrix: MatrixKind, genes: usize, columns: Vec<Column>) -> Case {
-    let genes = (0..genes).map(|i| format!("Gène-{i}")).collect();
-    let table = Table { n_rows: ROWS, matrix, genes, columns };
+    let genes: Vec<String> = (0..genes).map(|i| format!("Gène-{i}")).collect();
+    let elements = vec![Element::plain("X", matrix, genes.into())];
+    let table = Table { n_rows: ROWS, elements, columns, index_dtype: None };
     Case { name: name.into(), table, rows: vec![1_002, 0, 17, 4, 999], per_row: 3 }
 }
 
@@ -149,26 +151,26 @@ fn cases() -> Vec<Case> {
 
 /// Plays the engine: every span gets its bytes. Returns what a reader must find in X.
 fn fill(case: &Case, layout: &Layout, image: &mut [u8]) -> Value {
-    let dtype = match &case.table.matrix {
+    let dtype = match &case.table.x().kind {
         MatrixKind::Sparse { dtype } | MatrixKind::Dense { dtype, .. } => *dtype,
     };
     let (mut data, mut indices, mut indptr) = (Vec::new(), Vec::new(), vec![0]);
     for &row in &case.rows {
         for k in 0..case.per_row {
             data.push((row + k) % 5 + 1);
-            indices.push(row % 3 * u64::from(case.table.n_vars() > 8) + 3 * k);
+            indices.push(row % 3 * u64::from(case.table.x().n_vars() > 8) + 3 * k);
         }
         indptr.push(data.len() as u64);
     }
-    let per_row = case.table.n_vars() as usize;
+    let per_row = case.table.x().n_vars() as usize;
     let dense: Vec<u64> = (0..case.rows.len() * per_row).map(|i| i as u64 % 100).collect();
     for &Span { field, repr, start, len } in &layout.spans {
         let items: Vec<Vec<u8>> = match (field, repr) {
             (Field::RowName, Repr::Utf8(_)) => case.rows.iter().map(|row| row.to_string().into_bytes()).collect(),
-            (Field::Data, Repr::Number(d)) => data.iter().map(|&v| element(d, v)).collect(),
-            (Field::Indices, Repr::Number(d)) => indices.iter().map(|&v| element(d, v)).collect(),
-            (Field::Indptr, Repr::Number(d)) => indptr.iter().map(|&v| element(d, v)).collect(),
-            (Field::Dense, Repr::Number(d)) => dense.iter().map(|&v| element(d, v)).collect(),
+            (Field::Data(0), Repr::Number(d)) => data.iter().map(|&v| element(d, v)).collect(),
+            (Field::Indices(0), Repr::Number(d)) => indices.iter().map(|&v| element(d, v)).collect(),
+            (Field::Indptr(0), Repr::Number(d)) => indptr.iter().map(|&v| element(d, v)).collect(),
+            (Field::Dense(0), Repr::Number(d)) => dense.iter().map(|&v| element(d, v)).collect(),
             (Field::Column(i), _) => case.rows.iter().map(|&r| value(&case.table.columns[i].values, r)).collect(),
             (Field::Mask(_), Repr::Number(Dtype::Bool)) => {
                 case.rows.iter().map(|&r| vec![missing()[r as usize]]).collect()
@@ -183,7 +185,7 @@ fn fill(case: &Case, layout: &Layout, image: &mut [u8]) -> Value {
         }
     }
     let show = |values: &[u64]| Value::from_iter(values.iter().map(|&v| shown(dtype, v)));
-    match &case.table.matrix {
+    match &case.table.x().kind {
         // scipy has no sparse float16.
         MatrixKind::Sparse { .. } => json!({
             "dtype": if dtype == Dtype::F16 { "float32" } else { dtype.name() }, "data": show(&data), "indices": indices, "indptr": indptr,
@@ -255,7 +257,7 @@ fn expected(column: &Column, rows: &[u64]) -> Value {
 fn image(case: &Case, garbage: u8) -> (Vec<u8>, Value) {
     let format = H5ad::new(&case.table).unwrap();
     let nnz = case.per_row * case.rows.len() as u64;
-    let batch = Batch { table: &case.table, rows: &case.rows, nnz, epoch: 0, index: 0 };
+    let batch = Batch { table: &case.table, rows: &case.rows, nnz: &[nnz], epoch: 0, index: 0 };
     let layout = format.layout(&batch);
     let others: Vec<u64> = case.rows.iter().map(|row| row + 1).collect();
     assert_eq!(layout, format.layout(&Batch { rows: &others, epoch: 3, index: 9, ..batch }), "the shape decides alone");
@@ -295,11 +297,11 @@ fn anndata_reads_every_shape() {
         } else {
             Value::from_iter(case.table.columns.iter().map(|column| column.name.clone()))
         };
-        let genes = match &case.table.matrix {
-            MatrixKind::Dense { row, .. } if row.len() < 2 && case.table.genes.is_empty() => {
-                (0..case.table.n_vars()).map(|i| i.to_string()).collect()
+        let genes = match &case.table.x().kind {
+            MatrixKind::Dense { row, .. } if row.len() < 2 && case.table.x().genes.is_empty() => {
+                (0..case.table.x().n_vars()).map(|i| i.to_string()).collect()
             }
-            _ => case.table.genes.clone(),
+            _ => case.table.x().genes.to_vec(),
         };
         all.push(json!({
             "file": file, "x": x, "obs_names": rows, "var_names": genes, "names": names, "columns": columns,
@@ -344,7 +346,7 @@ fn visit(file: &Path, case: &Case) {
     }
     let file = hdf5::File::open(file).unwrap();
     let n = walk(&file);
-    let x = if matches!(case.table.matrix, MatrixKind::Sparse { .. }) { 3 } else { 1 };
+    let x = if matches!(case.table.x().kind, MatrixKind::Sparse { .. }) { 3 } else { 1 };
     assert!(n >= 2 + x + case.table.columns.len(), "{}: {n} datasets", case.name);
     let kind: hdf5::types::VarLenUnicode = file.attr("encoding-type").unwrap().read_scalar().unwrap();
     assert_eq!(kind.as_str(), "anndata");
@@ -380,7 +382,7 @@ fn cost() {
         let columns = every_kind()[..12].iter().cycle().take(columns).cloned().collect();
         let table = case("", MatrixKind::Sparse { dtype: Dtype::F32 }, 20_000, columns).table;
         let rows: Vec<u64> = (0..256).collect();
-        let batch = Batch { table: &table, rows: &rows, nnz: 256 * 1_500, epoch: 0, index: 0 };
+        let batch = Batch { table: &table, rows: &rows, nnz: &[256 * 1_500], epoch: 0, index: 0 };
         let start = std::time::Instant::now();
         let format = H5ad::new(&table).unwrap();
         let new = start.elapsed();

@@ -300,6 +300,12 @@ fn a_store_that_hangs_is_an_error_in_time() {
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
     let batch = area.path("second").join("epoch-0000/batch-000001.npz");
     kill(daemon, libc::SIGSTOP);
+    // On a busy machine its threads go on for a while.
+    let is_stopped = |stat: String| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'));
+    until("all threads of the daemon are stopped", || {
+        let mut threads = fs::read_dir(format!("/proc/{daemon}/task")).unwrap();
+        threads.all(|thread| fs::read_to_string(thread.unwrap().path().join("stat")).is_ok_and(is_stopped))
+    });
     let path = batch.clone();
     let hung = in_time("a read of a store that hangs", move || fs::read(path).map(|_| ()));
     kill(daemon, libc::SIGCONT);

@@ -20,7 +20,10 @@ const REFUSED: [(&str, &str); 12] = [
     ("vitessce_invalidmeta.zarr", "its .zmetadata describes no group or array: the store is damaged or incomplete"),
     ("anndata_v0.11.4_noX.h5ad", "X: there is none in this store, and it holds no other matrix to serve"),
     ("anndata_v0.11.4_noX.zarr.zip", "X: there is none in this store, and it holds no other matrix to serve"),
-    ("anndatajs_0.10_no-X.zarr", "X: there is none in this store; choose one of these with --x: layers/float32_cs"),
+    (
+        "anndatajs_0.10_no-X.zarr",
+        "X: there is none in this store; choose one of these with --x or --with: layers/float32_cs",
+    ),
     ("spatialdata_0.7_blobs_v3.zarr::tables/table_points", "X: there is none in this store, and it holds no other"),
     ("scirpy_wu2020_200.h5mu", "AnnData inside; name {}::mod/airr or {}::mod/gex"),
     ("mudata_v0.4.1_axis0.h5mu", "AnnData inside; name {}::mod/mod1 or {}::mod/mod2"),

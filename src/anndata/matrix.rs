@@ -156,7 +156,7 @@ fn absent(store: &Container) -> Result<String, ArrayError> {
     let there: Vec<String> = matrices(store)?.into_iter().filter(|name| looks_served(store, name)).collect();
     Ok(match there.as_slice() {
         [] => "there is none in this store, and it holds no other matrix to serve".to_owned(),
-        there => format!("there is none in this store; choose one of these with --x: {}", there.join(", ")),
+        there => format!("there is none in this store; choose one of these with --x or --with: {}", there.join(", ")),
     })
 }
 

@@ -25,6 +25,8 @@ struct Entry {
 struct State {
     entries: LruCache<Key, Arc<Entry>>,
     bytes: u64,
+    /// Chunks that went; some may still be in use.
+    leaving: Vec<Arc<Entry>>,
     /// Buffers of chunks that went, and where new ones are cut, by their size.
     buffers: HashMap<usize, (Vec<Buffer>, Slab)>,
 }
@@ -38,7 +40,7 @@ pub struct ChunkCache {
 impl ChunkCache {
     /// A cache of at most `limit` bytes.
     pub fn new(limit: u64) -> ChunkCache {
-        let state = State { entries: LruCache::unbounded(), bytes: 0, buffers: HashMap::new() };
+        let state = State { entries: LruCache::unbounded(), bytes: 0, leaving: Vec::new(), buffers: HashMap::new() };
         ChunkCache { limit, state: Mutex::new(state) }
     }
 
@@ -94,18 +96,24 @@ impl ChunkCache {
         while state.bytes > self.limit && state.entries.len() > 1 {
             let Some((_, old)) = state.entries.pop_lru() else { break };
             state.bytes = state.bytes.saturating_sub(old.len as u64);
-            let size = old.len;
-            if let Some(buffer) = Arc::into_inner(old).and_then(|old| old.bytes.into_inner())
-                && let Some((spare, _)) = state.buffers.get_mut(&size)
-            {
-                spare.push(buffer);
-            }
+            state.leaving.push(old);
         }
         entry
     }
 
     fn buffer(&self, len: usize) -> std::io::Result<Buffer> {
-        let mut state = self.lock();
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        for old in std::mem::take(&mut state.leaving) {
+            match Arc::try_unwrap(old) {
+                Ok(Entry { len, bytes, .. }) => {
+                    if let Some((spare, _)) = state.buffers.get_mut(&len) {
+                        spare.extend(bytes.into_inner());
+                    }
+                }
+                Err(old) => state.leaving.push(old),
+            }
+        }
         let (spare, slab) = state.buffers.entry(len).or_insert_with(|| (Vec::new(), Slab::new(len)));
         spare.pop().map_or_else(|| slab.cut(), Ok)
     }

@@ -1,5 +1,7 @@
 //! Element conversion between dtypes, exact where the collection chose the wider type (numpy promotion).
 
+pub mod fits;
+
 use half::f16;
 
 use super::Dtype;
@@ -7,7 +9,7 @@ use super::Dtype;
 /// Converts packed elements `from` one dtype `to` another; `out` has as many elements as `input`.
 ///
 /// Integers widen exactly; to a float they round to nearest; to a narrower integer they wrap, which callers rule out
-/// (`fits` below, or the promotion rules).
+/// (`fits`, or the promotion rules).
 pub fn cast(from: Dtype, to: Dtype, input: &[u8], out: &mut [u8]) {
     macro_rules! to {
         ($source:ty, $read:expr) => {

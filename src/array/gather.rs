@@ -28,6 +28,12 @@ pub trait Sink: Sync {
     /// Looks at elements that were read straight into their place, while they are in the processor's cache.
     fn placed(&self, _elements: &[u8]) {}
 
+    /// Whether it takes any of elements `at..at + len` of the pieces (rows of a matrix): a chunk of columns that it does
+    /// not need is not decoded.
+    fn needs(&self, _at: u64, _len: u64) -> bool {
+        true
+    }
+
     /// Takes decoded elements `at..` of a piece (native byte order).
     fn put(&self, piece: usize, at: u64, elements: &[u8]);
 }
@@ -98,7 +104,7 @@ pub fn gather(array: &Array, pieces: &[Piece], sink: &dyn Sink, work: &Work<'_>)
     let geometry = Geometry::of(array)?;
     let encoded = array.source.is_encoded();
     let jobs = geometry.jobs(array, pieces, encoded)?;
-    let tasks = tasks(&jobs, &geometry, encoded);
+    let tasks = tasks(&jobs, &geometry, encoded, &geometry.needed(sink));
     if encoded {
         return tasks
             .par_iter()
@@ -177,6 +183,17 @@ impl Geometry {
         }
         jobs.sort_unstable_by_key(|job| (job.band, job.start));
         Ok(jobs)
+    }
+
+    /// The columns of chunks that a sink needs: all, but of a matrix some may have none of the columns that it takes.
+    fn needed(&self, sink: &dyn Sink) -> Vec<u64> {
+        let all = 0..self.columns;
+        match (self.shape.as_slice(), self.chunk.as_slice()) {
+            (&[width], &[chunk]) => all
+                .filter(|column| sink.needs(column * chunk, chunk.min(width.saturating_sub(column * chunk))))
+                .collect(),
+            _ => all.collect(),
+        }
     }
 
     /// Bytes that a job takes from one chunk.
@@ -312,8 +329,8 @@ impl Geometry {
     }
 }
 
-/// One task for every band and column; raw bands are cut, as their jobs share no decoding.
-fn tasks(jobs: &[Job], geometry: &Geometry, encoded: bool) -> Vec<Task> {
+/// One task for every band and needed column; raw bands are cut, as their jobs share no decoding.
+fn tasks(jobs: &[Job], geometry: &Geometry, encoded: bool, columns: &[u64]) -> Vec<Task> {
     let mut tasks = Vec::new();
     let mut start = 0;
     let mut bytes = 0_u64;
@@ -322,7 +339,7 @@ fn tasks(jobs: &[Job], geometry: &Geometry, encoded: bool) -> Vec<Task> {
         let last = jobs.get(index + 1).is_none_or(|next| next.band != job.band);
         let full = !encoded && (bytes >= RAW_BYTES || index + 1 - start >= RAW_RUNS);
         if last || full {
-            tasks.extend((0..geometry.columns).map(|column| Task { jobs: start..index + 1, column }));
+            tasks.extend(columns.iter().map(|&column| Task { jobs: start..index + 1, column }));
             start = index + 1;
             bytes = 0;
         }

@@ -18,13 +18,16 @@ pub fn expand(dtype: Dtype, values: &[u8], index_dtype: Dtype, indices: &[u8], o
     }
     out.fill(0);
     match index_dtype.size() {
-        4 => add_all(dtype, values, indices.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b) as usize), out),
-        _ => add_all(dtype, values, indices.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b) as usize), out),
+        1 => add(dtype, values, indices.iter().map(|&b| b as usize), out),
+        2 => add(dtype, values, indices.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b) as usize), out),
+        4 => add(dtype, values, indices.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b) as usize), out),
+        _ => add(dtype, values, indices.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b) as usize), out),
     }
     Ok(())
 }
 
-fn add_all(dtype: Dtype, values: &[u8], indices: impl Iterator<Item = usize>, out: &mut [u8]) {
+/// Adds values to a row that was zero; the columns lie within it.
+pub fn add(dtype: Dtype, values: &[u8], indices: impl Iterator<Item = usize>, out: &mut [u8]) {
     macro_rules! add {
         ($number:ty, $plus:expr) => {{
             const N: usize = size_of::<$number>();

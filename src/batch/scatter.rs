@@ -3,11 +3,12 @@
 //! Places are handed out before the gather starts and never overlap (each row has its own run in its image), so no
 //! lock is needed; the one `unsafe` of this room is here.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::array::Dtype;
-use crate::array::cast::{all_below, cast, max_index, to_u64s};
+use crate::array::cast::fits::{always_fits, misfit};
+use crate::array::cast::{all_below, cast, max_index, to_text, to_u64s};
 use crate::array::gather::Sink;
 
 /// A writable run of bytes of an image.
@@ -54,8 +55,8 @@ pub enum Align {
     Same,
     /// The elements are column numbers (sparse): each is looked up.
     Numbers(Arc<[u32]>),
-    /// The elements are the columns of a row (dense): each goes to its place, or nowhere (`u32::MAX`).
-    Elements(Arc<[u32]>),
+    /// The elements are the columns of a row (dense): these (stored number, in rising order, and place) are taken.
+    Elements(Arc<[(u32, u32)]>),
 }
 
 /// A sink with one place for each piece, converting where the dtypes differ.
@@ -68,6 +69,9 @@ pub struct Scatter {
     /// silence. `u64::MAX` for values.
     bound: u64,
     worst: AtomicU64,
+    /// Whether a value may have no place in `to`.
+    checked: bool,
+    misfit: OnceLock<String>,
 }
 
 impl Scatter {
@@ -77,7 +81,8 @@ impl Scatter {
     /// The places do not overlap, and their buffers stay alive and untouched by others while the sink lives. No two
     /// columns go to one (`Align::Elements`).
     pub unsafe fn new(from: Dtype, to: Dtype, align: Align, places: Vec<Place>, bound: u64) -> Scatter {
-        Scatter { from, to, align, places, bound, worst: AtomicU64::new(0) }
+        let checked = bound == u64::MAX && !always_fits(from, to);
+        Scatter { from, to, align, places, bound, worst: AtomicU64::new(0), checked, misfit: OnceLock::new() }
     }
 
     /// Fills the place of a piece with one element: what its row lacks. To be called before the gather.
@@ -93,6 +98,16 @@ impl Scatter {
         Some(self.worst.load(Ordering::Relaxed)).filter(|&worst| worst >= self.bound)
     }
 
+    /// The dtype that is written.
+    pub fn to(&self) -> Dtype {
+        self.to
+    }
+
+    /// A value that `to` does not hold: then nothing here is served.
+    pub fn misfit(&self) -> Option<&str> {
+        self.misfit.get().map(String::as_str)
+    }
+
     #[allow(clippy::mut_from_ref)]
     fn bytes(&self, piece: usize, at: u64, len: u64) -> Option<&mut [u8]> {
         let size = self.to.size();
@@ -106,6 +121,11 @@ impl Scatter {
     fn check(&self, elements: &[u8]) {
         if self.bound != u64::MAX && !all_below(self.from, elements, self.bound) {
             self.worst.fetch_max(max_index(self.from, elements), Ordering::Relaxed);
+        }
+        if self.checked
+            && let Some(at) = misfit(self.from, self.to, elements)
+        {
+            self.misfit.get_or_init(|| to_text(self.from, &elements[at * self.from.size()..][..self.from.size()]));
         }
     }
 
@@ -132,36 +152,40 @@ impl Scatter {
         }
         let len = (elements.len() / self.from.size()) as u64;
         let Some(out) = self.bytes(piece, at, len) else { return };
-        let wide;
-        let worst = match (self.from.size(), self.to.size()) {
-            (4, 4) => each::<4>(map, elements.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b).into()), out),
-            (_, to) => {
-                wide = to_u64s(self.from, elements);
-                if to == 4 { each::<4>(map, wide.into_iter(), out) } else { each::<8>(map, wide.into_iter(), out) }
+        let worst = if (self.from.size(), self.to.size()) == (4, 4) {
+            each::<4>(map, elements.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b).into()), out)
+        } else {
+            let wide = to_u64s(self.from, elements).into_iter();
+            match self.to.size() {
+                2 => each::<2>(map, wide, out),
+                4 => each::<4>(map, wide, out),
+                _ => each::<8>(map, wide, out),
             }
         };
         self.worst.fetch_max(worst, Ordering::Relaxed);
     }
 
-    /// Elements of a dense row, each to its column.
-    fn put_elements(&self, map: &[u32], piece: usize, at: u64, elements: &[u8]) {
-        let mut converted = Vec::new();
-        let elements = if self.from == self.to {
-            elements
-        } else {
-            converted.resize(elements.len() / self.from.size() * self.to.size(), 0);
-            cast(self.from, self.to, elements, &mut converted);
-            &converted
-        };
-        let columns = usize::try_from(at).ok().and_then(|at| map.get(at..)).unwrap_or_default();
-        for (&to, element) in columns.iter().zip(elements.chunks_exact(self.to.size())) {
-            if to != u32::MAX
-                && let Some(out) = self.bytes(piece, u64::from(to), 1)
-            {
-                out.copy_from_slice(element);
+    /// The elements of a dense row that are taken, each to its column.
+    fn put_elements(&self, taken: &[(u32, u32)], piece: usize, at: u64, elements: &[u8]) {
+        let (size, count) = (self.from.size(), (elements.len() / self.from.size()) as u64);
+        for &(column, to) in within(taken, at, count) {
+            let element = &elements[(u64::from(column) - at) as usize * size..][..size];
+            if self.checked {
+                self.check(element);
+            }
+            let Some(out) = self.bytes(piece, u64::from(to), 1) else { continue };
+            match (self.from == self.to, size) {
+                (true, 4) => out.copy_from_slice(&element[..4]),
+                _ => cast(self.from, self.to, element, out),
             }
         }
     }
+}
+
+/// Those of the columns taken that lie in `at..at + count`.
+fn within(taken: &[(u32, u32)], at: u64, count: u64) -> &[(u32, u32)] {
+    let before = |end: u64| taken.partition_point(|&(column, _)| u64::from(column) < end);
+    &taken[before(at)..before(at + count)]
 }
 
 impl Sink for Scatter {
@@ -180,7 +204,14 @@ impl Sink for Scatter {
         match &self.align {
             Align::Same => self.put_same(piece, at, elements),
             Align::Numbers(map) => self.put_numbers(map, piece, at, elements),
-            Align::Elements(map) => self.put_elements(map, piece, at, elements),
+            Align::Elements(taken) => self.put_elements(taken, piece, at, elements),
+        }
+    }
+
+    fn needs(&self, at: u64, len: u64) -> bool {
+        match &self.align {
+            Align::Elements(taken) => !within(taken, at, len).is_empty(),
+            _ => true,
         }
     }
 }

@@ -2,44 +2,81 @@
 
 use crate::array::Dtype;
 use crate::array::cast::to_u64s;
+use crate::collection::genes::DROPPED;
 
-/// Why a row cannot be served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Misfit {
-    /// A column number outside the matrix.
-    Column(u64),
-    /// Not as many values stay as were counted: the store is not what it was.
-    Count,
+/// The values of a row that stay, and their new column numbers, in stored order.
+#[derive(Default)]
+pub struct Kept {
+    values: Vec<u8>,
+    columns: Vec<u32>,
+    len: usize,
+    size: usize,
 }
 
-/// Moves the values that stay to the front of `values` (elements of `size` bytes), and writes their new column numbers to
-/// `out` (`index`). The stored order stays. `map` has the new number of each column, or `u32::MAX`.
-///
-/// # Errors
-/// A column number outside the row; another count than `out` has room for.
-pub fn select(
-    map: &[u32],
-    from: Dtype,
-    columns: &[u8],
-    size: usize,
-    values: &mut [u8],
-    index: Dtype,
-    out: &mut [u8],
-) -> Result<(), Misfit> {
-    let width = index.size();
-    let mut kept = 0;
-    for (at, column) in to_u64s(from, columns).into_iter().enumerate() {
-        let found = usize::try_from(column).ok().and_then(|column| map.get(column));
-        let &to = found.ok_or(Misfit::Column(column))?;
-        if to == u32::MAX {
-            continue;
-        }
-        let place = out.get_mut(kept * width..(kept + 1) * width).ok_or(Misfit::Count)?;
-        place.copy_from_slice(&u64::from(to).to_le_bytes()[..width]);
-        values.copy_within(at * size..(at + 1) * size, kept * size);
-        kept += 1;
+impl Kept {
+    pub fn values(&self) -> &[u8] {
+        &self.values[..self.len * self.size]
     }
-    if kept * width == out.len() { Ok(()) } else { Err(Misfit::Count) }
+
+    pub fn columns(&self) -> &[u32] {
+        &self.columns[..self.len]
+    }
+
+    /// Takes those of a row for which `map` has a column. `from` is the dtype of the stored column numbers, `size` the bytes
+    /// of a value.
+    ///
+    /// # Errors
+    /// A column number outside the map.
+    pub fn select(&mut self, map: &[u32], from: Dtype, columns: &[u8], size: usize, values: &[u8]) -> Result<(), u64> {
+        let count = columns.len() / from.size();
+        // Longer than what stays, so that every value can be written and only its place depends on whether it stays.
+        if self.columns.len() < count {
+            self.columns.resize(count, 0);
+        }
+        if self.values.len() < count * size {
+            self.values.resize(count * size, 0);
+        }
+        self.size = size;
+        let wide;
+        macro_rules! take {
+            ($columns:expr) => {
+                match size {
+                    1 => take::<1>(map, $columns, values, &mut self.columns, &mut self.values),
+                    2 => take::<2>(map, $columns, values, &mut self.columns, &mut self.values),
+                    4 => take::<4>(map, $columns, values, &mut self.columns, &mut self.values),
+                    _ => take::<8>(map, $columns, values, &mut self.columns, &mut self.values),
+                }
+            };
+        }
+        self.len = match from.size() {
+            2 => take!(columns.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b).into())),
+            4 => take!(columns.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b).into())),
+            _ => {
+                wide = to_u64s(from, columns);
+                take!(wide.iter().copied())
+            }
+        }?;
+        Ok(())
+    }
+}
+
+/// Without a branch on whether a value stays, which a processor cannot foresee.
+fn take<const N: usize>(
+    map: &[u32],
+    columns: impl Iterator<Item = u64>,
+    values: &[u8],
+    to_columns: &mut [u32],
+    to_values: &mut [u8],
+) -> Result<usize, u64> {
+    let to_values = to_values.as_chunks_mut::<N>().0;
+    let mut kept = 0;
+    for (column, value) in columns.zip(values.as_chunks::<N>().0) {
+        let Some(&to) = usize::try_from(column).ok().and_then(|column| map.get(column)) else { return Err(column) };
+        to_columns[kept] = to;
+        to_values[kept] = *value;
+        kept += usize::from(to != DROPPED);
+    }
+    Ok(kept)
 }
 
 #[cfg(test)]
@@ -48,19 +85,14 @@ mod tests {
 
     #[test]
     fn values_and_columns_stay_together() {
-        let map = [2, u32::MAX, 0];
+        let map = [2, DROPPED, 0];
         let columns: Vec<u8> = [2u16, 1, 0, 2].iter().flat_map(|c| c.to_le_bytes()).collect();
-        let values = [10, 11, 12, 13];
-        let run = |kept: usize, columns: &[u8]| {
-            let (mut values, mut out) = (values, vec![0; 4 * kept]);
-            select(&map, Dtype::U16, columns, 1, &mut values, Dtype::I32, &mut out)
-                .map(|()| (values[..kept].to_vec(), out))
-        };
-        let (values, out) = run(3, &columns).unwrap();
-        assert_eq!(values, [10, 12, 13]);
-        assert_eq!(out, [0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(run(2, &columns), Err(Misfit::Count));
-        assert_eq!(run(4, &columns), Err(Misfit::Count));
-        assert_eq!(run(3, &[3, 0]), Err(Misfit::Column(3)));
+        let mut kept = Kept::default();
+        assert_eq!(kept.select(&map, Dtype::U16, &columns, 1, &[10, 11, 12, 13]), Ok(()));
+        assert_eq!((kept.values(), kept.columns()), (&[10, 12, 13][..], &[0, 2, 0][..]));
+        assert_eq!(kept.select(&map, Dtype::U16, &[3, 0], 1, &[9]), Err(3));
+        assert_eq!(kept.select(&map, Dtype::I8, &[1, 2], 2, &[1, 2, 3, 4]), Ok(()));
+        assert_eq!((kept.values(), kept.columns()), (&[3, 4][..], &[0][..]));
+        assert_eq!(kept.select(&map, Dtype::I32, &[255; 4], 1, &[9]), Err(u32::MAX.into()));
     }
 }

@@ -157,7 +157,10 @@ fn arguments(
             let Some(text) = text(value) else {
                 return Err((at, format!("{name} is one value: a string, a number or a boolean")));
             };
-            let path = PATHS.contains(&long.as_str()).then(|| directory.join(&text));
+            let beside = directory.join(&text);
+            // Genes may be a file, or names.
+            let is_path = PATHS.contains(&long.as_str()) || (long == "genes" && beside.is_file());
+            let path = is_path.then_some(beside);
             let mut word = OsString::from(format!("--{long}="));
             word.push(path.unwrap_or_else(|| PathBuf::from(text)));
             arguments.push(word);

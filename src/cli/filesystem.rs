@@ -7,15 +7,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::anndata::index::IndexDir;
-use crate::array::Counters;
-use crate::collection::genes::Columns;
-use crate::collection::{Collection, Selection};
+use crate::array::{Counters, Dtype};
+use crate::collection::genes::{Columns, Genes};
+use crate::collection::{Collection, CollectionError, Selection};
 use crate::engine::{Engine, Limits};
 use crate::format::Writers;
 use crate::fuse::page_cache::PageCache;
 use crate::fuse::{Handles, Ownership, ShuffleFs};
 use crate::tree::documents::{Documents, Told, categorical};
 use crate::tree::{Tree, category_files};
+use crate::view::near::near;
 
 use super::log::Recent;
 use super::memory;
@@ -83,19 +84,29 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
 pub fn open(options: &Options, also: &[String], counters: &Counters) -> anyhow::Result<Collection> {
     let selection = Selection {
         x: options.x.clone(),
+        with: options.with.clone(),
         obs: options.obs.clone(),
         also: select::columns(options).into_iter().chain(also.iter().cloned()).collect(),
         join: options.join,
+        genes: options.genes.clone(),
+        arithmetic: options.arithmetic,
+        dtype: options.dtype,
+        index_dtype: options.index_dtype,
         index: IndexDir(options.index_dir.clone()),
     };
     let probed = probe::stores(options, also)?;
-    let collection = Collection::open(&options.stores, &selection, counters)?;
+    let collection = Collection::open(&options.stores, &selection, counters).map_err(|error| match error {
+        CollectionError::Unknown { cause, wanted, known } => {
+            anyhow::anyhow!("{cause}; {}", near(&wanted, known.iter().map(String::as_str)))
+        }
+        error => error.into(),
+    })?;
     probed.confirm()?;
     for (column, reason) in &collection.left_out {
         tracing::info!("obs column {column} is not served: {reason}");
     }
-    for store in collection.stores.iter().filter(|store| store.columns.map.is_some()) {
-        let Columns { shared, missing, extra, .. } = &store.columns;
+    for store in collection.stores.iter().filter(|store| store.x().columns.map.is_some()) {
+        let Columns { shared, missing, extra, .. } = &store.x().columns;
         let (path, join) = (store.path.display(), options.join.as_str());
         tracing::info!("{path}: {shared} genes aligned by name, {missing} missing, {extra} left out (--join {join})");
     }
@@ -104,7 +115,8 @@ pub fn open(options: &Options, also: &[String], counters: &Counters) -> anyhow::
 
 /// Every chunk must be decoded as a whole: one that is larger than the budget, or says so, is refused here.
 fn room_for_chunks(collection: &Collection, memory: u64) -> anyhow::Result<()> {
-    for array in collection.stores.iter().flat_map(|store| store.matrix.arrays()) {
+    for array in collection.stores.iter().flat_map(|store| store.elements.iter().flat_map(|part| part.matrix.arrays()))
+    {
         let bytes = array.chunk_elements().saturating_mul(array.dtype.size() as u64);
         if array.source.is_encoded() && bytes > memory {
             anyhow::bail!(
@@ -125,7 +137,17 @@ pub fn show(options: &Options, views: &[select::View]) -> Value {
     let mut shown = json!({
         "x": options.x,
         "obs": options.obs,
+        "with": options.with,
         "join": options.join.as_str(),
+        "genes": options.genes.as_ref().map(|genes| match genes {
+            // The names are in var.tsv.
+            Genes::Names(names) => json!({"names": names.len()}),
+            Genes::Var(column) => json!({"var": column}),
+        }),
+        "normalize": options.arithmetic.normalize,
+        "log1p": options.arithmetic.log1p,
+        "dtype": options.dtype.map(Dtype::name),
+        "index_dtype": options.index_dtype.map(Dtype::name),
         "format": options.format.as_str(),
         "epochs": options.epochs,
         "uneven": uneven_name(options.uneven),

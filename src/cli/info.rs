@@ -17,7 +17,6 @@ use crate::anndata::index::IndexDir;
 use crate::anndata::matrices;
 use crate::anndata::matrix::Matrix;
 use crate::array::{Array, ArrayError, Container, Counters};
-use crate::collection::genes::Join;
 use crate::collection::{Collection, Selection};
 
 #[derive(Debug, Args)]
@@ -115,13 +114,7 @@ fn open(path: &Path, check: bool) -> Result<Value, ArrayError> {
     };
     let columns = DataFrame::open(&store, "obs").map(|obs| columns(&obs));
     let genes = DataFrame::open(&store, "var").map(|var| var.rows);
-    let selection = Selection {
-        x: "X".to_owned(),
-        obs: None,
-        also: Vec::new(),
-        join: Join::Exact,
-        index: IndexDir(super::options::cache()),
-    };
+    let selection = Selection::of("X", IndexDir(super::options::cache()));
     // A mount of a matrix stored by column would transpose it first: that is not for a description to do.
     let stops = match Matrix::open_by_column(&store, "X", &counters) {
         Ok(Some(_)) => None,

@@ -14,7 +14,9 @@ use super::memory;
 use super::sampling::SamplingArgs;
 use super::values::{self, Fractions, Memory, RankOf};
 use super::views::{SplitOptions, ViewOptions, rank, split, views};
-use crate::collection::genes::Join;
+use crate::array::Dtype;
+use crate::collection::element::Arithmetic;
+use crate::collection::genes::{Genes, Join};
 use crate::format::Extension;
 use crate::plan::Uneven;
 use crate::plan::rank::Rank;
@@ -38,9 +40,18 @@ pub struct Options {
     pub format: Extension,
     /// `X`, `raw/X`, `layers/NAME` or `obsm/NAME`.
     pub x: String,
+    /// Further matrices.
+    pub with: Vec<String>,
     /// None: every categorical, boolean and numeric column.
     pub obs: Option<Vec<String>>,
     pub join: Join,
+    /// None: all.
+    pub genes: Option<Genes>,
+    pub arithmetic: Arithmetic,
+    /// None: as stored, or as computed.
+    pub dtype: Option<Dtype>,
+    /// None: the narrower of i32 and i64 that fits.
+    pub index_dtype: Option<Dtype>,
     pub index_dir: PathBuf,
     /// Bytes. None: the default share of what is free.
     pub memory: Option<u64>,
@@ -107,6 +118,12 @@ pub struct OptionArgs {
     #[arg(long, value_name = "MATRIX", default_value = "X", help_heading = "Output", value_parser = values::matrix)]
     pub x: String,
 
+    /// Further matrices of the same rows, comma-separated or repeated: raw/X, layers/NAME, obsm/NAME; in .npz, .safetensors
+    /// and .h5ad [default: none]
+    #[arg(long, value_name = "MATRIX,...", value_delimiter = ',', help_heading = "Output",
+          value_parser = values::further)]
+    pub with: Vec<String>,
+
     /// obs columns to serve, comma-separated or repeated; empty for none [default: every categorical, boolean and numeric
     /// column]
     #[arg(long, value_name = "COL,...", value_delimiter = ',', help_heading = "Output")]
@@ -117,6 +134,29 @@ pub struct OptionArgs {
     #[arg(long, value_name = "JOIN", default_value = "exact", help_heading = "Output", value_parser = values::join())]
     pub join: Join,
 
+    /// Genes to serve of X and layers, in this order: a file of names, one a line; var:COLUMN, those for which a boolean
+    /// column of the first store's var is true; or names, comma-separated [default: all]
+    #[arg(long, value_name = "FILE|var:COLUMN|NAME,...", help_heading = "Output", value_parser = values::genes)]
+    pub genes: Option<Genes>,
+
+    /// Scale each row of X to this total over all of its stored values, before genes are chosen; rows of zeros stay zero
+    /// [default: off]
+    #[arg(long, value_name = "TOTAL", help_heading = "Output", value_parser = values::total)]
+    pub normalize: Option<f64>,
+
+    /// Serve ln(1 + value) of X, after --normalize [default: off]
+    #[arg(long, help_heading = "Output")]
+    pub log1p: bool,
+
+    /// Type of X's values: f16, f32, f64, i8 to i64, u8 to u64, bool; floats are rounded, any other change of a value is
+    /// refused [default: as stored; f32 or f64 after --normalize or --log1p]
+    #[arg(long, value_name = "DTYPE", help_heading = "Output", value_parser = values::dtype)]
+    pub dtype: Option<Dtype>,
+
+    /// Type of column numbers: u16, i32 or i64; .h5ad has i32 for u16, as scipy asks [default: i32, or i64 where needed]
+    #[arg(long, value_name = "DTYPE", help_heading = "Output", value_parser = values::index_dtype)]
+    pub index_dtype: Option<Dtype>,
+
     /// Bound on memory, prefetch included: a size with unit (512MiB, 2GiB), a share of this machine's or container's memory
     /// (25%), or auto (25% of what is free)
     #[arg(long, value_name = "SIZE|%|auto", default_value = "auto", help_heading = "Resources",
@@ -124,7 +164,7 @@ pub struct OptionArgs {
     pub memory: Memory,
 
     /// Where what is derived from stores is kept for later mounts: matrices stored by column (CSC), transposed once, and
-    /// counts of inner joins [default: shufflefs in $XDG_CACHE_HOME or ~/.cache]
+    /// counts of inner joins and chosen genes [default: shufflefs in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR", help_heading = "Resources")]
     pub index_dir: Option<PathBuf>,
 
@@ -195,9 +235,14 @@ impl OptionArgs {
             config: self.config.map(absolute).transpose()?,
             epochs: self.epochs,
             format: self.format,
+            with: further(&self.x, self.with)?,
             x: self.x,
             obs: self.obs.map(|names| names.into_iter().filter(|name| !name.is_empty()).collect()),
             join: self.join,
+            genes: self.genes,
+            arithmetic: Arithmetic { normalize: self.normalize, log1p: self.log1p },
+            dtype: self.dtype,
+            index_dtype: self.index_dtype,
             index_dir: absolute(self.index_dir.unwrap_or_else(cache))?,
             memory,
             threads: self.threads.map_or_else(cores, usize::from),
@@ -209,6 +254,18 @@ impl OptionArgs {
             log: self.log.map(absolute).transpose()?,
         })
     }
+}
+
+/// Further matrices, each once and not that of --x.
+fn further(x: &str, with: Vec<String>) -> Result<Vec<String>, Failure> {
+    let mut known: Vec<String> = vec![x.to_owned()];
+    for name in with {
+        if known.contains(&name) {
+            return Err(Failure::usage(format_args!("--with: {name} is named twice, or is what --x names")));
+        }
+        known.push(name);
+    }
+    Ok(known.split_off(1))
 }
 
 /// The user's cache directory; without a home one below /tmp of this user's own.

@@ -211,7 +211,7 @@ fn told(
     Ok(json!({
         "stores": collection.stores.iter().map(|store| store.path.to_string_lossy()).collect::<Vec<_>>(),
         "rows": collection.table.n_rows,
-        "genes": collection.table.n_vars(),
+        "genes": collection.table.x().n_vars(),
         "format": options.format.as_str(),
         "label": label,
         "options": show(options, views),

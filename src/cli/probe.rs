@@ -16,11 +16,16 @@ use crate::anndata::index::rows::RowIndex;
 use crate::anndata::matrix::Matrix;
 use crate::array::container::file_of;
 use crate::array::{Container, Counters, Identity};
+use crate::collection::genes::Genes;
 
 #[derive(Debug, Args)]
 pub struct ProbeArgs {
-    #[arg(long, default_value = "X")]
-    x: String,
+    /// Matrices, as JSON
+    #[arg(long, default_value = "[]")]
+    matrices: String,
+    /// A column of var that chooses genes
+    #[arg(long)]
+    var: Option<String>,
     /// As JSON, to keep names with commas whole
     #[arg(long)]
     obs: Option<String>,
@@ -35,26 +40,39 @@ pub struct ProbeArgs {
 pub fn probe(args: &ProbeArgs) -> Outcome {
     isolate::volunteer();
     let names: Option<Vec<String>> = args.obs.as_deref().and_then(|names| serde_json::from_str(names).ok());
+    let matrices: Vec<String> = serde_json::from_str(&args.matrices).unwrap_or_default();
     let also: Vec<String> = serde_json::from_str(&args.also).unwrap_or_default();
     for (number, path) in args.stores.iter().enumerate() {
         // If it is the last word, the parent knows which store it was.
         println!("{number}");
         for (_, store) in anndata::stores(path).unwrap_or_default() {
-            open(&store, &args.x, names.as_deref(), &also);
+            for x in &matrices {
+                matrix(&store, x, args.var.as_deref());
+            }
+            obs(&store, names.as_deref(), &also);
         }
     }
     Ok(0)
 }
 
-/// Asks of a store all that a mount asks; what a mount makes of several stores together asks for no more.
-fn open(store: &Container, x: &str, names: Option<&[String]>, also: &[String]) {
+/// Asks of a store all that a mount asks of a matrix; what a mount makes of several stores together asks for no more.
+fn matrix(store: &Container, x: &str, var: Option<&str>) {
     let counters = Counters { room: memory::metadata(), ..Counters::default() };
     // A matrix stored by column is only opened: to transpose it is for the mount, and needs no more of the library.
     if !matches!(Matrix::open_by_column(store, x, &counters), Ok(Some(_))) {
         drop(Matrix::look(store, x, &counters));
     }
-    let var = if x.starts_with("raw/") { "raw/var" } else { "var" };
-    drop(DataFrame::open(store, var).and_then(|frame| frame.names(&counters)));
+    let frame = if x.starts_with("raw/") { "raw/var" } else { "var" };
+    let Ok(frame) = DataFrame::open(store, frame) else { return };
+    drop(frame.names(&counters));
+    if let Some(name) = var.filter(|name| frame.columns.iter().any(|known| known == name)) {
+        drop(frame.column(name, &counters));
+    }
+}
+
+/// Asks the same of obs.
+fn obs(store: &Container, names: Option<&[String]>, also: &[String]) {
+    let counters = Counters { room: memory::metadata(), ..Counters::default() };
     // Large arrays are opened, not read: that is for the mount, which needs no more of the library for it, or finds them
     // in its index.
     let looking = RowIndex::looking();
@@ -115,7 +133,13 @@ pub fn stores(options: &Options, also: &[String]) -> anyhow::Result<Probed> {
 
 /// Which store a child did not survive, if there is one, and how it ended.
 fn fate(options: &Options, also: &[String], stores: &[PathBuf]) -> Option<(String, String)> {
-    let mut arguments: Vec<OsString> = vec!["probe".into(), "--x".into(), options.x.clone().into()];
+    let mut arguments: Vec<OsString> = vec!["probe".into(), "--matrices".into()];
+    let matrices: Vec<&String> = std::iter::once(&options.x).chain(&options.with).collect();
+    arguments.push(serde_json::json!(matrices).to_string().into());
+    if let Some(Genes::Var(column)) = &options.genes {
+        // As one word: a column may be called as an option.
+        arguments.push(format!("--var={column}").into());
+    }
     if let Some(names) = &options.obs {
         arguments.extend(["--obs".into(), serde_json::json!(names).to_string().into()]);
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::collection::genes::Join;
+use crate::array::Dtype;
+use crate::collection::genes::{Genes, Join};
 use crate::format::Extension;
 use crate::plan::rank::Rank;
 use crate::plan::{Order, Uneven};
@@ -164,6 +165,68 @@ pub fn matrix(text: &str) -> Result<String, String> {
     }
 }
 
+/// Further matrices: as `matrix`, but X is what --x chooses.
+pub fn further(text: &str) -> Result<String, String> {
+    if text == "X" {
+        return Err("X is served anyway, or what --x names in its place".into());
+    }
+    matrix(text).map_err(|_| "allowed are raw/X, layers/NAME and obsm/NAME".into())
+}
+
+const DTYPES: [(&str, Dtype); 12] = [
+    ("f16", Dtype::F16),
+    ("f32", Dtype::F32),
+    ("f64", Dtype::F64),
+    ("i8", Dtype::I8),
+    ("i16", Dtype::I16),
+    ("i32", Dtype::I32),
+    ("i64", Dtype::I64),
+    ("u8", Dtype::U8),
+    ("u16", Dtype::U16),
+    ("u32", Dtype::U32),
+    ("u64", Dtype::U64),
+    ("bool", Dtype::Bool),
+];
+
+/// A dtype, in short or by numpy's name.
+pub fn dtype(text: &str) -> Result<Dtype, String> {
+    let short = DTYPES.iter().find(|(name, _)| *name == text).map(|(_, dtype)| *dtype);
+    let allowed = || DTYPES.map(|(name, _)| name).join(", ");
+    short.or_else(|| Dtype::from_name(text)).ok_or_else(|| format!("allowed are {} (or float32 and so on)", allowed()))
+}
+
+/// A dtype of column numbers.
+pub fn index_dtype(text: &str) -> Result<Dtype, String> {
+    let allowed = [Dtype::U16, Dtype::I32, Dtype::I64];
+    dtype(text).ok().filter(|dtype| allowed.contains(dtype)).ok_or_else(|| "allowed are u16, i32 and i64".into())
+}
+
+/// What rows are scaled to.
+pub fn total(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(total) if total.is_finite() && total > 0.0 => Ok(total),
+        _ => Err("allowed are positive numbers, such as 1e4".into()),
+    }
+}
+
+/// A file of names, a column of var, or a list of names.
+pub fn genes(text: &str) -> Result<Genes, String> {
+    if let Some(column) = text.strip_prefix("var:") {
+        return Ok(Genes::Var(column.to_owned()));
+    }
+    let names: Vec<String> = match std::fs::read_to_string(text) {
+        Ok(lines) => lines.lines().map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).collect(),
+        // A directory or an unreadable file is no gene either.
+        Err(error) if std::fs::exists(text).unwrap_or(true) => return Err(error.to_string()),
+        Err(_) => text.split(',').map(str::to_owned).collect(),
+    };
+    let names: Vec<String> = names.into_iter().filter(|name| !name.is_empty()).collect();
+    if names.is_empty() {
+        return Err("it names no genes".into());
+    }
+    Ok(Genes::Names(names))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +258,28 @@ mod tests {
         for wrong in ["", "0", "-5", "25h", "3 days", "s", "1e9"] {
             assert!(timeout(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_is_done_to_values() {
+        assert_eq!((dtype("f16"), dtype("float64")), (Ok(Dtype::F16), Ok(Dtype::F64)));
+        assert!(dtype("f8").unwrap_err().contains("f16, f32"));
+        assert_eq!((index_dtype("u16"), index_dtype("int64")), (Ok(Dtype::U16), Ok(Dtype::I64)));
+        assert!(index_dtype("f32").is_err() && index_dtype("u32").is_err());
+        assert_eq!(total("1e4"), Ok(1e4));
+        assert!(["0", "-1", "nan", "inf", ""].iter().all(|text| total(text).is_err()));
+        assert!(further("X").is_err() && further("raw/X").is_ok() && further("obs/a").is_err());
+    }
+
+    #[test]
+    fn genes_of_a_file_or_a_list() {
+        let names = |names: &[&str]| Ok(Genes::Names(names.iter().map(|name| (*name).to_owned()).collect()));
+        assert_eq!(genes("var:highly_variable"), Ok(Genes::Var("highly_variable".to_owned())));
+        assert_eq!(genes("b,a"), names(&["b", "a"]));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "b c\r\n\na,1\n").unwrap();
+        assert_eq!(genes(file.path().to_str().unwrap()), names(&["b c", "a,1"]));
+        assert!(genes(",").is_err() && genes("/").is_err());
     }
 
     #[test]

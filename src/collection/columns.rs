@@ -24,7 +24,7 @@ pub struct Read {
 
 /// The store's obs, mapped as far as it can be.
 fn obs(store: &Store) -> Result<DataFrame<'_>, ArrayError> {
-    Ok(DataFrame::open(&store.container, "obs")?.with(&store.held))
+    Ok(DataFrame::open(&store.container, "obs")?.with(store.held()))
 }
 
 /// Reads the columns named, or every categorical, boolean and numeric one of any store.

@@ -3,8 +3,12 @@
 //! Alignment is by name and changes no store: a table from the store's column numbers to the collection's is looked up
 //! while rows are scattered. Stores with equal lists share one table, so a thousand stores cost one.
 
+mod choose;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+pub use choose::{Genes, choose};
 
 /// What becomes of genes that not all stores have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

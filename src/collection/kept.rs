@@ -1,4 +1,4 @@
-//! How many values of each row an inner join keeps: sizes of files follow from it, so it is counted before any is served.
+//! How many values of each row are kept by an inner join or a choice of genes: sizes of files follow from it, so it is counted before any is served.
 //!
 //! The column numbers are read once, in windows of bounded memory; the counts stay in the index directory.
 
@@ -9,9 +9,9 @@ use crate::anndata::index::{Entry, IndexDir, Part};
 use crate::anndata::matrix::Matrix;
 use crate::anndata::progress::Progress;
 use crate::array::cast::to_u64s;
-use crate::array::{Array, ArrayError, Counters, Dtype};
+use crate::array::{Array, ArrayError, Container, Counters, Dtype};
 
-use super::Store;
+use super::element::Stored;
 use super::genes::DROPPED;
 
 /// Column numbers read at once: 8 to 16 bytes each.
@@ -22,21 +22,26 @@ const WINDOW: u64 = 4 << 20;
 ///
 /// # Errors
 /// A chunk of the column numbers that cannot be read: then no size is known.
-pub fn count(store: &Store, x: &str, directory: &IndexDir, counters: &Counters) -> Result<Bounds, ArrayError> {
-    let (Matrix::Sparse { indices, indptr, .. }, Some(map)) = (&store.matrix, &store.columns.map) else {
+pub fn count(
+    store: &Container,
+    part: &Stored,
+    element: &str,
+    directory: &IndexDir,
+    counters: &Counters,
+) -> Result<Bounds, ArrayError> {
+    let (Matrix::Sparse { indices, indptr, .. }, Some(map)) = (&part.matrix, &part.columns.map) else {
         return Ok(Vec::new().into());
     };
     let read = || {
-        let bar = Progress::new(format!("{x}: counting the values of shared genes"), indices.shape[0]);
+        let bar = Progress::new(format!("{element}: counting the values of the genes served"), indices.shape[0]);
         count_rows(indices, indptr, map, WINDOW, counters, &|steps| bar.add(steps))
     };
     let part = Part { name: "kept".into(), dtype: Dtype::U64, len: indptr.len() as u64 };
     // Which columns stay is all that matters, not where they go.
     let stay: Vec<u8> = map.iter().map(|&to| u8::from(to != DROPPED)).collect();
     let more = format!("{:08x}{:08x}", crc32fast::hash(&stay), crc32c::crc32c(&stay));
-    let sources = vec![x.to_owned()];
-    let entry =
-        Entry { store: &store.container, element: x, sources, kind: "kept", more, parts: vec![part], rows: None };
+    let sources = vec![element.to_owned()];
+    let entry = Entry { store, element, sources, kind: "kept", more, parts: vec![part], rows: None };
     let mut counted = None;
     let stored = directory.get(&entry, |building| {
         let kept = counted.insert(read()?);

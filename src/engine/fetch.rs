@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lru::LruCache;
 
 use crate::batch::Batch;
+use crate::collection::element::Element;
 use crate::collection::{Collection, Table};
 use crate::plan::{FetchRows, Plan};
 
@@ -14,40 +15,35 @@ use super::{Key, at_most};
 pub struct Fetch {
     /// Global rows in served order, and where each batch starts.
     rows: FetchRows,
-    /// Stored values of each row.
-    lengths: Vec<u64>,
-    /// Stored values before each batch, and in all.
-    bounds: Vec<u64>,
+    /// Values of each row, element by element; none for dense ones, whose rows are all alike.
+    lengths: Vec<Vec<u64>>,
+    /// Values of each batch, in each element.
+    nnz: Vec<u64>,
 }
 
 impl Fetch {
     fn new(collection: &Collection, plan: &Plan, epoch: u64, fetch: u64) -> Fetch {
         let rows = plan.epoch(epoch).fetch(fetch);
-        let lengths = collection.row_lengths(&rows.rows);
-        let mut total = 0;
-        let ends = rows.bounds.windows(2).map(|batch| {
-            total += lengths[batch[0]..batch[1]].iter().sum::<u64>();
-            total
-        });
-        let bounds = std::iter::once(0).chain(ends).collect();
-        Fetch { rows, lengths, bounds }
+        let length = |(number, element): (usize, &Element)| {
+            collection.row_lengths(number, if element.is_sparse() { &rows.rows } else { &[] })
+        };
+        let lengths: Vec<Vec<u64>> = collection.table.elements.iter().enumerate().map(length).collect();
+        let sum = |lengths: &Vec<u64>, batch: &[usize]| lengths.get(batch[0]..batch[1]).map_or(0, |of| of.iter().sum());
+        let nnz = rows.bounds.windows(2).flat_map(|batch| lengths.iter().map(move |lengths| sum(lengths, batch)));
+        Fetch { nnz: nnz.collect(), rows, lengths }
     }
 
     /// The batch at a place of the fetch.
     pub fn batch<'a>(&'a self, table: &'a Table, key: Key, place: usize) -> Batch<'a> {
-        let nnz = match self.bounds.get(place..place + 2) {
-            Some(&[start, end]) => end - start,
-            _ => 0,
-        };
+        let count = self.lengths.len();
+        let nnz = &self.nnz[place * count..(place + 1) * count];
         Batch { table, rows: self.rows.batch(place), nnz, epoch: key.epoch, index: key.batch }
     }
 
-    /// Stored values of each of its rows.
-    pub fn lengths(&self, place: usize) -> &[u64] {
-        match self.rows.bounds.get(place..place + 2) {
-            Some(&[start, end]) => &self.lengths[start..end],
-            _ => &[],
-        }
+    /// Values of each of its rows in a sparse element.
+    pub fn lengths(&self, element: usize, place: usize) -> &[u64] {
+        let range = self.rows.bounds.get(place..place + 2).map_or(0..0, |batch| batch[0]..batch[1]);
+        self.lengths[element].get(range).unwrap_or_default()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Loads batches of one fetch: every chunk decoded once, every row copied straight into its image.
 
-mod filtered;
+mod rows;
 
 use rayon::prelude::*;
 
@@ -8,10 +8,11 @@ use crate::anndata::matrix::Matrix;
 use crate::array::cast::cast;
 use crate::array::gather::{Piece, Work, gather};
 use crate::array::{Array, ArrayError, Dtype};
-use crate::batch::dense::expand;
+use crate::batch::arithmetic::{apply, total};
 use crate::batch::scatter::{Align, Place, Scatter};
 use crate::batch::{Batch, Field, Repr, Span, fill::fill};
-use crate::collection::MatrixKind;
+use crate::collection::element::{Element, Stored};
+use crate::collection::genes::DROPPED;
 
 use super::budget::Image;
 use super::fetch::Fetch;
@@ -42,7 +43,7 @@ pub fn load(
     let stores = load.stores();
     load.check_unchanged(&stores)?;
     shared.threads.install(|| {
-        load.matrix(images)?;
+        load.matrices(images)?;
         items.par_iter().zip(&mut *images).try_for_each(|(item, image)| load.rest(item, image.bytes_mut()))
     })?;
     shared.collection.settle();
@@ -65,8 +66,11 @@ struct Job<'a> {
     missing: Option<Vec<u8>>,
 }
 
-/// Where one part of each batch goes.
-type Targets = [(Key, Place)];
+/// Where one field of each batch goes, and as what.
+struct Targets {
+    places: Vec<(Key, Place)>,
+    to: Dtype,
+}
 
 impl<'a> Load<'a> {
     fn batch(&self, key: Key) -> Batch<'a> {
@@ -78,8 +82,12 @@ impl<'a> Load<'a> {
         self.shared.plan(key.view).fetch_of(key.batch).1
     }
 
-    fn lengths(&self, key: Key) -> &'a [u64] {
-        self.fetch.lengths(self.place(key))
+    fn lengths(&self, element: usize, key: Key) -> &'a [u64] {
+        self.fetch.lengths(element, self.place(key))
+    }
+
+    fn element(&self, element: usize) -> &'a Element {
+        &self.shared.collection.table.elements[element]
     }
 
     /// The stores that have a row in these batches.
@@ -97,55 +105,85 @@ impl<'a> Load<'a> {
         Ok(stores.iter().try_for_each(|&store| all[store].container.check_unchanged())?)
     }
 
-    /// Fills the fields that come from the matrix.
-    fn matrix(&self, images: &mut [Image]) -> Result<(), ReadError> {
-        let has = |field| self.items.first().is_some_and(|item| item.layout.span(field).is_some());
-        match &self.shared.collection.table.matrix {
-            MatrixKind::Sparse { .. } if has(Field::Dense) => self.expand(images),
-            _ => {
-                let images: Vec<Place> = images.iter_mut().map(|image| Place::new(image.bytes_mut())).collect();
-                let (values, dtype) = self.targets(Field::Data, &images)?;
-                let (columns, index) = self.targets(Field::Indices, &images)?;
-                let (dense, dense_dtype) = self.targets(Field::Dense, &images)?;
-                let mut jobs = self.jobs(&values, Part::Values, dtype)?;
-                jobs.extend(self.jobs(&columns, Part::Columns, index)?);
-                jobs.extend(self.jobs(&dense, Part::Values, dense_dtype)?);
-                self.run(&jobs)?;
-                self.filtered((&values, dtype), (&columns, index))
+    /// Fills the fields that come from matrices.
+    fn matrices(&self, images: &mut [Image]) -> Result<(), ReadError> {
+        let images: Vec<Place> = images.iter_mut().map(|image| Place::new(image.bytes_mut())).collect();
+        let (mut jobs, mut whole) = (Vec::new(), Vec::new());
+        for number in 0..self.shared.collection.table.elements.len() {
+            let values = self.targets(Field::Data(number), &images)?;
+            let columns = self.targets(Field::Indices(number), &images)?;
+            let dense = self.targets(Field::Dense(number), &images)?;
+            for (targets, part) in [(&values, Part::Values), (&columns, Part::Columns), (&dense, Part::Values)] {
+                let to = if part == Part::Columns { values.to } else { targets.to };
+                jobs.extend(self.jobs(number, targets, part, to)?);
             }
+            whole.push((number, values, columns, dense));
         }
+        self.run(&jobs)?;
+        drop(jobs);
+        whole.into_iter().try_for_each(|(number, values, columns, dense)| {
+            if dense.places.is_empty() {
+                self.whole_rows(number, &values, Some(&columns))
+            } else {
+                self.whole_rows(number, &dense, None)
+            }
+        })
     }
 
     /// Where a field of each batch goes; none where the format does not have it.
-    fn targets(&self, field: Field, images: &[Place]) -> Result<(Vec<(Key, Place)>, Dtype), ReadError> {
-        let mut to = Dtype::F32;
-        let mut targets = Vec::with_capacity(images.len());
+    fn targets(&self, field: Field, images: &[Place]) -> Result<Targets, ReadError> {
+        let mut targets = Targets { places: Vec::with_capacity(images.len()), to: Dtype::F32 };
         for (item, image) in self.items.iter().zip(images) {
             let Some(Span { repr: Repr::Number(dtype), start, len, .. }) = item.layout.span(field) else { continue };
-            to = *dtype;
-            targets.push((item.key, image.part(*start as usize, *len as usize).ok_or_else(misplaced)?));
+            targets.to = *dtype;
+            targets.places.push((item.key, image.part(*start as usize, *len as usize).ok_or_else(misplaced)?));
         }
-        Ok((targets, to))
+        Ok(targets)
     }
 
-    /// One job a store: the rows of each batch, one after the other, to the batch's target. Stores that lose values on the
-    /// way are for `filtered`.
-    fn jobs(&self, targets: &Targets, part: Part, to: Dtype) -> Result<Vec<Job<'a>>, ReadError> {
-        let collection = &self.shared.collection;
+    /// Whether rows of a store must be seen whole before they are placed: some of their values go, or depend on others, or
+    /// take more than one step to their dtype. `to`: as what values are written; `dense`: as dense rows.
+    fn is_whole(&self, number: usize, stored: &Stored, to: Dtype, dense: bool) -> bool {
+        let element = self.element(number);
+        let steps = to != element.kind.dtype() && stored.matrix.dtype() != element.kind.dtype();
+        // Arithmetic is done in the image where it can be.
+        let computes = !element.arithmetic.is_none()
+            && (to != element.computed || (!element.is_sparse() && stored.columns.map.is_some()));
+        stored.kept.is_some() || (dense && element.is_sparse()) || steps || computes
+    }
+
+    /// Values of each row of a batch as they are served, and the row.
+    fn rows_and_lengths(&self, number: usize, key: Key) -> impl Iterator<Item = (u64, u64)> + 'a {
+        let (element, lengths) = (self.element(number), self.lengths(number, key));
+        let dense = (!element.is_sparse()).then(|| element.n_vars());
+        let length = move |at: usize| dense.or_else(|| lengths.get(at).copied()).unwrap_or_default();
+        self.batch(key).rows.iter().enumerate().map(move |(at, &row)| (row, length(at)))
+    }
+
+    /// One job a store: the rows of each batch, one after the other, to the batch's target. Those that must be seen whole,
+    /// as `values` are written, are for `whole_rows`.
+    fn jobs(&self, number: usize, targets: &Targets, part: Part, values: Dtype) -> Result<Vec<Job<'a>>, ReadError> {
+        let (collection, element, to) = (&self.shared.collection, self.element(number), targets.to);
+        let dense =
+            part == Part::Values && self.items.iter().any(|item| item.layout.span(Field::Dense(number)).is_some());
+        let whole: Vec<bool> = collection
+            .stores
+            .iter()
+            .map(|store| self.is_whole(number, &store.elements[number], values, dense))
+            .collect();
         let mut reads: Vec<(Vec<Piece>, Vec<Place>)> = collection.stores.iter().map(|_| Default::default()).collect();
-        for &(key, target) in targets {
+        for &(key, target) in &targets.places {
             let mut at = 0;
-            for (&row, &length) in self.batch(key).rows.iter().zip(self.lengths(key)) {
+            for (row, length) in self.rows_and_lengths(number, key) {
                 let bytes = length as usize * to.size();
                 if bytes > 0 {
-                    let (number, local) = collection.locate(row);
-                    let store = &collection.stores[number];
-                    let start = match &store.matrix {
-                        Matrix::Sparse { indptr, .. } => indptr[local as usize],
-                        Matrix::Dense { .. } => local,
-                    };
-                    if store.kept.is_none() {
-                        let (pieces, places) = &mut reads[number];
+                    let (store, local) = collection.locate(row);
+                    if !whole[store] {
+                        let start = match &collection.stores[store].elements[number].matrix {
+                            Matrix::Sparse { indptr, .. } => indptr[local as usize],
+                            Matrix::Dense { .. } => local,
+                        };
+                        let (pieces, places) = &mut reads[store];
                         pieces.push(Piece { start, len: length });
                         places.push(target.part(at, bytes).ok_or_else(misplaced)?);
                     }
@@ -154,23 +192,25 @@ impl<'a> Load<'a> {
             }
         }
         let job = |(store, (pieces, places)): (usize, (Vec<Piece>, Vec<Place>))| {
-            let store = &collection.stores[store];
-            let array = match &store.matrix {
+            let Stored { matrix, columns, .. } = &collection.stores[store].elements[number];
+            let array = match matrix {
                 Matrix::Sparse { indices, .. } if part == Part::Columns => indices,
                 Matrix::Sparse { data: array, .. } | Matrix::Dense { array } => array,
             };
-            let is_dense = !store.matrix.is_sparse();
-            let align = match &store.columns.map {
+            let is_dense = !matrix.is_sparse();
+            let align = match &columns.map {
                 Some(map) if part == Part::Columns => Align::Numbers(map.clone()),
-                Some(map) if is_dense => Align::Elements(map.clone()),
+                Some(map) if is_dense => {
+                    Align::Elements((0..).zip(map.iter().copied()).filter(|&(_, to)| to != DROPPED).collect())
+                }
                 _ => Align::Same,
             };
-            let bound = match &store.columns.map {
+            let bound = match &columns.map {
                 _ if part != Part::Columns => u64::MAX,
                 Some(map) => map.len() as u64,
-                None => collection.table.n_vars(),
+                None => element.n_vars(),
             };
-            let missing = (is_dense && store.columns.missing > 0).then(|| not_a_number(to));
+            let missing = (is_dense && columns.missing > 0).then(|| not_a_number(to));
             // SAFETY: each row of each batch has its own run of its own target, and the buffers behind the targets are
             // borrowed mutably by whoever runs the jobs until they have ended. Names of aligned genes are unique, so no
             // two columns go to one.
@@ -187,93 +227,21 @@ impl<'a> Load<'a> {
                 (0..job.pieces.len()).into_par_iter().for_each(|piece| job.sink.clear(piece, element));
             }
             gather(job.array, &job.pieces, &job.sink, &self.work)?;
-            match job.sink.out_of_bound() {
-                None => Ok(()),
-                Some(column) => Err(bad_column(job.array, column)),
+            match (job.sink.out_of_bound(), job.sink.misfit()) {
+                (None, None) => Ok(()),
+                (Some(column), _) => Err(bad_column(job.array, column)),
+                (None, Some(value)) => Err(bad_value(job.array, job.sink.to(), value)),
             }
-        })
-    }
-
-    /// Sparse rows as dense ones: values and column numbers of a few batches at a time into scratch, then row by row.
-    fn expand(&self, images: &mut [Image]) -> Result<(), ReadError> {
-        let table = &self.shared.collection.table;
-        let dtype = table.matrix.dtype();
-        let row_bytes = table.n_vars() as usize * dtype.size();
-        if row_bytes == 0 {
-            return Ok(());
-        }
-        let (mut items, mut images) = (self.items, images);
-        while !items.is_empty() {
-            let mut nnz = 0;
-            let fits = |item: &&Item| {
-                nnz += self.batch(item.key).nnz;
-                nnz <= SCRATCH_VALUES
-            };
-            let count = items.iter().take_while(fits).count().max(1);
-            let (now, later) = items.split_at(count);
-            let (now_images, later_images) = images.split_at_mut(count);
-            self.expand_some(now, now_images, dtype, row_bytes)?;
-            (items, images) = (later, later_images);
-        }
-        Ok(())
-    }
-
-    fn expand_some(
-        &self,
-        items: &[Item],
-        images: &mut [Image],
-        dtype: Dtype,
-        row_bytes: usize,
-    ) -> Result<(), ReadError> {
-        let collection = &self.shared.collection;
-        let index = if collection.table.n_vars() > i32::MAX as u64 { Dtype::I64 } else { Dtype::I32 };
-        let sizes: Vec<usize> = items.iter().map(|item| self.batch(item.key).nnz as usize).collect();
-        let nnz: usize = sizes.iter().sum();
-        let (mut values, mut columns) = (vec![0; nnz * dtype.size()], vec![0; nnz * index.size()]);
-        let targets = |to: Dtype, buffer: &mut [u8]| -> Result<Vec<(Key, Place)>, ReadError> {
-            let buffer = Place::new(buffer);
-            let mut at = 0;
-            let mut targets = Vec::new();
-            for (item, size) in items.iter().zip(&sizes) {
-                let bytes = size * to.size();
-                targets.push((item.key, buffer.part(at, bytes).ok_or_else(misplaced)?));
-                at += bytes;
-            }
-            Ok(targets)
-        };
-        let (value_targets, column_targets) = (targets(dtype, &mut values)?, targets(index, &mut columns)?);
-        let mut jobs = self.jobs(&value_targets, Part::Values, dtype)?;
-        jobs.extend(self.jobs(&column_targets, Part::Columns, index)?);
-        self.run(&jobs)?;
-        self.filtered((&value_targets, dtype), (&column_targets, index))?;
-        let starts = sizes.iter().scan(0, |end, size| {
-            *end += size;
-            Some(*end - size)
-        });
-        let each: Vec<_> = items.iter().zip(images).zip(starts).collect();
-        each.into_par_iter().try_for_each(|((item, image), mut start)| {
-            let Some(span) = item.layout.span(Field::Dense) else { return Ok(()) };
-            let out = part(image.bytes_mut(), span);
-            let rows = self.batch(item.key).rows.iter().zip(self.lengths(item.key));
-            for ((&row, &length), out) in rows.zip(out.chunks_exact_mut(row_bytes)) {
-                let end = start + length as usize;
-                let values = &values[start * dtype.size()..end * dtype.size()];
-                let columns = &columns[start * index.size()..end * index.size()];
-                expand(dtype, values, index, columns, out).map_err(|column| self.bad_row(row, column))?;
-                start = end;
-            }
-            (self.work.progress)();
-            Ok(())
         })
     }
 
     /// Fills the small fields, then lets the format write all that is not data.
     fn rest(&self, item: &Item, image: &mut [u8]) -> Result<(), ReadError> {
         let batch = self.batch(item.key);
-        let lengths = self.lengths(item.key);
         for span in &item.layout.spans {
             let bytes = part(image, span);
-            fill(&batch, lengths, span, bytes);
+            self.compute(item.key, span, bytes);
+            fill(&batch, |element| self.lengths(element, item.key), span, bytes);
         }
         let writer = self.shared.writers.get(item.key.extension);
         writer.map_err(|reason| ReadError::Internal(reason.to_owned()))?.finish(&batch, &item.layout, image);
@@ -281,17 +249,29 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// A row with a column number outside the matrix.
-    fn bad_row(&self, row: u64, column: u64) -> ReadError {
-        let (store, _) = self.shared.collection.locate(row);
-        match &self.shared.collection.stores[store].matrix {
-            Matrix::Sparse { indices: array, .. } | Matrix::Dense { array } => bad_column(array, column),
+    /// Arithmetic on the rows of a field that were placed as they were decoded: its dtype is then that of computation.
+    fn compute(&self, key: Key, span: &Span, mut bytes: &mut [u8]) {
+        let (number, dense) = match span.field {
+            Field::Data(element) => (element, false),
+            Field::Dense(element) => (element, true),
+            _ => return,
+        };
+        let (element, collection) = (self.element(number), &self.shared.collection);
+        let Repr::Number(to) = span.repr else { return };
+        if element.arithmetic.is_none() || (dense && element.is_sparse()) {
+            return;
+        }
+        for (row, length) in self.rows_and_lengths(number, key) {
+            let values;
+            (values, bytes) = bytes.split_at_mut(length as usize * to.size());
+            let stored = &collection.stores[collection.locate(row).0].elements[number];
+            if !self.is_whole(number, stored, to, dense) {
+                let sum = if element.arithmetic.normalize.is_some() { total(to, values) } else { 0.0 };
+                apply(&element.arithmetic, to, sum, values);
+            }
         }
     }
 }
-
-/// Values that are gathered as CSR before they are expanded: 8 to 16 bytes each, besides the budget.
-const SCRATCH_VALUES: u64 = 4 << 20;
 
 fn part<'a>(image: &'a mut [u8], span: &Span) -> &'a mut [u8] {
     &mut image[span.start as usize..][..span.len as usize]
@@ -306,6 +286,15 @@ fn not_a_number(dtype: Dtype) -> Vec<u8> {
 
 fn misplaced() -> ReadError {
     ReadError::Internal("a row does not fit its layout; please report it".to_owned())
+}
+
+fn bad_value(array: &Array, dtype: Dtype, value: &str) -> ReadError {
+    ReadError::Value {
+        store: array.store.to_string(),
+        element: array.element.to_string(),
+        value: value.to_owned(),
+        dtype: dtype.name(),
+    }
 }
 
 fn bad_column(array: &Array, column: u64) -> ReadError {

@@ -28,6 +28,12 @@ pub enum H5adError {
     NameTooLong { column: usize, bytes: usize, most: usize },
     #[error("a dense row of shape {row:?} is too large for `.h5ad`")]
     RowTooLarge { row: Vec<u64> },
+    /// Rows of a layer are as long as those of X.
+    #[error("{element} has other columns than X ({x}), which layers of an AnnData must not; read another format")]
+    Layer { element: String, x: String },
+    /// Two things that would have one name.
+    #[error("{element} is where X ({x}) goes, whose rows are no vectors; read another format")]
+    Taken { element: String, x: String },
     #[error("a text of {element} has {bytes} bytes; `.h5ad` allows at most {most}")]
     TextTooLong { element: String, bytes: usize, most: usize },
     /// A limit that the checks above should have met first.
@@ -40,7 +46,8 @@ pub enum H5adError {
 enum Count {
     Rows,
     RowsAndOne,
-    Stored,
+    /// Values of an element.
+    Stored(usize),
 }
 
 /// A dataset that the engine fills.
@@ -49,15 +56,18 @@ struct Filled {
     field: Field,
     repr: Repr,
     count: Count,
-    /// Elements of one item: those of a row of dense X, else 1.
+    /// Elements of one item: those of a row of a dense matrix, else 1.
     elements: u64,
     placed: Placed,
 }
 
 impl Filled {
-    /// Indices and bounds follow the batch: see [`H5ad::index_dtype`].
-    fn is_index(&self) -> bool {
-        matches!(self.field, Field::Indices | Field::Indptr)
+    /// Indices and bounds follow the batch: 32 bits unless a number does not fit or 64 are asked for, and both alike, as
+    /// scipy has them.
+    fn index_dtype(&self, batch: &Batch<'_>) -> Option<Dtype> {
+        let (Field::Indices(element) | Field::Indptr(element)) = self.field else { return None };
+        let wide = [batch.index_dtype(element), batch.bounds_dtype(element)].contains(&Dtype::I64);
+        Some(if wide { Dtype::I64 } else { Dtype::I32 })
     }
 }
 
@@ -68,10 +78,8 @@ pub struct H5ad {
     front: Vec<u8>,
     /// In the order of their data.
     filled: Vec<Filled>,
-    /// The group of a sparse X; its third attribute is `shape`.
-    sparse: Option<Placed>,
-    /// More genes than i32 can number.
-    wide: bool,
+    /// The groups of sparse matrices; their third attribute is `shape`.
+    sparse: Vec<Placed>,
 }
 
 impl H5ad {
@@ -80,29 +88,23 @@ impl H5ad {
         structure::build(table)
     }
 
-    /// scipy's rule: 32 bits unless a number does not fit; both arrays alike.
-    fn index_dtype(&self, nnz: u64) -> Dtype {
-        if self.wide || nnz > i32::MAX as u64 { Dtype::I64 } else { Dtype::I32 }
-    }
-
     fn items(count: Count, batch: &Batch<'_>) -> u64 {
         match count {
             Count::Rows => batch.rows.len() as u64,
             Count::RowsAndOne => batch.rows.len() as u64 + 1,
-            Count::Stored => batch.nnz,
+            Count::Stored(element) => batch.nnz[element],
         }
     }
 }
 
 impl Format for H5ad {
     fn layout(&self, batch: &Batch<'_>) -> Layout {
-        let index = Repr::Number(self.index_dtype(batch.nnz));
         let mut size = self.front.len() as u64;
         let spans = self
             .filled
             .iter()
             .map(|filled| {
-                let repr = if filled.is_index() { index } else { filled.repr };
+                let repr = filled.index_dtype(batch).map_or(filled.repr, Repr::Number);
                 let start = size.next_multiple_of(ALIGN);
                 let len = Self::items(filled.count, batch) * filled.elements * repr.size() as u64;
                 // Nothing is padded for an array of no bytes, nor after the last array.
@@ -123,12 +125,12 @@ impl Format for H5ad {
             }
             filled.placed.set_first_dim(image, Self::items(filled.count, batch));
             filled.placed.set_storage(image, span.start, span.len);
-            if filled.is_index() {
-                filled.placed.set_integers(image, self.index_dtype(batch.nnz));
+            if let Some(dtype) = filled.index_dtype(batch) {
+                filled.placed.set_integers(image, dtype);
             }
             filled.placed.seal(image);
         }
-        if let Some(group) = &self.sparse {
+        for group in &self.sparse {
             let rows = batch.rows.len() as u64;
             group.set_value(image, structure::SHAPE, &rows.to_le_bytes());
             group.seal(image);
@@ -173,7 +175,7 @@ fn link_names<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::collection::MatrixKind;
+    use crate::collection::element::{Element, MatrixKind};
 
     #[test]
     fn link_names_are_valid_and_unique() {
@@ -186,33 +188,34 @@ mod tests {
 
     fn table() -> Table {
         let matrix = MatrixKind::Sparse { dtype: Dtype::U8 };
-        Table { n_rows: 10, matrix, genes: vec!["g".into(), "h".into()], columns: Vec::new() }
+        let x = Element::plain("X", matrix, vec!["g".into(), "h".into()].into());
+        Table { n_rows: 10, elements: vec![x], columns: Vec::new(), index_dtype: None }
     }
 
     #[test]
     fn indices_widen_only_when_they_must() {
-        let (table, rows) = (table(), [3, 9]);
-        let mut format = H5ad::new(&table).unwrap();
+        let (mut table, rows) = (table(), [3, 9]);
+        let format = H5ad::new(&table).unwrap();
         let most = i32::MAX as u64;
         for (nnz, dtype) in [(most, Dtype::I32), (most + 1, Dtype::I64)] {
-            let layout = format.layout(&Batch { table: &table, rows: &rows, nnz, epoch: 0, index: 0 });
+            let layout = format.layout(&Batch { table: &table, rows: &rows, nnz: &[nnz], epoch: 0, index: 0 });
             let of = |field| layout.spans.iter().find(|span| span.field == field).unwrap();
-            for (field, items) in [(Field::Indices, nnz), (Field::Indptr, 3)] {
+            for (field, items) in [(Field::Indices(0), nnz), (Field::Indptr(0), 3)] {
                 assert_eq!(of(field).repr, Repr::Number(dtype));
                 assert_eq!(of(field).len, items * dtype.size() as u64);
             }
-            assert_eq!(of(Field::Data).len, nnz);
-            assert_eq!(layout.size, of(Field::Data).start + nnz, "data come last");
+            assert_eq!(of(Field::Data(0)).len, nnz);
+            assert_eq!(layout.size, of(Field::Data(0)).start + nnz, "data come last");
         }
 
-        // A batch that large cannot be tested; many genes widen a small one just so.
-        format.wide = true;
-        let batch = Batch { table: &table, rows: &rows, nnz: 1, epoch: 0, index: 0 };
+        // A batch that large cannot be tested; a small one is widened by asking for it.
+        table.index_dtype = Some(Dtype::I64);
+        let batch = Batch { table: &table, rows: &rows, nnz: &[1], epoch: 0, index: 0 };
         let layout = format.layout(&batch);
         let mut image = vec![0xaa; layout.size as usize];
         for span in &layout.spans {
             let bytes: Vec<u8> = match span.field {
-                Field::Indptr => [0_i64, 1, 1].iter().flat_map(|v| v.to_le_bytes()).collect(),
+                Field::Indptr(_) => [0_i64, 1, 1].iter().flat_map(|v| v.to_le_bytes()).collect(),
                 _ => std::iter::once(1).chain(std::iter::repeat(0)).take(span.len as usize).collect(),
             };
             image[span.start as usize..][..bytes.len()].copy_from_slice(&bytes);

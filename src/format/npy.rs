@@ -1,7 +1,6 @@
 //! `.npy`: X as one dense C-ordered array (NEP 1, format version 1.0).
 
 use crate::batch::{Batch, Field, Layout, Repr, Span};
-use crate::collection::MatrixKind;
 
 use super::Format;
 
@@ -10,17 +9,17 @@ pub struct Npy;
 
 impl Format for Npy {
     fn layout(&self, batch: &Batch<'_>) -> Layout {
-        let (MatrixKind::Sparse { dtype } | MatrixKind::Dense { dtype, .. }) = batch.table.matrix;
-        let shape = batch.shape();
+        let dtype = batch.element(0).kind.dtype();
+        let shape = batch.shape(0);
         let start = header_len(dtype.npy(), &shape) as u64;
         let len = shape.iter().product::<u64>() * dtype.size() as u64;
-        let span = Span { field: Field::Dense, repr: Repr::Number(dtype), start, len };
+        let span = Span { field: Field::Dense(0), repr: Repr::Number(dtype), start, len };
         Layout { size: start + len, spans: vec![span] }
     }
 
     fn finish(&self, batch: &Batch<'_>, _layout: &Layout, image: &mut [u8]) {
-        let (MatrixKind::Sparse { dtype } | MatrixKind::Dense { dtype, .. }) = batch.table.matrix;
-        let header = header(dtype.npy(), &batch.shape());
+        let dtype = batch.element(0).kind.dtype();
+        let header = header(dtype.npy(), &batch.shape(0));
         image[..header.len()].copy_from_slice(&header);
     }
 }

@@ -2,10 +2,10 @@
 
 use crate::array::Dtype;
 use crate::batch::{Batch, Layout, Repr};
-use crate::collection::{MatrixKind, Table};
+use crate::collection::Table;
 
 use super::npy::{header, header_len};
-use super::{Format, Tensor, tensors};
+use super::{Format, Tensor, part_name, tensors};
 
 /// The `.npz` format of one table.
 pub struct Npz {
@@ -21,8 +21,8 @@ struct Member {
 
 enum Content {
     Tensor(Tensor),
-    /// `shape` of a sparse X, as scipy wants it.
-    Shape,
+    /// `shape` of a sparse element, as scipy wants it.
+    Shape(usize),
     /// `format` of a sparse X: `csr`.
     Format,
 }
@@ -38,9 +38,12 @@ impl Npz {
             .into_iter()
             .map(|tensor| Member { name: format!("{}.npy", tensor.name), content: Content::Tensor(tensor) })
             .collect();
-        if let MatrixKind::Sparse { .. } = table.matrix {
-            members.push(Member { name: "shape.npy".to_owned(), content: Content::Shape });
-            members.push(Member { name: "format.npy".to_owned(), content: Content::Format });
+        for (i, _) in table.elements.iter().enumerate().filter(|(_, element)| element.is_sparse()) {
+            let name = format!("{}.npy", part_name(table, i, "shape"));
+            members.push(Member { name, content: Content::Shape(i) });
+            if i == 0 {
+                members.push(Member { name: "format.npy".to_owned(), content: Content::Format });
+            }
         }
         Npz { members }
     }
@@ -59,7 +62,7 @@ impl Member {
                 };
                 (header, span.len)
             }
-            Content::Shape => (header_len(Dtype::I64.npy(), &[2]), 16),
+            Content::Shape(_) => (header_len(Dtype::I64.npy(), &[2]), 16),
             Content::Format => (header_len("|S3", &[]), CSR.len() as u64),
         };
         (header as u64, data)
@@ -68,7 +71,7 @@ impl Member {
     fn header(&self, batch: &Batch<'_>) -> Vec<u8> {
         match &self.content {
             Content::Tensor(tensor) => header(&descr(tensor.repr(batch)), tensor.shape(batch).axes()),
-            Content::Shape => header(Dtype::I64.npy(), &[2]),
+            Content::Shape(_) => header(Dtype::I64.npy(), &[2]),
             Content::Format => header("|S3", &[]),
         }
     }
@@ -120,8 +123,8 @@ impl Format for Npz {
             image[body..data].copy_from_slice(&header);
             match &member.content {
                 Content::Tensor(_) => {}
-                Content::Shape => {
-                    for (n, out) in batch.shape().iter().zip(image[data..].as_chunks_mut::<8>().0) {
+                Content::Shape(element) => {
+                    for (n, out) in batch.shape(*element).iter().zip(image[data..].as_chunks_mut::<8>().0) {
                         *out = (*n as i64).to_le_bytes();
                     }
                 }
@@ -232,7 +235,7 @@ mod tests {
     #[test]
     fn records_are_as_long_as_laid_out() {
         let name = "obs/größe.npy";
-        let member = Member { name: name.to_owned(), content: Content::Shape };
+        let member = Member { name: name.to_owned(), content: Content::Shape(0) };
         for size in [0, ZIP64 - 1, ZIP64, 1 << 40] {
             for offset in [0, ZIP64 - 1, ZIP64, 1 << 40] {
                 let record = Record { name, size, crc: 7 };

@@ -5,38 +5,52 @@
 
 use std::fmt::{self, Write};
 
-use crate::batch::{Batch, Layout, Repr};
-use crate::collection::{MatrixKind, Table};
+use crate::array::Dtype;
+use crate::batch::{Batch, Field, Layout, Repr};
+use crate::collection::Table;
 
-use super::{Format, Tensor, tensors};
+use super::{Format, Tensor, part_name, tensors};
 
 /// The `.safetensors` format of one table.
 pub struct Safetensors {
     tensors: Vec<Tensor>,
     /// `csr` or `dense`.
     kind: &'static str,
+    /// Further sparse elements: place in the table, and name of their shape in the metadata.
+    shapes: Vec<(usize, String)>,
 }
 
 impl Safetensors {
     pub fn new(table: &Table) -> Safetensors {
         let mut tensors = tensors(table, |_, bytes| Repr::Utf8(bytes.max(1)));
-        // Column numbers and row bounds have 4 bytes but in the rarest case.
-        tensors.sort_by_key(|tensor| match tensor.repr {
-            Some(Repr::Number(dtype)) => std::cmp::Reverse(dtype.size()),
-            Some(_) => std::cmp::Reverse(1),
-            None => std::cmp::Reverse(4),
+        // Column numbers and row bounds have 4 bytes but in the rarest case, or where others were asked for.
+        let asked = table.index_dtype.map_or(4, Dtype::size);
+        tensors.sort_by_key(|tensor| match (tensor.repr, tensor.field) {
+            (Some(Repr::Number(dtype)), _) => std::cmp::Reverse(dtype.size()),
+            (Some(_), _) => std::cmp::Reverse(1),
+            (None, Field::Indices(_)) => std::cmp::Reverse(asked),
+            (None, _) => std::cmp::Reverse(asked.max(4)),
         });
+        let quoted = |name: String| serde_json::Value::from(name).to_string();
         for tensor in &mut tensors {
-            tensor.name = serde_json::Value::from(std::mem::take(&mut tensor.name)).to_string();
+            tensor.name = quoted(std::mem::take(&mut tensor.name));
         }
-        let kind = if matches!(table.matrix, MatrixKind::Sparse { .. }) { "csr" } else { "dense" };
-        Safetensors { tensors, kind }
+        let kind = if table.x().is_sparse() { "csr" } else { "dense" };
+        let further = table.elements.iter().enumerate().skip(1).filter(|(_, element)| element.is_sparse());
+        let shapes = further.map(|(i, _)| (i, quoted(part_name(table, i, "shape")))).collect();
+        Safetensors { tensors, kind, shapes }
     }
 
     fn header(&self, batch: &Batch<'_>, epoch: u64, index: u64, out: &mut impl Write) -> fmt::Result {
         write!(out, r#"{{"__metadata__":{{"batch":"{index}","epoch":"{epoch}","format":"{}","shape":"["#, self.kind)?;
-        list(&batch.shape(), out)?;
-        out.write_str(r#"]"}"#)?;
+        list(&batch.shape(0), out)?;
+        out.write_str(r#"]""#)?;
+        for (element, name) in &self.shapes {
+            write!(out, r#",{name}:"["#)?;
+            list(&batch.shape(*element), out)?;
+            out.write_str(r#"]""#)?;
+        }
+        out.write_char('}')?;
         let mut at = 0;
         for tensor in &self.tensors {
             let span = tensor.span(batch, at);

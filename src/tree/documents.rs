@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::anndata::column::{Column, Values};
+use crate::collection::element::{Element, MatrixKind};
 use crate::collection::genes::Columns;
-use crate::collection::{Collection, MatrixKind, Table};
+use crate::collection::{Collection, Table};
 use crate::plan::rank::Rank;
 use crate::plan::{Plan, Uneven};
 
@@ -33,7 +34,7 @@ impl Documents {
         Documents {
             readme: views.first().map(|first| readme(collection, first.plan, views, rank)).unwrap_or_default(),
             dataset: format!("{:#}\n", dataset(collection, views, options)),
-            var: var(&table.genes),
+            var: var(&table.x().genes),
             categories: categorical(table).map(|(_, labels)| lines(labels)).collect(),
         }
     }
@@ -77,28 +78,25 @@ fn dataset(collection: &Collection, views: &[Told<'_>], options: &Value) -> Valu
         .stores
         .iter()
         .map(|store| {
-            let Columns { shared, missing, extra, .. } = &store.columns;
+            let Columns { shared, missing, extra, .. } = &store.x().columns;
             json!({
                 "path": store.path.to_string_lossy(),
                 "rows": store.rows,
                 "first_row": store.first_row,
-                "stored_values": store.matrix.stored(),
-                "genes": {"shared": shared, "missing": missing, "extra": extra, "aligned": store.columns.map.is_some()},
+                "stored_values": store.x().matrix.stored(),
+                "genes": {"shared": shared, "missing": missing, "extra": extra, "aligned": store.x().columns.map.is_some()},
             })
         })
         .collect();
-    let (kind, row) = match &table.matrix {
-        MatrixKind::Sparse { .. } => ("csr", vec![table.n_vars()]),
-        MatrixKind::Dense { row, .. } => ("dense", row.clone()),
-    };
     let left_out: Vec<Value> =
         collection.left_out.iter().map(|(name, reason)| json!({"name": name, "reason": reason})).collect();
     let joined: Vec<Value> = collection.joined.iter().map(|(name, rule)| json!({"name": name, "rule": rule})).collect();
     let mut dataset = json!({
         "stores": stores,
         "rows": table.n_rows,
-        "genes": table.genes.len(),
-        "x": {"element": collection.x, "kind": kind, "dtype": table.matrix.dtype().name(), "row_shape": row},
+        "genes": table.x().genes.len(),
+        "x": element(table.x()),
+        "with": table.elements.iter().skip(1).map(element).collect::<Vec<_>>(),
         "columns": table.columns.iter().map(column).collect::<Vec<_>>(),
         "columns_left_out": left_out,
         "columns_joined": joined,
@@ -153,6 +151,14 @@ fn sampled(plan: &Plan) -> Map<String, Value> {
     }
 }
 
+fn element(element: &Element) -> Value {
+    let (kind, row) = match &element.kind {
+        MatrixKind::Sparse { .. } => ("csr", vec![element.n_vars()]),
+        MatrixKind::Dense { row, .. } => ("dense", row.clone()),
+    };
+    json!({"element": element.name, "kind": kind, "dtype": element.kind.dtype().name(), "row_shape": row})
+}
+
 fn column(column: &Column) -> Value {
     let (kind, dtype, categories, ordered, nullable) = match &column.values {
         Values::Categorical { codes, categories, ordered } => {
@@ -169,11 +175,11 @@ fn column(column: &Column) -> Value {
 
 fn readme(collection: &Collection, plan: &Plan, views: &[Told<'_>], rank: Option<Rank>) -> String {
     let (table, sampling) = (&collection.table, plan.sampling());
-    let kind = match &table.matrix {
+    let kind = match &table.x().kind {
         MatrixKind::Sparse { dtype } => format!("sparse (CSR) {dtype}"),
         MatrixKind::Dense { dtype, .. } => format!("dense {dtype}"),
     };
-    let read = match &table.matrix {
+    let read = match &table.x().kind {
         MatrixKind::Sparse { .. } => "X = scipy.sparse.load_npz(path)            # CSR, one row a cell",
         MatrixKind::Dense { .. } => "X = np.load(path)['X']                     # one row a cell",
     };
@@ -233,8 +239,8 @@ Seed {seed}. The same stores, options and seed give the same bytes on every mach
 What the mount does: cat .shufflefs/stats.json .shufflefs/log
 ",
         rows = table.n_rows,
-        genes = table.n_vars(),
-        x = collection.x,
+        genes = table.x().n_vars(),
+        x = table.x().name,
         stores = collection.stores.len(),
         batch = sampling.batch_size,
         batches = plan.batches(),

@@ -10,7 +10,6 @@ use std::time::Duration;
 use serde_json::Value;
 use shufflefs::anndata::index::IndexDir;
 use shufflefs::array::Counters;
-use shufflefs::collection::genes::Join;
 use shufflefs::collection::{Collection, Selection};
 use shufflefs::engine::{Engine, Key, Limits};
 use shufflefs::format::{Extension, Writers};
@@ -292,7 +291,7 @@ impl Subject {
 fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served, String> {
     let obs = named.then(|| COLUMNS.map(str::to_owned).to_vec());
     let index = IndexDir(path.with_file_name("index"));
-    let selection = Selection { x: MATRICES[x].to_owned(), obs, also: Vec::new(), join: Join::Exact, index };
+    let selection = Selection { obs, ..Selection::of(MATRICES[x], index) };
     let counters = Counters { room: Some(1 << 30), ..Counters::default() };
     let collection = Collection::open(&[path.to_owned()], &selection, &counters).map_err(|error| error.to_string())?;
     opened();

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::anndata::matrix::Matrix;
 use crate::array::Array;
 use crate::batch::Batch;
-use crate::collection::{Collection, MatrixKind};
+use crate::collection::Collection;
 use crate::format::Format;
 use crate::plan::{Draw, FetchRows, NO_CLASS, Plan, entropy};
 
@@ -36,11 +36,12 @@ impl Sample {
             let fetch = order.fetch(number);
             for (place, index) in plan.batches_of(number).enumerate() {
                 let rows = fetch.batch(place);
-                let nnz = match &collection.table.matrix {
-                    MatrixKind::Sparse { .. } => rows.iter().map(|&row| collection.row_length(row)).sum(),
-                    MatrixKind::Dense { .. } => 0,
+                let stored = |number: usize| match collection.table.elements[number].is_sparse() {
+                    true => rows.iter().map(|&row| collection.row_length(number, row)).sum(),
+                    false => 0,
                 };
-                let batch = Batch { table: &collection.table, rows, nnz, epoch: 0, index };
+                let nnz: Vec<u64> = (0..collection.table.elements.len()).map(stored).collect();
+                let batch = Batch { table: &collection.table, rows, nnz: &nnz, epoch: 0, index };
                 bytes += writer.layout(&batch).size;
                 batches += 1;
             }
@@ -74,14 +75,16 @@ impl Read {
         for (number, store) in collection.stores.iter().enumerate() {
             let from = rows.partition_point(|&(store, _)| store < number);
             let to = rows.partition_point(|&(store, _)| store <= number);
-            let rows = rows[from..to].iter().map(|&(_, row)| row);
-            match &store.matrix {
-                Matrix::Sparse { indptr, .. } => {
-                    let runs: Vec<(u64, u64)> =
-                        rows.map(|row| (indptr[row as usize], indptr[row as usize + 1])).collect();
-                    store.matrix.arrays().into_iter().for_each(|array| self.flat(array, &runs));
+            for part in &store.elements {
+                let rows = rows[from..to].iter().map(|&(_, row)| row);
+                match &part.matrix {
+                    Matrix::Sparse { indptr, .. } => {
+                        let runs: Vec<(u64, u64)> =
+                            rows.map(|row| (indptr[row as usize], indptr[row as usize + 1])).collect();
+                        part.matrix.arrays().into_iter().for_each(|array| self.flat(array, &runs));
+                    }
+                    Matrix::Dense { array } => self.rows_of(array, rows),
                 }
-                Matrix::Dense { array } => self.rows_of(array, rows),
             }
         }
     }

@@ -100,13 +100,14 @@ fn numbers(parts: Vec<Part<'_>>, rules: &mut Vec<String>) -> Values {
     for part in parts {
         match part.values {
             Some(Values::Numbers { numbers, mask }) => {
+                let rows = numbers.len();
                 if numbers.dtype == dtype {
                     bytes.append(numbers.bytes);
                 } else {
                     numbers.bytes.parts().for_each(|part| bytes.push(promoted(numbers.dtype, dtype, part)));
                 }
                 if nullable {
-                    masks.append(mask.unwrap_or_else(|| vec![0; part.rows].into()));
+                    masks.append(mask.unwrap_or_else(|| vec![0; rows].into()));
                 }
             }
             _ => {

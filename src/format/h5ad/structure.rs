@@ -1,16 +1,17 @@
 //! AnnData's on-disk structure (anndata 0.8 and later), as HDF5 objects.
 //!
 //! Children come before their group, since a link is an address. What a batch fills is noted in the order of the data
-//! in the file: obs first, X last, so that the small arrays share pages with the headers.
+//! in the file: obs first, the matrices last, so that the small arrays share pages with the headers.
 
 use super::hdf5_image::{Image, Placed, Storage, TooLong, Type, Value};
 use super::{Count, Filled, H5ad, H5adError, link_names};
 use crate::anndata::column::{Categories, Column, Values};
 use crate::array::Dtype;
 use crate::batch::{Field, Repr};
-use crate::collection::{MatrixKind, Table};
+use crate::collection::Table;
+use crate::collection::element::{Element, MatrixKind};
 
-/// Which attribute of a sparse X is its shape.
+/// Which attribute of a sparse matrix is its shape.
 pub const SHAPE: usize = 2;
 
 /// One message holds 65,535 bytes: 9 fixed, the name `column-order`, a datatype of 20 and a dataspace of 12, then 16
@@ -26,11 +27,10 @@ const ROW_MAX: u64 = 1 << 36;
 pub fn build(table: &Table) -> Result<H5ad, H5adError> {
     let names = link_names(table.columns.iter().map(|column| column.name.as_str()));
     check(table, &names)?;
-    let mut builder = Builder { image: Image::new(), filled: Vec::new(), sparse: None };
+    let mut builder = Builder { image: Image::new(), filled: Vec::new(), sparse: Vec::new() };
     let root = builder.anndata(table, &names).map_err(|TooLong| H5adError::Header)?;
     let Builder { image, filled, sparse } = builder;
-    let wide = matches!(table.matrix, MatrixKind::Sparse { .. }) && table.genes.len() > i32::MAX as usize;
-    Ok(H5ad { front: image.seal(&root), filled, sparse, wide })
+    Ok(H5ad { front: image.seal(&root), filled, sparse })
 }
 
 fn check(table: &Table, names: &[String]) -> Result<(), H5adError> {
@@ -40,13 +40,26 @@ fn check(table: &Table, names: &[String]) -> Result<(), H5adError> {
     if let Some((column, name)) = names.iter().enumerate().find(|(_, name)| name.len() > NAME_MAX) {
         return Err(H5adError::NameTooLong { column, bytes: name.len(), most: NAME_MAX });
     }
-    if let MatrixKind::Dense { row, .. } = &table.matrix {
-        let elements = row.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim));
-        if elements.is_none_or(|elements| elements > ROW_MAX) || row.len() > 31 {
-            return Err(H5adError::RowTooLarge { row: row.clone() });
+    let x = table.x();
+    for (i, element) in table.elements.iter().enumerate() {
+        if let MatrixKind::Dense { row, .. } = &element.kind {
+            let elements = row.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim));
+            if elements.is_none_or(|elements| elements > ROW_MAX) || row.len() > 31 {
+                return Err(H5adError::RowTooLarge { row: row.clone() });
+            }
+        }
+        let (name, x_name) = (element.name.clone(), x.name.clone());
+        if i > 0 && name.starts_with("layers/") && element.genes != x.genes {
+            return Err(H5adError::Layer { element: name, x: x_name });
+        }
+        if i > 0 && name == "obsm/X" && is_image(x) {
+            return Err(H5adError::Taken { element: name, x: x_name });
         }
     }
-    let genes = ("var/_index".to_owned(), width(&table.genes));
+    let genes = table.elements.iter().filter(|element| !element.is_obsm()).map(|element| {
+        let frame = if element.name == "raw/X" { "raw/var" } else { "var" };
+        (format!("{frame}/_index"), width(&element.genes))
+    });
     let columns = table.columns.iter().map(|column| {
         let bytes = match &column.values {
             Values::Categorical { categories, .. } => width(&categories.labels),
@@ -55,7 +68,7 @@ fn check(table: &Table, names: &[String]) -> Result<(), H5adError> {
         };
         (format!("obs/{}", column.name), bytes)
     });
-    for (element, bytes) in std::iter::once(genes).chain(columns) {
+    for (element, bytes) in genes.chain(columns) {
         if bytes > TEXT_MAX {
             return Err(H5adError::TextTooLong { element, bytes, most: TEXT_MAX });
         }
@@ -63,24 +76,58 @@ fn check(table: &Table, names: &[String]) -> Result<(), H5adError> {
     Ok(())
 }
 
+/// Whether its rows are no vectors: anndata's X has two dimensions and no other number, an element of obsm any.
+fn is_image(element: &Element) -> bool {
+    matches!(&element.kind, MatrixKind::Dense { row, .. } if row.len() > 1)
+}
+
 struct Builder {
     image: Image,
     filled: Vec<Filled>,
-    sparse: Option<Placed>,
+    sparse: Vec<Placed>,
 }
 
 impl Builder {
     fn anndata(&mut self, table: &Table, names: &[String]) -> Result<Placed, TooLong> {
         let obs = self.obs(table, names)?;
-        let (x, obsm) = self.matrix(table)?;
-        let var = self.var(table)?;
+        let (mut layers, mut obsm, mut raw) = (Vec::new(), Vec::new(), None);
+        let x = self.matrix(0, table.x())?;
+        let var = self.var(table.x())?;
         let mut links = vec![("obs", obs), ("var", var)];
-        links.extend(x.map(|x| ("X", x)));
-        links.push(("obsm", self.dict(&Vec::from_iter(obsm.map(|obsm| ("X", obsm))))?));
-        for name in ["layers", "obsp", "uns", "varm", "varp"] {
+        if is_image(table.x()) {
+            obsm.push(("X", x))
+        } else {
+            links.push(("X", x))
+        }
+        let inner = |group: &str| {
+            let names = table.elements.iter().skip(1).filter_map(|element| element.name.strip_prefix(group));
+            link_names(names)
+        };
+        let (layer_names, obsm_names) = (inner("layers/"), inner("obsm/"));
+        let (mut layer_name, mut obsm_name) = (layer_names.iter(), obsm_names.iter());
+        for (i, element) in table.elements.iter().enumerate().skip(1) {
+            let address = self.matrix(i, element)?;
+            if element.name.starts_with("layers/") {
+                layers.extend(layer_name.next().map(|name| (name.as_str(), address)));
+            } else if element.is_obsm() {
+                obsm.extend(obsm_name.next().map(|name| (name.as_str(), address)));
+            } else {
+                raw = Some(self.raw(element, address)?);
+            }
+        }
+        links.push(("obsm", self.dict(&obsm)?));
+        links.push(("layers", self.dict(&layers)?));
+        for name in ["obsp", "uns", "varm", "varp"] {
             links.push((name, self.dict(&[])?));
         }
+        links.extend(raw.map(|raw| ("raw", raw)));
         self.image.group(&encoding("anndata", "0.1.0"), &links)
+    }
+
+    /// `raw`: a matrix with genes of its own.
+    fn raw(&mut self, element: &Element, x: u64) -> Result<u64, TooLong> {
+        let links = [("X", x), ("var", self.var(element)?), ("varm", self.dict(&[])?)];
+        Ok(self.image.group(&encoding("raw", "0.1.0"), &links)?.address())
     }
 
     fn dict(&mut self, links: &[(&str, u64)]) -> Result<u64, TooLong> {
@@ -97,14 +144,14 @@ impl Builder {
         self.frame(names, &links)
     }
 
-    fn var(&mut self, table: &Table) -> Result<u64, TooLong> {
-        let index = match &table.matrix {
+    fn var(&mut self, x: &Element) -> Result<u64, TooLong> {
+        let index = match &x.kind {
             // The columns of X need names, and anndata numbers what has none.
-            MatrixKind::Dense { row, .. } if row.len() <= 1 && table.n_vars() != table.genes.len() as u64 => {
-                let numbers: Vec<String> = (0..table.n_vars()).map(|i| i.to_string()).collect();
+            MatrixKind::Dense { row, .. } if row.len() <= 1 && x.n_vars() != x.genes.len() as u64 => {
+                let numbers: Vec<String> = (0..x.n_vars()).map(|i| i.to_string()).collect();
                 self.constant_texts(&numbers)?
             }
-            _ => self.constant_texts(&table.genes)?,
+            _ => self.constant_texts(&x.genes)?,
         };
         self.frame(&[], &[("_index", index)])
     }
@@ -175,10 +222,9 @@ impl Builder {
         Ok(self.image.dataset(Type::Utf8(width), &dims, &attributes, Storage::Constant(bytes))?.address())
     }
 
-    /// X, and what takes its place in `obsm` where rows are no vectors: anndata's X has two dimensions and no other
-    /// number, an element of obsm any.
-    fn matrix(&mut self, table: &Table) -> Result<(Option<u64>, Option<u64>), TooLong> {
-        match &table.matrix {
+    /// A matrix of the batch; its address.
+    fn matrix(&mut self, i: usize, element: &Element) -> Result<u64, TooLong> {
+        match &element.kind {
             MatrixKind::Dense { dtype, row } => {
                 let row: &[u64] = if row.is_empty() { &[1] } else { row };
                 let dims: Vec<u64> = std::iter::once(0).chain(row.iter().copied()).collect();
@@ -186,34 +232,34 @@ impl Builder {
                 let placed = self.image.dataset(ty, &dims, &encoding("array", "0.2.0"), Storage::Later)?;
                 let address = placed.address();
                 self.filled.push(Filled {
-                    field: Field::Dense,
+                    field: Field::Dense(i),
                     repr: Repr::Number(*dtype),
                     count: Count::Rows,
                     elements: row.iter().product(),
                     placed,
                 });
-                Ok(if row.len() == 1 { (Some(address), None) } else { (None, Some(address)) })
+                Ok(address)
             }
             MatrixKind::Sparse { dtype } => {
                 // scipy, and so anndata, refuses sparse float16; float32 holds each of its values.
                 let dtype = if *dtype == Dtype::F16 { Dtype::F32 } else { *dtype };
-                // The arrays of a sparse X have no encoding of their own.
+                // The arrays of a sparse matrix have no encoding of their own.
                 let mut links = Vec::new();
                 for (name, field, dtype, count) in [
-                    ("indptr", Field::Indptr, Dtype::I32, Count::RowsAndOne),
-                    ("indices", Field::Indices, Dtype::I32, Count::Stored),
-                    ("data", Field::Data, dtype, Count::Stored),
+                    ("indptr", Field::Indptr(i), Dtype::I32, Count::RowsAndOne),
+                    ("indices", Field::Indices(i), Dtype::I32, Count::Stored(i)),
+                    ("data", Field::Data(i), dtype, Count::Stored(i)),
                 ] {
                     let placed = self.image.dataset(Type::Number(dtype), &[0], &[], Storage::Later)?;
                     links.push((name, placed.address()));
                     self.filled.push(Filled { field, repr: Repr::Number(dtype), count, elements: 1, placed });
                 }
                 let [encoding, version] = encoding("csr_matrix", "0.1.0");
-                let shape = [0, table.genes.len() as i64];
+                let shape = [0, element.genes.len() as i64];
                 let group = self.image.group(&[encoding, version, ("shape", Value::Integers(&shape))], &links)?;
                 let address = group.address();
-                self.sparse = Some(group);
-                Ok((Some(address), None))
+                self.sparse.push(group);
+                Ok(address)
             }
         }
     }

@@ -1,0 +1,231 @@
+//! Rows that must be seen whole: of a store with genes that are left out, as dense rows of a sparse matrix, or with
+//! arithmetic that their image has no room for.
+//!
+//! They are gathered into scratch in stored order, some chunks at a time, so that each chunk is decoded once whatever
+//! batches its rows go to; then each row goes to its place. How many values stay was counted at the mount; a row that
+//! does not agree is an error, never a shifted image.
+
+use std::sync::PoisonError;
+
+use rayon::prelude::*;
+
+use crate::anndata::matrix::Matrix;
+use crate::array::gather::Piece;
+use crate::array::{Array, ArrayError, Dtype};
+use crate::batch::row::{Misfit, Out, Recipe, Scratch};
+use crate::batch::scatter::{Align, Place, Scatter};
+use crate::collection::Store;
+
+use super::{Job, Load, ReadError, Targets, bad_column, bad_value, misplaced, not_a_number};
+
+/// Values in scratch at a time: 8 to 16 bytes each, besides the budget.
+const SCRATCH_VALUES: u64 = 4 << 20;
+
+/// One row: where it is stored and where it goes.
+struct Row {
+    /// First value of a sparse row, or the number of a dense one.
+    start: u64,
+    /// Stored values.
+    len: u64,
+    values: Place,
+    /// Of CSR.
+    columns: Option<Place>,
+}
+
+/// What rows are written as.
+#[derive(Clone, Copy)]
+struct Written {
+    values: Dtype,
+    /// Of CSR.
+    columns: Option<Dtype>,
+}
+
+impl Load<'_> {
+    /// Fills the rows of an element that `jobs` leaves out: CSR where there are targets for column numbers.
+    pub(super) fn whole_rows(
+        &self,
+        number: usize,
+        values: &Targets,
+        columns: Option<&Targets>,
+    ) -> Result<(), ReadError> {
+        let written = Written { values: values.to, columns: columns.map(|columns| columns.to) };
+        for (at, store) in self.shared.collection.stores.iter().enumerate() {
+            if self.is_whole(number, &store.elements[number], values.to, columns.is_none()) {
+                let mut rows = self.rows_of(number, at, values, columns)?;
+                rows.sort_unstable_by_key(|row| row.start);
+                self.serve(number, store, &rows, written)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of a store in these batches.
+    fn rows_of(
+        &self,
+        number: usize,
+        at: usize,
+        values: &Targets,
+        columns: Option<&Targets>,
+    ) -> Result<Vec<Row>, ReadError> {
+        let collection = &self.shared.collection;
+        let store = &collection.stores[at];
+        let whole = self.element(number).n_vars();
+        let mut rows = Vec::new();
+        for (i, &(key, target)) in values.places.iter().enumerate() {
+            let mut column_target = columns.and_then(|columns| Some((columns.places.get(i)?.1, columns.to)));
+            let (mut start, size) = (0, values.to.size());
+            let mut start_columns = 0;
+            for (row, length) in self.rows_and_lengths(number, key) {
+                let length = if columns.is_some() { length } else { whole } as usize;
+                let here = store.first_row <= row && row < store.first_row + store.rows;
+                if here && length > 0 {
+                    let local = (row - store.first_row) as usize;
+                    let (begin, len) = match &store.elements[number].matrix {
+                        Matrix::Sparse { indptr, .. } => (indptr[local], indptr[local + 1] - indptr[local]),
+                        Matrix::Dense { array } => (local as u64, array.shape[1..].iter().product()),
+                    };
+                    let columns = match &mut column_target {
+                        None => None,
+                        Some((target, dtype)) => {
+                            let bytes = length * dtype.size();
+                            Some(target.part(start_columns, bytes).ok_or_else(misplaced)?)
+                        }
+                    };
+                    let values = target.part(start, length * size).ok_or_else(misplaced)?;
+                    rows.push(Row { start: begin, len, values, columns });
+                }
+                start += length * size;
+                start_columns += length * column_target.map_or(0, |(_, dtype)| dtype.size());
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Serves rows in stored order, as many at a time as scratch has room for, up to the end of a chunk.
+    fn serve(&self, number: usize, store: &Store, rows: &[Row], written: Written) -> Result<(), ReadError> {
+        let stored = &store.elements[number];
+        let (array, is_sparse) = match &stored.matrix {
+            Matrix::Sparse { data, .. } => (data, true),
+            Matrix::Dense { array } => (array, false),
+        };
+        let chunk = if array.source.is_encoded() { array.chunk_shape[0].max(1) } else { 1 };
+        let end = |row: &Row| row.start + if is_sparse { row.len } else { 1 };
+        let (mut first, mut values) = (0, 0);
+        let kept = || self.shared.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffers = kept().pop().unwrap_or_default();
+        for (at, row) in rows.iter().enumerate() {
+            values += row.len;
+            let next = rows.get(at + 1);
+            let same_chunk = next.is_some_and(|next| next.start / chunk == end(row).saturating_sub(1) / chunk);
+            // A chunk may be the whole matrix.
+            let full = values >= SCRATCH_VALUES && (!same_chunk || values >= 4 * SCRATCH_VALUES);
+            if full || next.is_none() {
+                self.serve_some(number, store, &rows[first..=at], written, &mut buffers)?;
+                (first, values) = (at + 1, 0);
+            }
+        }
+        if buffers.iter().all(|buffer| buffer.len() as u64 <= 16 * SCRATCH_VALUES) {
+            kept().push(buffers);
+        }
+        Ok(())
+    }
+
+    fn serve_some(
+        &self,
+        number: usize,
+        store: &Store,
+        rows: &[Row],
+        written: Written,
+        [values, columns]: &mut [Vec<u8>; 2],
+    ) -> Result<(), ReadError> {
+        let (element, stored) = (self.element(number), &store.elements[number]);
+        let (data, indices) = match &stored.matrix {
+            Matrix::Sparse { data, indices, .. } => (data, Some(indices)),
+            Matrix::Dense { array } => (array, None),
+        };
+        let mut jobs = vec![gathered(data, rows, values)?];
+        if let Some(indices) = indices {
+            jobs.push(gathered(indices, rows, columns)?);
+        }
+        self.run(&jobs)?;
+        drop(jobs);
+        let (size, width) = (data.dtype.size(), indices.map_or(0, |indices| indices.dtype.size()));
+        let mut each = Vec::with_capacity(rows.len());
+        let mut start = 0;
+        for row in rows {
+            let end = start + row.len as usize;
+            each.push((row, &values[start * size..end * size], &columns[start * width..end * width]));
+            start = end;
+        }
+        let recipe = Recipe {
+            from: data.dtype,
+            index: indices.map(|indices| indices.dtype),
+            map: stored.columns.map.as_deref(),
+            columns: stored.matrix.row_shape().iter().product(),
+            arithmetic: element.arithmetic,
+            computed: element.computed,
+            served: element.kind.dtype(),
+        };
+        let missing = if stored.columns.missing > 0 { not_a_number(written.values) } else { Vec::new() };
+        each.into_par_iter().with_min_len(MIN_ROWS).try_for_each_init(
+            Scratch::default,
+            |scratch, (row, values, columns)| {
+                // SAFETY: each row has its own places (`rows_of`), in buffers borrowed mutably by the caller of `matrices`.
+                let out = match (row.columns, written.columns) {
+                    (Some(place), Some(index)) => {
+                        let (values, columns) = unsafe { (row.values.bytes(), place.bytes()) };
+                        Out::Csr { values, to: written.values, columns, index }
+                    }
+                    // SAFETY: as above.
+                    _ => Out::Dense { row: unsafe { row.values.bytes() }, to: written.values, missing: &missing },
+                };
+                recipe.serve(columns, values, out, scratch).map_err(|misfit| match misfit {
+                    Misfit::Column(column) => bad_column(indices.unwrap_or(data), column),
+                    Misfit::Value(value) => bad_value(data, element.kind.dtype(), &value),
+                    Misfit::Count => ReadError::Array(ArrayError::Stale {
+                        store: data.store.to_string(),
+                        cause: format!("{}: other column numbers than were counted", element.name),
+                    }),
+                })
+            },
+        )?;
+        (self.work.progress)();
+        Ok(())
+    }
+}
+
+/// Rows that one thread takes at least: they share its buffers.
+const MIN_ROWS: usize = 16;
+
+/// A job that puts the rows one after the other into a buffer, as they are stored.
+fn gathered<'a>(array: &'a Array, rows: &[Row], buffer: &mut Vec<u8>) -> Result<Job<'a>, ReadError> {
+    let size = array.dtype.size();
+    let bytes = rows.iter().map(|row| row.len as usize).sum::<usize>() * size;
+    if buffer.len() < bytes {
+        *buffer = vec![0; bytes];
+    }
+    let is_sparse = array.shape.len() == 1;
+    let buffer = Place::new(buffer);
+    let mut pieces: Vec<Piece> = Vec::with_capacity(rows.len());
+    let mut places: Vec<(usize, usize)> = Vec::with_capacity(rows.len());
+    let mut at = 0;
+    for row in rows {
+        let len = row.len as usize * size;
+        match (pieces.last_mut(), places.last_mut()) {
+            // Rows of a block lie side by side.
+            (Some(last), Some((_, bytes))) if is_sparse && last.start + last.len == row.start => {
+                last.len += row.len;
+                *bytes += len;
+            }
+            _ => {
+                pieces.push(Piece { start: row.start, len: row.len });
+                places.push((at, len));
+            }
+        }
+        at += len;
+    }
+    let places: Option<Vec<Place>> = places.into_iter().map(|(at, len)| buffer.part(at, len)).collect();
+    // SAFETY: the rows follow one another in a buffer that its owner does not touch until the job has run.
+    let sink = unsafe { Scatter::new(array.dtype, array.dtype, Align::Same, places.ok_or_else(misplaced)?, u64::MAX) };
+    Ok(Job { array, pieces, sink, missing: None })
+}
