@@ -2,6 +2,7 @@
 //!
 //! Only the elements that a mount needs are opened, so an odd `uns` or a broken neighbour never stops X.
 
+pub mod bytes;
 mod categories;
 pub mod column;
 pub mod dataframe;

@@ -12,9 +12,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::anndata;
+use crate::anndata::bytes::Lengths;
 use crate::anndata::column::{Column, Values};
 use crate::anndata::dataframe::DataFrame;
 use crate::anndata::index::IndexDir;
+use crate::anndata::index::rows::RowIndex;
 use crate::array::{ArrayError, Container, Counters, Dtype};
 use element::{Arithmetic, Element, MatrixKind, Stored};
 use genes::{Genes, Join};
@@ -70,6 +72,11 @@ impl Store {
     pub fn x(&self) -> &Stored {
         &self.elements[0]
     }
+
+    /// Its row bounds and obs columns that are mapped.
+    pub fn held(&self) -> &RowIndex {
+        &self.x().held
+    }
 }
 
 /// What to serve of the stores.
@@ -81,6 +88,8 @@ pub struct Selection {
     pub with: Vec<String>,
     /// obs columns by name; `None`: every categorical, boolean and numeric one.
     pub obs: Option<Vec<String>>,
+    /// obs columns that will be asked for besides.
+    pub also: Vec<String>,
     pub join: Join,
     /// Genes of X and layers; `None`: all.
     pub genes: Option<Genes>,
@@ -100,6 +109,7 @@ impl Selection {
             x: x.to_owned(),
             with: Vec::new(),
             obs: None,
+            also: Vec::new(),
             join: Join::Exact,
             genes: None,
             arithmetic: Arithmetic::default(),
@@ -107,6 +117,11 @@ impl Selection {
             index_dtype: None,
             index,
         }
+    }
+
+    /// The obs columns that will be read, by name; `None`: all but text.
+    fn obs_wanted(&self) -> Option<Vec<String>> {
+        self.obs.as_ref().map(|obs| obs.iter().chain(&self.also).cloned().collect())
     }
 }
 
@@ -188,6 +203,39 @@ impl Collection {
         }
     }
 
+    /// The same of each of these rows. In the order of the index file where there is one: rows of one block are found
+    /// together.
+    pub fn row_lengths(&self, element: usize, rows: &[u64]) -> Vec<u64> {
+        if !self.stores.iter().any(|store| store.elements[element].is_mapped()) {
+            return rows.iter().map(|&row| self.row_length(element, row)).collect();
+        }
+        let mut order: Vec<(u64, usize)> = rows.iter().copied().zip(0..).collect();
+        order.sort_unstable();
+        let mut lengths = vec![0; rows.len()];
+        for run in order.chunk_by(|a, b| self.locate(a.0).0 == self.locate(b.0).0) {
+            let Some(&(first, _)) = run.first() else { continue };
+            let store = &self.stores[self.locate(first).0];
+            let mut of = store.elements[element].bounds().map(Lengths::new);
+            for &(row, place) in run {
+                lengths[place] = match &mut of {
+                    Some(of) => of.of((row - store.first_row) as usize),
+                    None => self.table.elements[element].n_vars(),
+                };
+            }
+        }
+        lengths
+    }
+
+    /// Hands mapped pages back where many have become resident: they stay in the page cache, and cost a minor fault each
+    /// when they are touched again. Called after a load: it touches a place for each block and column.
+    pub fn settle(&self) {
+        let parts = || self.stores.iter().flat_map(|store| &store.elements);
+        if !parts().any(Stored::is_mapped) || resident_files().is_none_or(|bytes| bytes <= MOST_RESIDENT) {
+            return;
+        }
+        parts().flat_map(Stored::mappings).for_each(|mapping| mapping.release());
+    }
+
     /// Names of all obs columns of any store, served or not, in order of first appearance.
     pub fn obs_columns(&self) -> Result<Vec<String>, CollectionError> {
         columns::names(&self.stores)
@@ -241,6 +289,18 @@ impl Collection {
         }
         grain
     }
+}
+
+/// Bytes of files that may be resident before they are handed back.
+const MOST_RESIDENT: u64 = 128 << 20;
+
+/// Bytes of mapped files, the program's own included, that are resident now.
+fn resident_files() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').nth(2)?.parse().ok()?;
+    // SAFETY: sysconf touches no memory.
+    let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
+    Some(pages * page)
 }
 
 fn mismatch(store: &Container, cause: String) -> CollectionError {

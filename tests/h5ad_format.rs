@@ -9,6 +9,7 @@ use std::process::Command;
 
 use half::f16;
 use serde_json::{Value, json};
+use shufflefs::anndata::bytes::Bytes;
 use shufflefs::anndata::column::{Categories, Column, Numbers, Texts, Values};
 use shufflefs::array::Dtype;
 use shufflefs::batch::{Batch, Field, Layout, Repr, Span};
@@ -79,7 +80,7 @@ fn text(of: impl Fn(u64) -> String, mask: bool) -> Values {
     Values::Text { texts, mask: mask.then(missing), chars, bytes }
 }
 
-fn missing() -> Vec<u8> {
+fn missing() -> Bytes {
     (0..ROWS).map(|row| u8::from(row % 4 == 1)).collect()
 }
 
@@ -98,7 +99,7 @@ fn every_kind() -> Vec<Column> {
     }
     let ints = Numbers { dtype: Dtype::I64, bytes: [7_i64, 9].iter().flat_map(|v| v.to_le_bytes()).collect() };
     columns.push(column("numeric", categorical(Dtype::I8, &["7", "9"], Some(ints), true)));
-    let bools = Numbers { dtype: Dtype::Bool, bytes: vec![0, 1] };
+    let bools = Numbers { dtype: Dtype::Bool, bytes: vec![0, 1].into() };
     columns.push(column("boolean", categorical(Dtype::I8, &["False", "True"], Some(bools), false)));
     columns.push(column("no categories", categorical(Dtype::I8, &[], None, false)));
     columns.push(column("text", text(|r| ["", "é", "plain", "日本語 text"][r as usize % 4].into(), false)));
@@ -359,7 +360,7 @@ fn visit(file: &Path, case: &Case) {
 #[test]
 fn what_does_not_fit_is_refused() {
     let with = |names: Vec<String>| {
-        let values = Values::Numbers { numbers: Numbers { dtype: Dtype::U8, bytes: Vec::new() }, mask: None };
+        let values = Values::Numbers { numbers: Numbers { dtype: Dtype::U8, bytes: Vec::new().into() }, mask: None };
         let columns = names.iter().map(|name| column(name, values.clone())).collect();
         H5ad::new(&case("", MatrixKind::Sparse { dtype: Dtype::F32 }, 1, columns).table).err()
     };

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::column::{Categories, Numbers, Values};
 use super::dataframe::{numbers, texts};
 use super::element_error;
-use crate::array::cast::{cast, to_text};
+use crate::array::cast::{cast, to_i64, to_text};
 use crate::array::{ArrayError, Container, Counters, Dtype, NodeKind};
 
 /// The labels that an element holds: strings, numbers or booleans.
@@ -41,19 +41,38 @@ pub fn categorical(
     if codes.dtype.is_float() || codes.dtype == Dtype::Bool {
         return Err(element_error(store, element, format!("codes are {}, not integers", codes.dtype)));
     }
-    let mut wide = vec![0; codes.len() * 8];
-    cast(codes.dtype, Dtype::I64, &codes.bytes, &mut wide);
-    let count = categories.labels.len() as i64;
-    // The largest u64 would wrap to "missing".
-    let least = if codes.dtype.is_signed() { -1 } else { 0 };
-    let wrong = |code: &i64| *code < least || *code >= count;
-    if let Some(code) = wide.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).find(wrong) {
-        return Err(element_error(store, element, format!("code {code} is outside its {count} categories")));
+    let count = categories.labels.len() as u64;
+    let mut narrowed = Vec::new();
+    for part in codes.bytes.parts().flat_map(|part| part.chunks(STEP * codes.dtype.size())) {
+        let part = narrow(codes.dtype, part, count)
+            .map_err(|code| element_error(store, element, format!("code {code} is outside its {count} categories")))?;
+        narrowed.extend(part);
     }
     let dtype = Values::code_dtype(categories.labels.len());
-    let mut narrow = vec![0; codes.len() * dtype.size()];
-    cast(Dtype::I64, dtype, &wide, &mut narrow);
-    Ok(Values::Categorical { codes: Numbers { dtype, bytes: narrow }, categories, ordered })
+    Ok(Values::Categorical { codes: Numbers { dtype, bytes: narrowed.into() }, categories, ordered })
+}
+
+/// Codes that are looked at together.
+const STEP: usize = 1 << 16;
+
+/// Integers as codes of so many categories, in the smallest type.
+///
+/// # Errors
+/// The first code that is neither one of them nor -1.
+pub fn narrow(dtype: Dtype, codes: &[u8], categories: u64) -> Result<Vec<u8>, i64> {
+    let mut wide = vec![0; codes.len() / dtype.size() * 8];
+    cast(dtype, Dtype::I64, codes, &mut wide);
+    let count = i64::try_from(categories).unwrap_or(i64::MAX);
+    // The largest u64 would wrap to "missing".
+    let least = if dtype.is_signed() { -1 } else { 0 };
+    let wrong = |code: &i64| *code < least || *code >= count;
+    if let Some(code) = wide.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).find(wrong) {
+        return Err(code);
+    }
+    let to = Values::code_dtype(usize::try_from(categories).unwrap_or(usize::MAX));
+    let mut narrow = vec![0; wide.len() / 8 * to.size()];
+    cast(Dtype::I64, to, &wide, &mut narrow);
+    Ok(narrow)
 }
 
 /// Whether an element says that its categories are ordered.
@@ -90,9 +109,7 @@ pub fn of_record(
         return Ok(None);
     }
     let categories = labels(store, &element, counters)?;
-    let mut wide = vec![0; codes.len() * 8];
-    cast(codes.dtype, Dtype::I64, &codes.bytes, &mut wide);
     let count = categories.labels.len() as i64;
-    let fits = wide.as_chunks::<8>().0.iter().all(|b| i64::from_le_bytes(*b) < count);
+    let fits = (0..codes.len()).all(|i| to_i64(codes.dtype, codes.at(i)) < count);
     Ok(fits.then_some(categories))
 }

@@ -1,12 +1,13 @@
-//! One column of a dataframe, in memory.
+//! One column of a dataframe, in memory or mapped.
 
+use super::bytes::Bytes;
 use crate::array::Dtype;
 
 /// Elements of one dtype, little-endian.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Numbers {
     pub dtype: Dtype,
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
 }
 
 impl Numbers {
@@ -22,7 +23,7 @@ impl Numbers {
     /// The bytes of element `i`.
     pub fn at(&self, i: usize) -> &[u8] {
         let size = self.dtype.size();
-        &self.bytes[i * size..][..size]
+        self.bytes.get(i * size, size)
     }
 }
 
@@ -68,9 +69,9 @@ pub enum Values {
     /// Codes are i8, i16 or i32; -1 is missing.
     Categorical { codes: Numbers, categories: Categories, ordered: bool },
     /// Numbers and booleans; `mask` (one byte a row, 1 = missing) where the column is nullable.
-    Numbers { numbers: Numbers, mask: Option<Vec<u8>> },
+    Numbers { numbers: Numbers, mask: Option<Bytes> },
     /// Strings; `mask` as above. `chars` and `bytes` are the longest string's length.
-    Text { texts: Texts, mask: Option<Vec<u8>>, chars: usize, bytes: usize },
+    Text { texts: Texts, mask: Option<Bytes>, chars: usize, bytes: usize },
 }
 
 /// A named column.

@@ -3,7 +3,9 @@
 use crate::array::cast::{to_i64, to_text};
 use crate::array::{Array, ArrayError, Container, Counters, Dtype, Field, FieldKind, NodeKind};
 
-use super::column::{Column, Numbers, Texts, Values};
+use super::bytes::Bytes;
+use super::column::{Categories, Column, Numbers, Texts, Values};
+use super::index::rows::{RowIndex, Source};
 use super::{METADATA_LIMIT, categories, element_error, encoding, layout, unsupported};
 
 /// What a column is, without reading its values.
@@ -29,6 +31,20 @@ impl ColumnKind {
     }
 }
 
+/// What the numbers of an array are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Row bounds of so many stored values.
+    Bounds {
+        stored: u64,
+    },
+    /// Codes of so many categories.
+    Codes {
+        categories: u64,
+    },
+    Plain,
+}
+
 /// A dataframe element, opened.
 pub struct DataFrame<'a> {
     store: &'a Container,
@@ -38,6 +54,8 @@ pub struct DataFrame<'a> {
     index: String,
     pub rows: u64,
     layout: Layout,
+    /// Columns that need not be read.
+    held: Option<&'a RowIndex>,
 }
 
 /// How a frame is laid out.
@@ -73,9 +91,15 @@ impl<'a> DataFrame<'a> {
                     index: String::new(),
                     rows,
                     layout: Layout::Numbered,
+                    held: None,
                 })
             }
         }
+    }
+
+    /// The same frame, its columns from the row index where that has them.
+    pub fn with(self, held: &'a RowIndex) -> DataFrame<'a> {
+        DataFrame { held: Some(held), ..self }
     }
 
     fn group(store: &'a Container, element: String) -> Result<DataFrame<'a>, ArrayError> {
@@ -98,7 +122,7 @@ impl<'a> DataFrame<'a> {
             }
         };
         let layout = if index.is_empty() { Layout::Numbered } else { Layout::Group };
-        let mut frame = DataFrame { store, element, columns, index, rows: 0, layout };
+        let mut frame = DataFrame { store, element, columns, index, rows: 0, layout, held: None };
         frame.rows = match frame.layout {
             Layout::Numbered => frame.counted()?,
             _ => frame.index_len()?,
@@ -129,7 +153,7 @@ impl<'a> DataFrame<'a> {
         };
         let index = index.name.clone();
         let columns = fields.iter().skip(1).map(|field| field.name.clone()).collect();
-        Ok(DataFrame { store, element, columns, index, rows, layout: Layout::Records(fields) })
+        Ok(DataFrame { store, element, columns, index, rows, layout: Layout::Records(fields), held: None })
     }
 
     fn path(&self, name: &str) -> String {
@@ -205,7 +229,7 @@ impl<'a> DataFrame<'a> {
         if array.shape.len() != 1 {
             return Err(element_error(self.store, &self.path(name), "holds lists, not one value a row"));
         }
-        Ok(Numbers { dtype: array.dtype, bytes: array.read_all(METADATA_LIMIT, counters)? })
+        Ok(Numbers { dtype: array.dtype, bytes: array.read_all(METADATA_LIMIT, counters)?.into() })
     }
 
     /// What a column is; reads attributes alone (and the codes, for records).
@@ -307,11 +331,11 @@ impl<'a> DataFrame<'a> {
             }
             (ColumnKind::Text, _) => text(texts(self.store, &path)?, None),
             (ColumnKind::Number | ColumnKind::Boolean, Some(NodeKind::Group)) => Values::Numbers {
-                numbers: numbers(self.store, &format!("{path}/values"), counters)?,
+                numbers: self.numbers(&format!("{path}/values"), counters)?,
                 mask: Some(self.mask(&path, counters)?),
             },
             (ColumnKind::Number | ColumnKind::Boolean, _) => {
-                Values::Numbers { numbers: numbers(self.store, &path, counters)?, mask: None }
+                Values::Numbers { numbers: self.numbers(&path, counters)?, mask: None }
             }
             (ColumnKind::Other, _) => {
                 let encoding = encoding(self.store, &path)?;
@@ -339,9 +363,58 @@ impl<'a> DataFrame<'a> {
         }
     }
 
-    fn mask(&self, path: &str, counters: &Counters) -> Result<Vec<u8>, ArrayError> {
+    /// An array of one axis, mapped if it can be.
+    fn numbers(&self, element: &str, counters: &Counters) -> Result<Numbers, ArrayError> {
+        let Some(held) = self.held else { return numbers(self.store, element, counters) };
+        match held.numbers(&self.store.array(element)?, counters)? {
+            Some(numbers) => Ok(numbers),
+            None => numbers(self.store, element, counters),
+        }
+    }
+
+    /// Codes and labels as a column. Codes of the row index were checked when it was made.
+    fn labelled(
+        &self,
+        element: &str,
+        categories: Categories,
+        ordered: bool,
+        counters: &Counters,
+    ) -> Result<Values, ArrayError> {
+        let codes = self.numbers(element, counters)?;
+        if self.held.is_some_and(|held| held.holds(element)) {
+            return Ok(Values::Categorical { codes, categories, ordered });
+        }
+        categories::categorical(self.store, element, &codes, categories, ordered)
+    }
+
+    /// What the row index can hold of a column: numbers, codes and masks in arrays of their own.
+    pub fn sources(&self, name: &str) -> Result<Vec<Source>, ArrayError> {
+        let path = self.path(name);
+        let source = |element: String, content: Content| {
+            let array = self.store.array(&element)?;
+            let fits = match content {
+                Content::Codes { .. } => !array.dtype.is_float() && array.dtype != Dtype::Bool,
+                _ => true,
+            };
+            Ok::<_, ArrayError>(fits.then_some(Source { element, array, content }))
+        };
+        let sources = match (self.kind(name)?, self.store.kind(&path)?) {
+            (ColumnKind::Categorical, Some(kind)) => {
+                let element = if kind == NodeKind::Group { format!("{path}/codes") } else { path };
+                vec![source(element, Content::Codes { categories: self.category_count(name)? })?]
+            }
+            (ColumnKind::Number | ColumnKind::Boolean, Some(NodeKind::Group)) => {
+                vec![source(format!("{path}/values"), Content::Plain)?, source(format!("{path}/mask"), Content::Plain)?]
+            }
+            (ColumnKind::Number | ColumnKind::Boolean, Some(NodeKind::Array)) => vec![source(path, Content::Plain)?],
+            _ => Vec::new(),
+        };
+        Ok(sources.into_iter().flatten().collect())
+    }
+
+    fn mask(&self, path: &str, counters: &Counters) -> Result<Bytes, ArrayError> {
         let element = format!("{path}/mask");
-        let mask = numbers(self.store, &element, counters)?;
+        let mask = self.numbers(&element, counters)?;
         if mask.dtype != Dtype::Bool || mask.len() as u64 != self.rows {
             let cause = format!("a mask of {} {} values for {} rows", mask.len(), mask.dtype, self.rows);
             return Err(element_error(self.store, &element, cause));
@@ -352,9 +425,7 @@ impl<'a> DataFrame<'a> {
     fn categorical(&self, path: &str, counters: &Counters) -> Result<Values, ArrayError> {
         let categories = categories::labels(self.store, &format!("{path}/categories"), counters)?;
         let element = format!("{path}/codes");
-        let codes = numbers(self.store, &element, counters)?;
-        let ordered = categories::ordered(self.store, path)?;
-        categories::categorical(self.store, &element, &codes, categories, ordered)
+        self.labelled(&element, categories, categories::ordered(self.store, path)?, counters)
     }
 
     /// anndata 0.7: codes here, labels elsewhere; whether they are ordered is told there.
@@ -362,8 +433,7 @@ impl<'a> DataFrame<'a> {
         let path = self.path(name);
         let element = categories::referred(self.store, &self.element, name)?.unwrap_or_default();
         let labels = categories::labels(self.store, &element, counters)?;
-        let codes = numbers(self.store, &path, counters)?;
-        categories::categorical(self.store, &path, &codes, labels, categories::ordered(self.store, &element)?)
+        self.labelled(&path, labels, categories::ordered(self.store, &element)?, counters)
     }
 
     fn record_categorical(&self, name: &str, counters: &Counters) -> Result<Values, ArrayError> {
@@ -398,10 +468,10 @@ pub fn numbers(store: &Container, element: &str, counters: &Counters) -> Result<
     if array.shape.len() > 1 {
         return Err(element_error(store, element, format!("a column has one dimension, not {}", array.shape.len())));
     }
-    Ok(Numbers { dtype: array.dtype, bytes: array.read_all(METADATA_LIMIT, counters)? })
+    Ok(Numbers { dtype: array.dtype, bytes: array.read_all(METADATA_LIMIT, counters)?.into() })
 }
 
-fn text(strings: Vec<String>, mask: Option<Vec<u8>>) -> Values {
+fn text(strings: Vec<String>, mask: Option<Bytes>) -> Values {
     let mut texts = Texts::default();
     let (mut chars, mut bytes) = (0, 0);
     for string in &strings {

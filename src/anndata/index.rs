@@ -1,32 +1,43 @@
 //! Arrays derived from a store, kept in the index directory: built once, used by every later mount.
 //!
-//! A file is the arrays (raw little-endian, 64-byte aligned), a JSON header, its length and CRC, and a magic word. The
-//! header says what the file was made of (path, size, mtime and inode of the store's files): one that says anything
-//! else is stale and built anew. It also holds each array's CRC-32 and the mtime given to the file at the end: a file
-//! with another mtime was touched, and is believed only if the CRCs of its arrays hold. A file appears under its name
-//! only when it is complete (temporary name, fsync, rename); a lock on the temporary file lets one process build.
+//! A file is the arrays (raw little-endian, 64-byte aligned), a JSON header, its length and CRC, and a magic word; arrays
+//! of one value a row stand in an Arrow envelope around that (`arrow`). The header says what the file was made of (path,
+//! size, mtime and inode of the store's files): one that says anything else is stale and built anew. It also holds each
+//! array's CRC-32 and the mtime given to the file at the end: a file with another mtime was touched, and is believed only
+//! if the CRCs of its arrays hold. A file appears under its name only when it is complete (temporary name, fsync,
+//! rename); a lock on the temporary file lets one process build.
 
+mod arrow;
 mod build;
 mod key;
+mod map;
+pub mod rows;
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
+use super::bytes::Bounds;
 use crate::array::{Array, ArrayError, Container, Dtype, plain};
+use arrow::Envelope;
 
 pub use build::{Appender, Building};
+pub use map::{AT_ONCE, Mapping};
 
 /// Changes whenever what is written does.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const MAGIC: &[u8; 8] = b"SHUFIDX\n";
 /// Header length and CRC (u32 each) and the magic word.
 const TAIL: u64 = 16;
 const ALIGN: u64 = 64;
+/// The end of an Arrow file: the length of its footer (i32) and its magic word.
+const FOOT: u64 = 10;
 /// No header is longer.
 const MAX_HEADER: u64 = 16 << 20;
 
@@ -35,33 +46,71 @@ const MAX_HEADER: u64 = 16 << 20;
 pub struct IndexDir(pub PathBuf);
 
 /// One array of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     pub dtype: Dtype,
     pub len: u64,
+}
+
+impl Part {
+    /// `None` where the number is too large.
+    fn bytes(&self) -> Option<u64> {
+        self.len.checked_mul(self.dtype.size() as u64)
+    }
+
+    fn told(&self) -> Value {
+        json!({"name": self.name, "dtype": self.dtype.name(), "len": self.len})
+    }
+
+    fn read(told: &Value) -> Option<Part> {
+        let dtype = Dtype::from_name(told.get("dtype")?.as_str()?)?;
+        Some(Part { name: told.get("name")?.as_str()?.to_owned().into(), dtype, len: told.get("len")?.as_u64()? })
+    }
 }
 
 /// What an entry is derived from, and what it holds.
 pub struct Entry<'a> {
     pub store: &'a Container,
     pub element: &'a str,
-    /// What was done: `csr`, `kept`.
+    /// Elements of the store whose files it was made of.
+    pub sources: Vec<String>,
+    /// What was done: `csr`, `kept`, `rows`.
     pub kind: &'static str,
     /// Whatever else it depends on.
     pub more: String,
     pub parts: Vec<Part>,
+    /// How many rows the parts are columns of: then the file is an Arrow file, and may hold other columns besides.
+    pub rows: Option<u64>,
 }
 
 /// An entry, opened.
 pub struct Index {
-    arrays: Vec<Array>,
+    parts: Vec<Part>,
+    /// Where each part begins in the file.
+    starts: Vec<u64>,
+    file: Arc<File>,
+    store: String,
+    element: String,
+    path: PathBuf,
 }
 
 impl Index {
     /// The arrays, in the order of the parts.
-    pub fn into_arrays(self) -> Vec<Array> {
-        self.arrays
+    pub fn arrays(&self) -> Vec<Array> {
+        let array = |(part, &start): (&Part, &u64)| {
+            let element = format!("{}/{} (in {})", self.element, part.name, self.path.display());
+            plain::array(&self.store, &element, part.dtype, part.len, self.file.clone(), start)
+        };
+        self.parts.iter().zip(&self.starts).map(array).collect()
+    }
+
+    /// A part of row bounds, mapped.
+    pub fn bounds(&self, name: &str) -> Option<Bounds> {
+        let mapping = Mapping::new(&self.file).ok()?;
+        let (part, &start) = self.parts.iter().zip(&self.starts).find(|(part, _)| part.name == name)?;
+        let bytes = mapping.buffer(start, part.bytes()?)?;
+        (part.dtype == Dtype::U64).then(|| Bounds::mapped(bytes, mapping))
     }
 }
 
@@ -80,7 +129,9 @@ impl IndexDir {
         if let Some(index) = open(&path, entry, &key) {
             return Ok(index);
         }
-        build::build(&self.0, &path, entry, &key, build)?;
+        // Another process may have been faster.
+        let needed = || open(&path, entry, &key).is_none().then(|| entry.parts.clone());
+        build::build(&self.0, &path, entry, &key, needed, build)?;
         open(&path, entry, &key).ok_or_else(|| self.failed(entry, &"the index just written is not there"))
     }
 
@@ -108,27 +159,26 @@ fn offsets(parts: &[Part]) -> Option<(Vec<u64>, u64)> {
     let mut offsets = Vec::with_capacity(parts.len());
     for part in parts {
         offsets.push(at);
-        let bytes = part.len.checked_mul(part.dtype.size() as u64)?;
-        at = at.checked_add(bytes)?.checked_next_multiple_of(ALIGN)?;
+        at = at.checked_add(part.bytes()?)?.checked_next_multiple_of(ALIGN)?;
     }
     Some((offsets, at))
 }
 
+/// What surrounds these parts.
+fn envelope(entry: &Entry<'_>, parts: &[Part]) -> Option<Envelope> {
+    entry.rows.map_or_else(|| Some(Envelope::default()), |rows| arrow::envelope(rows, parts))
+}
+
 /// The header but for what is known only when the arrays are written.
 fn header(entry: &Entry<'_>, key: &key::Key) -> Value {
-    let parts: Vec<Value> = entry
-        .parts
-        .iter()
-        .map(|part| json!({"name": part.name, "dtype": part.dtype.name(), "len": part.len}))
-        .collect();
     json!({
         "format": FORMAT,
         "store": entry.store.name(),
         "element": entry.element,
         "kind": entry.kind,
         "more": entry.more,
+        "rows": entry.rows,
         "files": key.files,
-        "parts": parts,
     })
 }
 
@@ -144,14 +194,14 @@ fn open(path: &Path, entry: &Entry<'_>, key: &key::Key) -> Option<Index> {
         }
     };
     match believe(&file, entry, key) {
-        Ok(offsets) => {
-            let file = Arc::new(file);
-            let array = |(part, offset): (&Part, u64)| {
-                let element = format!("{}/{} (in {})", entry.element, part.name, path.display());
-                plain::array(entry.store.name(), &element, part.dtype, part.len, file.clone(), offset)
-            };
-            Some(Index { arrays: entry.parts.iter().zip(offsets).map(array).collect() })
-        }
+        Ok((parts, starts)) => Some(Index {
+            parts,
+            starts,
+            file: Arc::new(file),
+            store: entry.store.name().to_owned(),
+            element: entry.element.to_owned(),
+            path: path.to_owned(),
+        }),
         Err(cause) => {
             tracing::info!("{}: {cause}; it is built anew", path.display());
             None
@@ -159,52 +209,81 @@ fn open(path: &Path, entry: &Entry<'_>, key: &key::Key) -> Option<Index> {
     }
 }
 
-fn believe(file: &File, entry: &Entry<'_>, key: &key::Key) -> Result<Vec<u64>, String> {
+/// The parts and where they begin.
+fn believe(file: &File, entry: &Entry<'_>, key: &key::Key) -> Result<(Vec<Part>, Vec<u64>), String> {
     let metadata = file.metadata().map_err(|error| error.to_string())?;
-    let (offsets, end) = offsets(&entry.parts).ok_or("too large")?;
     let damaged = || "damaged".to_owned();
     let read = |at: u64, len: u64| {
         let mut bytes = vec![0; usize::try_from(len).map_err(|_| damaged())?];
         file.read_exact_at(&mut bytes, at).map_err(|_| damaged()).map(|()| bytes)
     };
-    let tail = read(metadata.len().checked_sub(TAIL).ok_or_else(damaged)?, TAIL)?;
+    let mut end = metadata.len();
+    if entry.rows.is_some() {
+        let foot = read(end.checked_sub(FOOT).ok_or_else(damaged)?, FOOT)?;
+        let length = u32::from_le_bytes(std::array::from_fn(|i| foot[i]));
+        end = end.checked_sub(FOOT + u64::from(length)).ok_or_else(damaged)?;
+    }
+    let tail = read(end.checked_sub(TAIL).ok_or_else(damaged)?, TAIL)?;
     let number = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| tail[at + i]));
     let (length, crc) = (u64::from(number(0)), number(4));
     if &tail[8..] != MAGIC || length > MAX_HEADER {
         return Err(damaged());
     }
-    if end + length + TAIL != metadata.len() {
-        return Err("of another matrix, or damaged".to_owned());
-    }
-    let bytes = read(end, length)?;
+    let bytes = read(end.checked_sub(TAIL + length).ok_or_else(damaged)?, length)?;
     let mut found: Value = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
     let fields = found.as_object_mut().filter(|_| crc32fast::hash(&bytes) == crc).ok_or_else(damaged)?;
-    let (crcs, mtime) = (fields.remove("crc32"), fields.remove("mtime_seconds"));
+    let (crcs, mtime, parts) = (fields.remove("crc32"), fields.remove("mtime_seconds"), fields.remove("parts"));
     if found != header(entry, key) {
         return Err("of the store as it was".to_owned());
     }
-    if mtime.and_then(|mtime| mtime.as_i64()) == Some(metadata.mtime()) && metadata.mtime_nsec() == 0 {
-        return Ok(offsets);
+    let parts: Option<Vec<Part>> =
+        parts.as_ref().and_then(Value::as_array).and_then(|all| all.iter().map(Part::read).collect());
+    let parts = parts.ok_or_else(damaged)?;
+    if entry.rows.is_none() && parts != entry.parts {
+        return Err("of another matrix".to_owned());
     }
-    for (number, (part, &offset)) in entry.parts.iter().zip(&offsets).enumerate() {
+    let (mut starts, body) = offsets(&parts).ok_or_else(damaged)?;
+    let Envelope { head, foot } = envelope(entry, &parts).ok_or_else(damaged)?;
+    let first = head.len() as u64;
+    let gap = if foot.is_empty() { 0 } else { arrow::END.len() as u64 };
+    if first + body + gap + length + TAIL + foot.len() as u64 != metadata.len() {
+        return Err("of another matrix, or damaged".to_owned());
+    }
+    if read(0, first)? != head || read(end, foot.len() as u64)? != foot {
+        return Err(damaged());
+    }
+    starts.iter_mut().for_each(|start| *start += first);
+    if mtime.and_then(|mtime| mtime.as_i64()) == Some(metadata.mtime()) && metadata.mtime_nsec() == 0 {
+        return Ok((parts, starts));
+    }
+    for (number, (part, &start)) in parts.iter().zip(&starts).enumerate() {
         let crc = crcs.as_ref().and_then(|crcs| crcs.get(number)).and_then(Value::as_u64);
-        if crc != Some(sum(file, offset, part.len * part.dtype.size() as u64)?.into()) {
+        if crc != Some(sum(file, start, part.bytes().unwrap_or_default())?.into()) {
             return Err(damaged());
         }
     }
-    Ok(offsets)
+    Ok((parts, starts))
 }
 
-/// The CRC-32 of a run of a file.
-fn sum(file: &File, mut at: u64, bytes: u64) -> Result<u32, String> {
-    let mut hasher = crc32fast::Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    let end = at + bytes;
-    while at < end {
-        let len = (end - at).min(buffer.len() as u64) as usize;
-        file.read_exact_at(&mut buffer[..len], at).map_err(|error| error.to_string())?;
-        hasher.update(&buffer[..len]);
-        at += len as u64;
-    }
-    Ok(hasher.finalize())
+/// The CRC-32 of a run of a file. Read, not mapped: it would all be resident.
+fn sum(file: &File, at: u64, bytes: u64) -> Result<u32, String> {
+    const PIECE: u64 = 4 << 20;
+    let piece = |number: u64| {
+        let start = number * PIECE;
+        let mut buffer = vec![0; PIECE.min(bytes - start) as usize];
+        file.read_exact_at(&mut buffer, at + start).map_err(|error| error.to_string())?;
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&buffer);
+        Ok(hasher)
+    };
+    let pieces: Vec<crc32fast::Hasher> =
+        (0..bytes.div_ceil(PIECE)).into_par_iter().map(piece).collect::<Result<_, String>>()?;
+    Ok(combined(&pieces))
+}
+
+/// The CRC-32 of runs that follow each other.
+fn combined(pieces: &[crc32fast::Hasher]) -> u32 {
+    let mut all = crc32fast::Hasher::new();
+    pieces.iter().for_each(|piece| all.combine(piece));
+    all.finalize()
 }

@@ -2,10 +2,12 @@
 //!
 //! All that is cheap is checked at the open: shapes, lengths, row bounds. Column numbers are checked as they are served.
 
-use crate::array::cast::cast;
+use crate::array::cast::to_u64s;
 use crate::array::{Array, ArrayError, Container, Counters, Dtype, FieldKind, NodeKind};
 
+use super::bytes::Bounds;
 use super::index::IndexDir;
+use super::index::rows::RowIndex;
 use super::{METADATA_LIMIT, element_error, layout, matrices, transpose, unsupported};
 
 /// Rows of numbers.
@@ -15,7 +17,8 @@ pub enum Matrix {
         data: Array,
         indices: Array,
         /// Where each row starts in `data` and `indices`, and the end: rows + 1 numbers, never falling.
-        indptr: Vec<u64>,
+        indptr: Bounds,
+        rows: u64,
         columns: u64,
     },
     /// Dense rows: shape rows x ...
@@ -29,10 +32,18 @@ impl Matrix {
     /// The element is absent (the message lists those that are there), is of a kind that is not read (CSC, dataframe,
     /// awkward array), or its parts disagree.
     pub fn open(store: &Container, element: &str, counters: &Counters) -> Result<Matrix, ArrayError> {
-        Matrix::open_with(store, element, None, counters)
+        Matrix::open_with(store, element, None, &RowIndex::default(), counters)
     }
 
-    /// As [`Matrix::open`]; a matrix stored by column (CSC) is read from the index directory, transposed there first
+    /// As [`Matrix::open`] for who asks only what it is: row bounds of a large one are not read.
+    ///
+    /// # Errors
+    /// Those of `open`, as far as they are seen.
+    pub fn look(store: &Container, element: &str, counters: &Counters) -> Result<Matrix, ArrayError> {
+        Matrix::open_with(store, element, None, &RowIndex::looking(), counters)
+    }
+
+    /// As [`Matrix::open`], row bounds from the row index where that has them; a matrix stored by column (CSC) is read from the index directory, transposed there first
     /// where it is not there yet.
     ///
     /// # Errors
@@ -41,9 +52,10 @@ impl Matrix {
         store: &Container,
         element: &str,
         index: &IndexDir,
+        held: &RowIndex,
         counters: &Counters,
     ) -> Result<Matrix, ArrayError> {
-        Matrix::open_with(store, element, Some(index), counters)
+        Matrix::open_with(store, element, Some(index), held, counters)
     }
 
     /// The transpose of a matrix that is stored by column, as stored; `None` where it is not.
@@ -55,20 +67,21 @@ impl Matrix {
         if store.kind(element)? != Some(NodeKind::Group) || layout::sparse_encoding(store, element)? != "csc_matrix" {
             return Ok(None);
         }
-        sparse(store, element, true, counters).map(Some)
+        sparse(store, element, true, &RowIndex::default(), counters).map(Some)
     }
 
     fn open_with(
         store: &Container,
         element: &str,
         index: Option<&IndexDir>,
+        held: &RowIndex,
         counters: &Counters,
     ) -> Result<Matrix, ArrayError> {
         let element = &layout::located(store, element)?;
         let there = if layout::is_there(store, element)? { store.kind(element)? } else { None };
         match there {
             Some(NodeKind::Array) => dense(store, element),
-            Some(NodeKind::Group) => group(store, element, index, counters),
+            Some(NodeKind::Group) => group(store, element, index, held, counters),
             None => match field(store, element)? {
                 Some(array) => Ok(Matrix::Dense { array }),
                 None => Err(element_error(store, element, absent(store)?)),
@@ -78,7 +91,7 @@ impl Matrix {
 
     pub fn rows(&self) -> u64 {
         match self {
-            Matrix::Sparse { indptr, .. } => indptr.len() as u64 - 1,
+            Matrix::Sparse { rows, .. } => *rows,
             Matrix::Dense { array } => array.shape[0],
         }
     }
@@ -181,12 +194,13 @@ fn group(
     store: &Container,
     element: &str,
     index: Option<&IndexDir>,
+    held: &RowIndex,
     counters: &Counters,
 ) -> Result<Matrix, ArrayError> {
     match layout::sparse_encoding(store, element)?.as_str() {
-        "csr_matrix" => sparse(store, element, false, counters),
+        "csr_matrix" => sparse(store, element, false, held, counters),
         "csc_matrix" => {
-            let by_column = sparse(store, element, true, counters)?;
+            let by_column = sparse(store, element, true, &RowIndex::default(), counters)?;
             let Some(index) = index else {
                 return Err(unsupported(store, element, "stored by column (CSC): a mount transposes it once"));
             };
@@ -204,7 +218,13 @@ fn group(
 }
 
 /// CSR; of a matrix stored by column its transpose, whose rows are the columns.
-fn sparse(store: &Container, element: &str, by_column: bool, counters: &Counters) -> Result<Matrix, ArrayError> {
+fn sparse(
+    store: &Container,
+    element: &str,
+    by_column: bool,
+    held: &RowIndex,
+    counters: &Counters,
+) -> Result<Matrix, ArrayError> {
     let error = |cause: String| element_error(store, element, cause);
     let Some([rows, columns]) = layout::sparse_shape(store, element)? else {
         return Err(error("its shape attribute is not two numbers".to_owned()));
@@ -231,7 +251,10 @@ fn sparse(store: &Container, element: &str, by_column: bool, counters: &Counters
             rows.saturating_add(1)
         )));
     }
-    let indptr = as_u64(bounds.dtype, &bounds.read_all(METADATA_LIMIT, counters)?);
+    if let Some(indptr) = held.bounds(&bounds, counters)? {
+        return Ok(Matrix::Sparse { data, indices, indptr, rows, columns });
+    }
+    let indptr = to_u64s(bounds.dtype, &bounds.read_all(METADATA_LIMIT, counters)?);
     if indptr.first() != Some(&0) || indptr.last() != Some(&data.shape[0]) {
         return Err(error(format!(
             "indptr runs from {} to {}, but there are {} values",
@@ -243,11 +266,5 @@ fn sparse(store: &Container, element: &str, by_column: bool, counters: &Counters
     if let Some(row) = indptr.windows(2).position(|pair| pair[0] > pair[1]) {
         return Err(error(format!("indptr falls after {} {row}", if by_column { "column" } else { "row" })));
     }
-    Ok(Matrix::Sparse { data, indices, indptr, columns })
-}
-
-fn as_u64(dtype: Dtype, bytes: &[u8]) -> Vec<u64> {
-    let mut wide = vec![0; bytes.len() / dtype.size() * 8];
-    cast(dtype, Dtype::U64, bytes, &mut wide);
-    wide.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect()
+    Ok(Matrix::Sparse { data, indices, indptr: indptr.into(), rows, columns })
 }

@@ -30,7 +30,7 @@ pub fn by_row(
     directory: &IndexDir,
     counters: &Counters,
 ) -> Result<Matrix, ArrayError> {
-    let Matrix::Sparse { data, indices, indptr, columns: rows } = by_column else {
+    let Matrix::Sparse { data, indices, indptr, columns: rows, .. } = by_column else {
         return Err(super::element_error(store, element, "is not stored by column"));
     };
     let (columns, stored) = (indptr.len() as u64 - 1, data.shape[0]);
@@ -38,29 +38,24 @@ pub fn by_row(
     let bounds = rows.checked_add(1).filter(|&bounds| bounds < super::METADATA_LIMIT / 8);
     let bounds = bounds.ok_or_else(|| super::element_error(store, element, "has too many rows to transpose"))?;
     let parts = vec![
-        Part { name: "indptr", dtype: Dtype::U64, len: bounds },
-        Part { name: "indices", dtype: index, len: stored },
-        Part { name: "data", dtype: data.dtype, len: stored },
+        Part { name: "indptr".into(), dtype: Dtype::U64, len: bounds },
+        Part { name: "indices".into(), dtype: index, len: stored },
+        Part { name: "data".into(), dtype: data.dtype, len: stored },
     ];
-    let entry = Entry { store, element, kind: "csr", more: String::new(), parts };
-    let arrays = directory.get(&entry, |building| {
+    let sources = vec![element.to_owned()];
+    let entry = Entry { store, element, sources, kind: "csr", more: String::new(), parts, rows: None };
+    let index = directory.get(&entry, |building| {
         tracing::info!("{}: {element} is stored by column (CSC): transposing it once", store.name());
         let bar = Progress::new(format!("{element}: transposing (CSC)"), 3 * stored);
         let source = Source { data, indices, indptr, rows: *rows, index, memory: memory.max(1 << 12), counters };
         source.write(building, &bar)
     })?;
-    let Ok([bounds, indices, data]) = <[Array; 3]>::try_from(arrays.into_arrays()) else {
-        return Err(super::element_error(store, element, "its index has other parts"));
+    // They were counted when they were written, and are what they were then.
+    let bounds = index.bounds("indptr").filter(|bounds| bounds.last() == Some(&stored));
+    let (Ok([_, indices, data]), Some(indptr)) = (<[Array; 3]>::try_from(index.arrays()), bounds) else {
+        return Err(super::element_error(store, element, "its index is damaged: remove it from --index-dir"));
     };
-    let indptr = read_u64(&bounds, 0, bounds.shape[0], counters)?;
-    if indptr.last() != Some(&stored) || indptr.windows(2).any(|pair| pair[0] > pair[1]) {
-        return Err(super::element_error(
-            store,
-            element,
-            format!("its index {} is damaged: remove it", bounds.element),
-        ));
-    }
-    Ok(Matrix::Sparse { data, indices, indptr, columns })
+    Ok(Matrix::Sparse { data, indices, indptr, rows: *rows, columns })
 }
 
 /// The stored matrix.
@@ -192,7 +187,7 @@ impl Source<'_> {
         while start < total {
             let len = self.window().min(total - start);
             let rows = read_u64(self.indices, start, len, self.counters)?;
-            let values = self.data.read_range(start, len, u64::MAX, self.counters)?;
+            let values = self.data.read_window(start, len, self.counters)?;
             for ((row, value), at) in rows.into_iter().zip(values.chunks_exact(size)).zip(start..) {
                 while self.indptr.get(column + 1).is_some_and(|&end| end <= at) {
                     column += 1;
@@ -239,13 +234,14 @@ impl Source<'_> {
 
 /// Elements of a 1-D array as u64; negative ones are huge.
 fn read_u64(array: &Array, start: u64, len: u64, counters: &Counters) -> Result<Vec<u64>, ArrayError> {
-    let bytes = array.read_range(start, len, u64::MAX, counters)?;
+    let bytes = array.read_window(start, len, counters)?;
     Ok(to_u64s(array.dtype, &bytes))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::anndata::index::rows::RowIndex;
 
     /// Values (row, column, value) in stored order: by column, rows within one in any order, some twice.
     fn values() -> Vec<(u64, u64, f32)> {
@@ -291,7 +287,7 @@ mod tests {
             let index = IndexDir(directory.path().join(memory.to_string()));
             for _ in 0..2 {
                 let matrix = by_row(&store, "X", &by_column, memory, &index, &counters).unwrap();
-                let Matrix::Sparse { data, indices, indptr, columns } = &matrix else { panic!() };
+                let Matrix::Sparse { data, indices, indptr, columns, .. } = &matrix else { panic!() };
                 assert_eq!((*columns, indptr.len()), (90, 152));
                 let bytes = data.read_all(1 << 20, &counters).unwrap();
                 let got: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
@@ -299,7 +295,7 @@ mod tests {
                 let got = read_u64(indices, 0, indices.shape[0], &counters).unwrap();
                 assert_eq!(got, wanted.iter().map(|v| v.1).collect::<Vec<_>>());
                 let bound = |row: u64| wanted.iter().filter(|v| v.0 < row).count() as u64;
-                assert_eq!(*indptr, (0..=151).map(bound).collect::<Vec<_>>());
+                assert_eq!(**indptr, (0..=151).map(bound).collect::<Vec<_>>());
             }
             // One file, and nothing temporary.
             assert_eq!(std::fs::read_dir(&index.0).unwrap().count(), 1);
@@ -315,7 +311,9 @@ mod tests {
         write(&path, &values);
         let (store, counters) = (Container::open(&path).unwrap(), Counters::default());
         let index = IndexDir(directory.path().join("index"));
-        let Err(error) = Matrix::open_by_row(&store, "X", &index, &counters) else { panic!("opened") };
+        let Err(error) = Matrix::open_by_row(&store, "X", &index, &RowIndex::default(), &counters) else {
+            panic!("opened")
+        };
         assert!(error.to_string().contains("X/indices: row number 151 is outside"), "{error}");
         assert_eq!(std::fs::read_dir(&index.0).unwrap().count(), 0);
     }

@@ -82,6 +82,25 @@ impl Array {
     /// # Errors
     /// `Unsupported` beyond the limit; `Element` beyond the array; those of [`gather`].
     pub fn read_range(&self, start: u64, len: u64, limit: u64, counters: &Counters) -> Result<Vec<u8>, ArrayError> {
+        self.range(start, len, |bytes| self.room(bytes, limit, counters), counters)
+    }
+
+    /// As `read_range`, for a pass in small steps: what is read is not kept, and so does not count as memory.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn read_window(&self, start: u64, len: u64, counters: &Counters) -> Result<Vec<u8>, ArrayError> {
+        let passing = Counters::default();
+        self.range(start, len, |bytes| self.room(bytes, u64::MAX, &passing), counters)
+    }
+
+    fn range(
+        &self,
+        start: u64,
+        len: u64,
+        room: impl FnOnce(u64) -> Result<Vec<u8>, ArrayError>,
+        counters: &Counters,
+    ) -> Result<Vec<u8>, ArrayError> {
         let total = self.shape.first().copied().unwrap_or(1);
         if self.shape.len() > 1 || start.checked_add(len).is_none_or(|end| end > total) {
             return Err(ArrayError::Element {
@@ -91,7 +110,7 @@ impl Array {
             });
         }
         let bytes = len.saturating_mul(self.dtype.size() as u64);
-        let mut buffer = self.room(bytes, limit, counters)?;
+        let mut buffer = room(bytes)?;
         self.fill(&mut buffer, 0, &[Piece { start, len }], counters)?;
         Ok(buffer)
     }

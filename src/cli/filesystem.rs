@@ -86,6 +86,7 @@ pub fn open(options: &Options, also: &[String], counters: &Counters) -> anyhow::
         x: options.x.clone(),
         with: options.with.clone(),
         obs: options.obs.clone(),
+        also: select::columns(options).into_iter().chain(also.iter().cloned()).collect(),
         join: options.join,
         genes: options.genes.clone(),
         arithmetic: options.arithmetic,

@@ -140,7 +140,7 @@ fn open(path: &Path, check: bool) -> Result<Value, ArrayError> {
 fn matrix(store: &Container, element: &str, counters: &Counters) -> Value {
     let by_column = Matrix::open_by_column(store, element, counters).transpose();
     let kind = if by_column.is_some() { "csc" } else { "csr" };
-    match by_column.unwrap_or_else(|| Matrix::open(store, element, counters)) {
+    match by_column.unwrap_or_else(|| Matrix::look(store, element, counters)) {
         Ok(matrix) => {
             let mut shape: Vec<u64> = std::iter::once(matrix.rows()).chain(matrix.row_shape()).collect();
             if kind == "csc" {

@@ -12,6 +12,7 @@ use super::options::Options;
 use super::select;
 use crate::anndata;
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
+use crate::anndata::index::rows::RowIndex;
 use crate::anndata::matrix::Matrix;
 use crate::array::container::file_of;
 use crate::array::{Container, Counters, Identity};
@@ -59,7 +60,7 @@ fn matrix(store: &Container, x: &str, var: Option<&str>) {
     let counters = Counters { room: memory::metadata(), ..Counters::default() };
     // A matrix stored by column is only opened: to transpose it is for the mount, and needs no more of the library.
     if !matches!(Matrix::open_by_column(store, x, &counters), Ok(Some(_))) {
-        drop(Matrix::open(store, x, &counters));
+        drop(Matrix::look(store, x, &counters));
     }
     let frame = if x.starts_with("raw/") { "raw/var" } else { "var" };
     let Ok(frame) = DataFrame::open(store, frame) else { return };
@@ -72,7 +73,10 @@ fn matrix(store: &Container, x: &str, var: Option<&str>) {
 /// Asks the same of obs.
 fn obs(store: &Container, names: Option<&[String]>, also: &[String]) {
     let counters = Counters { room: memory::metadata(), ..Counters::default() };
-    let Ok(frame) = DataFrame::open(store, "obs") else { return };
+    // Large arrays are opened, not read: that is for the mount, which needs no more of the library for it, or finds them
+    // in its index.
+    let looking = RowIndex::looking();
+    let Ok(frame) = DataFrame::open(store, "obs").map(|frame| frame.with(&looking)) else { return };
     for name in names.unwrap_or(&frame.columns) {
         match frame.kind(name) {
             Ok(ColumnKind::Text) if names.is_none() => {}
@@ -87,7 +91,10 @@ fn obs(store: &Container, names: Option<&[String]>, also: &[String]) {
             _ => {}
         }
     }
-    drop(frame.names(&counters));
+    // Each is a string that the library reads: not for a mount that asks for none.
+    if also.iter().any(|name| ["_index", "index"].contains(&name.as_str())) {
+        drop(frame.names(&counters));
+    }
 }
 
 /// Files that libhdf5 was seen to open; they must stay what they are.
@@ -136,7 +143,11 @@ fn fate(options: &Options, also: &[String], stores: &[PathBuf]) -> Option<(Strin
     if let Some(names) = &options.obs {
         arguments.extend(["--obs".into(), serde_json::json!(names).to_string().into()]);
     }
-    let also: Vec<String> = select::columns(options).into_iter().chain(also.iter().cloned()).collect();
+    let mut also: Vec<String> = select::columns(options).into_iter().chain(also.iter().cloned()).collect();
+    // A file of rows may name them.
+    if options.rows.is_some() || options.views.iter().any(|view| view.rows.is_some()) {
+        also.push("_index".to_owned());
+    }
     arguments.extend(["--also".into(), serde_json::json!(also).to_string().into()]);
     match isolate::run(&Work { arguments, stores, patience: options.timeout, terminal: false }) {
         Ok(_) => None,

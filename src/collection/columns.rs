@@ -22,12 +22,17 @@ pub struct Read {
     pub joined: Vec<(String, String)>,
 }
 
+/// The store's obs, mapped as far as it can be.
+fn obs(store: &Store) -> Result<DataFrame<'_>, ArrayError> {
+    Ok(DataFrame::open(&store.container, "obs")?.with(store.held()))
+}
+
 /// Reads the columns named, or every categorical, boolean and numeric one of any store.
 ///
 /// # Errors
 /// A named column that no store has or that cannot be served; a served column that is damaged.
 pub fn read(stores: &[Store], named: Option<&[String]>, counters: &Counters) -> Result<Read, CollectionError> {
-    let frames = stores.iter().map(|store| DataFrame::open(&store.container, "obs")).collect::<Result<Vec<_>, _>>()?;
+    let frames = stores.iter().map(obs).collect::<Result<Vec<_>, _>>()?;
     let candidates: Vec<String> = match named {
         Some(names) => names.to_vec(),
         None => {
@@ -67,7 +72,7 @@ pub fn names(stores: &[Store]) -> Result<Vec<String>, CollectionError> {
 /// # Errors
 /// No store has it, it cannot be read, or its stores do not fit together.
 pub fn read_one(stores: &[Store], name: &str, counters: &Counters) -> Result<Values, CollectionError> {
-    let frames = stores.iter().map(|store| DataFrame::open(&store.container, "obs")).collect::<Result<Vec<_>, _>>()?;
+    let frames = stores.iter().map(obs).collect::<Result<Vec<_>, _>>()?;
     match one(stores, &frames, name, true, counters)? {
         Ok((values, _)) => Ok(values),
         Err(reason) => Err(CollectionError::Option(format!("obs column {name}: {reason}"))),

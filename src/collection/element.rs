@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
+use crate::anndata::bytes::Bounds;
 use crate::anndata::dataframe::DataFrame;
+use crate::anndata::index::Mapping;
+use crate::anndata::index::rows::RowIndex;
 use crate::anndata::matrix::Matrix;
 use crate::array::{Container, Counters, Dtype};
 
@@ -93,18 +96,37 @@ pub struct Stored {
     /// Where its columns go in the collection.
     pub columns: Columns,
     /// Values before each row that are served, and in all; `None` where all stored ones are.
-    pub kept: Option<Vec<u64>>,
+    pub kept: Option<Bounds>,
+    /// Its row bounds, and with X obs columns, that are mapped.
+    pub held: RowIndex,
 }
 
 impl Stored {
     /// Values of a row of a sparse matrix that are served.
     pub fn row_length(&self, row: u64) -> u64 {
-        let bounds = match (&self.kept, &self.matrix) {
-            (Some(kept), _) => kept,
-            (None, Matrix::Sparse { indptr, .. }) => indptr,
-            (None, Matrix::Dense { .. }) => return 0,
-        };
-        bounds[row as usize + 1] - bounds[row as usize]
+        self.bounds().map_or(0, |bounds| bounds.length(row as usize))
+    }
+
+    /// Where each served row begins, in a sparse matrix.
+    pub fn bounds(&self) -> Option<&Bounds> {
+        self.kept.as_ref().or_else(|| self.stored_bounds())
+    }
+
+    fn stored_bounds(&self) -> Option<&Bounds> {
+        match &self.matrix {
+            Matrix::Sparse { indptr, .. } => Some(indptr),
+            Matrix::Dense { .. } => None,
+        }
+    }
+
+    /// Files of the index directory that it is read from.
+    pub fn mappings(&self) -> impl Iterator<Item = &Arc<Mapping>> {
+        let bounds = [self.kept.as_ref(), self.stored_bounds()].into_iter().flatten().filter_map(Bounds::mapping);
+        self.held.mapping().into_iter().chain(bounds)
+    }
+
+    pub fn is_mapped(&self) -> bool {
+        self.mappings().next().is_some()
     }
 
     /// Values of all rows that are served.
@@ -131,25 +153,28 @@ pub fn open(
     selection: &Selection,
     counters: &Counters,
 ) -> Result<Element, CollectionError> {
-    let mut matrices: Vec<Matrix> = Vec::with_capacity(stores.len());
+    let mut matrices: Vec<(Matrix, RowIndex)> = Vec::with_capacity(stores.len());
     let mut names: Vec<genes::Named> = Vec::with_capacity(stores.len());
+    // obs columns are held with X.
+    let obs = if is_x { selection.obs_wanted() } else { Some(Vec::new()) };
     for store in &*stores {
-        let matrix = Matrix::open_by_row(&store.container, name, &selection.index, counters)?;
+        let held = RowIndex::open(&store.container, name, obs.as_deref(), &selection.index, counters);
+        let matrix = Matrix::open_by_row(&store.container, name, &selection.index, &held, counters)?;
         if !is_x && matrix.rows() != store.rows {
             let cause = format!("{name} has {} rows, but obs has {}", matrix.rows(), store.rows);
             return Err(mismatch(&store.container, cause));
         }
-        if let Some(first) = matrices.first() {
+        if let Some((first, _)) = matrices.first() {
             same_kind(&store.container, name, stores[0].container.name(), first, &matrix)?;
         }
         let here = gene_names(&store.container, name, &matrix, counters)?;
         let known = names.iter().find(|(_, known)| **known == here).map(|(_, known)| known.clone());
         names.push((store.container.name().to_owned(), known.unwrap_or_else(|| Arc::new(here))));
-        matrices.push(matrix);
+        matrices.push((matrix, held));
     }
     let (mut genes, mut columns) =
         genes::align(&names, selection.join).map_err(|(store, cause)| CollectionError::Mismatch { store, cause })?;
-    let is_empty = matrices.first().is_some_and(|first| first.row_shape() == [0]);
+    let is_empty = matrices.first().is_some_and(|(first, _)| first.row_shape() == [0]);
     if selection.join == Join::Inner && genes.is_empty() && !is_empty {
         return Err(CollectionError::Option("--join inner: no gene is in all stores".to_owned()));
     }
@@ -166,10 +191,10 @@ pub fn open(
         _ => {}
     }
     let mut dtype: Option<Dtype> = None;
-    let mut row = matrices.first().map(Matrix::row_shape).unwrap_or_default();
-    let is_sparse = matrices.first().is_some_and(Matrix::is_sparse);
-    for ((store, matrix), columns) in stores.iter_mut().zip(matrices).zip(columns) {
-        let mut part = Stored { matrix, columns, kept: None };
+    let mut row = matrices.first().map(|(first, _)| first.row_shape()).unwrap_or_default();
+    let is_sparse = matrices.first().is_some_and(|(first, _)| first.is_sparse());
+    for ((store, (matrix, held)), columns) in stores.iter_mut().zip(matrices).zip(columns) {
+        let mut part = Stored { matrix, columns, kept: None, held };
         if is_sparse && part.columns.extra > 0 {
             part.kept = Some(kept::count(&store.container, &part, name, &selection.index, counters)?);
         }

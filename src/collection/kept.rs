@@ -4,6 +4,7 @@
 
 use rayon::prelude::*;
 
+use crate::anndata::bytes::Bounds;
 use crate::anndata::index::{Entry, IndexDir, Part};
 use crate::anndata::matrix::Matrix;
 use crate::anndata::progress::Progress;
@@ -27,45 +28,42 @@ pub fn count(
     element: &str,
     directory: &IndexDir,
     counters: &Counters,
-) -> Result<Vec<u64>, ArrayError> {
+) -> Result<Bounds, ArrayError> {
     let (Matrix::Sparse { indices, indptr, .. }, Some(map)) = (&part.matrix, &part.columns.map) else {
-        return Ok(Vec::new());
+        return Ok(Vec::new().into());
     };
     let read = || {
         let bar = Progress::new(format!("{element}: counting the values of the genes served"), indices.shape[0]);
         count_rows(indices, indptr, map, WINDOW, counters, &|steps| bar.add(steps))
     };
-    let part = Part { name: "kept", dtype: Dtype::U64, len: indptr.len() as u64 };
+    let part = Part { name: "kept".into(), dtype: Dtype::U64, len: indptr.len() as u64 };
     // Which columns stay is all that matters, not where they go.
     let stay: Vec<u8> = map.iter().map(|&to| u8::from(to != DROPPED)).collect();
     let more = format!("{:08x}{:08x}", crc32fast::hash(&stay), crc32c::crc32c(&stay));
-    let entry = Entry { store, element, kind: "kept", more, parts: vec![part] };
+    let sources = vec![element.to_owned()];
+    let entry = Entry { store, element, sources, kind: "kept", more, parts: vec![part], rows: None };
     let mut counted = None;
     let stored = directory.get(&entry, |building| {
         let kept = counted.insert(read()?);
         let mut part = building.part(0);
-        let bytes: Vec<u8> = kept.iter().flat_map(|bound| bound.to_le_bytes()).collect();
-        building.write(&mut part, &bytes)?;
+        for kept in kept.chunks(1 << 16) {
+            let bytes: Vec<u8> = kept.iter().flat_map(|bound| bound.to_le_bytes()).collect();
+            building.write(&mut part, &bytes)?;
+        }
         building.finish(part)
     });
     match (counted, stored) {
-        (Some(kept), stored) => {
-            if let Err(error) = stored {
-                tracing::warn!("{error}; the counts are made anew at the next mount");
-            }
-            Ok(kept)
-        }
-        (None, Ok(stored)) => match stored.into_arrays().as_slice() {
-            [kept] => {
-                let kept = to_u64s(kept.dtype, &kept.read_range(0, kept.shape[0], u64::MAX, counters)?);
-                // Never more than are stored: a damaged count must not reach past a row.
-                let within = |(kept, all): (&[u64], &[u64])| kept[0] <= kept[1] && kept[1] - kept[0] <= all[1] - all[0];
-                if kept.windows(2).zip(indptr.windows(2)).all(within) { Ok(kept) } else { read() }
-            }
-            _ => read(),
+        // Never more than are stored: these are bounds of the same rows.
+        (_, Ok(stored)) => match stored.bounds("kept").filter(|kept| kept.last() <= indptr.last()) {
+            Some(kept) => Ok(kept),
+            None => Ok(read()?.into()),
         },
+        (Some(kept), Err(error)) => {
+            tracing::warn!("{error}; the counts are made anew at the next mount");
+            Ok(kept.into())
+        }
         // It could not be written, and nothing is counted yet.
-        (None, Err(ArrayError::Element { .. })) => read(),
+        (None, Err(ArrayError::Element { .. })) => Ok(read()?.into()),
         (None, Err(error)) => Err(error),
     }
 }
@@ -84,7 +82,7 @@ fn count_rows(
     let (mut start, mut row) = (0, 0);
     while start < total {
         let end = total.min(start + window);
-        let bytes = indices.read_range(start, end - start, u64::MAX, counters)?;
+        let bytes = indices.read_window(start, end - start, counters)?;
         // The rows that have values in this window: one may go on in the next.
         let last = indptr.partition_point(|&bound| bound < end).max(row + 1).min(rows);
         kept[row + 1..=last].par_iter_mut().zip(indptr[row..=last].par_windows(2)).for_each(|(kept, bounds)| {

@@ -25,8 +25,7 @@ impl Fetch {
     fn new(collection: &Collection, plan: &Plan, epoch: u64, fetch: u64) -> Fetch {
         let rows = plan.epoch(epoch).fetch(fetch);
         let length = |(number, element): (usize, &Element)| {
-            let rows = if element.is_sparse() { rows.rows.as_slice() } else { &[] };
-            rows.iter().map(|&row| collection.row_length(number, row)).collect()
+            collection.row_lengths(number, if element.is_sparse() { &rows.rows } else { &[] })
         };
         let lengths: Vec<Vec<u64>> = collection.table.elements.iter().enumerate().map(length).collect();
         let sum = |lengths: &Vec<u64>, batch: &[usize]| lengths.get(batch[0]..batch[1]).map_or(0, |of| of.iter().sum());

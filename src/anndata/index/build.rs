@@ -10,8 +10,9 @@ use serde_json::json;
 
 use crate::array::ArrayError;
 
+use super::arrow::{self, Envelope};
 use super::key::Key;
-use super::{Entry, MAGIC, failed, header, offsets, open};
+use super::{Entry, MAGIC, Part, envelope, failed, header, offsets};
 
 /// An entry while it is written.
 pub struct Building<'a> {
@@ -19,6 +20,11 @@ pub struct Building<'a> {
     directory: &'a Path,
     entry: &'a Entry<'a>,
     temporary: PathBuf,
+    parts: Vec<Part>,
+    starts: Vec<u64>,
+    /// Where the last one ends.
+    end: u64,
+    envelope: Envelope,
     crcs: Vec<u32>,
 }
 
@@ -37,10 +43,34 @@ pub struct Appender {
 impl Building<'_> {
     /// A writer of the part of that number.
     pub fn part(&self, part: usize) -> Appender {
-        let (offsets, _) = offsets(&self.entry.parts).unwrap_or_default();
-        let at = offsets.get(part).copied().unwrap_or_default();
-        let bytes = self.entry.parts.get(part).map_or(0, |part| part.len * part.dtype.size() as u64);
+        let at = self.starts.get(part).copied().unwrap_or_default();
+        let bytes = self.parts.get(part).and_then(Part::bytes).unwrap_or_default();
         Appender { part, at, end: at + bytes, buffer: Vec::new(), hasher: crc32fast::Hasher::new() }
+    }
+
+    /// The parts to be written.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// Writes elements of a part from element `first` on: any run at any time, on any thread. Their checksum.
+    pub fn put(&self, part: usize, first: u64, bytes: &[u8]) -> Result<crc32fast::Hasher, ArrayError> {
+        let place = self.parts.get(part).zip(self.starts.get(part)).and_then(|(part, start)| {
+            let at = first.checked_mul(part.dtype.size() as u64)?;
+            (at.checked_add(bytes.len() as u64)? <= part.bytes()?).then(|| start + at)
+        });
+        let place = place.ok_or_else(|| self.failed(&"more values than were counted"))?;
+        self.file.write_all_at(bytes, place).map_err(|error| self.failed(&error))?;
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(bytes);
+        Ok(hasher)
+    }
+
+    /// Ends a part that was `put`: the checksum of all of it.
+    pub fn seal(&mut self, part: usize, crc: u32) {
+        if let Some(place) = self.crcs.get_mut(part) {
+            *place = crc;
+        }
     }
 
     /// Adds bytes to a part.
@@ -91,9 +121,9 @@ impl Building<'_> {
 
     /// Header, fsync, the name.
     fn complete(&self, path: &Path, key: &Key) -> Result<(), Error> {
-        let (_, end) = offsets(&self.entry.parts).ok_or(ErrorKind::InvalidInput)?;
         let mtime = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut header = header(self.entry, key);
+        header["parts"] = self.parts.iter().map(Part::told).collect();
         header["crc32"] = json!(self.crcs);
         header["mtime_seconds"] = json!(mtime);
         let mut bytes = header.to_string().into_bytes();
@@ -101,7 +131,13 @@ impl Building<'_> {
         bytes.extend_from_slice(&len.to_le_bytes());
         bytes.extend_from_slice(&crc.to_le_bytes());
         bytes.extend_from_slice(MAGIC);
-        self.file.write_all_at(&bytes, end)?;
+        let Envelope { head, foot } = &self.envelope;
+        if !foot.is_empty() {
+            bytes.splice(..0, arrow::END);
+            bytes.extend_from_slice(foot);
+        }
+        self.file.write_all_at(head, 0)?;
+        self.file.write_all_at(&bytes, self.end)?;
         // Whole seconds, so that every file system keeps them; a write by anyone else leaves another time.
         self.file.set_modified(UNIX_EPOCH + Duration::from_secs(mtime))?;
         self.file.sync_all()?;
@@ -110,23 +146,27 @@ impl Building<'_> {
     }
 }
 
-/// Builds the entry unless another process does so first.
+/// Builds the entry. `needed` is asked once no other process can write it: the parts, or nothing where it is there now.
 pub fn build(
     directory: &Path,
     path: &Path,
     entry: &Entry<'_>,
     key: &Key,
+    needed: impl FnOnce() -> Option<Vec<Part>>,
     fill: impl FnOnce(&mut Building<'_>) -> Result<(), ArrayError>,
 ) -> Result<(), ArrayError> {
     let failed = |error: Error| failed(directory, entry, &error);
     std::fs::create_dir_all(directory).map_err(failed)?;
     let (file, temporary) = lock(path).map_err(failed)?;
-    if open(path, entry, key).is_some() {
-        // Another process was faster.
-        return std::fs::remove_file(&temporary).map_err(failed);
-    }
-    let crcs = vec![0; entry.parts.len()];
-    let mut building = Building { file, directory, entry, temporary, crcs };
+    let Some(parts) = needed() else { return std::fs::remove_file(&temporary).map_err(failed) };
+    let large = || failed(ErrorKind::InvalidInput.into());
+    let (mut starts, mut end) = offsets(&parts).ok_or_else(large)?;
+    let envelope = envelope(entry, &parts).ok_or_else(large)?;
+    let first = envelope.head.len() as u64;
+    starts.iter_mut().for_each(|start| *start += first);
+    end += first;
+    let crcs = vec![0; parts.len()];
+    let mut building = Building { file, directory, entry, temporary, parts, starts, end, envelope, crcs };
     let filled = building.file.set_len(0).map_err(failed).and_then(|()| fill(&mut building));
     let done =
         filled.and_then(|()| entry.store.check_unchanged()).and_then(|()| building.complete(path, key).map_err(failed));

@@ -1,7 +1,7 @@
 //! What a store is, for comparison with what an index was made of.
 //!
-//! For a file its path, size, mtime and inode. For a zarr directory those of its metadata, and the number, sizes and
-//! times of all files of the element: chunks may be written again without the metadata.
+//! For a file its path, size, mtime and inode. For a zarr directory the number, sizes and times of all files
+//! of the elements that it was made of: chunks may be written again without the metadata.
 
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -27,10 +27,14 @@ impl Key {
         if entry.store.path().is_dir() {
             let root = entry.store.path();
             let inner = entry.store.name().split_once("::").map_or("", |(_, inner)| inner);
-            let element = root.join(inner).join(entry.element);
+            let elements: Vec<_> = entry.sources.iter().map(|source| root.join(inner).join(source)).collect();
             let mut tree = Tree::default();
-            // An older layout may keep the element elsewhere: then all of the store counts.
-            let walked = if element.is_dir() { tree.walk(&element) } else { tree.walk(root) };
+            // An older layout may keep an element elsewhere: then all of the store counts.
+            let walked = if elements.iter().all(|element| element.is_dir()) {
+                elements.iter().try_for_each(|element| tree.walk(element))
+            } else {
+                tree.walk(root)
+            };
             walked.map_err(|error| ArrayError::Element {
                 store: entry.store.name().to_owned(),
                 element: entry.element.to_owned(),

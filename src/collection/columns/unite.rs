@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use crate::anndata::bytes::Bytes;
 use crate::anndata::column::{Categories, Numbers, Texts, Values};
 use crate::array::Dtype;
-use crate::array::cast::cast;
+use crate::array::cast::{cast, to_i64};
 
 /// The column in one store; `None` where it has no such column.
 pub struct Part<'a> {
@@ -95,30 +96,43 @@ fn numbers(parts: Vec<Part<'_>>, rules: &mut Vec<String>) -> Values {
     if dtype.is_float() {
         cast(Dtype::F64, dtype, &f64::NAN.to_le_bytes(), &mut missing);
     }
-    let (mut bytes, mut masks) = (Vec::new(), Vec::new());
+    let (mut bytes, mut masks) = (Bytes::default(), Bytes::default());
     for part in parts {
         match part.values {
             Some(Values::Numbers { numbers, mask }) => {
-                let start = bytes.len();
-                bytes.resize(start + numbers.len() * dtype.size(), 0);
-                cast(numbers.dtype, dtype, &numbers.bytes, &mut bytes[start..]);
-                masks.extend(mask.unwrap_or_else(|| vec![0; numbers.len()]));
+                let rows = numbers.len();
+                if numbers.dtype == dtype {
+                    bytes.append(numbers.bytes);
+                } else {
+                    numbers.bytes.parts().for_each(|part| bytes.push(promoted(numbers.dtype, dtype, part)));
+                }
+                if nullable {
+                    masks.append(mask.unwrap_or_else(|| vec![0; rows].into()));
+                }
             }
             _ => {
-                bytes.extend(std::iter::repeat_n(&missing, part.rows).flatten());
-                masks.resize(masks.len() + part.rows, 1);
+                bytes.push(missing.repeat(part.rows));
+                if nullable {
+                    masks.push(vec![1; part.rows]);
+                }
             }
         }
     }
     Values::Numbers { numbers: Numbers { dtype, bytes }, mask: nullable.then_some(masks) }
 }
 
+fn promoted(from: Dtype, to: Dtype, numbers: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; numbers.len() / from.size() * to.size()];
+    cast(from, to, numbers, &mut out);
+    out
+}
+
 fn texts(parts: Vec<Part<'_>>) -> Values {
-    let (mut all, mut masks, mut nullable, mut chars, mut bytes) = (Texts::default(), Vec::new(), false, 0, 0);
+    let (mut all, mut masks, mut nullable, mut chars, mut bytes) = (Texts::default(), Bytes::default(), false, 0, 0);
     for part in parts {
         if let Some(Values::Text { texts, mask, chars: c, bytes: b }) = part.values {
             nullable |= mask.is_some();
-            masks.extend(mask.unwrap_or_else(|| vec![0; texts.len()]));
+            masks.append(mask.unwrap_or_else(|| vec![0; texts.len()].into()));
             let offset = all.bytes.len() as u64;
             all.bytes.push_str(&texts.bytes);
             all.ends.extend(texts.ends.iter().map(|end| end + offset));
@@ -126,7 +140,7 @@ fn texts(parts: Vec<Part<'_>>) -> Values {
             bytes = bytes.max(b);
         } else {
             nullable = true;
-            masks.resize(masks.len() + part.rows, 1);
+            masks.push(vec![1; part.rows]);
             all.ends.resize(all.ends.len() + part.rows, all.bytes.len() as u64);
         }
     }
@@ -134,63 +148,61 @@ fn texts(parts: Vec<Part<'_>>) -> Values {
 }
 
 /// Text as codes of its distinct strings, in order of first appearance; what is masked is missing.
-fn labelled(texts: &Texts, mask: Option<&[u8]>) -> (Vec<i64>, Categories) {
+fn labelled(texts: &Texts, mask: Option<&Bytes>) -> (Numbers, Categories) {
     let (mut labels, mut known) = (Vec::new(), HashMap::new());
     let code = |i: usize| {
-        if mask.is_some_and(|mask| mask.get(i).is_some_and(|&m| m != 0)) {
+        if mask.is_some_and(|mask| mask[i] != 0) {
             return -1;
         }
         let text = texts.at(i);
         *known.entry(text).or_insert_with(|| {
             labels.push(text.to_owned());
-            labels.len() as i64 - 1
+            i32::try_from(labels.len() - 1).unwrap_or(-1)
         })
     };
-    let codes = (0..texts.len()).map(code).collect();
-    (codes, Categories { labels, numbers: None })
+    let bytes: Vec<u8> = (0..texts.len()).map(code).flat_map(i32::to_le_bytes).collect();
+    (Numbers { dtype: Dtype::I32, bytes: bytes.into() }, Categories { labels, numbers: None })
 }
+
+/// A part's codes, and what becomes of each; none where it has no such column.
+type Coded = (Numbers, Vec<usize>);
 
 /// Categories united by label. They stay numbers where all are whole numbers; ordered where all have the same, ordered.
 fn categories(parts: Vec<Part<'_>>, rules: &mut Vec<String>) -> Values {
     let mut labels: Vec<String> = Vec::new();
-    let mut known: HashMap<String, i64> = HashMap::new();
-    let mut codes: Vec<i64> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
     let number = number_dtype(&parts, rules);
-    let mut numbers = number.map(|dtype| Numbers { dtype, bytes: Vec::new() });
+    let mut numbers: Vec<u8> = Vec::new();
     let (mut orders, mut first): (Vec<bool>, Option<Vec<String>>) = (Vec::new(), None);
     let mut same = true;
+    let mut coded: Vec<(usize, Option<Coded>)> = Vec::with_capacity(parts.len());
     for part in parts {
-        let (part_codes, categories) = match part.values {
+        let (codes, categories) = match part.values {
             Some(Values::Categorical { codes, categories, ordered }) => {
                 orders.push(ordered);
-                let mut wide = vec![0; codes.len() * 8];
-                cast(codes.dtype, Dtype::I64, &codes.bytes, &mut wide);
-                (wide.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect(), categories)
+                (codes, categories)
             }
             Some(Values::Text { texts, mask, .. }) => {
                 orders.push(false);
-                labelled(&texts, mask.as_deref())
+                labelled(&texts, mask.as_ref())
             }
             _ => {
-                codes.resize(codes.len() + part.rows, -1);
+                coded.push((part.rows, None));
                 continue;
             }
         };
         same &= first.get_or_insert_with(|| categories.labels.clone()) == &categories.labels;
-        let mut recode: Vec<i64> = Vec::with_capacity(categories.labels.len());
+        let mut recode: Vec<usize> = Vec::with_capacity(categories.labels.len());
         for (code, label) in categories.labels.into_iter().enumerate() {
             recode.push(*known.entry(label.clone()).or_insert_with(|| {
                 labels.push(label);
-                if let (Some(all), Some(here)) = (&mut numbers, &categories.numbers) {
-                    let start = all.bytes.len();
-                    all.bytes.resize(start + all.dtype.size(), 0);
-                    cast(here.dtype, all.dtype, here.at(code), &mut all.bytes[start..]);
+                if let (Some(dtype), Some(here)) = (number, &categories.numbers) {
+                    numbers.extend(promoted(here.dtype, dtype, here.at(code)));
                 }
-                labels.len() as i64 - 1
+                labels.len() - 1
             }));
         }
-        let recoded = |code: i64| usize::try_from(code).ok().and_then(|code| recode.get(code)).copied().unwrap_or(-1);
-        codes.extend(part_codes.into_iter().map(recoded));
+        coded.push((part.rows, Some((codes, recode))));
     }
     let any_ordered = orders.contains(&true);
     let ordered = same && orders.iter().all(|&ordered| ordered);
@@ -199,10 +211,34 @@ fn categories(parts: Vec<Part<'_>>, rules: &mut Vec<String>) -> Values {
         rules.push(format!("{why}: unordered"));
     }
     let dtype = Values::code_dtype(labels.len());
-    let wide: Vec<u8> = codes.iter().flat_map(|code| code.to_le_bytes()).collect();
-    let mut bytes = vec![0; codes.len() * dtype.size()];
-    cast(Dtype::I64, dtype, &wide, &mut bytes);
+    let mut bytes = Bytes::default();
+    for (rows, codes) in coded {
+        match codes {
+            None => bytes.push(vec![0xff; rows * dtype.size()]),
+            // Codes that stay what they are stay where they are, mapped or not.
+            Some((codes, recode)) if codes.dtype == dtype && recode.iter().copied().eq(0..recode.len()) => {
+                bytes.append(codes.bytes);
+            }
+            Some((codes, recode)) => {
+                codes.bytes.parts().for_each(|part| bytes.push(recoded(codes.dtype, part, &recode, dtype)));
+            }
+        }
+    }
+    let numbers = number.map(|dtype| Numbers { dtype, bytes: numbers.into() });
     Values::Categorical { codes: Numbers { dtype, bytes }, categories: Categories { labels, numbers }, ordered }
+}
+
+/// Codes of a store as those of the collection, in as many bytes a row as these take.
+fn recoded(from: Dtype, codes: &[u8], recode: &[usize], to: Dtype) -> Vec<u8> {
+    let code = |code: &[u8]| {
+        let code = usize::try_from(to_i64(from, code)).ok().and_then(|code| recode.get(code));
+        code.map_or(-1, |&code| code as i64)
+    };
+    let mut out = Vec::with_capacity(codes.len() / from.size() * to.size());
+    for code in codes.chunks_exact(from.size()).map(code) {
+        out.extend_from_slice(&code.to_le_bytes()[..to.size()]);
+    }
+    out
 }
 
 /// The dtype of united categories that are numbers everywhere: one dtype, or whole numbers of several.
@@ -237,14 +273,15 @@ mod tests {
 
     fn categorical(codes: &[i8], labels: &[&str], ordered: bool) -> Values {
         Values::Categorical {
-            codes: Numbers { dtype: Dtype::I8, bytes: codes.iter().map(|&code| code as u8).collect() },
+            codes: Numbers { dtype: Dtype::I8, bytes: codes.iter().map(|&code| code as u8).collect::<Vec<_>>().into() },
             categories: Categories { labels: labels.iter().map(|&l| l.to_owned()).collect(), numbers: None },
             ordered,
         }
     }
 
     fn bytes(dtype: Dtype, bytes: &[u8], mask: Option<&[u8]>) -> Values {
-        Values::Numbers { numbers: Numbers { dtype, bytes: bytes.to_vec() }, mask: mask.map(<[u8]>::to_vec) }
+        let mask = mask.map(|mask| mask.to_vec().into());
+        Values::Numbers { numbers: Numbers { dtype, bytes: bytes.to_vec().into() }, mask }
     }
 
     fn text(strings: &[&str]) -> Values {

@@ -116,7 +116,7 @@ fn flagged(store: &Container, var: &str, column: &str, counters: &Counters) -> R
         && let Values::Numbers { numbers, mask } = frame.column(column, counters)?.values
     {
         let is_true = |at: &usize| {
-            numbers.at(*at).first() != Some(&0) && mask.as_ref().is_none_or(|mask| mask.get(*at) == Some(&0))
+            numbers.at(*at).first() != Some(&0) && mask.as_ref().is_none_or(|mask| *at < mask.len() && mask[*at] == 0)
         };
         return Ok((0..numbers.len()).filter(is_true).collect());
     }

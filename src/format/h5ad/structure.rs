@@ -205,7 +205,7 @@ impl Builder {
         let Some(numbers) = &categories.numbers else {
             return self.constant_texts(&categories.labels);
         };
-        let storage = Storage::Constant(numbers.bytes.clone());
+        let storage = Storage::Constant(numbers.bytes.to_vec());
         let dims = [numbers.len() as u64];
         let attributes = encoding("array", "0.2.0");
         Ok(self.image.dataset(Type::Number(numbers.dtype), &dims, &attributes, storage)?.address())

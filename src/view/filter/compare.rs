@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use half::f16;
 
 use super::{Literal, Op, Value, Wrong};
+use crate::anndata::bytes::Bytes;
 use crate::anndata::column::{Categories, Numbers, Texts, Values};
 use crate::array::Dtype;
 use crate::array::cast::{to_f64, to_i64};
@@ -78,7 +79,7 @@ impl<'a> Column<'a> {
             Values::Text { mask: None, .. } => Bits::none(rows),
             Values::Text { mask: Some(mask), .. } => Bits::of(rows, |row| mask[row] != 0),
             Values::Numbers { numbers, mask } => {
-                let mask = mask.as_deref();
+                let mask = mask.as_ref();
                 let masked = |row: usize| mask.is_some_and(|mask| mask[row] != 0);
                 let float = numbers.dtype.is_float();
                 Bits::of(rows, |row| masked(row) || (float && to_f64(numbers.dtype, numbers.at(row)).is_nan()))
@@ -125,7 +126,7 @@ fn holds(op: Op, order: Option<Ordering>) -> bool {
 pub fn with(rows: u64, column: &Column<'_>, op: Op, literal: &Literal) -> Result<Bits, Wrong> {
     match (column.values, column.kind, &literal.value) {
         (Values::Text { texts, mask, .. }, _, Value::Text(text)) => {
-            Ok(by_text(rows, texts, mask.as_deref(), |value| holds(op, value.map(|value| value.cmp(text.as_str())))))
+            Ok(by_text(rows, texts, mask.as_ref(), |value| holds(op, value.map(|value| value.cmp(text.as_str())))))
         }
         (Values::Categorical { codes, categories, ordered }, Kind::Labels, Value::Text(text)) => {
             if !ordered && !matches!(op, Op::Eq | Op::Ne) {
@@ -163,7 +164,7 @@ pub fn within(rows: u64, column: &Column<'_>, list: &[Literal]) -> Result<Bits, 
     match (column.values, column.kind) {
         (Values::Text { texts: column, mask, .. }, _) => {
             let wanted: std::collections::HashSet<&str> = texts().map(String::as_str).collect();
-            Ok(by_text(rows, column, mask.as_deref(), |value| value.is_some_and(|value| wanted.contains(value))))
+            Ok(by_text(rows, column, mask.as_ref(), |value| value.is_some_and(|value| wanted.contains(value))))
         }
         (Values::Categorical { codes, categories, .. }, Kind::Labels) => {
             let mut wanted = vec![false; categories.labels.len()];
@@ -252,9 +253,9 @@ fn by_number(rows: u64, column: &Column<'_>, test: &dyn Fn(Dtype) -> Test) -> Bi
             // The common dtypes without asking for the dtype at each row.
             macro_rules! typed {
                 ($size:literal, $bytes:ident => $number:expr) => {{
-                    let values = numbers.bytes.as_chunks::<$size>().0;
+                    let values = &numbers.bytes;
                     Bits::of(rows, |row| {
-                        let $bytes = values[row];
+                        let $bytes = values.array::<$size>(row);
                         test(here(row).then_some($number))
                     })
                 }};
@@ -271,7 +272,7 @@ fn by_number(rows: u64, column: &Column<'_>, test: &dyn Fn(Dtype) -> Test) -> Bi
     }
 }
 
-fn by_text(rows: u64, texts: &Texts, mask: Option<&[u8]>, test: impl Fn(Option<&str>) -> bool + Sync) -> Bits {
+fn by_text(rows: u64, texts: &Texts, mask: Option<&Bytes>, test: impl Fn(Option<&str>) -> bool + Sync) -> Bits {
     Bits::of(rows, |row| test(mask.is_none_or(|mask| mask[row] == 0).then(|| texts.at(row))))
 }
 
@@ -283,8 +284,8 @@ fn looked_up(rows: u64, codes: &Numbers, count: usize, test: &dyn Fn(Option<usiz
     match codes.dtype {
         Dtype::I8 => Bits::of(rows, |row| of(i32::from(codes.bytes[row] as i8))),
         Dtype::I16 => {
-            let codes = codes.bytes.as_chunks::<2>().0;
-            Bits::of(rows, |row| of(i32::from(i16::from_le_bytes(codes[row]))))
+            let codes = &codes.bytes;
+            Bits::of(rows, |row| of(i32::from(i16::from_le_bytes(codes.array(row)))))
         }
         _ => Bits::of(rows, |row| of(i32::try_from(to_i64(codes.dtype, codes.at(row))).unwrap_or(-1))),
     }
@@ -292,7 +293,7 @@ fn looked_up(rows: u64, codes: &Numbers, count: usize, test: &dyn Fn(Option<usiz
 
 fn element(numbers: &Numbers, i: usize) -> Number {
     match numbers.dtype {
-        Dtype::U64 => Number::Int(u64::from_le_bytes(numbers.bytes.as_chunks::<8>().0[i]).into()),
+        Dtype::U64 => Number::Int(u64::from_le_bytes(numbers.bytes.array(i)).into()),
         dtype if dtype.is_float() => Number::Float(to_f64(dtype, numbers.at(i))),
         dtype => Number::Int(to_i64(dtype, numbers.at(i)).into()),
     }

@@ -38,22 +38,28 @@ fn table() -> Table {
         ("tissue", labels(&[0, 1, -1, 0], &["lung", "liver"], false)),
         ("organ", labels(&[1, 1, 0, 0], &["lung", "liver"], false)),
         ("stage", labels(&[0, 1, 2, -1], &["early", "mid", "late"], true)),
-        ("name", Values::Text { texts, mask: Some(vec![0, 0, 1, 0]), chars: 3, bytes: 3 }),
-        ("score", Values::Numbers { numbers: Numbers { dtype: Dtype::F32, bytes: floats }, mask: None }),
+        ("name", Values::Text { texts, mask: Some(vec![0, 0, 1, 0].into()), chars: 3, bytes: 3 }),
+        ("score", Values::Numbers { numbers: Numbers { dtype: Dtype::F32, bytes: floats.into() }, mask: None }),
         (
             "n_genes",
-            Values::Numbers { numbers: Numbers { dtype: Dtype::I64, bytes: ints }, mask: Some(vec![0, 0, 0, 1]) },
+            Values::Numbers {
+                numbers: Numbers { dtype: Dtype::I64, bytes: ints.into() },
+                mask: Some(vec![0, 0, 0, 1].into()),
+            },
         ),
-        ("percent.mt", Values::Numbers { numbers: Numbers { dtype: Dtype::U8, bytes: vec![1, 2, 3, 4] }, mask: None }),
+        (
+            "percent.mt",
+            Values::Numbers { numbers: Numbers { dtype: Dtype::U8, bytes: vec![1, 2, 3, 4].into() }, mask: None },
+        ),
         (
             "is primary",
-            Values::Numbers { numbers: Numbers { dtype: Dtype::Bool, bytes: vec![1, 0, 1, 0] }, mask: None },
+            Values::Numbers { numbers: Numbers { dtype: Dtype::Bool, bytes: vec![1, 0, 1, 0].into() }, mask: None },
         ),
         (
             "year",
             Values::Categorical {
-                codes: Numbers { dtype: Dtype::I8, bytes: vec![0, 1, 255, 0] },
-                categories: categories(Some(Numbers { dtype: Dtype::I64, bytes: years }), ["2020", "2018"]),
+                codes: Numbers { dtype: Dtype::I8, bytes: vec![0, 1, 255, 0].into() },
+                categories: categories(Some(Numbers { dtype: Dtype::I64, bytes: years.into() }), ["2020", "2018"]),
                 ordered: false,
             },
         ),
@@ -175,9 +181,13 @@ fn a_hundred_million_rows_take_seconds() {
     let table = Table(HashMap::from([
         (
             "tissue",
-            Values::Categorical { codes: Numbers { dtype: Dtype::I8, bytes: codes }, categories, ordered: false },
+            Values::Categorical {
+                codes: Numbers { dtype: Dtype::I8, bytes: codes.into() },
+                categories,
+                ordered: false,
+            },
         ),
-        ("score", Values::Numbers { numbers: Numbers { dtype: Dtype::F32, bytes: floats }, mask: None }),
+        ("score", Values::Numbers { numbers: Numbers { dtype: Dtype::F32, bytes: floats.into() }, mask: None }),
     ]));
     for text in
         ["tissue == 'label 7'", "score > 500", "tissue in ['label 1', 'label 2'] and score > 500 or tissue is null"]

@@ -1,0 +1,342 @@
+//! The row index: row bounds and obs columns of a large store, in one mapped Arrow file.
+//!
+//! What it holds was checked when it was written: row bounds that never fall and end where the values do, codes within
+//! their categories. So a mount that finds it reads none of that. It is made in windows, on all cores, in bounded memory;
+//! a column that a later mount needs besides is added, the others are copied. A column that cannot be read is left out:
+//! who asks for it reads it from the store, and tells what is wrong. Stores of less than `LEAST_ROWS` rows have none:
+//! to read them takes no longer than to find a file.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow_buffer::Buffer;
+
+use super::{Building, Entry, Index, IndexDir, Mapping, Part, build, key, open};
+use crate::anndata::bytes::Bounds;
+use crate::anndata::categories::narrow;
+use crate::anndata::column::{Numbers, Values};
+use crate::anndata::dataframe::{Content, DataFrame};
+use crate::anndata::layout;
+use crate::anndata::progress::Progress;
+use crate::array::cast::to_u64s;
+use crate::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind};
+
+/// Rows of the smallest store that gets an index: 8 MiB of row bounds.
+pub const LEAST_ROWS: u64 = 1 << 20;
+/// Elements that one thread reads at once.
+const WINDOW: u64 = 1 << 19;
+
+/// Columns of one store, mapped; those that it has not are read from the store.
+#[derive(Default)]
+pub struct RowIndex {
+    held: HashMap<String, (Dtype, Buffer)>,
+    mapping: Option<Arc<Mapping>>,
+    /// Large arrays are opened and not read.
+    looks: bool,
+}
+
+/// A column to be written.
+pub struct Source {
+    pub element: String,
+    pub array: Array,
+    pub content: Content,
+}
+
+impl Source {
+    fn part(&self) -> Part {
+        let dtype = match self.content {
+            Content::Bounds { .. } => Dtype::U64,
+            Content::Codes { categories } => Values::code_dtype(usize::try_from(categories).unwrap_or(usize::MAX)),
+            Content::Plain => self.array.dtype,
+        };
+        Part { name: self.element.clone().into(), dtype, len: self.array.shape[0] }
+    }
+
+    /// Elements as they are written. Row bounds come with the last one before them.
+    fn read(&self, start: u64, len: u64, counters: &Counters) -> Result<Vec<u8>, ArrayError> {
+        let before = u64::from(start > 0 && matches!(self.content, Content::Bounds { .. }));
+        let mut bytes = self.array.read_window(start - before, len + before, counters)?;
+        // In words for the user once it is read from the store.
+        let wrong = || self.array.damaged(0, "its numbers cannot be");
+        match self.content {
+            Content::Plain => Ok(bytes),
+            Content::Codes { categories } => narrow(self.array.dtype, &bytes, categories).map_err(|_| wrong()),
+            Content::Bounds { stored } => {
+                let bounds = to_u64s(self.array.dtype, &bytes);
+                let rises = bounds.windows(2).all(|pair| pair[0] <= pair[1]);
+                let begins = start > 0 || bounds.first() == Some(&0);
+                let ends = start + len < self.array.shape[0] || bounds.last() == Some(&stored);
+                if !(rises && begins && ends) {
+                    return Err(wrong());
+                }
+                if self.array.dtype.size() == 8 {
+                    bytes.drain(..before as usize * 8);
+                    return Ok(bytes);
+                }
+                Ok(bounds.iter().skip(before as usize).flat_map(|bound| bound.to_le_bytes()).collect())
+            }
+        }
+    }
+
+    /// Where it is read in pieces, without decoding a chunk twice.
+    fn windows(&self) -> impl Iterator<Item = (u64, u64)> + use<> {
+        let total = self.array.shape[0];
+        let chunk = if self.array.source.is_encoded() { self.array.chunk_elements().max(1) } else { 1 };
+        let window = WINDOW.div_ceil(chunk).saturating_mul(chunk).min(total).max(1);
+        (0..total.div_ceil(window)).map(move |number| (number * window, window.min(total - number * window)))
+    }
+}
+
+impl RowIndex {
+    /// For who looks whether a store can be opened: what is large is opened, but not read, unless it is the library that
+    /// would read it.
+    pub fn looking() -> RowIndex {
+        RowIndex { looks: true, ..RowIndex::default() }
+    }
+
+    /// The index of a store, with the row bounds of matrix `x` and obs columns (`None`: all but text); made where it is not
+    /// there, or not whole. It cannot fail: what it has not is read from the store.
+    pub fn open(
+        store: &Container,
+        x: &str,
+        names: Option<&[String]>,
+        directory: &IndexDir,
+        counters: &Counters,
+    ) -> RowIndex {
+        // It holds little-endian numbers as they are mapped.
+        let Some(rows) = rows_of(store).filter(|&rows| rows >= LEAST_ROWS && cfg!(target_endian = "little")) else {
+            return RowIndex::default();
+        };
+        let mut failed = HashSet::new();
+        loop {
+            let mut wanted = wanted(store, x, names, rows);
+            wanted.retain(|source| !failed.contains(&source.element));
+            if wanted.is_empty() {
+                return RowIndex::default();
+            }
+            match directory.rows(store, x, rows, &wanted, counters) {
+                Ok(index) => return RowIndex::of(&index),
+                Err(Failure::Column(element)) => failed.insert(element),
+                Err(Failure::Index(error)) => {
+                    tracing::warn!("{error}; until then its row bounds and obs columns take memory");
+                    return RowIndex::default();
+                }
+            };
+        }
+    }
+
+    fn of(index: &Index) -> RowIndex {
+        let Ok(mapping) = Mapping::new(&index.file) else { return RowIndex::default() };
+        let buffer = |(part, &start): (&Part, &u64)| {
+            Some((part.name.to_string(), (part.dtype, mapping.buffer(start, part.bytes()?)?)))
+        };
+        let held = index.parts.iter().zip(&index.starts).filter_map(buffer).collect();
+        RowIndex { held, mapping: Some(mapping), looks: false }
+    }
+
+    /// Row bounds, if they need not be read.
+    ///
+    /// # Errors
+    /// Those of the library, where it is what decodes them.
+    pub fn bounds(&self, array: &Array, counters: &Counters) -> Result<Option<Bounds>, ArrayError> {
+        if self.looked(array, counters)? {
+            return Ok(Some(Vec::new().into()));
+        }
+        let held = self.held.get(array.element.as_ref()).zip(self.mapping.clone());
+        Ok(held.map(|((_, bytes), mapping)| Bounds::mapped(bytes.clone(), mapping)))
+    }
+
+    /// Values of a column, if they need not be read; codes are narrow and checked.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn numbers(&self, array: &Array, counters: &Counters) -> Result<Option<Numbers>, ArrayError> {
+        if self.looked(array, counters)? {
+            return Ok(Some(Numbers { dtype: array.dtype, bytes: Default::default() }));
+        }
+        let held = self.held.get(array.element.as_ref());
+        Ok(held.map(|(dtype, bytes)| Numbers { dtype: *dtype, bytes: bytes.clone().into() }))
+    }
+
+    /// Whether looking at it is all that is to be done.
+    fn looked(&self, array: &Array, counters: &Counters) -> Result<bool, ArrayError> {
+        let large = array.shape.first().is_some_and(|&len| len >= LEAST_ROWS);
+        if !(self.looks && large) {
+            return Ok(false);
+        }
+        if array.source.filters().last().is_some_and(|last| last == "(library)") {
+            let source = Source { element: array.element.to_string(), array: array.clone(), content: Content::Plain };
+            source.windows().try_for_each(|(start, len)| array.read_window(start, len, counters).map(drop))?;
+        }
+        Ok(true)
+    }
+
+    /// Whether this very element is held.
+    pub fn holds(&self, element: &str) -> bool {
+        self.held.contains_key(element)
+    }
+
+    /// The file that it is.
+    pub fn mapping(&self) -> Option<&Arc<Mapping>> {
+        self.mapping.as_ref()
+    }
+}
+
+/// Rows by obs; what is wrong with it is for others to tell.
+fn rows_of(store: &Container) -> Option<u64> {
+    DataFrame::open(store, "obs").ok().map(|obs| obs.rows)
+}
+
+/// What the index is to hold, of what is there.
+fn wanted(store: &Container, x: &str, names: Option<&[String]>, rows: u64) -> Vec<Source> {
+    let mut wanted: Vec<Source> = bounds(store, x, rows).ok().flatten().into_iter().collect();
+    if let Ok(obs) = DataFrame::open(store, "obs") {
+        for name in names.unwrap_or(&obs.columns) {
+            let sources = obs.sources(name).unwrap_or_default();
+            // The same column may be named twice.
+            wanted.extend(sources.into_iter().filter(|source| source.array.shape == [rows]));
+        }
+    }
+    let mut known = HashSet::new();
+    wanted.retain(|source| known.insert(source.element.clone()));
+    wanted
+}
+
+/// The row bounds of a matrix stored by row.
+fn bounds(store: &Container, x: &str, rows: u64) -> Result<Option<Source>, ArrayError> {
+    let x = layout::located(store, x)?;
+    if store.kind(&x)? != Some(NodeKind::Group) || layout::sparse_encoding(store, &x)? != "csr_matrix" {
+        return Ok(None);
+    }
+    let (element, stored) = (format!("{x}/indptr"), store.shape(&format!("{x}/data"))?);
+    let array = store.array(&element)?;
+    let whole = !array.dtype.is_float() && array.dtype != Dtype::Bool;
+    Ok(match stored.as_slice() {
+        &[stored] if whole && array.shape == [rows + 1] => {
+            Some(Source { element, array, content: Content::Bounds { stored } })
+        }
+        _ => None,
+    })
+}
+
+/// Why there is no index.
+enum Failure {
+    /// This column cannot be read.
+    Column(String),
+    Index(ArrayError),
+}
+
+impl IndexDir {
+    /// The row index of a store, made or added to where it is not complete.
+    fn rows(
+        &self,
+        store: &Container,
+        x: &str,
+        rows: u64,
+        wanted: &[Source],
+        counters: &Counters,
+    ) -> Result<Index, Failure> {
+        let bounds = wanted.iter().filter(|source| matches!(source.content, Content::Bounds { .. }));
+        let sources = bounds.map(|source| source.element.clone()).chain(["obs".to_owned()]).collect();
+        let parts: Vec<Part> = wanted.iter().map(Source::part).collect();
+        let entry = Entry {
+            store,
+            element: x,
+            sources,
+            kind: "arrow",
+            more: String::new(),
+            parts: parts.clone(),
+            rows: Some(rows),
+        };
+        let key = key::Key::of(&entry).map_err(Failure::Index)?;
+        let path = self.0.join(&key.name);
+        let complete = |index: &Index| parts.iter().all(|part| index.parts.contains(part));
+        if let Some(index) = open(&path, &entry, &key).filter(complete) {
+            return Ok(index);
+        }
+        let (old, failed) = (RefCell::new(None), Mutex::new(None));
+        let needed = || {
+            // Another process may have been faster, or has made one with other columns.
+            let found = open(&path, &entry, &key);
+            if found.as_ref().is_some_and(complete) {
+                return None;
+            }
+            let mut all = found.as_ref().map(|found| found.parts.clone()).unwrap_or_default();
+            all.retain(|old| !parts.iter().any(|part| part.name == old.name));
+            all.extend(parts.iter().cloned());
+            *old.borrow_mut() = found;
+            Some(all)
+        };
+        let written = build::build(&self.0, &path, &entry, &key, needed, |building| {
+            let old = old.take().map(|old| old.arrays().into_iter().zip(old.parts).collect()).unwrap_or_default();
+            fill(building, wanted, old, &failed, counters)
+        });
+        if let Some(element) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(Failure::Column(element));
+        }
+        written.map_err(Failure::Index)?;
+        open(&path, &entry, &key)
+            .filter(complete)
+            .ok_or_else(|| Failure::Index(self.failed(&entry, &"the index just written is not there")))
+    }
+}
+
+/// Writes all parts, window by window, a thread for each core.
+fn fill(
+    building: &mut Building<'_>,
+    wanted: &[Source],
+    old: Vec<(Array, Part)>,
+    failed: &Mutex<Option<String>>,
+    counters: &Counters,
+) -> Result<(), ArrayError> {
+    // What another mount needed is copied.
+    let old =
+        old.into_iter().map(|(array, part)| Source { element: part.name.into_owned(), array, content: Content::Plain });
+    let old: Vec<Source> = old.collect();
+    let source = |part: &Part| wanted.iter().chain(&old).find(|source| source.element == part.name);
+    let sources: Option<Vec<&Source>> = building.parts().iter().map(source).collect();
+    let sources = sources.ok_or_else(|| building.failed(&"a column is gone"))?;
+    let tasks: Vec<(usize, u64, u64)> = sources
+        .iter()
+        .enumerate()
+        .flat_map(|(number, source)| source.windows().map(move |(start, len)| (number, start, len)))
+        .collect();
+    let bar = Progress::new(
+        format!("{}: indexing rows", sources.first().map_or("", |source| &source.array.store)),
+        tasks.iter().map(|task| task.2).sum(),
+    );
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let sums: Vec<Mutex<Option<crc32fast::Hasher>>> = tasks.iter().map(|_| Mutex::new(None)).collect();
+    let shared: &Building<'_> = building;
+    let work = || -> Result<(), ArrayError> {
+        while !stop.load(Ordering::Relaxed) {
+            let task = next.fetch_add(1, Ordering::Relaxed);
+            let (Some(&(number, start, len)), Some(sum)) = (tasks.get(task), sums.get(task)) else { break };
+            let source = sources[number];
+            let bytes = source.read(start, len, counters).inspect_err(|_| {
+                stop.store(true, Ordering::Relaxed);
+                *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(source.element.clone());
+            })?;
+            let put = shared.put(number, start, &bytes).inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+            *sum.lock().unwrap_or_else(PoisonError::into_inner) = Some(put);
+            bar.add(len);
+        }
+        Ok(())
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(16));
+    let panicked = || Err(shared.failed(&"a thread panicked; please report it"));
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| panicked()))
+    })?;
+    let mut all = vec![Vec::new(); sources.len()];
+    for (task, sum) in tasks.iter().zip(sums) {
+        all[task.0].extend(sum.into_inner().unwrap_or_else(PoisonError::into_inner));
+    }
+    for (number, sums) in all.iter().enumerate() {
+        building.seal(number, super::combined(sums));
+    }
+    Ok(())
+}
