@@ -47,7 +47,7 @@ pub fn load(
         load.matrices(images)?;
         items.par_iter().zip(&mut *images).try_for_each(|(item, image)| load.rest(item, image.bytes_mut()))
     })?;
-    shared.collection.settle();
+    supply.collection.settle();
     load.check_unchanged(&stores)
 }
 

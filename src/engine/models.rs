@@ -23,7 +23,7 @@ use crate::sync::check;
 use super::budget::{Image, Pool, capacity};
 use super::flight::Item;
 use super::stores::Supply;
-use super::{Engine, Key, Limits, ReadError, Shared};
+use super::{Engine, Key, LOADERS, Limits, ReadError, Shared};
 
 /// What happens in the n-th load of a key (from 0).
 type Script = Box<dyn Fn(&Batches, Key, usize) -> Result<(), ReadError> + Send + Sync>;
@@ -228,6 +228,7 @@ impl World {
             assert!(state.flights.contains_key(&loading.flight), "{key:?} is loaded by nobody");
             assert!(!state.fresh.contains(key) && !state.consumed.contains(key), "{key:?} is here and loading");
         }
+        assert!(state.flights.len() <= state.demand.len() + state.prefetch.len() + LOADERS);
         assert!(state.fresh.iter().all(|(key, _)| !state.consumed.contains(key)));
         assert!(state.demand.iter().chain(&state.prefetch).all(|id| state.flights.contains_key(id)));
         assert_eq!(state.consumed_bytes, state.consumed.iter().map(|(_, image)| image.capacity()).sum::<u64>());
@@ -387,26 +388,47 @@ fn failed_flights_give_their_memory_back() {
 fn a_reader_promotes_a_queued_prefetch() {
     check(2000, || {
         let world = World::new([4096; 2], AMPLE, |batches, at, _| {
-            while at == key(0) && batches.loads(key(2)).done == 0 {
+            while at == key(0) && batches.loads(key(3)).done == 0 {
                 thread::yield_now();
             }
             Ok(())
         });
         thread::scope(|scope| {
             scope.spawn(|| world.read(key(0)).unwrap());
-            scope.spawn(|| world.read(key(2)).unwrap());
+            // The end of a file queues nothing ahead, so nothing else wakes a loader.
+            scope.spawn(|| world.read_half(key(3), 1).unwrap());
         });
-        assert_eq!((world.loads(key(0)).begun, world.loads(key(2)).begun), (1, 1));
+        assert_eq!((world.loads(key(0)).begun, world.loads(key(3)).begun), (1, 1));
         world.end();
     });
 }
 
-/// What comes next is loaded before anybody asks for it, once the demand before it has ended.
+/// What comes next is loaded before anybody asks for it: once the demand before it has ended, and by both loaders, as the
+/// first of two does not end before the second has begun.
 #[test]
 fn prefetch_follows_a_demand() {
     check(1000, || {
-        let world = World::new([4096; 2], AMPLE, |_, _, _| Ok(()));
+        let world = World::new([4096; 2], AMPLE, |batches, at, _| {
+            while at == key(2) && batches.loads(Key { epoch: 1, ..key(0) }).begun == 0 {
+                thread::yield_now();
+            }
+            Ok(())
+        });
         world.read(key(0)).unwrap();
+        while world.loads(key(3)).done == 0 {
+            thread::yield_now();
+        }
+        world.end();
+    });
+}
+
+/// The same after a read of what is here, when every loader sleeps.
+#[test]
+fn prefetch_follows_a_read_of_what_is_here() {
+    check(1000, || {
+        let world = World::new([4096; 2], AMPLE, |_, _, _| Ok(()));
+        world.read_half(key(0), 1).unwrap();
+        world.read_half(key(0), 0).unwrap();
         while world.loads(key(3)).done == 0 {
             thread::yield_now();
         }
