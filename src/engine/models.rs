@@ -422,7 +422,21 @@ fn prefetch_follows_a_demand() {
     });
 }
 
-/// The same after a read of what is here, when every loader sleeps.
+/// Prefetch finds no room beside a fetch that is being read, and leaves it alone.
+#[test]
+fn prefetch_evicts_nothing_unread() {
+    check(1000, || {
+        let world = World::new([4096; 2], 3 * 4096, |_, _, _| Ok(()));
+        world.read_half(key(0), 0).unwrap();
+        for batch in [1, 0] {
+            world.read_half(key(batch), 1).unwrap();
+        }
+        assert_eq!([0, 1].map(|batch| world.loads(key(batch)).begun), [1, 1]);
+        world.end();
+    });
+}
+
+/// What comes next is loaded as well after a read of what is here, when every loader sleeps.
 #[test]
 fn prefetch_follows_a_read_of_what_is_here() {
     check(1000, || {
