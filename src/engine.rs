@@ -8,7 +8,9 @@
 mod budget;
 mod fetch;
 mod flight;
+pub mod lent;
 mod load;
+mod memory;
 mod monitor;
 mod stats;
 mod streams;
@@ -33,6 +35,7 @@ use crate::plan::rank::Rank;
 use budget::{Image, Pool};
 use fetch::{Fetch, Fetches};
 use flight::Flight;
+use lent::Loaded;
 use stats::Stats;
 use streams::{Stream, Streams};
 
@@ -64,6 +67,9 @@ pub enum ReadError {
 /// Takes the bytes of a read, or why there are none. Called once, on any thread.
 pub type Reply = Box<dyn FnOnce(Result<&[u8], &ReadError>) + Send>;
 
+/// Takes an image, or why there is none. As above.
+pub type Opened = Box<dyn FnOnce(Result<Loaded, &ReadError>) + Send>;
+
 /// Settings of an engine that change no byte.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -75,10 +81,15 @@ pub struct Limits {
     pub timeout: Duration,
 }
 
+enum Answer {
+    Bytes(Reply),
+    Image(Opened),
+}
+
 struct Waiter {
     offset: u64,
     len: usize,
-    reply: Reply,
+    answer: Answer,
     /// When it came, and when its file was opened (if this is the first read of it).
     since: Instant,
     opened: Option<Instant>,
@@ -137,15 +148,6 @@ struct Shared {
     /// Held while a flight gathers its buffers.
     admission: Mutex<()>,
     stop: AtomicBool,
-}
-
-/// An image that is loaded, and stays while this is held.
-pub struct Loaded(Arc<Image>);
-
-impl Loaded {
-    pub fn bytes(&self) -> &[u8] {
-        self.0.bytes()
-    }
 }
 
 /// Serves the images of one mount.
@@ -259,7 +261,23 @@ impl Engine {
         opened: Option<Instant>,
         reply: Reply,
     ) {
-        self.shared.read(key, rank, Waiter { offset, len, reply, since: Instant::now(), opened });
+        self.shared.read(
+            key,
+            rank,
+            Waiter { offset, len, answer: Answer::Bytes(reply), since: Instant::now(), opened },
+        );
+    }
+
+    /// Gives an image: at once if it is loaded, else when it is. It counts as read to its end.
+    pub fn open(&self, key: Key, rank: Option<Rank>, opened: Opened) {
+        let since = Instant::now();
+        let (offset, len, answer) = (0, usize::MAX, Answer::Image(opened));
+        self.shared.read(key, rank, Waiter { offset, len, answer, since, opened: Some(since) });
+    }
+
+    /// From now on images are files that can be lent, as far as there are descriptors.
+    pub fn use_files(&self) {
+        self.shared.pool.use_files(lent::descriptors());
     }
 
     /// An image, if it is loaded.
@@ -316,12 +334,22 @@ impl Waiter {
     }
 
     /// Answers; `waited`: for the image to be loaded.
-    fn serve(self, image: &Image, stats: &Stats, waited: bool) {
+    fn serve(self, image: &Arc<Image>, stats: &Stats, waited: bool) {
         let bytes = image.bytes();
         let start = usize::try_from(self.offset).unwrap_or(usize::MAX).min(bytes.len());
         let end = start.saturating_add(self.len).min(bytes.len());
         stats.served(end - start, self.since, waited, self.opened);
-        (self.reply)(Ok(&bytes[start..end]));
+        match self.answer {
+            Answer::Bytes(reply) => reply(Ok(&bytes[start..end])),
+            Answer::Image(opened) => opened(Ok(Loaded(image.clone()))),
+        }
+    }
+
+    fn fail(self, error: &ReadError) {
+        match self.answer {
+            Answer::Bytes(reply) => reply(Err(error)),
+            Answer::Image(opened) => opened(Err(error)),
+        }
     }
 }
 

@@ -143,7 +143,7 @@ impl Shared {
             for waiter in waiters {
                 match &outcome {
                     Ok(image) => waiter.serve(image, &self.stats, true),
-                    Err(error) => (waiter.reply)(Err(error)),
+                    Err(error) => waiter.fail(error),
                 }
             }
         }
@@ -152,7 +152,7 @@ impl Shared {
     /// Leaves out batches where all do not fit the budget together: those that readers wait for stay, then those that
     /// come next, in half of the budget, so that loading the next ones does not push out these. At least one stays.
     fn trim(&self, items: Vec<Item>) -> Vec<Item> {
-        let mut room = self.pool.limit();
+        let mut room = self.pool.limit().saturating_sub(self.pool.lent());
         let need = |item: &Item| capacity(item.layout.size as usize) as u64;
         if items.iter().map(need).sum::<u64>() <= room {
             return items;

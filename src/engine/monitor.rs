@@ -30,7 +30,7 @@ pub fn run(shared: &Shared) {
             let error = ReadError::Timeout(timeout.as_secs());
             shared.log_once(state, &error);
             for waiter in late {
-                (waiter.reply)(Err(&error));
+                waiter.fail(&error);
             }
         }
     }
