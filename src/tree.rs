@@ -223,7 +223,18 @@ impl Tree {
     /// `batch-001234.npz`.
     pub fn batch_name(&self, view: u16, batch: u64, extension: Extension) -> String {
         let batches = self.views.get(usize::from(view)).map_or(0, |view| view.batches);
-        format!("batch-{batch:0width$}.{}", extension.as_str(), width = digits(batches).max(6))
+        // A listing makes millions of these, and `format!` would be half of what it costs us.
+        let (width, extension) = (digits(batches).max(6).max(digits(batch.saturating_add(1))), extension.as_str());
+        let mut name = String::with_capacity("batch-.".len() + width + extension.len());
+        name.push_str("batch-");
+        let mut unit = 10u64.pow(width as u32 - 1);
+        while unit > 0 {
+            name.push(char::from(b'0' + (batch / unit % 10) as u8));
+            unit /= 10;
+        }
+        name.push('.');
+        name.push_str(extension);
+        name
     }
 
     /// The directory that holds a node; the root's is itself.

@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -85,6 +86,8 @@ fn the_command_is_who_the_caller_is() {
             plain = Command::new("setpriv");
             plain.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "sh"]);
         }
+        // As the area does for its own.
+        unsafe { plain.pre_exec(area::heed_signals) };
         let plain = Ran::from(plain.args(["-c", status]).output().unwrap());
         assert_eq!(ran.stdout, plain.stdout);
         let open = sh(&area, "ls -l /proc/$$/fd");

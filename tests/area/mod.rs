@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -71,6 +72,9 @@ impl Area {
             }
         };
         command.args(arguments).current_dir(self.directory.path()).stdin(Stdio::null());
+        // Whoever runs the tests may ignore signals (`nohup`, a script's `&`), and children inherit that.
+        // SAFETY: between fork and exec only calls that a signal handler may make.
+        unsafe { command.pre_exec(heed_signals) };
         command
     }
 
@@ -105,6 +109,15 @@ impl Area {
         let options: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         options["pid"].as_i64().unwrap() as i32
     }
+}
+
+/// For a child, before it becomes a program: the signals that end one do.
+pub fn heed_signals() -> std::io::Result<()> {
+    for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: a valid signal and a disposition that needs no handler.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    Ok(())
 }
 
 impl Drop for Area {
