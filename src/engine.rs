@@ -134,6 +134,8 @@ struct Shared {
     /// Decoded chunks, where a fair part of all fits the budget.
     cache: Option<ChunkCache>,
     threads: rayon::ThreadPool,
+    /// One thread less, for what is not needed soon: it leaves a core to a reader.
+    calm_threads: rayon::ThreadPool,
     /// Buffers of loads that see rows whole: one pair a loader, as fresh memory costs a page fault for every 4 KiB.
     scratch: Mutex<Vec<[Vec<u8>; 2]>>,
     limits: Limits,
@@ -174,12 +176,16 @@ impl Engine {
         counters: Counters,
         limits: Limits,
     ) -> std::io::Result<Engine> {
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(limits.threads)
-            .thread_name(|i| format!("decode-{i}"))
-            .start_handler(|_| yield_to_readers())
-            .build()
-            .map_err(std::io::Error::other)?;
+        let pool = |name: &'static str, threads: usize| {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(move |i| format!("{name}-{i}"))
+                .start_handler(|_| yield_to_readers())
+                .build()
+                .map_err(std::io::Error::other)
+        };
+        let threads = pool("decode", limits.threads)?;
+        let calm_threads = pool("ahead", limits.threads.saturating_sub(1).max(1))?;
         let for_chunks = budget::for_chunks(&collection, &plans, limits.memory);
         let state = State {
             fresh: LruCache::unbounded(),
@@ -206,6 +212,7 @@ impl Engine {
             pool: Arc::new(Pool::new(limits.memory - for_chunks)),
             cache: (for_chunks > 0).then(|| ChunkCache::new(for_chunks)),
             threads,
+            calm_threads,
             scratch: Mutex::new(Vec::new()),
             limits,
             start: Instant::now(),

@@ -32,6 +32,14 @@ impl State {
     }
 }
 
+impl State {
+    /// Whether readers have a whole fetch before them: what is loaded now is not needed soon, and a core left to a reader is
+    /// worth more (uncompressed h5ad, 2 cores: 90 k to 114 k rows/s).
+    fn is_ahead(&self) -> bool {
+        self.fresh.iter().map(|(_, image)| image.capacity()).sum::<u64>() >= self.fetch_bytes.max(1)
+    }
+}
+
 /// One batch of a flight, laid out.
 pub struct Item {
     pub key: Key,
@@ -60,8 +68,9 @@ impl Shared {
             let (id, fetch, progress) = (flight.id, flight.fetch, flight.progress.clone());
             let keys = std::mem::take(&mut flight.keys);
             state.demand_running += usize::from(demanded);
+            let calm = !demanded && state.is_ahead();
             drop(state);
-            self.fly(fetch, keys, &progress, demanded);
+            self.fly(fetch, keys, &progress, (demanded, calm));
             state = self.lock();
             state.demand_running -= usize::from(demanded);
             state.flights.remove(&id);
@@ -71,7 +80,7 @@ impl Shared {
         }
     }
 
-    fn fly(&self, fetch: u64, keys: Vec<Key>, progress: &AtomicU64, demanded: bool) {
+    fn fly(&self, fetch: u64, keys: Vec<Key>, progress: &AtomicU64, (demanded, calm): (bool, bool)) {
         let Some(&Key { view, epoch, .. }) = keys.first() else { return };
         let fetch = self.fetch(view, epoch, fetch);
         let layouts: Result<Vec<Layout>, ReadError> = keys.iter().map(|key| self.layout(&fetch, *key)).collect();
@@ -87,7 +96,7 @@ impl Shared {
             self.progress.store(now, Ordering::Relaxed);
         };
         let begun = Instant::now();
-        let outcomes = self.load_all(&fetch, &items, images, &advance);
+        let outcomes = self.load_all(&fetch, &items, images, calm, &advance);
         self.stats.loaded(outcomes.len(), begun.elapsed());
         self.land(items.into_iter().map(|item| item.key).zip(outcomes).collect());
         // Not before its images are where they can be evicted: whoever waits for memory waits for them.
@@ -100,10 +109,11 @@ impl Shared {
         fetch: &Fetch,
         items: &[Item],
         mut images: Vec<Image>,
+        calm: bool,
         advance: &(dyn Fn() + Sync),
     ) -> Vec<Result<Image, ReadError>> {
         let attempt = |items: &[Item], images: &mut [Image]| {
-            let run = || load(self, fetch, items, images, advance);
+            let run = || load(self, fetch, items, images, calm, advance);
             let internal = |_| Err(ReadError::Internal("a load panicked; please report it".to_owned()));
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(internal)
         };

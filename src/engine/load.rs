@@ -27,7 +27,7 @@ struct Load<'a> {
     work: Work<'a>,
 }
 
-/// Fills the images of `items`, which are batches of `fetch` in one format. What an image held before does not matter.
+/// Fills the images of `items`, which are batches of `fetch` in one format; `calm`: with one thread less. What an image held before does not matter.
 ///
 /// # Errors
 /// A damaged or stale store: then no image may be served.
@@ -36,13 +36,15 @@ pub fn load(
     fetch: &Fetch,
     items: &[Item],
     images: &mut [Image],
+    calm: bool,
     advance: &(dyn Fn() + Sync),
 ) -> Result<(), ReadError> {
     let work = Work { counters: &shared.counters, progress: advance, cache: shared.cache.as_ref() };
     let load = Load { shared, fetch, items, work };
     let stores = load.stores();
     load.check_unchanged(&stores)?;
-    shared.threads.install(|| {
+    let threads = if calm { &shared.calm_threads } else { &shared.threads };
+    threads.install(|| {
         load.matrices(images)?;
         items.par_iter().zip(&mut *images).try_for_each(|(item, image)| load.rest(item, image.bytes_mut()))
     })?;
