@@ -63,6 +63,14 @@ impl Image {
         self.len
     }
 
+    /// Gets what memory it lacks; on many threads, as fresh memory is slow.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn prepare(&mut self) -> std::io::Result<()> {
+        self.memory.prepare()
+    }
+
     pub fn memory(&self) -> &Memory {
         &self.memory
     }

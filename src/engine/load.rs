@@ -45,6 +45,8 @@ pub fn load(
     load.check_unchanged(&stores)?;
     let threads = if calm { &shared.calm_threads } else { &shared.threads };
     threads.install(|| {
+        let no_memory = |cause| ReadError::Internal(format!("no memory for a batch: {cause}; lower --memory"));
+        images.par_iter_mut().try_for_each(|image| image.prepare().map_err(no_memory))?;
         load.matrices(images)?;
         items.par_iter().zip(&mut *images).try_for_each(|(item, image)| load.rest(item, image.bytes_mut()))
     })?;

@@ -24,6 +24,8 @@ pub struct Memfd {
     /// As long as the capacity; what lies behind the end of the file must not be touched.
     map: MmapMut,
     size: usize,
+    /// So much of it has memory.
+    ready: usize,
     number: u64,
 }
 
@@ -41,12 +43,12 @@ impl Memory {
         // SAFETY: only this process has the file open for writing, and `&mut self` guards what is written. A reader of the
         // kernel's sees it only while an image that is not written to any more holds it.
         let map = unsafe { MmapOptions::new().len(capacity.max(1)).map_mut(&file)? };
-        let mut memfd = Memfd { file: Arc::new(file), map, size: 0, number };
+        let mut memfd = Memfd { file: Arc::new(file), map, size: 0, ready: 0, number };
         memfd.fit(size)?;
         Ok(Memory::File(memfd))
     }
 
-    /// Makes it ready for an image of `size` bytes, within the capacity.
+    /// Cuts it to an image of `size` bytes, within the capacity.
     ///
     /// # Errors
     /// No memory.
@@ -54,6 +56,17 @@ impl Memory {
         match self {
             Memory::Private(_) => Ok(()),
             Memory::File(memfd) => memfd.fit(size),
+        }
+    }
+
+    /// Gets all memory that it lacks: now, not at the first touch, where it costs more, and where none is left is a signal.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn prepare(&mut self) -> io::Result<()> {
+        match self {
+            Memory::Private(_) => Ok(()),
+            Memory::File(memfd) => memfd.prepare(),
         }
     }
 
@@ -91,22 +104,33 @@ impl Memory {
 impl Memfd {
     /// The file ends where the image does: behind that, readers who map it see zeros up to the end of the page.
     fn fit(&mut self, size: usize) -> io::Result<()> {
-        if size == self.size {
-            return Ok(());
+        if size != self.size {
+            self.file.set_len(size as u64)?;
+            self.size = size;
+            self.ready = self.ready.min(size);
         }
-        self.file.set_len(size as u64)?;
-        if size > self.size {
-            let grown = (self.size as libc::off_t, (size - self.size) as libc::off_t);
-            // Now, not at the first touch: no memory is an error here and a signal there.
-            // SAFETY: no memory of ours is touched.
-            if unsafe { libc::fallocate(self.file.as_raw_fd(), 0, grown.0, grown.1) } != 0 {
+        Ok(())
+    }
+
+    fn prepare(&mut self) -> io::Result<()> {
+        let from = self.ready / PAGE * PAGE;
+        if self.ready < self.size {
+            // SAFETY: the range lies within the map, and the file reaches to its end.
+            let done = unsafe {
+                let start = self.map.as_mut_ptr().add(from).cast();
+                libc::madvise(start, self.size - from, libc::MADV_POPULATE_WRITE)
+            };
+            if done != 0 {
                 return Err(io::Error::last_os_error());
             }
+            self.ready = self.size;
         }
-        self.size = size;
         Ok(())
     }
 }
+
+/// A multiple of all pages.
+const PAGE: usize = 1 << 16;
 
 /// An empty file in memory, opened so that leases can be had.
 pub fn new_file() -> io::Result<File> {
@@ -172,6 +196,7 @@ mod tests {
         for size in [3 * 4096, 5000, 1, 9000, 9000] {
             memory.fit(size).expect("fits");
             assert_eq!(memory.bytes().len(), size);
+            memory.prepare().expect("memory");
             memory.bytes_mut().fill(7);
             let mut page = vec![1; 3 * 4096 + 1];
             let read = reader(&memory).read_at(&mut page, 0).expect("reads");
