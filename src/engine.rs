@@ -8,7 +8,9 @@
 mod budget;
 mod fetch;
 mod flight;
+pub mod lent;
 mod load;
+mod memory;
 #[cfg(test)]
 mod models;
 mod monitor;
@@ -36,6 +38,7 @@ use crate::sync::{Clock, Condvar, Mutex, MutexGuard};
 use budget::{Image, Pool};
 use fetch::Fetches;
 use flight::Flight;
+use lent::Loaded;
 use stats::Stats;
 use stores::{Stores, Supply};
 use streams::{Stream, Streams};
@@ -68,6 +71,9 @@ pub enum ReadError {
 /// Takes the bytes of a read, or why there are none. Called once, on any thread.
 pub type Reply = Box<dyn FnOnce(Result<&[u8], &ReadError>) + Send>;
 
+/// Takes an image, or why there is none. As above.
+pub type Opened = Box<dyn FnOnce(Result<Loaded, &ReadError>) + Send>;
+
 /// Settings of an engine that change no byte.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -79,10 +85,15 @@ pub struct Limits {
     pub timeout: Duration,
 }
 
+enum Answer {
+    Bytes(Reply),
+    Image(Opened),
+}
+
 struct Waiter {
     offset: u64,
     len: usize,
-    reply: Reply,
+    answer: Answer,
     /// When it came, and when its file was opened (if this is the first read of it).
     since: Instant,
     opened: Option<Instant>,
@@ -133,15 +144,6 @@ struct Shared<S = Stores> {
     stop: AtomicBool,
 }
 
-/// An image that is loaded, and stays while this is held.
-pub struct Loaded(Arc<Image>);
-
-impl Loaded {
-    pub fn bytes(&self) -> &[u8] {
-        self.0.bytes()
-    }
-}
-
 /// Serves the images of one mount.
 pub struct Engine<S: Supply = Stores> {
     shared: Arc<Shared<S>>,
@@ -166,12 +168,16 @@ impl Engine {
         counters: Counters,
         limits: Limits,
     ) -> std::io::Result<Engine> {
-        let threads = rayon::ThreadPoolBuilder::new()
-            .num_threads(limits.threads)
-            .thread_name(|i| format!("decode-{i}"))
-            .start_handler(|_| yield_to_readers())
-            .build()
-            .map_err(std::io::Error::other)?;
+        let pool = |name: &'static str, threads: usize| {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(move |i| format!("{name}-{i}"))
+                .start_handler(|_| yield_to_readers())
+                .build()
+                .map_err(std::io::Error::other)
+        };
+        let threads = pool("decode", limits.threads)?;
+        let calm_threads = pool("ahead", limits.threads.saturating_sub(1).max(1))?;
         let for_chunks = budget::for_chunks(&collection, &plans, limits.memory);
         let supply = Stores {
             collection,
@@ -181,6 +187,7 @@ impl Engine {
             counters,
             cache: (for_chunks > 0).then(|| ChunkCache::new(for_chunks)),
             threads,
+            calm_threads,
             scratch: Default::default(),
         };
         Engine::start(supply, limits.memory - for_chunks, limits)
@@ -269,7 +276,23 @@ impl<S: Supply> Engine<S> {
         opened: Option<Instant>,
         reply: Reply,
     ) {
-        self.shared.read(key, rank, Waiter { offset, len, reply, since: Instant::now(), opened });
+        self.shared.read(
+            key,
+            rank,
+            Waiter { offset, len, answer: Answer::Bytes(reply), since: Instant::now(), opened },
+        );
+    }
+
+    /// Gives an image: at once if it is loaded, else when it is. It counts as read to its end.
+    pub fn open(&self, key: Key, rank: Option<Rank>, opened: Opened) {
+        let since = Instant::now();
+        let (offset, len, answer) = (0, usize::MAX, Answer::Image(opened));
+        self.shared.read(key, rank, Waiter { offset, len, answer, since, opened: Some(since) });
+    }
+
+    /// From now on images are files that can be lent, as far as there are descriptors.
+    pub fn use_files(&self) {
+        self.shared.pool.use_files(lent::descriptors());
     }
 
     /// An image, if it is loaded.
@@ -316,12 +339,22 @@ impl Waiter {
     }
 
     /// Answers; `waited`: for the image to be loaded.
-    fn serve(self, image: &Image, stats: &Stats, waited: bool) {
+    fn serve(self, image: &Arc<Image>, stats: &Stats, waited: bool) {
         let bytes = image.bytes();
         let start = usize::try_from(self.offset).unwrap_or(usize::MAX).min(bytes.len());
         let end = start.saturating_add(self.len).min(bytes.len());
         stats.served(end - start, self.since, waited, self.opened);
-        (self.reply)(Ok(&bytes[start..end]));
+        match self.answer {
+            Answer::Bytes(reply) => reply(Ok(&bytes[start..end])),
+            Answer::Image(opened) => opened(Ok(Loaded(image.clone()))),
+        }
+    }
+
+    fn fail(self, error: &ReadError) {
+        match self.answer {
+            Answer::Bytes(reply) => reply(Err(error)),
+            Answer::Image(opened) => opened(Err(error)),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Nothing here waits. `lookup`, `getattr`, `readdir`, `open` and `statfs` touch no store; a read that is not ready
 //! leaves its reply with the engine.
 
+pub mod lend;
 pub mod page_cache;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use crate::plan::rank::Rank;
 use crate::tree::documents::Documents;
 use crate::tree::{Control, Node, Tree};
 
+use lend::{LENT, Lend, Opening};
 use page_cache::PageCache;
 
 /// Names and sizes never change while mounted.
@@ -46,6 +48,7 @@ pub struct ShuffleFs {
     pub engine: Arc<Engine>,
     pub tree: Arc<Tree>,
     pub page_cache: PageCache,
+    pub lend: Arc<Lend>,
     pub documents: Documents,
     pub ownership: Ownership,
     /// Keep file contents in the page cache, for readers that read files again.
@@ -102,7 +105,7 @@ fn errno(error: &ReadError) -> Errno {
 impl ShuffleFs {
     /// A handle that says when it was given.
     fn now(&self) -> FileHandle {
-        FileHandle(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(0) & !CONTENT)
+        FileHandle(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(0) & !(CONTENT | LENT))
     }
 
     fn node(&self, ino: INodeNo) -> Option<Node> {
@@ -216,6 +219,10 @@ impl Filesystem for ShuffleFs {
             let _ = config.add_capabilities(flag);
         }
         let _ = config.set_max_background(64);
+        // Images do not lie on another file system that lies on others: depth 1 is enough.
+        if config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(1).is_ok() {
+            self.lend.allow();
+        }
         Ok(())
     }
 
@@ -243,16 +250,14 @@ impl Filesystem for ShuffleFs {
             Some(Node::Control(control)) => {
                 reply.opened(self.handles.add(self.control(control)), FopenFlags::FOPEN_DIRECT_IO);
             }
-            Some(node @ Node::Batch { .. }) if !self.page_cache.opened(ino.0, &node) && !self.keep_cache => {
-                // Through the page cache a cold file is half as fast (DESIGN.md section 5).
-                reply.opened(self.now(), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
-            }
-            Some(node) => {
-                if let Some((key, rank)) = self.key(&node) {
-                    self.engine.opened(key, rank);
+            Some(node) => match self.key(&node) {
+                Some((key, rank)) => {
+                    let cached = self.page_cache.opened(ino.0, &node) || self.keep_cache;
+                    let (handle, maps) = (self.now(), self.page_cache.maps(&node));
+                    self.lend.open(&self.engine, Opening { ino: ino.0, key, rank, handle, maps, cached }, reply);
                 }
-                reply.opened(self.now(), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH);
-            }
+                None => reply.opened(self.now(), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
+            },
         }
     }
 
@@ -279,18 +284,23 @@ impl Filesystem for ShuffleFs {
             // The page cache's own requests have no lock owner.
             self.page_cache.read(&node, lock_owner.is_none(), size as usize, || self.engine.size(key));
         }
-        let reply = Box::new(move |result: Result<&[u8], &ReadError>| match result {
-            Ok(bytes) => reply.data(bytes),
-            Err(error) => reply.error(errno(error)),
+        self.lend.read(ino.0, fh, |lent| {
+            if let Some(bytes) = lent {
+                return reply.data(slice(bytes, offset, size));
+            }
+            let reply = Box::new(move |result: Result<&[u8], &ReadError>| match result {
+                Ok(bytes) => reply.data(bytes),
+                Err(error) => reply.error(errno(error)),
+            });
+            let opened = (offset == 0).then(|| self.start + Duration::from_micros(fh.0));
+            self.engine.read(key, rank, (offset, size as usize), opened, reply);
         });
-        let opened = (offset == 0).then(|| self.start + Duration::from_micros(fh.0));
-        self.engine.read(key, rank, (offset, size as usize), opened, reply);
     }
 
     fn release(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         fh: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
@@ -298,6 +308,7 @@ impl Filesystem for ShuffleFs {
         reply: ReplyEmpty,
     ) {
         self.handles.remove(fh);
+        self.lend.release(ino.0);
         reply.ok();
     }
 

@@ -12,6 +12,7 @@ use crate::collection::genes::{Columns, Genes};
 use crate::collection::{Collection, CollectionError, Selection};
 use crate::engine::{Engine, Limits};
 use crate::format::Writers;
+use crate::fuse::lend::Lend;
 use crate::fuse::page_cache::PageCache;
 use crate::fuse::{Handles, Ownership, ShuffleFs};
 use crate::tree::documents::{Documents, Told, categorical};
@@ -68,6 +69,7 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
     let tree = Arc::new(tree);
     Ok(ShuffleFs {
         page_cache: PageCache::new(engine.clone(), tree.clone()),
+        lend: Arc::new(Lend::default()),
         engine,
         tree,
         documents,

@@ -1,12 +1,16 @@
 //! Image buffers within one budget, reused: fresh memory costs a page fault for every 4 KiB (1.5 GB/s, DESIGN.md 5).
 //!
-//! All bytes are counted from allocation to release, whether an image, a reply under way or the free list holds them.
+//! All bytes are counted from allocation to release, whether an image, a reply under way, a reader that maps them or the free
+//! list holds them.
 
 use std::sync::{Arc, PoisonError};
 
 use crate::collection::Collection;
 use crate::plan::Plan;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
+
+use super::lent::Ledger;
+use super::memory::{Memory, Numbers};
 
 /// The part of the budget that decoded chunks may take: what four fetches (in use, two ahead, retained) leave, but no more
 /// than two thirds, and nothing where less than a quarter of all chunks would be there when they are needed again.
@@ -24,6 +28,7 @@ pub fn for_chunks(collection: &Collection, plans: &[Plan], memory: u64) -> u64 {
 /// Buffers of one engine.
 pub struct Pool {
     limit: u64,
+    numbers: Numbers,
     state: Mutex<Buffers>,
 }
 
@@ -31,52 +36,109 @@ pub struct Pool {
 struct Buffers {
     /// Bytes of all buffers, in use or free.
     used: u64,
-    free: Vec<Box<[u8]>>,
+    free: Vec<Memory>,
     free_bytes: u64,
+    lent: Ledger,
+    /// Buffers that are files, and how many may be.
+    files: usize,
+    most_files: usize,
 }
 
 /// The bytes of one file.
 pub struct Image {
-    buffer: Box<[u8]>,
+    memory: Memory,
     len: usize,
     pool: Arc<Pool>,
 }
 
 impl Image {
     pub fn bytes(&self) -> &[u8] {
-        &self.buffer[..self.len]
+        &self.memory.bytes()[..self.len]
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.buffer[..self.len]
+        &mut self.memory.bytes_mut()[..self.len]
     }
 
     pub fn len(&self) -> usize {
         self.len
     }
 
+    /// Gets what memory it lacks; on many threads, as fresh memory is slow.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn prepare(&mut self) -> std::io::Result<()> {
+        self.memory.prepare()
+    }
+
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Notes one more that the kernel shows it to, if it is a file and no more than a quarter of the budget is lent.
+    pub fn lend(&self) -> bool {
+        self.pool.lock().lent.lend(&self.memory, self.pool.limit / 4)
+    }
+
+    /// Notes one less.
+    pub fn take_back(&self) {
+        self.pool.lock().lent.take_back(&self.memory);
+    }
+
     /// Bytes that it takes of the budget.
     pub fn capacity(&self) -> u64 {
-        self.buffer.len() as u64
+        self.memory.capacity() as u64
     }
 }
 
 impl Drop for Image {
     fn drop(&mut self) {
-        let buffer = std::mem::take(&mut self.buffer);
-        let mut state = self.pool.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.used > self.pool.limit {
-            state.used -= buffer.len() as u64;
-        } else {
-            state.free_bytes += buffer.len() as u64;
-            state.free.push(buffer);
+        let memory = std::mem::replace(&mut self.memory, Memory::private(0));
+        let mut state = self.pool.lock();
+        if let Some(memory) = state.lent.keep(memory) {
+            state.put_back(memory, self.pool.limit);
         }
+    }
+}
+
+impl Buffers {
+    /// Takes a buffer that nobody uses any more.
+    fn put_back(&mut self, memory: Memory, limit: u64) {
+        if self.used > limit || (memory.as_file().is_none() && self.wants_files()) {
+            return self.discard(memory);
+        }
+        self.free_bytes += memory.capacity() as u64;
+        self.free.push(memory);
+    }
+
+    fn discard(&mut self, memory: Memory) {
+        self.used -= memory.capacity() as u64;
+        self.files -= usize::from(memory.as_file().is_some());
+    }
+
+    /// A free buffer of about so many bytes.
+    fn reuse(&mut self, size: usize, class: usize) -> Option<Memory> {
+        let fits = |len: usize| len >= size && len <= class.saturating_mul(2);
+        while let Some(at) = self.free.iter().rposition(|memory| fits(memory.capacity())) {
+            let mut memory = self.free.swap_remove(at);
+            self.free_bytes -= memory.capacity() as u64;
+            match memory.fit(size) {
+                Ok(()) => return Some(memory),
+                Err(_) => self.discard(memory),
+            }
+        }
+        None
+    }
+
+    fn wants_files(&self) -> bool {
+        self.files < self.most_files
     }
 }
 
 impl Pool {
     pub fn new(limit: u64) -> Pool {
-        Pool { limit, state: Mutex::default() }
+        Pool { limit, numbers: Numbers::default(), state: Mutex::default() }
     }
 
     /// Bytes of images at most.
@@ -94,41 +156,80 @@ impl Pool {
         match self.get(size, true) {
             Some(image) => image,
             // `get` always finds room when forced.
-            None => Image { buffer: vec![0; size].into_boxed_slice(), len: size, pool: self.clone() },
+            None => Image { memory: Memory::private(size), len: size, pool: self.clone() },
         }
     }
 
     fn get(self: &Arc<Pool>, size: usize, anyway: bool) -> Option<Image> {
         let class = capacity(size);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |len: usize| len >= size && len <= class.saturating_mul(2);
-        if let Some(at) = state.free.iter().rposition(|buffer| fits(buffer.len())) {
-            let buffer = state.free.swap_remove(at);
-            state.free_bytes -= buffer.len() as u64;
-            return Some(Image { buffer, len: size, pool: self.clone() });
+        let mut state = self.lock();
+        let mut found = state.reuse(size, class);
+        if found.is_none() {
+            for memory in state.lent.returned() {
+                state.put_back(memory, self.limit);
+            }
+            found = state.reuse(size, class);
+        }
+        if let Some(memory) = found {
+            return Some(Image { memory, len: size, pool: self.clone() });
         }
         while state.used + class as u64 > self.limit {
-            let Some(buffer) = state.free.pop() else { break };
-            state.used -= buffer.len() as u64;
-            state.free_bytes -= buffer.len() as u64;
+            let Some(memory) = state.free.pop() else { break };
+            state.free_bytes -= memory.capacity() as u64;
+            state.discard(memory);
         }
         if state.used + class as u64 > self.limit && !anyway {
             return None;
         }
         state.used += class as u64;
+        let as_file = state.wants_files();
+        state.files += usize::from(as_file);
         drop(state);
-        Some(Image { buffer: vec![0; class].into_boxed_slice(), len: size, pool: self.clone() })
+        let file = if as_file { Memory::file(class, size, self.numbers.next()).ok() } else { None };
+        if as_file && file.is_none() {
+            // No memory or no descriptors for more of them: it goes on with what there is.
+            let mut state = self.lock();
+            state.files -= 1;
+            state.most_files = state.files;
+        }
+        let memory = file.unwrap_or_else(|| Memory::private(class));
+        Some(Image { memory, len: size, pool: self.clone() })
+    }
+
+    /// From now on buffers are files, so many at most: see `lent`.
+    pub fn use_files(&self, most: usize) {
+        let mut state = self.lock();
+        state.most_files = most;
+        let free = std::mem::take(&mut state.free);
+        state.free_bytes = 0;
+        for memory in free {
+            state.put_back(memory, self.limit);
+        }
+    }
+
+    /// Bytes that are lent, which nothing can free.
+    pub fn lent(&self) -> u64 {
+        self.lock().lent.bytes()
+    }
+
+    /// Bytes of what is lent though no image holds it any more.
+    pub fn gone(&self) -> u64 {
+        self.lock().lent.gone_bytes()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Buffers> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes that could be taken without evicting anything.
     pub fn room(&self) -> u64 {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.lock();
         (self.limit + state.free_bytes).saturating_sub(state.used)
     }
 
     /// Bytes allocated, and those of them that are free for reuse.
     pub fn used(&self) -> (u64, u64) {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.lock();
         (state.used, state.free_bytes)
     }
 }
@@ -180,5 +281,57 @@ mod tests {
         drop(image);
         assert_eq!(pool.take(4999).expect("room").bytes()[0], 7);
         assert_eq!(pool.used().0, used);
+    }
+
+    /// What a reader has mapped is not written to, whatever happens to its image.
+    #[test]
+    fn what_is_lent_is_not_reused() {
+        check(1, keeps_what_is_lent);
+    }
+
+    fn keeps_what_is_lent() {
+        use std::fs::File;
+        use std::os::fd::AsRawFd;
+
+        let pool = Arc::new(Pool::new(1 << 20));
+        pool.use_files(100);
+        let mut image = pool.take(50_000).expect("room");
+        image.bytes_mut().fill(7);
+        assert!(image.lend());
+        let (file, number) = image.memory().as_file().expect("a file");
+        let reader = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).expect("opens");
+        // SAFETY: nobody writes to it, which this test is about.
+        let map = unsafe { memmap2::Mmap::map(&reader).expect("maps") };
+        drop(reader);
+        image.take_back();
+        drop(image);
+        let others: Vec<Image> = (0..10).filter_map(|_| pool.take(50_000)).collect();
+        assert!(others.iter().all(|image| image.memory().as_file().is_some_and(|(_, other)| other != number)));
+        for mut image in others {
+            image.bytes_mut().fill(8);
+        }
+        assert!(map.iter().all(|&byte| byte == 7) && pool.lent() > 0 && pool.gone() > 0);
+        drop(map);
+        let again: Vec<Image> = (0..11).map_while(|_| pool.take(50_000)).collect();
+        assert!(again.iter().any(|image| image.memory().as_file().is_some_and(|(_, other)| other == number)));
+        drop(again);
+        assert_eq!((pool.lent(), pool.gone(), pool.room()), (0, 0, 1 << 20));
+    }
+
+    #[test]
+    fn a_quarter_is_lent_at_most() {
+        check(1, lends_a_quarter);
+    }
+
+    fn lends_a_quarter() {
+        let pool = Arc::new(Pool::new(1 << 20));
+        pool.use_files(100);
+        let images: Vec<Image> = (0..8).map_while(|_| pool.take(100_000)).collect();
+        assert_eq!(images.iter().filter(|image| image.lend()).count(), 2);
+        assert!(images[0].lend(), "it is lent already");
+        for image in [&images[0], &images[0], &images[1]] {
+            image.take_back();
+        }
+        assert!(images[5].lend());
     }
 }

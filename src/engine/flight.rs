@@ -34,6 +34,12 @@ impl State {
     fn is_waited(&self, key: &Key) -> bool {
         self.loading.get(key).is_some_and(|loading| !loading.waiters.is_empty())
     }
+
+    /// Whether readers have a whole fetch before them: what is loaded now is not needed soon, and a core left to a reader is
+    /// worth more (uncompressed h5ad, 2 cores: 90 k to 114 k rows/s).
+    fn is_ahead(&self) -> bool {
+        self.fresh.iter().map(|(_, image)| image.capacity()).sum::<u64>() >= self.fetch_bytes.max(1)
+    }
 }
 
 /// One batch of a flight, laid out.
@@ -64,8 +70,9 @@ impl<S: Supply> Shared<S> {
             let (id, fetch, progress) = (flight.id, flight.fetch, flight.progress.clone());
             let keys = std::mem::take(&mut flight.keys);
             state.demand_running += usize::from(demanded);
+            let calm = !demanded && state.is_ahead();
             drop(state);
-            self.fly(fetch, keys, &progress, demanded);
+            self.fly(fetch, keys, &progress, (demanded, calm));
             state = self.lock();
             state.demand_running -= usize::from(demanded);
             state.flights.remove(&id);
@@ -75,7 +82,7 @@ impl<S: Supply> Shared<S> {
         }
     }
 
-    fn fly(&self, fetch: u64, keys: Vec<Key>, progress: &AtomicU64, demanded: bool) {
+    fn fly(&self, fetch: u64, keys: Vec<Key>, progress: &AtomicU64, (demanded, calm): (bool, bool)) {
         let Some(&Key { view, epoch, .. }) = keys.first() else { return };
         let fetch = self.supply.fetch(view, epoch, fetch);
         let layouts: Result<Vec<Layout>, ReadError> = keys.iter().map(|key| self.supply.layout(&fetch, *key)).collect();
@@ -93,7 +100,7 @@ impl<S: Supply> Shared<S> {
             self.progress.store(now, Ordering::Relaxed);
         };
         let begun = Instant::now();
-        let outcomes = self.load_all(&fetch, &items, images, &advance);
+        let outcomes = self.load_all(&fetch, &items, images, calm, &advance);
         self.stats.loaded(outcomes.len(), begun.elapsed());
         self.land(items.into_iter().map(|item| item.key).zip(outcomes).collect());
         // Not before its images are where they can be evicted: whoever waits for memory waits for them.
@@ -106,10 +113,11 @@ impl<S: Supply> Shared<S> {
         fetch: &S::Fetch,
         items: &[Item],
         mut images: Vec<Image>,
+        calm: bool,
         advance: &(dyn Fn() + Sync),
     ) -> Vec<Result<Image, ReadError>> {
         let attempt = |items: &[Item], images: &mut [Image]| {
-            let run = || self.supply.load(fetch, items, images, advance);
+            let run = || self.supply.load(fetch, items, images, calm, advance);
             let internal = |_| Err(ReadError::Internal("a load panicked; please report it".to_owned()));
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(internal)
         };
@@ -149,7 +157,7 @@ impl<S: Supply> Shared<S> {
             for waiter in waiters {
                 match &outcome {
                     Ok(image) => waiter.serve(image, &self.stats, true),
-                    Err(error) => (waiter.reply)(Err(error)),
+                    Err(error) => waiter.fail(error),
                 }
             }
         }
@@ -158,7 +166,7 @@ impl<S: Supply> Shared<S> {
     /// Leaves out batches where all do not fit the budget together: those that readers wait for stay, then those that
     /// come next, in half of the budget, so that loading the next ones does not push out these. At least one stays.
     fn trim(&self, items: Vec<Item>) -> Vec<Item> {
-        let mut room = self.pool.limit();
+        let mut room = self.pool.limit().saturating_sub(self.pool.lent());
         let need = |item: &Item| capacity(item.layout.size as usize) as u64;
         if items.iter().map(need).sum::<u64>() <= room {
             return items;

@@ -28,7 +28,7 @@ struct Load<'a> {
     work: Work<'a>,
 }
 
-/// Fills the images of `items`, which are batches of `fetch` in one format. What an image held before does not matter.
+/// Fills the images of `items`, which are batches of `fetch` in one format; `calm`: with one thread less. What an image held before does not matter.
 ///
 /// # Errors
 /// A damaged or stale store: then no image may be served.
@@ -37,13 +37,17 @@ pub fn load(
     fetch: &Fetch,
     items: &[Item],
     images: &mut [Image],
+    calm: bool,
     advance: &(dyn Fn() + Sync),
 ) -> Result<(), ReadError> {
     let work = Work { counters: &supply.counters, progress: advance, cache: supply.cache.as_ref() };
     let load = Load { supply, fetch, items, work };
     let stores = load.stores();
     load.check_unchanged(&stores)?;
-    supply.threads.install(|| {
+    let threads = if calm { &supply.calm_threads } else { &supply.threads };
+    threads.install(|| {
+        let no_memory = |cause| ReadError::Internal(format!("no memory for a batch: {cause}; lower --memory"));
+        images.par_iter_mut().try_for_each(|image| image.prepare().map_err(no_memory))?;
         load.matrices(images)?;
         items.par_iter().zip(&mut *images).try_for_each(|(item, image)| load.rest(item, image.bytes_mut()))
     })?;

@@ -107,6 +107,7 @@ impl Supply for Batches {
         (): &(),
         items: &[Item],
         images: &mut [Image],
+        _calm: bool,
         advance: &(dyn Fn() + Sync),
     ) -> Result<(), ReadError> {
         self.check_budget();

@@ -32,7 +32,7 @@ pub fn run<S: Supply>(shared: &Shared<S>) {
             let error = ReadError::Timeout(timeout.as_secs());
             shared.log_once(state, &error);
             for waiter in late {
-                (waiter.reply)(Err(&error));
+                waiter.fail(&error);
             }
         }
     }

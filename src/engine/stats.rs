@@ -106,7 +106,7 @@ impl Shared {
             let counts = (state.fresh.len(), state.consumed.len(), state.loading.len(), state.streams.len());
             (counts.0, counts.1, counts.2, counts.3, fresh, state.consumed_bytes)
         };
-        let (used, free) = self.pool.used();
+        let ((used, free), gone) = (self.pool.used(), self.pool.gone());
         let chunks = self.supply.cache.as_ref().map_or(0, ChunkCache::bytes);
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let seconds = |counter: &AtomicU64| get(counter) as f64 / 1e9;
@@ -150,7 +150,8 @@ impl Shared {
                 "used_bytes": used + chunks,
                 "chunk_bytes": chunks,
                 "free_bytes": free,
-                "loading_bytes": used.saturating_sub(free + fresh_bytes + retained),
+                "loading_bytes": used.saturating_sub(free + fresh_bytes + retained + gone),
+                "lent_bytes": self.pool.lent(),
                 "fresh_bytes": fresh_bytes,
                 "retained_bytes": retained,
             },

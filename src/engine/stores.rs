@@ -38,7 +38,7 @@ pub trait Supply: Send + Sync + 'static {
     fn layout(&self, fetch: &Self::Fetch, key: Key) -> Result<Layout, ReadError>;
 
     /// Fills the images of `items`, which are batches of `fetch` in one format. What an image held before does not matter.
-    /// `advance` is called whenever it gets on.
+    /// `calm`: they are not needed soon. `advance` is called whenever it gets on.
     ///
     /// # Errors
     /// A damaged or stale store: then no image may be served.
@@ -47,6 +47,7 @@ pub trait Supply: Send + Sync + 'static {
         fetch: &Self::Fetch,
         items: &[Item],
         images: &mut [Image],
+        calm: bool,
         advance: &(dyn Fn() + Sync),
     ) -> Result<(), ReadError>;
 }
@@ -62,6 +63,8 @@ pub struct Stores {
     /// Decoded chunks, where a fair part of all fits the budget.
     pub cache: Option<ChunkCache>,
     pub threads: rayon::ThreadPool,
+    /// One thread less, for what is not needed soon: it leaves a core to a reader.
+    pub calm_threads: rayon::ThreadPool,
     /// Buffers of loads that see rows whole: one pair a loader, as fresh memory costs a page fault for every 4 KiB.
     pub scratch: Mutex<Vec<[Vec<u8>; 2]>>,
 }
@@ -98,8 +101,9 @@ impl Supply for Stores {
         fetch: &Fetch,
         items: &[Item],
         images: &mut [Image],
+        calm: bool,
         advance: &(dyn Fn() + Sync),
     ) -> Result<(), ReadError> {
-        load(self, fetch, items, images, advance)
+        load(self, fetch, items, images, calm, advance)
     }
 }

@@ -53,8 +53,8 @@ struct Shared {
 }
 
 struct State {
-    /// Directories whose readers map files or read them in pieces.
-    piecemeal: LruCache<Node, ()>,
+    /// Directories whose readers map files (then true) or read them in pieces.
+    piecemeal: LruCache<Node, bool>,
     /// Inodes whose pages were stored.
     stored: LruCache<u64, ()>,
     /// Files opened of late, at most one a directory: those after them are wanted.
@@ -103,6 +103,11 @@ impl PageCache {
         state.stored.get(&ino).is_some()
     }
 
+    /// Whether readers of the file's directory map files.
+    pub fn maps(&self, node: &Node) -> bool {
+        self.shared.lock().piecemeal.peek(&directory(node)) == Some(&true)
+    }
+
     /// Notes how a file is read from its start: `mapped` (or through the page cache), or `len` bytes at once.
     pub fn read(&self, node: &Node, mapped: bool, len: usize, size: impl FnOnce() -> Option<u64>) {
         if !self.shared.running.load(Ordering::Relaxed) {
@@ -110,9 +115,11 @@ impl PageCache {
         }
         let piecemeal = mapped || (len < WHOLE && size().is_some_and(|size| size > len as u64));
         let mut state = self.shared.lock();
+        // Those that map read headers, too.
+        let maps = mapped || state.piecemeal.peek(&directory(node)) == Some(&true);
         if !piecemeal {
             state.piecemeal.pop(&directory(node));
-        } else if state.piecemeal.put(directory(node), ()).is_none() {
+        } else if state.piecemeal.put(directory(node), maps).is_none() {
             state.opened.push_back(*node);
             self.shared.work.notify_one();
         }
@@ -153,6 +160,8 @@ impl Shared {
     fn store_after(&self, kernel: &Kernel, opened: Node) {
         let Node::Batch { view, rank, epoch, batch: first, extension } = opened else { return };
         let mut bytes = 0;
+        // What is lent needs no pages of its own, nor what comes after it.
+        let lent = self.lock().piecemeal.peek(&directory(&opened)) == Some(&true);
         let end = (first + 1 + AHEAD_FILES).min(self.tree.batches_of(view, rank));
         for batch in first + 1..end {
             let node = Node::Batch { view, rank, epoch, batch, extension };
@@ -170,6 +179,9 @@ impl Shared {
             if !known {
                 // Not here yet: the next file that is opened asks again.
                 let Some(image) = self.engine.loaded(key) else { return };
+                if lent && image.is_file() {
+                    return;
+                }
                 if !self.is_known_to_kernel(kernel, &node, ino) {
                     return;
                 }

@@ -1,0 +1,166 @@
+//! Images that are lent to the kernel, which shows them to readers that map files: no copy and no request.
+//!
+//! Lent memory is written to again only once no handle of ours holds it and the kernel says that nobody has it open or mapped
+//! (`memory`): a wrong byte is worse than a slow one. It counts in the budget as long, and cannot be evicted; so no more
+//! than a quarter of the budget is lent at a time.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use super::budget::Image;
+use super::memory::{Memory, is_alone, new_file};
+
+/// An image that is loaded, and stays while this is held.
+pub struct Loaded(pub(super) Arc<Image>);
+
+/// An image that is lent: its memory stays as it is while this is held, and then as long as the kernel shows it.
+pub struct Lent(Arc<Image>);
+
+impl Loaded {
+    pub fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+
+    /// Whether it may be lent, room permitting.
+    pub fn is_file(&self) -> bool {
+        self.0.memory().as_file().is_some()
+    }
+
+    /// Lends it, unless it is no file or too much is lent.
+    pub fn lend(&self) -> Option<Lent> {
+        self.0.lend().then(|| Lent(self.0.clone()))
+    }
+}
+
+impl Lent {
+    pub fn bytes(&self) -> &[u8] {
+        self.0.bytes()
+    }
+}
+
+impl AsFd for Lent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self.0.memory().as_file() {
+            Some((file, _)) => file.as_fd(),
+            None => unreachable!("only files are lent"),
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.0.take_back();
+    }
+}
+
+/// A file as images are, to see whether the kernel takes it.
+///
+/// # Errors
+/// This system has no such files, or does not say whether others hold them.
+pub fn sample() -> io::Result<File> {
+    let file = new_file()?;
+    if is_alone(&file) { Ok(file) } else { Err(io::Error::other("no leases")) }
+}
+
+/// How many images may be files: half of the descriptors that this process may have, all of which it asks for.
+pub fn descriptors() -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls get a valid structure.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
+            return 0;
+        }
+        let more = libc::rlimit { rlim_cur: limit.rlim_max.min(1 << 16), ..limit };
+        if more.rlim_cur > limit.rlim_cur && libc::setrlimit(libc::RLIMIT_NOFILE, &more) == 0 {
+            limit = more;
+        }
+    }
+    usize::try_from(limit.rlim_cur / 2).unwrap_or(0).min(1 << 14)
+}
+
+/// What is lent, by the number of its memory.
+#[derive(Default)]
+pub struct Ledger {
+    entries: HashMap<u64, Entry>,
+    /// Of it, the memory that no image holds any more.
+    gone: Vec<Memory>,
+    bytes: u64,
+}
+
+struct Entry {
+    file: Arc<File>,
+    bytes: u64,
+    /// Handles of ours: while there is one, the kernel may be about to open the file.
+    holders: usize,
+}
+
+impl Ledger {
+    /// Notes one more holder of a file, if so many bytes may be lent in all.
+    pub fn lend(&mut self, memory: &Memory, most: u64) -> bool {
+        let Some((file, number)) = memory.as_file() else { return false };
+        let bytes = memory.capacity() as u64;
+        if !self.entries.contains_key(&number) && self.bytes + bytes > most {
+            self.sweep();
+            if self.bytes + bytes > most {
+                return false;
+            }
+        }
+        let entry = self.entries.entry(number).or_insert_with(|| {
+            self.bytes += bytes;
+            Entry { file: file.clone(), bytes, holders: 0 }
+        });
+        entry.holders += 1;
+        true
+    }
+
+    /// Notes one holder less.
+    pub fn take_back(&mut self, memory: &Memory) {
+        if let Some(entry) = memory.as_file().and_then(|(_, number)| self.entries.get_mut(&number)) {
+            entry.holders -= 1;
+        }
+    }
+
+    /// Takes the memory of an image that is no more, where the kernel may still show it; else gives it back.
+    pub fn keep(&mut self, memory: Memory) -> Option<Memory> {
+        let number = memory.as_file().map(|(_, number)| number);
+        if let Some((number, entry)) = number.and_then(|number| Some((number, self.entries.get(&number)?))) {
+            if entry.holders > 0 || !is_alone(&entry.file) {
+                self.gone.push(memory);
+                return None;
+            }
+            self.bytes -= entry.bytes;
+            self.entries.remove(&number);
+        }
+        Some(memory)
+    }
+
+    /// Memory that the kernel has let go since.
+    pub fn returned(&mut self) -> Vec<Memory> {
+        if self.gone.is_empty() {
+            return Vec::new();
+        }
+        self.sweep();
+        let entries = &self.entries;
+        let free = |memory: &mut Memory| memory.as_file().is_none_or(|(_, number)| !entries.contains_key(&number));
+        self.gone.extract_if(.., free).collect()
+    }
+
+    fn sweep(&mut self) {
+        self.entries.retain(|_, entry| entry.holders > 0 || !is_alone(&entry.file));
+        self.bytes = self.entries.values().map(|entry| entry.bytes).sum();
+    }
+
+    /// Bytes that are lent now.
+    pub fn bytes(&mut self) -> u64 {
+        self.sweep();
+        self.bytes
+    }
+
+    /// Of them, those that no image holds any more.
+    pub fn gone_bytes(&self) -> u64 {
+        self.gone.iter().map(|memory| memory.capacity() as u64).sum()
+    }
+}

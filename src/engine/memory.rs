@@ -1,0 +1,210 @@
+//! Memory of one image: private, or a file in memory (memfd) that the kernel can show to readers itself.
+//!
+//! A file is written to again only while nobody else has it open or mapped: the kernel grants a write lease only then.
+//! Nothing else tells. A mapping outlives the `release` of the handle that it was made through, as the kernel maps the
+//! memfd in its place.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use memmap2::{MmapMut, MmapOptions};
+
+/// Some bytes that can be used again.
+pub enum Memory {
+    Private(Box<[u8]>),
+    File(Memfd),
+}
+
+/// A file in memory, mapped.
+pub struct Memfd {
+    file: Arc<File>,
+    /// As long as the capacity; what lies behind the end of the file must not be touched.
+    map: MmapMut,
+    size: usize,
+    /// So much of it has memory.
+    ready: usize,
+    number: u64,
+}
+
+impl Memory {
+    pub fn private(capacity: usize) -> Memory {
+        Memory::Private(vec![0; capacity].into_boxed_slice())
+    }
+
+    /// A file of `size` bytes that can grow to `capacity`. `number`: no other has it.
+    ///
+    /// # Errors
+    /// No memory, no descriptors, or a kernel without memfds.
+    pub fn file(capacity: usize, size: usize, number: u64) -> io::Result<Memory> {
+        let file = new_file()?;
+        // SAFETY: only this process has the file open for writing, and `&mut self` guards what is written. A reader of the
+        // kernel's sees it only while an image that is not written to any more holds it.
+        let map = unsafe { MmapOptions::new().len(capacity.max(1)).map_mut(&file)? };
+        let mut memfd = Memfd { file: Arc::new(file), map, size: 0, ready: 0, number };
+        memfd.fit(size)?;
+        Ok(Memory::File(memfd))
+    }
+
+    /// Cuts it to an image of `size` bytes, within the capacity.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn fit(&mut self, size: usize) -> io::Result<()> {
+        match self {
+            Memory::Private(_) => Ok(()),
+            Memory::File(memfd) => memfd.fit(size),
+        }
+    }
+
+    /// Gets all memory that it lacks: now, not at the first touch, where it costs more, and where none is left is a signal.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn prepare(&mut self) -> io::Result<()> {
+        match self {
+            Memory::Private(_) => Ok(()),
+            Memory::File(memfd) => memfd.prepare(),
+        }
+    }
+
+    /// Bytes that it takes of the budget.
+    pub fn capacity(&self) -> usize {
+        match self {
+            Memory::Private(bytes) => bytes.len(),
+            Memory::File(memfd) => memfd.map.len(),
+        }
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Memory::Private(bytes) => bytes,
+            Memory::File(memfd) => &memfd.map[..memfd.size],
+        }
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Memory::Private(bytes) => bytes,
+            Memory::File(memfd) => &mut memfd.map[..memfd.size],
+        }
+    }
+
+    /// The file and its number.
+    pub fn as_file(&self) -> Option<(&Arc<File>, u64)> {
+        match self {
+            Memory::Private(_) => None,
+            Memory::File(memfd) => Some((&memfd.file, memfd.number)),
+        }
+    }
+}
+
+impl Memfd {
+    /// The file ends where the image does: behind that, readers who map it see zeros up to the end of the page.
+    fn fit(&mut self, size: usize) -> io::Result<()> {
+        if size != self.size {
+            self.file.set_len(size as u64)?;
+            self.size = size;
+            self.ready = self.ready.min(size);
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self) -> io::Result<()> {
+        let from = self.ready / PAGE * PAGE;
+        if self.ready < self.size {
+            // SAFETY: the range lies within the map, and the file reaches to its end.
+            let done = unsafe {
+                let start = self.map.as_mut_ptr().add(from).cast();
+                libc::madvise(start, self.size - from, libc::MADV_POPULATE_WRITE)
+            };
+            if done != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            self.ready = self.size;
+        }
+        Ok(())
+    }
+}
+
+/// A multiple of all pages.
+const PAGE: usize = 1 << 16;
+
+/// An empty file in memory, opened so that leases can be had.
+pub fn new_file() -> io::Result<File> {
+    // SAFETY: the name is a string that outlives the call.
+    let descriptor = unsafe { libc::memfd_create(c"shufflefs".as_ptr(), libc::MFD_CLOEXEC) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and is nobody else's.
+    let first = unsafe { File::from_raw_fd(descriptor) };
+    // memfd_create does not count its writer as one, which a lease would miss.
+    File::options().read(true).write(true).open(format!("/proc/self/fd/{}", first.as_raw_fd()))
+}
+
+/// Whether nobody but its maker has the file open or mapped.
+pub fn is_alone(file: &File) -> bool {
+    let set = |lease: i32| {
+        // SAFETY: no memory is touched. The lease is let go at once, so nobody is ever asked to.
+        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, lease) == 0 }
+    };
+    set(libc::F_WRLCK) && set(libc::F_UNLCK)
+}
+
+/// Numbers of files.
+#[derive(Default)]
+pub struct Numbers(AtomicU64);
+
+impl Numbers {
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(memory: &Memory) -> File {
+        let (file, _) = memory.as_file().expect("a file");
+        File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).expect("opens")
+    }
+
+    #[test]
+    fn readers_and_mappings_are_noticed() {
+        let memory = Memory::file(1 << 20, 5000, 0).expect("memory");
+        let (file, _) = memory.as_file().expect("a file");
+        assert!(is_alone(file), "our own mapping does not count");
+        let reader = reader(&memory);
+        assert!(!is_alone(file));
+        // SAFETY: nobody writes to it here.
+        let map = unsafe { MmapOptions::new().map(&reader).expect("maps") };
+        drop(reader);
+        assert!(!is_alone(file), "mapped, though closed");
+        drop(map);
+        assert!(is_alone(file));
+    }
+
+    #[test]
+    fn the_file_ends_with_the_image() {
+        use std::os::unix::fs::FileExt;
+
+        let mut memory = Memory::file(3 * 4096, 3 * 4096, 0).expect("memory");
+        for size in [3 * 4096, 5000, 1, 9000, 9000] {
+            memory.fit(size).expect("fits");
+            assert_eq!(memory.bytes().len(), size);
+            memory.prepare().expect("memory");
+            memory.bytes_mut().fill(7);
+            let mut page = vec![1; 3 * 4096 + 1];
+            let read = reader(&memory).read_at(&mut page, 0).expect("reads");
+            assert!(read == size && page[..size].iter().all(|&byte| byte == 7));
+            // SAFETY: nobody writes to it here.
+            let map =
+                unsafe { MmapOptions::new().len(size.next_multiple_of(4096)).map(&reader(&memory)) }.expect("maps");
+            assert!(map[size..].iter().all(|&byte| byte == 0), "an older image shows behind the end");
+        }
+    }
+}

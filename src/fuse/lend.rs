@@ -1,0 +1,152 @@
+//! Lends images to the kernel (FUSE passthrough): a reader that maps a file sees the memory that the engine made it in, without a
+//! copy and without a request.
+//!
+//! All handles of one inode that are open at a time must be alike, or the kernel refuses one: all lent the same image, or none
+//! lent. So handles are counted here, by inode, from the first one on. Only mappings are passed through: reads come here as
+//! ever (FOPEN_DIRECT_IO), as splice would put our pages into pipes, where nothing tells when they are let go.
+//! It needs Linux 6.9 and CAP_SYS_ADMIN; without, files go through the page cache as ever.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fuser::{BackingId, FileHandle, FopenFlags, ReplyOpen};
+
+use crate::engine::lent::{Lent, Loaded, sample};
+use crate::engine::{Engine, Key};
+use crate::plan::rank::Rank;
+
+use super::errno;
+
+/// Handles with this bit are of a file that was lent.
+pub const LENT: u64 = 1 << 62;
+
+/// What is lent through one mount.
+#[derive(Default)]
+pub struct Lend {
+    stage: AtomicU8,
+    open: Mutex<HashMap<u64, Handles>>,
+}
+
+/// The kernel has no passthrough, or it cannot be used; it has; images are made for it.
+const OFF: u8 = 0;
+const POSSIBLE: u8 = 1;
+const ON: u8 = 2;
+
+/// The handles of one inode: how many, and what all of them were lent.
+struct Handles {
+    count: u64,
+    lent: Option<Arc<Given>>,
+}
+
+struct Given {
+    backing: BackingId,
+    image: Lent,
+}
+
+/// A file that is being opened.
+pub struct Opening {
+    pub ino: u64,
+    pub key: Key,
+    pub rank: Option<Rank>,
+    /// Its handle.
+    pub handle: FileHandle,
+    /// Whether its reader maps files.
+    pub maps: bool,
+    /// Whether its pages are, or may be, in the page cache.
+    pub cached: bool,
+}
+
+impl Lend {
+    /// The kernel has agreed to passthrough. Called before anything is opened.
+    pub fn allow(&self) {
+        self.stage.store(POSSIBLE, Ordering::Relaxed);
+    }
+
+    /// Answers an `open`: where its reader maps files, once the image is loaded.
+    pub fn open(self: &Arc<Self>, engine: &Engine, file: Opening, reply: ReplyOpen) {
+        let (key, rank) = (file.key, file.rank);
+        // All handles of an inode are alike: where there are others, there is nothing to wait for.
+        if file.cached || !file.maps || !self.is_on(engine, &reply) || self.lock().contains_key(&file.ino) {
+            if self.answer(&file, None, reply) {
+                engine.opened(key, rank);
+            }
+            return;
+        }
+        let this = self.clone();
+        let opened = move |image: Result<Loaded, &_>| match image {
+            Ok(image) => _ = this.answer(&file, Some(&image), reply),
+            Err(error) => reply.error(errno(error)),
+        };
+        engine.open(key, rank, Box::new(opened));
+    }
+
+    /// Whether files can be lent: if the kernel takes one, images are made so from now on.
+    fn is_on(&self, engine: &Engine, reply: &ReplyOpen) -> bool {
+        if self.stage.load(Ordering::Relaxed) == POSSIBLE {
+            let stage = match sample().and_then(|file| reply.open_backing(file)) {
+                Ok(_) => ON,
+                Err(error) => {
+                    tracing::debug!("files that are mapped go through the page cache: {error}");
+                    OFF
+                }
+            };
+            // Another thread may have come to another end, and have lent something.
+            if self.stage.compare_exchange(POSSIBLE, stage, Ordering::Relaxed, Ordering::Relaxed) == Ok(POSSIBLE)
+                && stage == ON
+            {
+                engine.use_files();
+            }
+        }
+        self.stage.load(Ordering::Relaxed) == ON
+    }
+
+    /// Whether the reader will not be heard of again, as it needs no requests.
+    fn answer(&self, file: &Opening, image: Option<&Loaded>, reply: ReplyOpen) -> bool {
+        let lent = if self.stage.load(Ordering::Relaxed) == OFF { None } else { self.count(file, image, &reply) };
+        let direct = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
+        match &lent {
+            Some(lent) => reply.opened_passthrough(FileHandle(file.handle.0 | LENT), direct, &lent.backing),
+            None if file.cached => reply.opened(file.handle, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
+            // Through the page cache a cold file is half as fast (DESIGN.md section 5).
+            None => reply.opened(file.handle, direct),
+        }
+        lent.is_some() || file.cached
+    }
+
+    /// Counts one more handle; what it is lent.
+    fn count(&self, file: &Opening, image: Option<&Loaded>, reply: &ReplyOpen) -> Option<Arc<Given>> {
+        let mut open = self.lock();
+        let handles = open.entry(file.ino).or_insert_with(|| {
+            let lend = |image: &Loaded| {
+                let image = image.lend()?;
+                Some(Arc::new(Given { backing: reply.open_backing(&image).ok()?, image }))
+            };
+            Handles { count: 0, lent: image.and_then(lend) }
+        });
+        handles.count += 1;
+        handles.lent.clone()
+    }
+
+    /// Notes that a handle is gone. The kernel has let go of what it was for by then, but for mappings.
+    pub fn release(&self, ino: u64) {
+        let mut open = self.lock();
+        let Some(handles) = open.get_mut(&ino) else { return };
+        handles.count -= 1;
+        if handles.count == 0 {
+            let gone = open.remove(&ino);
+            drop(open);
+            drop(gone);
+        }
+    }
+
+    /// Gives the bytes of what a handle was lent: they may have been evicted since.
+    pub fn read(&self, ino: u64, handle: FileHandle, take: impl FnOnce(Option<&[u8]>)) {
+        let given = if handle.0 & LENT == 0 { None } else { self.lock().get(&ino).and_then(|open| open.lent.clone()) };
+        take(given.as_ref().map(|given| given.image.bytes()));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Handles>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
