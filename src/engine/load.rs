@@ -28,7 +28,8 @@ struct Load<'a> {
     work: Work<'a>,
 }
 
-/// Fills the images of `items`, which are batches of `fetch` in one format; `calm`: with one thread less. What an image held before does not matter.
+/// Fills the images of `items`, which are batches of `fetch` in one format; `calm`: with one thread less. What an image
+/// held before does not matter.
 ///
 /// # Errors
 /// A damaged or stale store: then no image may be served.
