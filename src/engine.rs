@@ -125,6 +125,13 @@ struct State {
     logged: HashSet<String>,
 }
 
+impl State {
+    /// Whether an image is loaded, or on its way.
+    fn has(&self, key: &Key) -> bool {
+        self.loading.contains_key(key) || self.fresh.contains(key) || self.consumed.contains(key)
+    }
+}
+
 /// What loaders, monitor and readers share.
 struct Shared<S = Stores> {
     supply: S,
@@ -387,6 +394,9 @@ impl<S: Supply> Shared<S> {
         let (fetch, place) = plan.fetch_of(key.batch);
         let stream = Stream { view: key.view, epoch: key.epoch, rank, extension: key.extension };
         let mut state = self.lock();
+        if waiter.offset == 0 && place == 0 && !state.has(&key) {
+            state.streams.restarted(&stream);
+        }
         // A file is read from its start once: later reads of it say nothing new about where its reader goes.
         let ahead = if waiter.offset == 0 { state.streams.read(plan, stream, fetch, place) } else { Vec::new() };
         let image = self.loaded(&mut state, key, &waiter);
@@ -479,14 +489,12 @@ impl<S: Supply> Shared<S> {
 
     /// The batches of a fetch that are neither loaded nor loading; `first` leads.
     fn missing(&self, state: &State, stream: &Stream, fetch: u64, first: Option<Key>) -> Vec<Key> {
-        let absent =
-            |key: &Key| !state.loading.contains_key(key) && !state.fresh.contains(key) && !state.consumed.contains(key);
         let &Stream { view, epoch, extension, .. } = stream;
         let others = self
             .plan(view)
             .batches_of(fetch)
             .map(|batch| Key { view, epoch, batch, extension })
-            .filter(|key| Some(*key) != first && absent(key));
+            .filter(|key| Some(*key) != first && !state.has(key));
         first.into_iter().chain(others).collect()
     }
 

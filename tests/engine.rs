@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shufflefs::anndata::index::IndexDir;
 use shufflefs::anndata::matrix::Matrix;
@@ -122,6 +122,23 @@ fn settled(engine: &Engine) {
         let _ = read(engine, key(0, 0));
     }
     panic!("buffers are lost: {:#}", engine.stats());
+}
+
+/// What earlier readers of an epoch had loaded ahead says nothing to those who read it again.
+#[test]
+fn an_epoch_is_loaded_ahead_of_its_readers_each_time() {
+    let (engine, _, _) = engine(1 << 30);
+    let next = key(0, SAMPLING.fetch_factor);
+    for pass in 0..3 {
+        assert!(engine.loaded(next).is_none(), "pass {pass}: it should have been let go");
+        read(&engine, key(0, 0)).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while engine.loaded(next).is_none() {
+            assert!(Instant::now() < deadline, "pass {pass}: nothing is loaded ahead");
+            std::thread::yield_now();
+        }
+        readers(&engine, 1, &[0], |_, _, _| true);
+    }
 }
 
 #[test]

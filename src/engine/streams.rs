@@ -86,6 +86,16 @@ impl Streams {
         self.ahead.pop(&(key.view, key.epoch, key.extension, fetch));
     }
 
+    /// Notes that a fetch is not here although its first batch is asked for: what was queued ahead of earlier readers of this
+    /// directory says nothing to those who read it again, or go back.
+    pub fn restarted(&mut self, stream: &Stream) {
+        let theirs = |&(view, epoch, extension, _): &Place| {
+            (view, epoch, extension) == (stream.view, stream.epoch, stream.extension)
+        };
+        let old: Vec<Place> = self.ahead.iter().map(|(place, ())| *place).filter(theirs).collect();
+        old.iter().for_each(|place| _ = self.ahead.pop(place));
+    }
+
     /// Directories that are read in order, of those seen lately.
     pub fn len(&self) -> usize {
         self.whole
@@ -143,5 +153,9 @@ mod tests {
         assert_eq!(streams.read(&plan, rank, 5, 0), [(1, 1), (1, 3)]);
         streams.queued(&stream, 3);
         assert_eq!(streams.read(&plan, stream, 2, 3), [(0, 4)]);
+        streams.restarted(&Stream { epoch: 1, ..stream });
+        assert_eq!(streams.read(&plan, stream, 2, 3), [(0, 4)]);
+        streams.restarted(&stream);
+        assert_eq!(streams.read(&plan, stream, 2, 3), [(0, 3), (0, 4)]);
     }
 }
