@@ -294,15 +294,33 @@ impl Collection {
 /// Bytes of files that may be resident before they are handed back.
 const MOST_RESIDENT: u64 = 128 << 20;
 
-/// Bytes of mapped files, the program's own included, that are resident now.
+/// Bytes of mapped files, the program's own included, that are resident now. Images may be files in memory: they are not
+/// counted, and could not be handed back.
 fn resident_files() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split(' ').nth(2)?.parse().ok()?;
-    // SAFETY: sysconf touches no memory.
-    let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
-    Some(pages * page)
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("RssFile:"))?.trim().strip_suffix(" kB")?;
+    kib.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 fn mismatch(store: &Container, cause: String) -> CollectionError {
     CollectionError::Mismatch { store: store.name().to_owned(), cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Files in memory are images; only those of a disk can be handed back.
+    #[test]
+    fn images_are_no_resident_files() {
+        let before = resident_files().expect("a status");
+        assert!(before > 0, "the program itself is one");
+        let file = tempfile::tempfile_in("/dev/shm").expect("a file in memory");
+        file.set_len(64 << 20).expect("room");
+        // SAFETY: nobody else has the file.
+        let mut map = unsafe { memmap2::MmapMut::map_mut(&file).expect("maps") };
+        map.fill(1);
+        let after = resident_files().expect("a status");
+        assert!(after < before + (32 << 20), "{before} before, {after} after 64 MiB of image");
+    }
 }
