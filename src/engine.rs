@@ -14,6 +14,7 @@ mod memory;
 #[cfg(test)]
 mod models;
 mod monitor;
+mod readers;
 mod stats;
 mod stores;
 mod streams;
@@ -39,9 +40,10 @@ use budget::{Image, Pool};
 use fetch::Fetches;
 use flight::Flight;
 use lent::Loaded;
+use readers::{Answer, Waiter};
 use stats::Stats;
 use stores::{Stores, Supply};
-use streams::{Stream, Streams};
+use streams::Streams;
 
 /// One file's image: a batch of a view's epoch in one format. Ranks share images, as they share batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,20 +85,6 @@ pub struct Limits {
     pub threads: usize,
     /// How long a load may make no progress.
     pub timeout: Duration,
-}
-
-enum Answer {
-    Bytes(Reply),
-    Image(Opened),
-}
-
-struct Waiter {
-    offset: u64,
-    len: usize,
-    answer: Answer,
-    /// When it came, and when its file was opened (if this is the first read of it).
-    since: Instant,
-    opened: Option<Instant>,
 }
 
 struct Loading {
@@ -156,9 +144,6 @@ pub struct Engine<S: Supply = Stores> {
     shared: Arc<Shared<S>>,
     workers: Vec<JoinHandle<()>>,
 }
-
-/// Consumed fetches that are kept for slower jobs.
-const KEPT_FETCHES: u64 = 3;
 
 /// Flights at once: one decodes while the other plans, finishes or waits for a slow disk.
 const LOADERS: usize = 2;
@@ -339,32 +324,6 @@ impl<S: Supply> Drop for Engine<S> {
     }
 }
 
-impl Waiter {
-    /// Whether it reads to the end of the image.
-    fn ends(&self, image: &Image) -> bool {
-        self.offset.saturating_add(self.len as u64) >= image.len() as u64
-    }
-
-    /// Answers; `waited`: for the image to be loaded.
-    fn serve(self, image: &Arc<Image>, stats: &Stats, waited: bool) {
-        let bytes = image.bytes();
-        let start = usize::try_from(self.offset).unwrap_or(usize::MAX).min(bytes.len());
-        let end = start.saturating_add(self.len).min(bytes.len());
-        stats.served(end - start, self.since, waited, self.opened);
-        match self.answer {
-            Answer::Bytes(reply) => reply(Ok(&bytes[start..end])),
-            Answer::Image(opened) => opened(Ok(Loaded(image.clone()))),
-        }
-    }
-
-    fn fail(self, error: &ReadError) {
-        match self.answer {
-            Answer::Bytes(reply) => reply(Err(error)),
-            Answer::Image(opened) => opened(Err(error)),
-        }
-    }
-}
-
 impl<S: Supply> Shared<S> {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A thread that panicked with the lock left the state whole: nothing in it is half-done across a call.
@@ -377,137 +336,6 @@ impl<S: Supply> Shared<S> {
 
     fn now(&self) -> u64 {
         self.start.elapsed().as_millis() as u64
-    }
-
-    /// A stream has come to a batch: looks ahead of it.
-    fn opened(&self, state: &mut State, key: Key, rank: Option<Rank>) {
-        let plan = self.plan(key.view);
-        let (fetch, place) = plan.fetch_of(key.batch);
-        let stream = Stream { view: key.view, epoch: key.epoch, rank, extension: key.extension };
-        for (epoch, fetch) in state.streams.read(plan, stream, fetch, place) {
-            self.look_ahead(state, Stream { epoch, ..stream }, fetch);
-        }
-    }
-
-    fn read(&self, key: Key, rank: Option<Rank>, waiter: Waiter) {
-        let plan = self.plan(key.view);
-        let (fetch, place) = plan.fetch_of(key.batch);
-        let stream = Stream { view: key.view, epoch: key.epoch, rank, extension: key.extension };
-        let mut state = self.lock();
-        if waiter.offset == 0 && place == 0 && !state.has(&key) {
-            state.streams.restarted(&stream);
-        }
-        // A file is read from its start once: later reads of it say nothing new about where its reader goes.
-        let ahead = if waiter.offset == 0 { state.streams.read(plan, stream, fetch, place) } else { Vec::new() };
-        let image = self.loaded(&mut state, key, &waiter);
-        let (image, waiter) = match image {
-            Some(image) => (Some(image), Some(waiter)),
-            None => {
-                self.demand(&mut state, key, stream, fetch, waiter);
-                (None, None)
-            }
-        };
-        for (epoch, fetch) in ahead {
-            self.look_ahead(&mut state, Stream { epoch, ..stream }, fetch);
-        }
-        drop(state);
-        if let (Some(image), Some(waiter)) = (image, waiter) {
-            waiter.serve(&image, &self.stats, false);
-        }
-    }
-
-    /// The image, if it is here. Once it is read to its end it is consumed: it may go before those that are not.
-    fn loaded(&self, state: &mut State, key: Key, waiter: &Waiter) -> Option<Arc<Image>> {
-        let Some(image) = state.fresh.get(&key) else { return state.consumed.get(&key).cloned() };
-        let image = image.clone();
-        if waiter.ends(&image) {
-            state.fresh.pop(&key);
-            self.consume(state, key, &image);
-        }
-        Some(image)
-    }
-
-    fn consume(&self, state: &mut State, key: Key, image: &Arc<Image>) {
-        state.consumed_bytes += image.capacity();
-        state.consumed.push(key, image.clone());
-        self.forget_old(state);
-        self.stats.consumed(self.supply.rows(key));
-    }
-
-    /// Lets go of what was consumed long ago, budget or not: buffers that come back are written to without a page fault,
-    /// which fresh memory costs for every 4 KiB (that halves the rate of uncompressed stores). What stays is for other jobs
-    /// that read the same epoch a little later.
-    fn forget_old(&self, state: &mut State) {
-        let most = (KEPT_FETCHES * state.fetch_bytes).min(self.pool.limit() / 4);
-        while state.consumed_bytes > most && state.consumed.len() > 1 {
-            match state.consumed.pop_lru() {
-                Some((_, image)) => state.consumed_bytes -= image.capacity(),
-                None => break,
-            }
-        }
-    }
-
-    /// Queues what a reader waits for.
-    fn demand(&self, state: &mut State, key: Key, stream: Stream, fetch: u64, waiter: Waiter) {
-        if let Some(loading) = state.loading.get_mut(&key) {
-            loading.waiters.push(waiter);
-            let flight = loading.flight;
-            if let Some(at) = state.prefetch.iter().position(|&queued| queued == flight) {
-                state.prefetch.remove(at);
-                state.demand.push_back(flight);
-                self.work.notify_one();
-            }
-            return;
-        }
-        let keys = if state.streams.wants_whole(&stream, fetch) {
-            self.missing(state, &stream, fetch, Some(key))
-        } else {
-            vec![key]
-        };
-        let flight = self.queue(state, fetch, keys);
-        state.demand.push_back(flight);
-        if let Some(loading) = state.loading.get_mut(&key) {
-            loading.waiters.push(waiter);
-        }
-        self.work.notify_one();
-    }
-
-    /// Queues the fetch that a stream will want next, unless it is here or on its way.
-    fn look_ahead(&self, state: &mut State, stream: Stream, fetch: u64) {
-        let fits = self.pool.room() + state.consumed_bytes;
-        if state.fetch_bytes > fits {
-            return;
-        }
-        let keys = self.missing(state, &stream, fetch, None);
-        state.streams.queued(&stream, fetch);
-        if !keys.is_empty() {
-            let flight = self.queue(state, fetch, keys);
-            state.prefetch.push_back(flight);
-            self.work.notify_one();
-        }
-    }
-
-    /// The batches of a fetch that are neither loaded nor loading; `first` leads.
-    fn missing(&self, state: &State, stream: &Stream, fetch: u64, first: Option<Key>) -> Vec<Key> {
-        let &Stream { view, epoch, extension, .. } = stream;
-        let others = self
-            .plan(view)
-            .batches_of(fetch)
-            .map(|batch| Key { view, epoch, batch, extension })
-            .filter(|key| Some(*key) != first && !state.has(key));
-        first.into_iter().chain(others).collect()
-    }
-
-    fn queue(&self, state: &mut State, fetch: u64, keys: Vec<Key>) -> u64 {
-        let id = state.next_flight;
-        state.next_flight += 1;
-        for key in &keys {
-            // A batch that its flight left out keeps its readers.
-            state.loading.entry(*key).or_insert(Loading { flight: id, waiters: Vec::new() }).flight = id;
-        }
-        let progress = Arc::new(AtomicU64::new(self.now()));
-        state.flights.insert(id, Flight { id, fetch, keys, progress, started: false });
-        id
     }
 
     fn log_once(&self, state: &mut State, error: &ReadError) {

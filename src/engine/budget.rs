@@ -10,7 +10,7 @@ use crate::plan::Plan;
 use crate::sync::{Mutex, MutexGuard};
 
 use super::lent::Ledger;
-use super::memory::{Memory, Numbers};
+use super::memory::Memory;
 
 /// The part of the budget that decoded chunks may take: what four fetches (in use, two ahead, retained) leave, but no more
 /// than two thirds, and nothing where less than a quarter of all chunks would be there when they are needed again.
@@ -28,7 +28,6 @@ pub fn for_chunks(collection: &Collection, plans: &[Plan], memory: u64) -> u64 {
 /// Buffers of one engine.
 pub struct Pool {
     limit: u64,
-    numbers: Numbers,
     state: Mutex<Buffers>,
 }
 
@@ -42,6 +41,8 @@ struct Buffers {
     /// Buffers that are files, and how many may be.
     files: usize,
     most_files: usize,
+    /// The number of the next one.
+    next_file: u64,
 }
 
 /// The bytes of one file.
@@ -138,7 +139,7 @@ impl Buffers {
 
 impl Pool {
     pub fn new(limit: u64) -> Pool {
-        Pool { limit, numbers: Numbers::default(), state: Mutex::default() }
+        Pool { limit, state: Mutex::default() }
     }
 
     /// Bytes of images at most.
@@ -184,8 +185,10 @@ impl Pool {
         state.used += class as u64;
         let as_file = state.wants_files();
         state.files += usize::from(as_file);
+        let number = state.next_file;
+        state.next_file += u64::from(as_file);
         drop(state);
-        let file = if as_file { Memory::file(class, size, self.numbers.next()).ok() } else { None };
+        let file = if as_file { Memory::file(class, size, number).ok() } else { None };
         if as_file && file.is_none() {
             // No memory or no descriptors for more of them: it goes on with what there is.
             let mut state = self.lock();

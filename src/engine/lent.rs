@@ -17,7 +17,10 @@ use super::memory::{Memory, is_alone, new_file};
 pub struct Loaded(pub(super) Arc<Image>);
 
 /// An image that is lent: its memory stays as it is while this is held, and then as long as the kernel shows it.
-pub struct Lent(Arc<Image>);
+pub struct Lent {
+    image: Arc<Image>,
+    file: Arc<File>,
+}
 
 impl Loaded {
     pub fn bytes(&self) -> &[u8] {
@@ -31,28 +34,26 @@ impl Loaded {
 
     /// Lends it, unless it is no file or too much is lent.
     pub fn lend(&self) -> Option<Lent> {
-        self.0.lend().then(|| Lent(self.0.clone()))
+        let (file, _) = self.0.memory().as_file()?;
+        self.0.lend().then(|| Lent { image: self.0.clone(), file: file.clone() })
     }
 }
 
 impl Lent {
     pub fn bytes(&self) -> &[u8] {
-        self.0.bytes()
+        self.image.bytes()
     }
 }
 
 impl AsFd for Lent {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self.0.memory().as_file() {
-            Some((file, _)) => file.as_fd(),
-            None => unreachable!("only files are lent"),
-        }
+        self.file.as_fd()
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        self.0.take_back();
+        self.image.take_back();
     }
 }
 

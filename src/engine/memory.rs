@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{MmapMut, MmapOptions};
 
@@ -152,16 +151,6 @@ pub fn is_alone(file: &File) -> bool {
         unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, lease) == 0 }
     };
     set(libc::F_WRLCK) && set(libc::F_UNLCK)
-}
-
-/// Numbers of files.
-#[derive(Default)]
-pub struct Numbers(AtomicU64);
-
-impl Numbers {
-    pub fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
-    }
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ impl Load<'_> {
                 if here && length > 0 {
                     let local = (row - store.first_row) as usize;
                     let (begin, len) = match &store.elements[number].matrix {
-                        Matrix::Sparse { indptr, .. } => (indptr[local], indptr[local + 1] - indptr[local]),
+                        Matrix::Sparse { indptr, .. } => (indptr[local], indptr.length(local)),
                         Matrix::Dense { array } => (local as u64, array.shape[1..].iter().product()),
                     };
                     let columns = match &mut column_target {

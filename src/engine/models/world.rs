@@ -1,0 +1,259 @@
+//! The engine in a model: a supply in memory that fails, hangs and panics as its script says, and what always holds.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use shuttle::sync::mpsc;
+use shuttle::thread;
+
+use crate::batch::Layout;
+use crate::engine::budget::{Image, Pool, capacity};
+use crate::engine::flight::Item;
+use crate::engine::stores::Supply;
+use crate::engine::{Engine, Key, LOADERS, Limits, ReadError, Shared};
+use crate::format::Extension;
+use crate::plan::{Plan, Sampling};
+
+/// What happens in the n-th load of a key (from 0).
+pub type Script = Box<dyn Fn(&Batches, Key, usize) -> Result<(), ReadError> + Send + Sync>;
+
+/// Two batches a fetch, two fetches an epoch.
+pub struct Batches {
+    plan: Plan,
+    /// Bytes of the images of even batches and of odd ones.
+    sizes: [usize; 2],
+    script: Script,
+    loads: Mutex<HashMap<Key, Loads>>,
+    pool: OnceLock<Arc<Pool>>,
+    /// Readers that may hold an image which has gone.
+    pub holding: AtomicUsize,
+    /// What went wrong where a panic would be caught.
+    wrong: Mutex<Vec<String>>,
+}
+
+#[derive(Clone, Copy, Default)]
+pub struct Loads {
+    pub begun: usize,
+    pub running: usize,
+    pub done: usize,
+}
+
+impl Batches {
+    fn size(&self, key: Key) -> usize {
+        self.sizes[key.batch as usize % 2]
+    }
+
+    pub fn loads(&self, key: Key) -> Loads {
+        self.loads.lock().unwrap().get(&key).copied().unwrap_or_default()
+    }
+
+    fn note(&self, key: Key, change: impl FnOnce(&mut Loads)) -> Loads {
+        let mut loads = self.loads.lock().unwrap();
+        let entry = loads.entry(key).or_default();
+        change(entry);
+        *entry
+    }
+
+    fn check(&self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.wrong.lock().unwrap().push(what());
+        }
+    }
+
+    /// Images fit the budget, or are one batch alone that does not; beyond that is only what readers hold.
+    fn check_budget(&self) {
+        let Some(pool) = self.pool.get() else { return };
+        let used = pool.used().0;
+        // Nobody runs between the two: a thread is changed before it takes or frees a lock, not after.
+        let holding = self.holding.load(Ordering::Relaxed) as u64;
+        let one = capacity(self.sizes[0].max(self.sizes[1])) as u64;
+        let most = pool.limit().max(one) + holding * one;
+        self.check(used <= most, || format!("{used} bytes of images, {most} at most"));
+    }
+}
+
+impl Supply for Batches {
+    type Fetch = ();
+
+    fn plan(&self, _: u16) -> &Plan {
+        &self.plan
+    }
+
+    fn fetch(&self, _: u16, _: u64, _: u64) -> Arc<()> {
+        Arc::new(())
+    }
+
+    fn rows(&self, _: Key) -> u64 {
+        1
+    }
+
+    fn layout(&self, (): &(), key: Key) -> Result<Layout, ReadError> {
+        Ok(Layout { size: self.size(key) as u64, spans: Vec::new() })
+    }
+
+    fn load(
+        &self,
+        (): &(),
+        items: &[Item],
+        images: &mut [Image],
+        _calm: bool,
+        advance: &(dyn Fn() + Sync),
+    ) -> Result<(), ReadError> {
+        self.check_budget();
+        for (Item { key, .. }, image) in items.iter().zip(images) {
+            let Loads { begun, running, .. } = self.note(*key, |loads| {
+                loads.begun += 1;
+                loads.running += 1;
+            });
+            self.check(running == 1, || format!("{key:?} is loaded twice at once"));
+            image.bytes_mut().fill(0);
+            thread::yield_now();
+            let outcome =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (self.script)(self, *key, begun - 1)));
+            image.bytes_mut().fill(byte(*key));
+            self.note(*key, |loads| {
+                loads.running -= 1;
+                loads.done += usize::from(matches!(outcome, Ok(Ok(()))));
+            });
+            outcome.unwrap_or_else(|payload| resume_unwind(payload))?;
+            advance();
+        }
+        Ok(())
+    }
+}
+
+/// What fills the image of a batch.
+pub fn byte(key: Key) -> u8 {
+    (key.epoch * 16 + key.batch + 1) as u8
+}
+
+pub fn key(batch: u64) -> Key {
+    Key { view: 0, epoch: 0, batch, extension: Extension::Npy }
+}
+
+pub fn broken() -> ReadError {
+    ReadError::Internal("broken".to_owned())
+}
+
+/// An engine in a model.
+pub struct World {
+    pub engine: Engine<Batches>,
+    pub shared: Arc<Shared<Batches>>,
+}
+
+impl Deref for World {
+    type Target = Batches;
+
+    fn deref(&self) -> &Batches {
+        &self.shared.supply
+    }
+}
+
+/// Longer than any model takes.
+pub const NEVER: Duration = Duration::from_secs(1_000_000);
+
+impl World {
+    /// Images of `sizes` bytes (of even batches, of odd ones) in a budget of `memory`.
+    pub fn new(
+        sizes: [usize; 2],
+        memory: u64,
+        script: impl Fn(&Batches, Key, usize) -> Result<(), ReadError> + Send + Sync + 'static,
+    ) -> World {
+        World::with_timeout(sizes, memory, NEVER, script)
+    }
+
+    pub fn with_timeout(
+        sizes: [usize; 2],
+        memory: u64,
+        timeout: Duration,
+        script: impl Fn(&Batches, Key, usize) -> Result<(), ReadError> + Send + Sync + 'static,
+    ) -> World {
+        let sampling = Sampling { batch_size: 1, block_size: 1, fetch_factor: 2, seed: 0, drop_last: false };
+        let batches = Batches {
+            plan: Plan::new(&[4], sampling),
+            sizes,
+            script: Box::new(script),
+            loads: Mutex::default(),
+            pool: OnceLock::new(),
+            holding: AtomicUsize::new(0),
+            wrong: Mutex::default(),
+        };
+        let engine = Engine::start(batches, memory, Limits { memory, threads: 1, timeout }).unwrap();
+        let shared = engine.shared.clone();
+        shared.supply.pool.set(shared.pool.clone()).ok().unwrap();
+        World { engine, shared }
+    }
+
+    /// Reads half of a file (0 or 1), and waits for the answer.
+    pub fn read_half(&self, key: Key, half: usize) -> Result<(), ReadError> {
+        let (tell, told) = mpsc::channel();
+        let len = self.size(key) / 2;
+        let shared = self.shared.clone();
+        let reply = move |bytes: Result<&[u8], &ReadError>| {
+            shared.supply.check_budget();
+            if let Ok(bytes) = bytes {
+                // `check_budget` let others run: the buffer must still be ours.
+                assert!(bytes.len() == len && bytes.iter().all(|&at| at == byte(key)), "bytes of another batch");
+            }
+            tell.send(bytes.map(|_| ()).map_err(Clone::clone)).unwrap();
+        };
+        self.holding.fetch_add(1, Ordering::Relaxed);
+        self.engine.read(key, None, ((half * len) as u64, len), None, Box::new(reply));
+        self.holding.fetch_sub(1, Ordering::Relaxed);
+        let answer = told.recv().expect("an answer");
+        self.check_state();
+        answer
+    }
+
+    /// Reads a file as readers do.
+    pub fn read(&self, key: Key) -> Result<(), ReadError> {
+        self.read_half(key, 0)?;
+        self.read_half(key, 1)
+    }
+
+    /// So many readers at once, each of whole files in this order.
+    pub fn readers<const N: usize, const M: usize>(&self, batches: [[u64; N]; M]) {
+        thread::scope(|scope| {
+            for batches in batches {
+                scope.spawn(move || batches.map(|batch| self.read(key(batch)).unwrap()));
+            }
+        });
+    }
+
+    /// A key is in one place, what loads or is queued has a flight, and what is counted is so.
+    pub fn check_state(&self) {
+        let state = self.shared.lock();
+        for (key, loading) in &state.loading {
+            assert!(state.flights.contains_key(&loading.flight), "{key:?} is loaded by nobody");
+            assert!(!state.fresh.contains(key) && !state.consumed.contains(key), "{key:?} is here and loading");
+        }
+        assert!(state.flights.len() <= state.demand.len() + state.prefetch.len() + LOADERS);
+        assert!(state.fresh.iter().all(|(key, _)| !state.consumed.contains(key)));
+        assert!(state.demand.iter().chain(&state.prefetch).all(|id| state.flights.contains_key(id)));
+        assert_eq!(state.consumed_bytes, state.consumed.iter().map(|(_, image)| image.capacity()).sum::<u64>());
+    }
+
+    /// Ends the engine: nothing runs on, nothing went wrong, and every byte is back.
+    pub fn end(self) {
+        self.check_state();
+        let World { engine, shared } = self;
+        drop(engine);
+        is_over(shared);
+    }
+}
+
+pub fn is_over(shared: Arc<Shared<Batches>>) {
+    {
+        let state = shared.lock();
+        assert_eq!((state.demand_running, state.admitted), (0, 0));
+    }
+    assert_eq!(*shared.supply.wrong.lock().unwrap(), [""; 0]);
+    let pool = shared.pool.clone();
+    drop(Arc::into_inner(shared).expect("no thread holds the engine"));
+    let (used, free) = pool.used();
+    assert!(used == free && used <= pool.limit() && pool.room() == pool.limit(), "{used} bytes, {free} of them free");
+}

@@ -1,0 +1,203 @@
+//! Readers: each is answered from memory, or what it waits for is queued; what comes next is queued ahead of it.
+//!
+//! All of it is done under the one lock and waits for nothing: loaders (`flight`) do the work.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::plan::rank::Rank;
+use crate::sync::atomic::AtomicU64;
+
+use super::budget::Image;
+use super::flight::Flight;
+use super::lent::Loaded;
+use super::stats::Stats;
+use super::stores::Supply;
+use super::streams::Stream;
+use super::{Key, Loading, Opened, ReadError, Reply, Shared, State};
+
+/// Consumed fetches that are kept for slower jobs.
+const KEPT_FETCHES: u64 = 3;
+
+/// How a reader is told.
+pub enum Answer {
+    Bytes(Reply),
+    Image(Opened),
+}
+
+/// A reader that wants a part of an image.
+pub struct Waiter {
+    pub offset: u64,
+    pub len: usize,
+    pub answer: Answer,
+    /// When it came, and when its file was opened (if this is the first read of it).
+    pub since: Instant,
+    pub opened: Option<Instant>,
+}
+
+impl Waiter {
+    /// Whether it reads to the end of the image.
+    pub fn ends(&self, image: &Image) -> bool {
+        self.offset.saturating_add(self.len as u64) >= image.len() as u64
+    }
+
+    /// Answers; `waited`: for the image to be loaded.
+    pub fn serve(self, image: &Arc<Image>, stats: &Stats, waited: bool) {
+        let bytes = image.bytes();
+        let start = usize::try_from(self.offset).unwrap_or(usize::MAX).min(bytes.len());
+        let end = start.saturating_add(self.len).min(bytes.len());
+        stats.served(end - start, self.since, waited, self.opened);
+        match self.answer {
+            Answer::Bytes(reply) => reply(Ok(&bytes[start..end])),
+            Answer::Image(opened) => opened(Ok(Loaded(image.clone()))),
+        }
+    }
+
+    pub fn fail(self, error: &ReadError) {
+        match self.answer {
+            Answer::Bytes(reply) => reply(Err(error)),
+            Answer::Image(opened) => opened(Err(error)),
+        }
+    }
+}
+
+impl<S: Supply> Shared<S> {
+    /// A stream has come to a batch: looks ahead of it.
+    pub fn opened(&self, state: &mut State, key: Key, rank: Option<Rank>) {
+        let (stream, fetch, place) = self.place(key, rank);
+        for (epoch, fetch) in state.streams.read(self.plan(key.view), stream, fetch, place) {
+            self.look_ahead(state, Stream { epoch, ..stream }, fetch);
+        }
+    }
+
+    /// Answers a reader from memory, or queues what it waits for, and looks ahead of it.
+    pub fn read(&self, key: Key, rank: Option<Rank>, waiter: Waiter) {
+        let (stream, fetch, place) = self.place(key, rank);
+        let mut state = self.lock();
+        let mut ahead = Vec::new();
+        // A file is read from its start once: later reads of it say nothing new about where its reader goes.
+        if waiter.offset == 0 {
+            if place == 0 && !state.has(&key) {
+                state.streams.restarted(&stream);
+            }
+            ahead = state.streams.read(self.plan(key.view), stream, fetch, place);
+        }
+        let image = self.loaded(&mut state, key, &waiter);
+        let (image, waiter) = match image {
+            Some(image) => (Some(image), Some(waiter)),
+            None => {
+                self.demand(&mut state, key, stream, fetch, waiter);
+                (None, None)
+            }
+        };
+        for (epoch, fetch) in ahead {
+            self.look_ahead(&mut state, Stream { epoch, ..stream }, fetch);
+        }
+        drop(state);
+        if let (Some(image), Some(waiter)) = (image, waiter) {
+            waiter.serve(&image, &self.stats, false);
+        }
+    }
+
+    /// The stream that a read belongs to, and where it is: the fetch, and the batch's place in it.
+    fn place(&self, key: Key, rank: Option<Rank>) -> (Stream, u64, usize) {
+        let (fetch, place) = self.plan(key.view).fetch_of(key.batch);
+        (Stream { view: key.view, epoch: key.epoch, rank, extension: key.extension }, fetch, place)
+    }
+
+    /// The image, if it is here. Once it is read to its end it is consumed: it may go before those that are not.
+    fn loaded(&self, state: &mut State, key: Key, waiter: &Waiter) -> Option<Arc<Image>> {
+        let Some(image) = state.fresh.get(&key) else { return state.consumed.get(&key).cloned() };
+        let image = image.clone();
+        if waiter.ends(&image) {
+            state.fresh.pop(&key);
+            self.consume(state, key, &image);
+        }
+        Some(image)
+    }
+
+    /// Notes that an image was read to its end.
+    pub fn consume(&self, state: &mut State, key: Key, image: &Arc<Image>) {
+        state.consumed_bytes += image.capacity();
+        state.consumed.push(key, image.clone());
+        self.forget_old(state);
+        self.stats.consumed(self.supply.rows(key));
+    }
+
+    /// Lets go of what was consumed long ago, budget or not: buffers that come back are written to without a page fault,
+    /// which fresh memory costs for every 4 KiB (that halves the rate of uncompressed stores). What stays is for other jobs
+    /// that read the same epoch a little later.
+    fn forget_old(&self, state: &mut State) {
+        let most = (KEPT_FETCHES * state.fetch_bytes).min(self.pool.limit() / 4);
+        while state.consumed_bytes > most && state.consumed.len() > 1 {
+            match state.consumed.pop_lru() {
+                Some((_, image)) => state.consumed_bytes -= image.capacity(),
+                None => break,
+            }
+        }
+    }
+
+    /// Queues what a reader waits for.
+    fn demand(&self, state: &mut State, key: Key, stream: Stream, fetch: u64, waiter: Waiter) {
+        if let Some(loading) = state.loading.get_mut(&key) {
+            loading.waiters.push(waiter);
+            let flight = loading.flight;
+            if let Some(at) = state.prefetch.iter().position(|&queued| queued == flight) {
+                state.prefetch.remove(at);
+                state.demand.push_back(flight);
+                self.work.notify_one();
+            }
+            return;
+        }
+        let keys = if state.streams.wants_whole(&stream, fetch) {
+            self.missing(state, &stream, fetch, Some(key))
+        } else {
+            vec![key]
+        };
+        let flight = self.queue(state, fetch, keys);
+        state.demand.push_back(flight);
+        if let Some(loading) = state.loading.get_mut(&key) {
+            loading.waiters.push(waiter);
+        }
+        self.work.notify_one();
+    }
+
+    /// Queues the fetch that a stream will want next, unless it is here or on its way.
+    fn look_ahead(&self, state: &mut State, stream: Stream, fetch: u64) {
+        let fits = self.pool.room() + state.consumed_bytes;
+        if state.fetch_bytes > fits {
+            return;
+        }
+        let keys = self.missing(state, &stream, fetch, None);
+        state.streams.queued(&stream, fetch);
+        if !keys.is_empty() {
+            let flight = self.queue(state, fetch, keys);
+            state.prefetch.push_back(flight);
+            self.work.notify_one();
+        }
+    }
+
+    /// The batches of a fetch that are neither loaded nor loading; `first` leads.
+    fn missing(&self, state: &State, stream: &Stream, fetch: u64, first: Option<Key>) -> Vec<Key> {
+        let &Stream { view, epoch, extension, .. } = stream;
+        let others = self
+            .plan(view)
+            .batches_of(fetch)
+            .map(|batch| Key { view, epoch, batch, extension })
+            .filter(|key| Some(*key) != first && !state.has(key));
+        first.into_iter().chain(others).collect()
+    }
+
+    /// Queues batches of one fetch, for the caller to say how urgently; the number of their flight.
+    pub fn queue(&self, state: &mut State, fetch: u64, keys: Vec<Key>) -> u64 {
+        let id = state.next_flight;
+        state.next_flight += 1;
+        for key in &keys {
+            // A batch that its flight left out keeps its readers.
+            state.loading.entry(*key).or_insert(Loading { flight: id, waiters: Vec::new() }).flight = id;
+        }
+        let progress = Arc::new(AtomicU64::new(self.now()));
+        state.flights.insert(id, Flight { id, fetch, keys, progress, started: false });
+        id
+    }
+}
