@@ -43,8 +43,8 @@ impl Matrix {
         Matrix::open_with(store, element, None, &RowIndex::looking(), counters)
     }
 
-    /// As [`Matrix::open`], row bounds from the row index where that has them; a matrix stored by column (CSC) is read from the index directory, transposed there first
-    /// where it is not there yet.
+    /// As [`Matrix::open`], row bounds from the row index where that has them; a matrix stored by column (CSC) is read
+    /// from the index directory, transposed there first where it is not there yet.
     ///
     /// # Errors
     /// Those of `open`; the index directory cannot be written.

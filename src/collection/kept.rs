@@ -1,4 +1,5 @@
-//! How many values of each row are kept by an inner join or a choice of genes: sizes of files follow from it, so it is counted before any is served.
+//! How many values of each row are kept by an inner join or a choice of genes: sizes of files follow from it, so it is
+//! counted before any is served.
 //!
 //! The column numbers are read once, in windows of bounded memory; the counts stay in the index directory.
 

@@ -1,9 +1,10 @@
 //! A file of the index directory in our address space.
 //!
-//! Its pages belong to the page cache, so mounts of one store share them and the kernel takes them back as it likes. They
-//! count as resident all the same, and kernels map 16 around each that is touched; so `release` hands them back, and
-//! who looks at many places briefly reads them instead: 1 us a place, where a fault with its neighbours costs 5. A mapped file that somebody truncates in place is a SIGBUS to its readers. We never do: index files are complete before
-//! they get their name, and are only ever replaced by another file of that name.
+//! Its pages belong to the page cache, so mounts of one store share them and the kernel takes them back as it likes.
+//! They count as resident all the same, and kernels map 16 around each that is touched; so `release` hands them back,
+//! and who looks at many places briefly reads them instead: 1 us a place, where a fault with its neighbours costs 5.
+//! A mapped file that somebody truncates in place is a SIGBUS to its readers. We never do: index files are complete
+//! before they get their name, and are only ever replaced by another file of that name.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
