@@ -1,11 +1,14 @@
 //! Arrays written by libhdf5 and zarrs, read back by our own addressing and decoders and by the libraries' own.
 
+mod pieces;
+
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use shufflefs::array::gather::{Piece, Sink, Work, gather};
+use pieces::Pieces;
+use shufflefs::array::gather::{Piece, Work, gather};
 use shufflefs::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind};
 use zarrs::array::codec::api::BytesToBytesCodecTraits;
 use zarrs::array::codec::{Crc32cCodec, GzipCodec, ZstdCodec};
@@ -37,26 +40,6 @@ fn read(array: &Array) -> Result<Vec<u8>, ArrayError> {
     array.read_all(LIMIT, &Counters::default())
 }
 
-/// Keeps each piece apart; with `places`, raw runs are read straight in.
-struct Pieces {
-    buffers: Vec<Mutex<Vec<u8>>>,
-    size: u64,
-    places: bool,
-}
-
-impl Sink for Pieces {
-    fn place(&self, piece: usize, at: u64, len: u64) -> Option<&mut [u8]> {
-        let mut buffer = self.buffers[piece].lock().unwrap();
-        let part = &mut buffer[(at * self.size) as usize..][..(len * self.size) as usize];
-        // SAFETY: the buffer is not resized while the gather runs, and runs of a piece do not overlap.
-        self.places.then(|| unsafe { std::slice::from_raw_parts_mut(part.as_mut_ptr(), part.len()) })
-    }
-
-    fn put(&self, piece: usize, at: u64, elements: &[u8]) {
-        self.buffers[piece].lock().unwrap()[(at * self.size) as usize..][..elements.len()].copy_from_slice(elements);
-    }
-}
-
 /// Random gathers against slices of the whole array.
 fn gathers_agree(array: &Array, whole: &[u8]) {
     let size = array.dtype.size() as u64;
@@ -73,7 +56,7 @@ fn gathers_agree(array: &Array, whole: &[u8]) {
             })
             .collect();
         let buffers = pieces.iter().map(|p| Mutex::new(vec![0xee; (p.len * row * size) as usize])).collect();
-        let sink = Pieces { buffers, size, places: round % 2 == 0 };
+        let sink = Pieces { buffers, size: size as usize, places: round % 2 == 0 };
         let counters = Counters::default();
         gather(array, &pieces, &sink, &Work { counters: &counters, progress: &|| {}, cache: None }).unwrap();
         for (piece, buffer) in pieces.iter().zip(&sink.buffers) {

@@ -1,6 +1,9 @@
-//! Properties that hold for every array, every batch: chunk scheduling and layouts against the simplest code that could do it.
+//! Properties that hold for every array and every batch: chunk scheduling and layouts against the simplest code that
+//! could do it.
 //!
 //! Cases are generated and shrunk by proptest, from a fixed seed.
+
+mod pieces;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -13,9 +16,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseResult, TestRng, TestRunner};
 
+use pieces::Pieces;
 use shufflefs::anndata::column::{Categories, Column, Numbers, Texts, Values};
 use shufflefs::array::cache::ChunkCache;
-use shufflefs::array::gather::{Piece, Sink, Work, gather};
+use shufflefs::array::gather::{Piece, Work, gather};
 use shufflefs::array::{Array, ArrayError, Counters, Dtype, Extent, Scratch, Source};
 use shufflefs::batch::fill::fill;
 use shufflefs::batch::{Batch, Field, Layout, Repr, Span};
@@ -146,26 +150,6 @@ fn array(asked: &Asked, held: Arc<Held>) -> Array {
     }
 }
 
-/// Keeps each piece apart.
-struct Pieces {
-    buffers: Vec<Mutex<Vec<u8>>>,
-    size: usize,
-    places: bool,
-}
-
-impl Sink for Pieces {
-    fn place(&self, piece: usize, at: u64, len: u64) -> Option<&mut [u8]> {
-        let mut buffer = self.buffers[piece].lock().unwrap();
-        let part = &mut buffer[at as usize * self.size..][..len as usize * self.size];
-        // SAFETY: the buffer is not resized while the gather runs, and runs of a piece do not overlap.
-        self.places.then(|| unsafe { std::slice::from_raw_parts_mut(part.as_mut_ptr(), part.len()) })
-    }
-
-    fn put(&self, piece: usize, at: u64, elements: &[u8]) {
-        self.buffers[piece].lock().unwrap()[at as usize * self.size..][..elements.len()].copy_from_slice(elements);
-    }
-}
-
 #[test]
 fn a_gather_is_slices_and_decodes_each_chunk_once() {
     check(400, asked(), |asked| {
@@ -188,6 +172,7 @@ fn a_gather_is_slices_and_decodes_each_chunk_once() {
         let cache = asked.cache.map(ChunkCache::new);
         let work = Work { counters: &counters, progress: &|| {}, cache: cache.as_ref() };
         for round in 0..2 {
+            sink.buffers.iter().for_each(|buffer| buffer.lock().unwrap().fill(0x55));
             gather(&array, &pieces, &sink, &work).unwrap();
             for (piece, buffer) in pieces.iter().zip(&sink.buffers) {
                 let naive = &whole[elements(piece).start * size..elements(piece).end * size];

@@ -137,15 +137,33 @@ fn zarr_dense_and_stores_that_differ() {
         check(&mount(&[large("c.h5ad", &["--dense"])], dense.path(), &[]), json!({}));
     }
     only(dense.path());
-    // An inner join counts what stays; the counts are mapped too.
+    // An inner join counts what stays of each store; the counts are mapped too.
+    let joined = tempfile::tempdir().unwrap();
+    let paths = [large("a.h5ad", &[]), large("f.h5ad", &["--shift", "3", "--seed", "2"])];
     for _ in 0..2 {
-        let paths = [zarr.clone(), support::store("join-a.h5ad")];
-        let Ok(mount) = Mount::try_new(&paths, &["--join", "inner", "--index-dir", index.path().to_str().unwrap()])
-        else {
-            // No gene in common is no join.
-            return;
-        };
-        check(&mount, json!({"join": "inner"}));
+        check(&mount(&paths, joined.path(), &["--join", "inner"]), json!({"join": "inner"}));
+        assert_eq!(list(joined.path()).len(), 2 + 2, "an index and counts of each store");
+    }
+}
+
+/// Row bounds of further elements, and counts of the genes that stay, are of their own rows: made once, then mapped.
+#[test]
+fn further_elements_and_chosen_genes() {
+    let index = tempfile::tempdir().unwrap();
+    let path = large("e.h5ad", &["--layer", "--seed", "3"]);
+    let with = ["--obs=", "--with", "layers/other"];
+    let genes = ["--obs=", "--with", "layers/other", "--genes", "gene 5,gene 1"];
+    for files in [[2, 4], [4, 4]] {
+        for (options, genes, files) in [(&with[..], None, files[0]), (&genes, Some(["gene 5", "gene 1"]), files[1])] {
+            let mount = mount(std::slice::from_ref(&path), index.path(), options);
+            let job = json!({
+                "mount": mount.path(), "stores": mount.stores, "formats": ["safetensors"],
+                "with": ["layers/other"], "genes": genes, "every": 97,
+            });
+            let output = python("check_fields.py").arg("check").arg(job.to_string()).output().unwrap();
+            assert!(output.status.success(), "{options:?}:\n{}", text(&output.stderr));
+            assert_eq!(list(index.path()).len(), files, "an index and counts of each element");
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Writes a store with more rows than are read without an index, and little in each.
 
-Usage: large_store.py PATH [--rows N] [--seed S] [--other] [--dense] [--bad WHAT]
+Usage: large_store.py PATH [--rows N] [--seed S] [--other] [--dense] [--layer] [--shift N] [--bad WHAT]
 
---other: the categories of one column in another order, and other dtypes; --bad codes|bounds: damaged afterwards.
+--layer: a layer whose rows are not as long as those of X; --shift: its genes begin with number N; --other: the
+categories of one column in another order, and other dtypes; --bad codes|bounds: damaged afterwards.
 """
 import argparse
 
@@ -23,6 +24,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--other", action="store_true")
     parser.add_argument("--dense", action="store_true")
+    parser.add_argument("--layer", action="store_true")
+    parser.add_argument("--shift", type=int, default=0)
     parser.add_argument("--bad", choices=["codes", "bounds"])
     args = parser.parse_args()
     rows, genes = args.rows, 7
@@ -54,7 +57,10 @@ def main():
         index=np.arange(rows).astype(str),
     )
     obs.loc[obs.index[::17], "maybe"] = pd.NA
-    store = ad.AnnData(matrix, obs=obs, var=pd.DataFrame(index=[f"gene {i}" for i in range(genes)]))
+    store = ad.AnnData(matrix, obs=obs, var=pd.DataFrame(index=[f"gene {args.shift + i}" for i in range(genes)]))
+    if args.layer:
+        # Each row is that of X some rows further on.
+        store.layers["other"] = matrix[np.roll(np.arange(rows), -4321)] * 2
     if args.path.endswith(".zarr"):
         store.write_zarr(args.path)
     else:

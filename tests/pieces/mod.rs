@@ -1,0 +1,26 @@
+//! Where tests gather to: a buffer for each piece.
+
+use std::sync::Mutex;
+
+use shufflefs::array::gather::Sink;
+
+/// Keeps each piece apart; with `places`, raw runs are read straight in.
+pub struct Pieces {
+    pub buffers: Vec<Mutex<Vec<u8>>>,
+    /// Bytes of an element.
+    pub size: usize,
+    pub places: bool,
+}
+
+impl Sink for Pieces {
+    fn place(&self, piece: usize, at: u64, len: u64) -> Option<&mut [u8]> {
+        let mut buffer = self.buffers[piece].lock().unwrap();
+        let part = &mut buffer[at as usize * self.size..][..len as usize * self.size];
+        // SAFETY: the buffer is not resized while the gather runs, and runs of a piece do not overlap.
+        self.places.then(|| unsafe { std::slice::from_raw_parts_mut(part.as_mut_ptr(), part.len()) })
+    }
+
+    fn put(&self, piece: usize, at: u64, elements: &[u8]) {
+        self.buffers[piece].lock().unwrap()[at as usize * self.size..][..elements.len()].copy_from_slice(elements);
+    }
+}
