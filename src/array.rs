@@ -18,7 +18,6 @@ pub mod guard;
 mod hdf5;
 pub mod plain;
 mod read;
-mod slab;
 mod zarr;
 
 use std::fs::File;

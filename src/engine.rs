@@ -18,6 +18,7 @@ mod readers;
 mod stats;
 mod stores;
 mod streams;
+mod tmpfs;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;

@@ -14,6 +14,7 @@
 //! - [`collection`]: many stores, one table of rows.
 //! - [`anndata`]: AnnData on disk.
 //! - [`mod@array`]: an on-disk array as chunks.
+//! - `slab`: memory of images and of decoded chunks.
 //! - `sync`: the locks of engine and chunk cache, which models replace.
 
 pub mod anndata;
@@ -26,6 +27,7 @@ pub mod format;
 pub mod fuse;
 pub mod mount;
 pub mod plan;
+mod slab;
 mod sync;
 pub mod tree;
 pub mod view;

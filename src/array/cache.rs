@@ -12,9 +12,9 @@ use std::sync::{Arc, OnceLock, PoisonError};
 
 use lru::LruCache;
 
+use crate::slab::{Buffer, Slab};
 use crate::sync::{Mutex, MutexGuard};
 
-use super::slab::{Buffer, Slab};
 use super::{Array, ArrayError};
 
 /// The array's source, by address (the collection keeps it alive), and the chunk.
@@ -32,27 +32,29 @@ struct State {
     bytes: u64,
     /// Chunks that went; some may still be in use.
     leaving: Vec<Arc<Entry>>,
-    /// Buffers of chunks that went, and where new ones are cut, by their size.
-    buffers: HashMap<usize, (Vec<Buffer>, Slab)>,
+    /// Buffers of chunks that went, by their size.
+    spare: HashMap<usize, Vec<Buffer>>,
+    /// Where new ones are cut.
+    slab: Slab,
 }
 
 impl State {
     /// Bytes of all buffers: of chunks that are here, of those that went, and spare.
     fn held(&self) -> u64 {
         let leaving: u64 = self.leaving.iter().map(|entry| entry.len as u64).sum();
-        let spare: u64 = self.buffers.iter().map(|(&len, (spare, _))| (len * spare.len()) as u64).sum();
+        let spare: u64 = self.spare.iter().map(|(&len, spare)| (len * spare.len()) as u64).sum();
         self.bytes + leaving + spare
     }
 
-    /// Before a buffer of a size is cut: spare ones of other sizes go until all is within `most`. Else those of arrays that
+    /// Before a buffer of a size is had: spare ones of other sizes go until all is within `most`. Else those of arrays that
     /// nobody reads any more would stay beside those of arrays that are read.
     fn drop_spare(&mut self, len: usize, most: u64) {
         let mut held = self.held();
-        self.buffers.retain(|&size, (spare, _)| {
+        self.spare.retain(|&size, spare| {
             while size != len && held > most && spare.pop().is_some() {
                 held -= size as u64;
             }
-            size == len || held <= most || !spare.is_empty()
+            !spare.is_empty()
         });
     }
 }
@@ -66,7 +68,13 @@ pub struct ChunkCache {
 impl ChunkCache {
     /// A cache of at most `limit` bytes.
     pub fn new(limit: u64) -> ChunkCache {
-        let state = State { entries: LruCache::unbounded(), bytes: 0, leaving: Vec::new(), buffers: HashMap::new() };
+        let state = State {
+            entries: LruCache::unbounded(),
+            bytes: 0,
+            leaving: Vec::new(),
+            spare: HashMap::new(),
+            slab: Slab::default(),
+        };
         ChunkCache { limit, state: Mutex::new(state) }
     }
 
@@ -132,26 +140,17 @@ impl ChunkCache {
         let state = &mut *guard;
         for old in std::mem::take(&mut state.leaving) {
             match Arc::try_unwrap(old) {
-                Ok(Entry { len, bytes, .. }) => {
-                    if let Some((spare, _)) = state.buffers.get_mut(&len) {
-                        spare.extend(bytes.into_inner());
-                    }
-                }
+                Ok(Entry { len, bytes, .. }) => state.spare.entry(len).or_default().extend(bytes.into_inner()),
                 Err(old) => state.leaving.push(old),
             }
         }
-        if state.buffers.get(&len).is_none_or(|(spare, _)| spare.is_empty()) {
-            state.drop_spare(len, self.limit + self.limit / 16);
-        }
-        let (spare, slab) = state.buffers.entry(len).or_insert_with(|| (Vec::new(), Slab::new(len)));
-        spare.pop().map_or_else(|| slab.cut(), Ok)
+        state.drop_spare(len, self.limit + self.limit / 16);
+        state.spare.get_mut(&len).and_then(Vec::pop).map_or_else(|| state.slab.cut(len), Ok)
     }
 
     fn forget(&self, key: Key, entry: &Arc<Entry>, bytes: Buffer) {
         let mut state = self.lock();
-        if let Some((spare, _)) = state.buffers.get_mut(&entry.len) {
-            spare.push(bytes);
-        }
+        state.spare.entry(entry.len).or_default().push(bytes);
         // Another may have taken its place since.
         if state.entries.peek(&key).is_some_and(|there| Arc::ptr_eq(there, entry)) {
             state.entries.pop(&key);

@@ -3,10 +3,12 @@
 //! All bytes are counted from allocation to release, whether an image, a reply under way, a reader that maps them or the free
 //! list holds them.
 
+use std::alloc::{Layout, handle_alloc_error};
 use std::sync::{Arc, PoisonError};
 
 use crate::collection::Collection;
 use crate::plan::Plan;
+use crate::slab::{Buffer, Slab};
 use crate::sync::{Mutex, MutexGuard};
 
 use super::lent::Ledger;
@@ -43,6 +45,8 @@ struct Buffers {
     most_files: usize,
     /// The number of the next one.
     next_file: u64,
+    /// Where the others are cut.
+    slab: Slab,
 }
 
 /// The bytes of one file.
@@ -95,7 +99,7 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        let memory = std::mem::replace(&mut self.memory, Memory::private(0));
+        let memory = std::mem::replace(&mut self.memory, Memory::Private(Buffer::default()));
         let mut state = self.pool.lock();
         if let Some(memory) = state.lent.keep(memory) {
             state.put_back(memory, self.pool.limit);
@@ -156,8 +160,8 @@ impl Pool {
     pub fn take_anyway(self: &Arc<Pool>, size: usize) -> Image {
         match self.get(size, true) {
             Some(image) => image,
-            // `get` always finds room when forced.
-            None => Image { memory: Memory::private(size), len: size, pool: self.clone() },
+            // `get` always finds room when forced, or the system has none.
+            None => handle_alloc_error(Layout::array::<u8>(size).unwrap_or(Layout::new::<u8>())),
         }
     }
 
@@ -187,16 +191,23 @@ impl Pool {
         state.files += usize::from(as_file);
         let number = state.next_file;
         state.next_file += u64::from(as_file);
-        drop(state);
-        let file = if as_file { Memory::file(class, size, number).ok() } else { None };
-        if as_file && file.is_none() {
+        if as_file {
+            drop(state);
+            if let Ok(memory) = Memory::file(class, size, number) {
+                return Some(Image { memory, len: size, pool: self.clone() });
+            }
             // No memory or no descriptors for more of them: it goes on with what there is.
-            let mut state = self.lock();
+            state = self.lock();
             state.files -= 1;
             state.most_files = state.files;
         }
-        let memory = file.unwrap_or_else(|| Memory::private(class));
-        Some(Image { memory, len: size, pool: self.clone() })
+        match state.slab.cut(class) {
+            Ok(buffer) => Some(Image { memory: Memory::Private(buffer), len: size, pool: self.clone() }),
+            Err(_) => {
+                state.used -= class as u64;
+                None
+            }
+        }
     }
 
     /// From now on buffers are files, so many at most: see `lent`.

@@ -11,7 +11,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use super::budget::Image;
-use super::memory::{Memory, is_alone, new_file};
+use super::memory::{Memory, is_alone};
+use super::tmpfs::new_file;
 
 /// An image that is loaded, and stays while this is held.
 pub struct Loaded(pub(super) Arc<Image>);

@@ -1,24 +1,29 @@
-//! Memory of one image: private, or a file in memory (memfd) that the kernel can show to readers itself.
+//! Memory of one image: private, or a file in memory that the kernel can show to readers itself.
 //!
 //! A file is written to again only while nobody else has it open or mapped: the kernel grants a write lease only then.
 //! Nothing else tells. A mapping outlives the `release` of the handle that it was made through, as the kernel maps the
-//! memfd in its place.
+//! file in its place.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use memmap2::{MmapMut, MmapOptions};
+use rustix::fs::FallocateFlags;
+
+use crate::slab::Buffer;
+
+use super::tmpfs::new_file;
 
 /// Some bytes that can be used again.
 pub enum Memory {
-    Private(Box<[u8]>),
-    File(Memfd),
+    Private(Buffer),
+    File(Mapped),
 }
 
 /// A file in memory, mapped.
-pub struct Memfd {
+pub struct Mapped {
     file: Arc<File>,
     /// As long as the capacity; what lies behind the end of the file must not be touched.
     map: MmapMut,
@@ -29,22 +34,18 @@ pub struct Memfd {
 }
 
 impl Memory {
-    pub fn private(capacity: usize) -> Memory {
-        Memory::Private(vec![0; capacity].into_boxed_slice())
-    }
-
     /// A file of `size` bytes that can grow to `capacity`. `number`: no other has it.
     ///
     /// # Errors
-    /// No memory, no descriptors, or a kernel without memfds.
+    /// No memory, no descriptors, or a kernel without such files.
     pub fn file(capacity: usize, size: usize, number: u64) -> io::Result<Memory> {
         let file = new_file()?;
         // SAFETY: only this process has the file open for writing, and `&mut self` guards what is written. A reader of the
         // kernel's sees it only while an image that is not written to any more holds it.
         let map = unsafe { MmapOptions::new().len(capacity.max(1)).map_mut(&file)? };
-        let mut memfd = Memfd { file: Arc::new(file), map, size: 0, ready: 0, number };
-        memfd.fit(size)?;
-        Ok(Memory::File(memfd))
+        let mut mapped = Mapped { file: Arc::new(file), map, size: 0, ready: 0, number };
+        mapped.fit(size)?;
+        Ok(Memory::File(mapped))
     }
 
     /// Cuts it to an image of `size` bytes, within the capacity.
@@ -54,7 +55,7 @@ impl Memory {
     pub fn fit(&mut self, size: usize) -> io::Result<()> {
         match self {
             Memory::Private(_) => Ok(()),
-            Memory::File(memfd) => memfd.fit(size),
+            Memory::File(mapped) => mapped.fit(size),
         }
     }
 
@@ -65,7 +66,7 @@ impl Memory {
     pub fn prepare(&mut self) -> io::Result<()> {
         match self {
             Memory::Private(_) => Ok(()),
-            Memory::File(memfd) => memfd.prepare(),
+            Memory::File(mapped) => mapped.prepare(),
         }
     }
 
@@ -73,21 +74,21 @@ impl Memory {
     pub fn capacity(&self) -> usize {
         match self {
             Memory::Private(bytes) => bytes.len(),
-            Memory::File(memfd) => memfd.map.len(),
+            Memory::File(mapped) => mapped.map.len(),
         }
     }
 
     pub fn bytes(&self) -> &[u8] {
         match self {
             Memory::Private(bytes) => bytes,
-            Memory::File(memfd) => &memfd.map[..memfd.size],
+            Memory::File(mapped) => &mapped.map[..mapped.size],
         }
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             Memory::Private(bytes) => bytes,
-            Memory::File(memfd) => &mut memfd.map[..memfd.size],
+            Memory::File(mapped) => &mut mapped.map[..mapped.size],
         }
     }
 
@@ -95,12 +96,12 @@ impl Memory {
     pub fn as_file(&self) -> Option<(&Arc<File>, u64)> {
         match self {
             Memory::Private(_) => None,
-            Memory::File(memfd) => Some((&memfd.file, memfd.number)),
+            Memory::File(mapped) => Some((&mapped.file, mapped.number)),
         }
     }
 }
 
-impl Memfd {
+impl Mapped {
     /// The file ends where the image does: behind that, readers who map it see zeros up to the end of the page.
     fn fit(&mut self, size: usize) -> io::Result<()> {
         if size != self.size {
@@ -114,6 +115,9 @@ impl Memfd {
     fn prepare(&mut self) -> io::Result<()> {
         let from = self.ready / PAGE * PAGE;
         if self.ready < self.size {
+            // A file that has its memory before it is mapped has it in the largest pages.
+            let missing = (self.size - from) as u64;
+            rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from as u64, missing)?;
             // SAFETY: the range lies within the map, and the file reaches to its end.
             let done = unsafe {
                 let start = self.map.as_mut_ptr().add(from).cast();
@@ -130,19 +134,6 @@ impl Memfd {
 
 /// A multiple of all pages.
 const PAGE: usize = 1 << 16;
-
-/// An empty file in memory, opened so that leases can be had.
-pub fn new_file() -> io::Result<File> {
-    // SAFETY: the name is a string that outlives the call.
-    let descriptor = unsafe { libc::memfd_create(c"shufflefs".as_ptr(), libc::MFD_CLOEXEC) };
-    if descriptor < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just made and is nobody else's.
-    let first = unsafe { File::from_raw_fd(descriptor) };
-    // memfd_create does not count its writer as one, which a lease would miss.
-    File::options().read(true).write(true).open(format!("/proc/self/fd/{}", first.as_raw_fd()))
-}
 
 /// Whether nobody but its maker has the file open or mapped.
 pub fn is_alone(file: &File) -> bool {
@@ -181,13 +172,14 @@ mod tests {
     fn the_file_ends_with_the_image() {
         use std::os::unix::fs::FileExt;
 
-        let mut memory = Memory::file(3 * 4096, 3 * 4096, 0).expect("memory");
-        for size in [3 * 4096, 5000, 1, 9000, 9000] {
+        let most = 1 << 20;
+        let mut memory = Memory::file(most, most, 0).expect("memory");
+        for size in [most, 700_001, 5000, 1, 9000, 9000, 400_000, most - 1] {
             memory.fit(size).expect("fits");
             assert_eq!(memory.bytes().len(), size);
             memory.prepare().expect("memory");
             memory.bytes_mut().fill(7);
-            let mut page = vec![1; 3 * 4096 + 1];
+            let mut page = vec![1; most + 1];
             let read = reader(&memory).read_at(&mut page, 0).expect("reads");
             assert!(read == size && page[..size].iter().all(|&byte| byte == 7));
             // SAFETY: nobody writes to it here.
