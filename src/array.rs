@@ -21,6 +21,7 @@ mod read;
 mod zarr;
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -124,6 +125,21 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// `Damaged` if the bytes do not decode to exactly `out.len()` bytes, `Stale` if the file changed.
     fn decode(&self, chunk: u64, out: &mut [u8], scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError>;
+
+    /// As `decode`, where only `part` of the chunk need be right afterwards: less work for some filters.
+    ///
+    /// # Errors
+    /// Those of `decode`; damage outside of `part` may go unseen.
+    fn decode_part(
+        &self,
+        chunk: u64,
+        _part: Range<usize>,
+        out: &mut [u8],
+        scratch: &mut Scratch,
+        counters: &Counters,
+    ) -> Result<(), ArrayError> {
+        self.decode(chunk, out, scratch, counters)
+    }
 
     /// The filters as `info` prints them, innermost first, e.g. `["shuffle", "gzip"]`; ends with `"(library)"` where
     /// the fallback is used.

@@ -11,7 +11,7 @@ use pieces::Pieces;
 use shufflefs::array::gather::{Piece, Work, gather};
 use shufflefs::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind};
 use zarrs::array::codec::api::BytesToBytesCodecTraits;
-use zarrs::array::codec::{Crc32cCodec, GzipCodec, ZstdCodec};
+use zarrs::array::codec::{BloscCodec, BloscCompressor, BloscShuffleMode, Crc32cCodec, GzipCodec, ZstdCodec};
 use zarrs::array::{ArrayBuilder, data_type};
 use zarrs::filesystem::FilesystemStore;
 
@@ -281,6 +281,38 @@ fn zarr_chunks_and_shards() {
     }
     container.check_unchanged().unwrap();
     assert_eq!(container.identity().len(), 12);
+}
+
+/// Of chunks that are larger than what their codec decodes at once, gathers decode parts.
+#[test]
+fn parts_of_large_chunks() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, path) = (&dir.path().join("a.zarr"), &dir.path().join("a.h5ad"));
+    let data = values(900_000);
+    let blosc = || -> Codecs {
+        let lz4 = BloscCompressor::LZ4;
+        let level = 5.try_into().unwrap();
+        vec![Arc::new(BloscCodec::new(lz4, level, Some(1 << 16), BloscShuffleMode::Shuffle, Some(4)).unwrap())]
+    };
+    let zstd = |checked| -> Codecs { vec![Arc::new(ZstdCodec::new(3, checked))] };
+    write_zarr(root, "zstd", &[900_000], &[400_000], None, zstd(false), &data);
+    write_zarr(root, "zstd_checked", &[900_000], &[400_000], None, zstd(true), &data);
+    write_zarr(root, "zstd_shards", &[900_000], &[800_000], Some(&[400_000]), zstd(false), &data);
+    write_zarr(root, "blosc", &[900_000], &[400_000], None, blosc(), &data);
+    write_zarr(root, "blosc_wide", &[900, 1000], &[500, 600], None, blosc(), &data);
+    {
+        let file = hdf5::File::create(path).unwrap();
+        let new = || file.new_dataset_builder().with_data(&data).chunk(400_000);
+        new().blosc_lz4(5, true).create("blosc").unwrap();
+        new().blosc_zstd(5, false).fletcher32().create("blosc_checked").unwrap();
+    }
+    for container in [Container::open(root).unwrap(), Container::open(path).unwrap()] {
+        for name in container.members("").unwrap() {
+            let array = container.array(&name).unwrap();
+            assert!(read(&array).unwrap() == bytes(&data), "{name}");
+            gathers_agree(&array, &bytes(&data));
+        }
+    }
 }
 
 #[test]

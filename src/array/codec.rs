@@ -8,8 +8,9 @@ mod checksum;
 mod deflate;
 mod lzf;
 mod shuffle;
+mod zstd;
 
-use std::cell::RefCell;
+use std::ops::Range;
 
 /// One step of decoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ impl Stage {
         match self {
             Stage::Gzip => deflate::gzip(input, out),
             Stage::Zlib => deflate::zlib(input, out),
-            Stage::Zstd => zstd(input, out),
+            Stage::Zstd => zstd::decode(input, out),
             Stage::Blosc => blosc::decode(input, out),
             Stage::Lzf => lzf::decode(input, out),
             Stage::Shuffle(size) => {
@@ -67,6 +68,15 @@ impl Stage {
                 Ok(input.len())
             }
             Stage::Crc32c | Stage::Fletcher32 => Err("a checksum is no transform".to_owned()),
+        }
+    }
+
+    /// Decodes only `part` of what comes to exactly `out`, if that is less work and skips no checksum; whether it did.
+    fn decode_part(self, input: &[u8], part: Range<usize>, out: &mut [u8]) -> bool {
+        match self {
+            Stage::Zstd => zstd::decode_prefix(input, part.end, out),
+            Stage::Blosc => blosc::decode_part(input, part, out),
+            _ => false,
         }
     }
 
@@ -83,25 +93,18 @@ impl Stage {
     }
 }
 
-thread_local! {
-    static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
-}
-
-fn zstd(input: &[u8], out: &mut [u8]) -> Result<usize, String> {
-    ZSTD.with_borrow_mut(|slot| {
-        let decompressor = match slot {
-            Some(decompressor) => decompressor,
-            None => slot.insert(zstd::bulk::Decompressor::new().map_err(|e| format!("zstd: {e}"))?),
-        };
-        decompressor.decompress_to_buffer(input, out).map_err(|e| format!("zstd: {e}"))
-    })
-}
-
-/// Decodes `stored` through `stages` (outermost first) so that it fills `out` exactly.
+/// Decodes `stored` through `stages` (outermost first) so that it fills `out` exactly. Only `part` of it need be right
+/// afterwards: what lies outside is decoded or not, whichever is less work.
 ///
 /// # Errors
 /// The cause in words, where the bytes do not decode or come to another size.
-pub fn decode(stages: &[Stage], stored: &[u8], out: &mut [u8], buffers: &mut [Vec<u8>; 2]) -> Result<(), String> {
+pub fn decode(
+    stages: &[Stage],
+    stored: &[u8],
+    part: Range<usize>,
+    out: &mut [u8],
+    buffers: &mut [Vec<u8>; 2],
+) -> Result<(), String> {
     // Which buffer holds the current bytes (none: `stored` does), and how many there are.
     let mut held: Option<usize> = None;
     let mut len = stored.len();
@@ -119,6 +122,9 @@ pub fn decode(stages: &[Stage], stored: &[u8], out: &mut [u8], buffers: &mut [Ve
             continue;
         }
         if inner.is_empty() {
+            if part.len() < out.len() && stage.decode_part(input, part, out) {
+                return Ok(());
+            }
             let got = stage.decode(input, out)?;
             return exactly(got, out.len());
         }
@@ -202,7 +208,7 @@ mod tests {
 
     fn run(stages: &[Stage], stored: &[u8], size: usize) -> Result<Vec<u8>, String> {
         let mut out = vec![7; size];
-        decode(stages, stored, &mut out, &mut Default::default()).map(|()| out)
+        decode(stages, stored, 0..size, &mut out, &mut Default::default()).map(|()| out)
     }
 
     fn gz(data: &[u8]) -> Vec<u8> {
@@ -216,7 +222,7 @@ mod tests {
     #[test]
     fn chains_decode_and_sizes_are_held() {
         let data = sample(10_000);
-        let zst = zstd::bulk::compress(&data, 3).unwrap();
+        let zst = ::zstd::bulk::compress(&data, 3).unwrap();
         let lz = ::lzf::compress(&data).unwrap();
         for (stages, stored) in [
             (vec![], data.clone()),
@@ -234,6 +240,52 @@ mod tests {
                 assert!(run(&stages, &stored[..cut], data.len()).is_err(), "{stages:?} cut to {cut}");
             }
         }
+    }
+
+    /// Parts are those of the whole; what is not asked for is left out where it can be, and no checksum is skipped.
+    #[test]
+    fn parts_are_parts_of_the_whole() {
+        let data = sample(1_000_000);
+        let zst = ::zstd::bulk::compress(&data, 3).unwrap();
+        let mut compressor = ::zstd::bulk::Compressor::new(3).unwrap();
+        compressor.include_checksum(true).unwrap();
+        let summed = compressor.compress(&data).unwrap();
+        let two = [::zstd::bulk::compress(&data[..500_000], 3).unwrap(), zst[..].to_vec()].concat();
+        let lz4 = |typesize, shuffle| blosc::encode(c"lz4", typesize, shuffle, 1 << 14, &data);
+        let mut state = 7_u32;
+        let mut below = |n: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as usize % n
+        };
+        for (stage, stored, most) in [
+            (Stage::Zstd, &zst, 128 << 10),
+            (Stage::Zstd, &summed, usize::MAX),
+            (Stage::Blosc, &lz4(4, true), 2 << 17),
+            (Stage::Blosc, &lz4(1, false), 2 << 17),
+            (Stage::Blosc, &lz4(7, true), 2 << 17),
+            (Stage::Blosc, &blosc::encode(c"zstd", 8, true, 1 << 14, &data), 2 << 17),
+            (Stage::Gzip, &gz(&data), usize::MAX),
+        ] {
+            for _ in 0..60 {
+                let start = below(data.len());
+                let part = start..start + below(data.len() - start) + 1;
+                let mut out = vec![255; data.len()];
+                decode(&[stage], stored, part.clone(), &mut out, &mut Default::default()).unwrap();
+                assert!(out[part.clone()] == data[part.clone()], "{stage:?} {part:?}");
+                let end = part.end.saturating_add(most).min(data.len());
+                assert!(out[end..].iter().all(|&byte| byte == 255), "{stage:?} {part:?}: more than that was decoded");
+            }
+        }
+        // Two frames, or one of another size, are no chunk.
+        for stored in [&two, &zst[..].to_vec()] {
+            let size = if stored == &two { data.len() } else { data.len() + 1 };
+            let mut out = vec![0; size];
+            assert!(decode(&[Stage::Zstd], stored, 0..10, &mut out, &mut Default::default()).is_err());
+        }
+        let mut damaged = summed.clone();
+        *damaged.last_mut().unwrap() ^= 1;
+        let mut out = vec![0; data.len()];
+        assert!(decode(&[Stage::Zstd], &damaged, 0..10, &mut out, &mut Default::default()).is_err());
     }
 
     #[test]

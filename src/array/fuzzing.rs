@@ -1,9 +1,11 @@
 //! Doors for the fuzz targets to what is otherwise private. No part of the library's interface.
 
+use std::ops::Range;
+
 use super::codec::{self, Stage};
 
-/// Decodes through a chain of stages, one byte each.
-pub fn decode(kinds: &[u8], stored: &[u8], size: usize) -> Result<Vec<u8>, String> {
+/// Decodes a part through a chain of stages, one byte each.
+pub fn decode(kinds: &[u8], stored: &[u8], part: Range<usize>, size: usize) -> Result<Vec<u8>, String> {
     let stage = |kind: &u8| match kind % 8 {
         0 => Stage::Gzip,
         1 => Stage::Zlib,
@@ -16,7 +18,7 @@ pub fn decode(kinds: &[u8], stored: &[u8], size: usize) -> Result<Vec<u8>, Strin
     };
     let stages: Vec<Stage> = kinds.iter().map(stage).collect();
     let mut out = vec![0; size];
-    codec::decode(&stages, stored, &mut out, &mut Default::default()).map(|()| out)
+    codec::decode(&stages, stored, part, &mut out, &mut Default::default()).map(|()| out)
 }
 
 /// The checksum of shards' indices, so that a fuzzer gets past it.

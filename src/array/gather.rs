@@ -250,15 +250,18 @@ impl Geometry {
                 });
                 Counters::time(&work.counters.scatter_ns, began);
             };
-            let decode = |bytes: &mut [u8], scratch: &mut Scratch| {
+            let decode = |bytes: &mut [u8], part: Range<usize>, scratch: &mut Scratch| {
                 let began = Instant::now();
-                array.source.decode(chunk, bytes, scratch, work.counters)?;
+                array.source.decode_part(chunk, part, bytes, scratch, work.counters)?;
                 Counters::time(&work.counters.decode_ns, began);
                 Counters::add(&work.counters.chunks, 1);
                 Ok(())
             };
             match work.cache {
-                Some(cache) => cache.with(array, chunk, self.chunk_bytes, |bytes| decode(bytes, scratch), put)?,
+                Some(cache) => {
+                    let whole = 0..self.chunk_bytes;
+                    cache.with(array, chunk, self.chunk_bytes, |bytes| decode(bytes, whole, scratch), put)?;
+                }
                 None => {
                     // Taken out, as decoding needs the other buffers.
                     let mut decoded = std::mem::take(&mut scratch.chunk);
@@ -266,7 +269,7 @@ impl Geometry {
                         decoded = vec![0; self.chunk_bytes];
                     }
                     let bytes = decoded.get_mut(..self.chunk_bytes).unwrap_or_default();
-                    decode(bytes, scratch)?;
+                    decode(bytes, self.part(jobs, task.column), scratch)?;
                     put(bytes);
                     scratch.chunk = decoded;
                 }
@@ -274,6 +277,16 @@ impl Geometry {
             (work.progress)();
         }
         reads.finish(work, scratch)
+    }
+
+    /// The bytes of a chunk from the first to the last that jobs take.
+    fn part(&self, jobs: &[Job], column: u64) -> Range<usize> {
+        let mut part = self.chunk_bytes..0;
+        self.each_run(jobs, column, |run| {
+            let from = run.from as usize * self.size;
+            part = part.start.min(from)..part.end.max(from + run.len as usize * self.size);
+        });
+        part.start.min(part.end)..part.end
     }
 
     /// Every run of elements that jobs take from the chunk of a column.

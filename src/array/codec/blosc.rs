@@ -1,16 +1,20 @@
 //! Blosc 1, by c-blosc, one thread a chunk: the chunks are what runs in parallel.
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
+use std::ops::Range;
 
-/// Decodes one blosc buffer into the front of `out`.
-pub fn decode(input: &[u8], out: &mut [u8]) -> Result<usize, String> {
+/// Bytes that the buffer decodes to, if its header is consistent with its length.
+fn decoded_size(input: &[u8]) -> Option<usize> {
     let mut size = 0_usize;
     // SAFETY: the pointer and length are those of a slice; c-blosc reads no further than the length it is told.
     let valid =
         unsafe { blosc_src::blosc_cbuffer_validate(input.as_ptr().cast::<c_void>(), input.len(), &raw mut size) };
-    if valid != 0 {
-        return Err("blosc: the header is damaged".to_owned());
-    }
+    (valid == 0).then_some(size)
+}
+
+/// Decodes one blosc buffer into the front of `out`.
+pub fn decode(input: &[u8], out: &mut [u8]) -> Result<usize, String> {
+    let size = decoded_size(input).ok_or("blosc: the header is damaged")?;
     if size > out.len() {
         return Err(format!("blosc: decodes to {size} bytes, more than the {} declared", out.len()));
     }
@@ -28,4 +32,52 @@ pub fn decode(input: &[u8], out: &mut [u8]) -> Result<usize, String> {
         Ok(got) if got == size => Ok(got),
         _ => Err("blosc: the stream is damaged".to_owned()),
     }
+}
+
+/// Decodes the blocks that have `part` of `out`, if those are not all.
+pub fn decode_part(input: &[u8], part: Range<usize>, out: &mut [u8]) -> bool {
+    // Byte 3 is the size of the elements, bytes 8 to 11 that of the blocks (c-blosc's README_CHUNK_FORMAT).
+    let (Some(&element), Some(block)) = (input.get(3), input.get(8..).and_then(|rest| rest.first_chunk::<4>())) else {
+        return false;
+    };
+    let (element, block) = (usize::from(element), u32::from_le_bytes(*block) as usize);
+    if decoded_size(input) != Some(out.len()) || element == 0 || block == 0 {
+        return false;
+    }
+    // In whole elements.
+    let (first, end) = (part.start / element, part.end.div_ceil(element));
+    let blocks = (end * element).div_ceil(block) - first * element / block;
+    if blocks >= out.len().div_ceil(block) {
+        return false;
+    }
+    let Some(place) = out.get_mut(first * element..end * element) else { return false };
+    let (Ok(start), Ok(count)) = (c_int::try_from(first), c_int::try_from(end - first)) else { return false };
+    // SAFETY: as for the whole; `place` has the bytes of so many elements, which lie within the decoded size.
+    let got = unsafe {
+        blosc_src::blosc_getitem(input.as_ptr().cast::<c_void>(), start, count, place.as_mut_ptr().cast::<c_void>())
+    };
+    usize::try_from(got) == Ok(place.len())
+}
+
+/// A buffer in blocks of so many bytes, or a few times as many.
+#[cfg(test)]
+pub fn encode(compressor: &std::ffi::CStr, element: usize, shuffle: bool, block: usize, data: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; data.len() + 1024];
+    // SAFETY: pointers and lengths are those of slices.
+    let len = unsafe {
+        blosc_src::blosc_compress_ctx(
+            5,
+            c_int::from(shuffle),
+            element,
+            data.len(),
+            data.as_ptr().cast(),
+            out.as_mut_ptr().cast(),
+            out.len(),
+            compressor.as_ptr(),
+            block,
+            1,
+        )
+    };
+    out.truncate(usize::try_from(len).expect("compresses"));
+    out
 }

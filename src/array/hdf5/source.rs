@@ -1,6 +1,7 @@
 //! Chunks of an HDF5 dataset, read with `pread`: the library is not asked again.
 
 use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::array::codec::{self, Stage};
@@ -74,6 +75,17 @@ impl Source for Chunked {
     }
 
     fn decode(&self, chunk: u64, out: &mut [u8], scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+        self.decode_part(chunk, 0..out.len(), out, scratch, counters)
+    }
+
+    fn decode_part(
+        &self,
+        chunk: u64,
+        part: Range<usize>,
+        out: &mut [u8],
+        scratch: &mut Scratch,
+        counters: &Counters,
+    ) -> Result<(), ArrayError> {
         let Some(place) = self.map.get(chunk) else {
             codec::fill(out, &self.fill);
             return Ok(());
@@ -94,7 +106,7 @@ impl Source for Chunked {
         };
         // At most 32 filters fit a mask; nearly always one or two.
         let stages: Vec<Stage> = self.active(place.mask).rev().collect();
-        codec::decode(&stages, stored, out, &mut scratch.filter).map_err(damaged)?;
+        codec::decode(&stages, stored, part, out, &mut scratch.filter).map_err(damaged)?;
         if self.big {
             codec::swap(out, self.size);
         }

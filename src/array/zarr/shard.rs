@@ -4,6 +4,7 @@
 //! usually asked for many of its chunks; no file is kept open longer than its reads need.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use lru::LruCache;
@@ -166,9 +167,20 @@ impl Source for Shards {
     }
 
     fn decode(&self, chunk: u64, out: &mut [u8], scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+        self.decode_part(chunk, 0..out.len(), out, scratch, counters)
+    }
+
+    fn decode_part(
+        &self,
+        chunk: u64,
+        part: Range<usize>,
+        out: &mut [u8],
+        scratch: &mut Scratch,
+        counters: &Counters,
+    ) -> Result<(), ArrayError> {
         match self.find(chunk, counters)? {
             Some(Stored { blob, offset, len }) => {
-                self.files.decode(chunk, (&blob, offset, len), out, scratch, counters)
+                self.files.decode(chunk, (&blob, offset, len), part, out, scratch, counters)
             }
             None => {
                 codec::fill(out, &self.files.fill);

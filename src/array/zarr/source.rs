@@ -1,5 +1,6 @@
 //! Chunk files (or members of an archive): one a chunk, read whole.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -63,11 +64,12 @@ impl Files {
         }
     }
 
-    /// Reads and decodes stored bytes.
+    /// Reads and decodes stored bytes, of which only `part` need be right afterwards.
     pub fn decode(
         &self,
         chunk: u64,
         stored: (&Blob, u64, u64),
+        part: Range<usize>,
         out: &mut [u8],
         scratch: &mut Scratch,
         counters: &Counters,
@@ -85,7 +87,7 @@ impl Files {
         let stored = scratch.stored.get_mut(..size).unwrap_or_default();
         blob.read(offset, stored, counters).map_err(|e| file::read_error(&self.store, &self.element, chunk, &e))?;
         let stages: Vec<Stage> = self.chain.stages.iter().rev().copied().collect();
-        codec::decode(&stages, stored, out, &mut scratch.filter).map_err(|cause| self.damaged(chunk, cause))?;
+        codec::decode(&stages, stored, part, out, &mut scratch.filter).map_err(|cause| self.damaged(chunk, cause))?;
         if self.chain.big {
             codec::swap(out, self.size);
         }
@@ -145,8 +147,19 @@ impl Source for Plain {
     }
 
     fn decode(&self, chunk: u64, out: &mut [u8], scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+        self.decode_part(chunk, 0..out.len(), out, scratch, counters)
+    }
+
+    fn decode_part(
+        &self,
+        chunk: u64,
+        part: Range<usize>,
+        out: &mut [u8],
+        scratch: &mut Scratch,
+        counters: &Counters,
+    ) -> Result<(), ArrayError> {
         match self.files.open(&indices(chunk, &self.grid), chunk)? {
-            Some(blob) => self.files.decode(chunk, (&blob, 0, blob.len()), out, scratch, counters),
+            Some(blob) => self.files.decode(chunk, (&blob, 0, blob.len()), part, out, scratch, counters),
             None => {
                 codec::fill(out, &self.files.fill);
                 Ok(())
