@@ -225,13 +225,14 @@ impl Tree {
         let batches = self.views.get(usize::from(view)).map_or(0, |view| view.batches);
         // A listing makes millions of these, and `format!` would be half of what it costs us.
         let (width, extension) = (digits(batches).max(6).max(digits(batch.saturating_add(1))), extension.as_str());
+        let (mut text, mut rest) = ([b'0'; MOST_DIGITS], batch);
+        for digit in text.iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
         let mut name = String::with_capacity("batch-.".len() + width + extension.len());
         name.push_str("batch-");
-        let mut unit = 10u64.pow(width as u32 - 1);
-        while unit > 0 {
-            name.push(char::from(b'0' + (batch / unit % 10) as u8));
-            unit /= 10;
-        }
+        name.push_str(str::from_utf8(&text[MOST_DIGITS - width..]).unwrap_or_default());
         name.push('.');
         name.push_str(extension);
         name
@@ -319,6 +320,9 @@ impl Tree {
         })
     }
 }
+
+/// Digits of the largest number of a batch.
+const MOST_DIGITS: usize = u64::MAX.ilog10() as usize + 1;
 
 /// What the root holds beside epochs or views; `.shufflefs` and ranks are there, but not listed.
 const FIXED: [(&str, Node); 4] = [
