@@ -3,19 +3,19 @@
 //! Nothing here waits. `lookup`, `getattr`, `readdir`, `open` and `statfs` touch no store; a read that is not ready
 //! leaves its reply with the engine.
 
+mod attributes;
+mod handles;
 pub mod lend;
 pub mod page_cache;
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    BsdFileFlags, Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
@@ -23,25 +23,14 @@ use crate::array::ArrayError;
 use crate::engine::{Engine, Key, ReadError};
 use crate::plan::rank::Rank;
 use crate::tree::documents::Documents;
-use crate::tree::{Control, Node, Tree};
+use crate::tree::{Node, Tree};
 
+pub use attributes::Ownership;
+use attributes::{FOREVER, ttl};
+use handles::CONTENT;
+pub use handles::Handles;
 use lend::{LENT, Lend, Opening};
 use page_cache::PageCache;
-
-/// Names and sizes never change while mounted.
-const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
-const NEVER: Duration = Duration::ZERO;
-/// Size of `stats.json` and `stats.prom`: their text is padded, so that it is exact although the numbers grow.
-const STATS_SIZE: usize = 4096;
-
-/// How the files look to `stat`.
-#[derive(Clone, Copy, Debug)]
-pub struct Ownership {
-    pub uid: u32,
-    pub gid: u32,
-    /// The newest store's.
-    pub mtime: SystemTime,
-}
 
 /// One mount's file system.
 pub struct ShuffleFs {
@@ -60,38 +49,6 @@ pub struct ShuffleFs {
     /// Control files are read as they were when opened.
     pub handles: Handles,
     pub start: Instant,
-}
-
-/// Handles with this bit are of control files; those of others say when they were opened, in microseconds.
-const CONTENT: u64 = 1 << 63;
-
-/// Contents of open control files.
-#[derive(Default)]
-pub struct Handles {
-    next: AtomicU64,
-    open: Mutex<HashMap<u64, Arc<Vec<u8>>>>,
-}
-
-impl Handles {
-    fn add(&self, content: Vec<u8>) -> FileHandle {
-        let handle = CONTENT | self.next.fetch_add(1, Ordering::Relaxed);
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(content));
-        FileHandle(handle)
-    }
-
-    fn get(&self, handle: FileHandle) -> Option<Arc<Vec<u8>>> {
-        if handle.0 & CONTENT == 0 {
-            return None;
-        }
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&handle.0).cloned()
-    }
-
-    fn remove(&self, handle: FileHandle) {
-        if handle.0 & CONTENT == 0 {
-            return;
-        }
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&handle.0);
-    }
 }
 
 /// The one place where an error becomes an errno.
@@ -116,74 +73,6 @@ impl ShuffleFs {
     fn key(&self, node: &Node) -> Option<(Key, Option<Rank>)> {
         key(&self.engine, &self.tree, node)
     }
-
-    /// The bytes of a file that is always in memory.
-    fn document(&self, node: &Node) -> Option<&[u8]> {
-        match node {
-            Node::Readme => Some(self.documents.readme.as_bytes()),
-            Node::Dataset => Some(self.documents.dataset.as_bytes()),
-            Node::Var => Some(self.documents.var.as_bytes()),
-            Node::Category(column) => self.documents.categories.get(*column).map(|text| text.as_bytes()),
-            _ => None,
-        }
-    }
-
-    fn control(&self, control: Control) -> Vec<u8> {
-        let mut text = match control {
-            Control::Stats => format!("{:#}", self.engine.stats()).into_bytes(),
-            Control::Prometheus => self.engine.prometheus().into_bytes(),
-            Control::Options => return self.options.clone().into_bytes(),
-            Control::Log => return (self.log)(),
-        };
-        text.resize(STATS_SIZE - 1, b' ');
-        text.push(b'\n');
-        text
-    }
-
-    fn attr(&self, node: &Node) -> Option<FileAttr> {
-        let size = match node {
-            Node::Control(Control::Log) => (self.log)().len() as u64,
-            Node::Control(Control::Options) => self.options.len() as u64,
-            Node::Control(_) => STATS_SIZE as u64,
-            Node::Batch { .. } => self.engine.size(self.key(node)?.0)?,
-            _ => self.document(node).map_or(0, |text| text.len() as u64),
-        };
-        let directory = node.is_dir();
-        let Ownership { uid, gid, mtime } = self.ownership;
-        Some(FileAttr {
-            ino: INodeNo(self.tree.ino(node)?),
-            size,
-            blocks: size.div_ceil(512),
-            atime: mtime,
-            mtime,
-            ctime: mtime,
-            crtime: mtime,
-            kind: if directory { FileType::Directory } else { FileType::RegularFile },
-            perm: if directory { 0o555 } else { 0o444 },
-            nlink: if directory {
-                2 + u32::try_from(self.tree.subdirectories(node)).unwrap_or(u32::MAX - 2)
-            } else {
-                1
-            },
-            uid,
-            gid,
-            rdev: 0,
-            blksize: 4096,
-            flags: 0,
-        })
-    }
-
-    /// Entries of a directory from an offset on: `.`, `..`, then what the tree lists.
-    fn entries(&self, directory: Node, offset: u64) -> impl Iterator<Item = (u64, String, Node)> + '_ {
-        let dots = [(".", directory), ("..", self.tree.parent(&directory))];
-        (offset..self.tree.len(&directory) + 2).filter_map(move |i| {
-            let (name, node) = match dots.get(i as usize) {
-                Some((name, node)) => ((*name).to_owned(), *node),
-                None => self.tree.entry(&directory, i - 2)?,
-            };
-            Some((i + 1, name, node))
-        })
-    }
 }
 
 fn key(engine: &Engine, tree: &Tree, node: &Node) -> Option<(Key, Option<Rank>)> {
@@ -195,10 +84,6 @@ fn key(engine: &Engine, tree: &Tree, node: &Node) -> Option<(Key, Option<Rank>)>
         None => batch,
     };
     Some((Key { view, epoch, batch, extension }, rank))
-}
-
-fn ttl(node: &Node) -> Duration {
-    if matches!(node, Node::Control(_)) { NEVER } else { FOREVER }
 }
 
 fn slice(bytes: &[u8], offset: u64, size: u32) -> &[u8] {

@@ -5,6 +5,7 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::{Read, Seek};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -50,6 +51,27 @@ fn several_stores_and_mount_options() {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(mount_line(&area.path("d")).contains("(+1)"));
     assert_eq!(area.run(["umount", "d"]).code, Some(0));
+}
+
+/// Other users see a mount only with `--allow-other`.
+#[test]
+fn allow_other() {
+    if !is_root() {
+        return;
+    }
+    let area = Area::new();
+    // The directory that holds the mount is the maker's alone.
+    fs::set_permissions(area.path("."), fs::Permissions::from_mode(0o755)).unwrap();
+    for (options, readable) in [(&["mount"][..], false), (&["mount", "--allow-other"], true)] {
+        let ran = area.run(options.iter().copied().chain(["store.h5ad", "d"]));
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let mut reader = Command::new("cat");
+        reader.arg(area.path("d").join(README)).uid(65534).gid(65534);
+        let output = reader.output().unwrap();
+        assert_eq!(output.status.success(), readable, "{output:?}");
+        assert!(!readable || output.stdout == fs::read(area.path("d").join(README)).unwrap());
+        assert_eq!(area.run(["umount", "d"]).code, Some(0));
+    }
 }
 
 #[test]
