@@ -10,7 +10,8 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use memmap2::{MmapMut, MmapOptions};
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::retry_on_intr;
 
 use crate::slab::Buffer;
 
@@ -117,7 +118,7 @@ impl Mapped {
         if self.ready < self.size {
             // A file that has its memory before it is mapped has it in the largest pages.
             let missing = (self.size - from) as u64;
-            rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from as u64, missing)?;
+            retry_on_intr(|| fallocate(&self.file, FallocateFlags::empty(), from as u64, missing))?;
             // SAFETY: the range lies within the map, and the file reaches to its end.
             let done = unsafe {
                 let start = self.map.as_mut_ptr().add(from).cast();
