@@ -14,8 +14,6 @@ use memmap2::{Advice, MmapMut};
 const PIECE: usize = 32 << 20;
 /// Buffers begin at multiples of a cache line.
 const ALIGN: usize = 64;
-/// Memory is given back in multiples of this, which is one of all page sizes.
-const PAGE: usize = 1 << 16;
 
 /// Cuts buffers.
 #[derive(Default)]
@@ -38,8 +36,8 @@ unsafe impl Sync for Piece {}
 
 /// A buffer; its memory goes back to the system with it.
 pub struct Buffer {
-    /// Kept for its memory; none of an empty one.
-    _piece: Option<Arc<Piece>>,
+    /// None of an empty one.
+    piece: Option<Arc<Piece>>,
     start: NonNull<u8>,
     len: usize,
 }
@@ -66,7 +64,7 @@ impl Slab {
         // SAFETY: so many bytes of the piece are behind `used`.
         let start = unsafe { piece.start.add(self.used) };
         self.used = (self.used + size).next_multiple_of(ALIGN).min(piece.len);
-        Ok(Buffer { _piece: Some(piece), start, len: size })
+        Ok(Buffer { piece: Some(piece), start, len: size })
     }
 }
 
@@ -82,21 +80,22 @@ impl Piece {
 
 impl Default for Buffer {
     fn default() -> Buffer {
-        Buffer { _piece: None, start: NonNull::dangling(), len: 0 }
+        Buffer { piece: None, start: NonNull::dangling(), len: 0 }
     }
 }
 
 impl Drop for Buffer {
     /// The rest of the piece may stay in use for long.
     fn drop(&mut self) {
-        let begin = self.start.as_ptr().align_offset(PAGE);
-        let Some(len) = self.len.checked_sub(begin).map(|len| len / PAGE * PAGE).filter(|&len| len > 0) else { return };
-        // SAFETY: these pages are within the buffer, which nobody has any more. The kernel is told to make no huge page
-        // around them either, which would take their memory again.
+        let Some(piece) = &self.piece else { return };
+        let page = rustix::param::page_size();
+        let begin = self.start.as_ptr().align_offset(page);
+        let Some(len) = self.len.checked_sub(begin).map(|len| len / page * page).filter(|&len| len > 0) else { return };
+        // SAFETY: these pages are within the buffer, which nobody has any more. The kernel is told to make no huge pages of
+        // this piece from now on, which would take their memory again; of the whole piece, as a mapping has one advice.
         unsafe {
-            let start = self.start.as_ptr().add(begin).cast();
-            libc::madvise(start, len, libc::MADV_NOHUGEPAGE);
-            libc::madvise(start, len, libc::MADV_DONTNEED);
+            libc::madvise(piece.start.as_ptr().cast(), piece.len, libc::MADV_NOHUGEPAGE);
+            libc::madvise(self.start.as_ptr().add(begin).cast(), len, libc::MADV_DONTNEED);
         }
     }
 }
@@ -147,15 +146,16 @@ mod tests {
     fn memory_goes_with_its_buffer() {
         let mut slab = Slab::default();
         let mut first = slab.cut(1_000_000).expect("memory");
-        let mut second = slab.cut(10 * PAGE).expect("memory");
+        let page = rustix::param::page_size();
+        let mut second = slab.cut(10 * page).expect("memory");
         first.fill(1);
         second.fill(2);
         let start = second.start.as_ptr();
-        let inner = start.wrapping_add(start.align_offset(PAGE));
+        let inner = start.wrapping_add(start.align_offset(page));
         let resident = || {
-            let mut pages = vec![0_u8; 9 * PAGE / 4096];
+            let mut pages = vec![0_u8; 9];
             // SAFETY: the piece lives, as `first` does, and there is a byte for each page.
-            let done = unsafe { libc::mincore(inner.cast(), 9 * PAGE, pages.as_mut_ptr()) };
+            let done = unsafe { libc::mincore(inner.cast(), 9 * page, pages.as_mut_ptr()) };
             assert_eq!(done, 0);
             pages.iter().filter(|&page| page & 1 == 1).count()
         };
