@@ -142,7 +142,8 @@ impl Mounted {
             None => Ok(()),
         };
         if result.is_ok() && !table::is_dead(self.path()) {
-            // Unmounted from outside, not aborted through /sys/fs/fuse: nothing or a stranger's mount answers here. From now on our device number may be given to somebody else's mount.
+            // Unmounted from outside, not aborted through /sys/fs/fuse: nothing or a stranger's mount answers here. From
+            // now on our device number may be given to somebody else's mount.
             self.device = None;
         }
         result.map_err(|cause| MountError::Session { path: self.path().to_owned(), cause })

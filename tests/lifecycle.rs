@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use area::{Area, README, in_time, is_alive, is_root, kill, mounts_below, until};
+use area::{Area, README, Serving, in_time, is_alive, is_root, kill, mounts_below, until};
 
 #[test]
 fn background_is_usable_when_the_parent_returns() {
@@ -132,6 +132,28 @@ fn umount_while_a_file_is_open() {
     file.read_to_string(&mut text).unwrap();
     assert!(!text.is_empty() && is_alive(daemon));
     drop(file);
+    until("the daemon ends", || !is_alive(daemon));
+    assert!(!area.path("d").exists());
+}
+
+/// A mount namespace, as containers have one, takes copies of all mounts along.
+#[test]
+fn umount_while_another_namespace_shows_the_mount() {
+    if !is_root() {
+        return;
+    }
+    let area = Area::new();
+    area.mount("d");
+    let daemon = area.pid("d");
+    let other = Serving(Command::new("unshare").args(["--mount", "sleep", "600"]).spawn().unwrap());
+    let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/mnt")).unwrap();
+    until("the namespace is there", || namespace(&other.pid().to_string()) != namespace("self"));
+    let ran = area.run(["umount", "d"]);
+    assert_eq!(ran.code, Some(5));
+    assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+    assert!(ran.stderr.contains("namespace") && ran.stderr.contains(&format!("kill {daemon}")), "{ran:?}");
+    assert!(mounts_below(&area.path("d")).is_empty() && is_alive(daemon));
+    kill(daemon, libc::SIGTERM);
     until("the daemon ends", || !is_alive(daemon));
     assert!(!area.path("d").exists());
 }
