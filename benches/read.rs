@@ -11,7 +11,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use shufflefs::anndata::index::IndexDir;
 use shufflefs::anndata::matrix::Matrix;
 use shufflefs::array::gather::{Piece, Sink, Work, gather};
-use shufflefs::array::{ArrayError, Counters, Extent, Scratch, Source};
+use shufflefs::array::{ArrayError, Counters, Extent, Out, Scratch, Source};
 use shufflefs::collection::{Collection, Selection};
 use shufflefs::engine::{Engine, Key, Limits};
 use shufflefs::format::{Extension, Writers};
@@ -47,7 +47,7 @@ fn decoders(c: &mut Criterion) {
         let (mut scratch, counters) = (Scratch::default(), Counters::default());
         group.throughput(Throughput::Bytes(out.len() as u64));
         group.bench_function(*filter, |b| {
-            b.iter(|| array.source.decode(7, &mut out, &mut scratch, &counters).unwrap());
+            b.iter(|| array.source.decode(7, Out::whole(&mut out), &mut scratch, &counters).unwrap());
         });
     }
 }
@@ -90,8 +90,8 @@ impl Source for Memory {
         None
     }
 
-    fn decode(&self, chunk: u64, out: &mut [u8], _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
-        out.copy_from_slice(&self.chunks[chunk as usize]);
+    fn decode(&self, chunk: u64, out: Out<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
+        out.bytes.copy_from_slice(&self.chunks[chunk as usize]);
         Ok(())
     }
 
@@ -114,7 +114,7 @@ fn engine() -> Engine {
             let bytes = array.chunk_elements() as usize * array.dtype.size();
             let chunk = |number| {
                 let mut chunk = vec![0; bytes];
-                array.source.decode(number, &mut chunk, &mut scratch, &counters).unwrap();
+                array.source.decode(number, Out::whole(&mut chunk), &mut scratch, &counters).unwrap();
                 chunk
             };
             let chunks = (0..array.grid().iter().product::<u64>()).map(chunk).collect();

@@ -113,33 +113,33 @@ pub struct Scratch {
     pub chunk: Vec<u8>,
 }
 
+/// Where a decoded chunk goes.
+pub struct Out<'a> {
+    /// As many as the chunk has.
+    pub bytes: &'a mut [u8],
+    /// What of them must be right afterwards; the rest may be anything, which is less work for some filters.
+    pub part: Range<usize>,
+}
+
+impl<'a> Out<'a> {
+    /// All of the chunk.
+    pub fn whole(bytes: &'a mut [u8]) -> Out<'a> {
+        Out { part: 0..bytes.len(), bytes }
+    }
+}
+
 /// How one array's chunks are found and decoded. One implementation a container and layout.
 pub trait Source: Send + Sync {
     /// Where the chunk lies, if its stored bytes are its elements (no filter, native byte order); `None` otherwise.
     /// A contiguous array is one raw chunk.
     fn raw(&self, chunk: u64) -> Option<Extent>;
 
-    /// Decodes a chunk into `out`, which has exactly the chunk's bytes: C order, native byte order, fill value
-    /// where nothing was written. Edge chunks have full size.
+    /// Decodes a chunk: C order, native byte order, fill value where nothing was written. Edge chunks have full size.
     ///
     /// # Errors
-    /// `Damaged` if the bytes do not decode to exactly `out.len()` bytes, `Stale` if the file changed.
-    fn decode(&self, chunk: u64, out: &mut [u8], scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError>;
-
-    /// As `decode`, where only `part` of the chunk need be right afterwards: less work for some filters.
-    ///
-    /// # Errors
-    /// Those of `decode`; damage outside of `part` may go unseen.
-    fn decode_part(
-        &self,
-        chunk: u64,
-        _part: Range<usize>,
-        out: &mut [u8],
-        scratch: &mut Scratch,
-        counters: &Counters,
-    ) -> Result<(), ArrayError> {
-        self.decode(chunk, out, scratch, counters)
-    }
+    /// `Damaged` if the bytes do not decode to exactly `out.bytes.len()` bytes, `Stale` if the file changed. Damage
+    /// outside of `out.part` may go unseen.
+    fn decode(&self, chunk: u64, out: Out<'_>, scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError>;
 
     /// The filters as `info` prints them, innermost first, e.g. `["shuffle", "gzip"]`; ends with `"(library)"` where
     /// the fallback is used.

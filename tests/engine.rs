@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use shufflefs::anndata::index::IndexDir;
 use shufflefs::anndata::matrix::Matrix;
-use shufflefs::array::{Array, ArrayError, Counters, Extent, Scratch, Source};
+use shufflefs::array::{Array, ArrayError, Counters, Extent, Out, Scratch, Source};
 use shufflefs::collection::{Collection, Selection};
 use shufflefs::engine::{Engine, Key, Limits};
 use shufflefs::format::{Extension, Writers};
@@ -33,7 +33,7 @@ impl Source for Tapped {
         self.inner.raw(chunk)
     }
 
-    fn decode(&self, chunk: u64, out: &mut [u8], scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+    fn decode(&self, chunk: u64, out: Out<'_>, scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
         if self.tap.fails.load(Ordering::SeqCst) {
             let (store, element) = ("store".to_owned(), "X/data".to_owned());
             return Err(ArrayError::Damaged { store, element, chunk, cause: "injected".to_owned() });

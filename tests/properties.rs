@@ -8,7 +8,6 @@ mod pieces;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::fs::File;
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,7 +20,7 @@ use pieces::Pieces;
 use shufflefs::anndata::column::{Categories, Column, Numbers, Texts, Values};
 use shufflefs::array::cache::ChunkCache;
 use shufflefs::array::gather::{Piece, Work, gather};
-use shufflefs::array::{Array, ArrayError, Counters, Dtype, Extent, Scratch, Source};
+use shufflefs::array::{Array, ArrayError, Counters, Dtype, Extent, Out, Scratch, Source};
 use shufflefs::batch::fill::fill;
 use shufflefs::batch::{Batch, Field, Layout, Repr, Span};
 use shufflefs::collection::Table;
@@ -82,24 +81,11 @@ impl Source for Shared {
         held.file.clone().map(|file| Extent { file, offset: place * len + place / 3 * 7, len })
     }
 
-    fn decode(&self, chunk: u64, out: &mut [u8], _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
-        self.0.decoded[chunk as usize].fetch_add(1, Ordering::SeqCst);
-        out.copy_from_slice(&self.0.chunks[chunk as usize]);
-        Ok(())
-    }
-
     /// Nothing but the part is right.
-    fn decode_part(
-        &self,
-        chunk: u64,
-        part: Range<usize>,
-        out: &mut [u8],
-        _: &mut Scratch,
-        _: &Counters,
-    ) -> Result<(), ArrayError> {
+    fn decode(&self, chunk: u64, out: Out<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
         self.0.decoded[chunk as usize].fetch_add(1, Ordering::SeqCst);
-        out.fill(0x77);
-        out[part.clone()].copy_from_slice(&self.0.chunks[chunk as usize][part]);
+        out.bytes.fill(0x77);
+        out.bytes[out.part.clone()].copy_from_slice(&self.0.chunks[chunk as usize][out.part]);
         Ok(())
     }
 

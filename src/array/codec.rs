@@ -12,6 +12,8 @@ mod zstd;
 
 use std::ops::Range;
 
+use super::Out;
+
 /// One step of decoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -93,18 +95,13 @@ impl Stage {
     }
 }
 
-/// Decodes `stored` through `stages` (outermost first) so that it fills `out` exactly. Only `part` of it need be right
-/// afterwards: what lies outside is decoded or not, whichever is less work.
+/// Decodes `stored` through `stages` (outermost first) so that it fills `out` exactly. What lies outside of its part is
+/// decoded or not, whichever is less work.
 ///
 /// # Errors
 /// The cause in words, where the bytes do not decode or come to another size.
-pub fn decode(
-    stages: &[Stage],
-    stored: &[u8],
-    part: Range<usize>,
-    out: &mut [u8],
-    buffers: &mut [Vec<u8>; 2],
-) -> Result<(), String> {
+pub fn decode(stages: &[Stage], stored: &[u8], out: &mut Out<'_>, buffers: &mut [Vec<u8>; 2]) -> Result<(), String> {
+    let Out { bytes: out, part } = out;
     // Which buffer holds the current bytes (none: `stored` does), and how many there are.
     let mut held: Option<usize> = None;
     let mut len = stored.len();
@@ -122,7 +119,7 @@ pub fn decode(
             continue;
         }
         if inner.is_empty() {
-            if part.len() < out.len() && stage.decode_part(input, part, out) {
+            if part.len() < out.len() && stage.decode_part(input, part.clone(), out) {
                 return Ok(());
             }
             let got = stage.decode(input, out)?;
@@ -208,7 +205,7 @@ mod tests {
 
     fn run(stages: &[Stage], stored: &[u8], size: usize) -> Result<Vec<u8>, String> {
         let mut out = vec![7; size];
-        decode(stages, stored, 0..size, &mut out, &mut Default::default()).map(|()| out)
+        decode(stages, stored, &mut Out::whole(&mut out), &mut Default::default()).map(|()| out)
     }
 
     fn gz(data: &[u8]) -> Vec<u8> {
@@ -270,7 +267,8 @@ mod tests {
                 let start = below(data.len());
                 let part = start..start + below(data.len() - start) + 1;
                 let mut out = vec![255; data.len()];
-                decode(&[stage], stored, part.clone(), &mut out, &mut Default::default()).unwrap();
+                let place = &mut Out { bytes: &mut out, part: part.clone() };
+                decode(&[stage], stored, place, &mut Default::default()).unwrap();
                 assert!(out[part.clone()] == data[part.clone()], "{stage:?} {part:?}");
                 let end = part.end.saturating_add(most).min(data.len());
                 assert!(out[end..].iter().all(|&byte| byte == 255), "{stage:?} {part:?}: more than that was decoded");
@@ -280,12 +278,14 @@ mod tests {
         for stored in [&two, &zst[..].to_vec()] {
             let size = if stored == &two { data.len() } else { data.len() + 1 };
             let mut out = vec![0; size];
-            assert!(decode(&[Stage::Zstd], stored, 0..10, &mut out, &mut Default::default()).is_err());
+            let place = &mut Out { bytes: &mut out, part: 0..10 };
+            assert!(decode(&[Stage::Zstd], stored, place, &mut Default::default()).is_err());
         }
         let mut damaged = summed.clone();
         *damaged.last_mut().unwrap() ^= 1;
         let mut out = vec![0; data.len()];
-        assert!(decode(&[Stage::Zstd], &damaged, 0..10, &mut out, &mut Default::default()).is_err());
+        let place = &mut Out { bytes: &mut out, part: 0..10 };
+        assert!(decode(&[Stage::Zstd], &damaged, place, &mut Default::default()).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Arrays without bytes in a data file of their own: never written, or small enough to hold.
 
-use super::{ArrayError, Counters, Extent, Scratch, Source, codec};
+use super::{ArrayError, Counters, Extent, Out, Scratch, Source, codec};
 
 /// An array that was declared and never written.
 pub struct Unwritten {
@@ -12,8 +12,8 @@ impl Source for Unwritten {
         None
     }
 
-    fn decode(&self, _: u64, out: &mut [u8], _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
-        codec::fill(out, &self.fill);
+    fn decode(&self, _: u64, out: Out<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
+        codec::fill(out.bytes, &self.fill);
         Ok(())
     }
 
@@ -36,10 +36,10 @@ impl Source for Memory {
         None
     }
 
-    fn decode(&self, _: u64, out: &mut [u8], _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
+    fn decode(&self, _: u64, out: Out<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
         // Of the same shape by construction.
-        if out.len() == self.bytes.len() {
-            out.copy_from_slice(&self.bytes);
+        if out.bytes.len() == self.bytes.len() {
+            out.bytes.copy_from_slice(&self.bytes);
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::Out;
 use super::codec::{self, Stage};
 
 /// Decodes a part through a chain of stages, one byte each.
@@ -18,7 +19,8 @@ pub fn decode(kinds: &[u8], stored: &[u8], part: Range<usize>, size: usize) -> R
     };
     let stages: Vec<Stage> = kinds.iter().map(stage).collect();
     let mut out = vec![0; size];
-    codec::decode(&stages, stored, part, &mut out, &mut Default::default()).map(|()| out)
+    let place = &mut Out { bytes: &mut out, part };
+    codec::decode(&stages, stored, place, &mut Default::default()).map(|()| out)
 }
 
 /// The checksum of shards' indices, so that a fuzzer gets past it.

@@ -13,7 +13,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::cache::ChunkCache;
-use super::{Array, ArrayError, Counters, Scratch};
+use super::{Array, ArrayError, Counters, Out, Scratch};
 
 /// Where gathered elements go. Pieces are numbered; places of different pieces never overlap.
 pub trait Sink: Sync {
@@ -250,17 +250,16 @@ impl Geometry {
                 });
                 Counters::time(&work.counters.scatter_ns, began);
             };
-            let decode = |bytes: &mut [u8], part: Range<usize>, scratch: &mut Scratch| {
+            let decode = |out: Out<'_>, scratch: &mut Scratch| {
                 let began = Instant::now();
-                array.source.decode_part(chunk, part, bytes, scratch, work.counters)?;
+                array.source.decode(chunk, out, scratch, work.counters)?;
                 Counters::time(&work.counters.decode_ns, began);
                 Counters::add(&work.counters.chunks, 1);
                 Ok(())
             };
             match work.cache {
                 Some(cache) => {
-                    let whole = 0..self.chunk_bytes;
-                    cache.with(array, chunk, self.chunk_bytes, |bytes| decode(bytes, whole, scratch), put)?;
+                    cache.with(array, chunk, self.chunk_bytes, |bytes| decode(Out::whole(bytes), scratch), put)?;
                 }
                 None => {
                     // Taken out, as decoding needs the other buffers.
@@ -269,7 +268,7 @@ impl Geometry {
                         decoded = vec![0; self.chunk_bytes];
                     }
                     let bytes = decoded.get_mut(..self.chunk_bytes).unwrap_or_default();
-                    decode(bytes, self.part(jobs, task.column), scratch)?;
+                    decode(Out { bytes, part: self.part(jobs, task.column) }, scratch)?;
                     put(bytes);
                     scratch.chunk = decoded;
                 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use super::{Array, ArrayError, Counters, Dtype, Extent, Scratch, Source, file};
+use super::{Array, ArrayError, Counters, Dtype, Extent, Out, Scratch, Source, file};
 
 /// A run of a file that is an array.
 struct Plain {
@@ -17,8 +17,8 @@ impl Source for Plain {
         Some(self.extent.clone())
     }
 
-    fn decode(&self, chunk: u64, out: &mut [u8], _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
-        file::read_exact(&self.extent.file, self.extent.offset, out, counters)
+    fn decode(&self, chunk: u64, out: Out<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+        file::read_exact(&self.extent.file, self.extent.offset, out.bytes, counters)
             .map_err(|error| file::read_error(&self.store, &self.element, chunk, &error))
     }
 

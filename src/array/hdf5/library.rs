@@ -5,7 +5,7 @@
 use ::hdf5::{Dataset, File};
 
 use super::native::{self, Values};
-use crate::array::{ArrayError, Counters, Extent, Scratch, Source};
+use crate::array::{ArrayError, Counters, Extent, Out, Scratch, Source};
 
 pub struct Library {
     pub store: std::sync::Arc<str>,
@@ -70,10 +70,10 @@ impl Source for Library {
         None
     }
 
-    fn decode(&self, chunk: u64, out: &mut [u8], _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+    fn decode(&self, chunk: u64, out: Out<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
         Counters::add(&counters.reads, 1);
-        Counters::add(&counters.bytes, out.len() as u64);
-        self.read(chunk, out).map_err(|cause| ArrayError::Damaged {
+        Counters::add(&counters.bytes, out.bytes.len() as u64);
+        self.read(chunk, out.bytes).map_err(|cause| ArrayError::Damaged {
             store: self.store.to_string(),
             element: self.element.to_string(),
             chunk,

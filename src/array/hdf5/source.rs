@@ -1,11 +1,10 @@
 //! Chunks of an HDF5 dataset, read with `pread`: the library is not asked again.
 
 use std::fs::File;
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::array::codec::{self, Stage};
-use crate::array::{ArrayError, Counters, Extent, Scratch, Source, file};
+use crate::array::{ArrayError, Counters, Extent, Out, Scratch, Source, file};
 
 /// Where one chunk lies.
 #[derive(Clone, Copy, Debug)]
@@ -74,20 +73,15 @@ impl Source for Chunked {
         })
     }
 
-    fn decode(&self, chunk: u64, out: &mut [u8], scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
-        self.decode_part(chunk, 0..out.len(), out, scratch, counters)
-    }
-
-    fn decode_part(
+    fn decode(
         &self,
         chunk: u64,
-        part: Range<usize>,
-        out: &mut [u8],
+        mut out: Out<'_>,
         scratch: &mut Scratch,
         counters: &Counters,
     ) -> Result<(), ArrayError> {
         let Some(place) = self.map.get(chunk) else {
-            codec::fill(out, &self.fill);
+            codec::fill(out.bytes, &self.fill);
             return Ok(());
         };
         // Bounded by the file's length, which was checked when the array was opened.
@@ -106,9 +100,9 @@ impl Source for Chunked {
         };
         // At most 32 filters fit a mask; nearly always one or two.
         let stages: Vec<Stage> = self.active(place.mask).rev().collect();
-        codec::decode(&stages, stored, part, out, &mut scratch.filter).map_err(damaged)?;
+        codec::decode(&stages, stored, &mut out, &mut scratch.filter).map_err(damaged)?;
         if self.big {
-            codec::swap(out, self.size);
+            codec::swap(out.bytes, self.size);
         }
         Ok(())
     }
@@ -138,11 +132,11 @@ impl Source for Contiguous {
         (!self.big && chunk == 0).then(|| Extent { file: Arc::clone(&self.file), offset: self.offset, len: self.len })
     }
 
-    fn decode(&self, chunk: u64, out: &mut [u8], _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
-        let skip = chunk.saturating_mul(out.len() as u64).min(self.len);
+    fn decode(&self, chunk: u64, out: Out<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+        let skip = chunk.saturating_mul(out.bytes.len() as u64).min(self.len);
         // The last part may reach beyond the array.
-        let here = (self.len - skip).min(out.len() as u64) as usize;
-        let (inside, beyond) = out.split_at_mut(here);
+        let here = (self.len - skip).min(out.bytes.len() as u64) as usize;
+        let (inside, beyond) = out.bytes.split_at_mut(here);
         beyond.fill(0);
         file::read_exact(&self.file, self.offset + skip, inside, counters)
             .map_err(|e| file::read_error(&self.store, &self.element, chunk, &e))?;

@@ -6,7 +6,7 @@ use zarrs::array::{ArrayBytes, CodecOptions};
 
 use super::source::{Files, grid, indices};
 use crate::array::guard::guard;
-use crate::array::{ArrayError, Counters, Extent, Scratch, Source};
+use crate::array::{ArrayError, Counters, Extent, Out, Scratch, Source};
 
 pub struct Library {
     files: Files,
@@ -26,7 +26,7 @@ impl Source for Library {
         None
     }
 
-    fn decode(&self, chunk: u64, out: &mut [u8], _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+    fn decode(&self, chunk: u64, out: Out<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
         let at = indices(chunk, &self.grid);
         // For staleness: zarrs opens the file by itself, and takes a missing one for the fill value.
         let stored = self.files.open(&at, chunk)?.map_or(0, |blob| blob.len());
@@ -39,11 +39,11 @@ impl Source for Library {
             bytes.into_fixed().map_err(|e| e.to_string())
         };
         let bytes = guard(read).flatten().map_err(|cause| self.files.damaged(chunk, cause))?;
-        if bytes.len() != out.len() {
-            let cause = format!("decodes to {} bytes, {} are declared", bytes.len(), out.len());
+        if bytes.len() != out.bytes.len() {
+            let cause = format!("decodes to {} bytes, {} are declared", bytes.len(), out.bytes.len());
             return Err(self.files.damaged(chunk, cause));
         }
-        out.copy_from_slice(&bytes);
+        out.bytes.copy_from_slice(&bytes);
         Ok(())
     }
 

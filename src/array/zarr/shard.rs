@@ -4,14 +4,13 @@
 //! usually asked for many of its chunks; no file is kept open longer than its reads need.
 
 use std::num::NonZeroUsize;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use lru::LruCache;
 
 use super::blob::Blob;
 use super::source::{Files, grid, indices};
-use crate::array::{ArrayError, Counters, Extent, Scratch, Source, codec, file};
+use crate::array::{ArrayError, Counters, Extent, Out, Scratch, Source, codec, file};
 
 /// Bytes of the indices that one array keeps.
 const KEPT: u64 = 16 << 20;
@@ -166,24 +165,13 @@ impl Source for Shards {
         blob.extent(offset, len).filter(|extent| extent.len == self.files.chunk_bytes)
     }
 
-    fn decode(&self, chunk: u64, out: &mut [u8], scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
-        self.decode_part(chunk, 0..out.len(), out, scratch, counters)
-    }
-
-    fn decode_part(
-        &self,
-        chunk: u64,
-        part: Range<usize>,
-        out: &mut [u8],
-        scratch: &mut Scratch,
-        counters: &Counters,
-    ) -> Result<(), ArrayError> {
+    fn decode(&self, chunk: u64, out: Out<'_>, scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
         match self.find(chunk, counters)? {
             Some(Stored { blob, offset, len }) => {
-                self.files.decode(chunk, (&blob, offset, len), part, out, scratch, counters)
+                self.files.decode(chunk, (&blob, offset, len), out, scratch, counters)
             }
             None => {
-                codec::fill(out, &self.files.fill);
+                codec::fill(out.bytes, &self.files.fill);
                 Ok(())
             }
         }

@@ -1,6 +1,5 @@
 //! Chunk files (or members of an archive): one a chunk, read whole.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -8,7 +7,7 @@ use super::blob::Blob;
 use super::open::{Chain, Zarrs};
 use super::place::{Place, Trouble};
 use crate::array::codec::{self, Stage};
-use crate::array::{ArrayError, Counters, Extent, Identity, Scratch, Source, file};
+use crate::array::{ArrayError, Counters, Extent, Identity, Out, Scratch, Source, file};
 
 /// What all sources of one array need to find, read and decode a chunk.
 pub struct Files {
@@ -64,13 +63,12 @@ impl Files {
         }
     }
 
-    /// Reads and decodes stored bytes, of which only `part` need be right afterwards.
+    /// Reads and decodes stored bytes.
     pub fn decode(
         &self,
         chunk: u64,
         stored: (&Blob, u64, u64),
-        part: Range<usize>,
-        out: &mut [u8],
+        mut out: Out<'_>,
         scratch: &mut Scratch,
         counters: &Counters,
     ) -> Result<(), ArrayError> {
@@ -87,9 +85,9 @@ impl Files {
         let stored = scratch.stored.get_mut(..size).unwrap_or_default();
         blob.read(offset, stored, counters).map_err(|e| file::read_error(&self.store, &self.element, chunk, &e))?;
         let stages: Vec<Stage> = self.chain.stages.iter().rev().copied().collect();
-        codec::decode(&stages, stored, part, out, &mut scratch.filter).map_err(|cause| self.damaged(chunk, cause))?;
+        codec::decode(&stages, stored, &mut out, &mut scratch.filter).map_err(|cause| self.damaged(chunk, cause))?;
         if self.chain.big {
-            codec::swap(out, self.size);
+            codec::swap(out.bytes, self.size);
         }
         Ok(())
     }
@@ -146,22 +144,11 @@ impl Source for Plain {
         blob.extent(0, blob.len()).filter(|extent| extent.len == self.files.chunk_bytes)
     }
 
-    fn decode(&self, chunk: u64, out: &mut [u8], scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
-        self.decode_part(chunk, 0..out.len(), out, scratch, counters)
-    }
-
-    fn decode_part(
-        &self,
-        chunk: u64,
-        part: Range<usize>,
-        out: &mut [u8],
-        scratch: &mut Scratch,
-        counters: &Counters,
-    ) -> Result<(), ArrayError> {
+    fn decode(&self, chunk: u64, out: Out<'_>, scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
         match self.files.open(&indices(chunk, &self.grid), chunk)? {
-            Some(blob) => self.files.decode(chunk, (&blob, 0, blob.len()), part, out, scratch, counters),
+            Some(blob) => self.files.decode(chunk, (&blob, 0, blob.len()), out, scratch, counters),
             None => {
-                codec::fill(out, &self.files.fill);
+                codec::fill(out.bytes, &self.files.fill);
                 Ok(())
             }
         }
