@@ -68,7 +68,7 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
     let engine = Arc::new(Engine::new(collection, plans, writers, counters, limits)?);
     let tree = Arc::new(tree);
     Ok(ShuffleFs {
-        page_cache: PageCache::new(engine.clone(), tree.clone()),
+        page_cache: PageCache::new(engine.clone(), tree.clone(), options.cache),
         lend: Arc::new(Lend::default()),
         engine,
         tree,

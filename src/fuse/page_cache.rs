@@ -3,7 +3,8 @@
 //! Such readers (safetensors, numpy, h5py) wait for the daemon many times a file; with the file in the page cache before
 //! they open it they never do, and the copy is made on another core. Readers that take a whole file in one read are
 //! served without the page cache, which is a copy less. Content is a pure function of the path, so a page can never be
-//! out of date; what is missing is read as ever. Nothing here is waited for by a session thread: the thread below asks
+//! out of date; what is missing is read as ever. What was stored longest ago is dropped again: memory that is used over and
+//! over is quicker than fresh memory, and the rest of the cache is left to others. Nothing here is waited for by a session thread: the thread below asks
 //! the kernel for names, and these requests are answered there.
 
 use std::collections::VecDeque;
@@ -25,6 +26,9 @@ use super::key;
 /// Bytes and files that are put there ahead of the one that is being read.
 const AHEAD_BYTES: u64 = 16 << 20;
 const AHEAD_FILES: u64 = 64;
+/// Bytes and files that stay there, at most and at least: those ahead of several readers, and some that were read.
+const STORED_BYTES: u64 = 128 << 20;
+const STORED_FILES: usize = 4;
 /// One message to the kernel.
 const MESSAGE: usize = 1 << 20;
 /// Files and directories remembered.
@@ -50,28 +54,39 @@ struct Shared {
     running: AtomicBool,
     state: Mutex<State>,
     work: Condvar,
+    /// Bytes that stay in the page cache.
+    room: u64,
 }
 
 struct State {
     /// Directories whose readers map files (then true) or read them in pieces.
     piecemeal: LruCache<Node, bool>,
-    /// Inodes whose pages were stored.
-    stored: LruCache<u64, ()>,
+    /// Inodes whose pages were stored, and the bytes of these; and the sum.
+    stored: LruCache<u64, u64>,
+    stored_bytes: u64,
     /// Files opened of late, at most one a directory: those after them are wanted.
     opened: VecDeque<Node>,
     stop: bool,
 }
 
 impl PageCache {
-    pub fn new(engine: Arc<Engine>, tree: Arc<Tree>) -> PageCache {
+    /// `keep`: what was stored stays as long as the kernel has room.
+    pub fn new(engine: Arc<Engine>, tree: Arc<Tree>, keep: bool) -> PageCache {
         let state = State {
             piecemeal: LruCache::new(DIRECTORIES),
             stored: LruCache::new(FILES),
+            stored_bytes: 0,
             opened: VecDeque::new(),
             stop: false,
         };
-        let shared =
-            Shared { engine, tree, running: AtomicBool::new(false), state: Mutex::new(state), work: Condvar::new() };
+        let shared = Shared {
+            engine,
+            tree,
+            running: AtomicBool::new(false),
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            room: if keep { u64::MAX } else { STORED_BYTES },
+        };
         PageCache { shared: Arc::new(shared) }
     }
 
@@ -192,12 +207,32 @@ impl Shared {
                 }
                 drop(image);
                 self.engine.stored(key);
-                self.lock().stored.put(ino, ());
+                self.note(kernel, ino, size.next_multiple_of(4096));
             }
             bytes += size;
             if bytes >= AHEAD_BYTES {
                 return;
             }
+        }
+    }
+
+    /// Notes that so many bytes were stored, and makes room for them.
+    fn note(&self, kernel: &Kernel, ino: u64, bytes: u64) {
+        let mut state = self.lock();
+        state.stored_bytes += bytes;
+        let mut oldest = state.stored.push(ino, bytes);
+        loop {
+            if let Some((ino, bytes)) = oldest {
+                state.stored_bytes -= bytes;
+                drop(state);
+                // An inode that the kernel has forgotten has no pages.
+                let _ = kernel.notifier.inval_inode(INodeNo(ino), 0, 0);
+                state = self.lock();
+            }
+            if state.stored_bytes <= self.room || state.stored.len() <= STORED_FILES {
+                return;
+            }
+            oldest = state.stored.pop_lru();
         }
     }
 
