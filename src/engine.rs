@@ -104,6 +104,8 @@ struct State {
     demand: VecDeque<u64>,
     prefetch: VecDeque<u64>,
     demand_running: usize,
+    /// Prefetches that are loaded on all threads, as a reader has caught up with one.
+    hurry: u32,
     /// Flights that have their buffers and are loading: memory that will be let go.
     admitted: usize,
     next_flight: u64,
@@ -218,6 +220,7 @@ impl<S: Supply> Engine<S> {
             demand: VecDeque::new(),
             prefetch: VecDeque::new(),
             demand_running: 0,
+            hurry: 0,
             admitted: 0,
             next_flight: 0,
             streams: Streams::new(),

@@ -75,7 +75,8 @@ impl<S: Supply> Shared<S> {
             let (id, fetch, progress) = (flight.id, flight.fetch, flight.progress.clone());
             let keys = std::mem::take(&mut flight.keys);
             state.demand_running += usize::from(demanded);
-            let calm = !demanded && keys.first().is_some_and(|key| state.is_ahead(key));
+            let calm = !demanded && state.hurry == 0 && keys.first().is_some_and(|key| state.is_ahead(key));
+            state.hurry -= u32::from(!demanded && state.hurry > 0);
             drop(state);
             self.fly(fetch, keys, &progress, (demanded, calm));
             state = self.lock();

@@ -19,6 +19,9 @@ use super::{Key, Loading, Opened, ReadError, Reply, Shared, State};
 /// Consumed fetches that are kept for slower jobs.
 const KEPT_FETCHES: u64 = 3;
 
+/// Prefetches that are in a hurry once a reader has caught up: loading is what it waits for, not the processor.
+const HURRY: u32 = 4;
+
 /// How a reader is told.
 pub enum Answer {
     Bytes(Reply),
@@ -142,6 +145,7 @@ impl<S: Supply> Shared<S> {
         if let Some(loading) = state.loading.get_mut(&key) {
             loading.waiters.push(waiter);
             let flight = loading.flight;
+            state.hurry = HURRY;
             if let Some(at) = state.prefetch.iter().position(|&queued| queued == flight) {
                 state.prefetch.remove(at);
                 state.demand.push_back(flight);
