@@ -27,16 +27,18 @@ for row, sides in rows.items():
     peer = next((side["sps"] for side in sides if side["side"] == "peer"), None)
     floor = next((side["sps"] for side in sides if side["side"] == "floor"), None)
     for side in sides:
+        # Some sides have a note after a comma.
         name = side["side"]
+        kind = name.split(",")[0]
         if "first_ms" in side:
             lines.append(f"| {row} | | first batch after {side['first_ms']:.0f} ms | | | 150 ms | |")
         elif "rss_mb" in side:
             beyond = f", {side['beyond_mb']:.0f} MB beyond the budget" if "beyond_mb" in side else ""
-            lines.append(f"| {row} | daemon | peak RSS {side['rss_mb']:.0f} MB{beyond} | | | | |")
+            lines.append(f"| {row} | {name} | peak RSS {side['rss_mb']:.0f} MB{beyond} | | | | |")
         else:
             ratio = f"{side['sps'] / peer:.2f}x" if peer and name not in ("peer", "floor") else ""
-            owed = f"{OWED[row, name]}x" if (row, name) in OWED else ""
-            to_floor = f"{side['sps'] / floor:.2f}" if floor and name == "drain" else ""
+            owed = f"{OWED[row, kind]}x" if (row, kind) in OWED else ""
+            to_floor = f"{side['sps'] / floor:.2f}" if floor and kind == "drain" else ""
             entropy = f"{side['ent_mean']:.2f}" if side.get("ent_mean") else ""
             who = side.get("name", "") if name == "peer" else name
             lines.append(f"| {row} | {who} | {side['sps']:,.0f} | {entropy} | {ratio} | {owed} | {to_floor} |")
