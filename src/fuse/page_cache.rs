@@ -31,7 +31,9 @@ const STORED_BYTES: u64 = 128 << 20;
 const STORED_FILES: usize = 4;
 /// One message to the kernel.
 const MESSAGE: usize = 1 << 20;
-/// Files and directories remembered.
+/// A file takes no less of the page cache.
+const PAGE: u64 = 4096;
+/// Files and directories remembered. Without `--cache` room for pages is what bounds the files.
 const FILES: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
 const DIRECTORIES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
@@ -54,8 +56,8 @@ struct Shared {
     running: AtomicBool,
     state: Mutex<State>,
     work: Condvar,
-    /// Bytes that stay in the page cache.
-    room: u64,
+    /// What was stored stays as long as the kernel has room.
+    keep: bool,
 }
 
 struct State {
@@ -85,7 +87,7 @@ impl PageCache {
             running: AtomicBool::new(false),
             state: Mutex::new(state),
             work: Condvar::new(),
-            room: if keep { u64::MAX } else { STORED_BYTES },
+            keep,
         };
         PageCache { shared: Arc::new(shared) }
     }
@@ -207,7 +209,7 @@ impl Shared {
                 }
                 drop(image);
                 self.engine.stored(key);
-                self.note(kernel, ino, size.next_multiple_of(4096));
+                self.note(kernel, ino, size.next_multiple_of(PAGE));
             }
             bytes += size;
             if bytes >= AHEAD_BYTES {
@@ -219,20 +221,20 @@ impl Shared {
     /// Notes that so many bytes were stored, and makes room for them.
     fn note(&self, kernel: &Kernel, ino: u64, bytes: u64) {
         let mut state = self.lock();
+        state.stored.put(ino, bytes);
+        if self.keep {
+            return;
+        }
         state.stored_bytes += bytes;
-        let mut oldest = state.stored.push(ino, bytes);
-        loop {
-            if let Some((ino, bytes)) = oldest {
-                state.stored_bytes -= bytes;
-                drop(state);
-                // An inode that the kernel has forgotten has no pages.
-                let _ = kernel.notifier.inval_inode(INodeNo(ino), 0, 0);
-                state = self.lock();
-            }
-            if state.stored_bytes <= self.room || state.stored.len() <= STORED_FILES {
-                return;
-            }
-            oldest = state.stored.pop_lru();
+        while state.stored_bytes > STORED_BYTES
+            && state.stored.len() > STORED_FILES
+            && let Some((ino, bytes)) = state.stored.pop_lru()
+        {
+            state.stored_bytes -= bytes;
+            drop(state);
+            // An inode that the kernel has forgotten has no pages.
+            let _ = kernel.notifier.inval_inode(INodeNo(ino), 0, 0);
+            state = self.lock();
         }
     }
 
