@@ -104,7 +104,7 @@ struct State {
     demand: VecDeque<u64>,
     prefetch: VecDeque<u64>,
     demand_running: usize,
-    /// Prefetches that are loaded on all threads, as a reader has caught up with one.
+    /// Prefetches to come that are loaded on all threads, as a reader has waited for what was on its way.
     hurry: u32,
     /// Flights that have their buffers and are loading: memory that will be let go.
     admitted: usize,

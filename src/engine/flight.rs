@@ -76,7 +76,9 @@ impl<S: Supply> Shared<S> {
             let keys = std::mem::take(&mut flight.keys);
             state.demand_running += usize::from(demanded);
             let calm = !demanded && state.hurry == 0 && keys.first().is_some_and(|key| state.is_ahead(key));
-            state.hurry -= u32::from(!demanded && state.hurry > 0);
+            if !demanded {
+                state.hurry = state.hurry.saturating_sub(1);
+            }
             drop(state);
             self.fly(fetch, keys, &progress, (demanded, calm));
             state = self.lock();

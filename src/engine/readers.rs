@@ -19,7 +19,7 @@ use super::{Key, Loading, Opened, ReadError, Reply, Shared, State};
 /// Consumed fetches that are kept for slower jobs.
 const KEPT_FETCHES: u64 = 3;
 
-/// Prefetches that are in a hurry once a reader has caught up: loading is what it waits for, not the processor.
+/// Prefetches that are in a hurry once a reader has waited for what is on its way: loading is what holds it up.
 const HURRY: u32 = 4;
 
 /// How a reader is told.

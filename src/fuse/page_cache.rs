@@ -3,9 +3,9 @@
 //! Such readers (safetensors, numpy, h5py) wait for the daemon many times a file; with the file in the page cache before
 //! they open it they never do, and the copy is made on another core. Readers that take a whole file in one read are
 //! served without the page cache, which is a copy less. Content is a pure function of the path, so a page can never be
-//! out of date; what is missing is read as ever. What was stored longest ago is dropped again: memory that is used over and
-//! over is quicker than fresh memory, and the rest of the cache is left to others. Nothing here is waited for by a session thread: the thread below asks
-//! the kernel for names, and these requests are answered there.
+//! out of date; what is missing is read as ever. What was stored or opened longest ago is dropped again: memory that is
+//! used over and over is quicker than fresh memory, and the rest of the cache is left to others. Nothing here is waited
+//! for by a session thread: the thread below asks the kernel for names, and these requests are answered there.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -31,9 +31,7 @@ const STORED_BYTES: u64 = 128 << 20;
 const STORED_FILES: usize = 4;
 /// One message to the kernel.
 const MESSAGE: usize = 1 << 20;
-/// A file takes no less of the page cache.
-const PAGE: u64 = 4096;
-/// Files and directories remembered. Without `--cache` room for pages is what bounds the files.
+/// Files and directories remembered. Without `--cache` there is room for fewer files, as each has a page.
 const FILES: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
 const DIRECTORIES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
@@ -209,7 +207,7 @@ impl Shared {
                 }
                 drop(image);
                 self.engine.stored(key);
-                self.note(kernel, ino, size.next_multiple_of(PAGE));
+                self.note(kernel, ino, size.next_multiple_of(rustix::param::page_size() as u64));
             }
             bytes += size;
             if bytes >= AHEAD_BYTES {
