@@ -38,6 +38,7 @@ def make(path, rows, nnz):
         place.attrs["encoding-type"], place.attrs["encoding-version"] = kind, version
         return place
 
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         encoded(file, "anndata", "0.1.0")
         x = encoded(file.create_group("X"), "csr_matrix", "0.1.0")
@@ -77,7 +78,9 @@ class Mount:
         options = ["--index-dir", index, "--batch-size", str(BATCH), "--block-size", str(BLOCK), "--fetch-factor", str(FETCH)]
         options += ["--memory", "128MiB"]
         start = time.perf_counter()
-        subprocess.run([BINARY, "mount", *options, store, self.place], check=True)
+        if subprocess.run([BINARY, "mount", *options, store, self.place]).returncode != 0:
+            os.rmdir(self.place)
+            sys.exit(3)
         self.seconds = time.perf_counter() - start
         self.pid = json.loads(self.read(".shufflefs/options.json"))["pid"]
 
