@@ -157,6 +157,17 @@ fn the_tree_is_as_documented() {
     assert!(fs::read_to_string(mount.join("README.txt")).unwrap().lines().count() <= 60);
 }
 
+#[test]
+fn statistics_are_read_by_prometheus() {
+    // One fetch, so that nothing is loaded any more when all is read.
+    let options = ["--epochs", "1", "--batch-size", "128", "--fetch-factor", "100", "--format", "safetensors"];
+    let mount = Mount::new(&[store("dense.h5ad")], &options);
+    let files = list(&mount.join("epoch-0000"));
+    let bytes: usize = files.iter().map(|name| fs::read(mount.join("epoch-0000").join(name)).unwrap().len()).sum();
+    let rows = mount.json("dataset.json")["rows"].to_string();
+    succeed(python("check_prometheus.py").arg(mount.path()).args([rows, bytes.to_string()]));
+}
+
 /// `--format` says which files are listed; the others open all the same.
 #[test]
 fn the_listed_format_is_the_chosen_one() {
