@@ -1,13 +1,11 @@
 //! Arrays written by libhdf5 and zarrs, read back by our own addressing and decoders and by the libraries' own.
 
-mod pieces;
-
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use pieces::Pieces;
+use crate::pieces::Pieces;
 use shufflefs::array::gather::{Piece, Work, gather};
 use shufflefs::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind};
 use zarrs::array::codec::api::BytesToBytesCodecTraits;

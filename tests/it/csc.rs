@@ -1,13 +1,11 @@
 //! Matrices stored by column: transposed once into the index directory, then served as `tocsr()` gives them.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::support::{Checker, Mount, list, store, stores, text};
 use serde_json::{Value, json};
-use support::{Checker, Mount, list, store, stores, text};
 
 const SMALL: [&str; 6] = ["--batch-size", "64", "--block-size", "16", "--fetch-factor", "4"];
 
@@ -148,13 +146,13 @@ fn the_default_is_the_users_cache() {
     let cache = tempfile::tempdir().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let mountpoint = directory.path().join("mnt");
-    support::succeed(
-        support::shufflefs()
+    crate::support::succeed(
+        crate::support::shufflefs()
             .env("XDG_CACHE_HOME", cache.path())
             .args(["mount"])
             .arg(store("csc-unsorted.h5ad"))
             .arg(&mountpoint),
     );
-    support::succeed(support::shufflefs().arg("umount").arg(&mountpoint));
+    crate::support::succeed(crate::support::shufflefs().arg("umount").arg(&mountpoint));
     assert_eq!(list(&cache.path().join("shufflefs")).len(), 1);
 }

@@ -3,13 +3,11 @@
 //! Each usable matrix of each store is mounted and compared, value for value, with anndata's and with what independent
 //! tools found in it (`expected.json`); the others are refused in the one line that stands here.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{Checker, Mount, store_table, stores, text};
 use serde_json::{Value, json};
-use support::{Checker, Mount, store_table, stores, text};
 
 /// What a matrix stored by column is refused with. `None`: they are served, and compared like all others.
 const CSC: Option<&str> = None;
@@ -36,7 +34,7 @@ const REFUSED: [(&str, &str); 12] = [
 const SMALL: [&str; 6] = ["--batch-size", "64", "--block-size", "16", "--fetch-factor", "4"];
 
 fn data() -> Option<PathBuf> {
-    let data = Path::new(support::ROOT).join("../shared/data");
+    let data = Path::new(crate::support::ROOT).join("../shared/data");
     if data.join("expected.json").exists() {
         return Some(data);
     }

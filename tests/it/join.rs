@@ -1,11 +1,9 @@
 //! Several stores whose genes differ: what is served equals what anndata.concat gives.
 
-mod support;
-
 use std::path::PathBuf;
 
+use crate::support::{Checker, Mount, stores, text};
 use serde_json::json;
-use support::{Checker, Mount, stores, text};
 
 const SMALL: [&str; 6] = ["--batch-size", "64", "--block-size", "16", "--fetch-factor", "4"];
 const FORMATS: [&str; 5] = ["npz", "safetensors", "npy", "h5ad", "tsv"];

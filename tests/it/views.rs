@@ -1,21 +1,19 @@
 //! Views through real mounts, judged by pandas: filters, splits, draws, ranks, resume, configuration.
 
-mod support;
-
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use support::{Mount, list, python, sha256, shufflefs, succeed, text};
+use crate::support::{Mount, list, python, sha256, shufflefs, succeed, text};
 
 /// The directory of the stores that `check_views.py` makes, once for each version of it.
 fn directory() -> PathBuf {
-    let script = Path::new(support::ROOT).join("tests/python/check_views.py");
+    let script = Path::new(crate::support::ROOT).join("tests/python/check_views.py");
     let hash = Sha256::digest(fs::read(script).unwrap());
     let name: String = hash[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    let directory = Path::new(support::ROOT).join("target/test-stores").join(format!("views-{name}"));
+    let directory = Path::new(crate::support::ROOT).join("target/test-stores").join(format!("views-{name}"));
     fs::create_dir_all(&directory).unwrap();
     let lock = File::create(directory.join(".lock")).unwrap();
     lock.lock().unwrap();

@@ -1,8 +1,6 @@
 //! Files that are mapped, which are lent to the kernel where it takes them (root, Linux 6.9): their bytes stay as they are
 //! as long as anybody sees them, whatever else is read, evicted or loaded.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek};
@@ -10,9 +8,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::support::{Mount, list, shuffled, store};
 use memmap2::Mmap;
 use sha2::{Digest, Sha256};
-use support::{Mount, list, shuffled, store};
 
 const EPOCHS: u64 = 60;
 

@@ -1,7 +1,7 @@
 //! `.h5ad` images are files that anndata, h5py and libhdf5 read, with the values that the spans were filled with.
 //!
 //! The engine's part (filling the spans) is played by [`fill`]. The images and what they must hold (`cases.json`) go to a
-//! directory, where `tests/h5ad_format.py` reads them with warnings turned into errors. Python is `SHUFFLEFS_PYTHON`, or
+//! directory, where `tests/python/h5ad_format.py` reads them with warnings turned into errors. Python is `SHUFFLEFS_PYTHON`, or
 //! `target/venv/bin/python`, with anndata and h5py.
 
 use std::path::{Path, PathBuf};
@@ -319,7 +319,7 @@ fn anndata_reads_every_shape() {
             std::fs::copy(&path, Path::new(&keep).join(path.file_name().unwrap())).unwrap();
         }
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/h5ad_format.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/h5ad_format.py");
     let output = Command::new(python()).arg(script).arg(dir.path().join("cases.json")).output().unwrap();
     assert!(
         output.status.success(),

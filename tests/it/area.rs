@@ -2,7 +2,6 @@
 //!
 //! A test that dies must not leave a mount: every `Area` detaches what is mounted below it and kills the daemons that
 //! it started, by pid, when it is dropped.
-#![allow(dead_code)]
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -1,16 +1,14 @@
 //! Stores large enough for a row index: it is made once, used again, believed only while it is right, and never missed.
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use crate::support::{Checker, Mount, list, python, sha256, succeed, text};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int8Type, UInt64Type};
 use serde_json::{Value, json};
-use support::{Checker, Mount, list, python, sha256, succeed, text};
 
 const OPTIONS: [&str; 6] = ["--batch-size", "65536", "--block-size", "64", "--fetch-factor", "2"];
 
@@ -18,14 +16,14 @@ const OPTIONS: [&str; 6] = ["--batch-size", "65536", "--block-size", "64", "--fe
 fn large(name: &str, options: &[&str]) -> PathBuf {
     static PLACE: OnceLock<PathBuf> = OnceLock::new();
     let place = PLACE.get_or_init(|| {
-        let place = Path::new(support::ROOT).join("target/test-stores/large");
+        let place = Path::new(crate::support::ROOT).join("target/test-stores/large");
         fs::create_dir_all(&place).unwrap();
         place
     });
     // Other tests of this file may want it at the same time.
     let lock = fs::File::create(place.join(".lock")).unwrap();
     lock.lock().unwrap();
-    let script = Path::new(support::ROOT).join("tests/python/large_store.py");
+    let script = Path::new(crate::support::ROOT).join("tests/python/large_store.py");
     let path = place.join(name);
     let newer = |path: &Path| {
         fs::metadata(path)
@@ -122,7 +120,7 @@ fn the_file_is_arrow() {
 fn zarr_dense_and_stores_that_differ() {
     let index = tempfile::tempdir().unwrap();
     let zarr = large("b.zarr", &["--other", "--seed", "1"]);
-    let paths = [large("a.h5ad", &[]), zarr.clone(), support::store("join-a.h5ad")];
+    let paths = [large("a.h5ad", &[]), zarr.clone(), crate::support::store("join-a.h5ad")];
     for _ in 0..2 {
         let mount = mount(&paths[..2], index.path(), &[]);
         check(&mount, json!({}));

@@ -3,8 +3,6 @@
 //!
 //! Cases are generated and shrunk by proptest, from a fixed seed.
 
-mod pieces;
-
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::fs::File;
@@ -16,7 +14,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseResult, TestRng, TestRunner};
 
-use pieces::Pieces;
+use crate::pieces::Pieces;
 use shufflefs::anndata::column::{Categories, Column, Numbers, Texts, Values};
 use shufflefs::array::cache::ChunkCache;
 use shufflefs::array::gather::{Piece, Work, gather};

@@ -1,11 +1,10 @@
 //! The engine without FUSE: a real store whose chunks are counted, held back or made to fail on their way.
 
-mod support;
-
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use crate::support::store;
 use shufflefs::anndata::index::IndexDir;
 use shufflefs::anndata::matrix::Matrix;
 use shufflefs::array::{Array, ArrayError, Counters, Extent, Out, Scratch, Source};
@@ -13,7 +12,6 @@ use shufflefs::collection::{Collection, Selection};
 use shufflefs::engine::{Engine, Key, Limits};
 use shufflefs::format::{Extension, Writers};
 use shufflefs::plan::{Plan, Sampling};
-use support::store;
 
 /// What happens to chunks on their way.
 #[derive(Default)]

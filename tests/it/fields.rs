@@ -1,13 +1,11 @@
 //! Further elements, chosen genes, arithmetic and dtypes: what is served equals what numpy makes of what anndata reads.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{Mount, ROOT, python, shufflefs, succeed, text};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use support::{Mount, ROOT, python, shufflefs, succeed, text};
 
 const SMALL: [&str; 6] = ["--batch-size", "64", "--block-size", "8", "--fetch-factor", "4"];
 const FORMATS: [&str; 4] = ["npz", "safetensors", "npy", "h5ad"];

@@ -1,8 +1,5 @@
 //! How mounts come and go, with the real kernel: background, foreground, signals, unmounting, dead mounts, refusals.
 
-mod area;
-mod support;
-
 use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use area::{Area, README, Serving, in_time, is_alive, is_root, kill, mounts_below, until};
+use crate::area::{Area, README, Serving, in_time, is_alive, is_root, kill, mounts_below, until};
 
 #[test]
 fn background_is_usable_when_the_parent_returns() {
@@ -266,7 +263,7 @@ fn an_opened_device_is_served_and_not_unmounted() {
             },
         )
     };
-    let mut serving = area::Serving(command.spawn().unwrap());
+    let mut serving = crate::area::Serving(command.spawn().unwrap());
     drop(device);
     let file = area.path("d").join(README);
     assert!(in_time("reading", move || fs::read(file)).is_ok());
@@ -297,7 +294,7 @@ fn as_a_user_through_fusermount3() {
     let mut holder = Command::new("setpriv");
     holder.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
     holder.args(["sh", "-c", "exec sleep 100 < \"$0\""]).arg(&readme);
-    let holder = area::Serving(holder.spawn().unwrap());
+    let holder = crate::area::Serving(holder.spawn().unwrap());
     let held = format!("/proc/{}/fd/0", holder.pid());
     until("the file is held", || fs::read_link(&held).is_ok_and(|target| target == readme));
     kill(daemon, libc::SIGTERM);
@@ -318,7 +315,7 @@ fn as_a_user_through_fusermount3() {
     let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().find(|path| Path::new(path).exists()).unwrap();
     let mut command = Command::new(setpriv);
     command.args(without.get_args()).env("PATH", "/nonexistent").current_dir(area.path("."));
-    area::Ran::from(command.output().unwrap()).refused(4, "install the package fuse3");
+    crate::area::Ran::from(command.output().unwrap()).refused(4, "install the package fuse3");
 }
 
 /// umount(8); again while the daemon still looks at its own fresh mount.

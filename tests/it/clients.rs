@@ -1,7 +1,5 @@
 //! What programs meet on a mount: a read-only tree of plain files with exact sizes, that every tool can read.
 
-mod support;
-
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
@@ -10,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Mount, bounded, list, python, sha256, shuffled, store, stores, succeed, walk};
+use crate::support::{Mount, bounded, list, python, sha256, shuffled, store, stores, succeed, walk};
 
 const EXTENSIONS: [&str; 5] = ["npz", "safetensors", "npy", "h5ad", "tsv"];
 const PARTS: [&str; 3] = ["part-a.h5ad", "part-b.zarr", "part-c.h5ad"];

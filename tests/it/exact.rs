@@ -1,9 +1,7 @@
 //! Every served value against anndata, scipy, numpy, safetensors and pandas as independent readers.
 
-mod support;
-
+use crate::support::{Checker, Mount, store, store_table, stores};
 use serde_json::{Value, json};
-use support::{Checker, Mount, store, store_table, stores};
 
 const FORMATS: [&str; 6] = ["npz", "safetensors", "npy", "h5ad", "h5ad-backed", "tsv"];
 const PARTS: [&str; 3] = ["part-a.h5ad", "part-b.zarr", "part-c.h5ad"];
@@ -56,7 +54,7 @@ fn table(wanted: impl Fn(&str, &Value) -> bool) {
         let options = ["--batch-size", "64", "--block-size", "16", "--fetch-factor", "4"];
         match Mount::try_new(&[path], &options) {
             Ok(mount) => wrong.extend(checker.check(&mount, "npz", json!({})).err().map(|e| format!("{name}: {e}"))),
-            Err(output) => wrong.push(format!("{name}: mount: {}", support::text(&output.stderr).trim())),
+            Err(output) => wrong.push(format!("{name}: mount: {}", crate::support::text(&output.stderr).trim())),
         }
     }
     assert!(wrong.is_empty(), "{} of {} stores:\n{}", wrong.len(), names.len(), wrong.join("\n"));

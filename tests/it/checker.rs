@@ -1,8 +1,6 @@
 //! The checker itself: it must pass what is right and find what is wrong, else the other tests show nothing.
 
-mod support;
-
-use support::{python, stores, succeed};
+use crate::support::{python, stores, succeed};
 
 #[test]
 fn the_checker_finds_small_damages() {

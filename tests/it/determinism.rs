@@ -1,10 +1,8 @@
 //! Bytes are a pure function of (content, options, seed, path): not of the mount, threads, memory or order of reading.
 
-mod support;
-
 use std::collections::BTreeMap;
 
-use support::{Mount, list, sha256, shuffled, store, stores};
+use crate::support::{Mount, list, sha256, shuffled, store, stores};
 
 const EXTENSIONS: [&str; 5] = ["npz", "safetensors", "npy", "h5ad", "tsv"];
 /// 32 batches in fetches of 4: readers meet many fetches.

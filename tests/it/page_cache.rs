@@ -1,14 +1,12 @@
 //! Files that are read in small pieces: what is put into the kernel's page cache for their readers, and taken out again.
 
-mod support;
-
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
+use crate::support::{Mount, list, store};
 use sha2::{Digest, Sha256};
-use support::{Mount, list, store};
 
 /// What stays, and what one file has at most and at least.
 const ROOM: u64 = 128 << 20;

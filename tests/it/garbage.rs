@@ -1,12 +1,10 @@
 //! Stores that are none, and stores that are damaged: one clear line, an errno, and nothing left behind.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{Mount, python, store, stores, succeed, text};
 use serde_json::Value;
-use support::{Mount, python, store, stores, succeed, text};
 
 /// The mount is refused with exit code 3 and one line that names the store; returns the line.
 fn refused(paths: &[PathBuf], named: &Path) -> String {

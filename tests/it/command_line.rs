@@ -1,11 +1,8 @@
 //! Help, man pages and completions: what a user reads before the first mount.
 
-mod area;
-mod support;
-
 use std::fs;
 
-use area::Area;
+use crate::area::Area;
 
 #[test]
 fn help_says_defaults_units_and_exit_codes() {

@@ -1,5 +1,4 @@
 //! What the end-to-end tests share: mounts that always go away, stores made once, Python readers.
-#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

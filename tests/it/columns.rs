@@ -1,9 +1,7 @@
 //! obs columns, dtypes and shapes that differ between stores or are unusual: the rules of docs/columns.md.
 
-mod support;
-
+use crate::support::{Checker, Mount, store, stores, text};
 use serde_json::{Value, json};
-use support::{Checker, Mount, store, stores, text};
 
 const PARTS: [&str; 3] = ["columns-a.h5ad", "columns-b.zarr", "columns-c.h5ad"];
 const DTYPES: [&str; 12] =
@@ -105,12 +103,12 @@ fn images_keep_their_shape() {
     for name in ["images-uint8.h5ad", "images-uint16.v2.zarr", "images-float16.v3.zarr", "images-uint8.sharded.zarr"] {
         let mount = Mount::new(&[store(name)], &[&SMALL[..], &["--x", "obsm/images"]].concat());
         assert_eq!(mount.json("dataset.json")["x"]["row_shape"], json!([3, 17, 13]));
-        support::succeed(support::python("check_images.py").arg(mount.path()).arg(store(name)));
+        crate::support::succeed(crate::support::python("check_images.py").arg(mount.path()).arg(store(name)));
     }
     // Two stores of one shape, of other dtypes.
     let paths = stores(&["images-uint8.h5ad", "images-float16.v3.zarr"]);
     let mount = Mount::new(&paths, &[&SMALL[..], &["--x", "obsm/images"]].concat());
-    support::succeed(support::python("check_images.py").arg(mount.path()).args(&paths));
+    crate::support::succeed(crate::support::python("check_images.py").arg(mount.path()).args(&paths));
 }
 
 /// 120,000 columns: i32 indices, and nothing is made dense on the way.

@@ -1,15 +1,12 @@
 //! `shufflefs run`: the command cannot tell that we are there, and nothing stays.
 
-mod area;
-mod support;
-
 use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use area::{Area, README, Ran, Serving, in_time, is_alive, kill, mounts_below, processes, until};
+use crate::area::{Area, README, Ran, Serving, in_time, is_alive, kill, mounts_below, processes, until};
 
 /// Each as root and as nobody.
 fn areas() -> impl Iterator<Item = Area> {
@@ -87,7 +84,7 @@ fn the_command_is_who_the_caller_is() {
             plain.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "sh"]);
         }
         // As the area does for its own.
-        unsafe { plain.pre_exec(area::heed_signals) };
+        unsafe { plain.pre_exec(crate::area::heed_signals) };
         let plain = Ran::from(plain.args(["-c", status]).output().unwrap());
         assert_eq!(ran.stdout, plain.stdout);
         let open = sh(&area, "ls -l /proc/$$/fd");
@@ -97,7 +94,7 @@ fn the_command_is_who_the_caller_is() {
 
 #[test]
 fn root_without_the_capability_gains_none() {
-    if !area::is_root() {
+    if !crate::area::is_root() {
         return;
     }
     let area = Area::new();

@@ -3,9 +3,6 @@
 //! The cases run in processes of their own, hundreds in each, because libhdf5 is C: where it crashes, the mount's probe
 //! would have died of it, and the case counts as isolated. A crash of a zarr case would be ours.
 
-mod damaged;
-mod support;
-
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
@@ -14,9 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use damaged::{CRASH, DIFFERS, HANG, REFUSED, RIGHT, SOME_FAILED, Subject, WRONG};
+use crate::damaged::{CRASH, DIFFERS, HANG, REFUSED, RIGHT, SOME_FAILED, Subject, WRONG};
+use crate::support::{Mount, ROOT, python, shufflefs, succeed, text};
 use serde_json::Value;
-use support::{Mount, ROOT, python, shufflefs, succeed, text};
 
 /// Stores, and how many cases each.
 const SUBJECTS: [(&str, u64); 6] = [
@@ -404,7 +401,7 @@ fn a_crash_of_libhdf5_is_one_line() {
     let place = memory();
     let store = place.path().join("crash.h5ad");
     // Found by fuzzing; HDF5 2.2.0 reads address 0 when it opens it.
-    let packed = Path::new(ROOT).join("tests/damaged/crash.h5ad.gz");
+    let packed = Path::new(ROOT).join("tests/it/crash.h5ad.gz");
     let status = Command::new("gzip").arg("-dc").arg(packed).stdout(File::create(&store).unwrap()).status();
     assert!(status.unwrap().success());
     let good = tiny().join("tiny.h5ad");
