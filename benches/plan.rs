@@ -56,7 +56,7 @@ fn everything(c: &mut Criterion) {
     c.bench_function("1e9 rows: what remains after 1,200 steps of 8, dealt to 4", |b| {
         b.iter(|| {
             let rest = remaining(&plan, Stopped { step: 1200, world: 8 });
-            black_box(rest.deal(4, plan.uneven()).batch(3, 100_000))
+            black_box(rest.partition(4, plan.uneven()).batch(3, 100_000))
         })
     });
 }

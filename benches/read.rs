@@ -10,10 +10,10 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use shufflefs::anndata::index::IndexDir;
 use shufflefs::anndata::matrix::Matrix;
-use shufflefs::array::gather::{Piece, Sink, Work, gather};
-use shufflefs::array::{ArrayError, Counters, Extent, Out, Scratch, Source};
+use shufflefs::array::gather::{ElementRange, GatherContext, Sink, gather};
+use shufflefs::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch};
 use shufflefs::collection::{Collection, Selection};
-use shufflefs::engine::{Engine, Key, Limits};
+use shufflefs::engine::{Engine, ImageKey, Limits};
 use shufflefs::format::{Extension, Writers};
 use shufflefs::plan::{Plan, Sampling};
 
@@ -47,7 +47,7 @@ fn decoders(c: &mut Criterion) {
         let (mut scratch, counters) = (Scratch::default(), Counters::default());
         group.throughput(Throughput::Bytes(out.len() as u64));
         group.bench_function(*filter, |b| {
-            b.iter(|| array.source.decode(7, Out::whole(&mut out), &mut scratch, &counters).unwrap());
+            b.iter(|| array.source.decode(7, ChunkBuf::whole(&mut out), &mut scratch, &counters).unwrap());
         });
     }
 }
@@ -70,11 +70,11 @@ fn gathers(c: &mut Criterion) {
         let collection = collection(filter);
         let array = collection.stores[0].x().matrix.arrays()[0];
         let rows = (0..128).flat_map(|block| block * 32..block * 32 + 16);
-        let pieces: Vec<Piece> = rows.map(|row| Piece { start: row * 1500, len: 1500 }).collect();
+        let pieces: Vec<ElementRange> = rows.map(|row| ElementRange { start: row * 1500, len: 1500 }).collect();
         let counters = Counters::default();
         group.throughput(Throughput::Bytes(pieces.len() as u64 * 6000));
         group.bench_function(filter, |b| {
-            let work = Work { counters: &counters, progress: &|| {}, cache: None };
+            let work = GatherContext { counters: &counters, progress: &|| {}, cache: None };
             b.iter(|| gather(array, &pieces, &Nowhere, &work).unwrap());
         });
     }
@@ -85,12 +85,12 @@ struct Memory {
     chunks: Vec<Vec<u8>>,
 }
 
-impl Source for Memory {
+impl ChunkSource for Memory {
     fn raw(&self, _chunk: u64) -> Option<Extent> {
         None
     }
 
-    fn decode(&self, chunk: u64, out: Out<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
+    fn decode(&self, chunk: u64, out: ChunkBuf<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
         out.bytes.copy_from_slice(&self.chunks[chunk as usize]);
         Ok(())
     }
@@ -114,7 +114,7 @@ fn engine() -> Engine {
             let bytes = array.chunk_elements() as usize * array.dtype.size();
             let chunk = |number| {
                 let mut chunk = vec![0; bytes];
-                array.source.decode(number, Out::whole(&mut chunk), &mut scratch, &counters).unwrap();
+                array.source.decode(number, ChunkBuf::whole(&mut chunk), &mut scratch, &counters).unwrap();
                 chunk
             };
             let chunks = (0..array.grid().iter().product::<u64>()).map(chunk).collect();
@@ -131,7 +131,7 @@ fn engine() -> Engine {
 fn epochs(c: &mut Criterion) {
     let engine = engine();
     let files = engine.plan(0).batches();
-    let key = |epoch, batch, extension| Key { view: 0, epoch, batch, extension };
+    let key = |epoch, batch, extension| ImageKey { view: 0, epoch, batch, extension };
     let mut group = c.benchmark_group("engine, chunks in memory");
     group.throughput(Throughput::Elements(4096)).sample_size(20);
     for (name, extension) in

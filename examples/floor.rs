@@ -9,7 +9,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 use shufflefs::anndata::index::IndexDir;
 use shufflefs::array::Counters;
-use shufflefs::array::gather::{Piece, Sink, Work, gather};
+use shufflefs::array::gather::{ElementRange, GatherContext, Sink, gather};
 use shufflefs::collection::{Collection, Selection};
 
 /// Takes elements and forgets them.
@@ -33,14 +33,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let selection = Selection { obs: Some(Vec::new()), ..Selection::of("X", index) };
     let collection = Collection::open(&stores, &selection, &counters)?;
     for _ in 0..3 {
-        let work = Work { counters: &counters, progress: &|| {}, cache: None };
+        let work = GatherContext { counters: &counters, progress: &|| {}, cache: None };
         let start = Instant::now();
         let arrays: Vec<_> = collection.stores.iter().flat_map(|store| store.x().matrix.arrays()).collect();
         arrays.par_iter().try_for_each(|array| {
             let step = if array.shape.len() > 1 { 1 } else { PIECE };
             let len = |start: u64| step.min(array.shape[0] - start);
-            let pieces: Vec<Piece> =
-                (0..array.shape[0]).step_by(step as usize).map(|start| Piece { start, len: len(start) }).collect();
+            let pieces: Vec<ElementRange> = (0..array.shape[0])
+                .step_by(step as usize)
+                .map(|start| ElementRange { start, len: len(start) })
+                .collect();
             gather(array, &pieces, &Nowhere, &work)
         })?;
         let seconds = start.elapsed().as_secs_f64();

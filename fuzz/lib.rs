@@ -15,7 +15,7 @@ pub fn place(name: &str) -> PathBuf {
     let place = PathBuf::from(format!("/dev/shm/shufflefs-fuzz/{name}-{}", std::process::id()));
     // libfuzzer's own hook would end the process at panics of libraries that are caught and told as errors.
     std::panic::set_hook(Box::new(|panic| {
-        if !shufflefs::array::guard::is_guarded() {
+        if !shufflefs::array::catch_panic::is_catching_panics() {
             eprintln!("{panic}");
             std::process::abort();
         }

@@ -6,6 +6,7 @@
 
 pub mod cache;
 pub mod cast;
+pub mod catch_panic;
 mod codec;
 mod constant;
 pub mod container;
@@ -14,7 +15,6 @@ mod file;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gather;
-pub mod guard;
 mod hdf5;
 pub mod plain;
 mod read;
@@ -114,22 +114,22 @@ pub struct Scratch {
 }
 
 /// Where a decoded chunk goes.
-pub struct Out<'a> {
+pub struct ChunkBuf<'a> {
     /// As many as the chunk has.
     pub bytes: &'a mut [u8],
     /// What of them must be right afterwards; the rest may be anything, which is less work for some filters.
     pub part: Range<usize>,
 }
 
-impl<'a> Out<'a> {
+impl<'a> ChunkBuf<'a> {
     /// All of the chunk.
-    pub fn whole(bytes: &'a mut [u8]) -> Out<'a> {
-        Out { part: 0..bytes.len(), bytes }
+    pub fn whole(bytes: &'a mut [u8]) -> ChunkBuf<'a> {
+        ChunkBuf { part: 0..bytes.len(), bytes }
     }
 }
 
 /// How one array's chunks are found and decoded. One implementation a container and layout.
-pub trait Source: Send + Sync {
+pub trait ChunkSource: Send + Sync {
     /// Where the chunk lies, if its stored bytes are its elements (no filter, native byte order); `None` otherwise.
     /// A contiguous array is one raw chunk.
     fn raw(&self, chunk: u64) -> Option<Extent>;
@@ -139,7 +139,13 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// `Damaged` if the bytes do not decode to exactly `out.bytes.len()` bytes, `Stale` if the file changed. Damage
     /// outside of `out.part` may go unseen.
-    fn decode(&self, chunk: u64, out: Out<'_>, scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError>;
+    fn decode(
+        &self,
+        chunk: u64,
+        out: ChunkBuf<'_>,
+        scratch: &mut Scratch,
+        counters: &Counters,
+    ) -> Result<(), ArrayError>;
 
     /// The filters as `info` prints them, innermost first, e.g. `["shuffle", "gzip"]`; ends with `"(library)"` where
     /// the fallback is used.
@@ -160,7 +166,7 @@ pub struct Array {
     pub shape: Vec<u64>,
     /// Shape of one chunk; for a contiguous array the array's own shape.
     pub chunk_shape: Vec<u64>,
-    pub source: Arc<dyn Source>,
+    pub source: Arc<dyn ChunkSource>,
 }
 
 impl Array {
@@ -187,16 +193,16 @@ impl Array {
 
 /// One field of an array of records, as tables were written before anndata 0.7.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Field {
+pub struct RecordField {
     pub name: String,
-    pub kind: FieldKind,
+    pub kind: RecordFieldKind,
     /// Axes that each record's value has; empty for a plain one.
     pub shape: Vec<u64>,
 }
 
 /// What a field holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FieldKind {
+pub enum RecordFieldKind {
     Number(Dtype),
     Text,
     /// Named for messages.

@@ -30,7 +30,7 @@ use std::path::Path;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::array::guard::is_guarded;
+use crate::array::catch_panic::is_catching_panics;
 use exit::{Exit, Failure, Outcome};
 
 /// Mounts AnnData stores and shows every training epoch as a directory of shuffled minibatch files.
@@ -75,7 +75,7 @@ pub fn main(arguments: Vec<OsString>) -> u8 {
     // What is caught and told as an error need not be told twice.
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !is_guarded() {
+        if !is_catching_panics() {
             print(panic);
         }
     }));

@@ -6,7 +6,7 @@
 mod columns;
 pub mod element;
 pub mod genes;
-mod kept;
+mod retained_bounds;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -74,8 +74,8 @@ impl Store {
     }
 
     /// Its row bounds and obs columns that are mapped.
-    pub fn held(&self) -> &RowIndex {
-        &self.x().held
+    pub fn row_index(&self) -> &RowIndex {
+        &self.x().row_index
     }
 }
 
@@ -127,7 +127,7 @@ impl Selection {
 
 /// What a collection looks like to the reader of its blocks.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Grain {
+pub struct StorageProfile {
     /// Mean bytes of one decoded row.
     pub row_bytes: f64,
     /// Mean rows in one encoded chunk; `None` where any run of bytes can be read alone.
@@ -176,7 +176,8 @@ impl Collection {
         for name in &selection.with {
             elements.push(element::open(&mut stores, name, false, selection, counters)?);
         }
-        let columns::Read { columns, left_out, joined } = columns::read(&stores, selection.obs.as_deref(), counters)?;
+        let columns::ObsColumns { columns, left_out, joined } =
+            columns::read(&stores, selection.obs.as_deref(), counters)?;
         let table = Table { n_rows: first_row, elements, columns, index_dtype: selection.index_dtype };
         Ok(Collection { table, stores, left_out, joined })
     }
@@ -228,7 +229,7 @@ impl Collection {
 
     /// Hands mapped pages back where many have become resident: they stay in the page cache, and cost a minor fault each
     /// when they are touched again. Called after a load: it touches a place for each block and column.
-    pub fn settle(&self) {
+    pub fn release_pages(&self) {
         let parts = || self.stores.iter().flat_map(|store| &store.elements);
         if !parts().any(Stored::is_mapped) || resident_files().is_none_or(|bytes| bytes <= MOST_RESIDENT) {
             return;
@@ -258,15 +259,15 @@ impl Collection {
     }
 
     /// What the automatic block size and fetch factor follow from.
-    pub fn grain(&self) -> Grain {
-        let mut grain = Grain { row_bytes: 0.0, chunk_rows: None, dense_chunk_rows: None };
+    pub fn storage_profile(&self) -> StorageProfile {
+        let mut storage_profile = StorageProfile { row_bytes: 0.0, chunk_rows: None, dense_chunk_rows: None };
         for (number, element) in self.table.elements.iter().enumerate() {
             let parts = || self.stores.iter().map(|store| (store, &store.elements[number]));
             let served: u64 = parts().map(|(store, part)| part.served(store.rows, element)).sum();
             let value = element.kind.dtype().size() as u64;
             let is_sparse = element.is_sparse();
             let per_value = if is_sparse { value + 4 } else { value };
-            grain.row_bytes += served as f64 * per_value as f64 / self.table.n_rows as f64;
+            storage_profile.row_bytes += served as f64 * per_value as f64 / self.table.n_rows as f64;
             // Rows of obsm are short: what their chunks cost is nothing beside those of genes.
             if number > 0 && element.is_obsm() {
                 continue;
@@ -280,14 +281,15 @@ impl Collection {
                     } else {
                         array.chunk_shape[0].min(array.shape[0]) as f64
                     };
-                    grain.chunk_rows = Some(grain.chunk_rows.unwrap_or(0.0).max(chunk_rows));
+                    storage_profile.chunk_rows = Some(storage_profile.chunk_rows.unwrap_or(0.0).max(chunk_rows));
                     if number == 0 && !is_sparse {
-                        grain.dense_chunk_rows = Some(grain.dense_chunk_rows.unwrap_or(0).max(chunk_rows as u64));
+                        storage_profile.dense_chunk_rows =
+                            Some(storage_profile.dense_chunk_rows.unwrap_or(0).max(chunk_rows as u64));
                     }
                 }
             }
         }
-        grain
+        storage_profile
     }
 }
 

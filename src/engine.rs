@@ -1,22 +1,22 @@
 //! Demand and prefetch: loads fetches into images, within one memory budget, and answers reads.
 //!
 //! Invariants. A key is in one place: not here, loading, fresh or consumed. Any number of readers cause one load
-//! (single flight); a failed load is not remembered, so the next reader tries again. Only one flight at a time gathers
+//! (single flight); a failed load is not remembered, so the next reader tries again. Only one load task at a time gathers
 //! its buffers, and those already running need nothing more, so waiting for memory ends. Readers never wait on a
 //! session thread: their reply moves in here, and a monitor ends those that wait without progress.
 
 mod budget;
 mod fetch;
-mod flight;
-pub mod lent;
+pub mod lease;
 mod load;
+mod load_task;
+mod loader;
 mod memory;
 #[cfg(test)]
 mod models;
 mod monitor;
 mod readers;
 mod stats;
-mod stores;
 mod streams;
 mod tmpfs;
 
@@ -39,16 +39,16 @@ use crate::sync::{Clock, Condvar, Mutex, MutexGuard};
 
 use budget::{Image, Pool};
 use fetch::Fetches;
-use flight::Flight;
-use lent::Loaded;
+use lease::Loaded;
+use load_task::LoadTask;
+use loader::{FetchLoader, StoreLoader};
 use readers::{Answer, Waiter};
 use stats::Stats;
-use stores::{Stores, Supply};
 use streams::Streams;
 
 /// One file's image: a batch of a view's epoch in one format. Ranks share images, as they share batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Key {
+pub struct ImageKey {
     /// Number of the view.
     pub view: u16,
     pub epoch: u64,
@@ -89,26 +89,26 @@ pub struct Limits {
 }
 
 struct Loading {
-    flight: u64,
+    task: u64,
     waiters: Vec<Waiter>,
 }
 
 struct State {
     /// Loaded and not yet read to the end: what readers are about to want.
-    fresh: LruCache<Key, Arc<Image>>,
+    unread: LruCache<ImageKey, Arc<Image>>,
     /// Read to the end: kept for other jobs while there is room, and the first to go.
-    consumed: LruCache<Key, Arc<Image>>,
-    consumed_bytes: u64,
-    loading: HashMap<Key, Loading>,
-    flights: HashMap<u64, Flight>,
+    read: LruCache<ImageKey, Arc<Image>>,
+    read_bytes: u64,
+    loading: HashMap<ImageKey, Loading>,
+    tasks: HashMap<u64, LoadTask>,
     demand: VecDeque<u64>,
     prefetch: VecDeque<u64>,
     demand_running: usize,
     /// Prefetches to come that are loaded on all threads, as a reader has waited for what was on its way.
-    hurry: u32,
-    /// Flights that have their buffers and are loading: memory that will be let go.
+    full_speed_prefetches: u32,
+    /// Load tasks that have their buffers and are loading: memory that will be let go.
     admitted: usize,
-    next_flight: u64,
+    next_task: u64,
     streams: Streams,
     /// Bytes of the last whole fetch loaded: what the next one will about need.
     fetch_bytes: u64,
@@ -118,37 +118,37 @@ struct State {
 
 impl State {
     /// Whether an image is loaded, or on its way.
-    fn has(&self, key: &Key) -> bool {
-        self.loading.contains_key(key) || self.fresh.contains(key) || self.consumed.contains(key)
+    fn has(&self, key: &ImageKey) -> bool {
+        self.loading.contains_key(key) || self.unread.contains(key) || self.read.contains(key)
     }
 }
 
 /// What loaders, monitor and readers share.
-struct Shared<S = Stores> {
-    supply: S,
+struct Shared<S = StoreLoader> {
+    loader: S,
     stats: Stats,
     pool: Arc<Pool>,
     limits: Limits,
     start: Clock,
-    /// Of any flight: a queued one lives as long as others get on.
+    /// Of any load task: a queued one lives as long as others get on.
     progress: AtomicU64,
     state: Mutex<State>,
-    /// A flight was queued, or the engine stops.
+    /// A load task was queued, or the engine stops.
     work: Condvar,
-    /// A flight ended or an image was dropped.
+    /// A load task ended or an image was dropped.
     freed: Condvar,
-    /// Held while a flight gathers its buffers.
+    /// Held while a load task gathers its buffers.
     admission: Mutex<()>,
     stop: AtomicBool,
 }
 
 /// Serves the images of one mount.
-pub struct Engine<S: Supply = Stores> {
+pub struct Engine<S: FetchLoader = StoreLoader> {
     shared: Arc<Shared<S>>,
     workers: Vec<JoinHandle<()>>,
 }
 
-/// Flights at once: one decodes while the other plans, finishes or waits for a slow disk.
+/// Load tasks at once: one decodes while the other plans, finishes or waits for a slow disk.
 const LOADERS: usize = 2;
 
 impl Engine {
@@ -172,9 +172,9 @@ impl Engine {
                 .map_err(std::io::Error::other)
         };
         let threads = pool("decode", limits.threads)?;
-        let calm_threads = pool("ahead", limits.threads.saturating_sub(1).max(1))?;
+        let background_pool = pool("ahead", limits.threads.saturating_sub(1).max(1))?;
         let for_chunks = budget::for_chunks(&collection, &plans, limits.memory);
-        let supply = Stores {
+        let loader = StoreLoader {
             collection,
             plans,
             writers,
@@ -182,19 +182,19 @@ impl Engine {
             counters,
             cache: (for_chunks > 0).then(|| ChunkCache::new(for_chunks)),
             threads,
-            calm_threads,
+            background_pool,
             scratch: Default::default(),
         };
-        Engine::start(supply, limits.memory - for_chunks, limits)
+        Engine::start(loader, limits.memory - for_chunks, limits)
     }
 
     pub fn collection(&self) -> &Collection {
-        &self.shared.supply.collection
+        &self.shared.loader.collection
     }
 
     /// The formats that can hold this collection.
     pub fn extensions(&self) -> Vec<Extension> {
-        self.shared.supply.writers.extensions()
+        self.shared.loader.writers.extensions()
     }
 
     /// What `.shufflefs/stats.json` shows.
@@ -208,27 +208,27 @@ impl Engine {
     }
 }
 
-impl<S: Supply> Engine<S> {
+impl<S: FetchLoader> Engine<S> {
     /// Starts the threads; `memory`: bytes of images at most.
-    fn start(supply: S, memory: u64, limits: Limits) -> std::io::Result<Engine<S>> {
+    fn start(loader: S, memory: u64, limits: Limits) -> std::io::Result<Engine<S>> {
         let state = State {
-            fresh: LruCache::unbounded(),
-            consumed: LruCache::unbounded(),
-            consumed_bytes: 0,
+            unread: LruCache::unbounded(),
+            read: LruCache::unbounded(),
+            read_bytes: 0,
             loading: HashMap::new(),
-            flights: HashMap::new(),
+            tasks: HashMap::new(),
             demand: VecDeque::new(),
             prefetch: VecDeque::new(),
             demand_running: 0,
-            hurry: 0,
+            full_speed_prefetches: 0,
             admitted: 0,
-            next_flight: 0,
+            next_task: 0,
             streams: Streams::new(),
             fetch_bytes: 0,
             logged: HashSet::new(),
         };
         let shared = Arc::new(Shared {
-            supply,
+            loader,
             stats: Stats::default(),
             pool: Arc::new(Pool::new(memory)),
             limits,
@@ -256,17 +256,17 @@ impl<S: Supply> Engine<S> {
     }
 
     /// Exact size of a file, from the plan and the row lengths alone; `None` where no such file exists.
-    pub fn size(&self, key: Key) -> Option<u64> {
-        let supply = &self.shared.supply;
-        let fetch = supply.fetch(key.view, key.epoch, supply.plan(key.view).fetch_of(key.batch).0);
-        supply.layout(&fetch, key).ok().map(|layout| layout.size)
+    pub fn size(&self, key: ImageKey) -> Option<u64> {
+        let loader = &self.shared.loader;
+        let fetch = loader.fetch(key.view, key.epoch, loader.plan(key.view).fetch_of(key.batch).0);
+        loader.layout(&fetch, key).ok().map(|layout| layout.size)
     }
 
     /// Reads `len` bytes at `offset` of an image: answers at once if it is loaded, else when it is.
     /// `opened`: when the file was, for the statistics.
     pub fn read(
         &self,
-        key: Key,
+        key: ImageKey,
         rank: Option<Rank>,
         (offset, len): (u64, usize),
         opened: Option<Instant>,
@@ -280,7 +280,7 @@ impl<S: Supply> Engine<S> {
     }
 
     /// Gives an image: at once if it is loaded, else when it is. It counts as read to its end.
-    pub fn open(&self, key: Key, rank: Option<Rank>, opened: Opened) {
+    pub fn open(&self, key: ImageKey, rank: Option<Rank>, opened: Opened) {
         let since = Instant::now();
         let (offset, len, answer) = (0, usize::MAX, Answer::Image(opened));
         self.shared.read(key, rank, Waiter { offset, len, answer, since, opened: Some(since) });
@@ -288,31 +288,31 @@ impl<S: Supply> Engine<S> {
 
     /// From now on images are files that can be lent, as far as there are descriptors.
     pub fn use_files(&self) {
-        self.shared.pool.use_files(lent::descriptors());
+        self.shared.pool.use_files(lease::descriptors());
     }
 
     /// An image, if it is loaded.
-    pub fn loaded(&self, key: Key) -> Option<Loaded> {
+    pub fn loaded(&self, key: ImageKey) -> Option<Loaded> {
         let state = self.shared.lock();
-        state.fresh.peek(&key).or_else(|| state.consumed.peek(&key)).cloned().map(Loaded)
+        state.unread.peek(&key).or_else(|| state.read.peek(&key)).cloned().map(Loaded)
     }
 
     /// Notes that an image is in the kernel's page cache: what reads it from there is not seen here.
-    pub fn stored(&self, key: Key) {
+    pub fn stored(&self, key: ImageKey) {
         let mut state = self.shared.lock();
-        if let Some(image) = state.fresh.pop(&key) {
+        if let Some(image) = state.unread.pop(&key) {
             self.shared.stats.stored(image.len());
-            self.shared.consume(&mut state, key, &image);
+            self.shared.mark_read(&mut state, key, &image);
         }
     }
 
     /// Notes that a file is opened that will be read from the page cache: its stream gets on as if it were read here.
-    pub fn opened(&self, key: Key, rank: Option<Rank>) {
+    pub fn opened(&self, key: ImageKey, rank: Option<Rank>) {
         self.shared.opened(&mut self.shared.lock(), key, rank);
     }
 }
 
-impl<S: Supply> Drop for Engine<S> {
+impl<S: FetchLoader> Drop for Engine<S> {
     fn drop(&mut self) {
         {
             // With the lock: a worker that has looked and not yet begun to wait would miss the word, and wait for ever.
@@ -328,14 +328,14 @@ impl<S: Supply> Drop for Engine<S> {
     }
 }
 
-impl<S: Supply> Shared<S> {
+impl<S: FetchLoader> Shared<S> {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A thread that panicked with the lock left the state whole: nothing in it is half-done across a call.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn plan(&self, view: u16) -> &Plan {
-        self.supply.plan(view)
+        self.loader.plan(view)
     }
 
     fn now(&self) -> u64 {

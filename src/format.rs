@@ -97,12 +97,12 @@ struct Tensor {
     field: Field,
     /// `None` for column numbers and row bounds: see `Batch::index_dtype` and `Batch::bounds_dtype`.
     repr: Option<Repr>,
-    extent: Extent,
+    extent: TensorShape,
 }
 
 /// The shape of a tensor, by what it depends on.
 #[derive(Clone, Copy)]
-enum Extent {
+enum TensorShape {
     /// Values of an element.
     Stored(usize),
     Rows,
@@ -124,10 +124,10 @@ impl Tensor {
     fn shape(&self, batch: &Batch<'_>) -> Shape {
         let rows = batch.rows.len() as u64;
         match self.extent {
-            Extent::Stored(element) => Shape::One(batch.nnz[element]),
-            Extent::Rows => Shape::One(rows),
-            Extent::RowsAndOne => Shape::One(rows + 1),
-            Extent::Matrix(element) => Shape::Many(batch.shape(element)),
+            TensorShape::Stored(element) => Shape::One(batch.nnz[element]),
+            TensorShape::Rows => Shape::One(rows),
+            TensorShape::RowsAndOne => Shape::One(rows + 1),
+            TensorShape::Matrix(element) => Shape::Many(batch.shape(element)),
         }
     }
 
@@ -162,17 +162,17 @@ fn tensors(table: &Table, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
     let number = |dtype| Some(Repr::Number(dtype));
     let matrix = |i: usize| match &table.elements[i].kind {
         MatrixKind::Sparse { dtype } => vec![
-            tensor(&part_name(table, i, "data"), Field::Data(i), number(*dtype), Extent::Stored(i)),
-            tensor(&part_name(table, i, "indices"), Field::Indices(i), None, Extent::Stored(i)),
-            tensor(&part_name(table, i, "indptr"), Field::Indptr(i), None, Extent::RowsAndOne),
+            tensor(&part_name(table, i, "data"), Field::Data(i), number(*dtype), TensorShape::Stored(i)),
+            tensor(&part_name(table, i, "indices"), Field::Indices(i), None, TensorShape::Stored(i)),
+            tensor(&part_name(table, i, "indptr"), Field::Indptr(i), None, TensorShape::RowsAndOne),
         ],
         MatrixKind::Dense { dtype, .. } => {
             let name = if i == 0 { "X" } else { &table.elements[i].name };
-            vec![tensor(name, Field::Dense(i), number(*dtype), Extent::Matrix(i))]
+            vec![tensor(name, Field::Dense(i), number(*dtype), TensorShape::Matrix(i))]
         }
     };
     let mut all = matrix(0);
-    all.push(tensor("row", Field::Row, number(Dtype::I64), Extent::Rows));
+    all.push(tensor("row", Field::Row, number(Dtype::I64), TensorShape::Rows));
     for (i, column) in table.columns.iter().enumerate() {
         let name = format!("obs/{}", column.name);
         let (repr, mask) = match &column.values {
@@ -181,9 +181,9 @@ fn tensors(table: &Table, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
             Values::Text { mask, chars, bytes, .. } => (text(*chars, *bytes), mask.is_some()),
         };
         if mask {
-            all.push(tensor(&format!("{name}/mask"), Field::Mask(i), number(Dtype::Bool), Extent::Rows));
+            all.push(tensor(&format!("{name}/mask"), Field::Mask(i), number(Dtype::Bool), TensorShape::Rows));
         }
-        all.push(tensor(&name, Field::Column(i), Some(repr), Extent::Rows));
+        all.push(tensor(&name, Field::Column(i), Some(repr), TensorShape::Rows));
     }
     all.extend((1..table.elements.len()).flat_map(matrix));
     all

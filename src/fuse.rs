@@ -5,8 +5,8 @@
 
 mod attributes;
 mod handles;
-pub mod lend;
 pub mod page_cache;
+pub mod passthrough;
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -20,7 +20,7 @@ use fuser::{
 };
 
 use crate::array::ArrayError;
-use crate::engine::{Engine, Key, ReadError};
+use crate::engine::{Engine, ImageKey, ReadError};
 use crate::plan::rank::Rank;
 use crate::tree::documents::Documents;
 use crate::tree::{Node, Tree};
@@ -29,15 +29,15 @@ pub use attributes::Ownership;
 use attributes::{FOREVER, ttl};
 use handles::CONTENT;
 pub use handles::Handles;
-use lend::{LENT, Lend, Opening};
 use page_cache::PageCache;
+use passthrough::{OpenRequest, PASSTHROUGH_HANDLE, Passthrough};
 
 /// One mount's file system.
 pub struct ShuffleFs {
     pub engine: Arc<Engine>,
     pub tree: Arc<Tree>,
     pub page_cache: PageCache,
-    pub lend: Arc<Lend>,
+    pub passthrough: Arc<Passthrough>,
     pub documents: Documents,
     pub ownership: Ownership,
     /// Keep file contents in the page cache, for readers that read files again.
@@ -62,7 +62,7 @@ fn errno(error: &ReadError) -> Errno {
 impl ShuffleFs {
     /// A handle that says when it was given.
     fn now(&self) -> FileHandle {
-        FileHandle(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(0) & !(CONTENT | LENT))
+        FileHandle(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(0) & !(CONTENT | PASSTHROUGH_HANDLE))
     }
 
     fn node(&self, ino: INodeNo) -> Option<Node> {
@@ -70,12 +70,12 @@ impl ShuffleFs {
     }
 
     /// The image behind a batch file; ranks map to batches of the whole epoch.
-    fn key(&self, node: &Node) -> Option<(Key, Option<Rank>)> {
+    fn key(&self, node: &Node) -> Option<(ImageKey, Option<Rank>)> {
         key(&self.engine, &self.tree, node)
     }
 }
 
-fn key(engine: &Engine, tree: &Tree, node: &Node) -> Option<(Key, Option<Rank>)> {
+fn key(engine: &Engine, tree: &Tree, node: &Node) -> Option<(ImageKey, Option<Rank>)> {
     let Node::Batch { view, rank, epoch, batch, extension } = *node else { return None };
     // The tree of one rank has that rank's batches where the whole would be.
     let rank = rank.or(tree.rank);
@@ -83,7 +83,7 @@ fn key(engine: &Engine, tree: &Tree, node: &Node) -> Option<(Key, Option<Rank>)>
         Some(rank) => rank.batch(engine.plan(view), batch)?,
         None => batch,
     };
-    Some((Key { view, epoch, batch, extension }, rank))
+    Some((ImageKey { view, epoch, batch, extension }, rank))
 }
 
 fn slice(bytes: &[u8], offset: u64, size: u32) -> &[u8] {
@@ -106,7 +106,7 @@ impl Filesystem for ShuffleFs {
         let _ = config.set_max_background(64);
         // Images do not lie on another file system that lies on others: depth 1 is enough.
         if config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(1).is_ok() {
-            self.lend.allow();
+            self.passthrough.allow();
         }
         Ok(())
     }
@@ -139,7 +139,11 @@ impl Filesystem for ShuffleFs {
                 Some((key, rank)) => {
                     let cached = self.page_cache.opened(ino.0, &node) || self.keep_cache;
                     let (handle, maps) = (self.now(), self.page_cache.maps(&node));
-                    self.lend.open(&self.engine, Opening { ino: ino.0, key, rank, handle, maps, cached }, reply);
+                    self.passthrough.open(
+                        &self.engine,
+                        OpenRequest { ino: ino.0, key, rank, handle, maps, cached },
+                        reply,
+                    );
                 }
                 None => reply.opened(self.now(), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
             },
@@ -169,7 +173,7 @@ impl Filesystem for ShuffleFs {
             // The page cache's own requests have no lock owner.
             self.page_cache.read(&node, lock_owner.is_none(), size as usize, || self.engine.size(key));
         }
-        self.lend.read(ino.0, fh, |lent| {
+        self.passthrough.read(ino.0, fh, |lent| {
             if let Some(bytes) = lent {
                 return reply.data(slice(bytes, offset, size));
             }
@@ -193,7 +197,7 @@ impl Filesystem for ShuffleFs {
         reply: ReplyEmpty,
     ) {
         self.handles.remove(fh);
-        self.lend.release(ino.0);
+        self.passthrough.release(ino.0);
         reply.ok();
     }
 

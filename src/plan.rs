@@ -10,10 +10,10 @@
 pub mod auto;
 mod blocks;
 mod classes;
-pub mod deal;
 pub mod draw;
 pub mod entropy;
 mod error;
+pub mod partition;
 pub mod permutation;
 pub mod rank;
 pub mod resume;
@@ -25,9 +25,9 @@ use std::ops::Range;
 
 use blocks::{BlockOrder, Blocks};
 use classes::{ClassEpoch, Classes};
-pub use deal::Uneven;
 pub use draw::{Draw, NO_CLASS, Order};
 pub use error::PlanError;
+pub use partition::RemainderPolicy;
 use permutation::Permutation;
 pub use rows::Rows;
 use shuffle::Domain;
@@ -62,7 +62,7 @@ pub struct Plan {
     sampling: Sampling,
     rows: Rows,
     drawing: Drawing,
-    uneven: Uneven,
+    uneven: RemainderPolicy,
 }
 
 /// What a [`Draw`] became.
@@ -81,7 +81,12 @@ impl Plan {
     /// `sampling`'s sizes must be at least 1; the command line checks that.
     pub fn new(store_rows: &[u64], sampling: Sampling) -> Plan {
         let blocks = Blocks::new(store_rows.iter().copied(), sampling.block_size);
-        Plan { sampling, rows: Rows::all(store_rows), drawing: Drawing::Permuted(blocks), uneven: Uneven::Drop }
+        Plan {
+            sampling,
+            rows: Rows::all(store_rows),
+            drawing: Drawing::Permuted(blocks),
+            uneven: RemainderPolicy::Drop,
+        }
     }
 
     /// Plans over the rows of a view, drawn in a given way. Blocks are runs of `block_size` rows of the view.
@@ -98,15 +103,15 @@ impl Plan {
                 Drawing::Classes(Classes::new(&rows, &sampling, &codes, weights, samples)?)
             }
         };
-        Ok(Plan { sampling, rows, drawing, uneven: Uneven::Drop })
+        Ok(Plan { sampling, rows, drawing, uneven: RemainderPolicy::Drop })
     }
 
     /// The same plan, with what becomes of batches that cannot be dealt evenly to ranks.
-    pub fn with_uneven(self, uneven: Uneven) -> Plan {
+    pub fn with_uneven(self, uneven: RemainderPolicy) -> Plan {
         Plan { uneven, ..self }
     }
 
-    pub fn uneven(&self) -> Uneven {
+    pub fn uneven(&self) -> RemainderPolicy {
         self.uneven
     }
 

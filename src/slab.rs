@@ -11,18 +11,18 @@ use std::sync::Arc;
 use memmap2::{Advice, MmapMut};
 
 /// Bytes of one piece, but for larger buffers.
-const PIECE: usize = 32 << 20;
+const REGION: usize = 32 << 20;
 /// Buffers begin at multiples of a cache line.
 const ALIGN: usize = 64;
 
 /// Cuts buffers.
 #[derive(Default)]
 pub struct Slab {
-    piece: Option<Arc<Piece>>,
+    region: Option<Arc<Region>>,
     used: usize,
 }
 
-struct Piece {
+struct Region {
     /// Kept for its memory alone, which the buffers point into.
     _memory: MmapMut,
     start: NonNull<u8>,
@@ -30,14 +30,14 @@ struct Piece {
 }
 
 // SAFETY: `start` points into `_memory`, which is owned and moves nowhere; only disjoint buffers look through it.
-unsafe impl Send for Piece {}
+unsafe impl Send for Region {}
 // SAFETY: as above.
-unsafe impl Sync for Piece {}
+unsafe impl Sync for Region {}
 
 /// A buffer; its memory goes back to the system with it.
 pub struct Buffer {
     /// None of an empty one.
-    piece: Option<Arc<Piece>>,
+    region: Option<Arc<Region>>,
     start: NonNull<u8>,
     len: usize,
 }
@@ -53,48 +53,48 @@ impl Slab {
     /// # Errors
     /// The system has no memory.
     pub fn cut(&mut self, size: usize) -> std::io::Result<Buffer> {
-        let piece = match &self.piece {
-            Some(piece) if piece.len - self.used >= size => piece.clone(),
+        let region = match &self.region {
+            Some(region) if region.len - self.used >= size => region.clone(),
             _ => {
-                let piece = Arc::new(Piece::new(PIECE.max(size))?);
+                let region = Arc::new(Region::new(REGION.max(size))?);
                 self.used = 0;
-                self.piece.insert(piece).clone()
+                self.region.insert(region).clone()
             }
         };
         // SAFETY: so many bytes of the piece are behind `used`.
-        let start = unsafe { piece.start.add(self.used) };
-        self.used = (self.used + size).next_multiple_of(ALIGN).min(piece.len);
-        Ok(Buffer { piece: Some(piece), start, len: size })
+        let start = unsafe { region.start.add(self.used) };
+        self.used = (self.used + size).next_multiple_of(ALIGN).min(region.len);
+        Ok(Buffer { region: Some(region), start, len: size })
     }
 }
 
-impl Piece {
-    fn new(len: usize) -> std::io::Result<Piece> {
+impl Region {
+    fn new(len: usize) -> std::io::Result<Region> {
         let mut memory = MmapMut::map_anon(len)?;
         // Where there are no huge pages, it is slower and nothing else.
         let _ = memory.advise(Advice::HugePage);
         let start = NonNull::new(memory.as_mut_ptr()).ok_or(std::io::ErrorKind::OutOfMemory)?;
-        Ok(Piece { start, len, _memory: memory })
+        Ok(Region { start, len, _memory: memory })
     }
 }
 
 impl Default for Buffer {
     fn default() -> Buffer {
-        Buffer { piece: None, start: NonNull::dangling(), len: 0 }
+        Buffer { region: None, start: NonNull::dangling(), len: 0 }
     }
 }
 
 impl Drop for Buffer {
     /// The rest of the piece may stay in use for long.
     fn drop(&mut self) {
-        let Some(piece) = &self.piece else { return };
+        let Some(region) = &self.region else { return };
         let page = rustix::param::page_size();
         let begin = self.start.as_ptr().align_offset(page);
         let Some(len) = self.len.checked_sub(begin).map(|len| len / page * page).filter(|&len| len > 0) else { return };
         // SAFETY: these pages are within the buffer, which nobody has any more. The kernel is told to make no huge pages of
         // this piece from now on, which would take their memory again; of the whole piece, as a mapping has one advice.
         unsafe {
-            libc::madvise(piece.start.as_ptr().cast(), piece.len, libc::MADV_NOHUGEPAGE);
+            libc::madvise(region.start.as_ptr().cast(), region.len, libc::MADV_NOHUGEPAGE);
             libc::madvise(self.start.as_ptr().add(begin).cast(), len, libc::MADV_DONTNEED);
         }
     }
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn buffers_are_apart_and_outlive_the_slab() {
         let mut slab = Slab::default();
-        let sizes = [PIECE / 3, 1, PIECE / 3, 2 * PIECE, 1000, PIECE / 3, PIECE / 3, 0, PIECE];
+        let sizes = [REGION / 3, 1, REGION / 3, 2 * REGION, 1000, REGION / 3, REGION / 3, 0, REGION];
         let mut buffers: Vec<Buffer> = sizes.iter().map(|&size| slab.cut(size).expect("memory")).collect();
         drop(slab);
         for (i, (buffer, size)) in buffers.iter_mut().zip(sizes).enumerate() {

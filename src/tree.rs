@@ -9,8 +9,8 @@ mod ino;
 use std::path::PathBuf;
 
 use crate::format::Extension;
-use crate::plan::Uneven;
-use crate::plan::deal::share;
+use crate::plan::RemainderPolicy;
+use crate::plan::partition::share;
 use crate::plan::rank::Rank;
 
 /// Files of `.shufflefs/`.
@@ -91,7 +91,7 @@ pub struct View {
     /// Batches of one epoch.
     pub batches: u64,
     /// What becomes of batches that cannot be dealt evenly to ranks.
-    pub uneven: Uneven,
+    pub uneven: RemainderPolicy,
 }
 
 /// What the tree is built from.

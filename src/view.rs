@@ -7,9 +7,9 @@
 pub mod bits;
 pub mod filter;
 pub mod list;
-pub mod near;
 mod npy;
 pub mod split;
+pub mod suggest;
 
 /// Why a view cannot be made of these rows. One line; the caller says which view or option it was.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

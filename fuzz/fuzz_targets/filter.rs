@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use shufflefs::anndata::column::{Categories, Numbers, Texts, Values};
 use shufflefs::array::Dtype;
 use shufflefs::view::ViewError;
-use shufflefs::view::filter::{Columns, Filter};
+use shufflefs::view::filter::{ColumnLookup, Filter};
 use shufflefs::view::list::{self, Names};
 use shufflefs::view::split::fractions;
 
@@ -33,7 +33,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     ])
 });
 
-impl Columns for Table {
+impl ColumnLookup for Table {
     fn column(&self, name: &str) -> Option<&Values> {
         self.0.iter().find(|(other, _)| *other == name).map(|(_, values)| values)
     }

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use shufflefs::format::Extension;
-use shufflefs::plan::Uneven;
+use shufflefs::plan::RemainderPolicy;
 use shufflefs::plan::rank::Rank;
 use shufflefs::tree::{Node, Tree, View};
 
@@ -11,7 +11,7 @@ fuzz_target!(|data: &[u8]| {
     let Some((number, path)) = data.split_first_chunk::<8>() else { return };
     let number = u64::from_le_bytes(*number);
     for batches in [0, 1, 40_000, number] {
-        let view = |name: &str, batches| View { name: name.to_owned(), batches, uneven: if number % 2 == 0 { Uneven::Pad } else { Uneven::Drop } };
+        let view = |name: &str, batches| View { name: name.to_owned(), batches, uneven: if number % 2 == 0 { RemainderPolicy::Pad } else { RemainderPolicy::Drop } };
         let mut views = vec![view("train", batches), view("val", batches / 2), view("t", number % 7)];
         views.truncate(1 + (number % 3) as usize);
         let tree = Tree {

@@ -1,11 +1,11 @@
 //! obs and var: dataframes of named columns with an index.
 
 use crate::array::cast::{to_i64, to_text};
-use crate::array::{Array, ArrayError, Container, Counters, Dtype, Field, FieldKind, NodeKind};
+use crate::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind, RecordField, RecordFieldKind};
 
 use super::bytes::Bytes;
 use super::column::{Categories, Column, Numbers, Texts, Values};
-use super::index::rows::{RowIndex, Source};
+use super::index::rows::{ColumnSource, RowIndex};
 use super::{METADATA_LIMIT, categories, element_error, encoding, layout, unsupported};
 
 /// What a column is, without reading its values.
@@ -33,7 +33,7 @@ impl ColumnKind {
 
 /// What the numbers of an array are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
+pub enum ArrayContent {
     /// Row bounds of so many stored values.
     Bounds {
         stored: u64,
@@ -53,17 +53,17 @@ pub struct DataFrame<'a> {
     pub columns: Vec<String>,
     index: String,
     pub rows: u64,
-    layout: Layout,
+    layout: FrameLayout,
     /// Columns that need not be read.
-    held: Option<&'a RowIndex>,
+    row_index: Option<&'a RowIndex>,
 }
 
 /// How a frame is laid out.
-enum Layout {
+enum FrameLayout {
     /// A group, an element for each column; since anndata 0.7.
     Group,
     /// An array of records, the first field the index; before.
-    Records(Vec<Field>),
+    Records(Vec<RecordField>),
     /// There is no frame, or it has no index: rows are named by number, as anndata does.
     Numbered,
 }
@@ -90,16 +90,16 @@ impl<'a> DataFrame<'a> {
                     columns: Vec::new(),
                     index: String::new(),
                     rows,
-                    layout: Layout::Numbered,
-                    held: None,
+                    layout: FrameLayout::Numbered,
+                    row_index: None,
                 })
             }
         }
     }
 
     /// The same frame, its columns from the row index where that has them.
-    pub fn with(self, held: &'a RowIndex) -> DataFrame<'a> {
-        DataFrame { held: Some(held), ..self }
+    pub fn with(self, row_index: &'a RowIndex) -> DataFrame<'a> {
+        DataFrame { row_index: Some(row_index), ..self }
     }
 
     fn group(store: &'a Container, element: String) -> Result<DataFrame<'a>, ArrayError> {
@@ -121,10 +121,10 @@ impl<'a> DataFrame<'a> {
                 store.members(&element)?.into_iter().filter(own).collect()
             }
         };
-        let layout = if index.is_empty() { Layout::Numbered } else { Layout::Group };
-        let mut frame = DataFrame { store, element, columns, index, rows: 0, layout, held: None };
+        let layout = if index.is_empty() { FrameLayout::Numbered } else { FrameLayout::Group };
+        let mut frame = DataFrame { store, element, columns, index, rows: 0, layout, row_index: None };
         frame.rows = match frame.layout {
-            Layout::Numbered => frame.counted()?,
+            FrameLayout::Numbered => frame.counted()?,
             _ => frame.index_len()?,
         };
         Ok(frame)
@@ -153,7 +153,7 @@ impl<'a> DataFrame<'a> {
         };
         let index = index.name.clone();
         let columns = fields.iter().skip(1).map(|field| field.name.clone()).collect();
-        Ok(DataFrame { store, element, columns, index, rows, layout: Layout::Records(fields), held: None })
+        Ok(DataFrame { store, element, columns, index, rows, layout: FrameLayout::Records(fields), row_index: None })
     }
 
     fn path(&self, name: &str) -> String {
@@ -184,12 +184,12 @@ impl<'a> DataFrame<'a> {
     /// The names of the rows.
     pub fn names(&self, counters: &Counters) -> Result<Vec<String>, ArrayError> {
         let numbers = match &self.layout {
-            Layout::Numbered => return self.numbered(),
-            Layout::Records(fields) => match fields.first().map(|field| &field.kind) {
-                Some(FieldKind::Text) => return self.store.field_strings(&self.element, &self.index),
+            FrameLayout::Numbered => return self.numbered(),
+            FrameLayout::Records(fields) => match fields.first().map(|field| &field.kind) {
+                Some(RecordFieldKind::Text) => return self.store.field_strings(&self.element, &self.index),
                 _ => self.field(&self.index, counters)?,
             },
-            Layout::Group => {
+            FrameLayout::Group => {
                 let element = self.index_element()?;
                 if self.store.is_text(&element)? {
                     return self.store.strings(&element);
@@ -234,7 +234,7 @@ impl<'a> DataFrame<'a> {
 
     /// What a column is; reads attributes alone (and the codes, for records).
     pub fn kind(&self, name: &str) -> Result<ColumnKind, ArrayError> {
-        if let Layout::Records(fields) = &self.layout {
+        if let FrameLayout::Records(fields) = &self.layout {
             return self.field_kind(fields, name);
         }
         let path = self.path(name);
@@ -277,10 +277,10 @@ impl<'a> DataFrame<'a> {
         Ok(number_kind(Dtype::from_name(&self.store.dtype_name(path)?)))
     }
 
-    fn field_kind(&self, fields: &[Field], name: &str) -> Result<ColumnKind, ArrayError> {
+    fn field_kind(&self, fields: &[RecordField], name: &str) -> Result<ColumnKind, ArrayError> {
         Ok(match fields.iter().find(|field| field.name == name) {
-            Some(Field { kind: FieldKind::Text, shape, .. }) if shape.is_empty() => ColumnKind::Text,
-            Some(Field { kind: FieldKind::Number(dtype), shape, .. }) if shape.is_empty() => {
+            Some(RecordField { kind: RecordFieldKind::Text, shape, .. }) if shape.is_empty() => ColumnKind::Text,
+            Some(RecordField { kind: RecordFieldKind::Number(dtype), shape, .. }) if shape.is_empty() => {
                 let counters = Counters::default();
                 match categories::of_record(self.store, name, &self.field(name, &counters)?, &counters)? {
                     Some(_) if self.element == "obs" || self.element == "var" => ColumnKind::Categorical,
@@ -294,7 +294,7 @@ impl<'a> DataFrame<'a> {
     /// How many categories a categorical column has.
     pub fn category_count(&self, name: &str) -> Result<u64, ArrayError> {
         let element = match &self.layout {
-            Layout::Records(_) => format!("uns/{name}_categories"),
+            FrameLayout::Records(_) => format!("uns/{name}_categories"),
             _ => match self.store.kind(&self.path(name))? {
                 Some(NodeKind::Array) => categories::referred(self.store, &self.element, name)?.unwrap_or_default(),
                 _ => self.path(&format!("{name}/categories")),
@@ -365,8 +365,8 @@ impl<'a> DataFrame<'a> {
 
     /// An array of one axis, mapped if it can be.
     fn numbers(&self, element: &str, counters: &Counters) -> Result<Numbers, ArrayError> {
-        let Some(held) = self.held else { return numbers(self.store, element, counters) };
-        match held.numbers(&self.store.array(element)?, counters)? {
+        let Some(row_index) = self.row_index else { return numbers(self.store, element, counters) };
+        match row_index.numbers(&self.store.array(element)?, counters)? {
             Some(numbers) => Ok(numbers),
             None => numbers(self.store, element, counters),
         }
@@ -381,32 +381,37 @@ impl<'a> DataFrame<'a> {
         counters: &Counters,
     ) -> Result<Values, ArrayError> {
         let codes = self.numbers(element, counters)?;
-        if self.held.is_some_and(|held| held.holds(element)) {
+        if self.row_index.is_some_and(|row_index| row_index.holds(element)) {
             return Ok(Values::Categorical { codes, categories, ordered });
         }
         categories::categorical(self.store, element, &codes, categories, ordered)
     }
 
     /// What the row index can hold of a column: numbers, codes and masks in arrays of their own.
-    pub fn sources(&self, name: &str) -> Result<Vec<Source>, ArrayError> {
+    pub fn sources(&self, name: &str) -> Result<Vec<ColumnSource>, ArrayError> {
         let path = self.path(name);
-        let source = |element: String, content: Content| {
+        let source = |element: String, content: ArrayContent| {
             let array = self.store.array(&element)?;
             let fits = match content {
-                Content::Codes { .. } => !array.dtype.is_float() && array.dtype != Dtype::Bool,
+                ArrayContent::Codes { .. } => !array.dtype.is_float() && array.dtype != Dtype::Bool,
                 _ => true,
             };
-            Ok::<_, ArrayError>(fits.then_some(Source { element, array, content }))
+            Ok::<_, ArrayError>(fits.then_some(ColumnSource { element, array, content }))
         };
         let sources = match (self.kind(name)?, self.store.kind(&path)?) {
             (ColumnKind::Categorical, Some(kind)) => {
                 let element = if kind == NodeKind::Group { format!("{path}/codes") } else { path };
-                vec![source(element, Content::Codes { categories: self.category_count(name)? })?]
+                vec![source(element, ArrayContent::Codes { categories: self.category_count(name)? })?]
             }
             (ColumnKind::Number | ColumnKind::Boolean, Some(NodeKind::Group)) => {
-                vec![source(format!("{path}/values"), Content::Plain)?, source(format!("{path}/mask"), Content::Plain)?]
+                vec![
+                    source(format!("{path}/values"), ArrayContent::Plain)?,
+                    source(format!("{path}/mask"), ArrayContent::Plain)?,
+                ]
             }
-            (ColumnKind::Number | ColumnKind::Boolean, Some(NodeKind::Array)) => vec![source(path, Content::Plain)?],
+            (ColumnKind::Number | ColumnKind::Boolean, Some(NodeKind::Array)) => {
+                vec![source(path, ArrayContent::Plain)?]
+            }
             _ => Vec::new(),
         };
         Ok(sources.into_iter().flatten().collect())

@@ -47,30 +47,30 @@ pub struct IndexDir(pub PathBuf);
 
 /// One array of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct IndexPart {
     pub name: Cow<'static, str>,
     pub dtype: Dtype,
     pub len: u64,
 }
 
-impl Part {
+impl IndexPart {
     /// `None` where the number is too large.
     fn bytes(&self) -> Option<u64> {
         self.len.checked_mul(self.dtype.size() as u64)
     }
 
-    fn told(&self) -> Value {
+    fn to_json(&self) -> Value {
         json!({"name": self.name, "dtype": self.dtype.name(), "len": self.len})
     }
 
-    fn read(told: &Value) -> Option<Part> {
-        let dtype = Dtype::from_name(told.get("dtype")?.as_str()?)?;
-        Some(Part { name: told.get("name")?.as_str()?.to_owned().into(), dtype, len: told.get("len")?.as_u64()? })
+    fn from_json(json: &Value) -> Option<IndexPart> {
+        let dtype = Dtype::from_name(json.get("dtype")?.as_str()?)?;
+        Some(IndexPart { name: json.get("name")?.as_str()?.to_owned().into(), dtype, len: json.get("len")?.as_u64()? })
     }
 }
 
 /// What an entry is derived from, and what it holds.
-pub struct Entry<'a> {
+pub struct IndexRequest<'a> {
     pub store: &'a Container,
     pub element: &'a str,
     /// Elements of the store whose files it was made of.
@@ -79,14 +79,14 @@ pub struct Entry<'a> {
     pub kind: &'static str,
     /// Whatever else it depends on.
     pub more: String,
-    pub parts: Vec<Part>,
+    pub parts: Vec<IndexPart>,
     /// How many rows the parts are columns of: then the file is an Arrow file, and may hold other columns besides.
     pub rows: Option<u64>,
 }
 
 /// An entry, opened.
 pub struct Index {
-    parts: Vec<Part>,
+    parts: Vec<IndexPart>,
     /// Where each part begins in the file.
     starts: Vec<u64>,
     file: Arc<File>,
@@ -98,7 +98,7 @@ pub struct Index {
 impl Index {
     /// The arrays, in the order of the parts.
     pub fn arrays(&self) -> Vec<Array> {
-        let array = |(part, &start): (&Part, &u64)| {
+        let array = |(part, &start): (&IndexPart, &u64)| {
             let element = format!("{}/{} (in {})", self.element, part.name, self.path.display());
             plain::array(&self.store, &element, part.dtype, part.len, self.file.clone(), start)
         };
@@ -121,10 +121,10 @@ impl IndexDir {
     /// The directory cannot be written (the message says what to do); those of `build`.
     pub fn get(
         &self,
-        entry: &Entry<'_>,
+        entry: &IndexRequest<'_>,
         build: impl FnOnce(&mut Building<'_>) -> Result<(), ArrayError>,
     ) -> Result<Index, ArrayError> {
-        let key = key::Key::of(entry)?;
+        let key = key::IndexKey::of(entry)?;
         let path = self.0.join(&key.name);
         if let Some(index) = open(&path, entry, &key) {
             return Ok(index);
@@ -135,13 +135,13 @@ impl IndexDir {
         open(&path, entry, &key).ok_or_else(|| self.failed(entry, &"the index just written is not there"))
     }
 
-    fn failed(&self, entry: &Entry<'_>, cause: &dyn std::fmt::Display) -> ArrayError {
+    fn failed(&self, entry: &IndexRequest<'_>, cause: &dyn std::fmt::Display) -> ArrayError {
         failed(&self.0, entry, cause)
     }
 }
 
 /// An error of the directory, with its remedy.
-fn failed(directory: &Path, entry: &Entry<'_>, cause: &dyn std::fmt::Display) -> ArrayError {
+fn failed(directory: &Path, entry: &IndexRequest<'_>, cause: &dyn std::fmt::Display) -> ArrayError {
     let what = if entry.kind == "csr" { "stored by column (CSC); its copy by row" } else { "its index" };
     ArrayError::Element {
         store: entry.store.name().to_owned(),
@@ -154,7 +154,7 @@ fn failed(directory: &Path, entry: &Entry<'_>, cause: &dyn std::fmt::Display) ->
 }
 
 /// Where each part begins, and where the header does.
-fn offsets(parts: &[Part]) -> Option<(Vec<u64>, u64)> {
+fn offsets(parts: &[IndexPart]) -> Option<(Vec<u64>, u64)> {
     let mut at = 0u64;
     let mut offsets = Vec::with_capacity(parts.len());
     for part in parts {
@@ -165,12 +165,12 @@ fn offsets(parts: &[Part]) -> Option<(Vec<u64>, u64)> {
 }
 
 /// What surrounds these parts.
-fn envelope(entry: &Entry<'_>, parts: &[Part]) -> Option<Envelope> {
+fn envelope(entry: &IndexRequest<'_>, parts: &[IndexPart]) -> Option<Envelope> {
     entry.rows.map_or_else(|| Some(Envelope::default()), |rows| arrow::envelope(rows, parts))
 }
 
 /// The header but for what is known only when the arrays are written.
-fn header(entry: &Entry<'_>, key: &key::Key) -> Value {
+fn header(entry: &IndexRequest<'_>, key: &key::IndexKey) -> Value {
     json!({
         "format": FORMAT,
         "store": entry.store.name(),
@@ -183,7 +183,7 @@ fn header(entry: &Entry<'_>, key: &key::Key) -> Value {
 }
 
 /// The entry in a file, if it is whole and of this very store. Anything else is the same as none: it is built anew.
-fn open(path: &Path, entry: &Entry<'_>, key: &key::Key) -> Option<Index> {
+fn open(path: &Path, entry: &IndexRequest<'_>, key: &key::IndexKey) -> Option<Index> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) => {
@@ -193,7 +193,7 @@ fn open(path: &Path, entry: &Entry<'_>, key: &key::Key) -> Option<Index> {
             return None;
         }
     };
-    match believe(&file, entry, key) {
+    match validate(&file, entry, key) {
         Ok((parts, starts)) => Some(Index {
             parts,
             starts,
@@ -210,7 +210,7 @@ fn open(path: &Path, entry: &Entry<'_>, key: &key::Key) -> Option<Index> {
 }
 
 /// The parts and where they begin.
-fn believe(file: &File, entry: &Entry<'_>, key: &key::Key) -> Result<(Vec<Part>, Vec<u64>), String> {
+fn validate(file: &File, entry: &IndexRequest<'_>, key: &key::IndexKey) -> Result<(Vec<IndexPart>, Vec<u64>), String> {
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     let damaged = || "damaged".to_owned();
     let read = |at: u64, len: u64| {
@@ -236,8 +236,8 @@ fn believe(file: &File, entry: &Entry<'_>, key: &key::Key) -> Result<(Vec<Part>,
     if found != header(entry, key) {
         return Err("of the store as it was".to_owned());
     }
-    let parts: Option<Vec<Part>> =
-        parts.as_ref().and_then(Value::as_array).and_then(|all| all.iter().map(Part::read).collect());
+    let parts: Option<Vec<IndexPart>> =
+        parts.as_ref().and_then(Value::as_array).and_then(|all| all.iter().map(IndexPart::from_json).collect());
     let parts = parts.ok_or_else(damaged)?;
     if entry.rows.is_none() && parts != entry.parts {
         return Err("of another matrix".to_owned());

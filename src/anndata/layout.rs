@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::encoding;
-use crate::array::{ArrayError, Container, FieldKind, NodeKind};
+use crate::array::{ArrayError, Container, NodeKind, RecordFieldKind};
 
 /// Groups of one level that are looked through for AnnData.
 const MOST_GROUPS: usize = 256;
@@ -48,7 +48,7 @@ pub fn matrices(store: &Container) -> Result<Vec<String>, ArrayError> {
             // Before 0.7: one array of records, a field for each.
             Some(NodeKind::Array) => {
                 let fields = store.fields(group)?.into_iter();
-                let numbers = fields.filter(|field| matches!(field.kind, FieldKind::Number(_)));
+                let numbers = fields.filter(|field| matches!(field.kind, RecordFieldKind::Number(_)));
                 all.extend(numbers.map(|field| format!("{group}/{}", field.name)));
             }
             None => {}

@@ -3,7 +3,7 @@
 //! All that is cheap is checked at the open: shapes, lengths, row bounds. Column numbers are checked as they are served.
 
 use crate::array::cast::to_u64s;
-use crate::array::{Array, ArrayError, Container, Counters, Dtype, FieldKind, NodeKind};
+use crate::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind, RecordFieldKind};
 
 use super::bytes::Bounds;
 use super::index::IndexDir;
@@ -52,10 +52,10 @@ impl Matrix {
         store: &Container,
         element: &str,
         index: &IndexDir,
-        held: &RowIndex,
+        row_index: &RowIndex,
         counters: &Counters,
     ) -> Result<Matrix, ArrayError> {
-        Matrix::open_with(store, element, Some(index), held, counters)
+        Matrix::open_with(store, element, Some(index), row_index, counters)
     }
 
     /// The transpose of a matrix that is stored by column, as stored; `None` where it is not.
@@ -74,14 +74,14 @@ impl Matrix {
         store: &Container,
         element: &str,
         index: Option<&IndexDir>,
-        held: &RowIndex,
+        row_index: &RowIndex,
         counters: &Counters,
     ) -> Result<Matrix, ArrayError> {
         let element = &layout::located(store, element)?;
         let there = if layout::is_there(store, element)? { store.kind(element)? } else { None };
         match there {
             Some(NodeKind::Array) => dense(store, element),
-            Some(NodeKind::Group) => group(store, element, index, held, counters),
+            Some(NodeKind::Group) => group(store, element, index, row_index, counters),
             None => match field(store, element)? {
                 Some(array) => Ok(Matrix::Dense { array }),
                 None => Err(element_error(store, element, absent(store)?)),
@@ -141,7 +141,7 @@ fn field(store: &Container, element: &str) -> Result<Option<Array>, ArrayError> 
     let fields = store.fields("obsm")?;
     let Some(field) = fields.iter().find(|field| field.name == name) else { return Ok(None) };
     match (&field.kind, field.shape.is_empty()) {
-        (FieldKind::Number(_), false) => store.field_numbers("obsm", name).map(Some),
+        (RecordFieldKind::Number(_), false) => store.field_numbers("obsm", name).map(Some),
         _ => Err(unsupported(store, element, "not a matrix of numbers")),
     }
 }
@@ -194,11 +194,11 @@ fn group(
     store: &Container,
     element: &str,
     index: Option<&IndexDir>,
-    held: &RowIndex,
+    row_index: &RowIndex,
     counters: &Counters,
 ) -> Result<Matrix, ArrayError> {
     match layout::sparse_encoding(store, element)?.as_str() {
-        "csr_matrix" => sparse(store, element, false, held, counters),
+        "csr_matrix" => sparse(store, element, false, row_index, counters),
         "csc_matrix" => {
             let by_column = sparse(store, element, true, &RowIndex::default(), counters)?;
             let Some(index) = index else {
@@ -222,7 +222,7 @@ fn sparse(
     store: &Container,
     element: &str,
     by_column: bool,
-    held: &RowIndex,
+    row_index: &RowIndex,
     counters: &Counters,
 ) -> Result<Matrix, ArrayError> {
     let error = |cause: String| element_error(store, element, cause);
@@ -251,7 +251,7 @@ fn sparse(
             rows.saturating_add(1)
         )));
     }
-    if let Some(indptr) = held.bounds(&bounds, counters)? {
+    if let Some(indptr) = row_index.bounds(&bounds, counters)? {
         return Ok(Matrix::Sparse { data, indices, indptr, rows, columns });
     }
     let indptr = to_u64s(bounds.dtype, &bounds.read_all(METADATA_LIMIT, counters)?);

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use crate::array::cast::to_u64s;
 use crate::array::{Array, ArrayError, Container, Counters, Dtype};
 
-use super::index::{Building, Entry, IndexDir, Part};
+use super::index::{Building, IndexDir, IndexPart, IndexRequest};
 use super::matrix::Matrix;
 use super::progress::Progress;
 
@@ -38,16 +38,16 @@ pub fn by_row(
     let bounds = rows.checked_add(1).filter(|&bounds| bounds < super::METADATA_LIMIT / 8);
     let bounds = bounds.ok_or_else(|| super::element_error(store, element, "has too many rows to transpose"))?;
     let parts = vec![
-        Part { name: "indptr".into(), dtype: Dtype::U64, len: bounds },
-        Part { name: "indices".into(), dtype: index, len: stored },
-        Part { name: "data".into(), dtype: data.dtype, len: stored },
+        IndexPart { name: "indptr".into(), dtype: Dtype::U64, len: bounds },
+        IndexPart { name: "indices".into(), dtype: index, len: stored },
+        IndexPart { name: "data".into(), dtype: data.dtype, len: stored },
     ];
     let sources = vec![element.to_owned()];
-    let entry = Entry { store, element, sources, kind: "csr", more: String::new(), parts, rows: None };
+    let entry = IndexRequest { store, element, sources, kind: "csr", more: String::new(), parts, rows: None };
     let index = directory.get(&entry, |building| {
         tracing::info!("{}: {element} is stored by column (CSC): transposing it once", store.name());
         let bar = Progress::new(format!("{element}: transposing (CSC)"), 3 * stored);
-        let source = Source { data, indices, indptr, rows: *rows, index, memory: memory.max(1 << 12), counters };
+        let source = CscMatrix { data, indices, indptr, rows: *rows, index, memory: memory.max(1 << 12), counters };
         source.write(building, &bar)
     })?;
     // They were counted when they were written, and are what they were then.
@@ -59,7 +59,7 @@ pub fn by_row(
 }
 
 /// The stored matrix.
-struct Source<'a> {
+struct CscMatrix<'a> {
     data: &'a Array,
     /// Row numbers.
     indices: &'a Array,
@@ -80,7 +80,7 @@ struct Band {
     buffer: Vec<u8>,
 }
 
-impl Source<'_> {
+impl CscMatrix<'_> {
     fn write(&self, building: &mut Building<'_>, bar: &Progress) -> Result<(), ArrayError> {
         let bounds = self.count(bar)?;
         let mut indptr = building.part(0);

@@ -18,27 +18,27 @@ use crate::sync::{Mutex, MutexGuard};
 use super::{Array, ArrayError};
 
 /// The array's source, by address (the collection keeps it alive), and the chunk.
-type Key = (usize, u64);
+type ChunkKey = (usize, u64);
 
 /// One chunk; empty while it is decoded for the first time.
-struct Entry {
+struct CachedChunk {
     len: usize,
     decoding: Mutex<()>,
     bytes: OnceLock<Buffer>,
 }
 
-struct State {
-    entries: LruCache<Key, Arc<Entry>>,
+struct CacheState {
+    entries: LruCache<ChunkKey, Arc<CachedChunk>>,
     bytes: u64,
     /// Chunks that went; some may still be in use.
-    leaving: Vec<Arc<Entry>>,
+    leaving: Vec<Arc<CachedChunk>>,
     /// Buffers of chunks that went, by their size.
     spare: HashMap<usize, Vec<Buffer>>,
     /// Where new ones are cut.
     slab: Slab,
 }
 
-impl State {
+impl CacheState {
     /// Bytes of all buffers: of chunks that are here, of those that went, and spare.
     fn held(&self) -> u64 {
         let leaving: u64 = self.leaving.iter().map(|entry| entry.len as u64).sum();
@@ -62,13 +62,13 @@ impl State {
 /// Decoded chunks of the arrays of one collection.
 pub struct ChunkCache {
     limit: u64,
-    state: Mutex<State>,
+    state: Mutex<CacheState>,
 }
 
 impl ChunkCache {
     /// A cache of at most `limit` bytes.
     pub fn new(limit: u64) -> ChunkCache {
-        let state = State {
+        let state = CacheState {
             entries: LruCache::unbounded(),
             bytes: 0,
             leaving: Vec::new(),
@@ -114,17 +114,17 @@ impl ChunkCache {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, CacheState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The entry of a chunk, most recently used from now on; others make room for it.
-    fn entry(&self, key: Key, len: usize) -> Arc<Entry> {
+    fn entry(&self, key: ChunkKey, len: usize) -> Arc<CachedChunk> {
         let mut state = self.lock();
         if let Some(entry) = state.entries.get(&key) {
             return entry.clone();
         }
-        let entry = Arc::new(Entry { len, decoding: Mutex::default(), bytes: OnceLock::new() });
+        let entry = Arc::new(CachedChunk { len, decoding: Mutex::default(), bytes: OnceLock::new() });
         state.bytes += len as u64;
         state.entries.put(key, entry.clone());
         while state.bytes > self.limit && state.entries.len() > 1 {
@@ -140,7 +140,7 @@ impl ChunkCache {
         let state = &mut *guard;
         for old in std::mem::take(&mut state.leaving) {
             match Arc::try_unwrap(old) {
-                Ok(Entry { len, bytes, .. }) => state.spare.entry(len).or_default().extend(bytes.into_inner()),
+                Ok(CachedChunk { len, bytes, .. }) => state.spare.entry(len).or_default().extend(bytes.into_inner()),
                 Err(old) => state.leaving.push(old),
             }
         }
@@ -148,7 +148,7 @@ impl ChunkCache {
         state.spare.get_mut(&len).and_then(Vec::pop).map_or_else(|| state.slab.cut(len), Ok)
     }
 
-    fn forget(&self, key: Key, entry: &Arc<Entry>, bytes: Buffer) {
+    fn forget(&self, key: ChunkKey, entry: &Arc<CachedChunk>, bytes: Buffer) {
         let mut state = self.lock();
         state.spare.entry(entry.len).or_default().push(bytes);
         // Another may have taken its place since.

@@ -12,7 +12,7 @@ mod zstd;
 
 use std::ops::Range;
 
-use super::Out;
+use super::ChunkBuf;
 
 /// One step of decoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +100,13 @@ impl Stage {
 ///
 /// # Errors
 /// The cause in words, where the bytes do not decode or come to another size.
-pub fn decode(stages: &[Stage], stored: &[u8], out: &mut Out<'_>, buffers: &mut [Vec<u8>; 2]) -> Result<(), String> {
-    let Out { bytes: out, part } = out;
+pub fn decode(
+    stages: &[Stage],
+    stored: &[u8],
+    out: &mut ChunkBuf<'_>,
+    buffers: &mut [Vec<u8>; 2],
+) -> Result<(), String> {
+    let ChunkBuf { bytes: out, part } = out;
     // Which buffer holds the current bytes (none: `stored` does), and how many there are.
     let mut held: Option<usize> = None;
     let mut len = stored.len();
@@ -205,7 +210,7 @@ mod tests {
 
     fn run(stages: &[Stage], stored: &[u8], size: usize) -> Result<Vec<u8>, String> {
         let mut out = vec![7; size];
-        decode(stages, stored, &mut Out::whole(&mut out), &mut Default::default()).map(|()| out)
+        decode(stages, stored, &mut ChunkBuf::whole(&mut out), &mut Default::default()).map(|()| out)
     }
 
     fn gz(data: &[u8]) -> Vec<u8> {
@@ -267,7 +272,7 @@ mod tests {
                 let start = below(data.len());
                 let part = start..start + below(data.len() - start) + 1;
                 let mut out = vec![255; data.len()];
-                let place = &mut Out { bytes: &mut out, part: part.clone() };
+                let place = &mut ChunkBuf { bytes: &mut out, part: part.clone() };
                 decode(&[stage], stored, place, &mut Default::default()).unwrap();
                 assert!(out[part.clone()] == data[part.clone()], "{stage:?} {part:?}");
                 let end = part.end.saturating_add(most).min(data.len());
@@ -278,13 +283,13 @@ mod tests {
         for stored in [&two, &zst[..].to_vec()] {
             let size = if stored == &two { data.len() } else { data.len() + 1 };
             let mut out = vec![0; size];
-            let place = &mut Out { bytes: &mut out, part: 0..10 };
+            let place = &mut ChunkBuf { bytes: &mut out, part: 0..10 };
             assert!(decode(&[Stage::Zstd], stored, place, &mut Default::default()).is_err());
         }
         let mut damaged = summed.clone();
         *damaged.last_mut().unwrap() ^= 1;
         let mut out = vec![0; data.len()];
-        let place = &mut Out { bytes: &mut out, part: 0..10 };
+        let place = &mut ChunkBuf { bytes: &mut out, part: 0..10 };
         assert!(decode(&[Stage::Zstd], &damaged, place, &mut Default::default()).is_err());
     }
 

@@ -1,18 +1,18 @@
 //! Arrays without bytes in a data file of their own: never written, or small enough to hold.
 
-use super::{ArrayError, Counters, Extent, Out, Scratch, Source, codec};
+use super::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, codec};
 
 /// An array that was declared and never written.
 pub struct Unwritten {
     pub fill: Vec<u8>,
 }
 
-impl Source for Unwritten {
+impl ChunkSource for Unwritten {
     fn raw(&self, _: u64) -> Option<Extent> {
         None
     }
 
-    fn decode(&self, _: u64, out: Out<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
+    fn decode(&self, _: u64, out: ChunkBuf<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
         codec::fill(out.bytes, &self.fill);
         Ok(())
     }
@@ -27,16 +27,16 @@ impl Source for Unwritten {
 }
 
 /// An array held in memory as one chunk (HDF5's compact layout: at most 64 KiB).
-pub struct Memory {
+pub struct InMemory {
     pub bytes: Vec<u8>,
 }
 
-impl Source for Memory {
+impl ChunkSource for InMemory {
     fn raw(&self, _: u64) -> Option<Extent> {
         None
     }
 
-    fn decode(&self, _: u64, out: Out<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
+    fn decode(&self, _: u64, out: ChunkBuf<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
         // Of the same shape by construction.
         if out.bytes.len() == self.bytes.len() {
             out.bytes.copy_from_slice(&self.bytes);

@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::hdf5::{Class, Hdf5};
+use super::hdf5::{Hdf5, TypeClass};
 use super::zarr::Zarr;
-use super::{Array, ArrayError, Field, Identity};
+use super::{Array, ArrayError, Identity, RecordField};
 
 /// What an element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,11 +28,11 @@ pub enum NodeKind {
 
 /// One open store. Elements are named by path, `obs/_index`; the empty name is the root.
 pub struct Container {
-    kind: Kind,
+    kind: Backend,
     path: PathBuf,
 }
 
-enum Kind {
+enum Backend {
     Hdf5(Hdf5),
     Zarr(Zarr),
 }
@@ -73,14 +73,14 @@ impl Container {
         if inner.split('/').any(|part| matches!(part, "." | "..")) || inner.contains("//") || inner.contains('\0') {
             return Err(fail("what stands behind `::` is a group's path without `.` and `..`"));
         }
-        let opened = |kind: Kind| Container { kind, path: path.to_owned() };
+        let opened = |kind: Backend| Container { kind, path: path.to_owned() };
         let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
             ErrorKind::NotFound => fail("no such file or directory"),
             ErrorKind::PermissionDenied => fail("permission denied; it must be readable by this user"),
             _ => fail(&error.to_string()),
         })?;
         if metadata.is_dir() {
-            return Zarr::open(path, Arc::clone(&name), inner).map(Kind::Zarr).map(opened);
+            return Zarr::open(path, Arc::clone(&name), inner).map(Backend::Zarr).map(opened);
         }
         // Before it is opened: a pipe without a writer would be waited for.
         if !metadata.is_file() {
@@ -93,11 +93,11 @@ impl Container {
         let mut start = [0; 512];
         let got = file.read_at(&mut start, 0).map_err(|e| fail(&e.to_string()))?;
         if has_signature(&file, metadata.len()) {
-            return Hdf5::open(path, file, Arc::clone(&name), inner).map(Kind::Hdf5).map(opened);
+            return Hdf5::open(path, file, Arc::clone(&name), inner).map(Backend::Hdf5).map(opened);
         }
         // A local header, or the end record of an archive without members; something may precede the archive.
         if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
-            return Zarr::open_zip(path, file, Arc::clone(&name), inner).map(Kind::Zarr).map(opened);
+            return Zarr::open_zip(path, file, Arc::clone(&name), inner).map(Backend::Zarr).map(opened);
         }
         Err(fail(&not_hdf5(start.get(..got).unwrap_or_default())))
     }
@@ -110,101 +110,103 @@ impl Container {
     /// The store, as the user named it.
     pub fn name(&self) -> &str {
         match &self.kind {
-            Kind::Hdf5(file) => file.name(),
-            Kind::Zarr(zarr) => zarr.name(),
+            Backend::Hdf5(file) => file.name(),
+            Backend::Zarr(zarr) => zarr.name(),
         }
     }
 
     /// What an element is; `None` where there is none.
     pub fn kind(&self, element: &str) -> Result<Option<NodeKind>, ArrayError> {
         match &self.kind {
-            Kind::Hdf5(file) => file.kind(element),
-            Kind::Zarr(zarr) => zarr.kind(element),
+            Backend::Hdf5(file) => file.kind(element),
+            Backend::Zarr(zarr) => zarr.kind(element),
         }
     }
 
     /// Names of a group's members, sorted.
     pub fn members(&self, group: &str) -> Result<Vec<String>, ArrayError> {
         match &self.kind {
-            Kind::Hdf5(file) => file.members(group),
-            Kind::Zarr(zarr) => zarr.members(group),
+            Backend::Hdf5(file) => file.members(group),
+            Backend::Zarr(zarr) => zarr.members(group),
         }
     }
 
     /// Attributes of a group or an array as JSON; what JSON cannot represent is left out.
     pub fn attributes(&self, element: &str) -> Result<Map<String, Value>, ArrayError> {
         match &self.kind {
-            Kind::Hdf5(file) => file.attributes(element),
-            Kind::Zarr(zarr) => zarr.attributes(element),
+            Backend::Hdf5(file) => file.attributes(element),
+            Backend::Zarr(zarr) => zarr.attributes(element),
         }
     }
 
     /// Opens an array of numbers or booleans.
     pub fn array(&self, element: &str) -> Result<Array, ArrayError> {
         match &self.kind {
-            Kind::Hdf5(file) => file.array(element),
-            Kind::Zarr(zarr) => zarr.array(element),
+            Backend::Hdf5(file) => file.array(element),
+            Backend::Zarr(zarr) => zarr.array(element),
         }
     }
 
     /// The shape of any array, strings included.
     pub fn shape(&self, element: &str) -> Result<Vec<u64>, ArrayError> {
         match &self.kind {
-            Kind::Hdf5(file) => file.shape(element),
-            Kind::Zarr(zarr) => zarr.shape(element),
+            Backend::Hdf5(file) => file.shape(element),
+            Backend::Zarr(zarr) => zarr.shape(element),
         }
     }
 
     /// The element type of any array, for messages: `float32`, `string`, `compound`.
     pub fn dtype_name(&self, element: &str) -> Result<String, ArrayError> {
         match &self.kind {
-            Kind::Hdf5(file) => Ok(match file.class(element)? {
-                Class::Number { dtype, .. } => dtype.name(),
-                Class::VariableText | Class::FixedText { .. } => "string",
-                Class::Other(what) => what,
+            Backend::Hdf5(file) => Ok(match file.class(element)? {
+                TypeClass::Number { dtype, .. } => dtype.name(),
+                TypeClass::VariableText | TypeClass::FixedText { .. } => "string",
+                TypeClass::Other(what) => what,
             }
             .to_owned()),
-            Kind::Zarr(zarr) => zarr.dtype_name(element),
+            Backend::Zarr(zarr) => zarr.dtype_name(element),
         }
     }
 
     /// Whether an array holds strings.
     pub fn is_text(&self, element: &str) -> Result<bool, ArrayError> {
         match &self.kind {
-            Kind::Hdf5(file) => Ok(matches!(file.class(element)?, Class::VariableText | Class::FixedText { .. })),
-            Kind::Zarr(zarr) => zarr.is_text(element),
+            Backend::Hdf5(file) => {
+                Ok(matches!(file.class(element)?, TypeClass::VariableText | TypeClass::FixedText { .. }))
+            }
+            Backend::Zarr(zarr) => zarr.is_text(element),
         }
     }
 
     /// All strings of an array, in C order.
     pub fn strings(&self, element: &str) -> Result<Vec<String>, ArrayError> {
         match &self.kind {
-            Kind::Hdf5(file) => file.strings(element),
-            Kind::Zarr(zarr) => zarr.strings(element),
+            Backend::Hdf5(file) => file.strings(element),
+            Backend::Zarr(zarr) => zarr.strings(element),
         }
     }
 
     /// The fields of an array of records (a compound dataset, a structured array); none for any other.
-    pub fn fields(&self, element: &str) -> Result<Vec<Field>, ArrayError> {
+    pub fn fields(&self, element: &str) -> Result<Vec<RecordField>, ArrayError> {
         match &self.kind {
-            Kind::Hdf5(file) => file.fields(element),
-            Kind::Zarr(zarr) => zarr.fields(element),
+            Backend::Hdf5(file) => file.fields(element),
+            Backend::Zarr(zarr) => zarr.fields(element),
         }
     }
 
     /// A field of numbers of every record, held in memory: shape rows x the field's own axes.
     pub fn field_numbers(&self, element: &str, field: &str) -> Result<Array, ArrayError> {
         match &self.kind {
-            Kind::Hdf5(file) => file.field_numbers(element, field),
-            Kind::Zarr(zarr) => zarr.field_numbers(element, field),
+            Backend::Hdf5(file) => file.field_numbers(element, field),
+            Backend::Zarr(zarr) => zarr.field_numbers(element, field),
         }
     }
 
     /// A field of strings of every record.
     pub fn field_strings(&self, element: &str, field: &str) -> Result<Vec<String>, ArrayError> {
         match &self.kind {
-            Kind::Hdf5(file) => file.field_strings(element, field),
-            Kind::Zarr(zarr) => zarr.field_strings(element, field),
+            Backend::Hdf5(file) => file.field_strings(element, field),
+            Backend::Zarr(zarr) => zarr.field_strings(element, field),
         }
     }
 
@@ -224,8 +226,8 @@ impl Container {
     /// The files whose change is noticed: the `.h5ad`, or the metadata files read so far.
     pub fn identity(&self) -> Vec<Identity> {
         match &self.kind {
-            Kind::Hdf5(file) => file.identity().to_vec(),
-            Kind::Zarr(zarr) => zarr.identity(),
+            Backend::Hdf5(file) => file.identity().to_vec(),
+            Backend::Zarr(zarr) => zarr.identity(),
         }
     }
 
@@ -235,8 +237,8 @@ impl Container {
     /// `Stale`.
     pub fn check_unchanged(&self) -> Result<(), ArrayError> {
         match &self.kind {
-            Kind::Hdf5(file) => file.check_unchanged(),
-            Kind::Zarr(zarr) => zarr.check_unchanged(),
+            Backend::Hdf5(file) => file.check_unchanged(),
+            Backend::Zarr(zarr) => zarr.check_unchanged(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Out;
+use super::ChunkBuf;
 use super::codec::{self, Stage};
 
 /// Decodes a part through a chain of stages, one byte each.
@@ -19,7 +19,7 @@ pub fn decode(kinds: &[u8], stored: &[u8], part: Range<usize>, size: usize) -> R
     };
     let stages: Vec<Stage> = kinds.iter().map(stage).collect();
     let mut out = vec![0; size];
-    let place = &mut Out { bytes: &mut out, part };
+    let place = &mut ChunkBuf { bytes: &mut out, part };
     codec::decode(&stages, stored, place, &mut Default::default()).map(|()| out)
 }
 

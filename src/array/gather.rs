@@ -13,7 +13,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::cache::ChunkCache;
-use super::{Array, ArrayError, Counters, Out, Scratch};
+use super::{Array, ArrayError, ChunkBuf, Counters, Scratch};
 
 /// Where gathered elements go. Pieces are numbered; places of different pieces never overlap.
 pub trait Sink: Sync {
@@ -40,7 +40,7 @@ pub trait Sink: Sync {
 
 /// A run of elements of a 1-D array, or of whole rows of an n-D one.
 #[derive(Clone, Copy, Debug)]
-pub struct Piece {
+pub struct ElementRange {
     /// First element (1-D), or the row (n-D).
     pub start: u64,
     /// Elements (1-D); ignored for n-D arrays, where a piece is one row.
@@ -48,7 +48,7 @@ pub struct Piece {
 }
 
 /// What a gather needs to know of the load it works for.
-pub struct Work<'a> {
+pub struct GatherContext<'a> {
     pub counters: &'a Counters,
     /// Called after every chunk; a deadline is measured from the last call.
     pub progress: &'a (dyn Fn() + Sync),
@@ -58,7 +58,7 @@ pub struct Work<'a> {
 
 /// The part of a piece in one band: the chunks with one number along the first axis.
 #[derive(Clone, Copy, Debug)]
-struct Job {
+struct BandPart {
     band: u64,
     piece: usize,
     /// First element (1-D) or row (n-D) within the band.
@@ -100,7 +100,12 @@ thread_local! {
 ///
 /// # Errors
 /// The first damaged or stale chunk met; what was gathered before is then unspecified.
-pub fn gather(array: &Array, pieces: &[Piece], sink: &dyn Sink, work: &Work<'_>) -> Result<(), ArrayError> {
+pub fn gather(
+    array: &Array,
+    pieces: &[ElementRange],
+    sink: &dyn Sink,
+    work: &GatherContext<'_>,
+) -> Result<(), ArrayError> {
     let geometry = Geometry::of(array)?;
     let encoded = array.source.is_encoded();
     let jobs = geometry.jobs(array, pieces, encoded)?;
@@ -160,12 +165,12 @@ impl Geometry {
     }
 
     /// Cuts the pieces at the bands, and sorts.
-    fn jobs(&self, array: &Array, pieces: &[Piece], encoded: bool) -> Result<Vec<Job>, ArrayError> {
+    fn jobs(&self, array: &Array, pieces: &[ElementRange], encoded: bool) -> Result<Vec<BandPart>, ArrayError> {
         let flat = self.shape.is_empty();
         // Raw runs are cut further, so that a whole array of one chunk is still many tasks.
         let most = if encoded { u64::MAX } else { RAW_BYTES / self.size as u64 };
         let mut jobs = Vec::with_capacity(pieces.len());
-        for (piece, &Piece { start, len }) in pieces.iter().enumerate() {
+        for (piece, &ElementRange { start, len }) in pieces.iter().enumerate() {
             let len = if flat { len } else { 1 };
             let end = start.checked_add(len).filter(|&end| end <= self.rows).ok_or_else(|| ArrayError::Element {
                 store: array.store.to_string(),
@@ -177,7 +182,7 @@ impl Geometry {
                 let band = at / self.chunk_rows;
                 let inside = at % self.chunk_rows;
                 let len = (self.chunk_rows - inside).min(end - at).min(most);
-                jobs.push(Job { band, piece, start: inside, len, at: at - start });
+                jobs.push(BandPart { band, piece, start: inside, len, at: at - start });
                 at += len;
             }
         }
@@ -197,7 +202,7 @@ impl Geometry {
     }
 
     /// Bytes that a job takes from one chunk.
-    fn job_bytes(&self, job: &Job) -> u64 {
+    fn job_bytes(&self, job: &BandPart) -> u64 {
         job.len.saturating_mul(self.chunk_row).saturating_mul(self.size as u64)
     }
 
@@ -205,10 +210,10 @@ impl Geometry {
     fn run(
         &self,
         array: &Array,
-        jobs: &[Job],
+        jobs: &[BandPart],
         tasks: &[Task],
         sink: &dyn Sink,
-        work: &Work<'_>,
+        work: &GatherContext<'_>,
     ) -> Result<(), ArrayError> {
         // Taken, not borrowed: a sink may gather in its turn.
         let mut scratch = SCRATCH.take();
@@ -220,10 +225,10 @@ impl Geometry {
     fn run_with(
         &self,
         array: &Array,
-        jobs: &[Job],
+        jobs: &[BandPart],
         tasks: &[Task],
         sink: &dyn Sink,
-        work: &Work<'_>,
+        work: &GatherContext<'_>,
         scratch: &mut Scratch,
     ) -> Result<(), ArrayError> {
         let mut reads = raw::Reads::new(array, sink);
@@ -250,7 +255,7 @@ impl Geometry {
                 });
                 Counters::time(&work.counters.scatter_ns, began);
             };
-            let decode = |out: Out<'_>, scratch: &mut Scratch| {
+            let decode = |out: ChunkBuf<'_>, scratch: &mut Scratch| {
                 let began = Instant::now();
                 array.source.decode(chunk, out, scratch, work.counters)?;
                 Counters::time(&work.counters.decode_ns, began);
@@ -259,7 +264,7 @@ impl Geometry {
             };
             match work.cache {
                 Some(cache) => {
-                    cache.with(array, chunk, self.chunk_bytes, |bytes| decode(Out::whole(bytes), scratch), put)?;
+                    cache.with(array, chunk, self.chunk_bytes, |bytes| decode(ChunkBuf::whole(bytes), scratch), put)?;
                 }
                 None => {
                     // Taken out, as decoding needs the other buffers.
@@ -268,7 +273,7 @@ impl Geometry {
                         decoded = vec![0; self.chunk_bytes];
                     }
                     let bytes = decoded.get_mut(..self.chunk_bytes).unwrap_or_default();
-                    decode(Out { bytes, part: self.part(jobs, task.column) }, scratch)?;
+                    decode(ChunkBuf { bytes, part: self.part(jobs, task.column) }, scratch)?;
                     put(bytes);
                     scratch.chunk = decoded;
                 }
@@ -279,7 +284,7 @@ impl Geometry {
     }
 
     /// The bytes of a chunk from the first to the last that jobs take.
-    fn part(&self, jobs: &[Job], column: u64) -> Range<usize> {
+    fn part(&self, jobs: &[BandPart], column: u64) -> Range<usize> {
         let mut part = self.chunk_bytes..0;
         self.each_run(jobs, column, |run| {
             let from = run.from as usize * self.size;
@@ -289,7 +294,7 @@ impl Geometry {
     }
 
     /// Every run of elements that jobs take from the chunk of a column.
-    fn each_run(&self, jobs: &[Job], column: u64, mut take: impl FnMut(Run)) {
+    fn each_run(&self, jobs: &[BandPart], column: u64, mut take: impl FnMut(Run)) {
         if self.shape.is_empty() {
             for job in jobs {
                 take(Run { piece: job.piece, from: job.start, at: job.at, len: job.len });
@@ -342,7 +347,7 @@ impl Geometry {
 }
 
 /// One task for every band and needed column; raw bands are cut, as their jobs share no decoding.
-fn tasks(jobs: &[Job], geometry: &Geometry, encoded: bool, columns: &[u64]) -> Vec<Task> {
+fn tasks(jobs: &[BandPart], geometry: &Geometry, encoded: bool, columns: &[u64]) -> Vec<Task> {
     let mut tasks = Vec::new();
     let mut start = 0;
     let mut bytes = 0_u64;
@@ -360,7 +365,7 @@ fn tasks(jobs: &[Job], geometry: &Geometry, encoded: bool, columns: &[u64]) -> V
 }
 
 /// Groups small tasks, so that runs of neighbouring raw chunks are read together.
-fn batches(tasks: &[Task], jobs: &[Job], geometry: &Geometry) -> Vec<Range<usize>> {
+fn batches(tasks: &[Task], jobs: &[BandPart], geometry: &Geometry) -> Vec<Range<usize>> {
     /// Tasks of a batch: also how many chunk files it may hold open.
     const TASKS: usize = 64;
     let mut batches = Vec::new();

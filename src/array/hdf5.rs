@@ -20,8 +20,8 @@ use ::hdf5::{Dataset, Group};
 use serde_json::{Map, Value};
 
 use super::container::NodeKind;
-use super::{Array, ArrayError, Field, Identity, file};
-pub use native::Class;
+use super::{Array, ArrayError, Identity, RecordField, file};
+pub use native::TypeClass;
 
 /// An open `.h5ad`, or a group inside of an HDF5 file.
 pub struct Hdf5 {
@@ -146,7 +146,7 @@ impl Hdf5 {
         native::shape(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
     }
 
-    pub fn class(&self, element: &str) -> Result<Class, ArrayError> {
+    pub fn class(&self, element: &str) -> Result<TypeClass, ArrayError> {
         native::class_of(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
     }
 
@@ -155,7 +155,7 @@ impl Hdf5 {
     }
 
     /// The fields of the records of a dataset; none where it holds no records.
-    pub fn fields(&self, element: &str) -> Result<Vec<Field>, ArrayError> {
+    pub fn fields(&self, element: &str) -> Result<Vec<RecordField>, ArrayError> {
         record::fields(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
     }
 

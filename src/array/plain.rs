@@ -3,21 +3,21 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use super::{Array, ArrayError, Counters, Dtype, Extent, Out, Scratch, Source, file};
+use super::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Extent, Scratch, file};
 
 /// A run of a file that is an array.
-struct Plain {
+struct RawFile {
     store: Arc<str>,
     element: Arc<str>,
     extent: Extent,
 }
 
-impl Source for Plain {
+impl ChunkSource for RawFile {
     fn raw(&self, _: u64) -> Option<Extent> {
         Some(self.extent.clone())
     }
 
-    fn decode(&self, chunk: u64, out: Out<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+    fn decode(&self, chunk: u64, out: ChunkBuf<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
         file::read_exact(&self.extent.file, self.extent.offset, out.bytes, counters)
             .map_err(|error| file::read_error(&self.store, &self.element, chunk, &error))
     }
@@ -35,6 +35,6 @@ impl Source for Plain {
 pub fn array(store: &str, element: &str, dtype: Dtype, len: u64, file: Arc<File>, offset: u64) -> Array {
     let (store, element): (Arc<str>, Arc<str>) = (store.into(), element.into());
     let extent = Extent { file, offset, len: len.saturating_mul(dtype.size() as u64) };
-    let source = Arc::new(Plain { store: store.clone(), element: element.clone(), extent });
+    let source = Arc::new(RawFile { store: store.clone(), element: element.clone(), extent });
     Array { store, element, dtype, shape: vec![len], chunk_shape: vec![len.max(1)], source }
 }

@@ -3,11 +3,11 @@
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
-use super::gather::{Piece, Sink, Work, gather};
+use super::gather::{ElementRange, GatherContext, Sink, gather};
 use super::{Array, ArrayError, Counters};
 
 /// One buffer that pieces are written to, one after the other.
-struct Buffer {
+struct ReadBuffer {
     /// The buffer's first byte, as an address: places are disjoint parts of it.
     base: usize,
     len: usize,
@@ -18,7 +18,7 @@ struct Buffer {
     missed: Mutex<bool>,
 }
 
-impl Buffer {
+impl ReadBuffer {
     #[allow(clippy::mut_from_ref)]
     fn slice(&self, piece: usize, at: u64, bytes: usize) -> Option<&mut [u8]> {
         let at = usize::try_from(at).ok()?.checked_mul(self.size)?;
@@ -32,7 +32,7 @@ impl Buffer {
     }
 }
 
-impl Sink for Buffer {
+impl Sink for ReadBuffer {
     fn place(&self, piece: usize, at: u64, len: u64) -> Option<&mut [u8]> {
         self.slice(piece, at, usize::try_from(len).ok()?.checked_mul(self.size)?)
     }
@@ -71,7 +71,7 @@ impl Array {
         if buffer.is_empty() {
             return Ok(buffer);
         }
-        let pieces: Vec<Piece> = (0..rows).map(|start| Piece { start, len: 1 }).collect();
+        let pieces: Vec<ElementRange> = (0..rows).map(|start| ElementRange { start, len: 1 }).collect();
         let piece = (bytes / rows.max(1)) as usize;
         self.fill(&mut buffer, piece, &pieces, counters)?;
         Ok(buffer)
@@ -111,7 +111,7 @@ impl Array {
         }
         let bytes = len.saturating_mul(self.dtype.size() as u64);
         let mut buffer = room(bytes)?;
-        self.fill(&mut buffer, 0, &[Piece { start, len }], counters)?;
+        self.fill(&mut buffer, 0, &[ElementRange { start, len }], counters)?;
         Ok(buffer)
     }
 
@@ -140,15 +140,21 @@ impl Array {
         Ok(vec![0; size])
     }
 
-    fn fill(&self, buffer: &mut [u8], piece: usize, pieces: &[Piece], counters: &Counters) -> Result<(), ArrayError> {
-        let sink = Buffer {
+    fn fill(
+        &self,
+        buffer: &mut [u8],
+        piece: usize,
+        pieces: &[ElementRange],
+        counters: &Counters,
+    ) -> Result<(), ArrayError> {
+        let sink = ReadBuffer {
             base: buffer.as_mut_ptr() as usize,
             len: buffer.len(),
             piece,
             size: self.dtype.size(),
             missed: Mutex::new(false),
         };
-        gather(self, pieces, &sink, &Work { counters, progress: &|| {}, cache: None })?;
+        gather(self, pieces, &sink, &GatherContext { counters, progress: &|| {}, cache: None })?;
         if *sink.missed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
             return Err(self.damaged(0, "a run lies outside the array"));
         }

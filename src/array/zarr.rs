@@ -6,9 +6,9 @@
 mod blob;
 mod class;
 mod library;
+mod location;
 mod node;
 mod open;
-mod place;
 mod record;
 mod shard;
 mod source;
@@ -24,33 +24,33 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use super::container::NodeKind;
-use super::{Array, ArrayError, Field, Identity, file};
-use class::Class;
-use node::{Consolidated, Node};
-use place::Place;
+use super::{Array, ArrayError, Identity, RecordField, file};
+use class::ElementClass;
+use location::Location;
+use node::{Consolidated, ZarrNode};
 use zip::Zip;
 
 /// An open `.zarr`, or a group inside of one.
 pub struct Zarr {
     name: Arc<str>,
-    root: Place,
+    root: Location,
     /// Chunks written later than this are not those that were mounted.
     opened: SystemTime,
     consolidated: Option<Consolidated>,
     /// Nodes whose metadata was read, and the files it was read from.
-    read: Mutex<Read>,
+    read: Mutex<OpenedNodes>,
 }
 
 #[derive(Default)]
-struct Read {
-    nodes: HashMap<String, Arc<Node>>,
+struct OpenedNodes {
+    nodes: HashMap<String, Arc<ZarrNode>>,
     files: Vec<Identity>,
 }
 
 impl Zarr {
     /// Opens a directory, or the group `inner` of it (`""`: the root).
     pub fn open(path: &Path, name: Arc<str>, inner: &str) -> Result<Zarr, ArrayError> {
-        let place = Place::Directory(path.to_path_buf());
+        let place = Location::Directory(path.to_path_buf());
         if !is_root(&place) && inner.is_empty() {
             return Err(ArrayError::Open {
                 store: name.to_string(),
@@ -68,12 +68,12 @@ impl Zarr {
         let fail = |cause: String| ArrayError::Open { store: name.to_string(), cause };
         let metadata = file.metadata().map_err(|e| fail(e.to_string()))?;
         let zip = Zip::open(Arc::new(file), metadata.len()).map_err(fail)?;
-        let top = Place::Zip { zip: Arc::new(zip), folder: String::new() };
+        let top = Location::Zip { zip: Arc::new(zip), folder: String::new() };
         let place = if is_root(&top) || is_root(&top.join(inner)) { top } else { below(&top).map_err(fail)? };
         Zarr::at(place, Arc::clone(&name), inner, vec![Identity::of(path, &metadata)])
     }
 
-    fn at(place: Place, name: Arc<str>, inner: &str, mut files: Vec<Identity>) -> Result<Zarr, ArrayError> {
+    fn at(place: Location, name: Arc<str>, inner: &str, mut files: Vec<Identity>) -> Result<Zarr, ArrayError> {
         let opened = SystemTime::now();
         let fail = |cause: String| ArrayError::Open { store: name.to_string(), cause };
         let whole = node::consolidated(&place, &mut files).map_err(fail)?;
@@ -86,7 +86,7 @@ impl Zarr {
                 None => node::consolidated(&root, &mut files).map_err(fail)?,
             },
         };
-        let read = Mutex::new(Read { nodes: HashMap::new(), files });
+        let read = Mutex::new(OpenedNodes { nodes: HashMap::new(), files });
         let zarr = Zarr { name: Arc::clone(&name), root, opened, consolidated, read };
         match zarr.node("")? {
             Some(node) if node.kind == NodeKind::Group || inner.is_empty() => Ok(zarr),
@@ -102,7 +102,7 @@ impl Zarr {
         &self.name
     }
 
-    fn read(&self) -> MutexGuard<'_, Read> {
+    fn read(&self) -> MutexGuard<'_, OpenedNodes> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -123,7 +123,7 @@ impl Zarr {
     }
 
     /// The node of an element, from consolidated metadata or from its own files.
-    fn node(&self, element: &str) -> Result<Option<Arc<Node>>, ArrayError> {
+    fn node(&self, element: &str) -> Result<Option<Arc<ZarrNode>>, ArrayError> {
         // An element comes from the store's own attributes: it must not lead out of it, whatever is consolidated.
         if element.split('/').any(|part| matches!(part, "." | "..") || (part.is_empty() && !element.is_empty())) {
             return Ok(None);
@@ -150,7 +150,7 @@ impl Zarr {
         Ok(Some(node))
     }
 
-    fn existing(&self, element: &str, kind: NodeKind) -> Result<Arc<Node>, ArrayError> {
+    fn existing(&self, element: &str, kind: NodeKind) -> Result<Arc<ZarrNode>, ArrayError> {
         match self.node(element)? {
             Some(node) if node.kind == kind => Ok(node),
             Some(_) if kind == NodeKind::Array => Err(self.error(element, "is a group, not an array")),
@@ -189,20 +189,20 @@ impl Zarr {
         node.numbers("shape").ok_or_else(|| self.error(element, "its metadata has no shape"))
     }
 
-    fn class(&self, element: &str) -> Result<Class, ArrayError> {
+    fn class(&self, element: &str) -> Result<ElementClass, ArrayError> {
         Ok(class::of(&*self.existing(element, NodeKind::Array)?))
     }
 
     pub fn dtype_name(&self, element: &str) -> Result<String, ArrayError> {
         Ok(match self.class(element)? {
-            Class::Number(dtype) => dtype.name().to_owned(),
-            Class::Text | Class::FixedText { .. } => "string".to_owned(),
-            Class::Other(name) => name,
+            ElementClass::Number(dtype) => dtype.name().to_owned(),
+            ElementClass::Text | ElementClass::FixedText { .. } => "string".to_owned(),
+            ElementClass::Other(name) => name,
         })
     }
 
     pub fn is_text(&self, element: &str) -> Result<bool, ArrayError> {
-        Ok(matches!(self.class(element)?, Class::Text | Class::FixedText { .. }))
+        Ok(matches!(self.class(element)?, ElementClass::Text | ElementClass::FixedText { .. }))
     }
 
     pub fn strings(&self, element: &str) -> Result<Vec<String>, ArrayError> {
@@ -210,7 +210,7 @@ impl Zarr {
     }
 
     /// The fields of the records of an array; none where it holds no records.
-    pub fn fields(&self, element: &str) -> Result<Vec<Field>, ArrayError> {
+    pub fn fields(&self, element: &str) -> Result<Vec<RecordField>, ArrayError> {
         record::fields(self, element)
     }
 
@@ -225,9 +225,11 @@ impl Zarr {
     pub fn array(&self, element: &str) -> Result<Array, ArrayError> {
         let node = self.existing(element, NodeKind::Array)?;
         match class::of(&node) {
-            Class::Number(dtype) => open::numbers(self, element, &node, dtype),
-            Class::Text | Class::FixedText { .. } => Err(self.error(element, "holds strings, not numbers")),
-            Class::Other(name) => {
+            ElementClass::Number(dtype) => open::numbers(self, element, &node, dtype),
+            ElementClass::Text | ElementClass::FixedText { .. } => {
+                Err(self.error(element, "holds strings, not numbers"))
+            }
+            ElementClass::Other(name) => {
                 Err(self
                     .unsupported(element, format!("elements of type {name} are not read; numbers and booleans are")))
             }
@@ -236,12 +238,12 @@ impl Zarr {
 }
 
 /// Whether a store begins here.
-fn is_root(place: &Place) -> bool {
+fn is_root(place: &Location) -> bool {
     ["zarr.json", ".zgroup", ".zarray", ".zmetadata"].iter().any(|file| place.has(file))
 }
 
 /// The one store below the top of an archive: people zip the directory as well as what is in it.
-fn below(top: &Place) -> Result<Place, String> {
+fn below(top: &Location) -> Result<Location, String> {
     /// Folders around a store.
     const DEEPEST: usize = 8;
     let mut level = vec![String::new()];

@@ -11,7 +11,7 @@ use crate::collection::genes::DROPPED;
 
 use super::arithmetic::{apply, total};
 use super::dense::{add, expand};
-use super::select::Kept;
+use super::select::RetainedValues;
 
 /// Why a row cannot be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,12 +37,12 @@ pub struct Recipe<'a> {
     pub arithmetic: Arithmetic,
     /// What arithmetic is done in.
     pub computed: Dtype,
-    /// What values are served as. A format may ask for a wider one: see [`Out`].
+    /// What values are served as. A format may ask for a wider one: see [`RowTarget`].
     pub served: Dtype,
 }
 
 /// Where a row goes.
-pub enum Out<'a> {
+pub enum RowTarget<'a> {
     Csr {
         values: &'a mut [u8],
         to: Dtype,
@@ -59,8 +59,8 @@ pub enum Out<'a> {
 
 /// Buffers of one thread.
 #[derive(Default)]
-pub struct Scratch {
-    kept: Kept,
+pub struct RowScratch {
+    retained: RetainedValues,
     steps: Steps,
 }
 
@@ -77,58 +77,66 @@ impl Recipe<'_> {
     ///
     /// # Errors
     /// The row is not as the collection has it, or a value has no place in the served dtype.
-    pub fn serve(&self, columns: &[u8], values: &[u8], out: Out<'_>, scratch: &mut Scratch) -> Result<(), Misfit> {
-        let Scratch { kept, steps } = scratch;
+    pub fn serve(
+        &self,
+        columns: &[u8],
+        values: &[u8],
+        out: RowTarget<'_>,
+        scratch: &mut RowScratch,
+    ) -> Result<(), Misfit> {
+        let RowScratch { retained, steps } = scratch;
         let sum = if self.arithmetic.normalize.is_some() { total(self.from, values) } else { 0.0 };
         match (self.index, self.map, out) {
             (Some(from), Some(map), out) => {
-                kept.select(map, from, columns, self.from.size(), values).map_err(Misfit::Column)?;
+                retained.select(map, from, columns, self.from.size(), values).map_err(Misfit::Column)?;
                 match out {
-                    Out::Csr { values, to, columns, index } => {
-                        if kept.columns().len() * index.size() != columns.len() {
+                    RowTarget::Csr { values, to, columns, index } => {
+                        if retained.columns().len() * index.size() != columns.len() {
                             return Err(Misfit::Count);
                         }
-                        let numbers: &[u32] = kept.columns();
+                        let numbers: &[u32] = retained.columns();
                         match index.size() {
                             2 => put(columns, numbers, |column| (column as u16).to_le_bytes()),
                             4 => put(columns, numbers, u32::to_le_bytes),
                             _ => put(columns, numbers, |column| u64::from(column).to_le_bytes()),
                         }
-                        values.copy_from_slice(self.convert(kept.values(), sum, to, steps)?);
+                        values.copy_from_slice(self.convert(retained.values(), sum, to, steps)?);
                     }
-                    Out::Dense { row, to, .. } => {
+                    RowTarget::Dense { row, to, .. } => {
                         row.fill(0);
-                        let columns = kept.columns().iter().map(|&column| column as usize);
-                        add(to, self.convert(kept.values(), sum, to, steps)?, columns, row);
+                        let columns = retained.columns().iter().map(|&column| column as usize);
+                        add(to, self.convert(retained.values(), sum, to, steps)?, columns, row);
                     }
                 }
             }
-            (Some(from), None, Out::Csr { values: to_values, to, columns: to_columns, index }) => {
+            (Some(from), None, RowTarget::Csr { values: to_values, to, columns: to_columns, index }) => {
                 if !all_below(from, columns, self.columns) {
                     return Err(Misfit::Column(max_index(from, columns)));
                 }
                 cast(from, index, columns, to_columns);
                 to_values.copy_from_slice(self.convert(values, sum, to, steps)?);
             }
-            (Some(from), None, Out::Dense { row, to, .. }) => {
+            (Some(from), None, RowTarget::Dense { row, to, .. }) => {
                 expand(to, self.convert(values, sum, to, steps)?, from, columns, row).map_err(Misfit::Column)?;
             }
-            (None, Some(map), Out::Dense { row, to, missing }) => {
+            (None, Some(map), RowTarget::Dense { row, to, missing }) => {
                 let size = to.size();
                 if !missing.is_empty() {
                     row.chunks_exact_mut(size).for_each(|out| out.copy_from_slice(missing));
                 }
                 let places: Vec<u8> = (0..map.len() as u32).flat_map(u32::to_le_bytes).collect();
-                kept.select(map, Dtype::U32, &places, self.from.size(), values).map_err(Misfit::Column)?;
-                let converted = self.convert(kept.values(), sum, to, steps)?;
-                for (&column, value) in kept.columns().iter().zip(converted.chunks_exact(size)) {
+                retained.select(map, Dtype::U32, &places, self.from.size(), values).map_err(Misfit::Column)?;
+                let converted = self.convert(retained.values(), sum, to, steps)?;
+                for (&column, value) in retained.columns().iter().zip(converted.chunks_exact(size)) {
                     debug_assert_ne!(column, DROPPED);
                     row[column as usize * size..][..size].copy_from_slice(value);
                 }
             }
-            (None, None, Out::Dense { row, to, .. }) => row.copy_from_slice(self.convert(values, sum, to, steps)?),
+            (None, None, RowTarget::Dense { row, to, .. }) => {
+                row.copy_from_slice(self.convert(values, sum, to, steps)?)
+            }
             // Dense rows are never served as CSR.
-            (None, _, Out::Csr { .. }) => return Err(Misfit::Count),
+            (None, _, RowTarget::Csr { .. }) => return Err(Misfit::Count),
         }
         Ok(())
     }
@@ -195,13 +203,14 @@ mod tests {
         let values = f32s(&[1.0, 2.0, 5.0]);
         let map = [DROPPED, 1, DROPPED, 0];
         let (mut to_values, mut to_columns) = ([0; 4], [0; 4]);
-        let out = Out::Csr { values: &mut to_values, to: Dtype::I16, columns: &mut to_columns, index: Dtype::U16 };
-        let scratch = &mut Scratch::default();
+        let out =
+            RowTarget::Csr { values: &mut to_values, to: Dtype::I16, columns: &mut to_columns, index: Dtype::U16 };
+        let scratch = &mut RowScratch::default();
         recipe(Some(&map), Some(16.0), Dtype::I16).serve(&columns, &values, out, scratch).unwrap();
         assert_eq!((to_values, to_columns), ([4, 0, 10, 0], [1, 0, 0, 0]));
         let mut row = [0xaa; 8];
         let mut dense = |normalize, served: Dtype| {
-            let out = Out::Dense { row: &mut row[..2 * served.size()], to: served, missing: &[] };
+            let out = RowTarget::Dense { row: &mut row[..2 * served.size()], to: served, missing: &[] };
             recipe(Some(&map), normalize, served).serve(&columns, &values, out, scratch).map(|()| row)
         };
         assert_eq!(dense(None, Dtype::F32).unwrap().as_slice(), f32s(&[5.0, 2.0]));
@@ -214,14 +223,14 @@ mod tests {
         let recipe = Recipe { index: None, ..recipe(Some(&map), Some(8.0), Dtype::F32) };
         let serve = |missing: &[u8], columns: usize| {
             let mut row = vec![0; 4 * columns];
-            let out = Out::Dense { row: &mut row, to: Dtype::F32, missing };
-            recipe.serve(&[], &f32s(&[1.0, 2.0, 1.0]), out, &mut Scratch::default()).map(|()| row)
+            let out = RowTarget::Dense { row: &mut row, to: Dtype::F32, missing };
+            recipe.serve(&[], &f32s(&[1.0, 2.0, 1.0]), out, &mut RowScratch::default()).map(|()| row)
         };
         assert_eq!(serve(&f32s(&[7.0]), 4), Ok(f32s(&[2.0, 7.0, 2.0, 7.0])));
         let all = Recipe { map: Some(&[1, 0]), ..self::recipe(None, None, Dtype::F32) };
         let (mut row, values) = (vec![0; 8], f32s(&[1.0, 2.0]));
-        let out = Out::Dense { row: &mut row, to: Dtype::F32, missing: &[] };
-        Recipe { index: None, ..all }.serve(&[], &values, out, &mut Scratch::default()).unwrap();
+        let out = RowTarget::Dense { row: &mut row, to: Dtype::F32, missing: &[] };
+        Recipe { index: None, ..all }.serve(&[], &values, out, &mut RowScratch::default()).unwrap();
         assert_eq!(row, f32s(&[2.0, 1.0]));
     }
 
@@ -229,10 +238,11 @@ mod tests {
     fn another_count_is_told() {
         let columns = [1, 0, 2, 0];
         let (mut to_values, mut to_columns) = ([0; 4], [0; 4]);
-        let out = Out::Csr { values: &mut to_values, to: Dtype::F32, columns: &mut to_columns, index: Dtype::I32 };
+        let out =
+            RowTarget::Csr { values: &mut to_values, to: Dtype::F32, columns: &mut to_columns, index: Dtype::I32 };
         let map = [0, 1, 2, DROPPED];
         let result =
-            recipe(Some(&map), None, Dtype::F32).serve(&columns, &f32s(&[1.0, 2.0]), out, &mut Scratch::default());
+            recipe(Some(&map), None, Dtype::F32).serve(&columns, &f32s(&[1.0, 2.0]), out, &mut RowScratch::default());
         assert_eq!(result, Err(Misfit::Count));
     }
 }

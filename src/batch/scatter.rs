@@ -13,29 +13,29 @@ use crate::array::gather::Sink;
 
 /// A writable run of bytes of an image.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct DestSlice {
     start: *mut u8,
     len: usize,
 }
 
-// SAFETY: a Place is only a promise of exclusive access (see `Place::new`); moving it between threads keeps it.
-unsafe impl Send for Place {}
+// SAFETY: a Place is only a promise of exclusive access (see `DestSlice::new`); moving it between threads keeps it.
+unsafe impl Send for DestSlice {}
 // SAFETY: as above; `Scatter` writes each place from one thread at a time.
-unsafe impl Sync for Place {}
+unsafe impl Sync for DestSlice {}
 
-impl Place {
+impl DestSlice {
     /// The place of a buffer that nobody else touches while places made from it live.
-    pub fn new(buffer: &mut [u8]) -> Place {
-        Place { start: buffer.as_mut_ptr(), len: buffer.len() }
+    pub fn new(buffer: &mut [u8]) -> DestSlice {
+        DestSlice { start: buffer.as_mut_ptr(), len: buffer.len() }
     }
 
     /// A part of this place; `None` where it does not lie within.
-    pub fn part(self, start: usize, len: usize) -> Option<Place> {
+    pub fn part(self, start: usize, len: usize) -> Option<DestSlice> {
         if start.checked_add(len)? > self.len {
             return None;
         }
         // SAFETY: start + len <= self.len, so the offset stays within the same buffer.
-        Some(Place { start: unsafe { self.start.add(start) }, len })
+        Some(DestSlice { start: unsafe { self.start.add(start) }, len })
     }
 
     /// The bytes.
@@ -64,7 +64,7 @@ pub struct Scatter {
     from: Dtype,
     to: Dtype,
     align: Align,
-    places: Vec<Place>,
+    places: Vec<DestSlice>,
     /// Column numbers must be below it: nobody is served an index outside the matrix, and a narrower type would wrap it in
     /// silence. `u64::MAX` for values.
     bound: u64,
@@ -80,7 +80,7 @@ impl Scatter {
     /// # Safety
     /// The places do not overlap, and their buffers stay alive and untouched by others while the sink lives. No two
     /// columns go to one (`Align::Elements`).
-    pub unsafe fn new(from: Dtype, to: Dtype, align: Align, places: Vec<Place>, bound: u64) -> Scatter {
+    pub unsafe fn new(from: Dtype, to: Dtype, align: Align, places: Vec<DestSlice>, bound: u64) -> Scatter {
         let checked = bound == u64::MAX && !always_fits(from, to);
         Scatter { from, to, align, places, bound, worst: AtomicU64::new(0), checked, misfit: OnceLock::new() }
     }

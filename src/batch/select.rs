@@ -6,14 +6,14 @@ use crate::collection::genes::DROPPED;
 
 /// The values of a row that stay, and their new column numbers, in stored order.
 #[derive(Default)]
-pub struct Kept {
+pub struct RetainedValues {
     values: Vec<u8>,
     columns: Vec<u32>,
     len: usize,
     size: usize,
 }
 
-impl Kept {
+impl RetainedValues {
     pub fn values(&self) -> &[u8] {
         &self.values[..self.len * self.size]
     }
@@ -69,14 +69,14 @@ fn take<const N: usize>(
     to_values: &mut [u8],
 ) -> Result<usize, u64> {
     let to_values = to_values.as_chunks_mut::<N>().0;
-    let mut kept = 0;
+    let mut retained = 0;
     for (column, value) in columns.zip(values.as_chunks::<N>().0) {
         let Some(&to) = usize::try_from(column).ok().and_then(|column| map.get(column)) else { return Err(column) };
-        to_columns[kept] = to;
-        to_values[kept] = *value;
-        kept += usize::from(to != DROPPED);
+        to_columns[retained] = to;
+        to_values[retained] = *value;
+        retained += usize::from(to != DROPPED);
     }
-    Ok(kept)
+    Ok(retained)
 }
 
 #[cfg(test)]
@@ -87,12 +87,12 @@ mod tests {
     fn values_and_columns_stay_together() {
         let map = [2, DROPPED, 0];
         let columns: Vec<u8> = [2u16, 1, 0, 2].iter().flat_map(|c| c.to_le_bytes()).collect();
-        let mut kept = Kept::default();
-        assert_eq!(kept.select(&map, Dtype::U16, &columns, 1, &[10, 11, 12, 13]), Ok(()));
-        assert_eq!((kept.values(), kept.columns()), (&[10, 12, 13][..], &[0, 2, 0][..]));
-        assert_eq!(kept.select(&map, Dtype::U16, &[3, 0], 1, &[9]), Err(3));
-        assert_eq!(kept.select(&map, Dtype::I8, &[1, 2], 2, &[1, 2, 3, 4]), Ok(()));
-        assert_eq!((kept.values(), kept.columns()), (&[3, 4][..], &[0][..]));
-        assert_eq!(kept.select(&map, Dtype::I32, &[255; 4], 1, &[9]), Err(u32::MAX.into()));
+        let mut retained = RetainedValues::default();
+        assert_eq!(retained.select(&map, Dtype::U16, &columns, 1, &[10, 11, 12, 13]), Ok(()));
+        assert_eq!((retained.values(), retained.columns()), (&[10, 12, 13][..], &[0, 2, 0][..]));
+        assert_eq!(retained.select(&map, Dtype::U16, &[3, 0], 1, &[9]), Err(3));
+        assert_eq!(retained.select(&map, Dtype::I8, &[1, 2], 2, &[1, 2, 3, 4]), Ok(()));
+        assert_eq!((retained.values(), retained.columns()), (&[3, 4][..], &[0][..]));
+        assert_eq!(retained.select(&map, Dtype::I32, &[255; 4], 1, &[9]), Err(u32::MAX.into()));
     }
 }

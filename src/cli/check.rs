@@ -17,7 +17,7 @@ use crate::anndata::dataframe::{ColumnKind, DataFrame};
 use crate::anndata::matrices;
 use crate::anndata::matrix::Matrix;
 use crate::array::cast::{max_index, to_i64};
-use crate::array::{Array, ArrayError, Container, Counters, Dtype, Extent, NodeKind, Out, Scratch};
+use crate::array::{Array, ArrayError, ChunkBuf, Container, Counters, Dtype, Extent, NodeKind, Scratch};
 
 /// One piece of damage.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -286,7 +286,7 @@ impl Check<'_> {
         }
         let size = usize::try_from(chunk_bytes).map_err(|_| array.damaged(chunk, "too large"))?;
         decoded.resize(size, 0);
-        array.source.decode(chunk, Out::whole(decoded), scratch, &self.counters)?;
+        array.source.decode(chunk, ChunkBuf::whole(decoded), scratch, &self.counters)?;
         self.columns(scan, chunk, 0, decoded)
     }
 

@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::options::OptionArgs;
 use super::sampling::SamplingArgs;
 use super::without_decoration;
-use crate::view::near::near;
+use crate::view::suggest::suggest;
 
 /// What a file says of views.
 #[derive(Debug, Clone, Default)]
@@ -51,11 +51,11 @@ pub fn read(path: &Path) -> Result<Config, String> {
 }
 
 /// A cause, and the byte that it is about.
-type Wrong = (usize, String);
+type ConfigError = (usize, String);
 
-type Entry<'a, 'i> = (&'a Spanned<std::borrow::Cow<'i, str>>, &'a Spanned<DeValue<'i>>);
+type TomlEntry<'a, 'i> = (&'a Spanned<std::borrow::Cow<'i, str>>, &'a Spanned<DeValue<'i>>);
 
-fn parse(text: &str, directory: &Path) -> Result<Config, Wrong> {
+fn parse(text: &str, directory: &Path) -> Result<Config, ConfigError> {
     let document = DeTable::parse(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         (at, error.message().replace('\n', ", "))
@@ -79,8 +79,8 @@ fn parse(text: &str, directory: &Path) -> Result<Config, Wrong> {
 }
 
 /// The entries of a table as they stand in the file.
-fn in_order<'a, 'i>(table: &'a DeTable<'i>) -> Vec<Entry<'a, 'i>> {
-    let mut entries: Vec<Entry<'a, 'i>> = table.iter().collect();
+fn in_order<'a, 'i>(table: &'a DeTable<'i>) -> Vec<TomlEntry<'a, 'i>> {
+    let mut entries: Vec<TomlEntry<'a, 'i>> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     entries
 }
@@ -89,7 +89,7 @@ fn views(
     value: &Spanned<DeValue<'_>>,
     of_view: &Command,
     directory: &Path,
-) -> Result<Vec<(String, SamplingArgs)>, Wrong> {
+) -> Result<Vec<(String, SamplingArgs)>, ConfigError> {
     let wrong = |at| (at, "view holds tables, as in [view.train]".to_owned());
     let table = value.get_ref().as_table().ok_or_else(|| wrong(value.span().start))?;
     let mut views = Vec::new();
@@ -105,7 +105,7 @@ fn views(
     Ok(views)
 }
 
-fn sampling(of_view: &Command, arguments: Vec<OsString>, at: usize) -> Result<SamplingArgs, Wrong> {
+fn sampling(of_view: &Command, arguments: Vec<OsString>, at: usize) -> Result<SamplingArgs, ConfigError> {
     matched(of_view, &arguments)
         .and_then(|matches| SamplingArgs::from_arg_matches(&matches))
         .map_err(|error| (at, without_decoration(&error.to_string())))
@@ -123,7 +123,7 @@ fn arguments(
     value: &Spanned<DeValue<'_>>,
     directory: &Path,
     also_known: &[&str],
-) -> Result<(String, Vec<OsString>), Wrong> {
+) -> Result<(String, Vec<OsString>), ConfigError> {
     let at = key.span().start;
     let long = key.get_ref().replace('_', "-");
     // What the file is called, it cannot say itself.
@@ -132,7 +132,7 @@ fn arguments(
         let names = command.get_arguments().filter_map(|argument| argument.get_long()).filter(|&name| name != "config");
         let names: Vec<String> = names.map(|name| name.replace('-', "_")).collect();
         let known = names.iter().map(String::as_str).chain(also_known.iter().copied());
-        return Err((at, format!("no option is called {}; {}", key.get_ref(), near(key.get_ref(), known))));
+        return Err((at, format!("no option is called {}; {}", key.get_ref(), suggest(key.get_ref(), known))));
     };
     let name = key.get_ref();
     let takes_value = argument.get_action().takes_values();
@@ -148,7 +148,7 @@ fn arguments(
             arguments.push(format!("--{long}={}", texts.join(",")).into());
         }
         (DeValue::Table(table), true) if long == "split" => {
-            let item = |(key, value): Entry<'_, '_>| Some(format!("{}={}", key.get_ref(), text(value.get_ref())?));
+            let item = |(key, value): TomlEntry<'_, '_>| Some(format!("{}={}", key.get_ref(), text(value.get_ref())?));
             let items: Option<Vec<String>> = in_order(table).into_iter().map(item).collect();
             let items = items.ok_or_else(|| (at, "split is a table of numbers, as in { train = 0.8 }".to_owned()))?;
             arguments.push(format!("--{long}={}", items.join(",")).into());
@@ -188,7 +188,7 @@ fn text(value: &DeValue<'_>) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Result<Config, Wrong> {
+    fn parsed(text: &str) -> Result<Config, ConfigError> {
         parse(text, Path::new("/etc/cells"))
     }
 

@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 
 use crate::anndata::index::IndexDir;
 use crate::array::{Counters, Dtype};
-use crate::collection::genes::{Columns, Genes};
+use crate::collection::genes::{ColumnMap, Genes};
 use crate::collection::{Collection, CollectionError, Selection};
 use crate::engine::{Engine, Limits};
 use crate::format::Writers;
-use crate::fuse::lend::Lend;
 use crate::fuse::page_cache::PageCache;
+use crate::fuse::passthrough::Passthrough;
 use crate::fuse::{Handles, Ownership, ShuffleFs};
-use crate::tree::documents::{Documents, Told, categorical};
+use crate::tree::documents::{Documents, ViewDoc, categorical};
 use crate::tree::{Tree, category_files};
-use crate::view::near::near;
+use crate::view::suggest::suggest;
 
 use super::log::Recent;
 use super::memory;
@@ -37,11 +37,11 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
     }
     let views = select::views(options, &collection, &counters)?;
     let shown = show(options, &views);
-    let told: Vec<Told<'_>> =
-        views.iter().map(|view| Told { name: &view.name, plan: &view.plan, more: view.told.clone() }).collect();
-    let documents = Documents::new(&collection, &told, options.rank, &shown);
+    let docs: Vec<ViewDoc<'_>> =
+        views.iter().map(|view| ViewDoc { name: &view.name, plan: &view.plan, more: view.doc.clone() }).collect();
+    let documents = Documents::new(&collection, &docs, options.rank, &shown);
     let tree = Tree {
-        views: views.iter().map(select::View::in_tree).collect(),
+        views: views.iter().map(select::ViewPlan::in_tree).collect(),
         rank: options.rank,
         listed_epochs: u64::from(options.epochs),
         listed,
@@ -69,7 +69,7 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
     let tree = Arc::new(tree);
     Ok(ShuffleFs {
         page_cache: PageCache::new(engine.clone(), tree.clone(), options.cache),
-        lend: Arc::new(Lend::default()),
+        passthrough: Arc::new(Passthrough::default()),
         engine,
         tree,
         documents,
@@ -99,7 +99,7 @@ pub fn open(options: &Options, also: &[String], counters: &Counters) -> anyhow::
     let probed = probe::stores(options, also)?;
     let collection = Collection::open(&options.stores, &selection, counters).map_err(|error| match error {
         CollectionError::Unknown { cause, wanted, known } => {
-            anyhow::anyhow!("{cause}; {}", near(&wanted, known.iter().map(String::as_str)))
+            anyhow::anyhow!("{cause}; {}", suggest(&wanted, known.iter().map(String::as_str)))
         }
         error => error.into(),
     })?;
@@ -108,7 +108,7 @@ pub fn open(options: &Options, also: &[String], counters: &Counters) -> anyhow::
         tracing::info!("obs column {column} is not served: {reason}");
     }
     for store in collection.stores.iter().filter(|store| store.x().columns.map.is_some()) {
-        let Columns { shared, missing, extra, .. } = &store.x().columns;
+        let ColumnMap { shared, missing, extra, .. } = &store.x().columns;
         let (path, join) = (store.path.display(), options.join.as_str());
         tracing::info!("{path}: {shared} genes aligned by name, {missing} missing, {extra} left out (--join {join})");
     }
@@ -135,7 +135,7 @@ fn room_for_chunks(collection: &Collection, memory: u64) -> anyhow::Result<()> {
 }
 
 /// The options that decide the bytes served, as `dataset.json` shows them: nothing of the machine.
-pub fn show(options: &Options, views: &[select::View]) -> Value {
+pub fn show(options: &Options, views: &[select::ViewPlan]) -> Value {
     let mut shown = json!({
         "x": options.x,
         "obs": options.obs,

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::exit::{self, Exit, Outcome};
-use super::isolate::{self, Failed, Work};
+use super::isolate::{self, ChildTask, Failed};
 use super::{check, memory, values};
 use crate::anndata;
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
@@ -85,7 +85,7 @@ fn describe(path: &Path, args: &InfoArgs) -> Vec<Value> {
     let terminal = args.check && std::io::stderr().is_terminal();
     let stores = [path.to_owned()];
     let failed = |reason: String| vec![json!({"error": format!("{}: {reason}", path.display())})];
-    match isolate::run(&Work { arguments, stores: &stores, patience: args.timeout, terminal }) {
+    match isolate::run(&ChildTask { arguments, stores: &stores, patience: args.timeout, terminal }) {
         Ok(answer) => serde_json::from_slice(&answer).unwrap_or_else(|error| failed(format!("no answer: {error}"))),
         Err(Failed::Ended(reason, _)) => failed(reason),
         Err(Failed::NotStarted(_)) => described(path, args.check),

@@ -20,7 +20,7 @@ use crate::array::container::file_of;
 use crate::mount::signals;
 
 /// What the child is to do, and how long it may take.
-pub struct Work<'a> {
+pub struct ChildTask<'a> {
     /// The hidden subcommand and its options.
     pub arguments: Vec<OsString>,
     pub stores: &'a [PathBuf],
@@ -64,7 +64,7 @@ pub fn is_for_hdf5(path: &Path) -> bool {
 }
 
 /// Does the work in a child; its standard output.
-pub fn run(work: &Work<'_>) -> Result<Vec<u8>, Failed> {
+pub fn run(work: &ChildTask<'_>) -> Result<Vec<u8>, Failed> {
     let room = room();
     let (mut child, answer, said) = start(work, room).map_err(Failed::NotStarted)?;
     let answer = collect(answer);
@@ -92,7 +92,7 @@ pub fn run(work: &Work<'_>) -> Result<Vec<u8>, Failed> {
     Err(Failed::Ended(how_it_ended(status, &String::from_utf8_lossy(&said), room), answer))
 }
 
-fn start(work: &Work<'_>, room: u64) -> io::Result<(Child, PipeReader, Option<PipeReader>)> {
+fn start(work: &ChildTask<'_>, room: u64) -> io::Result<(Child, PipeReader, Option<PipeReader>)> {
     let (answer, output) = io::pipe()?;
     // The binary that runs, also if its file was replaced meanwhile.
     let mut command = Command::new("/proc/self/exe");
@@ -165,7 +165,7 @@ struct Meter {
 }
 
 impl Meter {
-    fn new(child: &Child, work: &Work<'_>) -> Meter {
+    fn new(child: &Child, work: &ChildTask<'_>) -> Meter {
         let sizes = work.stores.iter().map(|path| fs::metadata(file_of(path)).ok().filter(|file| file.is_file()));
         // What a directory holds is not known; only its reader's patience ends that.
         let total = sizes.map(|file| file.map(|file| file.len())).sum::<Option<u64>>();

@@ -12,13 +12,13 @@ use super::config::ViewsFile;
 use super::exit::Failure;
 use super::memory;
 use super::sampling::SamplingArgs;
-use super::values::{self, Fractions, Memory, RankOf};
+use super::values::{self, Fractions, MemoryLimit, RankOf};
 use super::views::{SplitOptions, ViewOptions, rank, split, views};
 use crate::array::Dtype;
 use crate::collection::element::Arithmetic;
 use crate::collection::genes::{Genes, Join};
 use crate::format::Extension;
-use crate::plan::Uneven;
+use crate::plan::RemainderPolicy;
 use crate::plan::rank::Rank;
 use crate::view::filter::Filter;
 
@@ -32,7 +32,7 @@ pub struct Options {
     /// Restrictions that hold for every view.
     pub filter: Option<Filter>,
     pub rows: Option<PathBuf>,
-    pub uneven: Uneven,
+    pub uneven: RemainderPolicy,
     pub rank: Option<Rank>,
     pub config: Option<PathBuf>,
     /// How many epochs are listed.
@@ -92,7 +92,7 @@ pub struct OptionArgs {
     /// Batches that ranks cannot share evenly: drop (at most W - 1 are in no rank) or pad (at most W - 1 are in two)
     #[arg(long, value_name = "drop|pad", default_value = "drop", hide_possible_values = true, help_heading = "Views",
           value_parser = values::uneven())]
-    pub uneven: Uneven,
+    pub uneven: RemainderPolicy,
 
     /// Show one rank's part of every view instead of the whole: R/W, or auto (from RANK and WORLD_SIZE,
     /// OMPI_COMM_WORLD_RANK and OMPI_COMM_WORLD_SIZE, or SLURM_PROCID and SLURM_NTASKS) [default: the whole; ranks in
@@ -161,7 +161,7 @@ pub struct OptionArgs {
     /// (25%), or auto (25% of what is free)
     #[arg(long, value_name = "SIZE|%|auto", default_value = "auto", help_heading = "Resources",
           value_parser = values::memory)]
-    pub memory: Memory,
+    pub memory: MemoryLimit,
 
     /// Where what is derived from stores is kept for later mounts: matrices stored by column (CSC), transposed once, and
     /// counts of inner joins and chosen genes [default: shufflefs in $XDG_CACHE_HOME or ~/.cache]
@@ -211,9 +211,9 @@ impl OptionArgs {
             std::path::absolute(&path).map_err(|error| Failure::usage(format_args!("{}: {error}", path.display())))
         };
         let memory = match self.memory {
-            Memory::Auto => None,
-            Memory::Bytes(bytes) => Some(bytes),
-            Memory::Percent(percent) => {
+            MemoryLimit::Auto => None,
+            MemoryLimit::Bytes(bytes) => Some(bytes),
+            MemoryLimit::Percent(percent) => {
                 let limit = memory::limit().ok_or_else(|| {
                     Failure::usage("--memory: this system does not tell how much memory it has; give a size")
                 })?;

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::exit::{Exit, Failure, OrExit, Outcome};
 use super::filesystem::{open, show};
 use super::options::{OptionArgs, Options};
-use super::select::{self, Obs, View};
+use super::select::{self, Obs, ViewPlan};
 use super::{memory, views};
 use crate::array::Counters;
 use crate::collection::Collection;
@@ -113,7 +113,7 @@ fn remains(
     Resume { epoch, stopped, view }: &Resume,
     world: u64,
     options: &Options,
-    all: &[View],
+    all: &[ViewPlan],
     json: bool,
 ) -> Result<String, Failure> {
     let several = all.len() > 1;
@@ -127,7 +127,7 @@ fn remains(
         return Err(Failure::usage(format_args!("--resume: say which view stopped, as in view=NAME; {known}")));
     };
     let tree = tree::Tree {
-        views: all.iter().map(View::in_tree).collect(),
+        views: all.iter().map(ViewPlan::in_tree).collect(),
         rank: None,
         listed_epochs: u64::from(options.epochs),
         listed: options.format,
@@ -137,9 +137,9 @@ fn remains(
     let number = all.iter().position(|other| other.name == view.name).unwrap_or(0) as u16;
     let above = if several { format!("{}/", view.name) } else { String::new() };
     let rest = remaining(&view.plan, *stopped);
-    let deal = rest.deal(world, options.uneven);
+    let partition = rest.partition(world, options.uneven);
     let of_rank = |rank: u64| {
-        let batches = (0..deal.batches()).filter_map(move |i| deal.batch(rank, i));
+        let batches = (0..partition.batches()).filter_map(move |i| partition.batch(rank, i));
         let name =
             |batch| format!("{above}{}/{}", tree.epoch_name(*epoch), tree.batch_name(number, batch, options.format));
         batches.map(name).collect::<Vec<String>>()
@@ -170,7 +170,7 @@ fn remains(
 fn told(
     options: &Options,
     collection: &Collection,
-    views: &[View],
+    views: &[ViewPlan],
     label: Option<&str>,
     counters: &Counters,
 ) -> anyhow::Result<Value> {
@@ -205,7 +205,7 @@ fn told(
             put("label_entropy_bits", json!(figures::entropy(plan, codes)));
             put("label_entropy_shuffled_bits", json!(figures::perfect(plan, &draw, codes)));
         }
-        told.extend(view.told.clone());
+        told.extend(view.doc.clone());
         each.insert(view.name.clone(), Value::Object(told));
     }
     Ok(json!({

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::exit::Outcome;
-use super::isolate::{self, Failed, Work, is_for_hdf5};
+use super::isolate::{self, ChildTask, Failed, is_for_hdf5};
 use super::memory;
 use super::options::Options;
 use super::select;
@@ -149,7 +149,7 @@ fn fate(options: &Options, also: &[String], stores: &[PathBuf]) -> Option<(Strin
         also.push("_index".to_owned());
     }
     arguments.extend(["--also".into(), serde_json::json!(also).to_string().into()]);
-    match isolate::run(&Work { arguments, stores, patience: options.timeout, terminal: false }) {
+    match isolate::run(&ChildTask { arguments, stores, patience: options.timeout, terminal: false }) {
         Ok(_) => None,
         Err(Failed::Ended(reason, said)) => {
             let last = String::from_utf8_lossy(&said).lines().last().and_then(|line| line.parse::<usize>().ok());

@@ -80,14 +80,14 @@ pub struct SamplingArgs {
 #[derive(Debug, Clone, PartialEq)]
 pub enum DrawOptions {
     Once(Order),
-    Weights(Source),
+    Weights(WeightSource),
     Balance(String),
-    Classes { column: String, weights: Option<Source> },
+    Classes { column: String, weights: Option<WeightSource> },
 }
 
 /// Weights by the name of a column, or of a file if there is no such column.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Source {
+pub struct WeightSource {
     pub name: String,
     /// The name as a path: absolute, from where it was written.
     pub file: PathBuf,
@@ -130,7 +130,7 @@ impl SamplingArgs {
     /// How rows are drawn, if what is said goes together. Relative paths of the command line begin in `here`.
     pub fn draw(&self, here: &Path) -> Result<DrawOptions, String> {
         let directory = self.directory.as_deref().unwrap_or(here);
-        let source = |name: &String| Source { name: name.clone(), file: directory.join(name) };
+        let source = |name: &String| WeightSource { name: name.clone(), file: directory.join(name) };
         let draw = match (self.order, &self.weights, &self.balance, &self.class_batches) {
             (order, None, None, None) => DrawOptions::Once(order.unwrap_or_default()),
             (None, Some(weights), None, None) => DrawOptions::Weights(source(weights)),

@@ -22,14 +22,14 @@ use crate::view::filter::Filter;
 pub use obs::Obs;
 
 /// A view of a collection.
-pub struct View {
+pub struct ViewPlan {
     pub name: String,
     pub plan: Plan,
     /// What `dataset.json` tells of it besides how it is sampled.
-    pub told: Map<String, Value>,
+    pub doc: Map<String, Value>,
 }
 
-impl View {
+impl ViewPlan {
     /// What names it has.
     pub fn in_tree(&self) -> tree::View {
         tree::View { name: self.name.clone(), batches: self.plan.batches(), uneven: self.plan.uneven() }
@@ -40,7 +40,7 @@ impl View {
 ///
 /// # Errors
 /// A column or label that is not there, a file that lists no rows, a view without rows: one line.
-pub fn views(options: &Options, collection: &Collection, counters: &Counters) -> anyhow::Result<Vec<View>> {
+pub fn views(options: &Options, collection: &Collection, counters: &Counters) -> anyhow::Result<Vec<ViewPlan>> {
     let mut obs = Obs::new(collection, counters)?;
     let base = obs.restricted(None, options.filter.as_ref(), options.rows.as_deref())?;
     if base.as_ref().is_some_and(Bits::is_empty) {
@@ -57,14 +57,14 @@ pub fn views(options: &Options, collection: &Collection, counters: &Counters) ->
         let named = options.views.len() > 1;
         let mut made = if named { made.with_context(|| format!("view {}", view.name))? } else { made? };
         if let Some(groups) = view.side.and_then(|side| groups.get_mut(side)).and_then(Option::take) {
-            made.told.insert("groups".to_owned(), json!(groups));
+            made.doc.insert("groups".to_owned(), json!(groups));
         }
         views.push(made);
     }
     Ok(views)
 }
 
-fn one(view: &ViewOptions, options: &Options, obs: &mut Obs<'_>, rows: Option<&Bits>) -> anyhow::Result<View> {
+fn one(view: &ViewOptions, options: &Options, obs: &mut Obs<'_>, rows: Option<&Bits>) -> anyhow::Result<ViewPlan> {
     let collection = obs.collection;
     let rows = obs.restricted(rows, view.filter.as_ref(), view.rows.as_deref())?;
     let store_rows = collection.store_rows();
@@ -77,8 +77,8 @@ fn one(view: &ViewOptions, options: &Options, obs: &mut Obs<'_>, rows: Option<&B
         let cause = if view.filter.is_some() || view.rows.is_some() { own } else { "the split leaves it none".into() };
         bail!("has no rows: {cause}");
     }
-    let mut told = Map::new();
-    told.insert("view_rows".to_owned(), json!(selected.len()));
+    let mut doc = Map::new();
+    doc.insert("view_rows".to_owned(), json!(selected.len()));
     let counted = [options.split.as_ref().and_then(|split| split.by.as_ref())]
         .into_iter()
         .chain([options.split.as_ref().and_then(|split| split.stratify.as_ref())])
@@ -92,22 +92,23 @@ fn one(view: &ViewOptions, options: &Options, obs: &mut Obs<'_>, rows: Option<&B
         counts.insert(column.clone(), obs.label_counts(column, &selected)?);
     }
     if !counts.is_empty() {
-        told.insert("rows_by_label".to_owned(), Value::Object(counts));
+        doc.insert("rows_by_label".to_owned(), Value::Object(counts));
     }
     let draw = obs.draw(view, &selected)?;
     let plan = Plan::of(selected, sampling(view, collection), draw)?.with_uneven(options.uneven);
-    Ok(View { name: view.name.clone(), plan, told })
+    Ok(ViewPlan { name: view.name.clone(), plan, doc })
 }
 
 /// The sampling asked for, `auto` filled in from the collection.
 pub fn sampling(view: &ViewOptions, collection: &Collection) -> Sampling {
-    let grain = collection.grain();
+    let profile = collection.storage_profile();
     let batch_size = u64::from(view.batch_size);
     let block_size = match view.draw {
         DrawOptions::Once(Order::Random) => 1,
-        _ => view.block_size.map_or_else(|| auto::block_size(&grain), u64::from),
+        _ => view.block_size.map_or_else(|| auto::block_size(&profile), u64::from),
     };
-    let fetch_factor = view.fetch_factor.map_or_else(|| auto::fetch_factor(&grain, batch_size, block_size), u64::from);
+    let fetch_factor =
+        view.fetch_factor.map_or_else(|| auto::fetch_factor(&profile, batch_size, block_size), u64::from);
     Sampling { batch_size, block_size, fetch_factor, seed: view.seed, drop_last: view.drop_last }
 }
 

@@ -9,7 +9,7 @@ use crate::array::Dtype;
 use crate::collection::genes::{Genes, Join};
 use crate::format::Extension;
 use crate::plan::rank::Rank;
-use crate::plan::{Order, Uneven};
+use crate::plan::{Order, RemainderPolicy};
 use crate::view::split::{self, Fraction};
 
 /// A number, or `auto`. Not an `Option`, which clap takes for "may be absent".
@@ -64,13 +64,13 @@ pub fn order_name(order: Order) -> &'static str {
 }
 
 /// What becomes of batches that ranks cannot share evenly.
-pub fn uneven() -> impl TypedValueParser<Value = Uneven> {
+pub fn uneven() -> impl TypedValueParser<Value = RemainderPolicy> {
     PossibleValuesParser::new(UNEVEN.map(|(name, _)| name)).try_map(|name| named(&UNEVEN, &name))
 }
 
-const UNEVEN: [(&str, Uneven); 2] = [("drop", Uneven::Drop), ("pad", Uneven::Pad)];
+const UNEVEN: [(&str, RemainderPolicy); 2] = [("drop", RemainderPolicy::Drop), ("pad", RemainderPolicy::Pad)];
 
-pub fn uneven_name(uneven: Uneven) -> &'static str {
+pub fn uneven_name(uneven: RemainderPolicy) -> &'static str {
     UNEVEN.iter().find(|(_, other)| *other == uneven).map_or("", |(name, _)| name)
 }
 
@@ -111,7 +111,7 @@ pub const MOST_RANKS: u64 = 4095;
 
 /// How much memory: a size, or a part of what this machine or container has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Memory {
+pub enum MemoryLimit {
     Auto,
     Bytes(u64),
     Percent(u8),
@@ -120,19 +120,19 @@ pub enum Memory {
 /// Less cannot hold one fetch of any real store.
 const LEAST_MEMORY: u64 = 16 << 20;
 
-pub fn memory(text: &str) -> Result<Memory, String> {
+pub fn memory(text: &str) -> Result<MemoryLimit, String> {
     let wrong = || "allowed are `auto`, a size such as 512MiB or 2GiB (at least 16MiB), and 1% to 90%".to_owned();
     if text == "auto" {
-        return Ok(Memory::Auto);
+        return Ok(MemoryLimit::Auto);
     }
     if let Some(number) = text.strip_suffix('%') {
         return match number.trim().parse() {
-            Ok(percent @ 1..=90) => Ok(Memory::Percent(percent)),
+            Ok(percent @ 1..=90) => Ok(MemoryLimit::Percent(percent)),
             _ => Err(wrong()),
         };
     }
     match text.parse::<ByteSize>() {
-        Ok(ByteSize(bytes)) if bytes >= LEAST_MEMORY => Ok(Memory::Bytes(bytes)),
+        Ok(ByteSize(bytes)) if bytes >= LEAST_MEMORY => Ok(MemoryLimit::Bytes(bytes)),
         _ => Err(wrong()),
     }
 }
@@ -241,10 +241,10 @@ mod tests {
 
     #[test]
     fn sizes() {
-        assert_eq!(memory("2GiB"), Ok(Memory::Bytes(2 << 30)));
-        assert_eq!(memory("64 MB"), Ok(Memory::Bytes(64_000_000)));
-        assert_eq!(memory("25%"), Ok(Memory::Percent(25)));
-        assert_eq!(memory("auto"), Ok(Memory::Auto));
+        assert_eq!(memory("2GiB"), Ok(MemoryLimit::Bytes(2 << 30)));
+        assert_eq!(memory("64 MB"), Ok(MemoryLimit::Bytes(64_000_000)));
+        assert_eq!(memory("25%"), Ok(MemoryLimit::Percent(25)));
+        assert_eq!(memory("auto"), Ok(MemoryLimit::Auto));
         for wrong in ["", "1", "0%", "100%", "-1", "2 apples"] {
             assert!(memory(wrong).unwrap_err().contains("512MiB"), "{wrong}");
         }

@@ -8,8 +8,8 @@ use super::sampling::{DrawOptions, SamplingArgs};
 use super::values::{Auto, Fractions, MOST_RANKS, RankOf};
 use crate::plan::rank::Rank;
 use crate::view::filter::Filter;
-use crate::view::near::near;
 use crate::view::split::Fraction;
+use crate::view::suggest::suggest;
 
 /// One view, as asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -174,7 +174,7 @@ fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Rank, Str
 
 /// The end of a sentence about a view that is not there.
 pub fn nearest(name: &str, views: &[ViewOptions]) -> String {
-    near(name, views.iter().map(|view| view.name.as_str()))
+    suggest(name, views.iter().map(|view| view.name.as_str()))
 }
 
 #[cfg(test)]

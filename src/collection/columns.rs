@@ -14,7 +14,7 @@ use super::{CollectionError, Store};
 
 /// obs columns of a collection.
 #[derive(Default)]
-pub struct Read {
+pub struct ObsColumns {
     pub columns: Vec<Column>,
     /// Columns that are not served, each with the reason.
     pub left_out: Vec<(String, String)>,
@@ -24,14 +24,14 @@ pub struct Read {
 
 /// The store's obs, mapped as far as it can be.
 fn obs(store: &Store) -> Result<DataFrame<'_>, ArrayError> {
-    Ok(DataFrame::open(&store.container, "obs")?.with(store.held()))
+    Ok(DataFrame::open(&store.container, "obs")?.with(store.row_index()))
 }
 
 /// Reads the columns named, or every categorical, boolean and numeric one of any store.
 ///
 /// # Errors
 /// A named column that no store has or that cannot be served; a served column that is damaged.
-pub fn read(stores: &[Store], named: Option<&[String]>, counters: &Counters) -> Result<Read, CollectionError> {
+pub fn read(stores: &[Store], named: Option<&[String]>, counters: &Counters) -> Result<ObsColumns, CollectionError> {
     let frames = stores.iter().map(obs).collect::<Result<Vec<_>, _>>()?;
     let candidates: Vec<String> = match named {
         Some(names) => names.to_vec(),
@@ -40,7 +40,7 @@ pub fn read(stores: &[Store], named: Option<&[String]>, counters: &Counters) -> 
             frames.iter().flat_map(|frame| &frame.columns).filter(|name| known.insert(*name)).cloned().collect()
         }
     };
-    let mut read = Read::default();
+    let mut read = ObsColumns::default();
     for name in candidates {
         match one(stores, &frames, &name, named.is_some(), counters)? {
             Ok((values, rules)) => {
@@ -114,7 +114,7 @@ fn one(
                 Err(error) => return Err(error.into()),
             },
         };
-        parts.push(unite::Part { store: store.container.name(), rows, values });
+        parts.push(unite::StoreColumn { store: store.container.name(), rows, values });
     }
     Ok(unite::unite(parts))
 }

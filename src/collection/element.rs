@@ -12,8 +12,8 @@ use crate::anndata::index::rows::RowIndex;
 use crate::anndata::matrix::Matrix;
 use crate::array::{Container, Counters, Dtype};
 
-use super::genes::{self, Columns, Join};
-use super::{CollectionError, Selection, Store, kept, mismatch};
+use super::genes::{self, ColumnMap, Join};
+use super::{CollectionError, Selection, Store, mismatch, retained_bounds};
 
 /// How a matrix is served.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,11 +94,11 @@ impl Element {
 pub struct Stored {
     pub matrix: Matrix,
     /// Where its columns go in the collection.
-    pub columns: Columns,
+    pub columns: ColumnMap,
     /// Values before each row that are served, and in all; `None` where all stored ones are.
-    pub kept: Option<Bounds>,
+    pub retained_bounds: Option<Bounds>,
     /// Its row bounds, and with X obs columns, that are mapped.
-    pub held: RowIndex,
+    pub row_index: RowIndex,
 }
 
 impl Stored {
@@ -109,7 +109,7 @@ impl Stored {
 
     /// Where each served row begins, in a sparse matrix.
     pub fn bounds(&self) -> Option<&Bounds> {
-        self.kept.as_ref().or_else(|| self.stored_bounds())
+        self.retained_bounds.as_ref().or_else(|| self.stored_bounds())
     }
 
     fn stored_bounds(&self) -> Option<&Bounds> {
@@ -121,8 +121,9 @@ impl Stored {
 
     /// Files of the index directory that it is read from.
     pub fn mappings(&self) -> impl Iterator<Item = &Arc<Mapping>> {
-        let bounds = [self.kept.as_ref(), self.stored_bounds()].into_iter().flatten().filter_map(Bounds::mapping);
-        self.held.mapping().into_iter().chain(bounds)
+        let bounds =
+            [self.retained_bounds.as_ref(), self.stored_bounds()].into_iter().flatten().filter_map(Bounds::mapping);
+        self.row_index.mapping().into_iter().chain(bounds)
     }
 
     pub fn is_mapped(&self) -> bool {
@@ -131,8 +132,8 @@ impl Stored {
 
     /// Values of all rows that are served.
     pub fn served(&self, rows: u64, element: &Element) -> u64 {
-        match &self.kept {
-            Some(kept) => kept.last().copied().unwrap_or_default(),
+        match &self.retained_bounds {
+            Some(retained_bounds) => retained_bounds.last().copied().unwrap_or_default(),
             None if self.matrix.is_sparse() => self.matrix.stored(),
             None => rows.saturating_mul(element.n_vars()),
         }
@@ -158,8 +159,8 @@ pub fn open(
     // obs columns are held with X.
     let obs = if is_x { selection.obs_wanted() } else { Some(Vec::new()) };
     for store in &*stores {
-        let held = RowIndex::open(&store.container, name, obs.as_deref(), &selection.index, counters);
-        let matrix = Matrix::open_by_row(&store.container, name, &selection.index, &held, counters)?;
+        let row_index = RowIndex::open(&store.container, name, obs.as_deref(), &selection.index, counters);
+        let matrix = Matrix::open_by_row(&store.container, name, &selection.index, &row_index, counters)?;
         if !is_x && matrix.rows() != store.rows {
             let cause = format!("{name} has {} rows, but obs has {}", matrix.rows(), store.rows);
             return Err(mismatch(&store.container, cause));
@@ -170,7 +171,7 @@ pub fn open(
         let here = gene_names(&store.container, name, &matrix, counters)?;
         let known = names.iter().find(|(_, known)| **known == here).map(|(_, known)| known.clone());
         names.push((store.container.name().to_owned(), known.unwrap_or_else(|| Arc::new(here))));
-        matrices.push((matrix, held));
+        matrices.push((matrix, row_index));
     }
     let (mut genes, mut columns) =
         genes::align(&names, selection.join).map_err(|(store, cause)| CollectionError::Mismatch { store, cause })?;
@@ -193,10 +194,11 @@ pub fn open(
     let mut dtype: Option<Dtype> = None;
     let mut row = matrices.first().map(|(first, _)| first.row_shape()).unwrap_or_default();
     let is_sparse = matrices.first().is_some_and(|(first, _)| first.is_sparse());
-    for ((store, (matrix, held)), columns) in stores.iter_mut().zip(matrices).zip(columns) {
-        let mut part = Stored { matrix, columns, kept: None, held };
+    for ((store, (matrix, row_index)), columns) in stores.iter_mut().zip(matrices).zip(columns) {
+        let mut part = Stored { matrix, columns, retained_bounds: None, row_index };
         if is_sparse && part.columns.extra > 0 {
-            part.kept = Some(kept::count(&store.container, &part, name, &selection.index, counters)?);
+            part.retained_bounds =
+                Some(retained_bounds::count(&store.container, &part, name, &selection.index, counters)?);
         }
         dtype = Some(dtype.map_or(part.dtype(), |dtype| dtype.promote(part.dtype())));
         store.elements.push(part);

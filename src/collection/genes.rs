@@ -44,7 +44,7 @@ pub const DROPPED: u32 = u32::MAX;
 
 /// Where the columns of one store go.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Columns {
+pub struct ColumnMap {
     /// The collection's column for each of the store's, or [`DROPPED`]; `None` where they are the same.
     pub map: Option<Arc<[u32]>>,
     /// Genes that the store and the collection have.
@@ -59,7 +59,7 @@ pub struct Columns {
 pub type Named = (String, Arc<Vec<String>>);
 
 /// The collection's genes, and the columns of each store.
-pub type Aligned = (Arc<Vec<String>>, Vec<Columns>);
+pub type Aligned = (Arc<Vec<String>>, Vec<ColumnMap>);
 
 /// Aligns the genes of all stores.
 ///
@@ -69,7 +69,7 @@ pub type Aligned = (Arc<Vec<String>>, Vec<Columns>);
 pub fn align(stores: &[Named], join: Join) -> Result<Aligned, (String, String)> {
     let Some((_, first)) = stores.first() else { return Ok(Default::default()) };
     if stores.iter().all(|(_, names)| names == first) {
-        let same = Columns { shared: first.len() as u64, ..Columns::default() };
+        let same = ColumnMap { shared: first.len() as u64, ..ColumnMap::default() };
         return Ok((first.clone(), vec![same; stores.len()]));
     }
     let mut distinct: Vec<&Named> = Vec::new();
@@ -107,9 +107,9 @@ pub fn align(stores: &[Named], join: Join) -> Result<Aligned, (String, String)> 
         let shared = map.iter().filter(|&&to| to != DROPPED).count() as u64;
         let same = map.len() == genes.len() && map.iter().zip(0..).all(|(&to, at)| to == at);
         let (missing, extra) = (genes.len() as u64 - shared, names.len() as u64 - shared);
-        Columns { map: (!same).then_some(map), shared, missing, extra }
+        ColumnMap { map: (!same).then_some(map), shared, missing, extra }
     };
-    let tables: Vec<Columns> = distinct.iter().map(|(_, names)| columns(names)).collect();
+    let tables: Vec<ColumnMap> = distinct.iter().map(|(_, names)| columns(names)).collect();
     let of = |(_, names): &Named| {
         let at = distinct.iter().position(|(_, other)| other == names).unwrap_or_default();
         tables.get(at).cloned().unwrap_or_default()
@@ -164,7 +164,7 @@ mod tests {
         lists.iter().enumerate().map(|(i, list)| (format!("s{i}"), names(list))).collect()
     }
 
-    fn maps(columns: &[Columns]) -> Vec<Option<Vec<u32>>> {
+    fn maps(columns: &[ColumnMap]) -> Vec<Option<Vec<u32>>> {
         columns.iter().map(|columns| columns.map.as_ref().map(|map| map.to_vec())).collect()
     }
 

@@ -11,7 +11,7 @@ use crate::plan::Plan;
 use crate::slab::{Buffer, Slab};
 use crate::sync::{Mutex, MutexGuard};
 
-use super::lent::Ledger;
+use super::lease::LeaseTable;
 use super::memory::Memory;
 
 /// The part of the budget that decoded chunks may take: what four fetches (in use, two ahead, retained) leave, but no more
@@ -21,7 +21,7 @@ pub fn for_chunks(collection: &Collection, plans: &[Plan], memory: u64) -> u64 {
     let encoded = arrays.filter(|array| array.source.is_encoded());
     let decoded = encoded.fold(0_u64, |sum, array| sum.saturating_add(array.bytes().unwrap_or(u64::MAX)));
     let rows = plans.iter().map(|plan| plan.sampling().fetch_rows().min(plan.rows())).max().unwrap_or(0);
-    let images = 4.0 * rows as f64 * collection.grain().row_bytes;
+    let images = 4.0 * rows as f64 * collection.storage_profile().row_bytes;
     let room = memory.saturating_sub((images as u64).max(memory / 3)).min(decoded.saturating_add(decoded / 8));
     // A little less, as buffers are cut from pieces of 32 MiB.
     if room < decoded / 4 { 0 } else { room - room / 16 }
@@ -39,7 +39,7 @@ struct Buffers {
     used: u64,
     free: Vec<Memory>,
     free_bytes: u64,
-    lent: Ledger,
+    leased: LeaseTable,
     /// Buffers that are files, and how many may be.
     files: usize,
     most_files: usize,
@@ -82,13 +82,13 @@ impl Image {
     }
 
     /// Notes one more that the kernel shows it to, if it is a file and no more than a quarter of the budget is lent.
-    pub fn lend(&self) -> bool {
-        self.pool.lock().lent.lend(&self.memory, self.pool.limit / 4)
+    pub fn lease(&self) -> bool {
+        self.pool.lock().leased.lease(&self.memory, self.pool.limit / 4)
     }
 
     /// Notes one less.
-    pub fn take_back(&self) {
-        self.pool.lock().lent.take_back(&self.memory);
+    pub fn end_lease(&self) {
+        self.pool.lock().leased.end_lease(&self.memory);
     }
 
     /// Bytes that it takes of the budget.
@@ -101,7 +101,7 @@ impl Drop for Image {
     fn drop(&mut self) {
         let memory = std::mem::replace(&mut self.memory, Memory::Private(Buffer::default()));
         let mut state = self.pool.lock();
-        if let Some(memory) = state.lent.keep(memory) {
+        if let Some(memory) = state.leased.keep(memory) {
             state.put_back(memory, self.pool.limit);
         }
     }
@@ -170,7 +170,7 @@ impl Pool {
         let mut state = self.lock();
         let mut found = state.reuse(size, class);
         if found.is_none() {
-            for memory in state.lent.returned() {
+            for memory in state.leased.returned() {
                 state.put_back(memory, self.limit);
             }
             found = state.reuse(size, class);
@@ -210,7 +210,7 @@ impl Pool {
         }
     }
 
-    /// From now on buffers are files, so many at most: see `lent`.
+    /// From now on buffers are files, so many at most: see `lease`.
     pub fn use_files(&self, most: usize) {
         let mut state = self.lock();
         state.most_files = most;
@@ -222,13 +222,13 @@ impl Pool {
     }
 
     /// Bytes that are lent, which nothing can free.
-    pub fn lent(&self) -> u64 {
-        self.lock().lent.bytes()
+    pub fn leased(&self) -> u64 {
+        self.lock().leased.bytes()
     }
 
     /// Bytes of what is lent though no image holds it any more.
     pub fn gone(&self) -> u64 {
-        self.lock().lent.gone_bytes()
+        self.lock().leased.gone_bytes()
     }
 
     fn lock(&self) -> MutexGuard<'_, Buffers> {
@@ -311,25 +311,25 @@ mod tests {
         pool.use_files(100);
         let mut image = pool.take(50_000).expect("room");
         image.bytes_mut().fill(7);
-        assert!(image.lend());
+        assert!(image.lease());
         let (file, number) = image.memory().as_file().expect("a file");
         let reader = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).expect("opens");
         // SAFETY: nobody writes to it, which this test is about.
         let map = unsafe { memmap2::Mmap::map(&reader).expect("maps") };
         drop(reader);
-        image.take_back();
+        image.end_lease();
         drop(image);
         let others: Vec<Image> = (0..10).filter_map(|_| pool.take(50_000)).collect();
         assert!(others.iter().all(|image| image.memory().as_file().is_some_and(|(_, other)| other != number)));
         for mut image in others {
             image.bytes_mut().fill(8);
         }
-        assert!(map.iter().all(|&byte| byte == 7) && pool.lent() > 0 && pool.gone() > 0);
+        assert!(map.iter().all(|&byte| byte == 7) && pool.leased() > 0 && pool.gone() > 0);
         drop(map);
         let again: Vec<Image> = (0..11).map_while(|_| pool.take(50_000)).collect();
         assert!(again.iter().any(|image| image.memory().as_file().is_some_and(|(_, other)| other == number)));
         drop(again);
-        assert_eq!((pool.lent(), pool.gone(), pool.room()), (0, 0, 1 << 20));
+        assert_eq!((pool.leased(), pool.gone(), pool.room()), (0, 0, 1 << 20));
     }
 
     #[test]
@@ -341,11 +341,11 @@ mod tests {
         let pool = Arc::new(Pool::new(1 << 20));
         pool.use_files(100);
         let images: Vec<Image> = (0..8).map_while(|_| pool.take(100_000)).collect();
-        assert_eq!(images.iter().filter(|image| image.lend()).count(), 2);
-        assert!(images[0].lend(), "it is lent already");
+        assert_eq!(images.iter().filter(|image| image.lease()).count(), 2);
+        assert!(images[0].lease(), "it is lent already");
         for image in [&images[0], &images[0], &images[1]] {
-            image.take_back();
+            image.end_lease();
         }
-        assert!(images[5].lend());
+        assert!(images[5].lease());
     }
 }

@@ -9,7 +9,7 @@ use crate::collection::element::Element;
 use crate::collection::{Collection, Table};
 use crate::plan::{FetchRows, Plan};
 
-use super::{Key, at_most};
+use super::{ImageKey, at_most};
 
 /// One fetch of one epoch, planned.
 pub struct Fetch {
@@ -34,7 +34,7 @@ impl Fetch {
     }
 
     /// The batch at a place of the fetch.
-    pub fn batch<'a>(&'a self, table: &'a Table, key: Key, place: usize) -> Batch<'a> {
+    pub fn batch<'a>(&'a self, table: &'a Table, key: ImageKey, place: usize) -> Batch<'a> {
         let count = self.lengths.len();
         let nnz = &self.nnz[place * count..(place + 1) * count];
         Batch { table, rows: self.rows.batch(place), nnz, epoch: key.epoch, index: key.batch }
@@ -48,11 +48,11 @@ impl Fetch {
 }
 
 /// View, epoch, fetch.
-type Place = (u16, u64, u64);
+type FetchId = (u16, u64, u64);
 
 /// The fetches planned lately. A fetch costs about 20 ns a row to plan, and is asked for by every `stat`.
 pub struct Fetches {
-    recent: Mutex<LruCache<Place, Arc<Fetch>>>,
+    recent: Mutex<LruCache<FetchId, Arc<Fetch>>>,
 }
 
 /// At 262,144 rows a fetch (256 blocks of 1,024 rows) this many take 64 MiB.
@@ -63,7 +63,7 @@ impl Fetches {
         Fetches { recent: Mutex::new(LruCache::new(at_most(KEPT))) }
     }
 
-    pub fn get(&self, collection: &Collection, plan: &Plan, place: Place) -> Arc<Fetch> {
+    pub fn get(&self, collection: &Collection, plan: &Plan, place: FetchId) -> Arc<Fetch> {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = recent.get(&place) {
             return found.clone();

@@ -6,67 +6,67 @@ use rayon::prelude::*;
 
 use crate::anndata::matrix::Matrix;
 use crate::array::cast::cast;
-use crate::array::gather::{Piece, Work, gather};
+use crate::array::gather::{ElementRange, GatherContext, gather};
 use crate::array::{Array, ArrayError, Dtype};
 use crate::batch::arithmetic::{apply, total};
-use crate::batch::scatter::{Align, Place, Scatter};
+use crate::batch::scatter::{Align, DestSlice, Scatter};
 use crate::batch::{Batch, Field, Repr, Span, fill::fill};
 use crate::collection::element::{Element, Stored};
 use crate::collection::genes::DROPPED;
 
 use super::budget::Image;
 use super::fetch::Fetch;
-use super::flight::Item;
-use super::stores::{Stores, Supply};
-use super::{Key, ReadError};
+use super::load_task::Item;
+use super::loader::{FetchLoader, StoreLoader};
+use super::{ImageKey, ReadError};
 
 /// What loading some batches of a fetch needs to know.
 struct Load<'a> {
-    supply: &'a Stores,
+    loader: &'a StoreLoader,
     fetch: &'a Fetch,
     items: &'a [Item],
-    work: Work<'a>,
+    work: GatherContext<'a>,
 }
 
-/// Fills the images of `items`, which are batches of `fetch` in one format; `calm`: with one thread less. What an image
+/// Fills the images of `items`, which are batches of `fetch` in one format; `in_background`: with one thread less. What an image
 /// held before does not matter.
 ///
 /// # Errors
 /// A damaged or stale store: then no image may be served.
 pub fn load(
-    supply: &Stores,
+    loader: &StoreLoader,
     fetch: &Fetch,
     items: &[Item],
     images: &mut [Image],
-    calm: bool,
+    in_background: bool,
     advance: &(dyn Fn() + Sync),
 ) -> Result<(), ReadError> {
-    let work = Work { counters: &supply.counters, progress: advance, cache: supply.cache.as_ref() };
-    let load = Load { supply, fetch, items, work };
+    let work = GatherContext { counters: &loader.counters, progress: advance, cache: loader.cache.as_ref() };
+    let load = Load { loader, fetch, items, work };
     let stores = load.stores();
     load.check_unchanged(&stores)?;
-    let threads = if calm { &supply.calm_threads } else { &supply.threads };
+    let threads = if in_background { &loader.background_pool } else { &loader.threads };
     threads.install(|| {
         let no_memory = |cause| ReadError::Internal(format!("no memory for a batch: {cause}; lower --memory"));
         images.par_iter_mut().try_for_each(|image| image.prepare().map_err(no_memory))?;
         load.matrices(images)?;
         items.par_iter().zip(&mut *images).try_for_each(|(item, image)| load.rest(item, image.bytes_mut()))
     })?;
-    supply.collection.settle();
+    loader.collection.release_pages();
     load.check_unchanged(&stores)
 }
 
 /// Which numbers of a sparse matrix; a dense one has only values.
 #[derive(Clone, Copy, PartialEq)]
-enum Part {
+enum SparsePart {
     Values,
     Columns,
 }
 
 /// Pieces of one array, gathered as one job.
-struct Job<'a> {
+struct GatherJob<'a> {
     array: &'a Array,
-    pieces: Vec<Piece>,
+    pieces: Vec<ElementRange>,
     sink: Scatter,
     /// Fills every place first: what rows of a store lack.
     missing: Option<Vec<u8>>,
@@ -74,31 +74,31 @@ struct Job<'a> {
 
 /// Where one field of each batch goes, and as what.
 struct Targets {
-    places: Vec<(Key, Place)>,
+    places: Vec<(ImageKey, DestSlice)>,
     to: Dtype,
 }
 
 impl<'a> Load<'a> {
-    fn batch(&self, key: Key) -> Batch<'a> {
-        self.fetch.batch(&self.supply.collection.table, key, self.place(key))
+    fn batch(&self, key: ImageKey) -> Batch<'a> {
+        self.fetch.batch(&self.loader.collection.table, key, self.place(key))
     }
 
     /// The batch's place in the fetch.
-    fn place(&self, key: Key) -> usize {
-        self.supply.plan(key.view).fetch_of(key.batch).1
+    fn place(&self, key: ImageKey) -> usize {
+        self.loader.plan(key.view).fetch_of(key.batch).1
     }
 
-    fn lengths(&self, element: usize, key: Key) -> &'a [u64] {
+    fn lengths(&self, element: usize, key: ImageKey) -> &'a [u64] {
         self.fetch.lengths(element, self.place(key))
     }
 
     fn element(&self, element: usize) -> &'a Element {
-        &self.supply.collection.table.elements[element]
+        &self.loader.collection.table.elements[element]
     }
 
     /// The stores that have a row in these batches.
     fn stores(&self) -> Vec<usize> {
-        let collection = &self.supply.collection;
+        let collection = &self.loader.collection;
         let mut touched = vec![false; collection.stores.len()];
         for row in self.items.iter().flat_map(|item| self.batch(item.key).rows) {
             touched[collection.locate(*row).0] = true;
@@ -107,20 +107,22 @@ impl<'a> Load<'a> {
     }
 
     fn check_unchanged(&self, stores: &[usize]) -> Result<(), ReadError> {
-        let all = &self.supply.collection.stores;
+        let all = &self.loader.collection.stores;
         Ok(stores.iter().try_for_each(|&store| all[store].container.check_unchanged())?)
     }
 
     /// Fills the fields that come from matrices.
     fn matrices(&self, images: &mut [Image]) -> Result<(), ReadError> {
-        let images: Vec<Place> = images.iter_mut().map(|image| Place::new(image.bytes_mut())).collect();
+        let images: Vec<DestSlice> = images.iter_mut().map(|image| DestSlice::new(image.bytes_mut())).collect();
         let (mut jobs, mut whole) = (Vec::new(), Vec::new());
-        for number in 0..self.supply.collection.table.elements.len() {
+        for number in 0..self.loader.collection.table.elements.len() {
             let values = self.targets(Field::Data(number), &images)?;
             let columns = self.targets(Field::Indices(number), &images)?;
             let dense = self.targets(Field::Dense(number), &images)?;
-            for (targets, part) in [(&values, Part::Values), (&columns, Part::Columns), (&dense, Part::Values)] {
-                let to = if part == Part::Columns { values.to } else { targets.to };
+            for (targets, part) in
+                [(&values, SparsePart::Values), (&columns, SparsePart::Columns), (&dense, SparsePart::Values)]
+            {
+                let to = if part == SparsePart::Columns { values.to } else { targets.to };
                 jobs.extend(self.jobs(number, targets, part, to)?);
             }
             whole.push((number, values, columns, dense));
@@ -129,15 +131,15 @@ impl<'a> Load<'a> {
         drop(jobs);
         whole.into_iter().try_for_each(|(number, values, columns, dense)| {
             if dense.places.is_empty() {
-                self.whole_rows(number, &values, Some(&columns))
+                self.row_pass(number, &values, Some(&columns))
             } else {
-                self.whole_rows(number, &dense, None)
+                self.row_pass(number, &dense, None)
             }
         })
     }
 
     /// Where a field of each batch goes; none where the format does not have it.
-    fn targets(&self, field: Field, images: &[Place]) -> Result<Targets, ReadError> {
+    fn targets(&self, field: Field, images: &[DestSlice]) -> Result<Targets, ReadError> {
         let mut targets = Targets { places: Vec::with_capacity(images.len()), to: Dtype::F32 };
         for (item, image) in self.items.iter().zip(images) {
             let Some(Span { repr: Repr::Number(dtype), start, len, .. }) = item.layout.span(field) else { continue };
@@ -149,17 +151,17 @@ impl<'a> Load<'a> {
 
     /// Whether rows of a store must be seen whole before they are placed: some of their values go, or depend on others, or
     /// take more than one step to their dtype. `to`: as what values are written; `dense`: as dense rows.
-    fn is_whole(&self, number: usize, stored: &Stored, to: Dtype, dense: bool) -> bool {
+    fn needs_row_pass(&self, number: usize, stored: &Stored, to: Dtype, dense: bool) -> bool {
         let element = self.element(number);
         let steps = to != element.kind.dtype() && stored.matrix.dtype() != element.kind.dtype();
         // Arithmetic is done in the image where it can be.
         let computes = !element.arithmetic.is_none()
             && (to != element.computed || (!element.is_sparse() && stored.columns.map.is_some()));
-        stored.kept.is_some() || (dense && element.is_sparse()) || steps || computes
+        stored.retained_bounds.is_some() || (dense && element.is_sparse()) || steps || computes
     }
 
     /// Values of each row of a batch as they are served, and the row.
-    fn rows_and_lengths(&self, number: usize, key: Key) -> impl Iterator<Item = (u64, u64)> + 'a {
+    fn rows_and_lengths(&self, number: usize, key: ImageKey) -> impl Iterator<Item = (u64, u64)> + 'a {
         let (element, lengths) = (self.element(number), self.lengths(number, key));
         let dense = (!element.is_sparse()).then(|| element.n_vars());
         let length = move |at: usize| dense.or_else(|| lengths.get(at).copied()).unwrap_or_default();
@@ -167,17 +169,24 @@ impl<'a> Load<'a> {
     }
 
     /// One job a store: the rows of each batch, one after the other, to the batch's target. Those that must be seen whole,
-    /// as `values` are written, are for `whole_rows`.
-    fn jobs(&self, number: usize, targets: &Targets, part: Part, values: Dtype) -> Result<Vec<Job<'a>>, ReadError> {
-        let (collection, element, to) = (&self.supply.collection, self.element(number), targets.to);
-        let dense =
-            part == Part::Values && self.items.iter().any(|item| item.layout.span(Field::Dense(number)).is_some());
+    /// as `values` are written, are for `row_pass`.
+    fn jobs(
+        &self,
+        number: usize,
+        targets: &Targets,
+        part: SparsePart,
+        values: Dtype,
+    ) -> Result<Vec<GatherJob<'a>>, ReadError> {
+        let (collection, element, to) = (&self.loader.collection, self.element(number), targets.to);
+        let dense = part == SparsePart::Values
+            && self.items.iter().any(|item| item.layout.span(Field::Dense(number)).is_some());
         let whole: Vec<bool> = collection
             .stores
             .iter()
-            .map(|store| self.is_whole(number, &store.elements[number], values, dense))
+            .map(|store| self.needs_row_pass(number, &store.elements[number], values, dense))
             .collect();
-        let mut reads: Vec<(Vec<Piece>, Vec<Place>)> = collection.stores.iter().map(|_| Default::default()).collect();
+        let mut reads: Vec<(Vec<ElementRange>, Vec<DestSlice>)> =
+            collection.stores.iter().map(|_| Default::default()).collect();
         for &(key, target) in &targets.places {
             let mut at = 0;
             for (row, length) in self.rows_and_lengths(number, key) {
@@ -190,29 +199,29 @@ impl<'a> Load<'a> {
                             Matrix::Dense { .. } => local,
                         };
                         let (pieces, places) = &mut reads[store];
-                        pieces.push(Piece { start, len: length });
+                        pieces.push(ElementRange { start, len: length });
                         places.push(target.part(at, bytes).ok_or_else(misplaced)?);
                     }
                 }
                 at += bytes;
             }
         }
-        let job = |(store, (pieces, places)): (usize, (Vec<Piece>, Vec<Place>))| {
+        let job = |(store, (pieces, places)): (usize, (Vec<ElementRange>, Vec<DestSlice>))| {
             let Stored { matrix, columns, .. } = &collection.stores[store].elements[number];
             let array = match matrix {
-                Matrix::Sparse { indices, .. } if part == Part::Columns => indices,
+                Matrix::Sparse { indices, .. } if part == SparsePart::Columns => indices,
                 Matrix::Sparse { data: array, .. } | Matrix::Dense { array } => array,
             };
             let is_dense = !matrix.is_sparse();
             let align = match &columns.map {
-                Some(map) if part == Part::Columns => Align::Numbers(map.clone()),
+                Some(map) if part == SparsePart::Columns => Align::Numbers(map.clone()),
                 Some(map) if is_dense => {
                     Align::Elements((0..).zip(map.iter().copied()).filter(|&(_, to)| to != DROPPED).collect())
                 }
                 _ => Align::Same,
             };
             let bound = match &columns.map {
-                _ if part != Part::Columns => u64::MAX,
+                _ if part != SparsePart::Columns => u64::MAX,
                 Some(map) => map.len() as u64,
                 None => element.n_vars(),
             };
@@ -221,13 +230,13 @@ impl<'a> Load<'a> {
             // borrowed mutably by whoever runs the jobs until they have ended. Names of aligned genes are unique, so no
             // two columns go to one.
             let sink = unsafe { Scatter::new(array.dtype, to, align, places, bound) };
-            Job { array, pieces, sink, missing }
+            GatherJob { array, pieces, sink, missing }
         };
         Ok(reads.into_iter().enumerate().filter(|(_, (pieces, _))| !pieces.is_empty()).map(job).collect())
     }
 
     /// Gathers all jobs at once, so that no array waits for the last chunk of another.
-    fn run(&self, jobs: &[Job<'_>]) -> Result<(), ReadError> {
+    fn run(&self, jobs: &[GatherJob<'_>]) -> Result<(), ReadError> {
         jobs.par_iter().try_for_each(|job| {
             if let Some(element) = &job.missing {
                 (0..job.pieces.len()).into_par_iter().for_each(|piece| job.sink.clear(piece, element));
@@ -249,20 +258,20 @@ impl<'a> Load<'a> {
             self.compute(item.key, span, bytes);
             fill(&batch, |element| self.lengths(element, item.key), span, bytes);
         }
-        let writer = self.supply.writers.get(item.key.extension);
+        let writer = self.loader.writers.get(item.key.extension);
         writer.map_err(|reason| ReadError::Internal(reason.to_owned()))?.finish(&batch, &item.layout, image);
         (self.work.progress)();
         Ok(())
     }
 
     /// Arithmetic on the rows of a field that were placed as they were decoded: its dtype is then that of computation.
-    fn compute(&self, key: Key, span: &Span, mut bytes: &mut [u8]) {
+    fn compute(&self, key: ImageKey, span: &Span, mut bytes: &mut [u8]) {
         let (number, dense) = match span.field {
             Field::Data(element) => (element, false),
             Field::Dense(element) => (element, true),
             _ => return,
         };
-        let (element, collection) = (self.element(number), &self.supply.collection);
+        let (element, collection) = (self.element(number), &self.loader.collection);
         let Repr::Number(to) = span.repr else { return };
         if element.arithmetic.is_none() || (dense && element.is_sparse()) {
             return;
@@ -271,7 +280,7 @@ impl<'a> Load<'a> {
             let values;
             (values, bytes) = bytes.split_at_mut(length as usize * to.size());
             let stored = &collection.stores[collection.locate(row).0].elements[number];
-            if !self.is_whole(number, stored, to, dense) {
+            if !self.needs_row_pass(number, stored, to, dense) {
                 let sum = if element.arithmetic.normalize.is_some() { total(to, values) } else { 0.0 };
                 apply(&element.arithmetic, to, sum, values);
             }

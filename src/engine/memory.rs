@@ -137,7 +137,7 @@ impl Mapped {
 const PAGE: usize = 1 << 16;
 
 /// Whether nobody but its maker has the file open or mapped.
-pub fn is_alone(file: &File) -> bool {
+pub fn is_unshared(file: &File) -> bool {
     let set = |lease: i32| {
         // SAFETY: no memory is touched. The lease is let go at once, so nobody is ever asked to.
         unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, lease) == 0 }
@@ -158,15 +158,15 @@ mod tests {
     fn readers_and_mappings_are_noticed() {
         let memory = Memory::file(1 << 20, 5000, 0).expect("memory");
         let (file, _) = memory.as_file().expect("a file");
-        assert!(is_alone(file), "our own mapping does not count");
+        assert!(is_unshared(file), "our own mapping does not count");
         let reader = reader(&memory);
-        assert!(!is_alone(file));
+        assert!(!is_unshared(file));
         // SAFETY: nobody writes to it here.
         let map = unsafe { MmapOptions::new().map(&reader).expect("maps") };
         drop(reader);
-        assert!(!is_alone(file), "mapped, though closed");
+        assert!(!is_unshared(file), "mapped, though closed");
         drop(map);
-        assert!(is_alone(file));
+        assert!(is_unshared(file));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Models of the queue and the budget: the engine's own code over a supply in memory, run in thousands of orders.
 //!
-//! Asserted in every model: no two flights load a key at once; a key is in one place; bytes are those of their key, also
+//! Asserted in every model: no two load tasks load a key at once; a key is in one place; bytes are those of their key, also
 //! while others take buffers; images take the budget and what readers hold that were just answered, no more; in the end
 //! nothing runs and every byte is back. A reader that nobody answers and a thread that nobody wakes are deadlocks, which
 //! `shuttle` reports (its waits never time out, so none is saved by a clock).
@@ -16,7 +16,7 @@ use shuttle::thread;
 
 use crate::sync::check;
 
-use super::{Key, ReadError};
+use super::{ImageKey, ReadError};
 use world::{World, broken, byte, is_over, key};
 
 /// More than all images of a model.
@@ -92,7 +92,7 @@ fn images_larger_than_half_the_budget_get_through() {
     });
 }
 
-/// The same with a budget that holds not even one: one flight at a time goes beyond it.
+/// The same with a budget that holds not even one: one load task at a time goes beyond it.
 #[test]
 fn images_larger_than_the_budget_get_through() {
     check(1000, || {
@@ -113,7 +113,7 @@ fn images_in_larger_buffers_keep_the_budget() {
     });
 }
 
-/// Failures and scarce memory: a flight that fails lets its buffers go, so those who wait for memory go on.
+/// Failures and scarce memory: a load task that fails lets its buffers go, so those who wait for memory go on.
 #[test]
 fn failed_flights_give_their_memory_back() {
     check(1000, || {
@@ -158,7 +158,7 @@ fn a_reader_promotes_a_queued_prefetch() {
 fn prefetch_follows_a_demand() {
     check(1000, || {
         let world = World::new([4096; 2], AMPLE, |batches, at, _| {
-            while at == key(2) && batches.loads(Key { epoch: 1, ..key(0) }).begun == 0 {
+            while at == key(2) && batches.loads(ImageKey { epoch: 1, ..key(0) }).begun == 0 {
                 thread::yield_now();
             }
             Ok(())
@@ -246,7 +246,7 @@ impl Drop for Gone {
     }
 }
 
-/// The engine ends at any time, with flights queued, loading and waiting for memory: its threads end, and each reply is
+/// The engine ends at any time, with load tasks queued, loading and waiting for memory: its threads end, and each reply is
 /// answered or dropped, which the file system answers.
 #[test]
 fn the_engine_ends_at_any_time() {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::sync::atomic::Ordering;
 
-use super::stores::Supply;
+use super::loader::FetchLoader;
 use super::{ReadError, Shared, Waiter};
 
 /// Looks at all loads until the engine stops.
-pub fn run<S: Supply>(shared: &Shared<S>) {
+pub fn run<S: FetchLoader>(shared: &Shared<S>) {
     let timeout = shared.limits.timeout;
     let tick = (timeout / 8).clamp(Duration::from_millis(10), Duration::from_secs(1));
     let mut state = shared.lock();
@@ -19,9 +19,9 @@ pub fn run<S: Supply>(shared: &Shared<S>) {
         let mut late: Vec<Waiter> = Vec::new();
         let state = &mut *state;
         for loading in state.loading.values_mut().filter(|loading| !loading.waiters.is_empty()) {
-            let Some(flight) = state.flights.get(&loading.flight) else { continue };
-            let mut last = flight.progress.load(Ordering::Relaxed);
-            if !flight.started {
+            let Some(task) = state.tasks.get(&loading.task) else { continue };
+            let mut last = task.progress.load(Ordering::Relaxed);
+            if !task.started {
                 last = last.max(shared.progress.load(Ordering::Relaxed));
             }
             if Duration::from_millis(now.saturating_sub(last)) > timeout {

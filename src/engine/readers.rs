@@ -1,6 +1,6 @@
 //! Readers: each is answered from memory, or what it waits for is queued; what comes next is queued ahead of it.
 //!
-//! All of it is done under the one lock and waits for nothing: loaders (`flight`) do the work.
+//! All of it is done under the one lock and waits for nothing: loaders (`task`) do the work.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,18 +9,18 @@ use crate::plan::rank::Rank;
 use crate::sync::atomic::AtomicU64;
 
 use super::budget::Image;
-use super::flight::Flight;
-use super::lent::Loaded;
+use super::lease::Loaded;
+use super::load_task::LoadTask;
+use super::loader::FetchLoader;
 use super::stats::Stats;
-use super::stores::Supply;
 use super::streams::Stream;
-use super::{Key, Loading, Opened, ReadError, Reply, Shared, State};
+use super::{ImageKey, Loading, Opened, ReadError, Reply, Shared, State};
 
 /// Consumed fetches that are kept for slower jobs.
 const KEPT_FETCHES: u64 = 3;
 
 /// Prefetches that are in a hurry once a reader has waited for what is on its way: loading is what holds it up.
-const HURRY: u32 = 4;
+const FULL_SPEED_PREFETCHES: u32 = 4;
 
 /// How a reader is told.
 pub enum Answer {
@@ -64,9 +64,9 @@ impl Waiter {
     }
 }
 
-impl<S: Supply> Shared<S> {
+impl<S: FetchLoader> Shared<S> {
     /// A stream has come to a batch: looks ahead of it.
-    pub fn opened(&self, state: &mut State, key: Key, rank: Option<Rank>) {
+    pub fn opened(&self, state: &mut State, key: ImageKey, rank: Option<Rank>) {
         let (stream, fetch, place) = self.place(key, rank);
         for (epoch, fetch) in state.streams.read(self.plan(key.view), stream, fetch, place) {
             self.look_ahead(state, Stream { epoch, ..stream }, fetch);
@@ -74,7 +74,7 @@ impl<S: Supply> Shared<S> {
     }
 
     /// Answers a reader from memory, or queues what it waits for, and looks ahead of it.
-    pub fn read(&self, key: Key, rank: Option<Rank>, waiter: Waiter) {
+    pub fn read(&self, key: ImageKey, rank: Option<Rank>, waiter: Waiter) {
         let (stream, fetch, place) = self.place(key, rank);
         let mut state = self.lock();
         let mut ahead = Vec::new();
@@ -103,28 +103,28 @@ impl<S: Supply> Shared<S> {
     }
 
     /// The stream that a read belongs to, and where it is: the fetch, and the batch's place in it.
-    fn place(&self, key: Key, rank: Option<Rank>) -> (Stream, u64, usize) {
+    fn place(&self, key: ImageKey, rank: Option<Rank>) -> (Stream, u64, usize) {
         let (fetch, place) = self.plan(key.view).fetch_of(key.batch);
         (Stream { view: key.view, epoch: key.epoch, rank, extension: key.extension }, fetch, place)
     }
 
     /// The image, if it is here. Once it is read to its end it is consumed: it may go before those that are not.
-    fn loaded(&self, state: &mut State, key: Key, waiter: &Waiter) -> Option<Arc<Image>> {
-        let Some(image) = state.fresh.get(&key) else { return state.consumed.get(&key).cloned() };
+    fn loaded(&self, state: &mut State, key: ImageKey, waiter: &Waiter) -> Option<Arc<Image>> {
+        let Some(image) = state.unread.get(&key) else { return state.read.get(&key).cloned() };
         let image = image.clone();
         if waiter.ends(&image) {
-            state.fresh.pop(&key);
-            self.consume(state, key, &image);
+            state.unread.pop(&key);
+            self.mark_read(state, key, &image);
         }
         Some(image)
     }
 
     /// Notes that an image was read to its end.
-    pub fn consume(&self, state: &mut State, key: Key, image: &Arc<Image>) {
-        state.consumed_bytes += image.capacity();
-        state.consumed.push(key, image.clone());
+    pub fn mark_read(&self, state: &mut State, key: ImageKey, image: &Arc<Image>) {
+        state.read_bytes += image.capacity();
+        state.read.push(key, image.clone());
         self.forget_old(state);
-        self.stats.consumed(self.supply.rows(key));
+        self.stats.read(self.loader.rows(key));
     }
 
     /// Lets go of what was consumed long ago, budget or not: buffers that come back are written to without a page fault,
@@ -132,23 +132,23 @@ impl<S: Supply> Shared<S> {
     /// that read the same epoch a little later.
     fn forget_old(&self, state: &mut State) {
         let most = (KEPT_FETCHES * state.fetch_bytes).min(self.pool.limit() / 4);
-        while state.consumed_bytes > most && state.consumed.len() > 1 {
-            match state.consumed.pop_lru() {
-                Some((_, image)) => state.consumed_bytes -= image.capacity(),
+        while state.read_bytes > most && state.read.len() > 1 {
+            match state.read.pop_lru() {
+                Some((_, image)) => state.read_bytes -= image.capacity(),
                 None => break,
             }
         }
     }
 
     /// Queues what a reader waits for.
-    fn demand(&self, state: &mut State, key: Key, stream: Stream, fetch: u64, waiter: Waiter) {
+    fn demand(&self, state: &mut State, key: ImageKey, stream: Stream, fetch: u64, waiter: Waiter) {
         if let Some(loading) = state.loading.get_mut(&key) {
             loading.waiters.push(waiter);
-            let flight = loading.flight;
-            state.hurry = HURRY;
-            if let Some(at) = state.prefetch.iter().position(|&queued| queued == flight) {
+            let task = loading.task;
+            state.full_speed_prefetches = FULL_SPEED_PREFETCHES;
+            if let Some(at) = state.prefetch.iter().position(|&queued| queued == task) {
                 state.prefetch.remove(at);
-                state.demand.push_back(flight);
+                state.demand.push_back(task);
                 self.work.notify_one();
             }
             return;
@@ -158,8 +158,8 @@ impl<S: Supply> Shared<S> {
         } else {
             vec![key]
         };
-        let flight = self.queue(state, fetch, keys);
-        state.demand.push_back(flight);
+        let task = self.queue(state, fetch, keys);
+        state.demand.push_back(task);
         if let Some(loading) = state.loading.get_mut(&key) {
             loading.waiters.push(waiter);
         }
@@ -168,40 +168,40 @@ impl<S: Supply> Shared<S> {
 
     /// Queues the fetch that a stream will want next, unless it is here or on its way.
     fn look_ahead(&self, state: &mut State, stream: Stream, fetch: u64) {
-        let fits = self.pool.room() + state.consumed_bytes;
+        let fits = self.pool.room() + state.read_bytes;
         if state.fetch_bytes > fits {
             return;
         }
         let keys = self.missing(state, &stream, fetch, None);
         state.streams.queued(&stream, fetch);
         if !keys.is_empty() {
-            let flight = self.queue(state, fetch, keys);
-            state.prefetch.push_back(flight);
+            let task = self.queue(state, fetch, keys);
+            state.prefetch.push_back(task);
             self.work.notify_one();
         }
     }
 
     /// The batches of a fetch that are neither loaded nor loading; `first` leads.
-    fn missing(&self, state: &State, stream: &Stream, fetch: u64, first: Option<Key>) -> Vec<Key> {
+    fn missing(&self, state: &State, stream: &Stream, fetch: u64, first: Option<ImageKey>) -> Vec<ImageKey> {
         let &Stream { view, epoch, extension, .. } = stream;
         let others = self
             .plan(view)
             .batches_of(fetch)
-            .map(|batch| Key { view, epoch, batch, extension })
+            .map(|batch| ImageKey { view, epoch, batch, extension })
             .filter(|key| Some(*key) != first && !state.has(key));
         first.into_iter().chain(others).collect()
     }
 
-    /// Queues batches of one fetch, for the caller to say how urgently; the number of their flight.
-    pub fn queue(&self, state: &mut State, fetch: u64, keys: Vec<Key>) -> u64 {
-        let id = state.next_flight;
-        state.next_flight += 1;
+    /// Queues batches of one fetch, for the caller to say how urgently; the number of their load task.
+    pub fn queue(&self, state: &mut State, fetch: u64, keys: Vec<ImageKey>) -> u64 {
+        let id = state.next_task;
+        state.next_task += 1;
         for key in &keys {
-            // A batch that its flight left out keeps its readers.
-            state.loading.entry(*key).or_insert(Loading { flight: id, waiters: Vec::new() }).flight = id;
+            // A batch that its load task left out keeps its readers.
+            state.loading.entry(*key).or_insert(Loading { task: id, waiters: Vec::new() }).task = id;
         }
         let progress = Arc::new(AtomicU64::new(self.now()));
-        state.flights.insert(id, Flight { id, fetch, keys, progress, started: false });
+        state.tasks.insert(id, LoadTask { id, fetch, keys, progress, started: false });
         id
     }
 }

@@ -18,7 +18,7 @@ pub struct Stats {
     bytes: AtomicU64,
     batches: AtomicU64,
     rows: AtomicU64,
-    flights: AtomicU64,
+    tasks: AtomicU64,
     images: AtomicU64,
     load_ns: AtomicU64,
     evicted: AtomicU64,
@@ -77,14 +77,14 @@ impl Stats {
     }
 
     /// A batch was read to its end for the first time since it was loaded.
-    pub fn consumed(&self, rows: u64) {
+    pub fn read(&self, rows: u64) {
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.rows.fetch_add(rows, Ordering::Relaxed);
     }
 
-    /// A flight loaded so many images.
+    /// A load task loaded so many images.
     pub fn loaded(&self, images: usize, time: Duration) {
-        self.flights.fetch_add(1, Ordering::Relaxed);
+        self.tasks.fetch_add(1, Ordering::Relaxed);
         self.images.fetch_add(images as u64, Ordering::Relaxed);
         self.load_ns.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
     }
@@ -100,17 +100,17 @@ impl Stats {
 
 impl Shared {
     pub fn stats_json(&self) -> Value {
-        let (fresh, consumed, loading, streams, fresh_bytes, retained) = {
+        let (unread, read, loading, streams, unread_bytes, retained) = {
             let state = self.lock();
-            let fresh: u64 = state.fresh.iter().map(|(_, image)| image.capacity()).sum();
-            let counts = (state.fresh.len(), state.consumed.len(), state.loading.len(), state.streams.len());
-            (counts.0, counts.1, counts.2, counts.3, fresh, state.consumed_bytes)
+            let unread: u64 = state.unread.iter().map(|(_, image)| image.capacity()).sum();
+            let counts = (state.unread.len(), state.read.len(), state.loading.len(), state.streams.len());
+            (counts.0, counts.1, counts.2, counts.3, unread, state.read_bytes)
         };
         let ((used, free), gone) = (self.pool.used(), self.pool.gone());
-        let chunks = self.supply.cache.as_ref().map_or(0, ChunkCache::bytes);
+        let chunks = self.loader.cache.as_ref().map_or(0, ChunkCache::bytes);
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let seconds = |counter: &AtomicU64| get(counter) as f64 / 1e9;
-        let (stats, store) = (&self.stats, &self.supply.counters);
+        let (stats, store) = (&self.stats, &self.loader.counters);
         json!({
             "uptime_seconds": self.start.elapsed().as_secs_f64(),
             "store": {
@@ -138,21 +138,21 @@ impl Shared {
                 "first_byte_p99": stats.first.quantile(0.99),
             },
             "loads": {
-                "flights": get(&stats.flights),
+                "tasks": get(&stats.tasks),
                 "images": get(&stats.images),
                 "seconds": seconds(&stats.load_ns),
                 "evicted": get(&stats.evicted),
                 "failed": get(&stats.failed),
             },
-            "images": {"fresh": fresh, "consumed": consumed, "loading": loading},
+            "images": {"unread": unread, "read": read, "loading": loading},
             "memory": {
                 "budget_bytes": self.limits.memory,
                 "used_bytes": used + chunks,
                 "chunk_bytes": chunks,
                 "free_bytes": free,
-                "loading_bytes": used.saturating_sub(free + fresh_bytes + retained + gone),
-                "lent_bytes": self.pool.lent(),
-                "fresh_bytes": fresh_bytes,
+                "loading_bytes": used.saturating_sub(free + unread_bytes + retained + gone),
+                "leased_bytes": self.pool.leased(),
+                "unread_bytes": unread_bytes,
                 "retained_bytes": retained,
             },
         })

@@ -11,7 +11,7 @@ use crate::format::Extension;
 use crate::plan::Plan;
 use crate::plan::rank::Rank;
 
-use super::{Key, at_most};
+use super::{ImageKey, at_most};
 
 /// What readers of one directory have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,17 +23,17 @@ pub struct Stream {
 }
 
 /// View, epoch, format, fetch.
-type Place = (u16, u64, Extension, u64);
+type FormatFetch = (u16, u64, Extension, u64);
 
 /// The readers seen lately.
 pub struct Streams {
     /// Fetches that are read as a whole, or will be next.
-    whole: LruCache<Place, ()>,
+    whole: LruCache<FormatFetch, ()>,
     /// Fetches of which one batch was read, and which.
-    touched: LruCache<Place, usize>,
+    touched: LruCache<FormatFetch, usize>,
     /// Fetches that were queued ahead of a stream: looking at each batch of one again for every file that is read would
     /// cost more than serving it.
-    ahead: LruCache<Place, ()>,
+    ahead: LruCache<FormatFetch, ()>,
 }
 
 /// Fetches loaded ahead of a stream.
@@ -82,17 +82,17 @@ impl Streams {
     }
 
     /// Notes that a batch of a fetch that was queued did not come.
-    pub fn dropped(&mut self, key: &Key, fetch: u64) {
+    pub fn dropped(&mut self, key: &ImageKey, fetch: u64) {
         self.ahead.pop(&(key.view, key.epoch, key.extension, fetch));
     }
 
     /// Notes that a fetch is not here although its first batch is asked for: what was queued ahead of earlier readers of this
     /// directory says nothing to those who read it again, or go back.
     pub fn restarted(&mut self, stream: &Stream) {
-        let theirs = |&(view, epoch, extension, _): &Place| {
+        let theirs = |&(view, epoch, extension, _): &FormatFetch| {
             (view, epoch, extension) == (stream.view, stream.epoch, stream.extension)
         };
-        let old: Vec<Place> = self.ahead.iter().map(|(place, ())| *place).filter(theirs).collect();
+        let old: Vec<FormatFetch> = self.ahead.iter().map(|(place, ())| *place).filter(theirs).collect();
         old.iter().for_each(|place| _ = self.ahead.pop(place));
     }
 

@@ -43,7 +43,7 @@ pub enum H5adError {
 
 /// How many items a dataset holds in one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Count {
+enum ItemCount {
     Rows,
     RowsAndOne,
     /// Values of an element.
@@ -55,7 +55,7 @@ enum Count {
 struct Filled {
     field: Field,
     repr: Repr,
-    count: Count,
+    count: ItemCount,
     /// Elements of one item: those of a row of a dense matrix, else 1.
     elements: u64,
     placed: Placed,
@@ -88,11 +88,11 @@ impl H5ad {
         structure::build(table)
     }
 
-    fn items(count: Count, batch: &Batch<'_>) -> u64 {
+    fn items(count: ItemCount, batch: &Batch<'_>) -> u64 {
         match count {
-            Count::Rows => batch.rows.len() as u64,
-            Count::RowsAndOne => batch.rows.len() as u64 + 1,
-            Count::Stored(element) => batch.nnz[element],
+            ItemCount::Rows => batch.rows.len() as u64,
+            ItemCount::RowsAndOne => batch.rows.len() as u64 + 1,
+            ItemCount::Stored(element) => batch.nnz[element],
         }
     }
 }

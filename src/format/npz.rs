@@ -9,17 +9,17 @@ use super::{Format, Tensor, part_name, tensors};
 
 /// The `.npz` format of one table.
 pub struct Npz {
-    members: Vec<Member>,
+    members: Vec<NpzMember>,
 }
 
 /// One zip member.
-struct Member {
+struct NpzMember {
     /// With `.npy`.
     name: String,
-    content: Content,
+    content: MemberContent,
 }
 
-enum Content {
+enum MemberContent {
     Tensor(Tensor),
     /// `shape` of a sparse element, as scipy wants it.
     Shape(usize),
@@ -34,26 +34,26 @@ const CSR: &[u8] = b"csr";
 impl Npz {
     pub fn new(table: &Table) -> Npz {
         let tensors = tensors(table, |chars, _| Repr::Ucs4(chars.max(1)));
-        let mut members: Vec<Member> = tensors
+        let mut members: Vec<NpzMember> = tensors
             .into_iter()
-            .map(|tensor| Member { name: format!("{}.npy", tensor.name), content: Content::Tensor(tensor) })
+            .map(|tensor| NpzMember { name: format!("{}.npy", tensor.name), content: MemberContent::Tensor(tensor) })
             .collect();
         for (i, _) in table.elements.iter().enumerate().filter(|(_, element)| element.is_sparse()) {
             let name = format!("{}.npy", part_name(table, i, "shape"));
-            members.push(Member { name, content: Content::Shape(i) });
+            members.push(NpzMember { name, content: MemberContent::Shape(i) });
             if i == 0 {
-                members.push(Member { name: "format.npy".to_owned(), content: Content::Format });
+                members.push(NpzMember { name: "format.npy".to_owned(), content: MemberContent::Format });
             }
         }
         Npz { members }
     }
 }
 
-impl Member {
+impl NpzMember {
     /// Length of the npy header, and of what follows it.
     fn lens(&self, batch: &Batch<'_>) -> (u64, u64) {
         let (header, data) = match &self.content {
-            Content::Tensor(tensor) => {
+            MemberContent::Tensor(tensor) => {
                 let span = tensor.span(batch, 0);
                 let shape = tensor.shape(batch);
                 let header = match span.repr {
@@ -62,17 +62,17 @@ impl Member {
                 };
                 (header, span.len)
             }
-            Content::Shape(_) => (header_len(Dtype::I64.npy(), &[2]), 16),
-            Content::Format => (header_len("|S3", &[]), CSR.len() as u64),
+            MemberContent::Shape(_) => (header_len(Dtype::I64.npy(), &[2]), 16),
+            MemberContent::Format => (header_len("|S3", &[]), CSR.len() as u64),
         };
         (header as u64, data)
     }
 
     fn header(&self, batch: &Batch<'_>) -> Vec<u8> {
         match &self.content {
-            Content::Tensor(tensor) => header(&descr(tensor.repr(batch)), tensor.shape(batch).axes()),
-            Content::Shape(_) => header(Dtype::I64.npy(), &[2]),
-            Content::Format => header("|S3", &[]),
+            MemberContent::Tensor(tensor) => header(&descr(tensor.repr(batch)), tensor.shape(batch).axes()),
+            MemberContent::Shape(_) => header(Dtype::I64.npy(), &[2]),
+            MemberContent::Format => header("|S3", &[]),
         }
     }
 
@@ -103,7 +103,7 @@ impl Format for Npz {
             let (header, data) = member.lens(batch);
             directory += member.central_len(header + data, at);
             at += member.local_len(header + data) + header;
-            if let Content::Tensor(tensor) = &member.content {
+            if let MemberContent::Tensor(tensor) = &member.content {
                 spans.push(tensor.span(batch, at));
             }
             at += data;
@@ -122,13 +122,13 @@ impl Format for Npz {
             let data = body + header.len();
             image[body..data].copy_from_slice(&header);
             match &member.content {
-                Content::Tensor(_) => {}
-                Content::Shape(element) => {
+                MemberContent::Tensor(_) => {}
+                MemberContent::Shape(element) => {
                     for (n, out) in batch.shape(*element).iter().zip(image[data..].as_chunks_mut::<8>().0) {
                         *out = (*n as i64).to_le_bytes();
                     }
                 }
-                Content::Format => image[data..][..CSR.len()].copy_from_slice(CSR),
+                MemberContent::Format => image[data..][..CSR.len()].copy_from_slice(CSR),
             }
             let end = body + size as usize;
             let record = Record { name: &member.name, size, crc: crc32fast::hash(&image[body..end]) };
@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn records_are_as_long_as_laid_out() {
         let name = "obs/größe.npy";
-        let member = Member { name: name.to_owned(), content: Content::Shape(0) };
+        let member = NpzMember { name: name.to_owned(), content: MemberContent::Shape(0) };
         for size in [0, ZIP64 - 1, ZIP64, 1 << 40] {
             for offset in [0, ZIP64 - 1, ZIP64, 1 << 40] {
                 let record = Record { name, size, crc: 7 };

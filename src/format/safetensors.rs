@@ -72,7 +72,7 @@ impl Safetensors {
 
     /// Long enough for the longest numbers; a multiple of 64 less the 8 bytes before it.
     fn header_len(&self, batch: &Batch<'_>) -> usize {
-        let mut count = Count(8);
+        let mut count = TextLength(8);
         // Counting cannot fail.
         let _ = self.header(batch, u64::MAX, u64::MAX, &mut count);
         count.0.next_multiple_of(64) - 8
@@ -103,9 +103,9 @@ impl Format for Safetensors {
 }
 
 /// How long a text would be.
-struct Count(usize);
+struct TextLength(usize);
 
-impl Write for Count {
+impl Write for TextLength {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.0 += text.len();
         Ok(())

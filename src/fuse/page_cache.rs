@@ -45,20 +45,20 @@ pub struct Kernel {
 
 /// What is in the page cache, and what is to be put there. Does nothing until it is started.
 pub struct PageCache {
-    shared: Arc<Shared>,
+    shared: Arc<PusherShared>,
 }
 
-struct Shared {
+struct PusherShared {
     engine: Arc<Engine>,
     tree: Arc<Tree>,
     running: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<PusherState>,
     work: Condvar,
     /// What was stored stays as long as the kernel has room.
     keep: bool,
 }
 
-struct State {
+struct PusherState {
     /// Directories whose readers map files (then true) or read them in pieces.
     piecemeal: LruCache<Node, bool>,
     /// Inodes whose pages were stored, and the bytes of these; and the sum.
@@ -72,14 +72,14 @@ struct State {
 impl PageCache {
     /// `keep`: what was stored stays as long as the kernel has room.
     pub fn new(engine: Arc<Engine>, tree: Arc<Tree>, keep: bool) -> PageCache {
-        let state = State {
+        let state = PusherState {
             piecemeal: LruCache::new(DIRECTORIES),
             stored: LruCache::new(FILES),
             stored_bytes: 0,
             opened: VecDeque::new(),
             stop: false,
         };
-        let shared = Shared {
+        let shared = PusherShared {
             engine,
             tree,
             running: AtomicBool::new(false),
@@ -152,8 +152,8 @@ impl Drop for PageCache {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl PusherShared {
+    fn lock(&self) -> MutexGuard<'_, PusherState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// One line of `/proc/self/mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct MountEntry {
     /// Major and minor device number, as in `st_dev`.
     pub device: (u32, u32),
     pub mountpoint: PathBuf,
@@ -21,14 +21,14 @@ pub struct Entry {
 }
 
 /// The mount that is on top at exactly this path, which must be absolute and without symbolic links.
-pub fn at(path: &Path) -> io::Result<Option<Entry>> {
+pub fn at(path: &Path) -> io::Result<Option<MountEntry>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     // Later lines lie on top of earlier ones.
     Ok(parse(&table).filter(|entry| entry.mountpoint == path).last())
 }
 
 /// Whether this file system type is one that we mount.
-pub fn is_ours(entry: &Entry) -> bool {
+pub fn is_ours(entry: &MountEntry) -> bool {
     entry.kind == "fuse.shufflefs"
 }
 
@@ -44,19 +44,19 @@ pub fn is_dead(path: &Path) -> bool {
     code == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOTCONN)
 }
 
-fn parse(table: &[u8]) -> impl Iterator<Item = Entry> {
+fn parse(table: &[u8]) -> impl Iterator<Item = MountEntry> {
     table.split(|&byte| byte == b'\n').filter_map(line)
 }
 
 /// `36 35 98:0 /root /mount/point options shared:1 - type source options`
-fn line(line: &[u8]) -> Option<Entry> {
+fn line(line: &[u8]) -> Option<MountEntry> {
     let mut fields = line.split(|&byte| byte == b' ');
     let device = std::str::from_utf8(fields.nth(2)?).ok()?;
     let (major, minor) = device.split_once(':')?;
     let mountpoint = unescape(fields.nth(1)?);
     // The number of optional fields varies; a single dash ends them.
     let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
-    Some(Entry {
+    Some(MountEntry {
         device: (major.parse().ok()?, minor.parse().ok()?),
         mountpoint: PathBuf::from(OsString::from_vec(mountpoint)),
         kind: String::from_utf8_lossy(&unescape(fields.next()?)).into_owned(),
@@ -93,7 +93,7 @@ mod tests {
         let found: Vec<_> = parse(text).collect();
         assert_eq!(
             found,
-            [Entry {
+            [MountEntry {
                 device: (0, 53),
                 mountpoint: PathBuf::from("/tmp/a b\\c"),
                 kind: "fuse.shufflefs".into(),

@@ -2,7 +2,7 @@
 //!
 //! They never depend on the machine (cores, memory), because the bytes of a batch depend on them.
 
-use crate::collection::Grain;
+use crate::collection::StorageProfile;
 
 const MIN_BLOCK: u64 = 16;
 const MAX_BLOCK: u64 = 1024;
@@ -14,25 +14,25 @@ const MAX_K: u64 = 1024;
 
 /// Rows a block: the smallest power of two from 16 to 1024 that reads at most 1.25 times what it needs, or the largest
 /// whose fetch of 256 blocks stays under 1 GiB; whole chunk rows for a chunked dense matrix.
-pub fn block_size(grain: &Grain) -> u64 {
-    let fits = |block: u64| MIN_K as f64 * block as f64 * grain.row_bytes <= MAX_FETCH_BYTES;
-    if let Some(rows) = grain.dense_chunk_rows {
+pub fn block_size(profile: &StorageProfile) -> u64 {
+    let fits = |block: u64| MIN_K as f64 * block as f64 * profile.row_bytes <= MAX_FETCH_BYTES;
+    if let Some(rows) = profile.dense_chunk_rows {
         let whole = MIN_BLOCK.div_ceil(rows.max(1)) * rows.max(1);
         if fits(whole) {
             return whole;
         }
     }
     let mut block = MIN_BLOCK;
-    while block < MAX_BLOCK && amplification(grain, block) > MAX_AMPLIFICATION && fits(2 * block) {
+    while block < MAX_BLOCK && amplification(profile, block) > MAX_AMPLIFICATION && fits(2 * block) {
         block *= 2;
     }
     block
 }
 
 /// Batches a fetch for k = 1024 blocks in it, lowered to no less than 256 while the fetch exceeds 1 GiB.
-pub fn fetch_factor(grain: &Grain, batch_size: u64, block_size: u64) -> u64 {
+pub fn fetch_factor(profile: &StorageProfile, batch_size: u64, block_size: u64) -> u64 {
     let mut k = MAX_K;
-    while k > MIN_K && (k * block_size) as f64 * grain.row_bytes > MAX_FETCH_BYTES {
+    while k > MIN_K && (k * block_size) as f64 * profile.row_bytes > MAX_FETCH_BYTES {
         k /= 2;
     }
     (k * block_size).div_ceil(batch_size)
@@ -40,8 +40,8 @@ pub fn fetch_factor(grain: &Grain, batch_size: u64, block_size: u64) -> u64 {
 
 /// Expected bytes decoded over bytes needed for one block: a run of b rows at a random place touches
 /// 1 + (b - 1/..)/c chunks of c rows, in the mean b / c + 1.
-fn amplification(grain: &Grain, block: u64) -> f64 {
-    grain.chunk_rows.map_or(1.0, |rows| 1.0 + rows / block as f64)
+fn amplification(profile: &StorageProfile, block: u64) -> f64 {
+    profile.chunk_rows.map_or(1.0, |rows| 1.0 + rows / block as f64)
 }
 
 #[cfg(test)]
@@ -50,16 +50,16 @@ mod tests {
 
     #[test]
     fn follows_the_chunks() {
-        let raw = Grain { row_bytes: 12_000.0, chunk_rows: None, dense_chunk_rows: None };
+        let raw = StorageProfile { row_bytes: 12_000.0, chunk_rows: None, dense_chunk_rows: None };
         assert_eq!((block_size(&raw), fetch_factor(&raw, 256, 16)), (16, 64));
-        let gzip = Grain { chunk_rows: Some(12.0), ..raw };
+        let gzip = StorageProfile { chunk_rows: Some(12.0), ..raw };
         assert_eq!((block_size(&gzip), fetch_factor(&gzip, 256, 64)), (64, 256));
         // annbatch's chunks would want 1,024 rows, but 256 such blocks are 3 GiB: 256 rows it is, and k = 256.
-        let sharded = Grain { chunk_rows: Some(195.0), ..raw };
+        let sharded = StorageProfile { chunk_rows: Some(195.0), ..raw };
         assert_eq!((block_size(&sharded), fetch_factor(&sharded, 256, 256)), (256, 256));
-        let dense = Grain { row_bytes: 4.0 * 50.0, chunk_rows: Some(782.0), dense_chunk_rows: Some(782) };
+        let dense = StorageProfile { row_bytes: 4.0 * 50.0, chunk_rows: Some(782.0), dense_chunk_rows: Some(782) };
         assert_eq!(block_size(&dense), 782);
-        let wide = Grain { row_bytes: 4.0 * 20_000.0, ..dense };
+        let wide = StorageProfile { row_bytes: 4.0 * 20_000.0, ..dense };
         assert_eq!(block_size(&wide), 32);
     }
 }

@@ -12,7 +12,7 @@ use super::permutation::Permutation;
 #[derive(Clone, Debug)]
 pub struct Blocks {
     /// Stores with at least one row.
-    segments: Vec<Segment>,
+    segments: Vec<StoreBlocks>,
     rows: u64,
     blocks: u64,
     size: u64,
@@ -20,7 +20,7 @@ pub struct Blocks {
 
 /// One store's share of the rows.
 #[derive(Clone, Copy, Debug)]
-struct Segment {
+struct StoreBlocks {
     first_row: u64,
     first_block: u64,
     rows: u64,
@@ -33,7 +33,7 @@ impl Blocks {
         let (mut first_row, mut first_block) = (0, 0);
         for rows in store_rows {
             if rows > 0 {
-                segments.push(Segment { first_row, first_block, rows });
+                segments.push(StoreBlocks { first_row, first_block, rows });
             }
             first_row += rows;
             first_block += rows.div_ceil(size);

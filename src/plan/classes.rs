@@ -177,7 +177,7 @@ struct Spread {
 }
 
 /// A batch of a fetch: its class, and which rows of those that the class has in this fetch.
-struct Place {
+struct BatchRows {
     class: usize,
     rows: Range<usize>,
 }
@@ -205,7 +205,7 @@ impl ClassEpoch<'_> {
         };
         let pools: Vec<Vec<u64>> = present.iter().map(pool).collect();
         let mut found = FetchRows { rows: Vec::new(), bounds: vec![0] };
-        for Place { class, rows } in places {
+        for BatchRows { class, rows } in places {
             if let Ok(pool) = present.binary_search_by_key(&class, |&(class, _)| class) {
                 found.rows.extend_from_slice(&pools[pool][rows]);
                 found.bounds.push(found.rows.len());
@@ -231,7 +231,7 @@ impl ClassEpoch<'_> {
         if self.classes.drawn.is_none() { self.before(self.batches_of(fetch).start) } else { Vec::new() }
     }
 
-    fn places(&self, fetch: u64, started: &[u64]) -> Vec<Place> {
+    fn places(&self, fetch: u64, started: &[u64]) -> Vec<BatchRows> {
         match &self.classes.drawn {
             None => self.places_once(fetch, started),
             Some(table) => self.places_drawn(fetch, table),
@@ -239,7 +239,7 @@ impl ClassEpoch<'_> {
     }
 
     /// Classes drawn by weight; the rows of one are dealt in the order of its batches.
-    fn places_drawn(&self, fetch: u64, table: &Alias) -> Vec<Place> {
+    fn places_drawn(&self, fetch: u64, table: &Alias) -> Vec<BatchRows> {
         let size = self.sampling.batch_size;
         let mut used = vec![0; self.classes.classes.len()];
         let place = |batch: u64| {
@@ -247,20 +247,20 @@ impl ClassEpoch<'_> {
             let class = table.draw(&mut rng);
             let start = used[class];
             used[class] += (self.classes.rows - batch * size).min(size) as usize;
-            Place { class, rows: start..used[class] }
+            BatchRows { class, rows: start..used[class] }
         };
         self.batches_of(fetch).map(place).collect()
     }
 
     /// Each class's next batches, shuffled.
-    fn places_once(&self, fetch: u64, started: &[u64]) -> Vec<Place> {
+    fn places_once(&self, fetch: u64, started: &[u64]) -> Vec<BatchRows> {
         let batches = self.batches_of(fetch);
         let mut places = Vec::with_capacity((batches.end - batches.start) as usize);
         for (class, (start, end)) in started.iter().copied().zip(self.before(batches.end)).enumerate() {
             let first = self.first_row(class, start);
             for batch in start..end {
                 let rows = self.first_row(class, batch) - first..self.first_row(class, batch + 1) - first;
-                places.push(Place { class, rows: rows.start as usize..rows.end as usize });
+                places.push(BatchRows { class, rows: rows.start as usize..rows.end as usize });
             }
         }
         let mut rng = shuffle::rng(Domain::Batches, self.sampling.seed, self.epoch, fetch);

@@ -1,10 +1,10 @@
 //! Equal parts of an epoch for distributed training: rank r of W.
 //!
-//! How batches are dealt says [`super::deal`]. Every rank has the same number of batches, so no collective operation
+//! How batches are dealt says [`super::partition`]. Every rank has the same number of batches, so no collective operation
 //! waits for a rank that has none.
 
 use super::Plan;
-use super::deal::{Batches, share};
+use super::partition::{Batches, share};
 
 /// Rank `index` of `of`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,13 +22,13 @@ impl Rank {
     /// The batch of the whole epoch that is batch `i` of this rank.
     pub fn batch(self, plan: &Plan, i: u64) -> Option<u64> {
         let all = Batches::all(plan.batches(), plan.sampling().fetch_factor);
-        all.deal(self.of, plan.uneven()).batch(self.index, i)
+        all.partition(self.of, plan.uneven()).batch(self.index, i)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::deal::Uneven;
+    use super::super::partition::RemainderPolicy;
     use super::super::{Plan, Sampling};
     use super::Rank;
 
@@ -41,7 +41,7 @@ mod tests {
                     let plan = Plan::new(&[rows], sampling);
                     for of in 1..=64 {
                         check(&plan, of);
-                        check(&plan.clone().with_uneven(Uneven::Pad), of);
+                        check(&plan.clone().with_uneven(RemainderPolicy::Pad), of);
                     }
                 }
             }
@@ -64,8 +64,8 @@ mod tests {
         let (unserved, repeats) =
             times.iter().fold((0, 0), |(none, more), &n| (none + u64::from(n == 0), more + n.saturating_sub(1)));
         match plan.uneven() {
-            Uneven::Drop => assert!(repeats == 0 && unserved < of, "{unserved} {repeats}"),
-            Uneven::Pad => assert!(unserved == 0 && repeats < of, "{unserved} {repeats}"),
+            RemainderPolicy::Drop => assert!(repeats == 0 && unserved < of, "{unserved} {repeats}"),
+            RemainderPolicy::Pad => assert!(unserved == 0 && repeats < of, "{unserved} {repeats}"),
         }
         // Only the whole fetches that do not make a round, and the short one, are read by several ranks.
         let shared = plan.batches() / plan.sampling().fetch_factor / of * of;

@@ -5,7 +5,7 @@
 //! ends of these remain; afterwards steps consume the epoch's order from the front.
 
 use super::Plan;
-use super::deal::Batches;
+use super::partition::Batches;
 
 /// After how many steps of how many ranks an epoch stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub fn remaining(plan: &Plan, stopped: Stopped) -> Batches {
 
 #[cfg(test)]
 mod tests {
-    use super::super::deal::Uneven;
+    use super::super::partition::RemainderPolicy;
     use super::super::rank::Rank;
     use super::super::{Plan, Sampling};
     use super::*;
@@ -59,7 +59,7 @@ mod tests {
             [(0, 4, 3), (1, 4, 3), (1003, 4, 7), (4096, 16, 8), (777, 1, 5), (50, 2, 64)]
         {
             let sampling = Sampling { batch_size, block_size: 2, fetch_factor, seed: 0, drop_last: false };
-            for uneven in [Uneven::Drop, Uneven::Pad] {
+            for uneven in [RemainderPolicy::Drop, RemainderPolicy::Pad] {
                 let plan = Plan::new(&[rows], sampling).with_uneven(uneven);
                 for world in [1, 2, 3, 8, 13, 64] {
                     let steps = Rank { index: 0, of: world }.batches(&plan);
@@ -85,19 +85,19 @@ mod tests {
         }
     }
 
-    fn check(rest: &Batches, world: u64, uneven: Uneven) {
-        let deal = rest.deal(world, uneven);
+    fn check(rest: &Batches, world: u64, uneven: RemainderPolicy) {
+        let partition = rest.partition(world, uneven);
         let mut dealt: Vec<u64> = Vec::new();
         for rank in 0..world {
-            dealt.extend((0..deal.batches()).map(|i| deal.batch(rank, i).expect("in range")));
-            assert_eq!(deal.batch(rank, deal.batches()), None);
+            dealt.extend((0..partition.batches()).map(|i| partition.batch(rank, i).expect("in range")));
+            assert_eq!(partition.batch(rank, partition.batches()), None);
         }
-        assert_eq!(dealt.len() as u64, deal.batches() * world);
+        assert_eq!(dealt.len() as u64, partition.batches() * world);
         dealt.sort_unstable();
         dealt.dedup();
         let missing = rest.count() - dealt.len() as u64;
-        assert!(if uneven == Uneven::Pad { missing == 0 } else { missing < world });
-        assert!(deal.batches() * world < rest.count() + world, "at most {world} - 1 repeats");
+        assert!(if uneven == RemainderPolicy::Pad { missing == 0 } else { missing < world });
+        assert!(partition.batches() * world < rest.count() + world, "at most {world} - 1 repeats");
         let all: Vec<u64> = rest.ranges().into_iter().flatten().collect();
         assert!(dealt.iter().all(|batch| all.binary_search(batch).is_ok()), "only what remains");
     }

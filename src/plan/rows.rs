@@ -29,11 +29,11 @@ pub struct Rows {
     /// Rows of the collection.
     all: u64,
     /// `None`: all rows.
-    selection: Option<Arc<Selection>>,
+    selection: Option<Arc<PagedRows>>,
 }
 
 #[derive(Debug, Default)]
-struct Selection {
+struct PagedRows {
     /// Selected rows before each page, and in all.
     before: Vec<u64>,
     /// Where a page lies in `few`, or in `words` and `eighths`. Unused for empty and full pages.
@@ -53,7 +53,7 @@ impl Rows {
 
     /// The rows given by their global row numbers, each larger than the one before.
     pub fn from_ascending(store_rows: &[u64], rows: impl IntoIterator<Item = u64>) -> Result<Rows, PlanError> {
-        let mut builder = Builder::new(store_rows)?;
+        let mut builder = RowsBuilder::new(store_rows)?;
         let mut next = 0;
         for row in rows {
             if row < next {
@@ -70,7 +70,7 @@ impl Rows {
 
     /// The rows whose bit is set: bit r % 64 of word r / 64 is global row r. Words that lack are zero.
     pub fn from_words(store_rows: &[u64], words: impl IntoIterator<Item = u64>) -> Result<Rows, PlanError> {
-        let mut builder = Builder::new(store_rows)?;
+        let mut builder = RowsBuilder::new(store_rows)?;
         let mut row = 0;
         for word in words {
             if word != 0 {
@@ -164,14 +164,14 @@ enum Page<'a> {
     Words(&'a [u64; PAGE_WORDS], &'a [u16; 8]),
 }
 
-impl Selection {
+impl PagedRows {
     fn page(&self, page: usize, all: u64) -> Page<'_> {
         let count = self.before[page + 1] - self.before[page];
         let at = self.at[page] as usize;
         match kind(count, (all - page as u64 * PAGE_ROWS).min(PAGE_ROWS)) {
-            Kind::Full => Page::Full,
-            Kind::Few => Page::Few(&self.few[at..at + count as usize]),
-            Kind::Words => Page::Words(&self.words[at], &self.eighths[at]),
+            PageKind::Full => Page::Full,
+            PageKind::Few => Page::Few(&self.few[at..at + count as usize]),
+            PageKind::Words => Page::Words(&self.words[at], &self.eighths[at]),
         }
     }
 
@@ -252,39 +252,39 @@ fn unpack(words: &[u64], first: u64, mut skip: u64, mut take: u64, rows: &mut Ve
     }
 }
 
-enum Kind {
+enum PageKind {
     Full,
     Few,
     Words,
 }
 
 /// How a page of so many rows keeps `count` of them; an empty page is an empty list.
-fn kind(count: u64, rows: u64) -> Kind {
+fn kind(count: u64, rows: u64) -> PageKind {
     if count == rows {
-        Kind::Full
+        PageKind::Full
     } else if count < FEW {
-        Kind::Few
+        PageKind::Few
     } else {
-        Kind::Words
+        PageKind::Words
     }
 }
 
 /// A selection while it is made: pages in ascending order.
-struct Builder {
-    selection: Selection,
+struct RowsBuilder {
+    selection: PagedRows,
     all: u64,
     len: u64,
     page: [u64; PAGE_WORDS],
 }
 
-impl Builder {
-    fn new(store_rows: &[u64]) -> Result<Builder, PlanError> {
+impl RowsBuilder {
+    fn new(store_rows: &[u64]) -> Result<RowsBuilder, PlanError> {
         let all: u64 = store_rows.iter().sum();
         // Places in `few` are 32-bit: fewer than 256 a page.
         if all.div_ceil(PAGE_ROWS).saturating_mul(FEW) > u64::from(u32::MAX) {
             return Err(PlanError::TooManyRows { rows: all, limit: u64::from(u32::MAX) / FEW * PAGE_ROWS });
         }
-        Ok(Builder { selection: Selection::default(), all, len: 0, page: [0; PAGE_WORDS] })
+        Ok(RowsBuilder { selection: PagedRows::default(), all, len: 0, page: [0; PAGE_WORDS] })
     }
 
     fn insert(&mut self, row: u64) {
@@ -306,8 +306,8 @@ impl Builder {
         let count = self.page.iter().map(|word| u64::from(word.count_ones())).sum();
         selection.before.push(self.len);
         let at = match kind(count, (self.all - first).min(PAGE_ROWS)) {
-            Kind::Full => 0,
-            Kind::Few => {
+            PageKind::Full => 0,
+            PageKind::Few => {
                 let at = selection.few.len();
                 for (i, &word) in self.page.iter().enumerate() {
                     let mut word = word;
@@ -318,7 +318,7 @@ impl Builder {
                 }
                 at
             }
-            Kind::Words => {
+            PageKind::Words => {
                 let mut before = 0;
                 selection.eighths.push(std::array::from_fn(|eighth| {
                     let words = &self.page[eighth * 8..(eighth + 1) * 8];
@@ -339,7 +339,7 @@ impl Builder {
 
     fn finish(mut self, store_rows: &[u64]) -> Rows {
         self.turn_to(self.all.div_ceil(PAGE_ROWS));
-        let Builder { mut selection, all, len, .. } = self;
+        let RowsBuilder { mut selection, all, len, .. } = self;
         selection.before.push(len);
         selection.before.shrink_to_fit();
         selection.at.shrink_to_fit();

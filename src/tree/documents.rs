@@ -4,10 +4,10 @@ use serde_json::{Map, Value, json};
 
 use crate::anndata::column::{Column, Values};
 use crate::collection::element::{Element, MatrixKind};
-use crate::collection::genes::Columns;
+use crate::collection::genes::ColumnMap;
 use crate::collection::{Collection, Table};
 use crate::plan::rank::Rank;
-use crate::plan::{Plan, Uneven};
+use crate::plan::{Plan, RemainderPolicy};
 
 /// The documents of one mount, rendered once.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub struct Documents {
 }
 
 /// A view as the documents tell of it.
-pub struct Told<'a> {
+pub struct ViewDoc<'a> {
     pub name: &'a str,
     pub plan: &'a Plan,
     /// What else is told: how its rows were chosen, and what they are.
@@ -29,7 +29,7 @@ pub struct Told<'a> {
 
 impl Documents {
     /// Renders the documents of a mount that has at least one view; `options` is what `.shufflefs/options.json` shows.
-    pub fn new(collection: &Collection, views: &[Told<'_>], rank: Option<Rank>, options: &Value) -> Documents {
+    pub fn new(collection: &Collection, views: &[ViewDoc<'_>], rank: Option<Rank>, options: &Value) -> Documents {
         let table = &collection.table;
         Documents {
             readme: views.first().map(|first| readme(collection, first.plan, views, rank)).unwrap_or_default(),
@@ -72,13 +72,13 @@ fn escape(label: &str, text: &mut String) {
     crate::format::escape(label, text);
 }
 
-fn dataset(collection: &Collection, views: &[Told<'_>], options: &Value) -> Value {
+fn dataset(collection: &Collection, views: &[ViewDoc<'_>], options: &Value) -> Value {
     let table = &collection.table;
     let stores: Vec<Value> = collection
         .stores
         .iter()
         .map(|store| {
-            let Columns { shared, missing, extra, .. } = &store.x().columns;
+            let ColumnMap { shared, missing, extra, .. } = &store.x().columns;
             json!({
                 "path": store.path.to_string_lossy(),
                 "rows": store.rows,
@@ -108,7 +108,7 @@ fn dataset(collection: &Collection, views: &[Told<'_>], options: &Value) -> Valu
             dataset.extend(sampled(view.plan));
             dataset.extend(view.more.clone());
         } else {
-            let told = |view: &Told<'_>| {
+            let told = |view: &ViewDoc<'_>| {
                 let mut told = sampled(view.plan);
                 told.extend(view.more.clone());
                 (view.name.to_owned(), Value::Object(told))
@@ -119,7 +119,7 @@ fn dataset(collection: &Collection, views: &[Told<'_>], options: &Value) -> Valu
     dataset
 }
 
-/// Which batch of the epoch is step s of rank r of W (`plan::deal`), as Python: what a restart on another W needs to know.
+/// Which batch of the epoch is step s of rank r of W (`plan::partition`), as Python: what a restart on another W needs to know.
 /// What it names past the last batch is dropped or padded.
 const BATCH_OF_STEP: &str = "((s // fetch_factor) * W + r) * fetch_factor + s % fetch_factor \
     if s < batches // fetch_factor // W * fetch_factor else s * W + r";
@@ -139,7 +139,7 @@ fn sampled(plan: &Plan) -> Map<String, Value> {
         "blocks": plan.blocks(),
         "rows_per_epoch": plan.served_rows(),
         "ranks": {
-            "uneven": if plan.uneven() == Uneven::Pad { "pad" } else { "drop" },
+            "uneven": if plan.uneven() == RemainderPolicy::Pad { "pad" } else { "drop" },
             "batch_of_step": BATCH_OF_STEP,
             "fetch_of_batch": "batch // fetch_factor",
             "remaining": "shufflefs plan --resume epoch=E,step=S,world=W --world V STORE...",
@@ -173,7 +173,7 @@ fn column(column: &Column) -> Value {
     json!({"name": column.name, "kind": kind, "dtype": dtype, "categories": categories, "ordered": ordered, "nullable": nullable})
 }
 
-fn readme(collection: &Collection, plan: &Plan, views: &[Told<'_>], rank: Option<Rank>) -> String {
+fn readme(collection: &Collection, plan: &Plan, views: &[ViewDoc<'_>], rank: Option<Rank>) -> String {
     let (table, sampling) = (&collection.table, plan.sampling());
     let kind = match &table.x().kind {
         MatrixKind::Sparse { dtype } => format!("sparse (CSR) {dtype}"),
@@ -190,7 +190,7 @@ fn readme(collection: &Collection, plan: &Plan, views: &[Told<'_>], rank: Option
         [first, ..] => {
             // The page is to be read at a glance.
             const LISTED: usize = 12;
-            let line = |view: &Told<'_>| format!("  {}/: {} rows\n", view.name, view.plan.rows());
+            let line = |view: &ViewDoc<'_>| format!("  {}/: {} rows\n", view.name, view.plan.rows());
             let mut each: String = views.iter().take(LISTED).map(line).collect();
             if views.len() > LISTED {
                 each.push_str(&format!("  and {} more\n", views.len() - LISTED));

@@ -5,7 +5,7 @@ fn tree(batches: u64) -> Tree {
 }
 
 fn view(name: &str, batches: u64) -> View {
-    View { name: name.to_owned(), batches, uneven: Uneven::Drop }
+    View { name: name.to_owned(), batches, uneven: RemainderPolicy::Drop }
 }
 
 fn no_views() -> Tree {
@@ -136,6 +136,6 @@ fn a_tree_of_one_rank_has_its_batches_and_no_ranks() {
     let tree = Tree { rank: Some(Rank { index: 1, of: 4 }), ..tree(11) };
     let epoch = tree.lookup(&Node::Root, "epoch-0000").unwrap_or(Node::Root);
     assert_eq!((tree.len(&epoch), tree.lookup(&Node::Root, "rank-0-of-2")), (2, None));
-    let padded = Tree { views: vec![View { uneven: Uneven::Pad, ..view("", 11) }], ..tree };
+    let padded = Tree { views: vec![View { uneven: RemainderPolicy::Pad, ..view("", 11) }], ..tree };
     assert_eq!(padded.len(&epoch), 3);
 }

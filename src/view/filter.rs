@@ -12,7 +12,7 @@ mod evaluate;
 mod lexer;
 mod parser;
 
-pub use evaluate::Columns;
+pub use evaluate::ColumnLookup;
 
 use super::ViewError;
 
@@ -61,12 +61,12 @@ struct Name {
 
 #[derive(Clone, Debug, PartialEq)]
 struct Literal {
-    value: Value,
+    value: Constant,
     at: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Value {
+enum Constant {
     Text(String),
     Int(i128),
     Float(f64),
@@ -128,14 +128,14 @@ impl Expr {
 
 /// What is wrong at which character, counted from 1.
 #[derive(Debug, PartialEq)]
-struct Wrong {
+struct ExprError {
     at: usize,
     cause: String,
 }
 
-impl Wrong {
-    fn new(at: usize, cause: impl Into<String>) -> Wrong {
-        Wrong { at, cause: cause.into() }
+impl ExprError {
+    fn new(at: usize, cause: impl Into<String>) -> ExprError {
+        ExprError { at, cause: cause.into() }
     }
 
     fn of(self, text: &str) -> ViewError {

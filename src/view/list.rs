@@ -7,7 +7,7 @@ use std::collections::hash_map::Entry;
 
 use super::ViewError;
 use super::bits::Bits;
-use super::npy::{MAGIC, Npy};
+use super::npy::{MAGIC, NpyArray};
 
 /// What stores are called and how their rows are named, to find rows by name.
 pub trait Names {
@@ -89,7 +89,7 @@ fn indexed((first, names): (u64, Vec<String>)) -> (u64, HashMap<String, Option<u
 /// An array of row numbers, or of booleans as a mask.
 fn numbers(content: &[u8], rows: u64) -> Result<Bits, ViewError> {
     let wrong = |line: usize, cause: String| ViewError::List { line, cause };
-    let array = Npy::parse(content).map_err(|cause| wrong(1, cause))?;
+    let array = NpyArray::parse(content).map_err(|cause| wrong(1, cause))?;
     let mut found = Bits::none(rows);
     match array.kind {
         'f' => return Err(wrong(1, "an array of floats; row numbers are integers, or booleans as a mask".to_owned())),
@@ -120,7 +120,7 @@ fn no_row(row: impl std::fmt::Display, rows: u64) -> String {
 pub fn weights(content: &[u8], rows: u64) -> Result<Vec<f32>, ViewError> {
     let wrong = |line: usize, cause: String| ViewError::List { line, cause };
     let weights: Vec<f32> = if content.starts_with(MAGIC) {
-        Npy::parse(content).map_err(|cause| wrong(1, cause))?.floats().map(|weight| weight as f32).collect()
+        NpyArray::parse(content).map_err(|cause| wrong(1, cause))?.floats().map(|weight| weight as f32).collect()
     } else {
         let text = String::from_utf8_lossy(content);
         let number = |(i, line): (usize, &str)| {

@@ -1,7 +1,7 @@
 //! One axis of numbers from a `.npy` file, as `numpy.save` writes it.
 
 /// Numbers, little- or big-endian.
-pub struct Npy<'a> {
+pub struct NpyArray<'a> {
     /// `i`, `u`, `f` or `b`.
     pub kind: char,
     swapped: bool,
@@ -11,12 +11,12 @@ pub struct Npy<'a> {
 
 pub const MAGIC: &[u8] = b"\x93NUMPY";
 
-impl<'a> Npy<'a> {
+impl<'a> NpyArray<'a> {
     /// Understands the header.
     ///
     /// # Errors
     /// Not one axis of numbers, or fewer bytes than announced.
-    pub fn parse(content: &'a [u8]) -> Result<Npy<'a>, String> {
+    pub fn parse(content: &'a [u8]) -> Result<NpyArray<'a>, String> {
         let short = || "the .npy header is cut off".to_owned();
         let wide = content.get(6).is_some_and(|&version| version >= 2);
         let (length, start) = if wide {
@@ -50,7 +50,7 @@ impl<'a> Npy<'a> {
         let bytes = count.checked_mul(size).filter(|&bytes| bytes <= data.len());
         let data = bytes.map(|bytes| &data[..bytes]);
         let data = data.ok_or_else(|| format!("{count} numbers are announced, but the file holds fewer"))?;
-        Ok(Npy { kind: kind.chars().next().unwrap_or('?'), swapped, size, data })
+        Ok(NpyArray { kind: kind.chars().next().unwrap_or('?'), swapped, size, data })
     }
 
     pub fn len(&self) -> usize {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::pieces::Pieces;
-use shufflefs::array::gather::{Piece, Work, gather};
+use shufflefs::array::gather::{ElementRange, GatherContext, gather};
 use shufflefs::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind};
 use zarrs::array::codec::api::BytesToBytesCodecTraits;
 use zarrs::array::codec::{BloscCodec, BloscCompressor, BloscShuffleMode, Crc32cCodec, GzipCodec, ZstdCodec};
@@ -46,17 +46,17 @@ fn gathers_agree(array: &Array, whole: &[u8]) {
     let flat = array.shape.len() == 1;
     let mut random = Random(11);
     for round in 0..12 {
-        let pieces: Vec<Piece> = (0..1 + random.below(60))
+        let pieces: Vec<ElementRange> = (0..1 + random.below(60))
             .map(|_| {
                 let start = random.below(rows);
                 let len = if flat { random.below((rows - start).min(300) + 1) } else { 1 };
-                Piece { start, len }
+                ElementRange { start, len }
             })
             .collect();
         let buffers = pieces.iter().map(|p| Mutex::new(vec![0xee; (p.len * row * size) as usize])).collect();
         let sink = Pieces { buffers, size: size as usize, places: round % 2 == 0 };
         let counters = Counters::default();
-        gather(array, &pieces, &sink, &Work { counters: &counters, progress: &|| {}, cache: None }).unwrap();
+        gather(array, &pieces, &sink, &GatherContext { counters: &counters, progress: &|| {}, cache: None }).unwrap();
         for (piece, buffer) in pieces.iter().zip(&sink.buffers) {
             let start = (piece.start * row * size) as usize;
             let len = (piece.len * row * size) as usize;

@@ -58,7 +58,7 @@ fn worker() {
     // As the program does: what is caught is not printed.
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !shufflefs::array::guard::is_guarded() {
+        if !shufflefs::array::catch_panic::is_catching_panics() {
             print(panic);
         }
     }));

@@ -11,7 +11,7 @@ use serde_json::Value;
 use shufflefs::anndata::index::IndexDir;
 use shufflefs::array::Counters;
 use shufflefs::collection::{Collection, Selection};
-use shufflefs::engine::{Engine, Key, Limits};
+use shufflefs::engine::{Engine, ImageKey, Limits};
 use shufflefs::format::{Extension, Writers};
 use shufflefs::plan::{Plan, Sampling};
 
@@ -304,7 +304,7 @@ fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served
     let mut served = Served::new();
     for batch in 0..batches {
         for (name, extension) in [("npy", Extension::Npy), ("tsv", Extension::Tsv), ("npz", Extension::Npz)] {
-            let key = Key { view: 0, epoch: 0, batch, extension };
+            let key = ImageKey { view: 0, epoch: 0, batch, extension };
             let Some(size) = engine.size(key).filter(|&size| size < 1 << 28) else { continue };
             let (sender, receiver) = mpsc::channel();
             let reply = Box::new(move |bytes: Result<&[u8], &_>| {

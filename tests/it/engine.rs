@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use crate::support::store;
 use shufflefs::anndata::index::IndexDir;
 use shufflefs::anndata::matrix::Matrix;
-use shufflefs::array::{Array, ArrayError, Counters, Extent, Out, Scratch, Source};
+use shufflefs::array::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch};
 use shufflefs::collection::{Collection, Selection};
-use shufflefs::engine::{Engine, Key, Limits};
+use shufflefs::engine::{Engine, ImageKey, Limits};
 use shufflefs::format::{Extension, Writers};
 use shufflefs::plan::{Plan, Sampling};
 
@@ -22,16 +22,22 @@ struct Tap {
 
 /// A source behind a tap.
 struct Tapped {
-    inner: Arc<dyn Source>,
+    inner: Arc<dyn ChunkSource>,
     tap: Arc<Tap>,
 }
 
-impl Source for Tapped {
+impl ChunkSource for Tapped {
     fn raw(&self, chunk: u64) -> Option<Extent> {
         self.inner.raw(chunk)
     }
 
-    fn decode(&self, chunk: u64, out: Out<'_>, scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+    fn decode(
+        &self,
+        chunk: u64,
+        out: ChunkBuf<'_>,
+        scratch: &mut Scratch,
+        counters: &Counters,
+    ) -> Result<(), ArrayError> {
         if self.tap.fails.load(Ordering::SeqCst) {
             let (store, element) = ("store".to_owned(), "X/data".to_owned());
             return Err(ArrayError::Damaged { store, element, chunk, cause: "injected".to_owned() });
@@ -73,12 +79,12 @@ fn engine(memory: u64) -> (Engine, Arc<Tap>, u64) {
     (Engine::new(collection, vec![plan], writers, counters, limits).unwrap(), tap, chunks)
 }
 
-fn key(epoch: u64, batch: u64) -> Key {
-    Key { view: 0, epoch, batch, extension: Extension::Npz }
+fn key(epoch: u64, batch: u64) -> ImageKey {
+    ImageKey { view: 0, epoch, batch, extension: Extension::Npz }
 }
 
 /// Reads a whole file, and waits for it.
-fn read(engine: &Engine, key: Key) -> Result<Vec<u8>, String> {
+fn read(engine: &Engine, key: ImageKey) -> Result<Vec<u8>, String> {
     let size = engine.size(key).expect("a file of this plan") as usize;
     let (sender, receiver) = mpsc::channel();
     let reply = move |bytes: Result<&[u8], &shufflefs::engine::ReadError>| {

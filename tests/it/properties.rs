@@ -17,8 +17,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseResult, TestRng, TestR
 use crate::pieces::Pieces;
 use shufflefs::anndata::column::{Categories, Column, Numbers, Texts, Values};
 use shufflefs::array::cache::ChunkCache;
-use shufflefs::array::gather::{Piece, Work, gather};
-use shufflefs::array::{Array, ArrayError, Counters, Dtype, Extent, Out, Scratch, Source};
+use shufflefs::array::gather::{ElementRange, GatherContext, gather};
+use shufflefs::array::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Extent, Scratch};
 use shufflefs::batch::fill::fill;
 use shufflefs::batch::{Batch, Field, Layout, Repr, Span};
 use shufflefs::collection::Table;
@@ -70,7 +70,7 @@ struct Held {
 
 struct Shared(Arc<Held>);
 
-impl Source for Shared {
+impl ChunkSource for Shared {
     fn raw(&self, chunk: u64) -> Option<Extent> {
         // Chunks stand in the file in reverse order, with a gap before each third.
         let held = &self.0;
@@ -80,7 +80,7 @@ impl Source for Shared {
     }
 
     /// Nothing but the part is right.
-    fn decode(&self, chunk: u64, out: Out<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
+    fn decode(&self, chunk: u64, out: ChunkBuf<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
         self.0.decoded[chunk as usize].fetch_add(1, Ordering::SeqCst);
         out.bytes.fill(0x77);
         out.bytes[out.part.clone()].copy_from_slice(&self.0.chunks[chunk as usize][out.part]);
@@ -155,22 +155,22 @@ fn a_gather_is_slices_and_decodes_each_chunk_once() {
     check(400, asked(), |asked| {
         let (array, whole, held, chunk_of) = hold(&asked);
         let (rows, row) = (asked.shape[0] as usize, asked.shape[1..].iter().product::<u64>() as usize);
-        let pieces: Vec<Piece> = asked
+        let pieces: Vec<ElementRange> = asked
             .pieces
             .iter()
             .map(|(start, len)| {
                 let start = start.index(rows);
                 let len = if asked.shape.len() == 1 { len.index(rows - start + 1) } else { 1 };
-                Piece { start: start as u64, len: len as u64 }
+                ElementRange { start: start as u64, len: len as u64 }
             })
             .collect();
         let size = asked.dtype.size();
-        let elements = |piece: &Piece| piece.start as usize * row..(piece.start + piece.len) as usize * row;
+        let elements = |piece: &ElementRange| piece.start as usize * row..(piece.start + piece.len) as usize * row;
         let buffers = pieces.iter().map(|piece| Mutex::new(vec![0x55; elements(piece).len() * size])).collect();
         let sink = Pieces { buffers, size, places: asked.places };
         let counters = Counters::default();
         let cache = asked.cache.map(ChunkCache::new);
-        let work = Work { counters: &counters, progress: &|| {}, cache: cache.as_ref() };
+        let work = GatherContext { counters: &counters, progress: &|| {}, cache: cache.as_ref() };
         for round in 0..2 {
             sink.buffers.iter().for_each(|buffer| buffer.lock().unwrap().fill(0x55));
             gather(&array, &pieces, &sink, &work).unwrap();

@@ -14,7 +14,7 @@ use flatbuffers::{FlatBufferBuilder, WIPOffset};
 
 use crate::array::Dtype;
 
-use super::{ALIGN, Part, offsets};
+use super::{ALIGN, IndexPart, offsets};
 
 /// Begins and ends the file.
 pub const MAGIC: &[u8; 6] = b"ARROW1";
@@ -31,7 +31,7 @@ pub struct Envelope {
 }
 
 /// The envelope of these parts as columns of so many rows; `None` where they are too large for one.
-pub fn envelope(rows: u64, parts: &[Part]) -> Option<Envelope> {
+pub fn envelope(rows: u64, parts: &[IndexPart]) -> Option<Envelope> {
     let fields: Vec<Field> = parts.iter().map(|part| Field::new(&*part.name, data_type(part.dtype), false)).collect();
     let schema = Schema::new(fields);
     let mut head = MAGIC.to_vec();

@@ -11,16 +11,16 @@ use serde_json::json;
 use crate::array::ArrayError;
 
 use super::arrow::{self, Envelope};
-use super::key::Key;
-use super::{Entry, MAGIC, Part, envelope, failed, header, offsets};
+use super::key::IndexKey;
+use super::{IndexPart, IndexRequest, MAGIC, envelope, failed, header, offsets};
 
 /// An entry while it is written.
 pub struct Building<'a> {
     file: File,
     directory: &'a Path,
-    entry: &'a Entry<'a>,
+    entry: &'a IndexRequest<'a>,
     temporary: PathBuf,
-    parts: Vec<Part>,
+    parts: Vec<IndexPart>,
     starts: Vec<u64>,
     /// Where the last one ends.
     end: u64,
@@ -44,12 +44,12 @@ impl Building<'_> {
     /// A writer of the part of that number.
     pub fn part(&self, part: usize) -> Appender {
         let at = self.starts.get(part).copied().unwrap_or_default();
-        let bytes = self.parts.get(part).and_then(Part::bytes).unwrap_or_default();
+        let bytes = self.parts.get(part).and_then(IndexPart::bytes).unwrap_or_default();
         Appender { part, at, end: at + bytes, buffer: Vec::new(), hasher: crc32fast::Hasher::new() }
     }
 
     /// The parts to be written.
-    pub fn parts(&self) -> &[Part] {
+    pub fn parts(&self) -> &[IndexPart] {
         &self.parts
     }
 
@@ -120,10 +120,10 @@ impl Building<'_> {
     }
 
     /// Header, fsync, the name.
-    fn complete(&self, path: &Path, key: &Key) -> Result<(), Error> {
+    fn complete(&self, path: &Path, key: &IndexKey) -> Result<(), Error> {
         let mtime = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut header = header(self.entry, key);
-        header["parts"] = self.parts.iter().map(Part::told).collect();
+        header["parts"] = self.parts.iter().map(IndexPart::to_json).collect();
         header["crc32"] = json!(self.crcs);
         header["mtime_seconds"] = json!(mtime);
         let mut bytes = header.to_string().into_bytes();
@@ -150,9 +150,9 @@ impl Building<'_> {
 pub fn build(
     directory: &Path,
     path: &Path,
-    entry: &Entry<'_>,
-    key: &Key,
-    needed: impl FnOnce() -> Option<Vec<Part>>,
+    entry: &IndexRequest<'_>,
+    key: &IndexKey,
+    needed: impl FnOnce() -> Option<Vec<IndexPart>>,
     fill: impl FnOnce(&mut Building<'_>) -> Result<(), ArrayError>,
 ) -> Result<(), ArrayError> {
     let failed = |error: Error| failed(directory, entry, &error);

@@ -10,17 +10,17 @@ use serde_json::{Value, json};
 
 use crate::array::{ArrayError, Identity};
 
-use super::Entry;
+use super::IndexRequest;
 
 /// An entry's name and the state of its store.
-pub struct Key {
+pub struct IndexKey {
     /// Not of the store's state: a changed store replaces its index.
     pub name: String,
     pub files: Value,
 }
 
-impl Key {
-    pub fn of(entry: &Entry<'_>) -> Result<Key, ArrayError> {
+impl IndexKey {
+    pub fn of(entry: &IndexRequest<'_>) -> Result<IndexKey, ArrayError> {
         let mut files = entry.store.identity();
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let mut all: Vec<Value> = files.iter().map(identity).collect();
@@ -28,7 +28,7 @@ impl Key {
             let root = entry.store.path();
             let inner = entry.store.name().split_once("::").map_or("", |(_, inner)| inner);
             let elements: Vec<_> = entry.sources.iter().map(|source| root.join(inner).join(source)).collect();
-            let mut tree = Tree::default();
+            let mut tree = FileTree::default();
             // An older layout may keep an element elsewhere: then all of the store counts.
             let walked = if elements.iter().all(|element| element.is_dir()) {
                 elements.iter().try_for_each(|element| tree.walk(element))
@@ -51,7 +51,7 @@ impl Key {
         let clean = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
         let stem: String = stem.chars().take(80).map(clean).collect();
         let (a, b) = (crc32fast::hash(about.as_bytes()), crc32c::crc32c(about.as_bytes()));
-        Ok(Key { name: format!("{stem}-{a:08x}{b:08x}.{}", entry.kind), files: Value::Array(all) })
+        Ok(IndexKey { name: format!("{stem}-{a:08x}{b:08x}.{}", entry.kind), files: Value::Array(all) })
     }
 }
 
@@ -61,13 +61,13 @@ fn identity(file: &Identity) -> Value {
 
 /// All files below a directory, in one number that does not depend on the order of listing.
 #[derive(Default)]
-struct Tree {
+struct FileTree {
     files: u64,
     bytes: u64,
     state: u64,
 }
 
-impl Tree {
+impl FileTree {
     fn walk(&mut self, directory: &Path) -> std::io::Result<()> {
         let mut todo = vec![directory.to_path_buf()];
         while let Some(directory) = todo.pop() {

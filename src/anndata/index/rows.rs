@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_buffer::Buffer;
 
-use super::{Building, Entry, Index, IndexDir, Mapping, Part, build, key, open};
+use super::{Building, Index, IndexDir, IndexPart, IndexRequest, Mapping, build, key, open};
 use crate::anndata::bytes::Bounds;
 use crate::anndata::categories::narrow;
 use crate::anndata::column::{Numbers, Values};
-use crate::anndata::dataframe::{Content, DataFrame};
+use crate::anndata::dataframe::{ArrayContent, DataFrame};
 use crate::anndata::layout;
 use crate::anndata::progress::Progress;
 use crate::array::cast::to_u64s;
@@ -38,32 +38,32 @@ pub struct RowIndex {
 }
 
 /// A column to be written.
-pub struct Source {
+pub struct ColumnSource {
     pub element: String,
     pub array: Array,
-    pub content: Content,
+    pub content: ArrayContent,
 }
 
-impl Source {
-    fn part(&self) -> Part {
+impl ColumnSource {
+    fn part(&self) -> IndexPart {
         let dtype = match self.content {
-            Content::Bounds { .. } => Dtype::U64,
-            Content::Codes { categories } => Values::code_dtype(usize::try_from(categories).unwrap_or(usize::MAX)),
-            Content::Plain => self.array.dtype,
+            ArrayContent::Bounds { .. } => Dtype::U64,
+            ArrayContent::Codes { categories } => Values::code_dtype(usize::try_from(categories).unwrap_or(usize::MAX)),
+            ArrayContent::Plain => self.array.dtype,
         };
-        Part { name: self.element.clone().into(), dtype, len: self.array.shape[0] }
+        IndexPart { name: self.element.clone().into(), dtype, len: self.array.shape[0] }
     }
 
     /// Elements as they are written. Row bounds come with the last one before them.
     fn read(&self, start: u64, len: u64, counters: &Counters) -> Result<Vec<u8>, ArrayError> {
-        let before = u64::from(start > 0 && matches!(self.content, Content::Bounds { .. }));
+        let before = u64::from(start > 0 && matches!(self.content, ArrayContent::Bounds { .. }));
         let mut bytes = self.array.read_window(start - before, len + before, counters)?;
         // In words for the user once it is read from the store.
         let wrong = || self.array.damaged(0, "its numbers cannot be");
         match self.content {
-            Content::Plain => Ok(bytes),
-            Content::Codes { categories } => narrow(self.array.dtype, &bytes, categories).map_err(|_| wrong()),
-            Content::Bounds { stored } => {
+            ArrayContent::Plain => Ok(bytes),
+            ArrayContent::Codes { categories } => narrow(self.array.dtype, &bytes, categories).map_err(|_| wrong()),
+            ArrayContent::Bounds { stored } => {
                 let bounds = to_u64s(self.array.dtype, &bytes);
                 let rises = bounds.windows(2).all(|pair| pair[0] <= pair[1]);
                 let begins = start > 0 || bounds.first() == Some(&0);
@@ -118,8 +118,8 @@ impl RowIndex {
             }
             match directory.rows(store, x, rows, &wanted, counters) {
                 Ok(index) => return RowIndex::of(&index),
-                Err(Failure::Column(element)) => failed.insert(element),
-                Err(Failure::Index(error)) => {
+                Err(BuildFailure::Column(element)) => failed.insert(element),
+                Err(BuildFailure::Index(error)) => {
                     tracing::warn!("{error}; until then its row bounds and obs columns take memory");
                     return RowIndex::default();
                 }
@@ -129,7 +129,7 @@ impl RowIndex {
 
     fn of(index: &Index) -> RowIndex {
         let Ok(mapping) = Mapping::new(&index.file) else { return RowIndex::default() };
-        let buffer = |(part, &start): (&Part, &u64)| {
+        let buffer = |(part, &start): (&IndexPart, &u64)| {
             Some((part.name.to_string(), (part.dtype, mapping.buffer(start, part.bytes()?)?)))
         };
         let held = index.parts.iter().zip(&index.starts).filter_map(buffer).collect();
@@ -167,7 +167,8 @@ impl RowIndex {
             return Ok(false);
         }
         if array.source.filters().last().is_some_and(|last| last == "(library)") {
-            let source = Source { element: array.element.to_string(), array: array.clone(), content: Content::Plain };
+            let source =
+                ColumnSource { element: array.element.to_string(), array: array.clone(), content: ArrayContent::Plain };
             source.windows().try_for_each(|(start, len)| array.read_window(start, len, counters).map(drop))?;
         }
         Ok(true)
@@ -190,8 +191,8 @@ fn rows_of(store: &Container) -> Option<u64> {
 }
 
 /// What the index is to hold, of what is there.
-fn wanted(store: &Container, x: &str, names: Option<&[String]>, rows: u64) -> Vec<Source> {
-    let mut wanted: Vec<Source> = bounds(store, x, rows).ok().flatten().into_iter().collect();
+fn wanted(store: &Container, x: &str, names: Option<&[String]>, rows: u64) -> Vec<ColumnSource> {
+    let mut wanted: Vec<ColumnSource> = bounds(store, x, rows).ok().flatten().into_iter().collect();
     if let Ok(obs) = DataFrame::open(store, "obs") {
         for name in names.unwrap_or(&obs.columns) {
             let sources = obs.sources(name).unwrap_or_default();
@@ -205,7 +206,7 @@ fn wanted(store: &Container, x: &str, names: Option<&[String]>, rows: u64) -> Ve
 }
 
 /// The row bounds of a matrix stored by row.
-fn bounds(store: &Container, x: &str, rows: u64) -> Result<Option<Source>, ArrayError> {
+fn bounds(store: &Container, x: &str, rows: u64) -> Result<Option<ColumnSource>, ArrayError> {
     let x = layout::located(store, x)?;
     if store.kind(&x)? != Some(NodeKind::Group) || layout::sparse_encoding(store, &x)? != "csr_matrix" {
         return Ok(None);
@@ -215,14 +216,14 @@ fn bounds(store: &Container, x: &str, rows: u64) -> Result<Option<Source>, Array
     let whole = !array.dtype.is_float() && array.dtype != Dtype::Bool;
     Ok(match stored.as_slice() {
         &[stored] if whole && array.shape == [rows + 1] => {
-            Some(Source { element, array, content: Content::Bounds { stored } })
+            Some(ColumnSource { element, array, content: ArrayContent::Bounds { stored } })
         }
         _ => None,
     })
 }
 
 /// Why there is no index.
-enum Failure {
+enum BuildFailure {
     /// This column cannot be read.
     Column(String),
     Index(ArrayError),
@@ -235,13 +236,13 @@ impl IndexDir {
         store: &Container,
         x: &str,
         rows: u64,
-        wanted: &[Source],
+        wanted: &[ColumnSource],
         counters: &Counters,
-    ) -> Result<Index, Failure> {
-        let bounds = wanted.iter().filter(|source| matches!(source.content, Content::Bounds { .. }));
+    ) -> Result<Index, BuildFailure> {
+        let bounds = wanted.iter().filter(|source| matches!(source.content, ArrayContent::Bounds { .. }));
         let sources = bounds.map(|source| source.element.clone()).chain(["obs".to_owned()]).collect();
-        let parts: Vec<Part> = wanted.iter().map(Source::part).collect();
-        let entry = Entry {
+        let parts: Vec<IndexPart> = wanted.iter().map(ColumnSource::part).collect();
+        let entry = IndexRequest {
             store,
             element: x,
             sources,
@@ -250,7 +251,7 @@ impl IndexDir {
             parts: parts.clone(),
             rows: Some(rows),
         };
-        let key = key::Key::of(&entry).map_err(Failure::Index)?;
+        let key = key::IndexKey::of(&entry).map_err(BuildFailure::Index)?;
         let path = self.0.join(&key.name);
         let complete = |index: &Index| parts.iter().all(|part| index.parts.contains(part));
         if let Some(index) = open(&path, &entry, &key).filter(complete) {
@@ -274,29 +275,32 @@ impl IndexDir {
             fill(building, wanted, old, &failed, counters)
         });
         if let Some(element) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            return Err(Failure::Column(element));
+            return Err(BuildFailure::Column(element));
         }
-        written.map_err(Failure::Index)?;
+        written.map_err(BuildFailure::Index)?;
         open(&path, &entry, &key)
             .filter(complete)
-            .ok_or_else(|| Failure::Index(self.failed(&entry, &"the index just written is not there")))
+            .ok_or_else(|| BuildFailure::Index(self.failed(&entry, &"the index just written is not there")))
     }
 }
 
 /// Writes all parts, window by window, a thread for each core.
 fn fill(
     building: &mut Building<'_>,
-    wanted: &[Source],
-    old: Vec<(Array, Part)>,
+    wanted: &[ColumnSource],
+    old: Vec<(Array, IndexPart)>,
     failed: &Mutex<Option<String>>,
     counters: &Counters,
 ) -> Result<(), ArrayError> {
     // What another mount needed is copied.
-    let old =
-        old.into_iter().map(|(array, part)| Source { element: part.name.into_owned(), array, content: Content::Plain });
-    let old: Vec<Source> = old.collect();
-    let source = |part: &Part| wanted.iter().chain(&old).find(|source| source.element == part.name);
-    let sources: Option<Vec<&Source>> = building.parts().iter().map(source).collect();
+    let old = old.into_iter().map(|(array, part)| ColumnSource {
+        element: part.name.into_owned(),
+        array,
+        content: ArrayContent::Plain,
+    });
+    let old: Vec<ColumnSource> = old.collect();
+    let source = |part: &IndexPart| wanted.iter().chain(&old).find(|source| source.element == part.name);
+    let sources: Option<Vec<&ColumnSource>> = building.parts().iter().map(source).collect();
     let sources = sources.ok_or_else(|| building.failed(&"a column is gone"))?;
     let tasks: Vec<(usize, u64, u64)> = sources
         .iter()

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use shuttle::thread;
 
-use crate::array::constant::Memory;
+use crate::array::constant::InMemory;
 use crate::array::{Array, ArrayError, Dtype};
 use crate::sync::check;
 
@@ -19,7 +19,7 @@ const LEN: usize = 64;
 
 const THREADS: usize = 3;
 
-struct World {
+struct CacheWorld {
     cache: ChunkCache,
     arrays: [Array; 2],
     /// How often each chunk was decoded.
@@ -28,18 +28,18 @@ struct World {
     buffers: Mutex<HashSet<usize>>,
 }
 
-impl World {
+impl CacheWorld {
     /// A cache for so many chunks of the first array.
-    fn new(chunks: usize) -> World {
+    fn new(chunks: usize) -> CacheWorld {
         let array = |_| Array {
             store: "store".into(),
             element: "X".into(),
             dtype: Dtype::U8,
             shape: vec![8],
             chunk_shape: vec![1],
-            source: Arc::new(Memory { bytes: vec![0] }),
+            source: Arc::new(InMemory { bytes: vec![0] }),
         };
-        World {
+        CacheWorld {
             cache: ChunkCache::new((chunks * LEN) as u64),
             arrays: [0, 1].map(array),
             decoded: Mutex::default(),
@@ -98,7 +98,7 @@ impl World {
 #[test]
 fn chunks_that_stay_are_decoded_once() {
     check(2000, || {
-        let world = World::new(3);
+        let world = CacheWorld::new(3);
         world.read_all([&[(0, 0), (0, 1), (0, 2)], &[(0, 0), (0, 2), (0, 1)], &[(0, 1), (0, 0)]]);
         assert_eq!([0, 1, 2].map(|chunk| world.decoded(0, chunk)), [1, 1, 1]);
         assert_eq!(world.buffers.lock().unwrap().len(), 3);
@@ -109,7 +109,7 @@ fn chunks_that_stay_are_decoded_once() {
 #[test]
 fn chunks_go_while_they_are_read() {
     check(2000, || {
-        let world = World::new(2);
+        let world = CacheWorld::new(2);
         world.read_all([&[(0, 0), (0, 1), (0, 2), (0, 3)], &[(0, 3), (0, 1), (0, 0)], &[(0, 1), (0, 2), (0, 3)]]);
         let buffers = world.buffers.lock().unwrap().len();
         assert!(buffers <= 2 + THREADS, "{buffers} buffers");
@@ -121,7 +121,7 @@ fn chunks_go_while_they_are_read() {
 #[test]
 fn a_failure_is_not_remembered_and_loses_no_buffer() {
     check(2000, || {
-        let world = World::new(1);
+        let world = CacheWorld::new(1);
         let failures = Mutex::new(0);
         thread::scope(|scope| {
             for order in [[0, 1, 0], [0, 0, 2], [1, 0, 0]] {
@@ -149,7 +149,7 @@ fn a_failure_is_not_remembered_and_loses_no_buffer() {
 #[test]
 fn spare_buffers_of_other_sizes_make_room() {
     check(1000, || {
-        let world = World::new(4);
+        let world = CacheWorld::new(4);
         let most = world.cache.limit + world.cache.limit / 16 + (THREADS * 2 * LEN) as u64;
         let held = || world.cache.lock().held();
         world.read_all([&[(0, 0), (0, 1), (0, 2)], &[(0, 3), (0, 4)], &[(1, 0)]]);

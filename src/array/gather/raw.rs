@@ -6,14 +6,14 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{RAW_BYTES, Run, Sink, Work};
+use super::{GatherContext, RAW_BYTES, Run, Sink};
 use crate::array::{Array, ArrayError, Counters, Extent, Scratch, file};
 
 /// Most pieces of memory in one call (Linux's IOV_MAX).
 const MAX_IOVECS: usize = 1024;
 
 /// One run with its bytes in a file.
-struct Read {
+struct RawRead {
     file: usize,
     offset: u64,
     chunk: u64,
@@ -25,7 +25,7 @@ pub struct Reads<'a> {
     array: &'a Array,
     sink: &'a dyn Sink,
     files: Vec<Arc<File>>,
-    reads: Vec<Read>,
+    reads: Vec<RawRead>,
 }
 
 impl<'a> Reads<'a> {
@@ -39,11 +39,11 @@ impl<'a> Reads<'a> {
             self.files.push(Arc::clone(&extent.file));
         }
         let offset = extent.offset.saturating_add(run.from.saturating_mul(self.array.dtype.size() as u64));
-        self.reads.push(Read { file: self.files.len() - 1, offset, chunk, run });
+        self.reads.push(RawRead { file: self.files.len() - 1, offset, chunk, run });
     }
 
     /// Reads all of them.
-    pub fn finish(mut self, work: &Work<'_>, scratch: &mut Scratch) -> Result<(), ArrayError> {
+    pub fn finish(mut self, work: &GatherContext<'_>, scratch: &mut Scratch) -> Result<(), ArrayError> {
         let began = Instant::now();
         self.reads.sort_unstable_by_key(|read| (read.file, read.offset));
         let size = self.array.dtype.size();
@@ -86,7 +86,7 @@ impl<'a> Reads<'a> {
     }
 
     /// A run that the sink converts: by way of the scratch.
-    fn put(&self, file: &File, read: &Read, counters: &Counters, scratch: &mut Scratch) -> Result<(), Error> {
+    fn put(&self, file: &File, read: &RawRead, counters: &Counters, scratch: &mut Scratch) -> Result<(), Error> {
         let size = self.array.dtype.size();
         let Run { piece, at, len, .. } = read.run;
         let bytes = usize::try_from(len).ok().and_then(|n| n.checked_mul(size)).ok_or(ErrorKind::InvalidInput)?;

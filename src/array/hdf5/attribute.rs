@@ -4,7 +4,7 @@ use ::hdf5::Location;
 use half::f16;
 use serde_json::{Map, Value};
 
-use super::native::{self, Class, Values};
+use super::native::{self, TypeClass, TypedObject};
 use super::text;
 use crate::array::Dtype;
 
@@ -17,7 +17,7 @@ pub fn all(location: &Location, inner: &str) -> Result<Map<String, Value>, ::hdf
     for name in location.attr_names()? {
         // An odd attribute (a compound, a list of lists) must not hide the others.
         if let Ok(attribute) = location.attr(&name)
-            && let Ok(Some(value)) = one(Values::Attribute(attribute.id()), inner)
+            && let Ok(Some(value)) = one(TypedObject::Attribute(attribute.id()), inner)
         {
             attributes.insert(name, value);
         }
@@ -25,7 +25,7 @@ pub fn all(location: &Location, inner: &str) -> Result<Map<String, Value>, ::hdf
     Ok(attributes)
 }
 
-fn one(values: Values, inner: &str) -> Result<Option<Value>, String> {
+fn one(values: TypedObject, inner: &str) -> Result<Option<Value>, String> {
     let datatype = values.datatype()?;
     let Some(shape) = values.shape()? else { return Ok(None) };
     if shape.len() > 1 {
@@ -36,16 +36,16 @@ fn one(values: Values, inner: &str) -> Result<Option<Value>, String> {
         return Ok(None);
     }
     let list: Vec<Value> = match native::class(datatype.id()) {
-        Class::Other("reference") if shape.is_empty() => {
+        TypeClass::Other("reference") if shape.is_empty() => {
             let path = native::referred(values)?;
             let within = |path: &String| path.strip_prefix('/')?.strip_prefix(inner).map(str::to_owned);
             return Ok(path.as_ref().and_then(within).map(|path| format!("/{}", path.trim_start_matches('/')).into()));
         }
-        Class::Other(_) => return Ok(None),
-        class @ (Class::VariableText | Class::FixedText { .. }) => {
+        TypeClass::Other(_) => return Ok(None),
+        class @ (TypeClass::VariableText | TypeClass::FixedText { .. }) => {
             text::attribute(values, class, count)?.into_iter().map(Value::from).collect()
         }
-        Class::Number { dtype, .. } => {
+        TypeClass::Number { dtype, .. } => {
             let bytes = usize::try_from(count).ok().and_then(|n| n.checked_mul(dtype.size())).ok_or("too large")?;
             let mut buffer = vec![0; bytes];
             values.read_bytes(&native::little_endian(&datatype)?, &[], &[], &mut buffer)?;

@@ -9,18 +9,18 @@ use ::hdf5::sync::sync;
 use hdf5_sys::h5p::{H5Pget_chunk_opts, H5Pget_external_count, H5Pget_fill_value, H5Pget_filter2, H5Pget_nfilters};
 use hdf5_sys::h5z::H5Zfilter_avail;
 
-use super::library::Library;
-use super::native::{self, Class, Values};
-use super::source::{ChunkMap, Chunked, Contiguous, Place};
+use super::library::Hdf5Library;
+use super::native::{self, TypeClass, TypedObject};
+use super::source::{ChunkMap, Chunked, Contiguous, StoredChunk};
 use super::{Hdf5, words};
 use crate::array::codec::Stage;
-use crate::array::constant::{self, Memory, Unwritten};
-use crate::array::{Array, ArrayError, Dtype, Source, is_chunk};
+use crate::array::constant::{self, InMemory, Unwritten};
+use crate::array::{Array, ArrayError, ChunkSource, Dtype, is_chunk};
 
 /// H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS.
 const PARTIAL_UNFILTERED: u32 = 2;
 
-struct Opening<'a> {
+struct DatasetOpener<'a> {
     file: &'a Hdf5,
     element: Arc<str>,
     dataset: Dataset,
@@ -35,9 +35,11 @@ struct Opening<'a> {
 pub fn open(file: &Hdf5, element: &str, dataset: Dataset) -> Result<Array, ArrayError> {
     let fail = |cause: String| file.error(element, cause);
     let (dtype, big) = match native::class_of(&dataset).map_err(fail)? {
-        Class::Number { dtype, big } => (dtype, big),
-        Class::VariableText | Class::FixedText { .. } => return Err(fail("holds strings, not numbers".to_owned())),
-        Class::Other(what) => {
+        TypeClass::Number { dtype, big } => (dtype, big),
+        TypeClass::VariableText | TypeClass::FixedText { .. } => {
+            return Err(fail("holds strings, not numbers".to_owned()));
+        }
+        TypeClass::Other(what) => {
             return Err(ArrayError::Unsupported {
                 store: file.name.to_string(),
                 element: element.to_owned(),
@@ -47,10 +49,10 @@ pub fn open(file: &Hdf5, element: &str, dataset: Dataset) -> Result<Array, Array
     };
     let shape = native::shape(&dataset).map_err(fail)?;
     let plist = dataset.create_plist().map_err(|e| file.library_error(element, &e))?;
-    Opening { file, element: element.into(), dataset, plist, shape, dtype, big }.array()
+    DatasetOpener { file, element: element.into(), dataset, plist, shape, dtype, big }.array()
 }
 
-impl Opening<'_> {
+impl DatasetOpener<'_> {
     fn error(&self, cause: impl Into<String>) -> ArrayError {
         self.file.error(&self.element, cause)
     }
@@ -74,14 +76,14 @@ impl Opening<'_> {
             }
             Layout::Compact => {
                 let mut buffer = vec![0; usize::try_from(bytes).map_err(|_| self.error("the shape is too large"))?];
-                let values = Values::of(&self.dataset);
+                let values = TypedObject::of(&self.dataset);
                 values
                     .datatype()
                     .and_then(|t| native::little_endian(&t))
                     .and_then(|memory| values.read_bytes(&memory, &vec![0; self.shape.len()], &self.shape, &mut buffer))
                     .map_err(|cause| self.error(cause))?;
                 let chunk_shape = self.shape.clone();
-                Ok(self.finish(chunk_shape, Arc::new(Memory { bytes: buffer })))
+                Ok(self.finish(chunk_shape, Arc::new(InMemory { bytes: buffer })))
             }
             Layout::Contiguous if !external => self.contiguous(bytes),
             _ => {
@@ -98,7 +100,7 @@ impl Opening<'_> {
             .ok_or_else(|| self.error("the shape is too large: the file is damaged"))
     }
 
-    fn finish(self, chunk_shape: Vec<u64>, source: Arc<dyn Source>) -> Array {
+    fn finish(self, chunk_shape: Vec<u64>, source: Arc<dyn ChunkSource>) -> Array {
         Array {
             store: Arc::clone(&self.file.name),
             element: self.element,
@@ -112,7 +114,7 @@ impl Opening<'_> {
     /// The fill value, little-endian; zeros where none is set.
     fn fill(&self) -> Vec<u8> {
         let mut fill = vec![0; self.dtype.size()];
-        if let Ok(memory) = Values::of(&self.dataset).datatype().and_then(|t| native::little_endian(&t)) {
+        if let Ok(memory) = TypedObject::of(&self.dataset).datatype().and_then(|t| native::little_endian(&t)) {
             // SAFETY: `fill` has room for one element of that type, whose size is that of the dtype.
             let status =
                 sync(|| unsafe { H5Pget_fill_value(self.plist.id(), memory.id(), fill.as_mut_ptr().cast::<c_void>()) });
@@ -157,7 +159,7 @@ impl Opening<'_> {
     }
 
     fn library(self, chunk_shape: Vec<u64>, filters: Vec<String>) -> Result<Array, ArrayError> {
-        let source = Arc::new(Library {
+        let source = Arc::new(Hdf5Library {
             store: Arc::clone(&self.file.name),
             element: Arc::clone(&self.element),
             dataset: self.dataset.clone(),
@@ -182,7 +184,7 @@ impl Opening<'_> {
             );
         }
         let filters = self.pipeline()?;
-        let Some(stages) = filters.iter().map(Filter::stage).collect::<Option<Vec<Stage>>>() else {
+        let Some(stages) = filters.iter().map(FilterSpec::stage).collect::<Option<Vec<Stage>>>() else {
             for filter in &filters {
                 // SAFETY: the call takes any number.
                 if sync(|| unsafe { H5Zfilter_avail(filter.id) }) <= 0 {
@@ -245,7 +247,7 @@ impl Opening<'_> {
                 return 1;
             }
             let mask = if partial && partial_unfiltered { u32::MAX } else { info.filter_mask };
-            chunks.push((number, Place { offset: info.addr, size, mask }));
+            chunks.push((number, StoredChunk { offset: info.addr, size, mask }));
             0
         });
         match (failure, visit) {
@@ -255,7 +257,7 @@ impl Opening<'_> {
         }
     }
 
-    fn pipeline(&self) -> Result<Vec<Filter>, ArrayError> {
+    fn pipeline(&self) -> Result<Vec<FilterSpec>, ArrayError> {
         // SAFETY: the property list is live; the out-pointers are to locals of the sizes that are given.
         sync(|| unsafe {
             let count = u32::try_from(H5Pget_nfilters(self.plist.id())).unwrap_or(0);
@@ -280,7 +282,7 @@ impl Opening<'_> {
                     let named = String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned();
                     let size = if used == 0 { 0 } else { values[0] as usize };
                     let name = known_name(id).map_or(named, str::to_owned);
-                    Ok(Filter { id, name, size })
+                    Ok(FilterSpec { id, name, size })
                 })
                 .collect()
         })
@@ -288,14 +290,14 @@ impl Opening<'_> {
 }
 
 /// One filter of a pipeline.
-struct Filter {
+struct FilterSpec {
     id: i32,
     name: String,
     /// First parameter: the element size of shuffle.
     size: usize,
 }
 
-impl Filter {
+impl FilterSpec {
     fn stage(&self) -> Option<Stage> {
         match self.id {
             1 => Some(Stage::Zlib),

@@ -4,10 +4,10 @@
 
 use ::hdf5::{Dataset, File};
 
-use super::native::{self, Values};
-use crate::array::{ArrayError, Counters, Extent, Out, Scratch, Source};
+use super::native::{self, TypedObject};
+use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch};
 
-pub struct Library {
+pub struct Hdf5Library {
     pub store: std::sync::Arc<str>,
     pub element: std::sync::Arc<str>,
     pub dataset: Dataset,
@@ -19,7 +19,7 @@ pub struct Library {
     pub filters: Vec<String>,
 }
 
-impl Library {
+impl Hdf5Library {
     fn read(&self, chunk: u64, out: &mut [u8]) -> Result<(), String> {
         let mut rest = chunk;
         let mut start = vec![0; self.shape.len()];
@@ -31,7 +31,7 @@ impl Library {
             count[axis] = c.min(n.saturating_sub(start[axis]));
             rest /= grid;
         }
-        let values = Values::of(&self.dataset);
+        let values = TypedObject::of(&self.dataset);
         let memory = native::little_endian(&values.datatype()?)?;
         if count == self.chunk_shape {
             return values.read_bytes(&memory, &start, &count, out);
@@ -65,12 +65,12 @@ fn corner(part: &[u8], count: &[u64], out: &mut [u8], shape: &[u64], size: usize
     }
 }
 
-impl Source for Library {
+impl ChunkSource for Hdf5Library {
     fn raw(&self, _chunk: u64) -> Option<Extent> {
         None
     }
 
-    fn decode(&self, chunk: u64, out: Out<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+    fn decode(&self, chunk: u64, out: ChunkBuf<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
         Counters::add(&counters.reads, 1);
         Counters::add(&counters.bytes, out.bytes.len() as u64);
         self.read(chunk, out.bytes).map_err(|cause| ArrayError::Damaged {

@@ -50,7 +50,7 @@ impl Drop for Id {
 
 /// What an element type is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
+pub enum TypeClass {
     Number {
         dtype: Dtype,
         big: bool,
@@ -67,33 +67,33 @@ pub enum Class {
 }
 
 /// Tells a type.
-pub fn class(type_id: hid_t) -> Class {
+pub fn class(type_id: hid_t) -> TypeClass {
     // SAFETY: `type_id` is a live datatype; these calls only read it.
     sync(|| unsafe {
         let size = H5Tget_size(type_id);
         match H5Tget_class(type_id) {
             H5T_class_t::H5T_INTEGER => integer(type_id, size),
             H5T_class_t::H5T_FLOAT => float(type_id, size),
-            H5T_class_t::H5T_ENUM if is_bool(type_id, size) => Class::Number { dtype: Dtype::Bool, big: false },
-            H5T_class_t::H5T_ENUM => Class::Other("enum"),
-            H5T_class_t::H5T_STRING if H5Tis_variable_str(type_id) > 0 => Class::VariableText,
+            H5T_class_t::H5T_ENUM if is_bool(type_id, size) => TypeClass::Number { dtype: Dtype::Bool, big: false },
+            H5T_class_t::H5T_ENUM => TypeClass::Other("enum"),
+            H5T_class_t::H5T_STRING if H5Tis_variable_str(type_id) > 0 => TypeClass::VariableText,
             H5T_class_t::H5T_STRING => {
-                Class::FixedText { size, spaces: H5Tget_strpad(type_id) == H5T_str_t::H5T_STR_SPACEPAD }
+                TypeClass::FixedText { size, spaces: H5Tget_strpad(type_id) == H5T_str_t::H5T_STR_SPACEPAD }
             }
-            H5T_class_t::H5T_COMPOUND => Class::Other("compound"),
-            H5T_class_t::H5T_REFERENCE => Class::Other("reference"),
-            H5T_class_t::H5T_OPAQUE => Class::Other("opaque"),
-            H5T_class_t::H5T_BITFIELD => Class::Other("bitfield"),
-            H5T_class_t::H5T_VLEN => Class::Other("variable-length list"),
-            H5T_class_t::H5T_ARRAY => Class::Other("array of arrays"),
-            _ => Class::Other("unknown type"),
+            H5T_class_t::H5T_COMPOUND => TypeClass::Other("compound"),
+            H5T_class_t::H5T_REFERENCE => TypeClass::Other("reference"),
+            H5T_class_t::H5T_OPAQUE => TypeClass::Other("opaque"),
+            H5T_class_t::H5T_BITFIELD => TypeClass::Other("bitfield"),
+            H5T_class_t::H5T_VLEN => TypeClass::Other("variable-length list"),
+            H5T_class_t::H5T_ARRAY => TypeClass::Other("array of arrays"),
+            _ => TypeClass::Other("unknown type"),
         }
     })
 }
 
 /// # Safety
 /// `id` is a live integer datatype, and the library's lock is held.
-unsafe fn integer(id: hid_t, size: usize) -> Class {
+unsafe fn integer(id: hid_t, size: usize) -> TypeClass {
     // SAFETY: as the caller promises.
     let (precision, offset, signed, big) = unsafe {
         (
@@ -104,7 +104,7 @@ unsafe fn integer(id: hid_t, size: usize) -> Class {
         )
     };
     if offset != 0 || precision != size.saturating_mul(8) {
-        return Class::Other("integer of odd width");
+        return TypeClass::Other("integer of odd width");
     }
     let dtype = match (size, signed) {
         (1, true) => Dtype::I8,
@@ -115,14 +115,14 @@ unsafe fn integer(id: hid_t, size: usize) -> Class {
         (2, false) => Dtype::U16,
         (4, false) => Dtype::U32,
         (8, false) => Dtype::U64,
-        _ => return Class::Other("integer of odd width"),
+        _ => return TypeClass::Other("integer of odd width"),
     };
-    Class::Number { dtype, big: big && size > 1 }
+    TypeClass::Number { dtype, big: big && size > 1 }
 }
 
 /// # Safety
 /// `id` is a live floating-point datatype, and the library's lock is held.
-unsafe fn float(id: hid_t, size: usize) -> Class {
+unsafe fn float(id: hid_t, size: usize) -> TypeClass {
     let (mut sign, mut exponent, mut exponent_bits, mut mantissa, mut mantissa_bits) = (0, 0, 0, 0, 0);
     // SAFETY: as the caller promises; the out-pointers are to locals.
     let (bias, order) = unsafe {
@@ -140,12 +140,12 @@ unsafe fn float(id: hid_t, size: usize) -> Class {
         (2, 15, 10, 5, 0, 10, 15) => Dtype::F16,
         (4, 31, 23, 8, 0, 23, 127) => Dtype::F32,
         (8, 63, 52, 11, 0, 52, 1023) => Dtype::F64,
-        _ => return Class::Other("float that is not IEEE half, single or double"),
+        _ => return TypeClass::Other("float that is not IEEE half, single or double"),
     };
     match order {
-        H5T_order_t::H5T_ORDER_LE => Class::Number { dtype, big: false },
-        H5T_order_t::H5T_ORDER_BE => Class::Number { dtype, big: true },
-        _ => Class::Other("float of odd byte order"),
+        H5T_order_t::H5T_ORDER_LE => TypeClass::Number { dtype, big: false },
+        H5T_order_t::H5T_ORDER_BE => TypeClass::Number { dtype, big: true },
+        _ => TypeClass::Other("float of odd byte order"),
     }
 }
 
@@ -213,22 +213,22 @@ pub fn kind(file: &File, path: &str) -> Result<Option<NodeKind>, String> {
 
 /// What a dataset and an attribute have in common.
 #[derive(Clone, Copy)]
-pub enum Values {
+pub enum TypedObject {
     Dataset(hid_t),
     Attribute(hid_t),
 }
 
-impl Values {
-    pub fn of(dataset: &Dataset) -> Values {
-        Values::Dataset(dataset.id())
+impl TypedObject {
+    pub fn of(dataset: &Dataset) -> TypedObject {
+        TypedObject::Dataset(dataset.id())
     }
 
     pub fn datatype(self) -> Result<Id, String> {
         // SAFETY: the identifier is that of an open object.
         let id = sync(|| unsafe {
             match self {
-                Values::Dataset(id) => H5Dget_type(id),
-                Values::Attribute(id) => H5Aget_type(id),
+                TypedObject::Dataset(id) => H5Dget_type(id),
+                TypedObject::Attribute(id) => H5Aget_type(id),
             }
         });
         Id::new(id, "reading the type")
@@ -238,8 +238,8 @@ impl Values {
         // SAFETY: the identifier is that of an open object.
         let id = sync(|| unsafe {
             match self {
-                Values::Dataset(id) => H5Dget_space(id),
-                Values::Attribute(id) => H5Aget_space(id),
+                TypedObject::Dataset(id) => H5Dget_space(id),
+                TypedObject::Attribute(id) => H5Aget_space(id),
             }
         });
         Id::new(id, "reading the shape")
@@ -269,10 +269,10 @@ impl Values {
     pub unsafe fn read(self, memory: &Id, start: &[u64], count: &[u64], out: *mut c_void) -> Result<(), String> {
         let status = match self {
             // SAFETY: the caller gives the room.
-            Values::Attribute(id) => sync(|| unsafe { H5Aread(id, memory.id(), out) }),
+            TypedObject::Attribute(id) => sync(|| unsafe { H5Aread(id, memory.id(), out) }),
             // SAFETY: a null pointer is allowed for maximum sizes; both slices have the rank that is given, which
             // the library compares with the dataset's; the caller gives the room.
-            Values::Dataset(id) => {
+            TypedObject::Dataset(id) => {
                 let space = self.space()?;
                 sync(|| unsafe {
                     if start.is_empty() {
@@ -308,7 +308,7 @@ impl Values {
         // SAFETY: the type is live.
         let size = sync(|| unsafe { H5Tget_size(memory.id()) }) as u64;
         let counts =
-            if matches!(self, Values::Attribute(_)) { self.shape()?.unwrap_or_default() } else { count.to_vec() };
+            if matches!(self, TypedObject::Attribute(_)) { self.shape()?.unwrap_or_default() } else { count.to_vec() };
         let bytes = counts.iter().try_fold(size, |n, &c| n.checked_mul(c)).ok_or("the shape is too large")?;
         if bytes != out.len() as u64 {
             return Err(format!("{bytes} bytes to read into room for {}", out.len()));
@@ -323,8 +323,8 @@ impl Values {
 
 /// The path of the object that an attribute of one object reference points to, as anndata 0.7 points to categories; none
 /// for other references.
-pub fn referred(attribute: Values) -> Result<Option<String>, String> {
-    let Values::Attribute(id) = attribute else { return Ok(None) };
+pub fn referred(attribute: TypedObject) -> Result<Option<String>, String> {
+    let TypedObject::Attribute(id) = attribute else { return Ok(None) };
     let datatype = attribute.datatype()?;
     // SAFETY: both types are live; `reference` has the size of an object reference, checked here.
     let mut reference = [0_u8; 8];
@@ -364,12 +364,12 @@ pub fn little_endian(datatype: &Id) -> Result<Id, String> {
 
 /// The shape of a dataset.
 pub fn shape(dataset: &Dataset) -> Result<Vec<u64>, String> {
-    Values::of(dataset).shape()?.ok_or_else(|| "has a null space: it holds nothing".to_owned())
+    TypedObject::of(dataset).shape()?.ok_or_else(|| "has a null space: it holds nothing".to_owned())
 }
 
 /// The class of a dataset's elements.
-pub fn class_of(dataset: &Dataset) -> Result<Class, String> {
-    Ok(class(Values::of(dataset).datatype()?.id()))
+pub fn class_of(dataset: &Dataset) -> Result<TypeClass, String> {
+    Ok(class(TypedObject::of(dataset).datatype()?.id()))
 }
 
 /// What the library's error stack says of the call that just failed.

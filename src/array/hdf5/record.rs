@@ -14,10 +14,10 @@ use hdf5_sys::h5t::{
 };
 
 use super::Hdf5;
-use super::native::{self, Class, Id, Values};
+use super::native::{self, Id, TypeClass, TypedObject};
 use super::text;
-use crate::array::constant::Memory;
-use crate::array::{Array, ArrayError, Dtype, Field, FieldKind};
+use crate::array::constant::InMemory;
+use crate::array::{Array, ArrayError, Dtype, RecordField, RecordFieldKind};
 
 /// Most bytes of one field: such tables are small, and all of it is held in memory.
 const MOST: u64 = 4 << 30;
@@ -25,22 +25,22 @@ const MOST: u64 = 4 << 30;
 const MOST_FIELDS: c_uint = 1 << 16;
 
 /// One field, with its type.
-struct Member {
+struct FieldType {
     name: String,
     /// As stored, without the axes.
     base: Id,
-    class: Class,
+    class: TypeClass,
     /// Axes of each element; empty for plain ones.
     shape: Vec<u64>,
 }
 
 /// The fields of a compound dataset; none where its elements are no records.
-pub fn fields(dataset: &Dataset) -> Result<Vec<Field>, String> {
-    let known = |member: Member| Field {
+pub fn fields(dataset: &Dataset) -> Result<Vec<RecordField>, String> {
+    let known = |member: FieldType| RecordField {
         kind: match member.class {
-            Class::Number { dtype, .. } => FieldKind::Number(dtype),
-            Class::VariableText | Class::FixedText { .. } => FieldKind::Text,
-            Class::Other(what) => FieldKind::Other(what.to_owned()),
+            TypeClass::Number { dtype, .. } => RecordFieldKind::Number(dtype),
+            TypeClass::VariableText | TypeClass::FixedText { .. } => RecordFieldKind::Text,
+            TypeClass::Other(what) => RecordFieldKind::Other(what.to_owned()),
         },
         name: member.name,
         shape: member.shape,
@@ -48,8 +48,8 @@ pub fn fields(dataset: &Dataset) -> Result<Vec<Field>, String> {
     Ok(members(dataset)?.into_iter().map(known).collect())
 }
 
-fn members(dataset: &Dataset) -> Result<Vec<Member>, String> {
-    let datatype = Values::of(dataset).datatype()?;
+fn members(dataset: &Dataset) -> Result<Vec<FieldType>, String> {
+    let datatype = TypedObject::of(dataset).datatype()?;
     // SAFETY: the type is live.
     let count = sync(|| unsafe {
         match H5Tget_class(datatype.id()) {
@@ -63,7 +63,7 @@ fn members(dataset: &Dataset) -> Result<Vec<Member>, String> {
     (0..count).map(|index| member(&datatype, index)).collect()
 }
 
-fn member(datatype: &Id, index: c_uint) -> Result<Member, String> {
+fn member(datatype: &Id, index: c_uint) -> Result<FieldType, String> {
     // SAFETY: the type is live and has a member of that number; the library owns the name until it is freed; `dims` has
     // the rank that the library gives.
     sync(|| unsafe {
@@ -86,7 +86,7 @@ fn member(datatype: &Id, index: c_uint) -> Result<Member, String> {
             own
         };
         let class = native::class(base.id());
-        Ok(Member { name, base, class, shape })
+        Ok(FieldType { name, base, class, shape })
     })
 }
 
@@ -103,7 +103,7 @@ fn alone(name: &str, field: &Id) -> Result<Id, String> {
     })
 }
 
-fn find(dataset: &Dataset, field: &str) -> Result<Member, String> {
+fn find(dataset: &Dataset, field: &str) -> Result<FieldType, String> {
     members(dataset)?.into_iter().find(|m| m.name == field).ok_or_else(|| format!("has no field {field}"))
 }
 
@@ -111,7 +111,7 @@ fn find(dataset: &Dataset, field: &str) -> Result<Member, String> {
 pub fn numbers(file: &Hdf5, element: &str, dataset: &Dataset, field: &str) -> Result<Array, ArrayError> {
     let fail = |cause: String| file.error(element, cause);
     let member = find(dataset, field).map_err(fail)?;
-    let Class::Number { dtype, .. } = member.class else {
+    let TypeClass::Number { dtype, .. } = member.class else {
         return Err(fail(format!("field {field} holds no numbers")));
     };
     let rows = native::shape(dataset).map_err(fail)?;
@@ -124,13 +124,13 @@ pub fn numbers(file: &Hdf5, element: &str, dataset: &Dataset, field: &str) -> Re
         dtype,
         chunk_shape: shape.clone(),
         shape,
-        source: Arc::new(Memory { bytes }),
+        source: Arc::new(InMemory { bytes }),
     })
 }
 
 fn read_numbers(
     dataset: &Dataset,
-    member: &Member,
+    member: &FieldType,
     dtype: Dtype,
     rows: &[u64],
     shape: &[u64],
@@ -150,7 +150,7 @@ fn read_numbers(
     };
     let record = alone(&member.name, &memory)?;
     let mut bytes = vec![0; usize::try_from(size).map_err(|_| "its shape is too large")?];
-    Values::of(dataset).read_bytes(&record, &vec![0; rows.len()], rows, &mut bytes)?;
+    TypedObject::of(dataset).read_bytes(&record, &vec![0; rows.len()], rows, &mut bytes)?;
     Ok(bytes)
 }
 

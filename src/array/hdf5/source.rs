@@ -4,11 +4,11 @@ use std::fs::File;
 use std::sync::Arc;
 
 use crate::array::codec::{self, Stage};
-use crate::array::{ArrayError, Counters, Extent, Out, Scratch, Source, file};
+use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, file};
 
 /// Where one chunk lies.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct StoredChunk {
     pub offset: u64,
     pub size: u32,
     /// Filters that were not applied, by their place in the pipeline.
@@ -18,21 +18,21 @@ pub struct Place {
 /// Chunk number -> place, 16 bytes a chunk where all were written.
 #[derive(Debug, Default)]
 pub struct ChunkMap {
-    places: Vec<Place>,
+    places: Vec<StoredChunk>,
     /// Number of each place, ascending, where some chunks were never written.
     numbers: Option<Vec<u64>>,
 }
 
 impl ChunkMap {
     /// A map of chunks in any order; of two with one number the first counts.
-    pub fn new(mut chunks: Vec<(u64, Place)>, grid: u64) -> ChunkMap {
+    pub fn new(mut chunks: Vec<(u64, StoredChunk)>, grid: u64) -> ChunkMap {
         chunks.sort_by_key(|&(number, _)| number);
         chunks.dedup_by_key(|&mut (number, _)| number);
         let numbers = (chunks.len() as u64 != grid).then(|| chunks.iter().map(|&(number, _)| number).collect());
         ChunkMap { places: chunks.into_iter().map(|(_, place)| place).collect(), numbers }
     }
 
-    fn get(&self, chunk: u64) -> Option<Place> {
+    fn get(&self, chunk: u64) -> Option<StoredChunk> {
         let index = match &self.numbers {
             None => usize::try_from(chunk).ok()?,
             Some(numbers) => numbers.binary_search(&chunk).ok()?,
@@ -62,7 +62,7 @@ impl Chunked {
     }
 }
 
-impl Source for Chunked {
+impl ChunkSource for Chunked {
     fn raw(&self, chunk: u64) -> Option<Extent> {
         let place = self.map.get(chunk)?;
         let plain = !self.big && self.active(place.mask).next().is_none();
@@ -76,7 +76,7 @@ impl Source for Chunked {
     fn decode(
         &self,
         chunk: u64,
-        mut out: Out<'_>,
+        mut out: ChunkBuf<'_>,
         scratch: &mut Scratch,
         counters: &Counters,
     ) -> Result<(), ArrayError> {
@@ -127,12 +127,12 @@ pub struct Contiguous {
     pub size: usize,
 }
 
-impl Source for Contiguous {
+impl ChunkSource for Contiguous {
     fn raw(&self, chunk: u64) -> Option<Extent> {
         (!self.big && chunk == 0).then(|| Extent { file: Arc::clone(&self.file), offset: self.offset, len: self.len })
     }
 
-    fn decode(&self, chunk: u64, out: Out<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+    fn decode(&self, chunk: u64, out: ChunkBuf<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
         let skip = chunk.saturating_mul(out.bytes.len() as u64).min(self.len);
         // The last part may reach beyond the array.
         let here = (self.len - skip).min(out.bytes.len() as u64) as usize;

@@ -11,7 +11,7 @@ use hdf5_sys::h5p::H5P_DEFAULT;
 use hdf5_sys::h5s::H5Screate_simple;
 use hdf5_sys::h5t::{H5Tcopy, H5Treclaim};
 
-use super::native::{self, Class, Id, Values};
+use super::native::{self, Id, TypeClass, TypedObject};
 
 /// Elements of one slice.
 const SLICE: u64 = 1 << 16;
@@ -21,13 +21,13 @@ const SLICE_BYTES: u64 = 64 << 20;
 /// All strings of a dataset in C order.
 pub fn dataset(dataset: &Dataset) -> Result<Vec<String>, String> {
     let class = native::class_of(dataset)?;
-    with_type(dataset, class, &Values::of(dataset).datatype()?)
+    with_type(dataset, class, &TypedObject::of(dataset).datatype()?)
 }
 
 /// All strings of a dataset, or of one field of its records: `memory` is the type of a string, or a record of one.
-pub fn with_type(dataset: &Dataset, class: Class, memory: &Id) -> Result<Vec<String>, String> {
+pub fn with_type(dataset: &Dataset, class: TypeClass, memory: &Id) -> Result<Vec<String>, String> {
     let shape = native::shape(dataset)?;
-    let values = Values::of(dataset);
+    let values = TypedObject::of(dataset);
     let mut all = Vec::new();
     if shape.is_empty() {
         read(values, class, memory, &[], &[], 1, &mut all)?;
@@ -42,7 +42,7 @@ pub fn with_type(dataset: &Dataset, class: Class, memory: &Id) -> Result<Vec<Str
         return Err(format!("{elements} strings are declared, and {} bytes stored", dataset.storage_size()));
     }
     let mut step = (SLICE / row.max(1)).max(1);
-    if let Class::FixedText { size, .. } = class {
+    if let TypeClass::FixedText { size, .. } = class {
         let line =
             row.checked_mul(size as u64).filter(|&bytes| bytes <= SLICE_BYTES).ok_or("its strings are too long")?;
         step = step.min(SLICE_BYTES / line.max(1)).max(1);
@@ -60,7 +60,7 @@ pub fn with_type(dataset: &Dataset, class: Class, memory: &Id) -> Result<Vec<Str
 }
 
 /// All strings of an attribute.
-pub fn attribute(values: Values, class: Class, elements: u64) -> Result<Vec<String>, String> {
+pub fn attribute(values: TypedObject, class: TypeClass, elements: u64) -> Result<Vec<String>, String> {
     let mut all = Vec::new();
     if elements > 0 {
         read(values, class, &values.datatype()?, &[], &[], elements, &mut all)?;
@@ -69,8 +69,8 @@ pub fn attribute(values: Values, class: Class, elements: u64) -> Result<Vec<Stri
 }
 
 fn read(
-    values: Values,
-    class: Class,
+    values: TypedObject,
+    class: TypeClass,
     datatype: &Id,
     start: &[u64],
     count: &[u64],
@@ -79,7 +79,7 @@ fn read(
 ) -> Result<(), String> {
     let elements = usize::try_from(elements).map_err(|_| "too many strings")?;
     match class {
-        Class::FixedText { size, spaces } => {
+        TypeClass::FixedText { size, spaces } => {
             let bytes = elements.checked_mul(size).filter(|&bytes| bytes as u64 <= SLICE_BYTES);
             let bytes = bytes.ok_or("its strings are too long")?;
             let mut buffer = vec![0; bytes];
@@ -88,7 +88,7 @@ fn read(
             all.extend(buffer.chunks_exact(size.max(1)).map(|text| fixed(text, spaces)));
             Ok(())
         }
-        Class::VariableText => {
+        TypeClass::VariableText => {
             let mut pointers: Vec<*mut c_char> = vec![ptr::null_mut(); elements];
             // SAFETY: a copy of the type in the file is a type in memory: variable strings are pointers there. The
             // vector has room for `elements` of them; they are C strings or null until they are reclaimed.
@@ -102,8 +102,8 @@ fn read(
             }
             Ok(())
         }
-        Class::Number { dtype, .. } => Err(format!("holds {dtype}, not strings")),
-        Class::Other(what) => Err(format!("holds elements of type {what}, not strings")),
+        TypeClass::Number { dtype, .. } => Err(format!("holds {dtype}, not strings")),
+        TypeClass::Other(what) => Err(format!("holds elements of type {what}, not strings")),
     }
 }
 

@@ -9,14 +9,14 @@ use crate::array::{Counters, Extent, file};
 #[derive(Clone)]
 pub enum Blob {
     File { file: Arc<File>, offset: u64, len: u64 },
-    Memory(Arc<Vec<u8>>),
+    InMemory(Arc<Vec<u8>>),
 }
 
 impl Blob {
     pub fn len(&self) -> u64 {
         match self {
             Blob::File { len, .. } => *len,
-            Blob::Memory(bytes) => bytes.len() as u64,
+            Blob::InMemory(bytes) => bytes.len() as u64,
         }
     }
 
@@ -38,7 +38,7 @@ impl Blob {
                 let extent = self.extent(at, buffer.len() as u64).ok_or_else(end)?;
                 file::read_exact(&extent.file, extent.offset, buffer, counters)
             }
-            Blob::Memory(bytes) => {
+            Blob::InMemory(bytes) => {
                 let from = usize::try_from(at).map_err(|_| end())?;
                 let part = bytes.get(from..).and_then(|rest| rest.get(..buffer.len())).ok_or_else(end)?;
                 buffer.copy_from_slice(part);

@@ -5,28 +5,28 @@
 use zarrs::array::{ArrayBytes, CodecOptions};
 
 use super::source::{Files, grid, indices};
-use crate::array::guard::guard;
-use crate::array::{ArrayError, Counters, Extent, Out, Scratch, Source};
+use crate::array::catch_panic::catch_panic;
+use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch};
 
-pub struct Library {
+pub struct ZarrsLibrary {
     files: Files,
     grid: Vec<u64>,
     names: Vec<String>,
 }
 
-impl Library {
-    pub fn new(files: Files, shape: &[u64], chunk: &[u64], mut names: Vec<String>) -> Library {
+impl ZarrsLibrary {
+    pub fn new(files: Files, shape: &[u64], chunk: &[u64], mut names: Vec<String>) -> ZarrsLibrary {
         names.push("(library)".to_owned());
-        Library { files, grid: grid(shape, chunk), names }
+        ZarrsLibrary { files, grid: grid(shape, chunk), names }
     }
 }
 
-impl Source for Library {
+impl ChunkSource for ZarrsLibrary {
     fn raw(&self, _: u64) -> Option<Extent> {
         None
     }
 
-    fn decode(&self, chunk: u64, out: Out<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+    fn decode(&self, chunk: u64, out: ChunkBuf<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
         let at = indices(chunk, &self.grid);
         // For staleness: zarrs opens the file by itself, and takes a missing one for the fill value.
         let stored = self.files.open(&at, chunk)?.map_or(0, |blob| blob.len());
@@ -38,7 +38,7 @@ impl Source for Library {
             let bytes = self.files.zarrs.retrieve_chunk_opt::<ArrayBytes>(&at, &options).map_err(|e| e.to_string())?;
             bytes.into_fixed().map_err(|e| e.to_string())
         };
-        let bytes = guard(read).flatten().map_err(|cause| self.files.damaged(chunk, cause))?;
+        let bytes = catch_panic(read).flatten().map_err(|cause| self.files.damaged(chunk, cause))?;
         if bytes.len() != out.bytes.len() {
             let cause = format!("decodes to {} bytes, {} are declared", bytes.len(), out.bytes.len());
             return Err(self.files.damaged(chunk, cause));

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::place::Place;
+use super::location::Location;
 use crate::array::Identity;
 use crate::array::container::NodeKind;
 
 /// A group or an array.
 #[derive(Debug)]
-pub struct Node {
+pub struct ZarrNode {
     pub kind: NodeKind,
     /// The zarr format: 2 or 3.
     pub version: u8,
@@ -21,13 +21,13 @@ pub struct Node {
     pub attributes: Map<String, Value>,
 }
 
-impl Node {
+impl ZarrNode {
     /// A list of sizes in the metadata.
     pub fn numbers(&self, key: &str) -> Option<Vec<u64>> {
         self.metadata.get(key)?.as_array()?.iter().map(Value::as_u64).collect()
     }
 
-    fn v3(mut metadata: Map<String, Value>) -> Result<Node, String> {
+    fn v3(mut metadata: Map<String, Value>) -> Result<ZarrNode, String> {
         let kind = match metadata.get("node_type").and_then(Value::as_str) {
             Some("array") => NodeKind::Array,
             Some("group") => NodeKind::Group,
@@ -36,15 +36,15 @@ impl Node {
         let attributes = object(metadata.remove("attributes"));
         // zarrs needs no attributes, and copies what it is given.
         metadata.remove("consolidated_metadata");
-        Ok(Node { kind, version: 3, metadata, attributes })
+        Ok(ZarrNode { kind, version: 3, metadata, attributes })
     }
 }
 
 /// Every node that consolidated metadata names, by path; the root is "".
-pub type Consolidated = BTreeMap<String, Arc<Node>>;
+pub type Consolidated = BTreeMap<String, Arc<ZarrNode>>;
 
 /// The consolidated metadata of a store, if it has any.
-pub fn consolidated(root: &Place, files: &mut Vec<Identity>) -> Result<Option<Consolidated>, String> {
+pub fn consolidated(root: &Location, files: &mut Vec<Identity>) -> Result<Option<Consolidated>, String> {
     if let Some(mut metadata) = json(root, "zarr.json", files)? {
         let inner = metadata.get_mut("consolidated_metadata").and_then(|c| c.get_mut("metadata")).map(Value::take);
         let Some(Value::Object(inner)) = inner else { return Ok(None) };
@@ -53,10 +53,10 @@ pub fn consolidated(root: &Place, files: &mut Vec<Identity>) -> Result<Option<Co
             return Ok(None);
         }
         let mut nodes = Consolidated::new();
-        nodes.insert(String::new(), Arc::new(Node::v3(metadata)?));
+        nodes.insert(String::new(), Arc::new(ZarrNode::v3(metadata)?));
         for (path, value) in inner {
             // A node that does not parse is looked up in its own file when it is asked for.
-            if let Ok(node) = Node::v3(object(Some(value))) {
+            if let Ok(node) = ZarrNode::v3(object(Some(value))) {
                 nodes.insert(path, Arc::new(node));
             }
         }
@@ -79,7 +79,7 @@ pub fn consolidated(root: &Place, files: &mut Vec<Identity>) -> Result<Option<Co
         let attributes = if path.is_empty() { ".zattrs".to_owned() } else { format!("{path}/.zattrs") };
         let attributes = object(inner.get(&attributes).cloned());
         let metadata = if kind == NodeKind::Array { object(inner.remove(&key)) } else { Map::new() };
-        nodes.insert(path.to_owned(), Arc::new(Node { kind, version: 2, metadata, attributes }));
+        nodes.insert(path.to_owned(), Arc::new(ZarrNode { kind, version: 2, metadata, attributes }));
     }
     Ok((!nodes.is_empty()).then_some(nodes))
 }
@@ -115,14 +115,14 @@ pub fn within(nodes: &Consolidated, group: &str) -> Option<Consolidated> {
 }
 
 /// Whether a place is a node.
-pub fn exists(place: &Place) -> bool {
+pub fn exists(place: &Location) -> bool {
     ["zarr.json", ".zarray", ".zgroup"].iter().any(|file| place.has(file))
 }
 
 /// Reads a node's own files.
-pub fn read(place: &Place, files: &mut Vec<Identity>) -> Result<Option<Node>, String> {
+pub fn read(place: &Location, files: &mut Vec<Identity>) -> Result<Option<ZarrNode>, String> {
     if let Some(metadata) = json(place, "zarr.json", files)? {
-        return Node::v3(metadata).map(Some);
+        return ZarrNode::v3(metadata).map(Some);
     }
     let (kind, metadata) = match json(place, ".zarray", files)? {
         Some(metadata) => (NodeKind::Array, metadata),
@@ -130,7 +130,7 @@ pub fn read(place: &Place, files: &mut Vec<Identity>) -> Result<Option<Node>, St
         None => return Ok(None),
     };
     let attributes = json(place, ".zattrs", files)?.unwrap_or_default();
-    Ok(Some(Node { kind, version: 2, metadata, attributes }))
+    Ok(Some(ZarrNode { kind, version: 2, metadata, attributes }))
 }
 
 fn object(value: Option<Value>) -> Map<String, Value> {
@@ -141,7 +141,7 @@ fn object(value: Option<Value>) -> Map<String, Value> {
 }
 
 /// Parses a metadata file; none if there is no such file.
-fn json(place: &Place, key: &str, files: &mut Vec<Identity>) -> Result<Option<Map<String, Value>>, String> {
+fn json(place: &Location, key: &str, files: &mut Vec<Identity>) -> Result<Option<Map<String, Value>>, String> {
     let wrong = |cause: String| format!("{}: {cause}", place.show(key));
     let Some(text) = place.metadata(key, files).map_err(wrong)? else { return Ok(None) };
     let parsed = serde_json::from_slice(&text).or_else(|error| {

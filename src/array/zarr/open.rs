@@ -8,19 +8,19 @@ use zarrs::array::{Array as ZarrsArray, ArrayMetadata};
 use zarrs::storage::ReadableStorageTraits;
 
 use super::Zarr;
-use super::library::Library;
-use super::node::Node;
+use super::library::ZarrsLibrary;
+use super::node::ZarrNode;
 use super::shard::Shards;
-use super::source::{Files, Plain};
+use super::source::{ChunkFiles, Files};
+use crate::array::catch_panic::catch_panic;
 use crate::array::codec::Stage;
-use crate::array::guard::guard;
-use crate::array::{Array, ArrayError, Dtype, Source, is_chunk};
+use crate::array::{Array, ArrayError, ChunkSource, Dtype, is_chunk};
 
 /// zarrs' array over any readable storage.
 pub type Zarrs = ZarrsArray<dyn ReadableStorageTraits>;
 
 /// Lets zarrs understand a node's metadata.
-pub fn zarrs(zarr: &Zarr, element: &str, node: &Node) -> Result<Zarrs, ArrayError> {
+pub fn zarrs(zarr: &Zarr, element: &str, node: &ZarrNode) -> Result<Zarrs, ArrayError> {
     let unsupported = |cause: String| zarr.unsupported(element, cause);
     let value = Value::Object(node.metadata.clone());
     let metadata = match node.version {
@@ -35,7 +35,7 @@ pub fn zarrs(zarr: &Zarr, element: &str, node: &Node) -> Result<Zarrs, ArrayErro
         let array = ZarrsArray::new_with_metadata(store, "/", metadata).map_err(|e| e.to_string())?;
         array.to_v3().map_err(|e| e.to_string())
     };
-    let array = guard(open).flatten();
+    let array = catch_panic(open).flatten();
     array.map_err(|e| unsupported(format!("not understood: {e}; rewrite it with zstd or blosc alone")))
 }
 
@@ -60,7 +60,7 @@ enum Codecs {
     Library(Vec<String>),
 }
 
-pub fn numbers(zarr: &Zarr, element: &str, node: &Node, dtype: Dtype) -> Result<Array, ArrayError> {
+pub fn numbers(zarr: &Zarr, element: &str, node: &ZarrNode, dtype: Dtype) -> Result<Array, ArrayError> {
     with_trailing(zarr, element, node, dtype, false)
 }
 
@@ -68,7 +68,7 @@ pub fn numbers(zarr: &Zarr, element: &str, node: &Node, dtype: Dtype) -> Result<
 pub fn with_trailing(
     zarr: &Zarr,
     element: &str,
-    node: &Node,
+    node: &ZarrNode,
     dtype: Dtype,
     trailing: bool,
 ) -> Result<Array, ArrayError> {
@@ -117,8 +117,8 @@ pub fn with_trailing(
         size: dtype.size(),
         chunk_bytes,
     };
-    let source: Arc<dyn Source> = match codecs {
-        Codecs::Here(chain) => Arc::new(Plain::new(files(chain), &shape, &outer)),
+    let source: Arc<dyn ChunkSource> = match codecs {
+        Codecs::Here(chain) => Arc::new(ChunkFiles::new(files(chain), &shape, &outer)),
         Codecs::Sharded { inner, chunk_shape, checked, at_start } => Arc::new(
             Shards::new(files(inner), &shape, &outer, &chunk_shape, checked, at_start)
                 .ok_or_else(|| fail("the shard shape is not a multiple of the chunk shape"))?,
@@ -126,7 +126,7 @@ pub fn with_trailing(
         Codecs::Library(_) if trailing => {
             return Err(zarr.unsupported(element, "fixed-length text in these codecs is not read; rewrite it"));
         }
-        Codecs::Library(names) => Arc::new(Library::new(files(Chain::default()), &shape, &outer, names)),
+        Codecs::Library(names) => Arc::new(ZarrsLibrary::new(files(Chain::default()), &shape, &outer, names)),
     };
     Ok(Array { store: Arc::clone(&zarr.name), element: named, dtype, shape, chunk_shape, source })
 }

@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::class::{self, Class, Encoding};
-use super::node::Node;
+use super::class::{self, ElementClass, Encoding};
+use super::node::ZarrNode;
 use super::{Zarr, text};
 use crate::array::codec;
-use crate::array::constant::Memory;
+use crate::array::constant::InMemory;
 use crate::array::container::NodeKind;
-use crate::array::{Array, ArrayError, Dtype, Field, FieldKind};
+use crate::array::{Array, ArrayError, Dtype, RecordField, RecordFieldKind};
 
 /// One field and where it lies in each record.
-struct Member {
+struct FieldPlace {
     name: String,
-    class: Class,
+    class: ElementClass,
     big: bool,
     shape: Vec<u64>,
     offset: u64,
@@ -24,13 +24,13 @@ struct Member {
 }
 
 /// The fields of an array; none where it holds no records.
-pub fn fields(zarr: &Zarr, element: &str) -> Result<Vec<Field>, ArrayError> {
+pub fn fields(zarr: &Zarr, element: &str) -> Result<Vec<RecordField>, ArrayError> {
     let node = zarr.existing(element, NodeKind::Array)?;
-    let known = |member: Member| Field {
+    let known = |member: FieldPlace| RecordField {
         kind: match member.class {
-            Class::Number(dtype) => FieldKind::Number(dtype),
-            Class::Text | Class::FixedText { .. } => FieldKind::Text,
-            Class::Other(what) => FieldKind::Other(what),
+            ElementClass::Number(dtype) => RecordFieldKind::Number(dtype),
+            ElementClass::Text | ElementClass::FixedText { .. } => RecordFieldKind::Text,
+            ElementClass::Other(what) => RecordFieldKind::Other(what),
         },
         name: member.name,
         shape: member.shape,
@@ -42,7 +42,7 @@ pub fn fields(zarr: &Zarr, element: &str) -> Result<Vec<Field>, ArrayError> {
     Ok(members.into_iter().map(known).collect())
 }
 
-fn members(node: &Node) -> Option<Vec<Member>> {
+fn members(node: &ZarrNode) -> Option<Vec<FieldPlace>> {
     let mut offset = 0_u64;
     let mut members = Vec::new();
     for field in node.metadata.get("dtype")?.as_array()? {
@@ -55,22 +55,22 @@ fn members(node: &Node) -> Option<Vec<Member>> {
         };
         // One field as an array of its own tells its class.
         let metadata = Map::from_iter([("dtype".to_owned(), dtype.clone())]);
-        let class = class::of(&Node { kind: NodeKind::Array, version: 2, metadata, attributes: Map::new() });
+        let class = class::of(&ZarrNode { kind: NodeKind::Array, version: 2, metadata, attributes: Map::new() });
         let text = dtype.as_str()?;
         let width = match &class {
-            Class::Number(dtype) => dtype.size() as u64,
-            Class::FixedText { size, .. } => *size,
-            Class::Text | Class::Other(_) => text.get(2..)?.parse().ok()?,
+            ElementClass::Number(dtype) => dtype.size() as u64,
+            ElementClass::FixedText { size, .. } => *size,
+            ElementClass::Text | ElementClass::Other(_) => text.get(2..)?.parse().ok()?,
         };
         let size = shape.iter().try_fold(width, |n, &c| n.checked_mul(c))?;
-        members.push(Member { name, class, big: text.starts_with('>'), shape, offset, size });
+        members.push(FieldPlace { name, class, big: text.starts_with('>'), shape, offset, size });
         offset = offset.checked_add(size)?;
     }
     Some(members)
 }
 
 /// The bytes of one field of every record.
-fn read(zarr: &Zarr, element: &str, field: &str) -> Result<(Member, Vec<u8>), ArrayError> {
+fn read(zarr: &Zarr, element: &str, field: &str) -> Result<(FieldPlace, Vec<u8>), ArrayError> {
     let node = zarr.existing(element, NodeKind::Array)?;
     let members = members(&node).ok_or_else(|| zarr.error(element, "its record type is damaged"))?;
     let record: u64 = members.iter().map(|member| member.size).sum();
@@ -90,7 +90,7 @@ fn read(zarr: &Zarr, element: &str, field: &str) -> Result<(Member, Vec<u8>), Ar
 /// All values of a field of numbers, in memory: shape rows x the field's own axes.
 pub fn numbers(zarr: &Zarr, element: &str, field: &str) -> Result<Array, ArrayError> {
     let (member, mut bytes) = read(zarr, element, field)?;
-    let Class::Number(dtype) = member.class else {
+    let ElementClass::Number(dtype) = member.class else {
         return Err(zarr.error(element, format!("field {field} holds no numbers")));
     };
     if member.big {
@@ -108,14 +108,14 @@ pub fn numbers(zarr: &Zarr, element: &str, field: &str) -> Result<Array, ArrayEr
         dtype,
         chunk_shape: shape.clone(),
         shape,
-        source: Arc::new(Memory { bytes }),
+        source: Arc::new(InMemory { bytes }),
     })
 }
 
 /// All strings of a field.
 pub fn strings(zarr: &Zarr, element: &str, field: &str) -> Result<Vec<String>, ArrayError> {
     let (member, bytes) = read(zarr, element, field)?;
-    let Class::FixedText { size, encoding } = member.class else {
+    let ElementClass::FixedText { size, encoding } = member.class else {
         return Err(zarr.error(element, format!("field {field} holds no strings of fixed length")));
     };
     let rows = zarr.shape(element)?.iter().try_fold(1_usize, |n, &c| n.checked_mul(usize::try_from(c).ok()?));

@@ -10,13 +10,13 @@ use lru::LruCache;
 
 use super::blob::Blob;
 use super::source::{Files, grid, indices};
-use crate::array::{ArrayError, Counters, Extent, Out, Scratch, Source, codec, file};
+use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, codec, file};
 
 /// Bytes of the indices that one array keeps.
 const KEPT: u64 = 16 << 20;
 
 /// An index: offset and length of each chunk; all ones where it was never written. Empty for a missing shard.
-struct Index {
+struct ShardIndex {
     entries: Vec<(u64, u64)>,
     /// Length of the shard.
     len: u64,
@@ -25,7 +25,7 @@ struct Index {
 }
 
 /// A chunk that was written.
-struct Stored {
+struct StoredRange {
     blob: Arc<Blob>,
     offset: u64,
     len: u64,
@@ -41,7 +41,7 @@ pub struct Shards {
     count: u64,
     checked: bool,
     at_start: bool,
-    kept: Mutex<LruCache<u64, Arc<Index>>>,
+    kept: Mutex<LruCache<u64, Arc<ShardIndex>>>,
 }
 
 impl Shards {
@@ -77,18 +77,18 @@ impl Shards {
         Ok(self.files.open(&indices(shard, &self.shards), chunk)?.map(Arc::new))
     }
 
-    fn index(&self, shard: u64, chunk: u64, counters: &Counters) -> Result<Arc<Index>, ArrayError> {
-        let kept = |lru: &Mutex<LruCache<u64, Arc<Index>>>| {
+    fn index(&self, shard: u64, chunk: u64, counters: &Counters) -> Result<Arc<ShardIndex>, ArrayError> {
+        let kept = |lru: &Mutex<LruCache<u64, Arc<ShardIndex>>>| {
             lru.lock().unwrap_or_else(PoisonError::into_inner).get(&shard).map(Arc::clone)
         };
         if let Some(index) = kept(&self.kept) {
             return Ok(index);
         }
         let index = match self.open(shard, chunk)? {
-            None => Index { entries: Vec::new(), len: 0, blob: Mutex::default() },
+            None => ShardIndex { entries: Vec::new(), len: 0, blob: Mutex::default() },
             Some(blob) => {
                 let entries = self.read_index(&blob, chunk, counters)?;
-                Index { entries, len: blob.len(), blob: Mutex::new(Arc::downgrade(&blob)) }
+                ShardIndex { entries, len: blob.len(), blob: Mutex::new(Arc::downgrade(&blob)) }
             }
         };
         let index = Arc::new(index);
@@ -122,7 +122,7 @@ impl Shards {
     }
 
     /// Where a chunk lies; none where it was never written.
-    fn find(&self, chunk: u64, counters: &Counters) -> Result<Option<Stored>, ArrayError> {
+    fn find(&self, chunk: u64, counters: &Counters) -> Result<Option<StoredRange>, ArrayError> {
         let (mut shard, mut within) = (0, 0);
         let at = indices(chunk, &self.chunks);
         for ((&index, &inner), &shards) in at.iter().zip(&self.inner).zip(&self.shards) {
@@ -140,12 +140,12 @@ impl Shards {
         }
         let mut held = index.blob.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(blob) = held.upgrade() {
-            return Ok(Some(Stored { blob, offset, len }));
+            return Ok(Some(StoredRange { blob, offset, len }));
         }
         match self.open(shard, chunk)? {
             Some(blob) if blob.len() == index.len => {
                 *held = Arc::downgrade(&blob);
-                Ok(Some(Stored { blob, offset, len }))
+                Ok(Some(StoredRange { blob, offset, len }))
             }
             _ => Err(ArrayError::Stale {
                 store: self.files.store.to_string(),
@@ -155,19 +155,25 @@ impl Shards {
     }
 }
 
-impl Source for Shards {
+impl ChunkSource for Shards {
     fn raw(&self, chunk: u64) -> Option<Extent> {
         if self.files.is_encoded() {
             return None;
         }
         // What goes wrong here is told by `decode`, which is then asked.
-        let Stored { blob, offset, len } = self.find(chunk, &Counters::default()).ok().flatten()?;
+        let StoredRange { blob, offset, len } = self.find(chunk, &Counters::default()).ok().flatten()?;
         blob.extent(offset, len).filter(|extent| extent.len == self.files.chunk_bytes)
     }
 
-    fn decode(&self, chunk: u64, out: Out<'_>, scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+    fn decode(
+        &self,
+        chunk: u64,
+        out: ChunkBuf<'_>,
+        scratch: &mut Scratch,
+        counters: &Counters,
+    ) -> Result<(), ArrayError> {
         match self.find(chunk, counters)? {
-            Some(Stored { blob, offset, len }) => {
+            Some(StoredRange { blob, offset, len }) => {
                 self.files.decode(chunk, (&blob, offset, len), out, scratch, counters)
             }
             None => {

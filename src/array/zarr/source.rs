@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::blob::Blob;
+use super::location::{Location, Trouble};
 use super::open::{Chain, Zarrs};
-use super::place::{Place, Trouble};
 use crate::array::codec::{self, Stage};
-use crate::array::{ArrayError, Counters, Extent, Identity, Out, Scratch, Source, file};
+use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Identity, Scratch, file};
 
 /// What all sources of one array need to find, read and decode a chunk.
 pub struct Files {
     pub store: Arc<str>,
     pub element: Arc<str>,
     /// The array's own directory.
-    pub root: Place,
+    pub root: Location,
     pub opened: SystemTime,
     /// The metadata files that said how to read it.
     pub metadata: Vec<Identity>,
@@ -68,7 +68,7 @@ impl Files {
         &self,
         chunk: u64,
         stored: (&Blob, u64, u64),
-        mut out: Out<'_>,
+        mut out: ChunkBuf<'_>,
         scratch: &mut Scratch,
         counters: &Counters,
     ) -> Result<(), ArrayError> {
@@ -123,18 +123,18 @@ pub fn grid(shape: &[u64], chunk: &[u64]) -> Vec<u64> {
 }
 
 /// An array without shards.
-pub struct Plain {
+pub struct ChunkFiles {
     files: Files,
     grid: Vec<u64>,
 }
 
-impl Plain {
-    pub fn new(files: Files, shape: &[u64], chunk: &[u64]) -> Plain {
-        Plain { files, grid: grid(shape, chunk) }
+impl ChunkFiles {
+    pub fn new(files: Files, shape: &[u64], chunk: &[u64]) -> ChunkFiles {
+        ChunkFiles { files, grid: grid(shape, chunk) }
     }
 }
 
-impl Source for Plain {
+impl ChunkSource for ChunkFiles {
     fn raw(&self, chunk: u64) -> Option<Extent> {
         if self.files.is_encoded() {
             return None;
@@ -144,7 +144,13 @@ impl Source for Plain {
         blob.extent(0, blob.len()).filter(|extent| extent.len == self.files.chunk_bytes)
     }
 
-    fn decode(&self, chunk: u64, out: Out<'_>, scratch: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+    fn decode(
+        &self,
+        chunk: u64,
+        out: ChunkBuf<'_>,
+        scratch: &mut Scratch,
+        counters: &Counters,
+    ) -> Result<(), ArrayError> {
         match self.files.open(&indices(chunk, &self.grid), chunk)? {
             Some(blob) => self.files.decode(chunk, (&blob, 0, blob.len()), out, scratch, counters),
             None => {

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 use zarrs::array::ArraySubset;
 
-use super::class::{self, Class, Encoding};
-use super::node::Node;
+use super::class::{self, ElementClass, Encoding};
+use super::node::ZarrNode;
 use super::{Zarr, open};
+use crate::array::catch_panic::catch_panic;
 use crate::array::container::NodeKind;
-use crate::array::guard::guard;
 use crate::array::{ArrayError, Counters, Dtype};
 
 /// Most strings of an array, against shapes that lie: 64 times the largest atlas.
@@ -34,14 +34,14 @@ fn plausible(zarr: &Zarr, element: &str, strings: u64) -> Result<(), ArrayError>
 pub fn strings(zarr: &Zarr, element: &str) -> Result<Vec<String>, ArrayError> {
     let node = zarr.existing(element, NodeKind::Array)?;
     match class::of(&node) {
-        Class::Text => variable(zarr, element, &node),
-        Class::FixedText { size, encoding } => fixed(zarr, element, &node, size, encoding),
-        Class::Number(dtype) => Err(zarr.error(element, format!("holds {dtype}, not strings"))),
-        Class::Other(name) => Err(zarr.error(element, format!("holds elements of type {name}, not strings"))),
+        ElementClass::Text => variable(zarr, element, &node),
+        ElementClass::FixedText { size, encoding } => fixed(zarr, element, &node, size, encoding),
+        ElementClass::Number(dtype) => Err(zarr.error(element, format!("holds {dtype}, not strings"))),
+        ElementClass::Other(name) => Err(zarr.error(element, format!("holds elements of type {name}, not strings"))),
     }
 }
 
-fn variable(zarr: &Zarr, element: &str, node: &Node) -> Result<Vec<String>, ArrayError> {
+fn variable(zarr: &Zarr, element: &str, node: &ZarrNode) -> Result<Vec<String>, ArrayError> {
     let array = open::zarrs(zarr, element, node)?;
     let shape = array.shape().to_vec();
     let damaged = |chunk: u64, cause: String| ArrayError::Damaged {
@@ -68,7 +68,7 @@ fn variable(zarr: &Zarr, element: &str, node: &Node) -> Result<Vec<String>, Arra
     if let ([rows], [rows_in_chunk]) = (shape.as_slice(), chunk.as_slice()) {
         let mut all: Vec<String> = Vec::new();
         for number in 0..rows.div_ceil(rows_in_chunk.get()) {
-            let texts: Vec<String> = guard(|| array.retrieve_chunk(&[number]).map_err(|e| e.to_string()))
+            let texts: Vec<String> = catch_panic(|| array.retrieve_chunk(&[number]).map_err(|e| e.to_string()))
                 .flatten()
                 .map_err(|cause| damaged(number, cause))?;
             let here = rows_in_chunk.get().min(rows - number * rows_in_chunk.get());
@@ -82,12 +82,18 @@ fn variable(zarr: &Zarr, element: &str, node: &Node) -> Result<Vec<String>, Arra
     if total > MOST_IN_CHUNK {
         return Err(zarr.unsupported(element, format!("{total} strings of {} axes are too many", shape.len())));
     }
-    guard(|| array.retrieve_array_subset(&ArraySubset::new_with_shape(shape)).map_err(|e| e.to_string()))
+    catch_panic(|| array.retrieve_array_subset(&ArraySubset::new_with_shape(shape)).map_err(|e| e.to_string()))
         .flatten()
         .map_err(|cause| damaged(0, cause))
 }
 
-fn fixed(zarr: &Zarr, element: &str, node: &Node, size: u64, encoding: Encoding) -> Result<Vec<String>, ArrayError> {
+fn fixed(
+    zarr: &Zarr,
+    element: &str,
+    node: &ZarrNode,
+    size: u64,
+    encoding: Encoding,
+) -> Result<Vec<String>, ArrayError> {
     let shape = zarr.shape(element)?;
     let total = shape.iter().try_fold(1_u64, |n, &c| n.checked_mul(c)).filter(|&n| n <= MOST);
     let Some(total) = total else { return Err(zarr.error(element, "its shape is too large: it is damaged")) };
@@ -107,7 +113,7 @@ fn fixed(zarr: &Zarr, element: &str, node: &Node, size: u64, encoding: Encoding)
 }
 
 /// Reads elements of `size` bytes as bytes, with a last axis of `size`.
-pub fn bytes(zarr: &Zarr, element: &str, node: &Node, size: u64) -> Result<Vec<u8>, ArrayError> {
+pub fn bytes(zarr: &Zarr, element: &str, node: &ZarrNode, size: u64) -> Result<Vec<u8>, ArrayError> {
     let shape = zarr.shape(element)?;
     plausible(zarr, element, shape.iter().fold(1_u64, |n, &c| n.saturating_mul(c)))?;
     let rank = shape.len();
@@ -135,7 +141,7 @@ pub fn bytes(zarr: &Zarr, element: &str, node: &Node, size: u64) -> Result<Vec<u
         metadata.remove("order");
     }
     let bytes_node =
-        Node { kind: NodeKind::Array, version: node.version, metadata, attributes: serde_json::Map::new() };
+        ZarrNode { kind: NodeKind::Array, version: node.version, metadata, attributes: serde_json::Map::new() };
     let array = open::with_trailing(zarr, element, &bytes_node, Dtype::U8, true)?;
     array.read_all(MOST, &Counters::default())
 }

@@ -23,7 +23,7 @@ const END_BYTES: usize = 22;
 const TAIL: u64 = 22 + 65_535;
 
 /// A member, as the central directory tells of it.
-struct Member {
+struct ZipMember {
     /// Offset of its local header.
     header: u64,
     /// Bytes in the archive.
@@ -42,7 +42,7 @@ pub struct Zip {
     file: Arc<File>,
     /// Where the central directory begins: the content ends before.
     directory: u64,
-    members: BTreeMap<String, Member>,
+    members: BTreeMap<String, ZipMember>,
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -120,13 +120,13 @@ impl Zip {
         match member.method {
             0 if member.stored != member.size => Err("its sizes differ although it is not compressed".to_owned()),
             0 => Ok(Some(Blob::File { file: Arc::clone(&self.file), offset, len: member.size })),
-            8 => self.inflate(member, offset).map(|bytes| Some(Blob::Memory(Arc::new(bytes)))),
+            8 => self.inflate(member, offset).map(|bytes| Some(Blob::InMemory(Arc::new(bytes)))),
             method => Err(format!("its compression {method} is not read: write the archive stored or deflated")),
         }
     }
 
     /// Where the content begins: behind the local header, whose name must be the same.
-    fn content(&self, name: &str, member: &Member) -> Result<u64, String> {
+    fn content(&self, name: &str, member: &ZipMember) -> Result<u64, String> {
         if let Some(&offset) = member.content.get() {
             return Ok(offset);
         }
@@ -147,7 +147,7 @@ impl Zip {
         Ok(*member.content.get_or_init(|| offset))
     }
 
-    fn inflate(&self, member: &Member, offset: u64) -> Result<Vec<u8>, String> {
+    fn inflate(&self, member: &ZipMember, offset: u64) -> Result<Vec<u8>, String> {
         let bound = member.stored.saturating_mul(DEFLATE_RATIO).saturating_add(64).min(MAX_CHUNK);
         if member.size > bound {
             return Err(format!("{} bytes cannot hold the {} that are declared", member.stored, member.size));
@@ -220,7 +220,7 @@ fn zip64(file: &File, end: u64) -> Option<(u64, u64, u64)> {
 }
 
 /// One entry: its name, the member (none for a folder), and what follows.
-fn entry(bytes: &[u8], shift: u64) -> Option<(String, Option<Member>, &[u8])> {
+fn entry(bytes: &[u8], shift: u64) -> Option<(String, Option<ZipMember>, &[u8])> {
     let (named, extra, comment) = (u16_at(bytes, 28)?, u16_at(bytes, 30)?, u16_at(bytes, 32)?);
     let name = bytes.get(46..)?.get(..usize::from(named))?;
     let extra = bytes.get(46 + usize::from(named)..)?.get(..usize::from(extra))?;
@@ -235,7 +235,7 @@ fn entry(bytes: &[u8], shift: u64) -> Option<(String, Option<Member>, &[u8])> {
         }
     }
     let name = folded(name);
-    let member = Member {
+    let member = ZipMember {
         header: header.checked_add(shift)?,
         stored,
         size,

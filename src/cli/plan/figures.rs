@@ -30,7 +30,7 @@ impl Sample {
         let order = plan.epoch(0);
         let fetches = plan.fetches().min(FETCHES);
         let (mut bytes, mut batches) = (0u64, 0u64);
-        let mut read = Read::default();
+        let mut read = ReadCosts::default();
         for i in 0..fetches {
             let number = i * plan.fetches() / fetches;
             let fetch = order.fetch(number);
@@ -58,14 +58,14 @@ impl Sample {
 
 /// Sums over fetches. A fetch decodes each chunk once.
 #[derive(Default)]
-struct Read {
+struct ReadCosts {
     rows: u64,
     chunks: u64,
     decoded: u64,
     needed: u64,
 }
 
-impl Read {
+impl ReadCosts {
     fn add(&mut self, collection: &Collection, fetch: &FetchRows) {
         let mut rows: Vec<(usize, u64)> = fetch.rows.iter().map(|&row| collection.locate(row)).collect();
         rows.sort_unstable();

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, anyhow, bail};
 use serde_json::{Map, Value, json};
 
-use super::super::sampling::{DrawOptions, Source};
+use super::super::sampling::{DrawOptions, WeightSource};
 use super::super::views::{SplitOptions, ViewOptions};
 use crate::anndata::column::{Numbers, Texts, Values};
 use crate::array::cast::{to_f64, to_i64, to_text};
@@ -15,10 +15,10 @@ use crate::collection::{Collection, Store};
 use crate::plan::draw::balanced;
 use crate::plan::{Draw, NO_CLASS, Rows};
 use crate::view::bits::Bits;
-use crate::view::filter::{Columns, Filter};
+use crate::view::filter::{ColumnLookup, Filter};
 use crate::view::list::{self, Names};
-use crate::view::near::near;
 use crate::view::split::{Labelled, Split};
+use crate::view::suggest::suggest;
 
 /// Labels of all rows.
 struct Labels {
@@ -40,7 +40,7 @@ pub struct Obs<'a> {
 const INDEX: [&str; 2] = ["_index", "index"];
 const STORE: &str = "_store";
 
-impl Columns for Obs<'_> {
+impl ColumnLookup for Obs<'_> {
     fn column(&self, name: &str) -> Option<&Values> {
         let served = self.collection.table.columns.iter().find(|column| column.name == name);
         served.map(|column| &column.values).or_else(|| self.read.get(name))
@@ -89,7 +89,7 @@ impl<'a> Obs<'a> {
     fn loaded(&mut self, name: &str) -> anyhow::Result<&Values> {
         self.load(name)?;
         self.column(name)
-            .ok_or_else(|| anyhow!("no obs column is called {name}; {}", near(name, self.known().into_iter())))
+            .ok_or_else(|| anyhow!("no obs column is called {name}; {}", suggest(name, self.known().into_iter())))
     }
 
     /// The rows of a set (or all) that an expression and a file leave; `None`: all.
@@ -236,8 +236,8 @@ impl<'a> Obs<'a> {
     }
 
     /// The weights of a view's rows: from a column, or a file with one for each of the stores' rows.
-    fn weights(&mut self, source: &Source, rows: &Rows) -> anyhow::Result<Vec<f32>> {
-        let Source { name, file } = source;
+    fn weights(&mut self, source: &WeightSource, rows: &Rows) -> anyhow::Result<Vec<f32>> {
+        let WeightSource { name, file } = source;
         self.load(name)?;
         let of_column = match self.column(name) {
             Some(Values::Numbers { numbers, mask }) => {
@@ -254,7 +254,7 @@ impl<'a> Obs<'a> {
             return Ok(weights);
         }
         let content = std::fs::read(file).map_err(|error| {
-            let known = near(name, self.known().into_iter());
+            let known = suggest(name, self.known().into_iter());
             anyhow!("weights: {name} is neither an obs column ({known}) nor a file that can be read ({error})")
         })?;
         let weights =

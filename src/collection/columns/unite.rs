@@ -8,7 +8,7 @@ use crate::array::Dtype;
 use crate::array::cast::{cast, to_i64};
 
 /// The column in one store; `None` where it has no such column.
-pub struct Part<'a> {
+pub struct StoreColumn<'a> {
     pub store: &'a str,
     pub rows: usize,
     pub values: Option<Values>,
@@ -16,31 +16,33 @@ pub struct Part<'a> {
 
 /// What a column is, as far as joining goes.
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+enum UnionKind {
     Labels,
     Numbers,
     Text,
 }
 
-impl Kind {
-    fn of(values: &Values) -> Kind {
+impl UnionKind {
+    fn of(values: &Values) -> UnionKind {
         match values {
-            Values::Categorical { .. } => Kind::Labels,
-            Values::Numbers { .. } => Kind::Numbers,
-            Values::Text { .. } => Kind::Text,
+            Values::Categorical { .. } => UnionKind::Labels,
+            Values::Numbers { .. } => UnionKind::Numbers,
+            Values::Text { .. } => UnionKind::Text,
         }
     }
 }
 
 /// The parts end to end with the rules that it took, or why they do not fit together.
-pub fn unite(mut parts: Vec<Part<'_>>) -> Result<(Values, Vec<String>), String> {
+pub fn unite(mut parts: Vec<StoreColumn<'_>>) -> Result<(Values, Vec<String>), String> {
     if let [part] = parts.as_mut_slice()
         && let Some(values) = part.values.take()
     {
         return Ok((values, Vec::new()));
     }
-    let kinds: Vec<(Kind, &str)> =
-        parts.iter().filter_map(|part| part.values.as_ref().map(|values| (Kind::of(values), part.store))).collect();
+    let kinds: Vec<(UnionKind, &str)> = parts
+        .iter()
+        .filter_map(|part| part.values.as_ref().map(|values| (UnionKind::of(values), part.store)))
+        .collect();
     let first_of = |kind| kinds.iter().find(|(other, _)| *other == kind).map(|(_, store)| *store);
     let mut rules = Vec::new();
     let absent: Vec<&str> = parts.iter().filter(|part| part.values.is_none()).map(|part| part.store).collect();
@@ -48,7 +50,7 @@ pub fn unite(mut parts: Vec<Part<'_>>) -> Result<(Values, Vec<String>), String> 
         let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
         rules.push(format!("absent in {first}{more}: missing there"));
     }
-    let values = match (first_of(Kind::Labels), first_of(Kind::Numbers), first_of(Kind::Text)) {
+    let values = match (first_of(UnionKind::Labels), first_of(UnionKind::Numbers), first_of(UnionKind::Text)) {
         (Some(labels), Some(numbers), _) => {
             return Err(format!("it is categorical in {labels}, but numbers or booleans in {numbers}"));
         }
@@ -68,7 +70,7 @@ pub fn unite(mut parts: Vec<Part<'_>>) -> Result<(Values, Vec<String>), String> 
 }
 
 /// Promoted as numpy does; what is missing is NaN if all are plain floats, else masked.
-fn numbers(parts: Vec<Part<'_>>, rules: &mut Vec<String>) -> Values {
+fn numbers(parts: Vec<StoreColumn<'_>>, rules: &mut Vec<String>) -> Values {
     let mut dtypes: Vec<Dtype> = Vec::new();
     let (mut masked, mut plain, mut absent) = (false, false, false);
     for part in &parts {
@@ -127,7 +129,7 @@ fn promoted(from: Dtype, to: Dtype, numbers: &[u8]) -> Vec<u8> {
     out
 }
 
-fn texts(parts: Vec<Part<'_>>) -> Values {
+fn texts(parts: Vec<StoreColumn<'_>>) -> Values {
     let (mut all, mut masks, mut nullable, mut chars, mut bytes) = (Texts::default(), Bytes::default(), false, 0, 0);
     for part in parts {
         if let Some(Values::Text { texts, mask, chars: c, bytes: b }) = part.values {
@@ -168,7 +170,7 @@ fn labelled(texts: &Texts, mask: Option<&Bytes>) -> (Numbers, Categories) {
 type Coded = (Numbers, Vec<usize>);
 
 /// Categories united by label. They stay numbers where all are whole numbers; ordered where all have the same, ordered.
-fn categories(parts: Vec<Part<'_>>, rules: &mut Vec<String>) -> Values {
+fn categories(parts: Vec<StoreColumn<'_>>, rules: &mut Vec<String>) -> Values {
     let mut labels: Vec<String> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
     let number = number_dtype(&parts, rules);
@@ -242,7 +244,7 @@ fn recoded(from: Dtype, codes: &[u8], recode: &[usize], to: Dtype) -> Vec<u8> {
 }
 
 /// The dtype of united categories that are numbers everywhere: one dtype, or whole numbers of several.
-fn number_dtype(parts: &[Part<'_>], rules: &mut Vec<String>) -> Option<Dtype> {
+fn number_dtype(parts: &[StoreColumn<'_>], rules: &mut Vec<String>) -> Option<Dtype> {
     let mut dtypes: Vec<Option<Dtype>> = Vec::new();
     for part in parts {
         let dtype = match &part.values {
@@ -291,7 +293,7 @@ mod tests {
     }
 
     fn join(parts: Vec<Option<Values>>) -> Result<(Values, Vec<String>), String> {
-        unite(parts.into_iter().map(|values| Part { store: "s", rows: 2, values }).collect())
+        unite(parts.into_iter().map(|values| StoreColumn { store: "s", rows: 2, values }).collect())
     }
 
     #[test]

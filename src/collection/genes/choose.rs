@@ -11,7 +11,7 @@ use crate::anndata::dataframe::{ColumnKind, DataFrame};
 use crate::array::{Container, Counters};
 use crate::collection::CollectionError;
 
-use super::{Columns, DROPPED};
+use super::{ColumnMap, DROPPED};
 
 /// Which genes are served, and in what order.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,9 +32,9 @@ pub fn choose(
     first: Option<&Container>,
     var: &str,
     genes: &Arc<Vec<String>>,
-    columns: Vec<Columns>,
+    columns: Vec<ColumnMap>,
     counters: &Counters,
-) -> Result<(Arc<Vec<String>>, Vec<Columns>), CollectionError> {
+) -> Result<(Arc<Vec<String>>, Vec<ColumnMap>), CollectionError> {
     let stay = match (chosen, first) {
         (Genes::Names(names), _) => named(names, genes)?,
         (Genes::Var(column), Some(first)) => {
@@ -56,7 +56,7 @@ pub fn choose(
         }
     }
     let same: Arc<[u32]> = to.as_slice().into();
-    let compose = |columns: Columns| {
+    let compose = |columns: ColumnMap| {
         let map = match &columns.map {
             None => same.clone(),
             Some(map) => map.iter().map(|&old| to.get(old as usize).copied().unwrap_or(DROPPED)).collect(),
@@ -64,7 +64,7 @@ pub fn choose(
         let shared = map.iter().filter(|&&to| to != DROPPED).count() as u64;
         let is_same = map.len() == stay.len() && map.iter().zip(0..).all(|(&to, at)| to == at);
         let (missing, extra) = (stay.len() as u64 - shared, map.len() as u64 - shared);
-        Columns { map: (!is_same).then_some(map), shared, missing, extra }
+        ColumnMap { map: (!is_same).then_some(map), shared, missing, extra }
     };
     let names = stay.iter().filter_map(|&old| genes.get(old as usize)).cloned().collect();
     Ok((Arc::new(names), columns.into_iter().map(compose).collect()))

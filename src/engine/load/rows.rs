@@ -10,13 +10,13 @@ use std::sync::PoisonError;
 use rayon::prelude::*;
 
 use crate::anndata::matrix::Matrix;
-use crate::array::gather::Piece;
+use crate::array::gather::ElementRange;
 use crate::array::{Array, ArrayError, Dtype};
-use crate::batch::row::{Misfit, Out, Recipe, Scratch};
-use crate::batch::scatter::{Align, Place, Scatter};
+use crate::batch::row::{Misfit, Recipe, RowScratch, RowTarget};
+use crate::batch::scatter::{Align, DestSlice, Scatter};
 use crate::collection::Store;
 
-use super::{Job, Load, ReadError, Targets, bad_column, bad_value, misplaced, not_a_number};
+use super::{GatherJob, Load, ReadError, Targets, bad_column, bad_value, misplaced, not_a_number};
 
 /// Values in scratch at a time: 8 to 16 bytes each, besides the budget.
 const SCRATCH_VALUES: u64 = 4 << 20;
@@ -27,9 +27,9 @@ struct Row {
     start: u64,
     /// Stored values.
     len: u64,
-    values: Place,
+    values: DestSlice,
     /// Of CSR.
-    columns: Option<Place>,
+    columns: Option<DestSlice>,
 }
 
 /// What rows are written as.
@@ -42,15 +42,10 @@ struct Written {
 
 impl Load<'_> {
     /// Fills the rows of an element that `jobs` leaves out: CSR where there are targets for column numbers.
-    pub(super) fn whole_rows(
-        &self,
-        number: usize,
-        values: &Targets,
-        columns: Option<&Targets>,
-    ) -> Result<(), ReadError> {
+    pub(super) fn row_pass(&self, number: usize, values: &Targets, columns: Option<&Targets>) -> Result<(), ReadError> {
         let written = Written { values: values.to, columns: columns.map(|columns| columns.to) };
-        for (at, store) in self.supply.collection.stores.iter().enumerate() {
-            if self.is_whole(number, &store.elements[number], values.to, columns.is_none()) {
+        for (at, store) in self.loader.collection.stores.iter().enumerate() {
+            if self.needs_row_pass(number, &store.elements[number], values.to, columns.is_none()) {
                 let mut rows = self.rows_of(number, at, values, columns)?;
                 rows.sort_unstable_by_key(|row| row.start);
                 self.serve(number, store, &rows, written)?;
@@ -67,7 +62,7 @@ impl Load<'_> {
         values: &Targets,
         columns: Option<&Targets>,
     ) -> Result<Vec<Row>, ReadError> {
-        let collection = &self.supply.collection;
+        let collection = &self.loader.collection;
         let store = &collection.stores[at];
         let whole = self.element(number).n_vars();
         let mut rows = Vec::new();
@@ -111,7 +106,7 @@ impl Load<'_> {
         let chunk = if array.source.is_encoded() { array.chunk_shape[0].max(1) } else { 1 };
         let end = |row: &Row| row.start + if is_sparse { row.len } else { 1 };
         let (mut first, mut values) = (0, 0);
-        let kept = || self.supply.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = || self.loader.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffers = kept().pop().unwrap_or_default();
         for (at, row) in rows.iter().enumerate() {
             values += row.len;
@@ -168,16 +163,16 @@ impl Load<'_> {
         };
         let missing = if stored.columns.missing > 0 { not_a_number(written.values) } else { Vec::new() };
         each.into_par_iter().with_min_len(MIN_ROWS).try_for_each_init(
-            Scratch::default,
+            RowScratch::default,
             |scratch, (row, values, columns)| {
                 // SAFETY: each row has its own places (`rows_of`), in buffers borrowed mutably by the caller of `matrices`.
                 let out = match (row.columns, written.columns) {
                     (Some(place), Some(index)) => {
                         let (values, columns) = unsafe { (row.values.bytes(), place.bytes()) };
-                        Out::Csr { values, to: written.values, columns, index }
+                        RowTarget::Csr { values, to: written.values, columns, index }
                     }
                     // SAFETY: as above.
-                    _ => Out::Dense { row: unsafe { row.values.bytes() }, to: written.values, missing: &missing },
+                    _ => RowTarget::Dense { row: unsafe { row.values.bytes() }, to: written.values, missing: &missing },
                 };
                 recipe.serve(columns, values, out, scratch).map_err(|misfit| match misfit {
                     Misfit::Column(column) => bad_column(indices.unwrap_or(data), column),
@@ -198,15 +193,15 @@ impl Load<'_> {
 const MIN_ROWS: usize = 16;
 
 /// A job that puts the rows one after the other into a buffer, as they are stored.
-fn gathered<'a>(array: &'a Array, rows: &[Row], buffer: &mut Vec<u8>) -> Result<Job<'a>, ReadError> {
+fn gathered<'a>(array: &'a Array, rows: &[Row], buffer: &mut Vec<u8>) -> Result<GatherJob<'a>, ReadError> {
     let size = array.dtype.size();
     let bytes = rows.iter().map(|row| row.len as usize).sum::<usize>() * size;
     if buffer.len() < bytes {
         *buffer = vec![0; bytes];
     }
     let is_sparse = array.shape.len() == 1;
-    let buffer = Place::new(buffer);
-    let mut pieces: Vec<Piece> = Vec::with_capacity(rows.len());
+    let buffer = DestSlice::new(buffer);
+    let mut pieces: Vec<ElementRange> = Vec::with_capacity(rows.len());
     let mut places: Vec<(usize, usize)> = Vec::with_capacity(rows.len());
     let mut at = 0;
     for row in rows {
@@ -218,14 +213,14 @@ fn gathered<'a>(array: &'a Array, rows: &[Row], buffer: &mut Vec<u8>) -> Result<
                 *bytes += len;
             }
             _ => {
-                pieces.push(Piece { start: row.start, len: row.len });
+                pieces.push(ElementRange { start: row.start, len: row.len });
                 places.push((at, len));
             }
         }
         at += len;
     }
-    let places: Option<Vec<Place>> = places.into_iter().map(|(at, len)| buffer.part(at, len)).collect();
+    let places: Option<Vec<DestSlice>> = places.into_iter().map(|(at, len)| buffer.part(at, len)).collect();
     // SAFETY: the rows follow one another in a buffer that its owner does not touch until the job has run.
     let sink = unsafe { Scatter::new(array.dtype, array.dtype, Align::Same, places.ok_or_else(misplaced)?, u64::MAX) };
-    Ok(Job { array, pieces, sink, missing: None })
+    Ok(GatherJob { array, pieces, sink, missing: None })
 }

@@ -12,22 +12,22 @@ use shuttle::thread;
 
 use crate::batch::Layout;
 use crate::engine::budget::{Image, Pool, capacity};
-use crate::engine::flight::Item;
-use crate::engine::stores::Supply;
-use crate::engine::{Engine, Key, LOADERS, Limits, ReadError, Shared};
+use crate::engine::load_task::Item;
+use crate::engine::loader::FetchLoader;
+use crate::engine::{Engine, ImageKey, LOADERS, Limits, ReadError, Shared};
 use crate::format::Extension;
 use crate::plan::{Plan, Sampling};
 
 /// What happens in the n-th load of a key (from 0).
-pub type Script = Box<dyn Fn(&Batches, Key, usize) -> Result<(), ReadError> + Send + Sync>;
+pub type Script = Box<dyn Fn(&FakeLoader, ImageKey, usize) -> Result<(), ReadError> + Send + Sync>;
 
 /// Two batches a fetch, two fetches an epoch.
-pub struct Batches {
+pub struct FakeLoader {
     plan: Plan,
     /// Bytes of the images of even batches and of odd ones.
     sizes: [usize; 2],
     script: Script,
-    loads: Mutex<HashMap<Key, Loads>>,
+    loads: Mutex<HashMap<ImageKey, Loads>>,
     pool: OnceLock<Arc<Pool>>,
     /// Readers that may hold an image which has gone.
     pub holding: AtomicUsize,
@@ -42,16 +42,16 @@ pub struct Loads {
     pub done: usize,
 }
 
-impl Batches {
-    fn size(&self, key: Key) -> usize {
+impl FakeLoader {
+    fn size(&self, key: ImageKey) -> usize {
         self.sizes[key.batch as usize % 2]
     }
 
-    pub fn loads(&self, key: Key) -> Loads {
+    pub fn loads(&self, key: ImageKey) -> Loads {
         self.loads.lock().unwrap().get(&key).copied().unwrap_or_default()
     }
 
-    fn note(&self, key: Key, change: impl FnOnce(&mut Loads)) -> Loads {
+    fn note(&self, key: ImageKey, change: impl FnOnce(&mut Loads)) -> Loads {
         let mut loads = self.loads.lock().unwrap();
         let entry = loads.entry(key).or_default();
         change(entry);
@@ -76,7 +76,7 @@ impl Batches {
     }
 }
 
-impl Supply for Batches {
+impl FetchLoader for FakeLoader {
     type Fetch = ();
 
     fn plan(&self, _: u16) -> &Plan {
@@ -87,11 +87,11 @@ impl Supply for Batches {
         Arc::new(())
     }
 
-    fn rows(&self, _: Key) -> u64 {
+    fn rows(&self, _: ImageKey) -> u64 {
         1
     }
 
-    fn layout(&self, (): &(), key: Key) -> Result<Layout, ReadError> {
+    fn layout(&self, (): &(), key: ImageKey) -> Result<Layout, ReadError> {
         Ok(Layout { size: self.size(key) as u64, spans: Vec::new() })
     }
 
@@ -127,12 +127,12 @@ impl Supply for Batches {
 }
 
 /// What fills the image of a batch.
-pub fn byte(key: Key) -> u8 {
+pub fn byte(key: ImageKey) -> u8 {
     (key.epoch * 16 + key.batch + 1) as u8
 }
 
-pub fn key(batch: u64) -> Key {
-    Key { view: 0, epoch: 0, batch, extension: Extension::Npy }
+pub fn key(batch: u64) -> ImageKey {
+    ImageKey { view: 0, epoch: 0, batch, extension: Extension::Npy }
 }
 
 pub fn broken() -> ReadError {
@@ -141,15 +141,15 @@ pub fn broken() -> ReadError {
 
 /// An engine in a model.
 pub struct World {
-    pub engine: Engine<Batches>,
-    pub shared: Arc<Shared<Batches>>,
+    pub engine: Engine<FakeLoader>,
+    pub shared: Arc<Shared<FakeLoader>>,
 }
 
 impl Deref for World {
-    type Target = Batches;
+    type Target = FakeLoader;
 
-    fn deref(&self) -> &Batches {
-        &self.shared.supply
+    fn deref(&self) -> &FakeLoader {
+        &self.shared.loader
     }
 }
 
@@ -161,7 +161,7 @@ impl World {
     pub fn new(
         sizes: [usize; 2],
         memory: u64,
-        script: impl Fn(&Batches, Key, usize) -> Result<(), ReadError> + Send + Sync + 'static,
+        script: impl Fn(&FakeLoader, ImageKey, usize) -> Result<(), ReadError> + Send + Sync + 'static,
     ) -> World {
         World::with_timeout(sizes, memory, NEVER, script)
     }
@@ -170,10 +170,10 @@ impl World {
         sizes: [usize; 2],
         memory: u64,
         timeout: Duration,
-        script: impl Fn(&Batches, Key, usize) -> Result<(), ReadError> + Send + Sync + 'static,
+        script: impl Fn(&FakeLoader, ImageKey, usize) -> Result<(), ReadError> + Send + Sync + 'static,
     ) -> World {
         let sampling = Sampling { batch_size: 1, block_size: 1, fetch_factor: 2, seed: 0, drop_last: false };
-        let batches = Batches {
+        let batches = FakeLoader {
             plan: Plan::new(&[4], sampling),
             sizes,
             script: Box::new(script),
@@ -184,17 +184,17 @@ impl World {
         };
         let engine = Engine::start(batches, memory, Limits { memory, threads: 1, timeout }).unwrap();
         let shared = engine.shared.clone();
-        shared.supply.pool.set(shared.pool.clone()).ok().unwrap();
+        shared.loader.pool.set(shared.pool.clone()).ok().unwrap();
         World { engine, shared }
     }
 
     /// Reads half of a file (0 or 1), and waits for the answer.
-    pub fn read_half(&self, key: Key, half: usize) -> Result<(), ReadError> {
+    pub fn read_half(&self, key: ImageKey, half: usize) -> Result<(), ReadError> {
         let (tell, told) = mpsc::channel();
         let len = self.size(key) / 2;
         let shared = self.shared.clone();
         let reply = move |bytes: Result<&[u8], &ReadError>| {
-            shared.supply.check_budget();
+            shared.loader.check_budget();
             if let Ok(bytes) = bytes {
                 // `check_budget` let others run: the buffer must still be ours.
                 assert!(bytes.len() == len && bytes.iter().all(|&at| at == byte(key)), "bytes of another batch");
@@ -210,7 +210,7 @@ impl World {
     }
 
     /// Reads a file as readers do.
-    pub fn read(&self, key: Key) -> Result<(), ReadError> {
+    pub fn read(&self, key: ImageKey) -> Result<(), ReadError> {
         self.read_half(key, 0)?;
         self.read_half(key, 1)
     }
@@ -224,17 +224,17 @@ impl World {
         });
     }
 
-    /// A key is in one place, what loads or is queued has a flight, and what is counted is so.
+    /// A key is in one place, what loads or is queued has a load task, and what is counted is so.
     pub fn check_state(&self) {
         let state = self.shared.lock();
         for (key, loading) in &state.loading {
-            assert!(state.flights.contains_key(&loading.flight), "{key:?} is loaded by nobody");
-            assert!(!state.fresh.contains(key) && !state.consumed.contains(key), "{key:?} is here and loading");
+            assert!(state.tasks.contains_key(&loading.task), "{key:?} is loaded by nobody");
+            assert!(!state.unread.contains(key) && !state.read.contains(key), "{key:?} is here and loading");
         }
-        assert!(state.flights.len() <= state.demand.len() + state.prefetch.len() + LOADERS);
-        assert!(state.fresh.iter().all(|(key, _)| !state.consumed.contains(key)));
-        assert!(state.demand.iter().chain(&state.prefetch).all(|id| state.flights.contains_key(id)));
-        assert_eq!(state.consumed_bytes, state.consumed.iter().map(|(_, image)| image.capacity()).sum::<u64>());
+        assert!(state.tasks.len() <= state.demand.len() + state.prefetch.len() + LOADERS);
+        assert!(state.unread.iter().all(|(key, _)| !state.read.contains(key)));
+        assert!(state.demand.iter().chain(&state.prefetch).all(|id| state.tasks.contains_key(id)));
+        assert_eq!(state.read_bytes, state.read.iter().map(|(_, image)| image.capacity()).sum::<u64>());
     }
 
     /// Ends the engine: nothing runs on, nothing went wrong, and every byte is back.
@@ -246,12 +246,12 @@ impl World {
     }
 }
 
-pub fn is_over(shared: Arc<Shared<Batches>>) {
+pub fn is_over(shared: Arc<Shared<FakeLoader>>) {
     {
         let state = shared.lock();
         assert_eq!((state.demand_running, state.admitted), (0, 0));
     }
-    assert_eq!(*shared.supply.wrong.lock().unwrap(), [""; 0]);
+    assert_eq!(*shared.loader.wrong.lock().unwrap(), [""; 0]);
     let pool = shared.pool.clone();
     drop(Arc::into_inner(shared).expect("no thread holds the engine"));
     let (used, free) = pool.used();

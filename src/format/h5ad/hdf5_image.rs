@@ -1,6 +1,6 @@
 //! HDF5 file structures, written by hand: superblock, object headers, messages, global heap.
 //!
-//! An [`Image`] collects the parts of a file that do not depend on a batch and tells where the rest must be patched
+//! An [`FrontBuilder`] collects the parts of a file that do not depend on a batch and tells where the rest must be patched
 //! in, so that one batch costs a copy and a few sums. Section numbers are those of the HDF5 File Format Specification
 //! Version 3.0. The structures are those of HDF5 1.8 (superblock version 2, object header version 2, compact links),
 //! which every libhdf5 since 2008 reads; the messages keep the oldest version that allows this.
@@ -47,7 +47,7 @@ pub enum Type {
 }
 
 /// The value of an attribute.
-pub enum Value<'a> {
+pub enum AttributeValue<'a> {
     Text(&'a str),
     Texts(&'a [String]),
     Bool(bool),
@@ -55,7 +55,7 @@ pub enum Value<'a> {
 }
 
 /// Where the bytes of a dataset come from.
-pub enum Storage {
+pub enum DataSource {
     /// These bytes, the same in every file.
     Constant(Vec<u8>),
     /// Set for each file with [`Placed::set_storage`].
@@ -110,7 +110,7 @@ impl Placed {
 }
 
 /// The part of a file that is the same for every batch.
-pub struct Image {
+pub struct FrontBuilder {
     bytes: Vec<u8>,
     headers: Vec<Placed>,
     heap: Heap,
@@ -120,9 +120,9 @@ pub struct Image {
     constants: Vec<(usize, Vec<u8>)>,
 }
 
-impl Image {
-    pub fn new() -> Image {
-        Image {
+impl FrontBuilder {
+    pub fn new() -> FrontBuilder {
+        FrontBuilder {
             bytes: vec![0; SUPERBLOCK],
             headers: Vec::new(),
             heap: Heap::default(),
@@ -134,7 +134,7 @@ impl Image {
     /// A group with these members, which exist already.
     pub fn group<N: AsRef<str>>(
         &mut self,
-        attributes: &[(&str, Value<'_>)],
+        attributes: &[(&str, AttributeValue<'_>)],
         links: &[(N, u64)],
     ) -> Result<Placed, TooLong> {
         self.begin();
@@ -153,8 +153,8 @@ impl Image {
         &mut self,
         ty: Type,
         dims: &[u64],
-        attributes: &[(&str, Value<'_>)],
-        storage: Storage,
+        attributes: &[(&str, AttributeValue<'_>)],
+        storage: DataSource,
     ) -> Result<Placed, TooLong> {
         self.begin();
         // Dims follow version, rank, flags and kind.
@@ -168,7 +168,7 @@ impl Image {
         place.extend_from_slice(&[0; 8]);
         let layout = self.message(0x08, &place)?;
         let placed = self.end(attributes, [datatype, space + 4, layout + 2])?;
-        if let Storage::Constant(bytes) = storage {
+        if let DataSource::Constant(bytes) = storage {
             self.constants.push((self.headers.len() - 1, bytes));
         }
         Ok(placed)
@@ -223,7 +223,7 @@ impl Image {
 
     fn end(
         &mut self,
-        attributes: &[(&str, Value<'_>)],
+        attributes: &[(&str, AttributeValue<'_>)],
         [datatype, dims, storage]: [usize; 3],
     ) -> Result<Placed, TooLong> {
         // Attribute Info (IV.A.2.v): all attributes are messages of this header. Without it libhdf5 still finds them by
@@ -247,29 +247,29 @@ impl Image {
     }
 
     /// Attribute version 3 (IV.A.2.m). Returns where the value begins.
-    fn attribute(&mut self, name: &str, value: &Value<'_>) -> Result<usize, TooLong> {
+    fn attribute(&mut self, name: &str, value: &AttributeValue<'_>) -> Result<usize, TooLong> {
         let mut data = Vec::new();
         let mut heap_users = Vec::new();
         let (ty, dims) = match value {
-            Value::Text(text) => {
+            AttributeValue::Text(text) => {
                 heap_users.push(data.len());
                 self.heap.put(text, &mut data)?;
                 (Type::HeapUtf8, None)
             }
             // h5py makes an empty list float64, and so do all frames without columns that anndata wrote.
-            Value::Texts([]) => (Type::Number(Dtype::F64), Some(0)),
-            Value::Texts(texts) => {
+            AttributeValue::Texts([]) => (Type::Number(Dtype::F64), Some(0)),
+            AttributeValue::Texts(texts) => {
                 for text in *texts {
                     heap_users.push(data.len());
                     self.heap.put(text, &mut data)?;
                 }
                 (Type::HeapUtf8, Some(texts.len() as u64))
             }
-            Value::Bool(value) => {
+            AttributeValue::Bool(value) => {
                 data.push(u8::from(*value));
                 (Type::Number(Dtype::Bool), None)
             }
-            Value::Integers(values) => {
+            AttributeValue::Integers(values) => {
                 data.extend(values.iter().flat_map(|value| value.to_le_bytes()));
                 (Type::Number(Dtype::I64), Some(values.len() as u64))
             }

@@ -3,8 +3,8 @@
 //! Children come before their group, since a link is an address. What a batch fills is noted in the order of the data
 //! in the file: obs first, the matrices last, so that the small arrays share pages with the headers.
 
-use super::hdf5_image::{Image, Placed, Storage, TooLong, Type, Value};
-use super::{Count, Filled, H5ad, H5adError, link_names};
+use super::hdf5_image::{AttributeValue, DataSource, FrontBuilder, Placed, TooLong, Type};
+use super::{Filled, H5ad, H5adError, ItemCount, link_names};
 use crate::anndata::column::{Categories, Column, Values};
 use crate::array::Dtype;
 use crate::batch::{Field, Repr};
@@ -27,9 +27,9 @@ const ROW_MAX: u64 = 1 << 36;
 pub fn build(table: &Table) -> Result<H5ad, H5adError> {
     let names = link_names(table.columns.iter().map(|column| column.name.as_str()));
     check(table, &names)?;
-    let mut builder = Builder { image: Image::new(), filled: Vec::new(), sparse: Vec::new() };
+    let mut builder = StructureBuilder { image: FrontBuilder::new(), filled: Vec::new(), sparse: Vec::new() };
     let root = builder.anndata(table, &names).map_err(|TooLong| H5adError::Header)?;
-    let Builder { image, filled, sparse } = builder;
+    let StructureBuilder { image, filled, sparse } = builder;
     Ok(H5ad { front: image.seal(&root), filled, sparse })
 }
 
@@ -81,13 +81,13 @@ fn is_image(element: &Element) -> bool {
     matches!(&element.kind, MatrixKind::Dense { row, .. } if row.len() > 1)
 }
 
-struct Builder {
-    image: Image,
+struct StructureBuilder {
+    image: FrontBuilder,
     filled: Vec<Filled>,
     sparse: Vec<Placed>,
 }
 
-impl Builder {
+impl StructureBuilder {
     fn anndata(&mut self, table: &Table, names: &[String]) -> Result<Placed, TooLong> {
         let obs = self.obs(table, names)?;
         let (mut layers, mut obsm, mut raw) = (Vec::new(), Vec::new(), None);
@@ -158,7 +158,12 @@ impl Builder {
 
     fn frame(&mut self, names: &[String], links: &[(&str, u64)]) -> Result<u64, TooLong> {
         let [encoding, version] = encoding("dataframe", "0.2.0");
-        let attributes = [encoding, version, ("_index", Value::Text("_index")), ("column-order", Value::Texts(names))];
+        let attributes = [
+            encoding,
+            version,
+            ("_index", AttributeValue::Text("_index")),
+            ("column-order", AttributeValue::Texts(names)),
+        ];
         Ok(self.image.group(&attributes, links)?.address())
     }
 
@@ -169,7 +174,7 @@ impl Builder {
                 let codes = self.fill(values, Repr::Number(codes.dtype), "array")?;
                 let categories = self.categories(categories)?;
                 let [encoding, version] = encoding("categorical", "0.2.0");
-                let attributes = [encoding, version, ("ordered", Value::Bool(*ordered))];
+                let attributes = [encoding, version, ("ordered", AttributeValue::Bool(*ordered))];
                 let links = [("codes", codes), ("categories", categories)];
                 Ok(self.image.group(&attributes, &links)?.address())
             }
@@ -205,7 +210,7 @@ impl Builder {
         let Some(numbers) = &categories.numbers else {
             return self.constant_texts(&categories.labels);
         };
-        let storage = Storage::Constant(numbers.bytes.to_vec());
+        let storage = DataSource::Constant(numbers.bytes.to_vec());
         let dims = [numbers.len() as u64];
         let attributes = encoding("array", "0.2.0");
         Ok(self.image.dataset(Type::Number(numbers.dtype), &dims, &attributes, storage)?.address())
@@ -219,7 +224,7 @@ impl Builder {
         }
         let attributes = encoding("string-array", "0.2.0");
         let dims = [texts.len() as u64];
-        Ok(self.image.dataset(Type::Utf8(width), &dims, &attributes, Storage::Constant(bytes))?.address())
+        Ok(self.image.dataset(Type::Utf8(width), &dims, &attributes, DataSource::Constant(bytes))?.address())
     }
 
     /// A matrix of the batch; its address.
@@ -229,12 +234,12 @@ impl Builder {
                 let row: &[u64] = if row.is_empty() { &[1] } else { row };
                 let dims: Vec<u64> = std::iter::once(0).chain(row.iter().copied()).collect();
                 let ty = Type::Number(*dtype);
-                let placed = self.image.dataset(ty, &dims, &encoding("array", "0.2.0"), Storage::Later)?;
+                let placed = self.image.dataset(ty, &dims, &encoding("array", "0.2.0"), DataSource::Later)?;
                 let address = placed.address();
                 self.filled.push(Filled {
                     field: Field::Dense(i),
                     repr: Repr::Number(*dtype),
-                    count: Count::Rows,
+                    count: ItemCount::Rows,
                     elements: row.iter().product(),
                     placed,
                 });
@@ -246,17 +251,18 @@ impl Builder {
                 // The arrays of a sparse matrix have no encoding of their own.
                 let mut links = Vec::new();
                 for (name, field, dtype, count) in [
-                    ("indptr", Field::Indptr(i), Dtype::I32, Count::RowsAndOne),
-                    ("indices", Field::Indices(i), Dtype::I32, Count::Stored(i)),
-                    ("data", Field::Data(i), dtype, Count::Stored(i)),
+                    ("indptr", Field::Indptr(i), Dtype::I32, ItemCount::RowsAndOne),
+                    ("indices", Field::Indices(i), Dtype::I32, ItemCount::Stored(i)),
+                    ("data", Field::Data(i), dtype, ItemCount::Stored(i)),
                 ] {
-                    let placed = self.image.dataset(Type::Number(dtype), &[0], &[], Storage::Later)?;
+                    let placed = self.image.dataset(Type::Number(dtype), &[0], &[], DataSource::Later)?;
                     links.push((name, placed.address()));
                     self.filled.push(Filled { field, repr: Repr::Number(dtype), count, elements: 1, placed });
                 }
                 let [encoding, version] = encoding("csr_matrix", "0.1.0");
                 let shape = [0, element.genes.len() as i64];
-                let group = self.image.group(&[encoding, version, ("shape", Value::Integers(&shape))], &links)?;
+                let group =
+                    self.image.group(&[encoding, version, ("shape", AttributeValue::Integers(&shape))], &links)?;
                 let address = group.address();
                 self.sparse.push(group);
                 Ok(address)
@@ -270,15 +276,15 @@ impl Builder {
             Repr::Number(dtype) => Type::Number(dtype),
             Repr::Utf8(bytes) | Repr::Ucs4(bytes) => Type::Utf8(bytes),
         };
-        let placed = self.image.dataset(ty, &[0], &encoding(kind, "0.2.0"), Storage::Later)?;
+        let placed = self.image.dataset(ty, &[0], &encoding(kind, "0.2.0"), DataSource::Later)?;
         let address = placed.address();
-        self.filled.push(Filled { field, repr, count: Count::Rows, elements: 1, placed });
+        self.filled.push(Filled { field, repr, count: ItemCount::Rows, elements: 1, placed });
         Ok(address)
     }
 }
 
-fn encoding(kind: &'static str, version: &'static str) -> [(&'static str, Value<'static>); 2] {
-    [("encoding-type", Value::Text(kind)), ("encoding-version", Value::Text(version))]
+fn encoding(kind: &'static str, version: &'static str) -> [(&'static str, AttributeValue<'static>); 2] {
+    [("encoding-type", AttributeValue::Text(kind)), ("encoding-version", AttributeValue::Text(version))]
 }
 
 /// Bytes of the longest text; HDF5 has no type of 0 bytes.

@@ -7,64 +7,64 @@ use std::cmp::Ordering;
 
 use half::f16;
 
-use super::{Literal, Op, Value, Wrong};
+use super::{Constant, ExprError, Literal, Op};
 use crate::anndata::bytes::Bytes;
 use crate::anndata::column::{Categories, Numbers, Texts, Values};
 use crate::array::Dtype;
 use crate::array::cast::{to_f64, to_i64};
 use crate::view::bits::Bits;
-use crate::view::near::near;
+use crate::view::suggest::suggest;
 
 /// A column and what its values are.
-pub struct Column<'a> {
+pub struct NamedColumn<'a> {
     pub name: &'a str,
-    pub kind: Kind,
+    pub kind: ValueKind,
     values: &'a Values,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueKind {
     Text,
     Labels,
     Number,
     Boolean,
 }
 
-impl Kind {
+impl ValueKind {
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Text => "text",
-            Kind::Labels => "categorical",
-            Kind::Number => "of numbers",
-            Kind::Boolean => "boolean",
+            ValueKind::Text => "text",
+            ValueKind::Labels => "categorical",
+            ValueKind::Number => "of numbers",
+            ValueKind::Boolean => "boolean",
         }
     }
 }
 
-impl<'a> Column<'a> {
-    pub fn new(name: &'a str, values: &'a Values) -> Column<'a> {
-        let of = |dtype: Dtype| if dtype == Dtype::Bool { Kind::Boolean } else { Kind::Number };
+impl<'a> NamedColumn<'a> {
+    pub fn new(name: &'a str, values: &'a Values) -> NamedColumn<'a> {
+        let of = |dtype: Dtype| if dtype == Dtype::Bool { ValueKind::Boolean } else { ValueKind::Number };
         let kind = match values {
-            Values::Text { .. } => Kind::Text,
+            Values::Text { .. } => ValueKind::Text,
             Values::Numbers { numbers, .. } => of(numbers.dtype),
             Values::Categorical { categories: Categories { numbers: Some(numbers), .. }, .. } => of(numbers.dtype),
-            Values::Categorical { .. } => Kind::Labels,
+            Values::Categorical { .. } => ValueKind::Labels,
         };
-        Column { name, kind, values }
+        NamedColumn { name, kind, values }
     }
 
     pub fn is_boolean(&self) -> bool {
-        self.kind == Kind::Boolean
+        self.kind == ValueKind::Boolean
     }
 
     /// A comparison that the column allows, to show what one looks like.
     pub fn example(&self) -> String {
         let value = match (self.kind, self.values) {
-            (Kind::Labels, Values::Categorical { categories, .. }) => {
+            (ValueKind::Labels, Values::Categorical { categories, .. }) => {
                 categories.labels.first().map_or("\"...\"".to_owned(), |label| format!("{label:?}"))
             }
-            (Kind::Number, _) => "0".to_owned(),
-            (Kind::Boolean, _) => "True".to_owned(),
+            (ValueKind::Number, _) => "0".to_owned(),
+            (ValueKind::Boolean, _) => "True".to_owned(),
             _ => "\"...\"".to_owned(),
         };
         format!("{} == {value}", self.name)
@@ -87,23 +87,23 @@ impl<'a> Column<'a> {
         }
     }
 
-    fn mismatch(&self, literal: &Literal) -> Wrong {
+    fn mismatch(&self, literal: &Literal) -> ExprError {
         let value = match &literal.value {
-            Value::Text(text) => format!("text, {text:?}"),
-            Value::Int(number) => format!("a number, {number}"),
-            Value::Float(number) => format!("a number, {number}"),
-            Value::Bool(value) => format!("a boolean, {value}"),
+            Constant::Text(text) => format!("text, {text:?}"),
+            Constant::Int(number) => format!("a number, {number}"),
+            Constant::Float(number) => format!("a number, {number}"),
+            Constant::Bool(value) => format!("a boolean, {value}"),
         };
         let cause =
             format!("{} is {} and is compared with {value}; write {}", self.name, self.kind.name(), self.example());
-        Wrong::new(literal.at, cause)
+        ExprError::new(literal.at, cause)
     }
 
     /// The place of a label among the categories.
-    fn label(&self, label: &str, labels: &[String], at: usize) -> Result<usize, Wrong> {
+    fn label(&self, label: &str, labels: &[String], at: usize) -> Result<usize, ExprError> {
         labels.iter().position(|other| other == label).ok_or_else(|| {
-            let near = near(label, labels.iter().map(String::as_str));
-            Wrong::new(at, format!("{} has no category {label:?}; {near}", self.name))
+            let suggest = suggest(label, labels.iter().map(String::as_str));
+            ExprError::new(at, format!("{} has no category {label:?}; {suggest}", self.name))
         })
     }
 }
@@ -123,20 +123,20 @@ fn holds(op: Op, order: Option<Ordering>) -> bool {
 }
 
 /// A column against one value.
-pub fn with(rows: u64, column: &Column<'_>, op: Op, literal: &Literal) -> Result<Bits, Wrong> {
+pub fn with(rows: u64, column: &NamedColumn<'_>, op: Op, literal: &Literal) -> Result<Bits, ExprError> {
     match (column.values, column.kind, &literal.value) {
-        (Values::Text { texts, mask, .. }, _, Value::Text(text)) => {
+        (Values::Text { texts, mask, .. }, _, Constant::Text(text)) => {
             Ok(by_text(rows, texts, mask.as_ref(), |value| holds(op, value.map(|value| value.cmp(text.as_str())))))
         }
-        (Values::Categorical { codes, categories, ordered }, Kind::Labels, Value::Text(text)) => {
+        (Values::Categorical { codes, categories, ordered }, ValueKind::Labels, Constant::Text(text)) => {
             if !ordered && !matches!(op, Op::Eq | Op::Ne) {
                 let cause = format!("the categories of {} have no order, so only == and != compare them", column.name);
-                return Err(Wrong::new(literal.at, cause));
+                return Err(ExprError::new(literal.at, cause));
             }
             let place = column.label(text, &categories.labels, literal.at)?;
             Ok(looked_up(rows, codes, categories.labels.len(), &|code| holds(op, code.map(|code| code.cmp(&place)))))
         }
-        (_, Kind::Number, Value::Int(_) | Value::Float(_)) | (_, Kind::Boolean, Value::Bool(_)) => {
+        (_, ValueKind::Number, Constant::Int(_) | Constant::Float(_)) | (_, ValueKind::Boolean, Constant::Bool(_)) => {
             Ok(by_number(rows, column, &|dtype| {
                 let wanted = Number::of(&literal.value, dtype);
                 Box::new(move |value| holds(op, value.and_then(|value| value.compare(wanted))))
@@ -147,26 +147,26 @@ pub fn with(rows: u64, column: &Column<'_>, op: Op, literal: &Literal) -> Result
 }
 
 /// The rows whose value is in a list.
-pub fn within(rows: u64, column: &Column<'_>, list: &[Literal]) -> Result<Bits, Wrong> {
+pub fn within(rows: u64, column: &NamedColumn<'_>, list: &[Literal]) -> Result<Bits, ExprError> {
     let fits = |literal: &&Literal| {
         matches!(
             (column.kind, &literal.value),
-            (Kind::Text | Kind::Labels, Value::Text(_))
-                | (Kind::Number, Value::Int(_) | Value::Float(_))
-                | (Kind::Boolean, Value::Bool(_))
+            (ValueKind::Text | ValueKind::Labels, Constant::Text(_))
+                | (ValueKind::Number, Constant::Int(_) | Constant::Float(_))
+                | (ValueKind::Boolean, Constant::Bool(_))
         )
     };
     if let Some(wrong) = list.iter().find(|literal| !fits(literal)) {
         return Err(column.mismatch(wrong));
     }
     let texts =
-        || list.iter().filter_map(|literal| if let Value::Text(text) = &literal.value { Some(text) } else { None });
+        || list.iter().filter_map(|literal| if let Constant::Text(text) = &literal.value { Some(text) } else { None });
     match (column.values, column.kind) {
         (Values::Text { texts: column, mask, .. }, _) => {
             let wanted: std::collections::HashSet<&str> = texts().map(String::as_str).collect();
             Ok(by_text(rows, column, mask.as_ref(), |value| value.is_some_and(|value| wanted.contains(value))))
         }
-        (Values::Categorical { codes, categories, .. }, Kind::Labels) => {
+        (Values::Categorical { codes, categories, .. }, ValueKind::Labels) => {
             let mut wanted = vec![false; categories.labels.len()];
             for (text, literal) in texts().zip(list) {
                 wanted[column.label(text, &categories.labels, literal.at)?] = true;
@@ -183,20 +183,25 @@ pub fn within(rows: u64, column: &Column<'_>, list: &[Literal]) -> Result<Bits, 
 }
 
 /// A column against another, row by row.
-pub fn columns(rows: u64, (at, left): (usize, Column<'_>), op: Op, right: Column<'_>) -> Result<Bits, Wrong> {
-    let numbers = |kind| matches!(kind, Kind::Number | Kind::Boolean);
+pub fn columns(
+    rows: u64,
+    (at, left): (usize, NamedColumn<'_>),
+    op: Op,
+    right: NamedColumn<'_>,
+) -> Result<Bits, ExprError> {
+    let numbers = |kind| matches!(kind, ValueKind::Number | ValueKind::Boolean);
     if numbers(left.kind) != numbers(right.kind) {
         let [a, b] = [&left, &right].map(|column| format!("{} is {}", column.name, column.kind.name()));
-        return Err(Wrong::new(at, format!("{a} and {b}: they cannot be compared")));
+        return Err(ExprError::new(at, format!("{a} and {b}: they cannot be compared")));
     }
     if numbers(left.kind) {
-        let value = |column: &Column<'_>, row: usize| number(column.values, row);
+        let value = |column: &NamedColumn<'_>, row: usize| number(column.values, row);
         return Ok(Bits::of(rows, |row| {
             holds(op, value(&left, row).zip(value(&right, row)).and_then(|(a, b)| a.compare(b)))
         }));
     }
-    if (left.kind == Kind::Labels || right.kind == Kind::Labels) && !matches!(op, Op::Eq | Op::Ne) {
-        return Err(Wrong::new(at, "categories of two columns have no common order; only == and != compare them"));
+    if (left.kind == ValueKind::Labels || right.kind == ValueKind::Labels) && !matches!(op, Op::Eq | Op::Ne) {
+        return Err(ExprError::new(at, "categories of two columns have no common order; only == and != compare them"));
     }
     Ok(Bits::of(rows, |row| holds(op, label(left.values, row).zip(label(right.values, row)).map(|(a, b)| a.cmp(b)))))
 }
@@ -210,13 +215,13 @@ enum Number {
 
 impl Number {
     /// A value at the precision of a column.
-    fn of(value: &Value, dtype: Dtype) -> Number {
+    fn of(value: &Constant, dtype: Dtype) -> Number {
         let float = match *value {
-            Value::Bool(value) => return Number::Int(value.into()),
-            Value::Int(number) if !dtype.is_float() => return Number::Int(number),
-            Value::Int(number) => number as f64,
-            Value::Float(number) => number,
-            Value::Text(_) => f64::NAN,
+            Constant::Bool(value) => return Number::Int(value.into()),
+            Constant::Int(number) if !dtype.is_float() => return Number::Int(number),
+            Constant::Int(number) => number as f64,
+            Constant::Float(number) => number,
+            Constant::Text(_) => f64::NAN,
         };
         Number::Float(match dtype {
             Dtype::F32 => f64::from(float as f32),
@@ -239,7 +244,7 @@ impl Number {
 type Test = Box<dyn Fn(Option<Number>) -> bool + Sync>;
 
 /// Numbers row by row, number categories once a category.
-fn by_number(rows: u64, column: &Column<'_>, test: &dyn Fn(Dtype) -> Test) -> Bits {
+fn by_number(rows: u64, column: &NamedColumn<'_>, test: &dyn Fn(Dtype) -> Test) -> Bits {
     match column.values {
         Values::Categorical { codes, categories: Categories { numbers: Some(numbers), .. }, .. } => {
             let test = test(numbers.dtype);

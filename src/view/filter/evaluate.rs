@@ -1,14 +1,14 @@
 //! The tree held against columns: types are checked, then each test becomes a bitmap.
 
-use super::compare::{self, Column};
-use super::{Expr, Filter, Literal, Name, Op, Operand, Value, Wrong};
+use super::compare::{self, NamedColumn};
+use super::{Constant, Expr, ExprError, Filter, Literal, Name, Op, Operand};
 use crate::anndata::column::Values;
 use crate::view::ViewError;
 use crate::view::bits::Bits;
-use crate::view::near::near;
+use crate::view::suggest::suggest;
 
 /// Where the columns come from.
-pub trait Columns {
+pub trait ColumnLookup {
     /// A column of one value a row; `None` where there is none of this name.
     fn column(&self, name: &str) -> Option<&Values>;
     /// All names there are.
@@ -20,7 +20,7 @@ impl Filter {
     ///
     /// # Errors
     /// A column or label that does not exist, or a comparison that its type does not allow.
-    pub fn evaluate(&self, rows: u64, columns: &dyn Columns) -> Result<Bits, ViewError> {
+    pub fn evaluate(&self, rows: u64, columns: &dyn ColumnLookup) -> Result<Bits, ViewError> {
         let evaluation = Evaluation { rows, columns };
         evaluation.expr(&self.root).map_err(|wrong| wrong.of(&self.text))
     }
@@ -28,11 +28,11 @@ impl Filter {
 
 struct Evaluation<'a> {
     rows: u64,
-    columns: &'a dyn Columns,
+    columns: &'a dyn ColumnLookup,
 }
 
 impl<'a> Evaluation<'a> {
-    fn expr(&self, expr: &Expr) -> Result<Bits, Wrong> {
+    fn expr(&self, expr: &Expr) -> Result<Bits, ExprError> {
         Ok(match expr {
             Expr::Any(parts) => self.folded(parts, Bits::none(self.rows), Bits::or)?,
             Expr::All(parts) => self.folded(parts, Bits::all(self.rows), Bits::and)?,
@@ -47,7 +47,7 @@ impl<'a> Evaluation<'a> {
                 self.one(column, mirrored(*op), literal)?
             }
             Expr::Compare { left: Operand::Literal(literal), right: Operand::Literal(_), .. } => {
-                return Err(Wrong::new(literal.at, "two values are compared; one side must be a column"));
+                return Err(ExprError::new(literal.at, "two values are compared; one side must be a column"));
             }
             Expr::In { column, list, negated } => {
                 let found = compare::within(self.rows, &self.column(column)?, list)?;
@@ -60,36 +60,36 @@ impl<'a> Evaluation<'a> {
             Expr::Is(column) => {
                 let here = self.column(column)?;
                 if !here.is_boolean() {
-                    let Column { name, kind, .. } = &here;
+                    let NamedColumn { name, kind, .. } = &here;
                     let remedy = here.example();
-                    return Err(Wrong::new(
+                    return Err(ExprError::new(
                         column.at,
                         format!("{name} is {}, not boolean; write {remedy}", kind.name()),
                     ));
                 }
-                let truth = Literal { value: Value::Bool(true), at: column.at };
+                let truth = Literal { value: Constant::Bool(true), at: column.at };
                 compare::with(self.rows, &here, Op::Eq, &truth)?
             }
         })
     }
 
-    fn folded(&self, parts: &[Expr], start: Bits, join: impl Fn(Bits, &Bits) -> Bits) -> Result<Bits, Wrong> {
+    fn folded(&self, parts: &[Expr], start: Bits, join: impl Fn(Bits, &Bits) -> Bits) -> Result<Bits, ExprError> {
         parts.iter().try_fold(start, |all, part| Ok(join(all, &self.expr(part)?)))
     }
 
-    fn one(&self, column: &Name, op: Op, literal: &Literal) -> Result<Bits, Wrong> {
+    fn one(&self, column: &Name, op: Op, literal: &Literal) -> Result<Bits, ExprError> {
         compare::with(self.rows, &self.column(column)?, op, literal)
     }
 
-    fn column<'b>(&self, column: &'b Name) -> Result<Column<'b>, Wrong>
+    fn column<'b>(&self, column: &'b Name) -> Result<NamedColumn<'b>, ExprError>
     where
         'a: 'b,
     {
         match self.columns.column(&column.name) {
-            Some(values) => Ok(Column::new(&column.name, values)),
+            Some(values) => Ok(NamedColumn::new(&column.name, values)),
             None => {
-                let known = near(&column.name, self.columns.known().into_iter());
-                Err(Wrong::new(column.at, format!("no obs column is called {}; {known}", column.name)))
+                let known = suggest(&column.name, self.columns.known().into_iter());
+                Err(ExprError::new(column.at, format!("no obs column is called {}; {known}", column.name)))
             }
         }
     }

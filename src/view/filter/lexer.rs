@@ -1,21 +1,21 @@
 //! The words of an expression, each with the number of its first character.
 
-use super::{Value, Wrong};
+use super::{Constant, ExprError};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Token {
-    pub kind: Kind,
+    pub kind: TokenKind,
     /// Character, from 1.
     pub at: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Kind {
+pub enum TokenKind {
     /// A name or a keyword.
     Word(String),
     /// A name in backquotes: never a keyword.
     Name(String),
-    Value(Value),
+    Constant(Constant),
     /// Operators, brackets and commas, spelt as `parser` compares them.
     Sign(&'static str),
     End,
@@ -25,7 +25,7 @@ pub enum Kind {
 const SIGNS: [&str; 16] = ["==", "!=", "<=", ">=", "<>", "<", ">", "(", ")", "[", "]", ",", "&", "|", "~", "-"];
 
 /// All words, and the end.
-pub fn tokens(text: &str) -> Result<Vec<Token>, Wrong> {
+pub fn tokens(text: &str) -> Result<Vec<Token>, ExprError> {
     let chars: Vec<char> = text.chars().collect();
     let mut tokens = Vec::new();
     let mut place = 0;
@@ -40,7 +40,7 @@ pub fn tokens(text: &str) -> Result<Vec<Token>, Wrong> {
             c if c.is_alphabetic() || c == '_' => {
                 let word: String = chars[place..].iter().take_while(|&&c| is_name(c)).collect();
                 let length = word.chars().count();
-                (Kind::Word(word), length)
+                (TokenKind::Word(word), length)
             }
             c if c.is_ascii_digit() || (c == '.' && chars.get(place + 1).is_some_and(char::is_ascii_digit)) => {
                 number(&chars[place..], place + 1)?
@@ -50,7 +50,7 @@ pub fn tokens(text: &str) -> Result<Vec<Token>, Wrong> {
         tokens.push(Token { kind, at: place + 1 });
         place += length;
     }
-    tokens.push(Token { kind: Kind::End, at: chars.len() + 1 });
+    tokens.push(Token { kind: TokenKind::End, at: chars.len() + 1 });
     Ok(tokens)
 }
 
@@ -59,13 +59,13 @@ fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '.'
 }
 
-fn quoted(chars: &[char], at: usize) -> Result<(Kind, usize), Wrong> {
+fn quoted(chars: &[char], at: usize) -> Result<(TokenKind, usize), ExprError> {
     let mut text = String::new();
     let mut place = 1;
     while let Some(&c) = chars.get(place) {
         place += 1;
         match (c, chars.get(place)) {
-            (c, _) if c == chars[0] => return Ok((Kind::Value(Value::Text(text)), place)),
+            (c, _) if c == chars[0] => return Ok((TokenKind::Constant(Constant::Text(text)), place)),
             ('\\', Some(&escaped)) if ['\\', '"', '\'', 'n', 't'].contains(&escaped) => {
                 text.push(match escaped {
                     'n' => '\n',
@@ -77,18 +77,18 @@ fn quoted(chars: &[char], at: usize) -> Result<(Kind, usize), Wrong> {
             _ => text.push(c),
         }
     }
-    Err(Wrong::new(at, format!("the text that begins here has no closing {}", chars[0])))
+    Err(ExprError::new(at, format!("the text that begins here has no closing {}", chars[0])))
 }
 
-fn backquoted(chars: &[char], at: usize) -> Result<(Kind, usize), Wrong> {
+fn backquoted(chars: &[char], at: usize) -> Result<(TokenKind, usize), ExprError> {
     match chars[1..].iter().position(|&c| c == '`') {
-        Some(0) => Err(Wrong::new(at, "a column's name stands between backquotes, and here is none")),
-        Some(length) => Ok((Kind::Name(chars[1..=length].iter().collect()), length + 2)),
-        None => Err(Wrong::new(at, "the name that begins here has no closing `")),
+        Some(0) => Err(ExprError::new(at, "a column's name stands between backquotes, and here is none")),
+        Some(length) => Ok((TokenKind::Name(chars[1..=length].iter().collect()), length + 2)),
+        None => Err(ExprError::new(at, "the name that begins here has no closing `")),
     }
 }
 
-fn number(chars: &[char], at: usize) -> Result<(Kind, usize), Wrong> {
+fn number(chars: &[char], at: usize) -> Result<(TokenKind, usize), ExprError> {
     let mut length = 0;
     let mut text = String::new();
     while let Some(&c) = chars.get(length) {
@@ -103,23 +103,24 @@ fn number(chars: &[char], at: usize) -> Result<(Kind, usize), Wrong> {
     }
     let whole = text.bytes().all(|byte| byte.is_ascii_digit());
     let value = match text.parse::<i128>() {
-        Ok(number) if whole => Some(Value::Int(number)),
-        _ => text.parse().ok().map(Value::Float),
+        Ok(number) if whole => Some(Constant::Int(number)),
+        _ => text.parse().ok().map(Constant::Float),
     };
     match value {
-        Some(value) => Ok((Kind::Value(value), length)),
-        None => {
-            Err(Wrong::new(at, format!("{text} is neither a number nor a name; put backquotes around a column's name")))
-        }
+        Some(value) => Ok((TokenKind::Constant(value), length)),
+        None => Err(ExprError::new(
+            at,
+            format!("{text} is neither a number nor a name; put backquotes around a column's name"),
+        )),
     }
 }
 
-fn sign(chars: &[char], at: usize) -> Result<(Kind, usize), Wrong> {
+fn sign(chars: &[char], at: usize) -> Result<(TokenKind, usize), ExprError> {
     let begins = |sign: &str| sign.chars().enumerate().all(|(i, c)| chars.get(i) == Some(&c));
     if let Some(sign) = SIGNS.into_iter().find(|sign| begins(sign)) {
-        return Ok((Kind::Sign(sign), sign.len()));
+        return Ok((TokenKind::Sign(sign), sign.len()));
     }
-    Err(Wrong::new(
+    Err(ExprError::new(
         at,
         match chars[0] {
             '=' => "a single = compares nothing; write ==".to_owned(),

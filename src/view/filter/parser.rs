@@ -1,20 +1,20 @@
 //! Words to a tree. Precedence as pandas has it: `or` (`|`), `and` (`&`), `not`, comparisons, `~`.
 
-use super::lexer::{Kind, Token, tokens};
-use super::{Expr, Literal, Name, Op, Operand, Value, Wrong};
+use super::lexer::{Token, TokenKind, tokens};
+use super::{Constant, Expr, ExprError, Literal, Name, Op, Operand};
 
 /// Deeper nesting than this is nobody's expression, and the stack is finite.
 const DEPTH: usize = 100;
 
-pub fn parse(text: &str) -> Result<Expr, Wrong> {
+pub fn parse(text: &str) -> Result<Expr, ExprError> {
     let tokens = tokens(text)?;
     let mut parser = Parser { tokens: &tokens, place: 0, depth: 0 };
-    if parser.kind() == &Kind::End {
-        return Err(Wrong::new(1, "the expression is empty; write something like tissue == \"lung\""));
+    if parser.kind() == &TokenKind::End {
+        return Err(ExprError::new(1, "the expression is empty; write something like tissue == \"lung\""));
     }
     let expr = parser.any()?;
     match parser.kind() {
-        Kind::End => Ok(expr),
+        TokenKind::End => Ok(expr),
         _ => Err(parser.wrong("the end, `and` or `or` was expected")),
     }
 }
@@ -31,7 +31,7 @@ impl Parser<'_> {
         &self.tokens[self.place.min(self.tokens.len() - 1)]
     }
 
-    fn kind(&self) -> &Kind {
+    fn kind(&self) -> &TokenKind {
         &self.token().kind
     }
 
@@ -50,29 +50,29 @@ impl Parser<'_> {
     }
 
     fn takes_sign(&mut self, sign: &str) -> bool {
-        let found = matches!(self.kind(), Kind::Sign(other) if *other == sign);
+        let found = matches!(self.kind(), TokenKind::Sign(other) if *other == sign);
         self.place += usize::from(found);
         found
     }
 
-    fn wrong(&self, expected: &str) -> Wrong {
+    fn wrong(&self, expected: &str) -> ExprError {
         let found = match self.kind() {
-            Kind::Word(word) => format!("found {word}"),
-            Kind::Name(name) => format!("found `{name}`"),
-            Kind::Value(Value::Text(text)) => format!("found {text:?}"),
-            Kind::Value(_) => "found a value".to_owned(),
-            Kind::Sign(sign) => format!("found {sign}"),
-            Kind::End => "the expression ends here".to_owned(),
+            TokenKind::Word(word) => format!("found {word}"),
+            TokenKind::Name(name) => format!("found `{name}`"),
+            TokenKind::Constant(Constant::Text(text)) => format!("found {text:?}"),
+            TokenKind::Constant(_) => "found a value".to_owned(),
+            TokenKind::Sign(sign) => format!("found {sign}"),
+            TokenKind::End => "the expression ends here".to_owned(),
         };
-        Wrong::new(self.at(), format!("{expected}: {found}"))
+        ExprError::new(self.at(), format!("{expected}: {found}"))
     }
 
-    fn deeper(&mut self) -> Result<(), Wrong> {
+    fn deeper(&mut self) -> Result<(), ExprError> {
         self.depth += 1;
-        if self.depth > DEPTH { Err(Wrong::new(self.at(), format!("more than {DEPTH} levels"))) } else { Ok(()) }
+        if self.depth > DEPTH { Err(ExprError::new(self.at(), format!("more than {DEPTH} levels"))) } else { Ok(()) }
     }
 
-    fn any(&mut self) -> Result<Expr, Wrong> {
+    fn any(&mut self) -> Result<Expr, ExprError> {
         let mut parts = vec![self.all()?];
         while self.takes("or") || self.takes_sign("|") {
             parts.push(self.all()?);
@@ -80,7 +80,7 @@ impl Parser<'_> {
         Ok(one_or(parts, Expr::Any))
     }
 
-    fn all(&mut self) -> Result<Expr, Wrong> {
+    fn all(&mut self) -> Result<Expr, ExprError> {
         let mut parts = vec![self.not()?];
         while self.takes("and") || self.takes_sign("&") {
             parts.push(self.not()?);
@@ -88,7 +88,7 @@ impl Parser<'_> {
         Ok(one_or(parts, Expr::All))
     }
 
-    fn not(&mut self) -> Result<Expr, Wrong> {
+    fn not(&mut self) -> Result<Expr, ExprError> {
         if self.takes("not") {
             self.deeper()?;
             let negated = Expr::Not(Box::new(self.not()?));
@@ -98,7 +98,7 @@ impl Parser<'_> {
         self.test()
     }
 
-    fn test(&mut self) -> Result<Expr, Wrong> {
+    fn test(&mut self) -> Result<Expr, ExprError> {
         if self.takes_sign("(") {
             self.deeper()?;
             let inner = self.any()?;
@@ -111,7 +111,7 @@ impl Parser<'_> {
         if self.takes_sign("~") {
             self.deeper()?;
             let inner = match self.kind() {
-                Kind::Sign("(" | "~") => self.test()?,
+                TokenKind::Sign("(" | "~") => self.test()?,
                 _ => Expr::Is(self.column()?),
             };
             self.depth -= 1;
@@ -133,7 +133,7 @@ impl Parser<'_> {
     }
 
     /// `a < b <= c` is `a < b and b <= c`.
-    fn comparisons(&mut self, left: Operand, op: Op) -> Result<Expr, Wrong> {
+    fn comparisons(&mut self, left: Operand, op: Op) -> Result<Expr, ExprError> {
         let mut parts = Vec::new();
         let (mut left, mut op) = (left, op);
         loop {
@@ -145,7 +145,7 @@ impl Parser<'_> {
             }
             let right = self.operand()?;
             if let (Operand::Literal(a), Operand::Literal(_)) = (&left, &right) {
-                return Err(Wrong::new(a.at, "two values are compared; one side must be a column"));
+                return Err(ExprError::new(a.at, "two values are compared; one side must be a column"));
             }
             parts.push(Expr::Compare { left, op, right: right.clone() });
             match self.op() {
@@ -157,7 +157,7 @@ impl Parser<'_> {
     }
 
     /// `x in [...]`, `x is null` and their negations, `x.isnull()`.
-    fn column_test(&mut self, column: &Name) -> Result<Option<Expr>, Wrong> {
+    fn column_test(&mut self, column: &Name) -> Result<Option<Expr>, ExprError> {
         let column = column.clone();
         if self.next_is(0, "not") && self.next_is(1, "in") {
             self.place += 2;
@@ -173,12 +173,12 @@ impl Parser<'_> {
             }
             return Err(self.wrong("`null` was expected after `is`; values are compared by =="));
         }
-        if matches!(self.kind(), Kind::Sign("(")) {
+        if matches!(self.kind(), TokenKind::Sign("(")) {
             let method = column.name.rsplit_once('.');
             let (name, negated) = match method {
                 Some((name, "isnull" | "isna")) => (name, false),
                 Some((name, "notnull" | "notna")) => (name, true),
-                _ => return Err(Wrong::new(column.at, format!("{} is no function; there are none", column.name))),
+                _ => return Err(ExprError::new(column.at, format!("{} is no function; there are none", column.name))),
             };
             self.place += 1;
             if !self.takes_sign(")") {
@@ -190,41 +190,41 @@ impl Parser<'_> {
     }
 
     /// What is in brackets can be combined, not compared.
-    fn alone(&mut self, expr: Expr) -> Result<Expr, Wrong> {
+    fn alone(&mut self, expr: Expr) -> Result<Expr, ExprError> {
         match self.op() {
-            Some((_, at)) => Err(Wrong::new(at, "what is in brackets or after ~ is true or false already")),
+            Some((_, at)) => Err(ExprError::new(at, "what is in brackets or after ~ is true or false already")),
             None => Ok(expr),
         }
     }
 
     fn op(&mut self) -> Option<(Op, usize)> {
         let op = match self.kind() {
-            Kind::Sign("==") => Op::Eq,
-            Kind::Sign("!=" | "<>") => Op::Ne,
-            Kind::Sign("<") => Op::Lt,
-            Kind::Sign("<=") => Op::Le,
-            Kind::Sign(">") => Op::Gt,
-            Kind::Sign(">=") => Op::Ge,
+            TokenKind::Sign("==") => Op::Eq,
+            TokenKind::Sign("!=" | "<>") => Op::Ne,
+            TokenKind::Sign("<") => Op::Lt,
+            TokenKind::Sign("<=") => Op::Le,
+            TokenKind::Sign(">") => Op::Gt,
+            TokenKind::Sign(">=") => Op::Ge,
             _ => return None,
         };
         self.place += 1;
         Some((op, self.tokens[self.place - 1].at))
     }
 
-    fn operand(&mut self) -> Result<Operand, Wrong> {
+    fn operand(&mut self) -> Result<Operand, ExprError> {
         if let Some(literal) = self.literal()? {
             return Ok(Operand::Literal(literal));
         }
         Ok(Operand::Column(self.column()?))
     }
 
-    fn column(&mut self) -> Result<Name, Wrong> {
+    fn column(&mut self) -> Result<Name, ExprError> {
         let name = match self.kind() {
-            Kind::Name(name) => name.clone(),
-            Kind::Word(word) if is_null(word) => {
-                return Err(Wrong::new(self.at(), format!("nothing equals {word}; write `x is null`")));
+            TokenKind::Name(name) => name.clone(),
+            TokenKind::Word(word) if is_null(word) => {
+                return Err(ExprError::new(self.at(), format!("nothing equals {word}; write `x is null`")));
             }
-            Kind::Word(word) if !KEYWORDS.iter().any(|keyword| is_keyword(self.kind(), keyword)) => word.clone(),
+            TokenKind::Word(word) if !KEYWORDS.iter().any(|keyword| is_keyword(self.kind(), keyword)) => word.clone(),
             _ => return Err(self.wrong("a column or a value was expected")),
         };
         let at = self.at();
@@ -232,16 +232,20 @@ impl Parser<'_> {
         Ok(Name { name, at })
     }
 
-    fn literal(&mut self) -> Result<Option<Literal>, Wrong> {
+    fn literal(&mut self) -> Result<Option<Literal>, ExprError> {
         let at = self.at();
         let minus = self.takes_sign("-");
         let value = match self.kind().clone() {
-            Kind::Value(Value::Int(number)) if minus => Value::Int(-number),
-            Kind::Value(Value::Float(number)) if minus => Value::Float(-number),
-            Kind::Value(_) if minus => return Err(self.wrong("a number was expected after -")),
-            Kind::Value(value) => value,
-            Kind::Word(word) if !minus && ["True", "true", "TRUE"].contains(&word.as_str()) => Value::Bool(true),
-            Kind::Word(word) if !minus && ["False", "false", "FALSE"].contains(&word.as_str()) => Value::Bool(false),
+            TokenKind::Constant(Constant::Int(number)) if minus => Constant::Int(-number),
+            TokenKind::Constant(Constant::Float(number)) if minus => Constant::Float(-number),
+            TokenKind::Constant(_) if minus => return Err(self.wrong("a number was expected after -")),
+            TokenKind::Constant(value) => value,
+            TokenKind::Word(word) if !minus && ["True", "true", "TRUE"].contains(&word.as_str()) => {
+                Constant::Bool(true)
+            }
+            TokenKind::Word(word) if !minus && ["False", "false", "FALSE"].contains(&word.as_str()) => {
+                Constant::Bool(false)
+            }
             _ if minus => return Err(self.wrong("a number was expected after -; columns are not calculated with")),
             _ => return Ok(None),
         };
@@ -250,13 +254,13 @@ impl Parser<'_> {
     }
 
     fn list_begins(&self) -> bool {
-        matches!(self.kind(), Kind::Sign("[" | "("))
+        matches!(self.kind(), TokenKind::Sign("[" | "("))
     }
 
-    fn list(&mut self) -> Result<Vec<Literal>, Wrong> {
+    fn list(&mut self) -> Result<Vec<Literal>, ExprError> {
         let close = match self.kind() {
-            Kind::Sign("[") => "]",
-            Kind::Sign("(") => ")",
+            TokenKind::Sign("[") => "]",
+            TokenKind::Sign("(") => ")",
             _ => return Err(self.wrong("a list was expected, as in [\"a\", \"b\"]")),
         };
         self.place += 1;
@@ -281,8 +285,8 @@ impl Parser<'_> {
 const KEYWORDS: [&str; 5] = ["and", "or", "not", "in", "is"];
 
 /// Keywords are lower case or, as in SQL, upper case.
-fn is_keyword(kind: &Kind, keyword: &str) -> bool {
-    let Kind::Word(word) = kind else { return false };
+fn is_keyword(kind: &TokenKind, keyword: &str) -> bool {
+    let TokenKind::Word(word) = kind else { return false };
     match keyword {
         "none" | "nan" | "na" => word.eq_ignore_ascii_case(keyword),
         _ => word == keyword || *word == keyword.to_ascii_uppercase(),

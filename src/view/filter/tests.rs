@@ -1,13 +1,13 @@
 use std::collections::HashMap;
 
-use super::evaluate::Columns;
+use super::evaluate::ColumnLookup;
 use super::*;
 use crate::anndata::column::{Categories, Numbers, Texts, Values};
 use crate::array::Dtype;
 
 struct Table(HashMap<&'static str, Values>);
 
-impl Columns for Table {
+impl ColumnLookup for Table {
     fn column(&self, name: &str) -> Option<&Values> {
         self.0.get(name)
     }

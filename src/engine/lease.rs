@@ -11,14 +11,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use super::budget::Image;
-use super::memory::{Memory, is_alone};
+use super::memory::{Memory, is_unshared};
 use super::tmpfs::new_file;
 
 /// An image that is loaded, and stays while this is held.
 pub struct Loaded(pub(super) Arc<Image>);
 
 /// An image that is lent: its memory stays as it is while this is held, and then as long as the kernel shows it.
-pub struct Lent {
+pub struct LeasedImage {
     image: Arc<Image>,
     file: Arc<File>,
 }
@@ -34,27 +34,27 @@ impl Loaded {
     }
 
     /// Lends it, unless it is no file or too much is lent.
-    pub fn lend(&self) -> Option<Lent> {
+    pub fn lease(&self) -> Option<LeasedImage> {
         let (file, _) = self.0.memory().as_file()?;
-        self.0.lend().then(|| Lent { image: self.0.clone(), file: file.clone() })
+        self.0.lease().then(|| LeasedImage { image: self.0.clone(), file: file.clone() })
     }
 }
 
-impl Lent {
+impl LeasedImage {
     pub fn bytes(&self) -> &[u8] {
         self.image.bytes()
     }
 }
 
-impl AsFd for Lent {
+impl AsFd for LeasedImage {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 }
 
-impl Drop for Lent {
+impl Drop for LeasedImage {
     fn drop(&mut self) {
-        self.image.take_back();
+        self.image.end_lease();
     }
 }
 
@@ -64,7 +64,7 @@ impl Drop for Lent {
 /// This system has no such files, or does not say whether others hold them.
 pub fn sample() -> io::Result<File> {
     let file = new_file()?;
-    if is_alone(&file) { Ok(file) } else { Err(io::Error::other("no leases")) }
+    if is_unshared(&file) { Ok(file) } else { Err(io::Error::other("no leases")) }
 }
 
 /// How many images may be files: half of the descriptors that this process may have, all of which it asks for.
@@ -85,23 +85,23 @@ pub fn descriptors() -> usize {
 
 /// What is lent, by the number of its memory.
 #[derive(Default)]
-pub struct Ledger {
-    entries: HashMap<u64, Entry>,
+pub struct LeaseTable {
+    entries: HashMap<u64, Lease>,
     /// Of it, the memory that no image holds any more.
     gone: Vec<Memory>,
     bytes: u64,
 }
 
-struct Entry {
+struct Lease {
     file: Arc<File>,
     bytes: u64,
     /// Handles of ours: while there is one, the kernel may be about to open the file.
     holders: usize,
 }
 
-impl Ledger {
+impl LeaseTable {
     /// Notes one more holder of a file, if so many bytes may be lent in all.
-    pub fn lend(&mut self, memory: &Memory, most: u64) -> bool {
+    pub fn lease(&mut self, memory: &Memory, most: u64) -> bool {
         let Some((file, number)) = memory.as_file() else { return false };
         let bytes = memory.capacity() as u64;
         if !self.entries.contains_key(&number) && self.bytes + bytes > most {
@@ -112,14 +112,14 @@ impl Ledger {
         }
         let entry = self.entries.entry(number).or_insert_with(|| {
             self.bytes += bytes;
-            Entry { file: file.clone(), bytes, holders: 0 }
+            Lease { file: file.clone(), bytes, holders: 0 }
         });
         entry.holders += 1;
         true
     }
 
     /// Notes one holder less.
-    pub fn take_back(&mut self, memory: &Memory) {
+    pub fn end_lease(&mut self, memory: &Memory) {
         if let Some(entry) = memory.as_file().and_then(|(_, number)| self.entries.get_mut(&number)) {
             entry.holders -= 1;
         }
@@ -129,7 +129,7 @@ impl Ledger {
     pub fn keep(&mut self, memory: Memory) -> Option<Memory> {
         let number = memory.as_file().map(|(_, number)| number);
         if let Some((number, entry)) = number.and_then(|number| Some((number, self.entries.get(&number)?))) {
-            if entry.holders > 0 || !is_alone(&entry.file) {
+            if entry.holders > 0 || !is_unshared(&entry.file) {
                 self.gone.push(memory);
                 return None;
             }
@@ -151,7 +151,7 @@ impl Ledger {
     }
 
     fn sweep(&mut self) {
-        self.entries.retain(|_, entry| entry.holders > 0 || !is_alone(&entry.file));
+        self.entries.retain(|_, entry| entry.holders > 0 || !is_unshared(&entry.file));
         self.bytes = self.entries.values().map(|entry| entry.bytes).sum();
     }
 

@@ -8,7 +8,7 @@ const NEAR: usize = 3;
 const COMPARED: usize = 200_000;
 
 /// The end of a sentence about an unknown name: the nearest known ones, or the first.
-pub fn near<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub fn suggest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
     let folded = wanted.to_lowercase();
     let most = (folded.chars().count() / 3).max(1);
@@ -37,15 +37,15 @@ pub fn near<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::near;
+    use super::suggest;
 
     #[test]
     fn nearest_first_or_what_there_is() {
         let known = ["n_genes", "n_counts", "tissue", "cell_type"];
-        assert_eq!(near("n_gens", known.into_iter()), "near: n_genes");
-        assert_eq!(near("Tissue", known.into_iter()), "near: tissue");
-        assert_eq!(near("zebra", known.into_iter()), "there are n_genes, n_counts, tissue, cell_type");
-        assert_eq!(near("lung", ["left lung", "liver"].into_iter()), "near: left lung");
-        assert_eq!(near("x", std::iter::empty()), "there are none");
+        assert_eq!(suggest("n_gens", known.into_iter()), "near: n_genes");
+        assert_eq!(suggest("Tissue", known.into_iter()), "near: tissue");
+        assert_eq!(suggest("zebra", known.into_iter()), "there are n_genes, n_counts, tissue, cell_type");
+        assert_eq!(suggest("lung", ["left lung", "liver"].into_iter()), "near: left lung");
+        assert_eq!(suggest("x", std::iter::empty()), "there are none");
     }
 }

@@ -1,4 +1,4 @@
-//! Loaders: take flights from the queues, find room for their images, load, answer who waits.
+//! Loaders: take load tasks from the queues, find room for their images, load, answer who waits.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,14 +7,14 @@ use crate::batch::Layout;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 use super::budget::{Image, capacity};
-use super::stores::Supply;
-use super::{Key, ReadError, Shared, State};
+use super::loader::FetchLoader;
+use super::{ImageKey, ReadError, Shared, State};
 
 /// One load: some batches of one fetch in one format.
-pub struct Flight {
+pub struct LoadTask {
     pub id: u64,
     pub fetch: u64,
-    pub keys: Vec<Key>,
+    pub keys: Vec<ImageKey>,
     /// Milliseconds since the engine started at which it last got on.
     pub progress: Arc<AtomicU64>,
     pub started: bool,
@@ -23,37 +23,37 @@ pub struct Flight {
 impl State {
     /// What goes first when memory is needed: the longest consumed; for a demand also what nobody has read for longest.
     fn pop_victim(&mut self, demanded: bool) -> Option<Arc<Image>> {
-        if let Some((_, image)) = self.consumed.pop_lru() {
-            self.consumed_bytes -= image.capacity();
+        if let Some((_, image)) = self.read.pop_lru() {
+            self.read_bytes -= image.capacity();
             return Some(image);
         }
-        if demanded { self.fresh.pop_lru().map(|(_, image)| image) } else { None }
+        if demanded { self.unread.pop_lru().map(|(_, image)| image) } else { None }
     }
 
     /// Whether a reader waits for a batch that is loading.
-    fn is_waited(&self, key: &Key) -> bool {
+    fn is_waited(&self, key: &ImageKey) -> bool {
         self.loading.get(key).is_some_and(|loading| !loading.waiters.is_empty())
     }
 
-    /// Whether the readers of this flight have a whole fetch before them: what is loaded now is not needed soon, and a core
+    /// Whether the readers of this load task have a whole fetch before them: what is loaded now is not needed soon, and a core
     /// left to a reader is worth more (uncompressed h5ad, 2 cores: 1.1 to 1.4 times the rows/s; docs/performance.md).
-    fn is_ahead(&self, flight: &Key) -> bool {
-        let theirs = |key: &Key| {
+    fn is_ahead(&self, task: &ImageKey) -> bool {
+        let theirs = |key: &ImageKey| {
             let epochs = key.epoch..=key.epoch.saturating_add(1);
-            (key.view, key.extension) == (flight.view, flight.extension) && epochs.contains(&flight.epoch)
+            (key.view, key.extension) == (task.view, task.extension) && epochs.contains(&task.epoch)
         };
-        let fresh = self.fresh.iter().filter(|(key, _)| theirs(key)).map(|(_, image)| image.capacity());
-        fresh.sum::<u64>() >= self.fetch_bytes.max(1)
+        let unread = self.unread.iter().filter(|(key, _)| theirs(key)).map(|(_, image)| image.capacity());
+        unread.sum::<u64>() >= self.fetch_bytes.max(1)
     }
 }
 
-/// One batch of a flight, laid out.
+/// One batch of a load task, laid out.
 pub struct Item {
-    pub key: Key,
+    pub key: ImageKey,
     pub layout: Layout,
 }
 
-impl<S: Supply> Shared<S> {
+impl<S: FetchLoader> Shared<S> {
     /// A loader's life: demand first; prefetch only while no demand runs, as it would halve its speed.
     pub fn run_loads(&self) {
         let mut state = self.lock();
@@ -66,37 +66,38 @@ impl<S: Supply> Shared<S> {
                 None if state.demand_running == 0 => state.prefetch.pop_front(),
                 next => next,
             };
-            let Some(flight) = next.and_then(|id| state.flights.get_mut(&id)) else {
+            let Some(task) = next.and_then(|id| state.tasks.get_mut(&id)) else {
                 state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            flight.started = true;
-            flight.progress.store(self.now(), Ordering::Relaxed);
-            let (id, fetch, progress) = (flight.id, flight.fetch, flight.progress.clone());
-            let keys = std::mem::take(&mut flight.keys);
+            task.started = true;
+            task.progress.store(self.now(), Ordering::Relaxed);
+            let (id, fetch, progress) = (task.id, task.fetch, task.progress.clone());
+            let keys = std::mem::take(&mut task.keys);
             state.demand_running += usize::from(demanded);
-            let calm = !demanded && state.hurry == 0 && keys.first().is_some_and(|key| state.is_ahead(key));
+            let in_background =
+                !demanded && state.full_speed_prefetches == 0 && keys.first().is_some_and(|key| state.is_ahead(key));
             if !demanded {
-                state.hurry = state.hurry.saturating_sub(1);
+                state.full_speed_prefetches = state.full_speed_prefetches.saturating_sub(1);
             }
             drop(state);
-            self.fly(fetch, keys, &progress, (demanded, calm));
+            self.execute(fetch, keys, &progress, (demanded, in_background));
             state = self.lock();
             state.demand_running -= usize::from(demanded);
-            state.flights.remove(&id);
-            // A prefetch may have waited for this demand, a flight for its memory.
+            state.tasks.remove(&id);
+            // A prefetch may have waited for this demand, a load task for its memory.
             self.work.notify_all();
             self.freed.notify_all();
         }
     }
 
-    fn fly(&self, fetch: u64, keys: Vec<Key>, progress: &AtomicU64, (demanded, calm): (bool, bool)) {
-        let Some(&Key { view, epoch, .. }) = keys.first() else { return };
-        let fetch = self.supply.fetch(view, epoch, fetch);
-        let layouts: Result<Vec<Layout>, ReadError> = keys.iter().map(|key| self.supply.layout(&fetch, *key)).collect();
+    fn execute(&self, fetch: u64, keys: Vec<ImageKey>, progress: &AtomicU64, (demanded, in_background): (bool, bool)) {
+        let Some(&ImageKey { view, epoch, .. }) = keys.first() else { return };
+        let fetch = self.loader.fetch(view, epoch, fetch);
+        let layouts: Result<Vec<Layout>, ReadError> = keys.iter().map(|key| self.loader.layout(&fetch, *key)).collect();
         let items = match layouts {
             Ok(layouts) => keys.iter().zip(layouts).map(|(&key, layout)| Item { key, layout }).collect(),
-            Err(error) => return self.land(keys.into_iter().map(|key| (key, Err(error.clone()))).collect()),
+            Err(error) => return self.publish(keys.into_iter().map(|key| (key, Err(error.clone()))).collect()),
         };
         let (items, images) = self.admit(self.trim(items), demanded);
         if items.is_empty() {
@@ -108,9 +109,9 @@ impl<S: Supply> Shared<S> {
             self.progress.store(now, Ordering::Relaxed);
         };
         let begun = Instant::now();
-        let outcomes = self.load_all(&fetch, &items, images, calm, &advance);
+        let outcomes = self.load_all(&fetch, &items, images, in_background, &advance);
         self.stats.loaded(outcomes.len(), begun.elapsed());
-        self.land(items.into_iter().map(|item| item.key).zip(outcomes).collect());
+        self.publish(items.into_iter().map(|item| item.key).zip(outcomes).collect());
         // Not before its images are where they can be evicted: whoever waits for memory waits for them.
         self.lock().admitted -= 1;
     }
@@ -121,11 +122,11 @@ impl<S: Supply> Shared<S> {
         fetch: &S::Fetch,
         items: &[Item],
         mut images: Vec<Image>,
-        calm: bool,
+        in_background: bool,
         advance: &(dyn Fn() + Sync),
     ) -> Vec<Result<Image, ReadError>> {
         let attempt = |items: &[Item], images: &mut [Image]| {
-            let run = || self.supply.load(fetch, items, images, calm, advance);
+            let run = || self.loader.load(fetch, items, images, in_background, advance);
             let internal = |_| Err(ReadError::Internal("a load panicked; please report it".to_owned()));
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(internal)
         };
@@ -142,7 +143,7 @@ impl<S: Supply> Shared<S> {
     }
 
     /// Puts images where readers find them, and answers those who wait.
-    fn land(&self, outcomes: Vec<(Key, Result<Image, ReadError>)>) {
+    fn publish(&self, outcomes: Vec<(ImageKey, Result<Image, ReadError>)>) {
         let mut answers = Vec::new();
         let mut state = self.lock();
         if outcomes.len() > 1 {
@@ -152,9 +153,9 @@ impl<S: Supply> Shared<S> {
             let waiters = state.loading.remove(&key).map(|loading| loading.waiters).unwrap_or_default();
             let outcome = outcome.map(Arc::new);
             match &outcome {
-                Ok(image) if waiters.iter().any(|waiter| waiter.ends(image)) => self.consume(&mut state, key, image),
+                Ok(image) if waiters.iter().any(|waiter| waiter.ends(image)) => self.mark_read(&mut state, key, image),
                 Ok(image) => {
-                    state.fresh.push(key, image.clone());
+                    state.unread.push(key, image.clone());
                 }
                 Err(error) => self.log_once(&mut state, error),
             }
@@ -174,7 +175,7 @@ impl<S: Supply> Shared<S> {
     /// Leaves out batches where all do not fit the budget together: those that readers wait for stay, then those that
     /// come next, in half of the budget, so that loading the next ones does not push out these. At least one stays.
     fn trim(&self, items: Vec<Item>) -> Vec<Item> {
-        let mut room = self.pool.limit().saturating_sub(self.pool.lent());
+        let mut room = self.pool.limit().saturating_sub(self.pool.leased());
         let need = |item: &Item| capacity(item.layout.size as usize) as u64;
         if items.iter().map(need).sum::<u64>() <= room {
             return items;
@@ -229,7 +230,7 @@ impl<S: Supply> Shared<S> {
             } else if !demanded || self.stop.load(Ordering::Acquire) {
                 return None;
             } else if state.admitted == 0 {
-                // Nothing is in memory but what this flight has taken: a single batch may exceed the budget.
+                // Nothing is in memory but what this load task has taken: a single batch may exceed the budget.
                 drop(state);
                 return first.then(|| self.pool.take_anyway(size));
             } else {
@@ -240,17 +241,17 @@ impl<S: Supply> Shared<S> {
     }
 
     /// Ends the loading of batches of one fetch that found no room; those that readers wait for get a demand of their own.
-    fn leave_out(&self, state: &mut State, keys: Vec<Key>) {
+    fn leave_out(&self, state: &mut State, keys: Vec<ImageKey>) {
         let Some(first) = keys.first() else { return };
         let fetch = self.plan(first.view).fetch_of(first.batch).0;
         state.streams.dropped(first, fetch);
-        let (waited, others): (Vec<Key>, Vec<Key>) = keys.into_iter().partition(|key| state.is_waited(key));
+        let (waited, others): (Vec<ImageKey>, Vec<ImageKey>) = keys.into_iter().partition(|key| state.is_waited(key));
         for key in others {
             state.loading.remove(&key);
         }
         if !waited.is_empty() {
-            let flight = self.queue(state, fetch, waited);
-            state.demand.push_back(flight);
+            let task = self.queue(state, fetch, waited);
+            state.demand.push_back(task);
             self.work.notify_all();
         }
     }

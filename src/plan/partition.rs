@@ -8,7 +8,7 @@ use std::ops::Range;
 
 /// What becomes of the batches that cannot be dealt evenly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Uneven {
+pub enum RemainderPolicy {
     /// At most W - 1 batches of an epoch are served to nobody.
     #[default]
     Drop,
@@ -17,10 +17,10 @@ pub enum Uneven {
 }
 
 /// How many batches each of `world` ranks has.
-pub fn share(batches: u64, world: u64, uneven: Uneven) -> u64 {
+pub fn share(batches: u64, world: u64, uneven: RemainderPolicy) -> u64 {
     match uneven {
-        Uneven::Drop => batches / world.max(1),
-        Uneven::Pad => batches.div_ceil(world.max(1)),
+        RemainderPolicy::Drop => batches / world.max(1),
+        RemainderPolicy::Pad => batches.div_ceil(world.max(1)),
     }
 }
 
@@ -65,8 +65,8 @@ impl Batches {
     }
 
     /// The batches dealt to so many ranks.
-    pub fn deal(&self, world: u64, uneven: Uneven) -> Deal<'_> {
-        Deal { batches: self, world: world.max(1), uneven }
+    pub fn partition(&self, world: u64, uneven: RemainderPolicy) -> RankPartition<'_> {
+        RankPartition { batches: self, world: world.max(1), uneven }
     }
 
     fn of_ends(&self) -> u64 {
@@ -86,13 +86,13 @@ impl Batches {
 
 /// Batches dealt to a number of ranks.
 #[derive(Clone, Copy, Debug)]
-pub struct Deal<'a> {
+pub struct RankPartition<'a> {
     batches: &'a Batches,
     world: u64,
-    uneven: Uneven,
+    uneven: RemainderPolicy,
 }
 
-impl Deal<'_> {
+impl RankPartition<'_> {
     /// How many batches each rank has.
     pub fn batches(&self) -> u64 {
         share(self.batches.count(), self.world, self.uneven)
@@ -141,6 +141,6 @@ impl Deal<'_> {
 
     /// The `i`-th of all.
     fn nth(&self, i: u64) -> Option<u64> {
-        Deal { world: 1, ..*self }.own(0, i)
+        RankPartition { world: 1, ..*self }.own(0, i)
     }
 }

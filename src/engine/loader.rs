@@ -1,6 +1,6 @@
 //! What the queue serves, apart from the queue: plans, layouts and bytes.
 //!
-//! The queue knows it by [`Supply`] alone, so that models run the queue itself over a supply that fails, hangs and panics
+//! The queue knows it by [`FetchLoader`] alone, so that models run the queue itself over a supply that fails, hangs and panics
 //! when they want (`models`).
 
 use std::sync::{Arc, Mutex};
@@ -14,12 +14,12 @@ use crate::plan::Plan;
 
 use super::budget::Image;
 use super::fetch::{Fetch, Fetches};
-use super::flight::Item;
 use super::load::load;
-use super::{Key, ReadError};
+use super::load_task::Item;
+use super::{ImageKey, ReadError};
 
-/// What flights load.
-pub trait Supply: Send + Sync + 'static {
+/// What load tasks load.
+pub trait FetchLoader: Send + Sync + 'static {
     /// One fetch of one epoch, planned.
     type Fetch;
 
@@ -29,16 +29,16 @@ pub trait Supply: Send + Sync + 'static {
     fn fetch(&self, view: u16, epoch: u64, fetch: u64) -> Arc<Self::Fetch>;
 
     /// Rows of a batch.
-    fn rows(&self, key: Key) -> u64;
+    fn rows(&self, key: ImageKey) -> u64;
 
     /// The exact layout of one batch of a fetch.
     ///
     /// # Errors
     /// The format cannot hold it.
-    fn layout(&self, fetch: &Self::Fetch, key: Key) -> Result<Layout, ReadError>;
+    fn layout(&self, fetch: &Self::Fetch, key: ImageKey) -> Result<Layout, ReadError>;
 
     /// Fills the images of `items`, which are batches of `fetch` in one format. What an image held before does not matter.
-    /// `calm`: they are not needed soon. `advance` is called whenever it gets on.
+    /// `in_background`: they are not needed soon. `advance` is called whenever it gets on.
     ///
     /// # Errors
     /// A damaged or stale store: then no image may be served.
@@ -47,13 +47,13 @@ pub trait Supply: Send + Sync + 'static {
         fetch: &Self::Fetch,
         items: &[Item],
         images: &mut [Image],
-        calm: bool,
+        in_background: bool,
         advance: &(dyn Fn() + Sync),
     ) -> Result<(), ReadError>;
 }
 
 /// The stores of a mount, and what reads them.
-pub struct Stores {
+pub struct StoreLoader {
     pub collection: Collection,
     /// One a view.
     pub plans: Vec<Plan>,
@@ -64,12 +64,12 @@ pub struct Stores {
     pub cache: Option<ChunkCache>,
     pub threads: rayon::ThreadPool,
     /// One thread less, for what is not needed soon: it leaves a core to a reader.
-    pub calm_threads: rayon::ThreadPool,
+    pub background_pool: rayon::ThreadPool,
     /// Buffers of loads that see rows whole: one pair a loader, as fresh memory costs a page fault for every 4 KiB.
     pub scratch: Mutex<Vec<[Vec<u8>; 2]>>,
 }
 
-impl Supply for Stores {
+impl FetchLoader for StoreLoader {
     type Fetch = Fetch;
 
     fn plan(&self, view: u16) -> &Plan {
@@ -80,14 +80,14 @@ impl Supply for Stores {
         self.fetches.get(&self.collection, self.plan(view), (view, epoch, fetch))
     }
 
-    fn rows(&self, key: Key) -> u64 {
+    fn rows(&self, key: ImageKey) -> u64 {
         // Short batches stand anywhere where batches are of one class, so the plan is asked, which remembers this fetch.
         let (number, place) = self.plan(key.view).fetch_of(key.batch);
         let fetch = self.fetch(key.view, key.epoch, number);
         fetch.batch(&self.collection.table, key, place).rows.len() as u64
     }
 
-    fn layout(&self, fetch: &Fetch, key: Key) -> Result<Layout, ReadError> {
+    fn layout(&self, fetch: &Fetch, key: ImageKey) -> Result<Layout, ReadError> {
         let batch = fetch.batch(&self.collection.table, key, self.plan(key.view).fetch_of(key.batch).1);
         match self.writers.get(key.extension) {
             Ok(writer) => Ok(writer.layout(&batch)),
@@ -101,9 +101,9 @@ impl Supply for Stores {
         fetch: &Fetch,
         items: &[Item],
         images: &mut [Image],
-        calm: bool,
+        in_background: bool,
         advance: &(dyn Fn() + Sync),
     ) -> Result<(), ReadError> {
-        load(self, fetch, items, images, calm, advance)
+        load(self, fetch, items, images, in_background, advance)
     }
 }

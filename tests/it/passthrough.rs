@@ -50,7 +50,7 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
 /// Bytes that are lent and bytes in use, as the daemon tells.
 fn memory(mount: &Mount) -> [u64; 2] {
     let stats = mount.json(".shufflefs/stats.json");
-    ["lent_bytes", "used_bytes"].map(|name| stats["memory"][name].as_u64().unwrap())
+    ["leased_bytes", "used_bytes"].map(|name| stats["memory"][name].as_u64().unwrap())
 }
 
 fn can_lend() -> bool {

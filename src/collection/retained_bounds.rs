@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use crate::anndata::bytes::Bounds;
-use crate::anndata::index::{Entry, IndexDir, Part};
+use crate::anndata::index::{IndexDir, IndexPart, IndexRequest};
 use crate::anndata::matrix::Matrix;
 use crate::anndata::progress::Progress;
 use crate::array::cast::to_u64s;
@@ -37,12 +37,12 @@ pub fn count(
         let bar = Progress::new(format!("{element}: counting the values of the genes served"), indices.shape[0]);
         count_rows(indices, indptr, map, WINDOW, counters, &|steps| bar.add(steps))
     };
-    let part = Part { name: "kept".into(), dtype: Dtype::U64, len: indptr.len() as u64 };
+    let part = IndexPart { name: "kept".into(), dtype: Dtype::U64, len: indptr.len() as u64 };
     // Which columns stay is all that matters, not where they go.
     let stay: Vec<u8> = map.iter().map(|&to| u8::from(to != DROPPED)).collect();
     let more = format!("{:08x}{:08x}", crc32fast::hash(&stay), crc32c::crc32c(&stay));
     let sources = vec![element.to_owned()];
-    let entry = Entry { store, element, sources, kind: "kept", more, parts: vec![part], rows: None };
+    let entry = IndexRequest { store, element, sources, kind: "kept", more, parts: vec![part], rows: None };
     let mut counted = None;
     let stored = directory.get(&entry, |building| {
         let kept = counted.insert(read()?);

@@ -11,12 +11,12 @@ thread_local! {
 }
 
 /// Whether a panic of this thread is caught and told by its caller, so that a hook need not print it.
-pub fn is_guarded() -> bool {
+pub fn is_catching_panics() -> bool {
     GUARDED.get()
 }
 
 /// Calls; a panic is an error in words. What the call had in hand is dropped, so nothing half-done is seen again.
-pub fn guard<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+pub fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     let before = GUARDED.replace(true);
     let result = catch_unwind(AssertUnwindSafe(call));
     GUARDED.set(before);
@@ -34,9 +34,9 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_words() {
-        assert_eq!(guard(|| 7), Ok(7));
-        let error = guard(|| -> u8 { std::panic::resume_unwind(Box::new("index\n 9".to_owned())) });
+        assert_eq!(catch_panic(|| 7), Ok(7));
+        let error = catch_panic(|| -> u8 { std::panic::resume_unwind(Box::new("index\n 9".to_owned())) });
         assert_eq!(error, Err("cannot be decoded (index 9)".to_owned()));
-        assert!(!is_guarded());
+        assert!(!is_catching_panics());
     }
 }

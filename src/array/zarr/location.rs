@@ -20,7 +20,7 @@ const MAX_METADATA: u64 = 1 << 30;
 
 /// A group or an array: a directory, or a folder of an archive.
 #[derive(Clone)]
-pub enum Place {
+pub enum Location {
     Directory(PathBuf),
     Zip { zip: Arc<Zip>, folder: String },
 }
@@ -32,35 +32,35 @@ pub enum Trouble {
     Damaged(String),
 }
 
-impl Place {
+impl Location {
     /// A node below; the empty path is this place.
-    pub fn join(&self, path: &str) -> Place {
+    pub fn join(&self, path: &str) -> Location {
         match self {
-            Place::Directory(root) if path.is_empty() => Place::Directory(root.clone()),
-            Place::Directory(root) => Place::Directory(root.join(path)),
-            Place::Zip { zip, folder } => Place::Zip { zip: Arc::clone(zip), folder: below(folder, path) },
+            Location::Directory(root) if path.is_empty() => Location::Directory(root.clone()),
+            Location::Directory(root) => Location::Directory(root.join(path)),
+            Location::Zip { zip, folder } => Location::Zip { zip: Arc::clone(zip), folder: below(folder, path) },
         }
     }
 
     /// A key here, for messages.
     pub fn show(&self, key: &str) -> String {
         match self {
-            Place::Directory(root) => root.join(key).display().to_string(),
-            Place::Zip { folder, .. } => below(folder, key),
+            Location::Directory(root) => root.join(key).display().to_string(),
+            Location::Zip { folder, .. } => below(folder, key),
         }
     }
 
     pub fn has(&self, key: &str) -> bool {
         match self {
-            Place::Directory(root) => root.join(key).is_file(),
-            Place::Zip { zip, folder } => zip.contains(&below(folder, key)),
+            Location::Directory(root) => root.join(key).is_file(),
+            Location::Zip { zip, folder } => zip.contains(&below(folder, key)),
         }
     }
 
     /// A whole metadata file; none if there is no such file. Its identity is added to `files`.
     pub fn metadata(&self, key: &str, files: &mut Vec<Identity>) -> Result<Option<Vec<u8>>, String> {
         match self {
-            Place::Directory(root) => {
+            Location::Directory(root) => {
                 let path = root.join(key);
                 let metadata = match fs::metadata(&path) {
                     // A pipe would be waited for, and a file without end read for ever.
@@ -78,7 +78,7 @@ impl Place {
                 Ok(Some(text))
             }
             // The archive itself is what must not change.
-            Place::Zip { zip, folder } => match zip.read(&below(folder, key))? {
+            Location::Zip { zip, folder } => match zip.read(&below(folder, key))? {
                 Some(blob) => blob.all(MAX_METADATA).map(Some).map_err(|e| e.to_string()),
                 None => Ok(None),
             },
@@ -88,7 +88,7 @@ impl Place {
     /// Names of files and folders here.
     pub fn names(&self) -> Result<Vec<String>, String> {
         match self {
-            Place::Directory(root) => {
+            Location::Directory(root) => {
                 let mut names = Vec::new();
                 for entry in fs::read_dir(root).map_err(|e| e.to_string())? {
                     if let Ok(name) = entry.map_err(|e| e.to_string())?.file_name().into_string() {
@@ -98,19 +98,19 @@ impl Place {
                 names.sort();
                 Ok(names)
             }
-            Place::Zip { zip, folder } => Ok(zip.below(folder)),
+            Location::Zip { zip, folder } => Ok(zip.below(folder)),
         }
     }
 
     /// Bytes of the files below, so many levels deep; of an archive, its length.
     pub fn stored(&self, levels: u32) -> u64 {
         let root = match self {
-            Place::Directory(root) => root,
-            Place::Zip { zip, .. } => return zip.len(),
+            Location::Directory(root) => root,
+            Location::Zip { zip, .. } => return zip.len(),
         };
         let entries = fs::read_dir(root).into_iter().flatten().flatten();
         let sizes = entries.map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() && levels > 0 => Place::Directory(entry.path()).stored(levels - 1),
+            Ok(metadata) if metadata.is_dir() && levels > 0 => Location::Directory(entry.path()).stored(levels - 1),
             Ok(metadata) => metadata.len(),
             Err(_) => 0,
         });
@@ -120,8 +120,8 @@ impl Place {
     /// The bytes of a chunk or shard; none where it was never written.
     pub fn chunk(&self, key: &str, opened: SystemTime) -> Result<Option<Blob>, Trouble> {
         let root = match self {
-            Place::Directory(root) => root,
-            Place::Zip { zip, folder } => {
+            Location::Directory(root) => root,
+            Location::Zip { zip, folder } => {
                 let name = below(folder, key);
                 return zip.read(&name).map_err(|cause| Trouble::Damaged(format!("{name}: {cause}")));
             }
@@ -147,8 +147,8 @@ impl Place {
     /// This place as a storage of zarrs.
     pub fn storage(&self) -> Result<Arc<dyn ReadableStorageTraits>, String> {
         Ok(match self {
-            Place::Directory(root) => Arc::new(FilesystemStore::new(root).map_err(|e| e.to_string())?),
-            Place::Zip { zip, folder } => Arc::new(Members { zip: Arc::clone(zip), folder: folder.clone() }),
+            Location::Directory(root) => Arc::new(FilesystemStore::new(root).map_err(|e| e.to_string())?),
+            Location::Zip { zip, folder } => Arc::new(Members { zip: Arc::clone(zip), folder: folder.clone() }),
         })
     }
 }

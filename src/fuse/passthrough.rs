@@ -12,20 +12,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fuser::{BackingId, FileHandle, FopenFlags, ReplyOpen};
 
-use crate::engine::lent::{Lent, Loaded, sample};
-use crate::engine::{Engine, Key};
+use crate::engine::lease::{LeasedImage, Loaded, sample};
+use crate::engine::{Engine, ImageKey};
 use crate::plan::rank::Rank;
 
 use super::errno;
 
 /// Handles with this bit are of a file that was lent.
-pub const LENT: u64 = 1 << 62;
+pub const PASSTHROUGH_HANDLE: u64 = 1 << 62;
 
 /// What is lent through one mount.
 #[derive(Default)]
-pub struct Lend {
+pub struct Passthrough {
     stage: AtomicU8,
-    open: Mutex<HashMap<u64, Handles>>,
+    open: Mutex<HashMap<u64, InodeHandles>>,
 }
 
 /// The kernel has no passthrough, or it cannot be used; it has; images are made for it.
@@ -34,20 +34,20 @@ const POSSIBLE: u8 = 1;
 const ON: u8 = 2;
 
 /// The handles of one inode: how many, and what all of them were lent.
-struct Handles {
+struct InodeHandles {
     count: u64,
-    lent: Option<Arc<Given>>,
+    backing_file: Option<Arc<BackingFile>>,
 }
 
-struct Given {
+struct BackingFile {
     backing: BackingId,
-    image: Lent,
+    image: LeasedImage,
 }
 
 /// A file that is being opened.
-pub struct Opening {
+pub struct OpenRequest {
     pub ino: u64,
-    pub key: Key,
+    pub key: ImageKey,
     pub rank: Option<Rank>,
     /// Its handle.
     pub handle: FileHandle,
@@ -57,14 +57,14 @@ pub struct Opening {
     pub cached: bool,
 }
 
-impl Lend {
+impl Passthrough {
     /// The kernel has agreed to passthrough. Called before anything is opened.
     pub fn allow(&self) {
         self.stage.store(POSSIBLE, Ordering::Relaxed);
     }
 
     /// Answers an `open`: where its reader maps files, once the image is loaded.
-    pub fn open(self: &Arc<Self>, engine: &Engine, file: Opening, reply: ReplyOpen) {
+    pub fn open(self: &Arc<Self>, engine: &Engine, file: OpenRequest, reply: ReplyOpen) {
         let (key, rank) = (file.key, file.rank);
         // All handles of an inode are alike: where there are others, there is nothing to wait for.
         if file.cached || !file.maps || !self.is_on(engine, &reply) || self.lock().contains_key(&file.ino) {
@@ -102,30 +102,33 @@ impl Lend {
     }
 
     /// Whether the reader will not be heard of again, as it needs no requests.
-    fn answer(&self, file: &Opening, image: Option<&Loaded>, reply: ReplyOpen) -> bool {
-        let lent = if self.stage.load(Ordering::Relaxed) == OFF { None } else { self.count(file, image, &reply) };
+    fn answer(&self, file: &OpenRequest, image: Option<&Loaded>, reply: ReplyOpen) -> bool {
+        let backing_file =
+            if self.stage.load(Ordering::Relaxed) == OFF { None } else { self.count(file, image, &reply) };
         let direct = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
-        match &lent {
-            Some(lent) => reply.opened_passthrough(FileHandle(file.handle.0 | LENT), direct, &lent.backing),
+        match &backing_file {
+            Some(backing_file) => {
+                reply.opened_passthrough(FileHandle(file.handle.0 | PASSTHROUGH_HANDLE), direct, &backing_file.backing)
+            }
             None if file.cached => reply.opened(file.handle, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
             // Through the page cache a cold file is half as fast (DESIGN.md section 5).
             None => reply.opened(file.handle, direct),
         }
-        lent.is_some() || file.cached
+        backing_file.is_some() || file.cached
     }
 
     /// Counts one more handle; what it is lent.
-    fn count(&self, file: &Opening, image: Option<&Loaded>, reply: &ReplyOpen) -> Option<Arc<Given>> {
+    fn count(&self, file: &OpenRequest, image: Option<&Loaded>, reply: &ReplyOpen) -> Option<Arc<BackingFile>> {
         let mut open = self.lock();
         let handles = open.entry(file.ino).or_insert_with(|| {
-            let lend = |image: &Loaded| {
-                let image = image.lend()?;
-                Some(Arc::new(Given { backing: reply.open_backing(&image).ok()?, image }))
+            let lease = |image: &Loaded| {
+                let image = image.lease()?;
+                Some(Arc::new(BackingFile { backing: reply.open_backing(&image).ok()?, image }))
             };
-            Handles { count: 0, lent: image.and_then(lend) }
+            InodeHandles { count: 0, backing_file: image.and_then(lease) }
         });
         handles.count += 1;
-        handles.lent.clone()
+        handles.backing_file.clone()
     }
 
     /// Notes that a handle is gone. The kernel has let go of what it was for by then, but for mappings.
@@ -142,11 +145,15 @@ impl Lend {
 
     /// Gives the bytes of what a handle was lent: they may have been evicted since.
     pub fn read(&self, ino: u64, handle: FileHandle, take: impl FnOnce(Option<&[u8]>)) {
-        let given = if handle.0 & LENT == 0 { None } else { self.lock().get(&ino).and_then(|open| open.lent.clone()) };
-        take(given.as_ref().map(|given| given.image.bytes()));
+        let backing = if handle.0 & PASSTHROUGH_HANDLE == 0 {
+            None
+        } else {
+            self.lock().get(&ino).and_then(|open| open.backing_file.clone())
+        };
+        take(backing.as_ref().map(|backing| backing.image.bytes()));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Handles>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, InodeHandles>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
