@@ -22,12 +22,35 @@ pub struct Batch<'a> {
     pub rows: &'a [u64],
     /// Values of these rows in each element of the table (0 for dense ones), from the row lengths alone.
     pub nnz: &'a [u64],
+    /// The same of each row.
+    pub lengths: Lengths<'a>,
     pub epoch: u64,
     /// Number of the batch in its epoch.
     pub index: u64,
 }
 
-impl Batch<'_> {
+/// Values of each row of a batch, element by element.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lengths<'a> {
+    /// Of the rows of a whole fetch, in served order: one list an element; an empty one for dense elements.
+    pub of_fetch: &'a [Vec<u64>],
+    /// Where the batch begins among these rows, and where it ends.
+    pub start: usize,
+    pub end: usize,
+}
+
+impl<'a> Batch<'a> {
+    /// The batch 0 of epoch 0 of a table, without rows.
+    pub fn new(table: &'a Table) -> Batch<'a> {
+        Batch { table, rows: &[], nnz: &[], lengths: Lengths::default(), epoch: 0, index: 0 }
+    }
+
+    /// Values of each of its rows in a sparse element, in served order; empty for a dense one.
+    pub fn lengths(&self, element: usize) -> &'a [u64] {
+        let Lengths { of_fetch, start, end } = self.lengths;
+        of_fetch.get(element).and_then(|lengths| lengths.get(start..end)).unwrap_or_default()
+    }
+
     /// An element of the table.
     pub fn element(&self, element: usize) -> &Element {
         &self.table.elements[element]

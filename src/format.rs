@@ -10,6 +10,9 @@ mod npz;
 mod safetensors;
 mod tsv;
 
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
 pub use tsv::escape;
 
 use crate::anndata::column::Values;
@@ -20,61 +23,115 @@ use crate::collection::element::MatrixKind;
 
 /// One output format. Implementations are pure: same batch, same bytes, on every machine.
 pub trait Format: Send + Sync {
-    /// Where each field goes and how large the file is. Reads no matrix data.
+    /// Where each field goes and how large the file is, from the rows, their lengths ([`Batch::lengths`]) and the obs
+    /// columns. Reads no matrix data.
     fn layout(&self, batch: &Batch<'_>) -> Layout;
 
     /// Writes every byte of `image` that no span covers. Called once, after all spans hold their values; `image` may
-    /// hold anything else before.
+    /// hold anything else before. It may move what spans hold.
     fn finish(&self, batch: &Batch<'_>, layout: &Layout, image: &mut [u8]);
 }
 
-/// The formats, by file name extension.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Extension {
-    Npz,
-    Safetensors,
-    Npy,
-    H5ad,
-    Tsv,
+/// One line of the registry: all that the rest of the program knows of a format.
+pub struct FormatEntry {
+    /// Its number in inode numbers, 1 to 14: never changed, never used again.
+    pub code: u8,
+    /// The file name extension, without the dot.
+    pub name: &'static str,
+    /// What reads it, for README.txt.
+    pub readers: &'static str,
+    /// Prepares what all batches of a table share; or says why the format cannot hold it.
+    pub open: fn(&Table) -> Result<Box<dyn Format>, String>,
 }
 
+/// A format, by its line of the registry.
+#[derive(Clone, Copy)]
+pub struct Extension(&'static FormatEntry);
+
 impl Extension {
-    /// All, in the order of their inode codes: append only.
-    pub const ALL: [Extension; 5] =
-        [Extension::Npz, Extension::Safetensors, Extension::Npy, Extension::H5ad, Extension::Tsv];
+    /// The registry: one line a format.
+    pub const ALL: &[Extension] = &[
+        Extension(&FormatEntry { code: 1, name: "npz", readers: "numpy, scipy", open: npz::open }),
+        Extension(&FormatEntry {
+            code: 2,
+            name: "safetensors",
+            readers: "the same tensors; fastest to load",
+            open: safetensors::open,
+        }),
+        Extension(&FormatEntry {
+            code: 3,
+            name: "npy",
+            readers: "X alone, dense; can be memory-mapped",
+            open: npy::open,
+        }),
+        Extension(&FormatEntry { code: 4, name: "h5ad", readers: "anndata.read_h5ad", open: h5ad::open }),
+        Extension(&FormatEntry {
+            code: 5,
+            name: "tsv",
+            readers: "the obs rows as text: head, cut, R",
+            open: tsv::open,
+        }),
+    ];
+
+    /// A format that is not in the registry: its code must be unused.
+    pub const fn new(entry: &'static FormatEntry) -> Extension {
+        Extension(entry)
+    }
 
     /// As in a file name, without the dot.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Extension::Npz => "npz",
-            Extension::Safetensors => "safetensors",
-            Extension::Npy => "npy",
-            Extension::H5ad => "h5ad",
-            Extension::Tsv => "tsv",
-        }
+        self.0.name
     }
 
-    /// The extension of that name.
+    /// Its number in inode numbers.
+    pub fn code(self) -> u8 {
+        self.0.code
+    }
+
+    /// What reads it.
+    pub fn readers(self) -> &'static str {
+        self.0.readers
+    }
+
+    /// The registered format of that name.
     pub fn from_name(name: &str) -> Option<Extension> {
-        Extension::ALL.into_iter().find(|extension| extension.as_str() == name)
+        Extension::ALL.iter().copied().find(|extension| extension.as_str() == name)
+    }
+}
+
+impl PartialEq for Extension {
+    fn eq(&self, other: &Extension) -> bool {
+        self.code() == other.code()
+    }
+}
+
+impl Eq for Extension {}
+
+impl Hash for Extension {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.code().hash(state);
+    }
+}
+
+impl fmt::Debug for Extension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
 /// The writers of all formats for one collection. A format that cannot hold it (too many columns for `.h5ad`, say) has
 /// the reason in its place, and its files do not exist.
-pub struct Writers([Result<Box<dyn Format>, String>; Extension::ALL.len()]);
+pub struct Writers(Vec<(Extension, Result<Box<dyn Format>, String>)>);
 
 impl Writers {
+    /// Writers of all registered formats.
     pub fn new(table: &Table) -> Writers {
-        Writers(Extension::ALL.map(|extension| -> Result<Box<dyn Format>, String> {
-            Ok(match extension {
-                Extension::Npz => Box::new(npz::Npz::new(table)),
-                Extension::Safetensors => Box::new(safetensors::Safetensors::new(table)),
-                Extension::Npy => Box::new(npy::Npy),
-                Extension::H5ad => Box::new(h5ad::H5ad::new(table).map_err(|error| error.to_string())?),
-                Extension::Tsv => Box::new(tsv::Tsv),
-            })
-        }))
+        Writers::of(table, Extension::ALL)
+    }
+
+    /// Writers of these formats.
+    pub fn of(table: &Table, extensions: &[Extension]) -> Writers {
+        Writers(extensions.iter().map(|&extension| (extension, (extension.0.open)(table))).collect())
     }
 
     /// The writer of a format.
@@ -82,12 +139,20 @@ impl Writers {
     /// # Errors
     /// Why it cannot hold this collection.
     pub fn get(&self, extension: Extension) -> Result<&dyn Format, &str> {
-        self.0[extension as usize].as_deref().map_err(String::as_str)
+        match self.0.iter().find(|(other, _)| *other == extension) {
+            Some((_, writer)) => writer.as_deref().map_err(String::as_str),
+            None => Err("there is no such format"),
+        }
     }
 
     /// The formats that can hold the collection.
     pub fn extensions(&self) -> Vec<Extension> {
-        Extension::ALL.into_iter().filter(|&extension| self.get(extension).is_ok()).collect()
+        self.0.iter().filter(|(_, writer)| writer.is_ok()).map(|(extension, _)| *extension).collect()
+    }
+
+    /// The formats that cannot hold the collection, each with the reason.
+    pub fn refused(&self) -> Vec<(Extension, String)> {
+        self.0.iter().filter_map(|(extension, writer)| Some((*extension, writer.as_ref().err()?.clone()))).collect()
     }
 }
 
@@ -192,4 +257,21 @@ fn tensors(table: &Table, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
 /// A part of a sparse element: X's stand at the top, where scipy looks for them.
 fn part_name(table: &Table, element: usize, part: &str) -> String {
     if element == 0 { part.to_owned() } else { format!("{}/{part}", table.elements[element].name) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Extension;
+
+    #[test]
+    fn codes_are_unique_and_stay() {
+        let known = [("npz", 1), ("safetensors", 2), ("npy", 3), ("h5ad", 4), ("tsv", 5)];
+        for (name, code) in known {
+            assert_eq!(Extension::from_name(name).map(Extension::code), Some(code), "{name}");
+        }
+        let codes: std::collections::HashSet<u8> = Extension::ALL.iter().map(|format| format.code()).collect();
+        assert_eq!(codes.len(), Extension::ALL.len());
+        // 0 is a directory, 15 the directory above it.
+        assert!(codes.iter().all(|code| (1..15).contains(code)));
+    }
 }

@@ -136,7 +136,7 @@ impl Tree {
             Node::Epoch { view, rank, epoch } => {
                 let (stem, extension) = name.split_once('.')?;
                 let batch = number(stem.strip_prefix("batch-")?)?;
-                let extension = Extension::from_name(extension)?;
+                let extension = *self.extensions.iter().find(|known| known.as_str() == extension)?;
                 if self.batch_name(*view, batch, extension) != name {
                     return None;
                 }

@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
             views,
             rank: (number % 5 == 0).then_some(Rank { index: 1, of: 3 }),
             listed_epochs: 1 + number % 10_000_000,
-            listed: Extension::Npz,
+            listed: Extension::ALL[0],
             extensions: Extension::ALL.to_vec(),
             categories: vec!["a.txt".to_owned(), "b.txt".to_owned()],
         };

@@ -6,13 +6,13 @@ use crate::array::Dtype;
 use super::{Batch, Field, Repr, Span};
 use crate::array::cast::cast;
 
-/// Fills one span. `lengths` gives the values of each row of an element. Matrix values are left alone.
-pub fn fill<'a>(batch: &Batch<'_>, lengths: impl Fn(usize) -> &'a [u64], span: &Span, out: &mut [u8]) {
+/// Fills one span. Matrix values are left alone.
+pub fn fill(batch: &Batch<'_>, span: &Span, out: &mut [u8]) {
     match span.field {
         Field::Data(_) | Field::Indices(_) | Field::Dense(_) => {}
         Field::Indptr(element) => {
             let mut end = 0;
-            let ends = std::iter::once(0).chain(lengths(element).iter().map(|length| {
+            let ends = std::iter::once(0).chain(batch.lengths(element).iter().map(|length| {
                 end += length;
                 end
             }));

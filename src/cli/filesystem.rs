@@ -35,11 +35,14 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
     if let Err(reason) = writers.get(listed) {
         anyhow::bail!("--format {}: {reason}", listed.as_str());
     }
+    for (format, reason) in writers.refused() {
+        tracing::warn!("there are no .{} files: {reason}", format.as_str());
+    }
     let views = select::views(options, &collection, &counters)?;
     let shown = show(options, &views);
     let docs: Vec<ViewDoc<'_>> =
         views.iter().map(|view| ViewDoc { name: &view.name, plan: &view.plan, more: view.doc.clone() }).collect();
-    let documents = Documents::new(&collection, &docs, options.rank, &shown);
+    let documents = Documents::new(&collection, &writers, &docs, options.rank, &shown);
     let tree = Tree {
         views: views.iter().map(select::ViewPlan::in_tree).collect(),
         rank: options.rank,

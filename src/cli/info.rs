@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::exit::{self, Exit, Outcome};
 use super::isolate::{self, ChildTask, Failed};
@@ -18,6 +18,7 @@ use crate::anndata::matrices;
 use crate::anndata::matrix::Matrix;
 use crate::array::{Array, ArrayError, Container, Counters};
 use crate::collection::{Collection, Selection};
+use crate::format::Writers;
 
 #[derive(Debug, Args)]
 #[command(after_help = super::exit::HELP)]
@@ -116,12 +117,20 @@ fn open(path: &Path, check: bool) -> Result<Value, ArrayError> {
     let genes = DataFrame::open(&store, "var").map(|var| var.rows);
     let selection = Selection::of("X", IndexDir(super::options::cache()));
     // A mount of a matrix stored by column would transpose it first: that is not for a description to do.
-    let stops = match Matrix::open_by_column(&store, "X", &counters) {
-        Ok(Some(_)) => None,
-        Ok(None) => Collection::open(&[path.to_owned()], &selection, &counters).err().map(|error| error.to_string()),
-        Err(error) => Some(error.to_string()),
+    let opened = match Matrix::open_by_column(&store, "X", &counters) {
+        Ok(Some(_)) => Ok(None),
+        Ok(None) => Collection::open(&[path.to_owned()], &selection, &counters).map(Some).map_err(|e| e.to_string()),
+        Err(error) => Err(error.to_string()),
     };
-    let stops = stops.map(|error| exit::one_line(&error));
+    let refused: Map<String, Value> = match &opened {
+        Ok(Some(collection)) => Writers::new(&collection.table)
+            .refused()
+            .into_iter()
+            .map(|(format, reason)| (format.as_str().to_owned(), reason.into()))
+            .collect(),
+        _ => Map::new(),
+    };
+    let stops = opened.err().map(|error| exit::one_line(&error));
     let mut described = json!({
         "store": store.name(),
         "rows": DataFrame::open(&store, "obs").map(|obs| obs.rows).ok(),
@@ -130,6 +139,7 @@ fn open(path: &Path, check: bool) -> Result<Value, ArrayError> {
         "columns": columns.unwrap_or_default(),
         "mounts": stops.is_none(),
         "stops": stops,
+        "formats_refused": refused,
     });
     if check {
         described["check"] = check::check(&store);
@@ -227,6 +237,9 @@ fn text(store: &Value) -> String {
     match store["stops"].as_str() {
         None => out.push_str("  mounts: yes\n"),
         Some(stops) => out.push_str(&format!("  mounts: no: {stops}\n")),
+    }
+    for (format, reason) in store["formats_refused"].as_object().into_iter().flatten() {
+        out.push_str(&format!("  no .{format}: {}\n", string(reason)));
     }
     if let Some(damage) = store["check"]["damage"].as_array() {
         let bytes = number(&store["check"]["bytes"]);

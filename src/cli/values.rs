@@ -38,7 +38,7 @@ fn auto(text: &str, most: u32) -> Result<Auto, String> {
 
 /// A format by its file name extension.
 pub fn format() -> impl TypedValueParser<Value = Extension> {
-    PossibleValuesParser::new(Extension::ALL.map(Extension::as_str))
+    PossibleValuesParser::new(Extension::ALL.iter().map(|extension| extension.as_str()))
         .try_map(|name| Extension::from_name(&name).ok_or("unknown format"))
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Lengths};
 use crate::collection::element::Element;
 use crate::collection::{Collection, Table};
 use crate::plan::{FetchRows, Plan};
@@ -37,13 +37,9 @@ impl Fetch {
     pub fn batch<'a>(&'a self, table: &'a Table, key: ImageKey, place: usize) -> Batch<'a> {
         let count = self.lengths.len();
         let nnz = &self.nnz[place * count..(place + 1) * count];
-        Batch { table, rows: self.rows.batch(place), nnz, epoch: key.epoch, index: key.batch }
-    }
-
-    /// Values of each of its rows in a sparse element.
-    pub fn lengths(&self, element: usize, place: usize) -> &[u64] {
-        let range = self.rows.bounds.get(place..place + 2).map_or(0..0, |batch| batch[0]..batch[1]);
-        self.lengths[element].get(range).unwrap_or_default()
+        let (start, end) = self.rows.bounds.get(place..place + 2).map_or((0, 0), |batch| (batch[0], batch[1]));
+        let lengths = Lengths { of_fetch: &self.lengths, start, end };
+        Batch { table, rows: self.rows.batch(place), nnz, lengths, epoch: key.epoch, index: key.batch }
     }
 }
 

@@ -89,7 +89,7 @@ impl<'a> Load<'a> {
     }
 
     fn lengths(&self, element: usize, key: ImageKey) -> &'a [u64] {
-        self.fetch.lengths(element, self.place(key))
+        self.batch(key).lengths(element)
     }
 
     fn element(&self, element: usize) -> &'a Element {
@@ -256,7 +256,7 @@ impl<'a> Load<'a> {
         for span in &item.layout.spans {
             let bytes = part(image, span);
             self.compute(item.key, span, bytes);
-            fill(&batch, |element| self.lengths(element, item.key), span, bytes);
+            fill(&batch, span, bytes);
         }
         let writer = self.loader.writers.get(item.key.extension);
         writer.map_err(|reason| ReadError::Internal(reason.to_owned()))?.finish(&batch, &item.layout, image);

@@ -139,7 +139,7 @@ mod tests {
     fn a_second_batch_promotes_and_the_next_fetch_is_known() {
         let sampling = Sampling { batch_size: 10, block_size: 1, fetch_factor: 4, seed: 0, drop_last: false };
         let plan = Plan::new(&[215], sampling);
-        let stream = Stream { view: 0, epoch: 0, rank: None, extension: Extension::Npz };
+        let stream = Stream { view: 0, epoch: 0, rank: None, extension: Extension::ALL[0] };
         let mut streams = Streams::new();
         assert_eq!(streams.read(&plan, stream, 2, 1), []);
         assert!(!streams.wants_whole(&stream, 2));

@@ -82,6 +82,10 @@ pub struct H5ad {
     sparse: Vec<Placed>,
 }
 
+pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
+    Ok(Box::new(H5ad::new(table).map_err(|error| error.to_string())?))
+}
+
 impl H5ad {
     /// Prepares what all batches of `table` share.
     pub fn new(table: &Table) -> Result<H5ad, H5adError> {
@@ -198,7 +202,7 @@ mod tests {
         let format = H5ad::new(&table).unwrap();
         let most = i32::MAX as u64;
         for (nnz, dtype) in [(most, Dtype::I32), (most + 1, Dtype::I64)] {
-            let layout = format.layout(&Batch { table: &table, rows: &rows, nnz: &[nnz], epoch: 0, index: 0 });
+            let layout = format.layout(&Batch { rows: &rows, nnz: &[nnz], ..Batch::new(&table) });
             let of = |field| layout.spans.iter().find(|span| span.field == field).unwrap();
             for (field, items) in [(Field::Indices(0), nnz), (Field::Indptr(0), 3)] {
                 assert_eq!(of(field).repr, Repr::Number(dtype));
@@ -210,7 +214,7 @@ mod tests {
 
         // A batch that large cannot be tested; a small one is widened by asking for it.
         table.index_dtype = Some(Dtype::I64);
-        let batch = Batch { table: &table, rows: &rows, nnz: &[1], epoch: 0, index: 0 };
+        let batch = Batch { rows: &rows, nnz: &[1], ..Batch::new(&table) };
         let layout = format.layout(&batch);
         let mut image = vec![0xaa; layout.size as usize];
         for span in &layout.spans {

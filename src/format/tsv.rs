@@ -5,11 +5,16 @@
 use crate::anndata::column::{Column, Values};
 use crate::array::cast::{to_i64, to_text};
 use crate::batch::{Batch, Layout};
+use crate::collection::Table;
 
 use super::Format;
 
 /// The `.tsv` format.
 pub struct Tsv;
+
+pub fn open(_: &Table) -> Result<Box<dyn Format>, String> {
+    Ok(Box::new(Tsv))
+}
 
 impl Format for Tsv {
     fn layout(&self, batch: &Batch<'_>) -> Layout {

@@ -6,6 +6,7 @@ use crate::anndata::column::{Column, Values};
 use crate::collection::element::{Element, MatrixKind};
 use crate::collection::genes::ColumnMap;
 use crate::collection::{Collection, Table};
+use crate::format::Writers;
 use crate::plan::rank::Rank;
 use crate::plan::{Plan, RemainderPolicy};
 
@@ -29,10 +30,20 @@ pub struct ViewDoc<'a> {
 
 impl Documents {
     /// Renders the documents of a mount that has at least one view; `options` is what `.shufflefs/options.json` shows.
-    pub fn new(collection: &Collection, views: &[ViewDoc<'_>], rank: Option<Rank>, options: &Value) -> Documents {
+    pub fn new(
+        collection: &Collection,
+        writers: &Writers,
+        views: &[ViewDoc<'_>],
+        rank: Option<Rank>,
+        options: &Value,
+    ) -> Documents {
         let table = &collection.table;
+        let formats = formats(writers);
         Documents {
-            readme: views.first().map(|first| readme(collection, first.plan, views, rank)).unwrap_or_default(),
+            readme: views
+                .first()
+                .map(|first| readme(collection, &formats, first.plan, views, rank))
+                .unwrap_or_default(),
             dataset: format!("{:#}\n", dataset(collection, views, options)),
             var: var(&table.x().genes),
             categories: categorical(table).map(|(_, labels)| lines(labels)).collect(),
@@ -173,7 +184,18 @@ fn column(column: &Column) -> Value {
     json!({"name": column.name, "kind": kind, "dtype": dtype, "categories": categories, "ordered": ordered, "nullable": nullable})
 }
 
-fn readme(collection: &Collection, plan: &Plan, views: &[ViewDoc<'_>], rank: Option<Rank>) -> String {
+/// A line for each format: what reads it, or why its files do not exist.
+fn formats(writers: &Writers) -> String {
+    let served = writers
+        .extensions()
+        .into_iter()
+        .map(|format| format!("  {:<26} {}\n", format!("batch-000000.{}", format.as_str()), format.readers()));
+    let refused =
+        writers.refused().into_iter().map(|(format, reason)| format!("  no .{}: {reason}\n", format.as_str()));
+    served.chain(refused).collect()
+}
+
+fn readme(collection: &Collection, formats: &str, plan: &Plan, views: &[ViewDoc<'_>], rank: Option<Rank>) -> String {
     let (table, sampling) = (&collection.table, plan.sampling());
     let kind = match &table.x().kind {
         MatrixKind::Sparse { dtype } => format!("sparse (CSR) {dtype}"),
@@ -225,12 +247,7 @@ Read the files in name order: that is one randomized pass. Python:
       codes, rows = batch['obs/{label}'], batch['row']   # label codes, global row numbers
 
 Any format can be opened by its name, whatever ls shows:
-  batch-000000.npz           numpy, scipy
-  batch-000000.safetensors   the same tensors; fastest to load
-  batch-000000.npy           X alone, dense; can be memory-mapped
-  batch-000000.h5ad          anndata.read_h5ad
-  batch-000000.tsv           the obs rows as text: head, cut, R
-
+{formats}
 Any epoch can be opened (epoch-0123), also beyond those listed. To resume, go on at the next name.
 {ranks}
 

@@ -3,15 +3,14 @@
 //! | kind | bits, high to low |
 //! | --- | --- |
 //! | fixed | 00, number |
-//! | epoch, batch | 01, format + 1 (4; 0 for the directory, 15 for the view's), view (v), epoch (the rest), batch (b) |
-//! | of a rank | 10, format + 1 (4; 0 for the directory, 15 for the rank's), view (v), epoch (the rest), W (12), place (p) |
+//! | epoch, batch | 01, format (4; 0 for the directory, 15 for the view's), view (v), epoch (the rest), batch (b) |
+//! | of a rank | 10, format (4; 0 for the directory, 15 for the rank's), view (v), epoch (the rest), W (12), place (p) |
 //!
 //! v, b and p are as wide as the mount's views and batches need, so that the rest is wide: a number is a function of the
 //! path and the options, as the bytes are. `place` counts the batches of rank 0 of W, then those of rank 1, and so on: W
 //! equal parts need hardly more numbers than the whole.
 
 use super::{Control, Node, Tree};
-use crate::format::Extension;
 use crate::plan::rank::Rank;
 
 /// Bits below kind and format.
@@ -90,10 +89,7 @@ pub fn pack(tree: &Tree, node: &Node) -> Option<u64> {
         Node::View(view) => place(view, None, ABOVE, 0, 0),
         Node::RankDir { view, rank } => place(view, Some(rank), ABOVE, 0, 0),
         Node::Epoch { view, rank, epoch } => place(view, rank, 0, epoch, 0),
-        Node::Batch { view, rank, epoch, batch, extension } => {
-            let format = Extension::ALL.iter().position(|&other| other == extension)? as u64 + 1;
-            place(view, rank, format, epoch, batch)
-        }
+        Node::Batch { view, rank, epoch, batch, extension } => place(view, rank, extension.code().into(), epoch, batch),
     }
 }
 
@@ -128,7 +124,10 @@ pub fn unpack(tree: &Tree, ino: u64) -> Option<Node> {
         (0, _) => Some(Node::Epoch { view, rank, epoch }),
         (ABOVE, None) => Some(Node::View(view)),
         (ABOVE, Some(rank)) => Some(Node::RankDir { view, rank }),
-        _ => Some(Node::Batch { view, rank, epoch, batch, extension: *Extension::ALL.get(format as usize - 1)? }),
+        _ => {
+            let extension = *tree.extensions.iter().find(|known| u64::from(known.code()) == format)?;
+            Some(Node::Batch { view, rank, epoch, batch, extension })
+        }
     }
 }
 

@@ -13,7 +13,7 @@ fn no_views() -> Tree {
         views: Vec::new(),
         rank: None,
         listed_epochs: 100,
-        listed: Extension::Npz,
+        listed: Extension::ALL[0],
         extensions: Extension::ALL.to_vec(),
         categories: category_files(["cell type", "a/b", "a_b"].into_iter()),
     }
@@ -30,12 +30,12 @@ fn inode_numbers_are_paths() {
         nodes.push(Node::RankDir { view: 0, rank });
         for epoch in [0, 1, 99, 8191] {
             nodes.push(Node::Epoch { view: 0, rank: Some(rank), epoch });
-            nodes.push(Node::Batch { view: 0, rank: Some(rank), epoch, batch: 77, extension: Extension::Tsv });
+            nodes.push(Node::Batch { view: 0, rank: Some(rank), epoch, batch: 77, extension: Extension::ALL[4] });
         }
     }
     for epoch in [0, 1, 12_345, (1 << 26) - 1] {
         nodes.push(Node::Epoch { view: 0, rank: None, epoch });
-        for extension in Extension::ALL {
+        for &extension in Extension::ALL {
             nodes.push(Node::Batch { view: 0, rank: None, epoch, batch: u64::from(u32::MAX) - 1, extension });
         }
     }
@@ -86,8 +86,8 @@ fn every_listed_name_is_found_and_no_other_spelling() {
 #[test]
 fn names_sort_in_reading_order() {
     let tree = tree(1_500_000);
-    assert_eq!(tree.batch_name(0, 7, Extension::Npz), "batch-0000007.npz");
-    assert_eq!(tree.batch_name(0, 1_499_999, Extension::Npz), "batch-1499999.npz");
+    assert_eq!(tree.batch_name(0, 7, Extension::ALL[0]), "batch-0000007.npz");
+    assert_eq!(tree.batch_name(0, 1_499_999, Extension::ALL[0]), "batch-1499999.npz");
     assert_eq!(tree.epoch_name(7), "epoch-0007");
 }
 
@@ -120,13 +120,13 @@ fn views_are_directories_and_one_alone_is_not() {
         for rank in [None, Some(rank), Some(Rank { index: 0, of: 3 }), Some(Rank { index: 6, of: 7 })] {
             let batches = tree.batches_of(number, rank);
             for batch in 0..batches {
-                let node = Node::Batch { view: number, rank, epoch: 5, batch, extension: Extension::Npz };
+                let node = Node::Batch { view: number, rank, epoch: 5, batch, extension: Extension::ALL[0] };
                 assert!(numbers.insert(tree.ino(&node)), "{node:?}");
                 assert_eq!(tree.ino(&node).and_then(|ino| tree.node(ino)), Some(node));
             }
             let epoch = Node::Epoch { view: number, rank, epoch: 5 };
             assert_eq!(tree.len(&epoch), batches);
-            assert_eq!(tree.lookup(&epoch, &tree.batch_name(number, batches, Extension::Npz)), None);
+            assert_eq!(tree.lookup(&epoch, &tree.batch_name(number, batches, Extension::ALL[0])), None);
         }
     }
 }

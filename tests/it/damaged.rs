@@ -303,7 +303,8 @@ fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served
     let engine = Engine::new(collection, vec![plan], writers, counters, limits).map_err(|error| error.to_string())?;
     let mut served = Served::new();
     for batch in 0..batches {
-        for (name, extension) in [("npy", Extension::Npy), ("tsv", Extension::Tsv), ("npz", Extension::Npz)] {
+        for name in ["npy", "tsv", "npz"] {
+            let extension = Extension::from_name(name).expect("a format");
             let key = ImageKey { view: 0, epoch: 0, batch, extension };
             let Some(size) = engine.size(key).filter(|&size| size < 1 << 28) else { continue };
             let (sender, receiver) = mpsc::channel();

@@ -257,7 +257,7 @@ fn expected(column: &Column, rows: &[u64]) -> Value {
 fn image(case: &Case, garbage: u8) -> (Vec<u8>, Value) {
     let format = H5ad::new(&case.table).unwrap();
     let nnz = case.per_row * case.rows.len() as u64;
-    let batch = Batch { table: &case.table, rows: &case.rows, nnz: &[nnz], epoch: 0, index: 0 };
+    let batch = Batch { rows: &case.rows, nnz: &[nnz], ..Batch::new(&case.table) };
     let layout = format.layout(&batch);
     let others: Vec<u64> = case.rows.iter().map(|row| row + 1).collect();
     assert_eq!(layout, format.layout(&Batch { rows: &others, epoch: 3, index: 9, ..batch }), "the shape decides alone");
@@ -382,7 +382,7 @@ fn cost() {
         let columns = every_kind()[..12].iter().cycle().take(columns).cloned().collect();
         let table = case("", MatrixKind::Sparse { dtype: Dtype::F32 }, 20_000, columns).table;
         let rows: Vec<u64> = (0..256).collect();
-        let batch = Batch { table: &table, rows: &rows, nnz: &[256 * 1_500], epoch: 0, index: 0 };
+        let batch = Batch { rows: &rows, nnz: &[256 * 1_500], ..Batch::new(&table) };
         let start = std::time::Instant::now();
         let format = H5ad::new(&table).unwrap();
         let new = start.elapsed();

@@ -25,4 +25,5 @@ mod run;
 mod scale;
 mod stores;
 mod support;
+mod toy_format;
 mod views;

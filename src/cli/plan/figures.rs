@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::anndata::matrix::Matrix;
 use crate::array::Array;
-use crate::batch::Batch;
+use crate::batch::{Batch, Lengths};
 use crate::collection::Collection;
 use crate::format::Format;
 use crate::plan::{Draw, FetchRows, NO_CLASS, Plan, entropy};
@@ -36,12 +36,14 @@ impl Sample {
             let fetch = order.fetch(number);
             for (place, index) in plan.batches_of(number).enumerate() {
                 let rows = fetch.batch(place);
-                let stored = |number: usize| match collection.table.elements[number].is_sparse() {
-                    true => rows.iter().map(|&row| collection.row_length(number, row)).sum(),
-                    false => 0,
+                let lengths = |number: usize| match collection.table.elements[number].is_sparse() {
+                    true => rows.iter().map(|&row| collection.row_length(number, row)).collect(),
+                    false => Vec::new(),
                 };
-                let nnz: Vec<u64> = (0..collection.table.elements.len()).map(stored).collect();
-                let batch = Batch { table: &collection.table, rows, nnz: &nnz, epoch: 0, index };
+                let lengths: Vec<Vec<u64>> = (0..collection.table.elements.len()).map(lengths).collect();
+                let nnz: Vec<u64> = lengths.iter().map(|lengths| lengths.iter().sum()).collect();
+                let lengths = Lengths { of_fetch: &lengths, start: 0, end: rows.len() };
+                let batch = Batch { table: &collection.table, rows, nnz: &nnz, lengths, epoch: 0, index };
                 bytes += writer.layout(&batch).size;
                 batches += 1;
             }
