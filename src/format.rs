@@ -41,7 +41,7 @@ pub struct FormatEntry {
     /// What reads it, for README.txt.
     pub readers: &'static str,
     /// Prepares what all batches of a table share; or says why the format cannot hold it.
-    pub open: fn(&Table) -> Result<Box<dyn Format>, String>,
+    pub open: fn(&Table) -> Opened,
 }
 
 /// A format, by its line of the registry.
@@ -121,7 +121,10 @@ impl fmt::Debug for Extension {
 
 /// The writers of all formats for one collection. A format that cannot hold it (too many columns for `.h5ad`, say) has
 /// the reason in its place, and its files do not exist.
-pub struct Writers(Vec<(Extension, Result<Box<dyn Format>, String>)>);
+pub struct Writers(Vec<(Extension, Opened)>);
+
+/// A format's writer, or why it cannot hold the table.
+type Opened = Result<Box<dyn Format>, String>;
 
 impl Writers {
     /// Writers of all registered formats.
