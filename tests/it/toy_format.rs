@@ -12,7 +12,7 @@ use shufflefs::batch::{Batch, Field, Layout, Repr, Span};
 use shufflefs::collection::{Collection, Selection};
 use shufflefs::engine::{Engine, ImageKey, Limits};
 use shufflefs::format::{Extension, Format, FormatEntry, Writers};
-use shufflefs::plan::{Plan, Sampling, RemainderPolicy};
+use shufflefs::plan::{Plan, RemainderPolicy, Sampling};
 use shufflefs::tree::{Node, Tree, View};
 
 use crate::support;
