@@ -58,7 +58,7 @@ fn collection(store: &str) -> (Collection, Counters) {
 
 #[test]
 fn a_format_is_one_file_and_one_line() {
-    let (collection, counters) = collection("v3.zarr");
+    let (collection, counters) = collection("sparse.h5ad");
     let writers = Writers::of(&collection.table, &[Extension::ALL[0], ROWS]);
     assert_eq!(writers.extensions(), [Extension::ALL[0], ROWS]);
     let sampling = Sampling { batch_size: 17, block_size: 4, fetch_factor: 3, seed: 5, drop_last: false };
@@ -97,7 +97,7 @@ fn a_format_is_one_file_and_one_line() {
             (bytes, seen) = (&rest[len..], seen + 1);
         }
     }
-    assert_eq!((seen, values), (rows, total(&engine)));
+    assert_eq!((seen, values.round()), (rows, total(&engine).round()));
 }
 
 /// The sum of all values as the store has them.
