@@ -14,6 +14,7 @@
 //! - [`collection`]: many stores, one table of rows.
 //! - [`anndata`]: AnnData on disk.
 //! - [`mod@array`]: an on-disk array as chunks.
+//! - [`storage`]: bytes of stored objects: files, and whatever else has ranges and versions.
 //! - `slab`: memory of images and of decoded chunks.
 //! - `sync`: the locks of engine and chunk cache, which models replace.
 
@@ -28,6 +29,7 @@ pub mod fuse;
 pub mod mount;
 pub mod plan;
 mod slab;
+pub mod storage;
 mod sync;
 pub mod tree;
 pub mod view;

@@ -1,0 +1,117 @@
+//! Bytes of stored objects, wherever they lie: ranges read into given places, and a version that says whether an object is
+//! still the same.
+//!
+//! Invariant: an [`Object`] never mixes versions. A read that meets another version fails with
+//! `ErrorKind::StaleNetworkFileHandle`, one that meets an early end with `ErrorKind::UnexpectedEof`; no read is short.
+//! Everything above names objects by [`Location`] and reads them through [`Object`], which counts (`meter`), so an
+//! implementation of [`Storage`] has no other duty than to fetch bytes. Reads block: many ranges are in flight when many
+//! threads read, and each is answered when it is there, in any order.
+
+pub mod local;
+mod location;
+mod meter;
+mod version;
+
+use std::fmt::Debug;
+use std::io::{self, IoSliceMut};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+pub use location::{Identity, Location, Object};
+pub use meter::Meter;
+pub use version::{Stamp, Version};
+
+/// What lies at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Bytes that can be read by range.
+    Object,
+    /// Something that can be listed.
+    Folder,
+    /// A pipe, a device: not read.
+    Other,
+}
+
+/// An object that was opened.
+pub struct Opened {
+    pub version: Version,
+    pub ranges: Box<dyn Ranges>,
+}
+
+/// A file system, an object store: what is behind one scheme of names. To add one, implement this and give it a line in
+/// [`SCHEMES`].
+///
+/// Errors are those of the system, with its `ErrorKind`: `NotFound` means that there is no such object, and nothing else.
+pub trait Storage: Debug + Send + Sync {
+    /// Opens an object: one round trip at most.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidInput` where a thing lies there that is no object.
+    fn open(&self, path: &Path, meter: &Arc<Meter>) -> io::Result<Opened>;
+
+    /// What lies at a path.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    fn kind(&self, path: &Path) -> io::Result<Kind>;
+
+    /// Names of objects and folders directly below a folder, sorted.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`; `Unsupported` where nothing can be listed.
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
+
+    /// What an object is now.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    fn version(&self, path: &Path) -> io::Result<Version>;
+
+    /// How an object differs from what it was, if it does. A storage whose every read is conditional on the version
+    /// answers `None` without asking.
+    ///
+    /// # Errors
+    /// Those of `version`.
+    fn changed(&self, path: &Path, was: &Version) -> io::Result<Option<String>> {
+        self.version(path).map(|now| was.difference(&now))
+    }
+
+    /// Why an object that is not there may have been there at `since`, if it may.
+    fn removed_since(&self, _path: &Path, _since: SystemTime) -> Option<String> {
+        None
+    }
+
+    /// The path in the local file system, where there is one: for libraries that open files themselves.
+    fn local_path(&self, _path: &Path) -> Option<PathBuf> {
+        None
+    }
+}
+
+/// Ranges of one open object.
+pub trait Ranges: Send + Sync {
+    /// Fills the places, one after the other, with the bytes from `offset` on. Called from many threads at once.
+    ///
+    /// # Errors
+    /// As the module says; what the places hold is then unspecified.
+    fn read(&self, offset: u64, places: &mut [IoSliceMut<'_>]) -> io::Result<()>;
+}
+
+/// Makes the storage of a scheme.
+type Connect = fn() -> io::Result<Arc<dyn Storage>>;
+
+/// Storages by the beginning of their names. Every other name is a path of the local file system.
+const SCHEMES: &[(&str, Connect)] = &[];
+
+/// Where a name points to.
+///
+/// # Errors
+/// The storage cannot be reached.
+pub fn locate(name: &Path) -> io::Result<Location> {
+    for (scheme, connect) in SCHEMES {
+        if name.to_str().is_some_and(|name| name.starts_with(scheme)) {
+            return Ok(Location::new(connect()?, name.to_path_buf()));
+        }
+    }
+    Ok(Location::new(Arc::new(local::Local), name.to_path_buf()))
+}

@@ -1,0 +1,136 @@
+//! Files of the local file system, which may be a network's.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Error, ErrorKind, IoSliceMut};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Kind, Location, Meter, Object, Opened, Ranges, Stamp, Storage, Version};
+
+/// Most places in one call (Linux's IOV_MAX).
+const MAX_PLACES: usize = 1024;
+
+/// The local file system.
+#[derive(Debug)]
+pub struct Local;
+
+/// What a file is.
+pub fn version_of(metadata: &Metadata) -> Version {
+    let mtime_ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+    Version { size: metadata.len(), stamp: Stamp::File { mtime_ns, inode: metadata.ino() } }
+}
+
+/// A file that is open already, as an object.
+///
+/// # Errors
+/// Its state cannot be read.
+pub fn object(file: Arc<File>, path: &Path) -> io::Result<Object> {
+    let version = version_of(&file.metadata()?);
+    let location = Location::new(Arc::new(Local), path.to_path_buf());
+    Ok(Object::new(location, Opened { version, ranges: Box::new(OpenFile(file)) }))
+}
+
+impl Storage for Local {
+    fn open(&self, path: &Path, _: &Arc<Meter>) -> io::Result<Opened> {
+        // A pipe without a writer must not be waited for; for files the flag means nothing.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(Error::new(ErrorKind::InvalidInput, "not a file"));
+        }
+        Ok(Opened { version: version_of(&metadata), ranges: Box::new(OpenFile(Arc::new(file))) })
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Kind> {
+        let kind = fs::metadata(path)?.file_type();
+        Ok(if kind.is_file() {
+            Kind::Object
+        } else if kind.is_dir() {
+            Kind::Folder
+        } else {
+            Kind::Other
+        })
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            // A name that is no text is none that a store can have.
+            names.extend(entry?.file_name().into_string());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn version(&self, path: &Path) -> io::Result<Version> {
+        fs::metadata(path).map(|metadata| version_of(&metadata))
+    }
+
+    /// The directory that the file was in (or, if that is gone with it, the one above) was written to.
+    fn removed_since(&self, path: &Path, since: SystemTime) -> Option<String> {
+        let directory = path.ancestors().skip(1).find_map(|directory| fs::metadata(directory).ok())?;
+        let changed = directory.modified().is_ok_and(|changed| changed > since);
+        changed.then(|| "removed, or its directory written to since".to_owned())
+    }
+
+    fn local_path(&self, path: &Path) -> Option<PathBuf> {
+        Some(path.to_path_buf())
+    }
+}
+
+/// An open file.
+struct OpenFile(Arc<File>);
+
+impl Ranges for OpenFile {
+    fn read(&self, mut offset: u64, mut places: &mut [IoSliceMut<'_>]) -> io::Result<()> {
+        // Empty places first would make a read of nothing look like the end.
+        IoSliceMut::advance_slices(&mut places, 0);
+        while !places.is_empty() {
+            let some = places.len().min(MAX_PLACES);
+            match rustix::io::preadv(&*self.0, places.get_mut(..some).unwrap_or_default(), offset) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(got) => {
+                    offset = offset.saturating_add(got as u64);
+                    IoSliceMut::advance_slices(&mut places, got);
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_places_are_filled_in_order_and_an_early_end_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let bytes: Vec<u8> = (0..5000u32).map(|i| (i % 251) as u8).collect();
+        fs::write(&path, &bytes).unwrap();
+        let object = Location::new(Arc::new(Local), path).open().unwrap();
+        assert_eq!(object.len(), 5000);
+        let mut parts = vec![[0u8; 2]; 2000];
+        let mut places: Vec<IoSliceMut<'_>> = parts.iter_mut().map(|part| IoSliceMut::new(part)).collect();
+        places.insert(0, IoSliceMut::new(&mut []));
+        object.read_vectored_at(7, &mut places).unwrap();
+        assert_eq!(parts.concat(), bytes[7..4007]);
+        let error = object.read_exact_at(4999, &mut [0; 2]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn what_is_no_file_is_no_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = Location::new(Arc::new(Local), folder.path().to_path_buf());
+        assert_eq!(here.kind().unwrap(), Kind::Folder);
+        assert_eq!(here.open().unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(here.join("absent").open().unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(here.list().unwrap().is_empty());
+    }
+}

@@ -1,0 +1,200 @@
+//! Names of objects, and objects that are open.
+
+use std::fmt;
+use std::io::{self, Error, ErrorKind, IoSliceMut};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Kind, Meter, Opened, Ranges, Storage, Version};
+
+/// An object or a folder of a storage. Locations that were joined from one share its meter.
+#[derive(Clone, Debug)]
+pub struct Location {
+    storage: Arc<dyn Storage>,
+    path: PathBuf,
+    meter: Arc<Meter>,
+}
+
+impl Location {
+    /// A location with a meter of its own.
+    pub fn new(storage: Arc<dyn Storage>, path: PathBuf) -> Location {
+        Location { storage, path, meter: Arc::default() }
+    }
+
+    /// What lies below; the empty name is this location.
+    pub fn join(&self, name: &str) -> Location {
+        let path = if name.is_empty() { self.path.clone() } else { self.path.join(name) };
+        Location { storage: Arc::clone(&self.storage), path, meter: Arc::clone(&self.meter) }
+    }
+
+    /// The path as the storage knows it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path in the local file system, where there is one.
+    pub fn local_path(&self) -> Option<PathBuf> {
+        self.storage.local_path(&self.path)
+    }
+
+    /// What is counted of reads here.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// Opens the object.
+    ///
+    /// # Errors
+    /// Those of [`Storage::open`].
+    pub fn open(&self) -> io::Result<Object> {
+        Ok(Object::new(self.clone(), self.storage.open(&self.path, &self.meter)?))
+    }
+
+    /// # Errors
+    /// Those of [`Storage::kind`].
+    pub fn kind(&self) -> io::Result<Kind> {
+        self.storage.kind(&self.path)
+    }
+
+    /// # Errors
+    /// Those of [`Storage::list`].
+    pub fn list(&self) -> io::Result<Vec<String>> {
+        self.storage.list(&self.path)
+    }
+
+    /// # Errors
+    /// Those of [`Storage::version`].
+    pub fn version(&self) -> io::Result<Version> {
+        self.storage.version(&self.path)
+    }
+
+    /// Why the object, which is not there, may have been there at `since`, if it may.
+    pub fn removed_since(&self, since: SystemTime) -> Option<String> {
+        self.storage.removed_since(&self.path, since)
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
+    }
+}
+
+/// An object as it was at the mount: what must not change under it.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub location: Location,
+    pub version: Version,
+}
+
+impl Identity {
+    /// What lies at a location now.
+    ///
+    /// # Errors
+    /// Those of [`Storage::version`].
+    pub fn of(location: &Location) -> io::Result<Identity> {
+        Ok(Identity { location: location.clone(), version: location.version()? })
+    }
+
+    /// How the object differs now, if it does; that it is gone is a difference, too.
+    ///
+    /// # Errors
+    /// The storage cannot be asked.
+    pub fn changed(&self) -> io::Result<Option<String>> {
+        let location = &self.location;
+        match location.storage.changed(&location.path, &self.version) {
+            Ok(change) => Ok(change.map(|change| format!("{location}: {change}"))),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                Ok(Some(format!("{location}: {error}")))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// An open object. Clones are the same object.
+#[derive(Clone)]
+pub struct Object(Arc<Inner>);
+
+struct Inner {
+    location: Location,
+    version: Version,
+    ranges: Box<dyn Ranges>,
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Object").field("location", &self.0.location).field("version", &self.0.version).finish()
+    }
+}
+
+impl Object {
+    pub(super) fn new(location: Location, opened: Opened) -> Object {
+        Object(Arc::new(Inner { location, version: opened.version, ranges: opened.ranges }))
+    }
+
+    pub fn location(&self) -> &Location {
+        &self.0.location
+    }
+
+    /// Its state when it was opened.
+    pub fn version(&self) -> &Version {
+        &self.0.version
+    }
+
+    pub fn identity(&self) -> Identity {
+        Identity { location: self.0.location.clone(), version: self.0.version.clone() }
+    }
+
+    /// Bytes that it had when it was opened.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> u64 {
+        self.0.version.size
+    }
+
+    /// Whether two handles are of one opening.
+    pub fn is_same(&self, other: &Object) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Fills `buffer` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// Those of [`Ranges::read`].
+    pub fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.read_vectored_at(offset, &mut [IoSliceMut::new(buffer)])
+    }
+
+    /// Fills the places, one after the other, with the bytes from `offset` on, in one request.
+    ///
+    /// # Errors
+    /// Those of [`Ranges::read`].
+    pub fn read_vectored_at(&self, offset: u64, places: &mut [IoSliceMut<'_>]) -> io::Result<()> {
+        let bytes = places.iter().map(|place| place.len() as u64).sum();
+        self.0.location.meter.measure(bytes, || self.0.ranges.read(offset, places))
+    }
+
+    /// Up to `most` bytes from the start.
+    ///
+    /// # Errors
+    /// Those of [`Ranges::read`].
+    pub fn start(&self, most: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(self.len()).map_or(most, |len| len.min(most))];
+        self.read_exact_at(0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    /// `FileTooLarge` beyond `most` bytes; those of [`Ranges::read`].
+    pub fn read_all(&self, most: u64) -> io::Result<Vec<u8>> {
+        if self.len() > most {
+            return Err(Error::new(ErrorKind::FileTooLarge, format!("{} bytes are too many", self.len())));
+        }
+        let mut bytes = vec![0; usize::try_from(self.len()).map_err(|_| ErrorKind::FileTooLarge)?];
+        self.read_exact_at(0, &mut bytes)?;
+        Ok(bytes)
+    }
+}
