@@ -55,7 +55,8 @@ fn decoders(c: &mut Criterion) {
 /// Takes elements and looks at none.
 struct Nowhere;
 
-impl Sink for Nowhere {
+// SAFETY: it gives no place.
+unsafe impl Sink for Nowhere {
     fn place(&self, _piece: usize, _at: u64, _len: u64) -> Option<&mut [u8]> {
         None
     }
@@ -86,8 +87,8 @@ struct Memory {
 }
 
 impl ChunkSource for Memory {
-    fn raw(&self, _chunk: u64) -> Option<Extent> {
-        None
+    fn raw(&self, _chunk: u64) -> Result<Option<Extent>, ArrayError> {
+        Ok(None)
     }
 
     fn decode(&self, chunk: u64, out: ChunkBuf<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {

@@ -10,6 +10,7 @@ pub mod catch_panic;
 mod codec;
 mod constant;
 pub mod container;
+mod dest;
 pub mod dtype;
 mod file;
 #[doc(hidden)]
@@ -20,19 +21,21 @@ pub mod plain;
 mod read;
 mod zarr;
 
-use std::fs::File;
+use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::storage::Object;
+
 pub use container::{Container, NodeKind};
+pub use dest::DestSlice;
 pub use dtype::Dtype;
 
 /// What can go wrong between an array on disk and its decoded elements.
 ///
-/// Every message names the store and the element; the engine maps `Stale` to ESTALE and the others to EIO.
+/// Every message names the store and the element; `fuse` maps them to errnos.
 #[derive(Debug, thiserror::Error, Clone)]
 pub enum ArrayError {
     /// The store cannot be opened at all: missing, not HDF5, not zarr, no permission.
@@ -47,6 +50,9 @@ pub enum ArrayError {
     /// A chunk that does not decode, or decodes to another size than declared.
     #[error("{store}: {element}: chunk {chunk}: {cause}")]
     Damaged { store: String, element: String, chunk: u64, cause: String },
+    /// The storage did not give the bytes. `what` names the element and the chunk; the kind of the cause is kept.
+    #[error("{store}: {what}: {source}")]
+    Io { store: String, what: String, source: Arc<io::Error> },
     /// The files are not those that were mounted.
     #[error("{store}: changed since it was mounted ({cause}); unmount and mount it again")]
     Stale { store: String, cause: String },
@@ -94,10 +100,10 @@ impl Counters {
     }
 }
 
-/// A run of bytes in a file.
+/// A run of bytes of a stored object.
 #[derive(Clone, Debug)]
 pub struct Extent {
-    pub file: Arc<File>,
+    pub object: Object,
     pub offset: u64,
     pub len: u64,
 }
@@ -132,13 +138,16 @@ impl<'a> ChunkBuf<'a> {
 pub trait ChunkSource: Send + Sync {
     /// Where the chunk lies, if its stored bytes are its elements (no filter, native byte order); `None` otherwise.
     /// A contiguous array is one raw chunk.
-    fn raw(&self, chunk: u64) -> Option<Extent>;
+    ///
+    /// # Errors
+    /// `Stale` or `Io` where it must be looked for and cannot be found.
+    fn raw(&self, chunk: u64) -> Result<Option<Extent>, ArrayError>;
 
     /// Decodes a chunk: C order, native byte order, fill value where nothing was written. Edge chunks have full size.
     ///
     /// # Errors
-    /// `Damaged` if the bytes do not decode to exactly `out.bytes.len()` bytes, `Stale` if the file changed. Damage
-    /// outside of `out.part` may go unseen.
+    /// `Damaged` if the bytes do not decode to exactly `out.bytes.len()` bytes, `Stale` if the object changed, `Io` if it
+    /// cannot be read. Damage outside of `out.part` may go unseen.
     fn decode(
         &self,
         chunk: u64,
@@ -155,9 +164,22 @@ pub trait ChunkSource: Send + Sync {
     fn is_encoded(&self) -> bool;
 }
 
+/// Tells arrays apart for as long as the process lives. Clones of an array have its number, as they have its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ArrayId(u64);
+
+impl ArrayId {
+    /// A number that no other array has.
+    fn next() -> ArrayId {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        ArrayId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// One array of a store: numbers or booleans of any dimension.
 #[derive(Clone)]
 pub struct Array {
+    id: ArrayId,
     /// The store, as the user named it.
     pub store: Arc<str>,
     /// The element, e.g. `X/data`.
@@ -170,6 +192,21 @@ pub struct Array {
 }
 
 impl Array {
+    /// An array that was opened; `chunk_shape` has as many axes as `shape`, and no zeros.
+    pub fn new(
+        (store, element): (Arc<str>, Arc<str>),
+        dtype: Dtype,
+        (shape, chunk_shape): (Vec<u64>, Vec<u64>),
+        source: Arc<dyn ChunkSource>,
+    ) -> Array {
+        Array { id: ArrayId::next(), store, element, dtype, shape, chunk_shape, source }
+    }
+
+    /// The number that decoded chunks are kept by.
+    pub fn id(&self) -> ArrayId {
+        self.id
+    }
+
     /// Chunks along each axis.
     pub fn grid(&self) -> Vec<u64> {
         self.shape.iter().zip(&self.chunk_shape).map(|(&n, &c)| n.div_ceil(c.max(1))).collect()
@@ -209,11 +246,3 @@ pub enum RecordFieldKind {
     Other(String),
 }
 
-/// A file of a store as it was at the mount: what must not change under it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    pub path: PathBuf,
-    pub size: u64,
-    pub mtime_ns: i128,
-    pub inode: u64,
-}

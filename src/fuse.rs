@@ -9,6 +9,7 @@ pub mod page_cache;
 pub mod passthrough;
 
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -55,6 +56,14 @@ pub struct ShuffleFs {
 fn errno(error: &ReadError) -> Errno {
     match error {
         ReadError::Array(ArrayError::Stale { .. }) => Errno::ESTALE,
+        // What the machine or its administrator denies is no fault of the data.
+        ReadError::Array(ArrayError::Io { source, .. }) => match (source.raw_os_error(), source.kind()) {
+            (Some(errno @ (libc::EMFILE | libc::ENFILE)), _) => Errno::from_i32(errno),
+            (_, ErrorKind::PermissionDenied) => Errno::EACCES,
+            (_, ErrorKind::OutOfMemory) => Errno::ENOMEM,
+            (_, ErrorKind::StaleNetworkFileHandle) => Errno::ESTALE,
+            _ => Errno::EIO,
+        },
         _ => Errno::EIO,
     }
 }

@@ -3,12 +3,12 @@
 //!
 //! Invariant: an [`Object`] never mixes versions. A read that meets another version fails with
 //! `ErrorKind::StaleNetworkFileHandle`, one that meets an early end with `ErrorKind::UnexpectedEof`; no read is short.
-//! Everything above names objects by [`Location`] and reads them through [`Object`], which counts (`meter`), so an
+//! Everything above names objects by [`Address`] and reads them through [`Object`], which counts (`meter`), so an
 //! implementation of [`Storage`] has no other duty than to fetch bytes. Reads block: many ranges are in flight when many
 //! threads read, and each is answered when it is there, in any order.
 
 pub mod local;
-mod location;
+mod address;
 mod meter;
 mod version;
 
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-pub use location::{Identity, Location, Object};
+pub use address::{Identity, Address, Object};
 pub use meter::Meter;
 pub use version::{Stamp, Version};
 
@@ -107,11 +107,11 @@ const SCHEMES: &[(&str, Connect)] = &[];
 ///
 /// # Errors
 /// The storage cannot be reached.
-pub fn locate(name: &Path) -> io::Result<Location> {
+pub fn locate(name: &Path) -> io::Result<Address> {
     for (scheme, connect) in SCHEMES {
         if name.to_str().is_some_and(|name| name.starts_with(scheme)) {
-            return Ok(Location::new(connect()?, name.to_path_buf()));
+            return Ok(Address::new(connect()?, name.to_path_buf()));
         }
     }
-    Ok(Location::new(Arc::new(local::Local), name.to_path_buf()))
+    Ok(Address::new(Arc::new(local::Local), name.to_path_buf()))
 }

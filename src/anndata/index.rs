@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 
 use super::bytes::Bounds;
 use crate::array::{Array, ArrayError, Container, Dtype, plain};
+use crate::storage::{Object, local};
 use arrow::Envelope;
 
 pub use build::{Appender, Building};
@@ -89,7 +90,9 @@ pub struct Index {
     parts: Vec<IndexPart>,
     /// Where each part begins in the file.
     starts: Vec<u64>,
+    /// For mapping, and for reading.
     file: Arc<File>,
+    object: Object,
     store: String,
     element: String,
     path: PathBuf,
@@ -100,7 +103,7 @@ impl Index {
     pub fn arrays(&self) -> Vec<Array> {
         let array = |(part, &start): (&IndexPart, &u64)| {
             let element = format!("{}/{} (in {})", self.element, part.name, self.path.display());
-            plain::array(&self.store, &element, part.dtype, part.len, self.file.clone(), start)
+            plain::array(&self.store, &element, part.dtype, part.len, self.object.clone(), start)
         };
         self.parts.iter().zip(&self.starts).map(array).collect()
     }
@@ -193,11 +196,16 @@ fn open(path: &Path, entry: &IndexRequest<'_>, key: &key::IndexKey) -> Option<In
             return None;
         }
     };
-    match validate(&file, entry, key) {
-        Ok((parts, starts)) => Some(Index {
+    let validated = validate(&file, entry, key).and_then(|found| {
+        let object = file.try_clone().and_then(|file| local::object(file, path)).map_err(|error| error.to_string())?;
+        Ok((found, object))
+    });
+    match validated {
+        Ok(((parts, starts), object)) => Some(Index {
             parts,
             starts,
             file: Arc::new(file),
+            object,
             store: entry.store.name().to_owned(),
             element: entry.element.to_owned(),
             path: path.to_owned(),

@@ -15,10 +15,10 @@ use lru::LruCache;
 use crate::slab::{Buffer, Slab};
 use crate::sync::{Mutex, MutexGuard};
 
-use super::{Array, ArrayError};
+use super::{Array, ArrayError, ArrayId};
 
-/// The array's source, by address (the collection keeps it alive), and the chunk.
-type ChunkKey = (usize, u64);
+/// The array and the chunk.
+type ChunkKey = (ArrayId, u64);
 
 /// One chunk; empty while it is decoded for the first time.
 struct CachedChunk {
@@ -95,7 +95,7 @@ impl ChunkCache {
         decode: impl FnOnce(&mut [u8]) -> Result<(), ArrayError>,
         take: impl FnOnce(&[u8]),
     ) -> Result<(), ArrayError> {
-        let key = (Arc::as_ptr(&array.source).cast::<()>() as usize, chunk);
+        let key = (array.id(), chunk);
         let entry = self.entry(key, len);
         if entry.bytes.get().is_none() {
             let _only_one = entry.decoding.lock().unwrap_or_else(PoisonError::into_inner);

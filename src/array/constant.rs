@@ -8,8 +8,8 @@ pub struct Unwritten {
 }
 
 impl ChunkSource for Unwritten {
-    fn raw(&self, _: u64) -> Option<Extent> {
-        None
+    fn raw(&self, _: u64) -> Result<Option<Extent>, ArrayError> {
+        Ok(None)
     }
 
     fn decode(&self, _: u64, out: ChunkBuf<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
@@ -32,8 +32,8 @@ pub struct InMemory {
 }
 
 impl ChunkSource for InMemory {
-    fn raw(&self, _: u64) -> Option<Extent> {
-        None
+    fn raw(&self, _: u64) -> Result<Option<Extent>, ArrayError> {
+        Ok(None)
     }
 
     fn decode(&self, _: u64, out: ChunkBuf<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {

@@ -6,18 +6,17 @@
 //! never matters.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{Error, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::hdf5::{Hdf5, TypeClass};
 use super::zarr::Zarr;
-use super::{Array, ArrayError, Identity, RecordField};
+use super::{Array, ArrayError, RecordField};
+use crate::storage::{self, Address, Identity, Kind, Object};
 
 /// What an element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +28,7 @@ pub enum NodeKind {
 /// One open store. Elements are named by path, `obs/_index`; the empty name is the root.
 pub struct Container {
     kind: Backend,
-    path: PathBuf,
+    address: Address,
 }
 
 enum Backend {
@@ -68,43 +67,55 @@ impl Container {
     /// `Open`, in words for the user: what is there instead, and what to do.
     pub fn open(path: &Path) -> Result<Container, ArrayError> {
         let name: Arc<str> = path.display().to_string().into();
-        let fail = |cause: &str| ArrayError::Open { store: name.to_string(), cause: cause.to_owned() };
         let (path, inner) = split(path);
+        let unreached = |error: Error| ArrayError::Open { store: name.to_string(), cause: error.to_string() };
+        let address = storage::locate(path).map_err(unreached)?;
+        Container::open_at(&address, Arc::clone(&name), inner)
+    }
+
+    /// Opens the store at an address, or the group `inner` in it (`""`: the root); `name` is what messages call it.
+    ///
+    /// # Errors
+    /// `Open`, in words for the user: what is there instead, and what to do.
+    pub fn open_at(address: &Address, name: Arc<str>, inner: &str) -> Result<Container, ArrayError> {
+        let fail = |cause: &str| ArrayError::Open { store: name.to_string(), cause: cause.to_owned() };
         if inner.split('/').any(|part| matches!(part, "." | "..")) || inner.contains("//") || inner.contains('\0') {
             return Err(fail("what stands behind `::` is a group's path without `.` and `..`"));
         }
-        let opened = |kind: Backend| Container { kind, path: path.to_owned() };
-        let metadata = std::fs::metadata(path).map_err(|error| match error.kind() {
+        let refused = |error: Error| match error.kind() {
             ErrorKind::NotFound => fail("no such file or directory"),
             ErrorKind::PermissionDenied => fail("permission denied; it must be readable by this user"),
             _ => fail(&error.to_string()),
-        })?;
-        if metadata.is_dir() {
-            return Zarr::open(path, Arc::clone(&name), inner).map(Backend::Zarr).map(opened);
+        };
+        let opened = |kind: Backend| Container { kind, address: address.clone() };
+        match address.kind().map_err(refused)? {
+            Kind::Folder => {
+                return Zarr::open(address.clone(), Arc::clone(&name), inner).map(Backend::Zarr).map(opened);
+            }
+            // Before it is opened: a pipe without a writer would be waited for.
+            Kind::Other => return Err(fail("neither a file nor a directory")),
+            Kind::Object => {}
         }
-        // Before it is opened: a pipe without a writer would be waited for.
-        if !metadata.is_file() {
-            return Err(fail("neither a file nor a directory"));
-        }
-        let file = File::open(path).map_err(|error| match error.kind() {
-            ErrorKind::PermissionDenied => fail("permission denied; it must be readable by this user"),
-            _ => fail(&error.to_string()),
-        })?;
-        let mut start = [0; 512];
-        let got = file.read_at(&mut start, 0).map_err(|e| fail(&e.to_string()))?;
-        if has_signature(&file, metadata.len()) {
-            return Hdf5::open(path, file, Arc::clone(&name), inner).map(Backend::Hdf5).map(opened);
+        let object = address.open().map_err(refused)?;
+        let start = object.start(512).map_err(|e| fail(&e.to_string()))?;
+        if has_signature(&object) {
+            return Hdf5::open(object, Arc::clone(&name), inner).map(Backend::Hdf5).map(opened);
         }
         // A local header, or the end record of an archive without members; something may precede the archive.
         if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
-            return Zarr::open_zip(path, file, Arc::clone(&name), inner).map(Backend::Zarr).map(opened);
+            return Zarr::open_zip(object, Arc::clone(&name), inner).map(Backend::Zarr).map(opened);
         }
-        Err(fail(&not_hdf5(start.get(..got).unwrap_or_default())))
+        Err(fail(&not_hdf5(&start)))
     }
 
     /// The file or directory that holds the store.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.address.path()
+    }
+
+    /// Where the store lies.
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// The store, as the user named it.
@@ -226,7 +237,7 @@ impl Container {
     /// The files whose change is noticed: the `.h5ad`, or the metadata files read so far.
     pub fn identity(&self) -> Vec<Identity> {
         match &self.kind {
-            Backend::Hdf5(file) => file.identity().to_vec(),
+            Backend::Hdf5(file) => file.identity(),
             Backend::Zarr(zarr) => zarr.identity(),
         }
     }
@@ -244,11 +255,11 @@ impl Container {
 }
 
 /// HDF5's signature at 0, or after a user block of 512, 1024, 2048, ... bytes.
-fn has_signature(file: &File, length: u64) -> bool {
+fn has_signature(object: &Object) -> bool {
     let mut at = 0;
-    while at < length {
+    while at < object.len() {
         let mut signature = [0; 8];
-        if file.read_exact_at(&mut signature, at).is_err() {
+        if object.read_exact_at(at, &mut signature).is_err() {
             return false;
         }
         if &signature == b"\x89HDF\r\n\x1a\n" {

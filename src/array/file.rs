@@ -1,76 +1,71 @@
-//! Reads of store files, and what they were at the mount.
+//! Reads of stored objects, and what they were at the mount.
 //!
-//! A file that ends before a run that it held at the mount has been cut meanwhile: that is staleness, not damage.
+//! An object that ends before a run that it held at the mount has been cut meanwhile: that is staleness, not damage.
 
-use std::fs::{File, Metadata};
-use std::io::{Error, ErrorKind};
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::io::{Error, ErrorKind, IoSliceMut};
+use std::sync::Arc;
 
-use super::{ArrayError, Counters, Identity};
+use super::{ArrayError, Counters, Extent};
+use crate::storage::{Identity, Object};
 
-impl Identity {
-    /// What a file is now.
-    pub fn of(path: &Path, metadata: &Metadata) -> Identity {
-        Identity {
-            path: path.to_path_buf(),
-            size: metadata.len(),
-            mtime_ns: i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec()),
-            inode: metadata.ino(),
-        }
-    }
-
-    /// How the file of that path differs now, if it does.
-    pub fn changed(&self) -> Option<String> {
-        let path = self.path.display();
-        match std::fs::metadata(&self.path) {
-            Err(error) => Some(format!("{path}: {error}")),
-            Ok(metadata) => {
-                let now = Identity::of(&self.path, &metadata);
-                if now.size != self.size {
-                    Some(format!("{path}: {} bytes, it had {}", now.size, self.size))
-                } else if now.inode != self.inode {
-                    Some(format!("{path}: another file is in its place"))
-                } else if now.mtime_ns != self.mtime_ns {
-                    Some(format!("{path}: written since"))
-                } else {
-                    None
-                }
-            }
-        }
-    }
-}
-
-/// Compares every file with what it was.
+/// Compares every object with what it was.
 ///
 /// # Errors
-/// `Stale`, for the first that differs.
-pub fn check_unchanged(store: &str, files: &[Identity]) -> Result<(), ArrayError> {
-    match files.iter().find_map(Identity::changed) {
-        None => Ok(()),
-        Some(cause) => Err(ArrayError::Stale { store: store.to_owned(), cause }),
+/// `Stale`, for the first that differs; `Io`, where that cannot be known.
+pub fn check_unchanged(store: &str, objects: &[Identity]) -> Result<(), ArrayError> {
+    for object in objects {
+        match object.changed() {
+            Ok(None) => {}
+            Ok(Some(cause)) => return Err(ArrayError::Stale { store: store.to_owned(), cause }),
+            Err(error) => return Err(failed(store, object.address.to_string(), error)),
+        }
     }
+    Ok(())
 }
 
 /// Fills `buffer` from `offset` on.
-pub fn read_exact(file: &File, offset: u64, buffer: &mut [u8], counters: &Counters) -> Result<(), Error> {
-    Counters::add(&counters.reads, 1);
-    Counters::add(&counters.bytes, buffer.len() as u64);
-    file.read_exact_at(buffer, offset)
+pub fn read_exact(object: &Object, offset: u64, buffer: &mut [u8], counters: &Counters) -> Result<(), Error> {
+    read_vectored(object, offset, &mut [IoSliceMut::new(buffer)], counters)
 }
 
-/// The error of a read that failed: an end before its time means a file cut short.
-pub fn read_error(store: &str, element: &str, chunk: u64, error: &Error) -> ArrayError {
-    if error.kind() == ErrorKind::UnexpectedEof {
-        return ArrayError::Stale {
+/// Fills the places from `offset` on, in order.
+pub fn read_vectored(
+    object: &Object,
+    offset: u64,
+    places: &mut [IoSliceMut<'_>],
+    counters: &Counters,
+) -> Result<(), Error> {
+    Counters::add(&counters.reads, 1);
+    Counters::add(&counters.bytes, places.iter().map(|place| place.len() as u64).sum());
+    object.read_vectored_at(offset, places)
+}
+
+/// The bytes of an extent, in the front of a buffer that grows as needed.
+pub fn read_stored<'a>(extent: &Extent, buffer: &'a mut Vec<u8>, counters: &Counters) -> Result<&'a [u8], Error> {
+    let size = usize::try_from(extent.len).map_err(|_| ErrorKind::FileTooLarge)?;
+    if buffer.len() < size {
+        buffer.resize(size, 0);
+    }
+    let stored = buffer.get_mut(..size).unwrap_or_default();
+    read_exact(&extent.object, extent.offset, stored, counters)?;
+    Ok(stored)
+}
+
+/// The error of a read that failed: an end before its time means an object cut short.
+pub fn read_error(store: &str, element: &str, chunk: u64, error: Error) -> ArrayError {
+    match error.kind() {
+        ErrorKind::UnexpectedEof => ArrayError::Stale {
             store: store.to_owned(),
             cause: format!("{element}: chunk {chunk}: the file ends before it"),
-        };
+        },
+        ErrorKind::StaleNetworkFileHandle => {
+            ArrayError::Stale { store: store.to_owned(), cause: format!("{element}: chunk {chunk}: {error}") }
+        }
+        _ => failed(store, format!("{element}: chunk {chunk}: cannot be read"), error),
     }
-    ArrayError::Damaged {
-        store: store.to_owned(),
-        element: element.to_owned(),
-        chunk,
-        cause: format!("cannot be read: {error}"),
-    }
+}
+
+/// A storage's failure about `what` of a store.
+pub fn failed(store: &str, what: String, error: Error) -> ArrayError {
+    ArrayError::Io { store: store.to_owned(), what, source: Arc::new(error) }
 }

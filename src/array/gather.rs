@@ -15,8 +15,22 @@ use rayon::prelude::*;
 use super::cache::ChunkCache;
 use super::{Array, ArrayError, ChunkBuf, Counters, Scratch};
 
-/// Where gathered elements go. Pieces are numbered; places of different pieces never overlap.
-pub trait Sink: Sync {
+/// Where gathered elements go. Pieces are numbered.
+///
+/// # Safety
+/// What [`Sink::place`] gives is exactly the run that was asked for, in memory that nobody else touches while the gather
+/// runs, and runs of different pieces do not overlap: the gather writes to them from many threads.
+///
+/// ```compile_fail,E0200
+/// struct Nowhere;
+/// impl shufflefs::array::gather::Sink for Nowhere {
+///     fn place(&self, _: usize, _: u64, _: u64) -> Option<&mut [u8]> {
+///         None
+///     }
+///     fn put(&self, _: usize, _: u64, _: &[u8]) {}
+/// }
+/// ```
+pub unsafe trait Sink: Sync {
     /// The place of elements `at..at + len` of a piece, if stored bytes go there unchanged; lets raw chunks be read
     /// straight into it.
     ///
@@ -236,7 +250,7 @@ impl Geometry {
             let jobs = jobs.get(task.jobs.clone()).unwrap_or_default();
             let Some(first) = jobs.first() else { continue };
             let chunk = first.band * self.columns + task.column;
-            if let Some(extent) = array.source.raw(chunk) {
+            if let Some(extent) = array.source.raw(chunk)? {
                 if extent.len < self.chunk_bytes as u64 {
                     return Err(
                         array.damaged(chunk, format!("{} bytes, {} are declared", extent.len, self.chunk_bytes))

@@ -1,4 +1,4 @@
-//! HDF5: libhdf5 finds the chunks, `pread` and our decoders read them.
+//! HDF5: libhdf5 finds the chunks, our storage and our decoders read them.
 //!
 //! libhdf5 holds one global lock, so it is asked once, when an array is opened; afterwards only arrays with a filter
 //! that is not decoded here come back to it.
@@ -12,15 +12,14 @@ mod source;
 mod text;
 mod zstd_filter;
 
-use std::fs::File;
-use std::path::Path;
 use std::sync::Arc;
 
 use ::hdf5::{Dataset, Group};
 use serde_json::{Map, Value};
 
 use super::container::NodeKind;
-use super::{Array, ArrayError, Identity, RecordField, file};
+use super::{Array, ArrayError, RecordField, file};
+use crate::storage::{Identity, Object};
 pub use native::TypeClass;
 
 /// An open `.h5ad`, or a group inside of an HDF5 file.
@@ -28,32 +27,27 @@ pub struct Hdf5 {
     name: Arc<str>,
     /// The group that elements are named from; empty for the root.
     inner: String,
-    identity: Vec<Identity>,
-    /// Ours, for `pread`.
-    file: Arc<File>,
-    length: u64,
+    /// Ours, for the bytes of chunks.
+    object: Object,
     /// The library's.
     root: ::hdf5::File,
 }
 
 impl Hdf5 {
     /// Opens a file that begins like HDF5, or the group `inner` of it (`""`: the root).
-    pub fn open(path: &Path, file: File, name: Arc<str>, inner: &str) -> Result<Hdf5, ArrayError> {
+    pub fn open(object: Object, name: Arc<str>, inner: &str) -> Result<Hdf5, ArrayError> {
         let fail = |cause: String| ArrayError::Open { store: name.to_string(), cause };
-        let metadata = file.metadata().map_err(|e| fail(e.to_string()))?;
+        let path = object.address().local_path();
+        let path = path.ok_or_else(|| fail("HDF5 is read from local files only: copy it first".to_owned()))?;
         zstd_filter::register();
         let root = ::hdf5::File::with_options()
             // Nothing is written, and a lock would fail on file systems without locks.
             .with_fapl(|fapl| fapl.file_locking(false))
-            .open(path)
+            .open(&path)
             .map_err(|e| fail(open_failure(&e)))?;
-        let identity = Identity::of(path, &metadata);
         // The library opened the path, not our descriptor: they must be one file.
-        if let Some(cause) = identity.changed() {
-            return Err(ArrayError::Stale { store: name.to_string(), cause });
-        }
-        let identity = vec![identity];
-        let hdf5 = Hdf5 { name, inner: String::new(), identity, file: Arc::new(file), length: metadata.len(), root };
+        file::check_unchanged(&name, &[object.identity()])?;
+        let hdf5 = Hdf5 { name, inner: String::new(), object, root };
         if hdf5.kind(inner)? != Some(NodeKind::Group) {
             let cause = format!("there is no group {inner} in the file");
             return Err(ArrayError::Open { store: hdf5.name.to_string(), cause });
@@ -74,12 +68,12 @@ impl Hdf5 {
         &self.name
     }
 
-    pub fn identity(&self) -> &[Identity] {
-        &self.identity
+    pub fn identity(&self) -> Vec<Identity> {
+        vec![self.object.identity()]
     }
 
     pub fn check_unchanged(&self) -> Result<(), ArrayError> {
-        file::check_unchanged(&self.name, &self.identity)
+        file::check_unchanged(&self.name, &self.identity())
     }
 
     fn error(&self, element: &str, cause: impl Into<String>) -> ArrayError {

@@ -1,7 +1,8 @@
 //! Arrays of files that we wrote: elements back to back, little-endian, one raw chunk.
 
-use std::fs::File;
 use std::sync::Arc;
+
+use crate::storage::Object;
 
 use super::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Extent, Scratch, file};
 
@@ -13,13 +14,13 @@ struct RawFile {
 }
 
 impl ChunkSource for RawFile {
-    fn raw(&self, _: u64) -> Option<Extent> {
-        Some(self.extent.clone())
+    fn raw(&self, _: u64) -> Result<Option<Extent>, ArrayError> {
+        Ok(Some(self.extent.clone()))
     }
 
     fn decode(&self, chunk: u64, out: ChunkBuf<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
-        file::read_exact(&self.extent.file, self.extent.offset, out.bytes, counters)
-            .map_err(|error| file::read_error(&self.store, &self.element, chunk, &error))
+        file::read_exact(&self.extent.object, self.extent.offset, out.bytes, counters)
+            .map_err(|error| file::read_error(&self.store, &self.element, chunk, error))
     }
 
     fn filters(&self) -> Vec<String> {
@@ -32,9 +33,9 @@ impl ChunkSource for RawFile {
 }
 
 /// The 1-D array of `len` elements that begins at `offset`; the caller has seen that the file holds it.
-pub fn array(store: &str, element: &str, dtype: Dtype, len: u64, file: Arc<File>, offset: u64) -> Array {
+pub fn array(store: &str, element: &str, dtype: Dtype, len: u64, object: Object, offset: u64) -> Array {
     let (store, element): (Arc<str>, Arc<str>) = (store.into(), element.into());
-    let extent = Extent { file, offset, len: len.saturating_mul(dtype.size() as u64) };
+    let extent = Extent { object, offset, len: len.saturating_mul(dtype.size() as u64) };
     let source = Arc::new(RawFile { store: store.clone(), element: element.clone(), extent });
-    Array { store, element, dtype, shape: vec![len], chunk_shape: vec![len.max(1)], source }
+    Array::new((store, element), dtype, (vec![len], vec![len.max(1)]), source)
 }

@@ -1,38 +1,34 @@
 //! Whole arrays and ranges, for what is read once: row bounds, codes, masks.
 
-use std::sync::Mutex;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::gather::{ElementRange, GatherContext, Sink, gather};
-use super::{Array, ArrayError, Counters};
+use super::{Array, ArrayError, Counters, DestSlice};
 
 /// One buffer that pieces are written to, one after the other.
 struct ReadBuffer {
-    /// The buffer's first byte, as an address: places are disjoint parts of it.
-    base: usize,
-    len: usize,
+    /// The buffer: places are disjoint parts of it.
+    dest: DestSlice,
     /// Bytes of one piece (n-D) or of an element (1-D, one piece).
     piece: usize,
     size: usize,
     /// Set if a run was out of bounds, which would be a mistake in `gather`.
-    missed: Mutex<bool>,
+    missed: AtomicBool,
 }
 
 impl ReadBuffer {
     #[allow(clippy::mut_from_ref)]
     fn slice(&self, piece: usize, at: u64, bytes: usize) -> Option<&mut [u8]> {
         let at = usize::try_from(at).ok()?.checked_mul(self.size)?;
-        let start = piece.checked_mul(self.piece)?.checked_add(at)?;
-        if start.checked_add(bytes)? > self.len {
-            return None;
-        }
-        // SAFETY: within the buffer, which outlives the gather and is not touched otherwise meanwhile; `gather` hands
-        // out each run of a piece once, and pieces do not overlap.
-        Some(unsafe { std::slice::from_raw_parts_mut((self.base as *mut u8).add(start), bytes) })
+        let part = self.dest.part(piece.checked_mul(self.piece)?.checked_add(at)?, bytes)?;
+        // SAFETY: the buffer outlives the gather and is not touched otherwise meanwhile; `gather` hands out each run of a
+        // piece once, and pieces do not overlap.
+        Some(unsafe { part.bytes() })
     }
 }
 
-impl Sink for ReadBuffer {
+// SAFETY: pieces are the rows of one buffer, or there is one; `place` gives just the run asked for.
+unsafe impl Sink for ReadBuffer {
     fn place(&self, piece: usize, at: u64, len: u64) -> Option<&mut [u8]> {
         self.slice(piece, at, usize::try_from(len).ok()?.checked_mul(self.size)?)
     }
@@ -40,7 +36,7 @@ impl Sink for ReadBuffer {
     fn put(&self, piece: usize, at: u64, elements: &[u8]) {
         match self.slice(piece, at, elements.len()) {
             Some(place) => place.copy_from_slice(elements),
-            None => *self.missed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = true,
+            None => self.missed.store(true, Ordering::Relaxed),
         }
     }
 }
@@ -148,14 +144,13 @@ impl Array {
         counters: &Counters,
     ) -> Result<(), ArrayError> {
         let sink = ReadBuffer {
-            base: buffer.as_mut_ptr() as usize,
-            len: buffer.len(),
+            dest: DestSlice::new(buffer),
             piece,
             size: self.dtype.size(),
-            missed: Mutex::new(false),
+            missed: AtomicBool::new(false),
         };
         gather(self, pieces, &sink, &GatherContext { counters, progress: &|| {}, cache: None })?;
-        if *sink.missed.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        if sink.missed.into_inner() {
             return Err(self.damaged(0, "a run lies outside the array"));
         }
         Ok(())

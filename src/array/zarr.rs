@@ -16,15 +16,14 @@ mod text;
 mod zip;
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
 use super::container::NodeKind;
-use super::{Array, ArrayError, Identity, RecordField, file};
+use super::{Array, ArrayError, RecordField, file};
+use crate::storage::{Address, Identity, Object};
 use class::ElementClass;
 use location::Location;
 use node::{Consolidated, ZarrNode};
@@ -49,8 +48,8 @@ struct OpenedNodes {
 
 impl Zarr {
     /// Opens a directory, or the group `inner` of it (`""`: the root).
-    pub fn open(path: &Path, name: Arc<str>, inner: &str) -> Result<Zarr, ArrayError> {
-        let place = Location::Directory(path.to_path_buf());
+    pub fn open(root: Address, name: Arc<str>, inner: &str) -> Result<Zarr, ArrayError> {
+        let place = Location::Folder(root);
         if !is_root(&place) && inner.is_empty() {
             return Err(ArrayError::Open {
                 store: name.to_string(),
@@ -64,13 +63,13 @@ impl Zarr {
     }
 
     /// Opens a zip archive, or the group `inner` of the store in it.
-    pub fn open_zip(path: &Path, file: File, name: Arc<str>, inner: &str) -> Result<Zarr, ArrayError> {
+    pub fn open_zip(object: Object, name: Arc<str>, inner: &str) -> Result<Zarr, ArrayError> {
         let fail = |cause: String| ArrayError::Open { store: name.to_string(), cause };
-        let metadata = file.metadata().map_err(|e| fail(e.to_string()))?;
-        let zip = Zip::open(Arc::new(file), metadata.len()).map_err(fail)?;
+        let identity = object.identity();
+        let zip = Zip::open(object).map_err(fail)?;
         let top = Location::Zip { zip: Arc::new(zip), folder: String::new() };
         let place = if is_root(&top) || is_root(&top.join(inner)) { top } else { below(&top).map_err(fail)? };
-        Zarr::at(place, Arc::clone(&name), inner, vec![Identity::of(path, &metadata)])
+        Zarr::at(place, Arc::clone(&name), inner, vec![identity])
     }
 
     fn at(place: Location, name: Arc<str>, inner: &str, mut files: Vec<Identity>) -> Result<Zarr, ArrayError> {
@@ -142,7 +141,7 @@ impl Zarr {
         if read.nodes.insert(element.to_owned(), Arc::clone(&node)).is_none() {
             for file in files {
                 // The root's was read when the store was opened: that is the one to compare with.
-                if read.files.iter().all(|known| known.path != file.path) {
+                if read.files.iter().all(|known| known.address.path() != file.address.path()) {
                     read.files.push(file);
                 }
             }

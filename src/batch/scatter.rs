@@ -6,47 +6,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::array::Dtype;
+use crate::array::{DestSlice, Dtype};
 use crate::array::cast::fits::{always_fits, misfit};
 use crate::array::cast::{all_below, cast, max_index, to_text, to_u64s};
 use crate::array::gather::Sink;
-
-/// A writable run of bytes of an image.
-#[derive(Clone, Copy, Debug)]
-pub struct DestSlice {
-    start: *mut u8,
-    len: usize,
-}
-
-// SAFETY: a Place is only a promise of exclusive access (see `DestSlice::new`); moving it between threads keeps it.
-unsafe impl Send for DestSlice {}
-// SAFETY: as above; `Scatter` writes each place from one thread at a time.
-unsafe impl Sync for DestSlice {}
-
-impl DestSlice {
-    /// The place of a buffer that nobody else touches while places made from it live.
-    pub fn new(buffer: &mut [u8]) -> DestSlice {
-        DestSlice { start: buffer.as_mut_ptr(), len: buffer.len() }
-    }
-
-    /// A part of this place; `None` where it does not lie within.
-    pub fn part(self, start: usize, len: usize) -> Option<DestSlice> {
-        if start.checked_add(len)? > self.len {
-            return None;
-        }
-        // SAFETY: start + len <= self.len, so the offset stays within the same buffer.
-        Some(DestSlice { start: unsafe { self.start.add(start) }, len })
-    }
-
-    /// The bytes.
-    ///
-    /// # Safety
-    /// The buffer is alive, and no other slice of these bytes is.
-    pub unsafe fn bytes<'a>(self) -> &'a mut [u8] {
-        // SAFETY: `start..start + len` was cut from one live buffer; the caller vouches for exclusiveness.
-        unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
-    }
-}
 
 /// What is done to the columns of a store whose genes are not the collection's, by a table of new column numbers.
 #[derive(Clone, Debug)]
@@ -188,7 +151,8 @@ fn within(taken: &[(u32, u32)], at: u64, count: u64) -> &[(u32, u32)] {
     &taken[before(at)..before(at + count)]
 }
 
-impl Sink for Scatter {
+// SAFETY: the constructor's promise: places of different pieces do not overlap; `place` gives just the run asked for.
+unsafe impl Sink for Scatter {
     fn place(&self, piece: usize, at: u64, len: u64) -> Option<&mut [u8]> {
         match self.align {
             Align::Same if self.from == self.to => self.bytes(piece, at, len),

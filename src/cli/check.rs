@@ -4,7 +4,6 @@
 //! are read whole, one at a time, as a mount holds them.
 
 use std::io::IsTerminal;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -106,6 +105,7 @@ impl Check<'_> {
             }
             // A file that ends before a chunk of it, while nobody changes it, was cut before.
             ArrayError::Stale { cause, .. } | ArrayError::Open { cause, .. } => self.add(element, None, cause),
+            ArrayError::Io { what, source, .. } => self.add(element, None, &format!("{what}: {source}")),
         }
     }
 
@@ -152,7 +152,7 @@ impl Check<'_> {
                 Ok(_) => {
                     if let Err(error) = frame.column(name, &self.counters) {
                         // The first damage ends a read; the others are found by themselves.
-                        if matches!(error, ArrayError::Damaged { .. } | ArrayError::Stale { .. }) {
+                        if matches!(error, ArrayError::Damaged { .. } | ArrayError::Stale { .. } | ArrayError::Io { .. }) {
                             self.parts(&path);
                         }
                         self.fail(&path, error);
@@ -281,7 +281,7 @@ impl Check<'_> {
         decoded: &mut Vec<u8>,
     ) -> Result<(), ArrayError> {
         let array = &scan.array;
-        if let Some(extent) = array.source.raw(chunk) {
+        if let Some(extent) = array.source.raw(chunk)? {
             return self.raw(scan, chunk, chunk_bytes, &extent);
         }
         let size = usize::try_from(chunk_bytes).map_err(|_| array.damaged(chunk, "too large"))?;
@@ -299,7 +299,7 @@ impl Check<'_> {
         (0..chunk_bytes.div_ceil(PART)).into_par_iter().try_for_each(|part| {
             let start = part * PART;
             let mut bytes = vec![0; (chunk_bytes - start).min(PART) as usize];
-            let read = extent.file.read_exact_at(&mut bytes, extent.offset.saturating_add(start));
+            let read = extent.object.read_exact_at(extent.offset.saturating_add(start), &mut bytes);
             read.map_err(|error| array.damaged(chunk, format!("cannot be read: {error}")))?;
             Counters::add(&self.counters.reads, 1);
             Counters::add(&self.counters.bytes, bytes.len() as u64);

@@ -15,8 +15,9 @@ use crate::anndata::dataframe::{ColumnKind, DataFrame};
 use crate::anndata::index::rows::RowIndex;
 use crate::anndata::matrix::Matrix;
 use crate::array::container::file_of;
-use crate::array::{Container, Counters, Identity};
+use crate::array::{Container, Counters};
 use crate::collection::genes::Genes;
+use crate::storage::{self, Identity};
 
 #[derive(Debug, Args)]
 pub struct ProbeArgs {
@@ -104,10 +105,13 @@ pub struct Probed(Vec<Identity>);
 impl Probed {
     /// Fails if a file is not the one that was probed.
     pub fn confirm(&self) -> anyhow::Result<()> {
-        match self.0.iter().find_map(Identity::changed) {
-            None => Ok(()),
-            Some(cause) => anyhow::bail!("{cause} while it was being opened; try again once nobody writes it"),
+        for file in &self.0 {
+            let changed = file.changed().map_err(|e| anyhow::anyhow!("{}: {e}", file.address))?;
+            if let Some(cause) = changed {
+                anyhow::bail!("{cause} while it was being opened; try again once nobody writes it");
+            }
         }
+        Ok(())
     }
 }
 
@@ -120,8 +124,8 @@ pub fn stores(options: &Options, also: &[String]) -> anyhow::Result<Probed> {
     let mut files = Vec::new();
     for path in &parsed {
         let file = file_of(path);
-        let metadata = std::fs::metadata(file).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
-        files.push(Identity::of(file, &metadata));
+        let identity = storage::locate(file).and_then(|address| Identity::of(&address));
+        files.push(identity.map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?);
     }
     let probed = Probed(files);
     if let Some((store, reason)) = fate(options, also, &parsed) {

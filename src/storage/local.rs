@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Kind, Location, Meter, Object, Opened, Ranges, Stamp, Storage, Version};
+use super::{Kind, Address, Meter, Object, Opened, Ranges, Stamp, Storage, Version};
 
 /// Most places in one call (Linux's IOV_MAX).
 const MAX_PLACES: usize = 1024;
@@ -26,10 +26,10 @@ pub fn version_of(metadata: &Metadata) -> Version {
 ///
 /// # Errors
 /// Its state cannot be read.
-pub fn object(file: Arc<File>, path: &Path) -> io::Result<Object> {
+pub fn object(file: File, path: &Path) -> io::Result<Object> {
     let version = version_of(&file.metadata()?);
-    let location = Location::new(Arc::new(Local), path.to_path_buf());
-    Ok(Object::new(location, Opened { version, ranges: Box::new(OpenFile(file)) }))
+    let address = Address::new(Arc::new(Local), path.to_path_buf());
+    Ok(Object::new(address, Opened { version, ranges: Box::new(OpenFile(file)) }))
 }
 
 impl Storage for Local {
@@ -40,7 +40,7 @@ impl Storage for Local {
         if !metadata.is_file() {
             return Err(Error::new(ErrorKind::InvalidInput, "not a file"));
         }
-        Ok(Opened { version: version_of(&metadata), ranges: Box::new(OpenFile(Arc::new(file))) })
+        Ok(Opened { version: version_of(&metadata), ranges: Box::new(OpenFile(file)) })
     }
 
     fn kind(&self, path: &Path) -> io::Result<Kind> {
@@ -81,7 +81,7 @@ impl Storage for Local {
 }
 
 /// An open file.
-struct OpenFile(Arc<File>);
+struct OpenFile(File);
 
 impl Ranges for OpenFile {
     fn read(&self, mut offset: u64, mut places: &mut [IoSliceMut<'_>]) -> io::Result<()> {
@@ -89,7 +89,7 @@ impl Ranges for OpenFile {
         IoSliceMut::advance_slices(&mut places, 0);
         while !places.is_empty() {
             let some = places.len().min(MAX_PLACES);
-            match rustix::io::preadv(&*self.0, places.get_mut(..some).unwrap_or_default(), offset) {
+            match rustix::io::preadv(&self.0, places.get_mut(..some).unwrap_or_default(), offset) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(got) => {
                     offset = offset.saturating_add(got as u64);
@@ -113,7 +113,7 @@ mod tests {
         let path = folder.path().join("x");
         let bytes: Vec<u8> = (0..5000u32).map(|i| (i % 251) as u8).collect();
         fs::write(&path, &bytes).unwrap();
-        let object = Location::new(Arc::new(Local), path).open().unwrap();
+        let object = Address::new(Arc::new(Local), path).open().unwrap();
         assert_eq!(object.len(), 5000);
         let mut parts = vec![[0u8; 2]; 2000];
         let mut places: Vec<IoSliceMut<'_>> = parts.iter_mut().map(|part| IoSliceMut::new(part)).collect();
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn what_is_no_file_is_no_object() {
         let folder = tempfile::tempdir().unwrap();
-        let here = Location::new(Arc::new(Local), folder.path().to_path_buf());
+        let here = Address::new(Arc::new(Local), folder.path().to_path_buf());
         assert_eq!(here.kind().unwrap(), Kind::Folder);
         assert_eq!(here.open().unwrap_err().kind(), ErrorKind::InvalidInput);
         assert_eq!(here.join("absent").open().unwrap_err().kind(), ErrorKind::NotFound);

@@ -118,9 +118,9 @@ fn hdf5_layouts_and_filters() {
     let bools = container.array("bool").unwrap();
     assert_eq!(bools.dtype, Dtype::Bool);
     assert_eq!(read(&bools).unwrap(), data.iter().map(|v| u8::from(v % 2 == 0)).collect::<Vec<u8>>());
-    assert!(container.array("contiguous").unwrap().source.raw(0).is_some());
-    assert!(container.array("chunked").unwrap().source.raw(3).is_some());
-    assert!(container.array("gzip").unwrap().source.raw(3).is_none());
+    assert!(container.array("contiguous").unwrap().source.raw(0).unwrap().is_some());
+    assert!(container.array("chunked").unwrap().source.raw(3).unwrap().is_some());
+    assert!(container.array("gzip").unwrap().source.raw(3).unwrap().is_none());
     let refused = container.array("gzip").unwrap().read_all(100, &Counters::default());
     assert!(matches!(refused, Err(ArrayError::Unsupported { .. })));
     assert_eq!(container.kind("nothing/here").unwrap(), None);

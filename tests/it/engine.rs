@@ -27,7 +27,7 @@ struct Tapped {
 }
 
 impl ChunkSource for Tapped {
-    fn raw(&self, chunk: u64) -> Option<Extent> {
+    fn raw(&self, chunk: u64) -> Result<Option<Extent>, ArrayError> {
         self.inner.raw(chunk)
     }
 

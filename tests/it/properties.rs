@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -24,6 +24,7 @@ use shufflefs::batch::{Batch, Field, Layout, Lengths, Repr, Span};
 use shufflefs::collection::Table;
 use shufflefs::collection::element::{Element, MatrixKind};
 use shufflefs::format::{Extension, Writers};
+use shufflefs::storage::{Object, local};
 
 fn check<T: Debug>(cases: u32, of: impl Strategy<Value = T>, test: impl Fn(T) -> TestCaseResult) {
     let config = Config { cases, failure_persistence: None, ..Config::default() };
@@ -64,19 +65,24 @@ fn asked() -> impl Strategy<Value = Asked> {
 /// An array in memory (as if its chunks were encoded) or in a file, and how often each chunk was decoded.
 struct Held {
     chunks: Vec<Vec<u8>>,
-    file: Option<Arc<File>>,
+    file: Option<Object>,
     decoded: Vec<AtomicU64>,
+}
+
+impl Held {
+    /// Where a chunk stands in the file: in reverse order, with a gap before each third.
+    fn offset(&self, chunk: u64) -> u64 {
+        let place = self.chunks.len() as u64 - 1 - chunk;
+        place * self.chunks[0].len() as u64 + place / 3 * 7
+    }
 }
 
 struct Shared(Arc<Held>);
 
 impl ChunkSource for Shared {
-    fn raw(&self, chunk: u64) -> Option<Extent> {
-        // Chunks stand in the file in reverse order, with a gap before each third.
-        let held = &self.0;
-        let len = held.chunks[0].len() as u64;
-        let place = held.chunks.len() as u64 - 1 - chunk;
-        held.file.clone().map(|file| Extent { file, offset: place * len + place / 3 * 7, len })
+    fn raw(&self, chunk: u64) -> Result<Option<Extent>, ArrayError> {
+        let (offset, len) = (self.0.offset(chunk), self.0.chunks[0].len() as u64);
+        Ok(self.0.file.clone().map(|object| Extent { object, offset, len }))
     }
 
     /// Nothing but the part is right.
@@ -127,27 +133,19 @@ fn hold(asked: &Asked) -> (Array, Vec<u8>, Arc<Held>, Vec<u64>) {
     let decoded = chunks.iter().map(|_| AtomicU64::new(0)).collect();
     let mut held = Held { chunks, file: None, decoded };
     if !asked.encoded {
-        let file = Arc::new(tempfile::tempfile().unwrap());
-        held.file = Some(file.clone());
-        let held = Shared(Arc::new(held));
-        for (number, chunk) in held.0.chunks.iter().enumerate() {
-            file.write_all_at(chunk, held.raw(number as u64).unwrap().offset).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        for (number, chunk) in held.chunks.iter().enumerate() {
+            file.write_all_at(chunk, held.offset(number as u64)).unwrap();
         }
-        return (array(asked, held.0.clone()), whole, held.0, chunk_of);
+        held.file = Some(local::object(file, Path::new("chunks")).unwrap());
     }
     let held = Arc::new(held);
     (array(asked, held.clone()), whole, held, chunk_of)
 }
 
 fn array(asked: &Asked, held: Arc<Held>) -> Array {
-    Array {
-        store: "store".into(),
-        element: "X".into(),
-        dtype: asked.dtype,
-        shape: asked.shape.clone(),
-        chunk_shape: asked.chunk.clone(),
-        source: Arc::new(Shared(held)),
-    }
+    let shapes = (asked.shape.clone(), asked.chunk.clone());
+    Array::new(("store".into(), "X".into()), asked.dtype, shapes, Arc::new(Shared(held)))
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::time::UNIX_EPOCH;
 
 use serde_json::{Value, json};
 
-use crate::array::{ArrayError, Identity};
+use crate::array::ArrayError;
+use crate::storage::{Identity, Stamp};
 
 use super::IndexRequest;
 
@@ -22,7 +23,7 @@ pub struct IndexKey {
 impl IndexKey {
     pub fn of(entry: &IndexRequest<'_>) -> Result<IndexKey, ArrayError> {
         let mut files = entry.store.identity();
-        files.sort_by(|a, b| a.path.cmp(&b.path));
+        files.sort_by(|a, b| a.address.path().cmp(b.address.path()));
         let mut all: Vec<Value> = files.iter().map(identity).collect();
         if entry.store.path().is_dir() {
             let root = entry.store.path();
@@ -56,7 +57,11 @@ impl IndexKey {
 }
 
 fn identity(file: &Identity) -> Value {
-    json!([file.path.to_string_lossy(), file.size, file.mtime_ns.to_string(), file.inode])
+    let (name, size) = (file.address.path().to_string_lossy(), file.version.size);
+    match &file.version.stamp {
+        Stamp::File { mtime_ns, inode } => json!([name, size, mtime_ns.to_string(), inode]),
+        Stamp::Tag { tag, .. } => json!([name, size, tag]),
+    }
 }
 
 /// All files below a directory, in one number that does not depend on the order of listing.

@@ -19,6 +19,12 @@ const LEN: usize = 64;
 
 const THREADS: usize = 3;
 
+/// An array of eight chunks.
+fn array(bytes: Vec<u8>) -> Array {
+    let names = ("store".into(), "X".into());
+    Array::new(names, Dtype::U8, (vec![8], vec![1]), Arc::new(InMemory { bytes }))
+}
+
 struct CacheWorld {
     cache: ChunkCache,
     arrays: [Array; 2],
@@ -31,14 +37,7 @@ struct CacheWorld {
 impl CacheWorld {
     /// A cache for so many chunks of the first array.
     fn new(chunks: usize) -> CacheWorld {
-        let array = |_| Array {
-            store: "store".into(),
-            element: "X".into(),
-            dtype: Dtype::U8,
-            shape: vec![8],
-            chunk_shape: vec![1],
-            source: Arc::new(InMemory { bytes: vec![0] }),
-        };
+        let array = |_| array(vec![0]);
         CacheWorld {
             cache: ChunkCache::new((chunks * LEN) as u64),
             arrays: [0, 1].map(array),
@@ -161,5 +160,24 @@ fn spare_buffers_of_other_sizes_make_room() {
             world.read(1, chunk, |_| false).unwrap();
         }
         assert!(held() <= world.cache.limit + world.cache.limit / 16 + 2 * LEN as u64, "{} bytes", held());
+    });
+}
+
+/// An array that was closed leaves nothing to one that is opened after it, wherever that lies in memory.
+#[test]
+fn another_array_has_chunks_of_its_own() {
+    check(1, || {
+        let cache = ChunkCache::new(1 << 20);
+        // The allocator gives the same memory again at once.
+        for byte in 0..16 {
+            let array = array(vec![byte]);
+            let mut seen = Vec::new();
+            let decode = |out: &mut [u8]| {
+                out.fill(byte);
+                Ok(())
+            };
+            cache.with(&array, 0, LEN, decode, |bytes| seen = bytes.to_vec()).unwrap();
+            assert_eq!(seen, [byte; LEN]);
+        }
     });
 }

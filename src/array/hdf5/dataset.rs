@@ -101,14 +101,7 @@ impl DatasetOpener<'_> {
     }
 
     fn finish(self, chunk_shape: Vec<u64>, source: Arc<dyn ChunkSource>) -> Array {
-        Array {
-            store: Arc::clone(&self.file.name),
-            element: self.element,
-            dtype: self.dtype,
-            shape: self.shape,
-            chunk_shape,
-            source,
-        }
+        Array::new((Arc::clone(&self.file.name), self.element), self.dtype, (self.shape, chunk_shape), source)
     }
 
     /// The fill value, little-endian; zeros where none is set.
@@ -127,11 +120,11 @@ impl DatasetOpener<'_> {
 
     fn within(&self, offset: u64, len: u64) -> Result<(), ArrayError> {
         match offset.checked_add(len) {
-            Some(end) if end <= self.file.length => Ok(()),
+            Some(end) if end <= self.file.object.len() => Ok(()),
             _ => Err(self.error(format!(
                 "lies at {len} bytes from {offset}, beyond the end of the file ({} bytes): the file is truncated; copy \
                  or download it again",
-                self.file.length
+                self.file.object.len()
             ))),
         }
     }
@@ -149,7 +142,7 @@ impl DatasetOpener<'_> {
         let source = Arc::new(Contiguous {
             store: Arc::clone(&self.file.name),
             element: Arc::clone(&self.element),
-            file: Arc::clone(&self.file.file),
+            object: self.file.object.clone(),
             offset,
             len: bytes,
             big: self.big,
@@ -201,7 +194,7 @@ impl DatasetOpener<'_> {
         let source = Arc::new(Chunked {
             store: Arc::clone(&self.file.name),
             element: Arc::clone(&self.element),
-            file: Arc::clone(&self.file.file),
+            object: self.file.object.clone(),
             map,
             stages,
             big: self.big,

@@ -66,8 +66,8 @@ fn corner(part: &[u8], count: &[u64], out: &mut [u8], shape: &[u64], size: usize
 }
 
 impl ChunkSource for Hdf5Library {
-    fn raw(&self, _chunk: u64) -> Option<Extent> {
-        None
+    fn raw(&self, _chunk: u64) -> Result<Option<Extent>, ArrayError> {
+        Ok(None)
     }
 
     fn decode(&self, chunk: u64, out: ChunkBuf<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {

@@ -118,14 +118,8 @@ pub fn numbers(file: &Hdf5, element: &str, dataset: &Dataset, field: &str) -> Re
     let mut shape = rows.clone();
     shape.extend(&member.shape);
     let bytes = read_numbers(dataset, &member, dtype, &rows, &shape).map_err(fail)?;
-    Ok(Array {
-        store: Arc::clone(file.name()),
-        element: format!("{element}/{field}").into(),
-        dtype,
-        chunk_shape: shape.clone(),
-        shape,
-        source: Arc::new(InMemory { bytes }),
-    })
+    let name = format!("{element}/{field}").into();
+    Ok(Array::new((Arc::clone(file.name()), name), dtype, (shape.clone(), shape), Arc::new(InMemory { bytes })))
 }
 
 fn read_numbers(

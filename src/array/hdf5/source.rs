@@ -1,10 +1,10 @@
 //! Chunks of an HDF5 dataset, read with `pread`: the library is not asked again.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use crate::array::codec::{self, Stage};
 use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, file};
+use crate::storage::Object;
 
 /// Where one chunk lies.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ impl ChunkMap {
 pub struct Chunked {
     pub store: Arc<str>,
     pub element: Arc<str>,
-    pub file: Arc<File>,
+    pub object: Object,
     pub map: ChunkMap,
     /// In the order of writing: innermost first, as the masks count them.
     pub stages: Vec<Stage>,
@@ -56,6 +56,10 @@ pub struct Chunked {
 }
 
 impl Chunked {
+    fn extent(&self, place: StoredChunk) -> Extent {
+        Extent { object: self.object.clone(), offset: place.offset, len: u64::from(place.size) }
+    }
+
     fn active(&self, mask: u32) -> impl DoubleEndedIterator<Item = Stage> {
         let skipped = move |index: usize| u32::try_from(index).ok().and_then(|i| mask.checked_shr(i)).unwrap_or(0) & 1;
         self.stages.iter().copied().enumerate().filter(move |&(index, _)| skipped(index) == 0).map(|(_, stage)| stage)
@@ -63,14 +67,10 @@ impl Chunked {
 }
 
 impl ChunkSource for Chunked {
-    fn raw(&self, chunk: u64) -> Option<Extent> {
-        let place = self.map.get(chunk)?;
+    fn raw(&self, chunk: u64) -> Result<Option<Extent>, ArrayError> {
+        let Some(place) = self.map.get(chunk) else { return Ok(None) };
         let plain = !self.big && self.active(place.mask).next().is_none();
-        (plain && u64::from(place.size) == self.chunk_bytes).then(|| Extent {
-            file: Arc::clone(&self.file),
-            offset: place.offset,
-            len: self.chunk_bytes,
-        })
+        Ok((plain && u64::from(place.size) == self.chunk_bytes).then(|| self.extent(place)))
     }
 
     fn decode(
@@ -85,13 +85,8 @@ impl ChunkSource for Chunked {
             return Ok(());
         };
         // Bounded by the file's length, which was checked when the array was opened.
-        let size = place.size as usize;
-        if scratch.stored.len() < size {
-            scratch.stored.resize(size, 0);
-        }
-        let stored = scratch.stored.get_mut(..size).unwrap_or_default();
-        file::read_exact(&self.file, place.offset, stored, counters)
-            .map_err(|e| file::read_error(&self.store, &self.element, chunk, &e))?;
+        let stored = file::read_stored(&self.extent(place), &mut scratch.stored, counters)
+            .map_err(|e| file::read_error(&self.store, &self.element, chunk, e))?;
         let damaged = |cause| ArrayError::Damaged {
             store: self.store.to_string(),
             element: self.element.to_string(),
@@ -120,7 +115,7 @@ impl ChunkSource for Chunked {
 pub struct Contiguous {
     pub store: Arc<str>,
     pub element: Arc<str>,
-    pub file: Arc<File>,
+    pub object: Object,
     pub offset: u64,
     pub len: u64,
     pub big: bool,
@@ -128,8 +123,9 @@ pub struct Contiguous {
 }
 
 impl ChunkSource for Contiguous {
-    fn raw(&self, chunk: u64) -> Option<Extent> {
-        (!self.big && chunk == 0).then(|| Extent { file: Arc::clone(&self.file), offset: self.offset, len: self.len })
+    fn raw(&self, chunk: u64) -> Result<Option<Extent>, ArrayError> {
+        let whole = || Extent { object: self.object.clone(), offset: self.offset, len: self.len };
+        Ok((!self.big && chunk == 0).then(whole))
     }
 
     fn decode(&self, chunk: u64, out: ChunkBuf<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
@@ -138,8 +134,8 @@ impl ChunkSource for Contiguous {
         let here = (self.len - skip).min(out.bytes.len() as u64) as usize;
         let (inside, beyond) = out.bytes.split_at_mut(here);
         beyond.fill(0);
-        file::read_exact(&self.file, self.offset + skip, inside, counters)
-            .map_err(|e| file::read_error(&self.store, &self.element, chunk, &e))?;
+        file::read_exact(&self.object, self.offset + skip, inside, counters)
+            .map_err(|e| file::read_error(&self.store, &self.element, chunk, e))?;
         if self.big {
             codec::swap(inside, self.size);
         }

@@ -1,59 +1,77 @@
-//! The bytes of one key of a store: a run of a file, or what was inflated.
+//! The bytes of one key of a store: a run of an object, or what was inflated.
 
-use std::fs::File;
 use std::io::{Error, ErrorKind};
 use std::sync::Arc;
 
 use crate::array::{Counters, Extent, file};
+use crate::storage::Object;
 
 #[derive(Clone)]
 pub enum Blob {
-    File { file: Arc<File>, offset: u64, len: u64 },
-    InMemory(Arc<Vec<u8>>),
+    Stored(Extent),
+    Memory(Arc<Vec<u8>>),
 }
 
 impl Blob {
+    /// All of an object.
+    pub fn whole(object: Object) -> Blob {
+        let len = object.len();
+        Blob::Stored(Extent { object, offset: 0, len })
+    }
+
     pub fn len(&self) -> u64 {
         match self {
-            Blob::File { len, .. } => *len,
-            Blob::InMemory(bytes) => bytes.len() as u64,
+            Blob::Stored(extent) => extent.len,
+            Blob::Memory(bytes) => bytes.len() as u64,
         }
     }
 
-    /// Where a part lies, if it lies in a file.
+    /// Where a part lies, if it lies in an object.
     pub fn extent(&self, at: u64, len: u64) -> Option<Extent> {
         match self {
-            Blob::File { file, offset, len: whole } if at.checked_add(len)? <= *whole => {
-                Some(Extent { file: Arc::clone(file), offset: offset.checked_add(at)?, len })
+            Blob::Stored(whole) if at.checked_add(len)? <= whole.len => {
+                Some(Extent { object: whole.object.clone(), offset: whole.offset.checked_add(at)?, len })
             }
             _ => None,
         }
     }
 
-    /// Fills `buffer` from `at` on.
-    pub fn read(&self, at: u64, buffer: &mut [u8], counters: &Counters) -> Result<(), Error> {
+    /// The bytes from `at` on, in the front of a buffer that grows as needed.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` beyond the end; those of the storage.
+    pub fn stored<'a>(
+        &'a self,
+        at: u64,
+        len: u64,
+        buffer: &'a mut Vec<u8>,
+        counters: &Counters,
+    ) -> Result<&'a [u8], Error> {
         let end = || Error::from(ErrorKind::UnexpectedEof);
         match self {
-            Blob::File { .. } => {
-                let extent = self.extent(at, buffer.len() as u64).ok_or_else(end)?;
-                file::read_exact(&extent.file, extent.offset, buffer, counters)
-            }
-            Blob::InMemory(bytes) => {
-                let from = usize::try_from(at).map_err(|_| end())?;
-                let part = bytes.get(from..).and_then(|rest| rest.get(..buffer.len())).ok_or_else(end)?;
-                buffer.copy_from_slice(part);
-                Ok(())
+            Blob::Stored(_) => file::read_stored(&self.extent(at, len).ok_or_else(end)?, buffer, counters),
+            Blob::Memory(bytes) => {
+                let (from, len) = (usize::try_from(at).map_err(|_| end())?, usize::try_from(len).map_err(|_| end())?);
+                bytes.get(from..).and_then(|rest| rest.get(..len)).ok_or_else(end)
             }
         }
+    }
+
+    /// The bytes from `at` on.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn read(&self, at: u64, len: u64, counters: &Counters) -> Result<Vec<u8>, Error> {
+        let mut buffer = Vec::new();
+        let bytes = self.stored(at, len, &mut buffer, counters)?;
+        Ok(bytes.to_vec())
     }
 
     /// All of it, if it is no longer than `most`.
     pub fn all(&self, most: u64) -> Result<Vec<u8>, Error> {
         if self.len() > most {
-            return Err(Error::other(format!("{} bytes are too many", self.len())));
+            return Err(Error::new(ErrorKind::FileTooLarge, format!("{} bytes are too many", self.len())));
         }
-        let mut bytes = vec![0; usize::try_from(self.len()).map_err(Error::other)?];
-        self.read(0, &mut bytes, &Counters::default())?;
-        Ok(bytes)
+        self.read(0, self.len(), &Counters::default())
     }
 }

@@ -22,8 +22,8 @@ impl ZarrsLibrary {
 }
 
 impl ChunkSource for ZarrsLibrary {
-    fn raw(&self, _: u64) -> Option<Extent> {
-        None
+    fn raw(&self, _: u64) -> Result<Option<Extent>, ArrayError> {
+        Ok(None)
     }
 
     fn decode(&self, chunk: u64, out: ChunkBuf<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {

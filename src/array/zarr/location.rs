@@ -1,27 +1,24 @@
-//! Where a store's keys are: files of a directory, or members of a zip archive.
+//! Where a store's keys are: objects of a storage, or members of a zip archive.
 
-use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use zarrs::filesystem::FilesystemStore;
 use zarrs::storage::byte_range::{ByteRange, ByteRangeIterator};
 use zarrs::storage::{Bytes, MaybeBytesIterator, ReadableStorageTraits, StorageError, StoreKey};
 
 use super::blob::Blob;
 use super::zip::Zip;
-use crate::array::{Counters, Identity, MAX_CHUNK};
+use crate::array::{Counters, MAX_CHUNK};
+use crate::storage::{Address, Identity, Kind};
 
 /// Most bytes of a metadata file: consolidated metadata of a hundred thousand arrays.
 const MAX_METADATA: u64 = 1 << 30;
 
-/// A group or an array: a directory, or a folder of an archive.
+/// A group or an array: a folder of a storage, or of an archive.
 #[derive(Clone)]
 pub enum Location {
-    Directory(PathBuf),
+    Folder(Address),
     Zip { zip: Arc<Zip>, folder: String },
 }
 
@@ -30,14 +27,15 @@ pub enum Trouble {
     /// Written after the store was opened.
     Written(String),
     Damaged(String),
+    /// The storage does not give it: its name, and why.
+    Unreadable(String, std::io::Error),
 }
 
 impl Location {
     /// A node below; the empty path is this place.
     pub fn join(&self, path: &str) -> Location {
         match self {
-            Location::Directory(root) if path.is_empty() => Location::Directory(root.clone()),
-            Location::Directory(root) => Location::Directory(root.join(path)),
+            Location::Folder(root) => Location::Folder(root.join(path)),
             Location::Zip { zip, folder } => Location::Zip { zip: Arc::clone(zip), folder: below(folder, path) },
         }
     }
@@ -45,14 +43,14 @@ impl Location {
     /// A key here, for messages.
     pub fn show(&self, key: &str) -> String {
         match self {
-            Location::Directory(root) => root.join(key).display().to_string(),
+            Location::Folder(root) => root.join(key).to_string(),
             Location::Zip { folder, .. } => below(folder, key),
         }
     }
 
     pub fn has(&self, key: &str) -> bool {
         match self {
-            Location::Directory(root) => root.join(key).is_file(),
+            Location::Folder(root) => matches!(root.join(key).kind(), Ok(Kind::Object)),
             Location::Zip { zip, folder } => zip.contains(&below(folder, key)),
         }
     }
@@ -60,21 +58,16 @@ impl Location {
     /// A whole metadata file; none if there is no such file. Its identity is added to `files`.
     pub fn metadata(&self, key: &str, files: &mut Vec<Identity>) -> Result<Option<Vec<u8>>, String> {
         match self {
-            Location::Directory(root) => {
-                let path = root.join(key);
-                let metadata = match fs::metadata(&path) {
-                    // A pipe would be waited for, and a file without end read for ever.
-                    Ok(metadata) if !metadata.is_file() || metadata.len() > MAX_METADATA => {
-                        return Err(format!("not a metadata file ({} bytes)", metadata.len()));
-                    }
-                    Ok(metadata) => metadata,
+            Location::Folder(root) => {
+                let object = match root.join(key).open() {
+                    Ok(object) => object,
                     Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                         return Ok(None);
                     }
                     Err(error) => return Err(error.to_string()),
                 };
-                let text = fs::read(&path).map_err(|e| e.to_string())?;
-                files.push(Identity::of(&path, &metadata));
+                let text = object.read_all(MAX_METADATA).map_err(|e| e.to_string())?;
+                files.push(object.identity());
                 Ok(Some(text))
             }
             // The archive itself is what must not change.
@@ -88,16 +81,7 @@ impl Location {
     /// Names of files and folders here.
     pub fn names(&self) -> Result<Vec<String>, String> {
         match self {
-            Location::Directory(root) => {
-                let mut names = Vec::new();
-                for entry in fs::read_dir(root).map_err(|e| e.to_string())? {
-                    if let Ok(name) = entry.map_err(|e| e.to_string())?.file_name().into_string() {
-                        names.push(name);
-                    }
-                }
-                names.sort();
-                Ok(names)
-            }
+            Location::Folder(root) => root.list().map_err(|e| e.to_string()),
             Location::Zip { zip, folder } => Ok(zip.below(folder)),
         }
     }
@@ -105,14 +89,16 @@ impl Location {
     /// Bytes of the files below, so many levels deep; of an archive, its length.
     pub fn stored(&self, levels: u32) -> u64 {
         let root = match self {
-            Location::Directory(root) => root,
+            Location::Folder(root) => root,
             Location::Zip { zip, .. } => return zip.len(),
         };
-        let entries = fs::read_dir(root).into_iter().flatten().flatten();
-        let sizes = entries.map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() && levels > 0 => Location::Directory(entry.path()).stored(levels - 1),
-            Ok(metadata) => metadata.len(),
-            Err(_) => 0,
+        let sizes = root.list().unwrap_or_default().into_iter().map(|name| {
+            let below = root.join(&name);
+            match below.kind() {
+                Ok(Kind::Folder) if levels > 0 => Location::Folder(below).stored(levels - 1),
+                Ok(Kind::Object) => below.version().map_or(0, |version| version.size),
+                _ => 0,
+            }
         });
         sizes.fold(0, u64::saturating_add)
     }
@@ -120,47 +106,34 @@ impl Location {
     /// The bytes of a chunk or shard; none where it was never written.
     pub fn chunk(&self, key: &str, opened: SystemTime) -> Result<Option<Blob>, Trouble> {
         let root = match self {
-            Location::Directory(root) => root,
+            Location::Folder(root) => root,
             Location::Zip { zip, folder } => {
                 let name = below(folder, key);
                 return zip.read(&name).map_err(|cause| Trouble::Damaged(format!("{name}: {cause}")));
             }
         };
-        let path = root.join(key);
-        let damaged = |cause: String| Trouble::Damaged(format!("{}: {cause}", path.display()));
-        // A pipe must not be waited for; for files the flag means nothing.
-        let file = match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return never_written(&path, opened),
-            Err(error) => return Err(damaged(error.to_string())),
-        };
-        let metadata = file.metadata().map_err(|e| damaged(e.to_string()))?;
-        if metadata.modified().is_ok_and(|written| written > opened) {
-            return Err(Trouble::Written(format!("{}: written since", path.display())));
+        let address = root.join(key);
+        match address.open() {
+            Ok(object) if object.version().modified().is_some_and(|written| written > opened) => {
+                Err(Trouble::Written(format!("{address}: written since")))
+            }
+            Ok(object) => Ok(Some(Blob::whole(object))),
+            // It holds fill values, unless it was there at the mount.
+            Err(error) if error.kind() == ErrorKind::NotFound => match address.removed_since(opened) {
+                Some(change) => Err(Trouble::Written(format!("{address}: {change}"))),
+                None => Ok(None),
+            },
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                Err(Trouble::Damaged(format!("{address}: {error}")))
+            }
+            Err(error) => Err(Trouble::Unreadable(address.to_string(), error)),
         }
-        if !metadata.is_file() {
-            return Err(damaged("not a file".to_owned()));
-        }
-        Ok(Some(Blob::File { file: Arc::new(file), offset: 0, len: metadata.len() }))
     }
 
     /// This place as a storage of zarrs.
-    pub fn storage(&self) -> Result<Arc<dyn ReadableStorageTraits>, String> {
-        Ok(match self {
-            Location::Directory(root) => Arc::new(FilesystemStore::new(root).map_err(|e| e.to_string())?),
-            Location::Zip { zip, folder } => Arc::new(Members { zip: Arc::clone(zip), folder: folder.clone() }),
-        })
+    pub fn storage(&self) -> Arc<dyn ReadableStorageTraits> {
+        Arc::new(ZarrsStorage(self.clone()))
     }
-}
-
-/// A chunk without a file holds fill values, unless its file was there at the mount: then the directory it was in (or, if
-/// that went with it, the one above) was changed since.
-fn never_written(path: &Path, opened: SystemTime) -> Result<Option<Blob>, Trouble> {
-    let directory = path.ancestors().skip(1).find_map(|directory| fs::metadata(directory).ok());
-    if directory.and_then(|directory| directory.modified().ok()).is_some_and(|changed| changed > opened) {
-        return Err(Trouble::Written(format!("{}: removed, or its directory written to since", path.display())));
-    }
-    Ok(None)
 }
 
 fn below(folder: &str, path: &str) -> String {
@@ -171,19 +144,23 @@ fn below(folder: &str, path: &str) -> String {
     }
 }
 
-/// A folder of an archive.
-struct Members {
-    zip: Arc<Zip>,
-    folder: String,
-}
+/// What zarrs reads chunks from by itself.
+struct ZarrsStorage(Location);
 
-impl Members {
+impl ZarrsStorage {
     fn blob(&self, key: &StoreKey) -> Result<Option<Blob>, StorageError> {
-        self.zip.read(&below(&self.folder, key.as_str())).map_err(StorageError::Other)
+        match &self.0 {
+            Location::Folder(root) => match root.join(key.as_str()).open() {
+                Ok(object) => Ok(Some(Blob::whole(object))),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(StorageError::Other(error.to_string())),
+            },
+            Location::Zip { zip, folder } => zip.read(&below(folder, key.as_str())).map_err(StorageError::Other),
+        }
     }
 }
 
-impl ReadableStorageTraits for Members {
+impl ReadableStorageTraits for ZarrsStorage {
     fn get_partial_many<'a>(
         &'a self,
         key: &StoreKey,
@@ -200,10 +177,8 @@ impl ReadableStorageTraits for Members {
             if start.checked_add(len).is_none_or(|end| end > blob.len()) || len > MAX_CHUNK {
                 return Err(outside());
             }
-            let size = usize::try_from(len).map_err(|e| StorageError::Other(e.to_string()))?;
-            let mut bytes = vec![0; size];
-            blob.read(start, &mut bytes, &Counters::default()).map_err(|e| StorageError::Other(e.to_string()))?;
-            Ok(Bytes::from(bytes))
+            let bytes = blob.read(start, len, &Counters::default());
+            bytes.map(Bytes::from).map_err(|e| StorageError::Other(e.to_string()))
         });
         Ok(Some(Box::new(parts)))
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::location::Location;
-use crate::array::Identity;
 use crate::array::container::NodeKind;
+use crate::storage::Identity;
 
 /// A group or an array.
 #[derive(Debug)]

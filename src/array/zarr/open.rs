@@ -30,7 +30,7 @@ pub fn zarrs(zarr: &Zarr, element: &str, node: &ZarrNode) -> Result<Zarrs, Array
     .map_err(|e| zarr.error(element, format!("its metadata is damaged: {e}")))?;
     // The array is the root of a storage of its own: zarrs refuses paths with `__`, such as old anndata's
     // `obs/__categories`.
-    let store = zarr.root.join(element).storage().map_err(unsupported)?;
+    let store = zarr.root.join(element).storage();
     let open = || {
         let array = ZarrsArray::new_with_metadata(store, "/", metadata).map_err(|e| e.to_string())?;
         array.to_v3().map_err(|e| e.to_string())
@@ -128,7 +128,7 @@ pub fn with_trailing(
         }
         Codecs::Library(names) => Arc::new(ZarrsLibrary::new(files(Chain::default()), &shape, &outer, names)),
     };
-    Ok(Array { store: Arc::clone(&zarr.name), element: named, dtype, shape, chunk_shape, source })
+    Ok(Array::new((Arc::clone(&zarr.name), named), dtype, (shape, chunk_shape), source))
 }
 
 /// A codec's name: codecs without configuration may be bare strings.

@@ -102,14 +102,8 @@ pub fn numbers(zarr: &Zarr, element: &str, field: &str) -> Result<Array, ArrayEr
     if count != Some(bytes.len() as u64) {
         return Err(zarr.error(element, format!("field {field} has another length than declared")));
     }
-    Ok(Array {
-        store: Arc::clone(&zarr.name),
-        element: format!("{element}/{field}").into(),
-        dtype,
-        chunk_shape: shape.clone(),
-        shape,
-        source: Arc::new(InMemory { bytes }),
-    })
+    let name = format!("{element}/{field}").into();
+    Ok(Array::new((Arc::clone(&zarr.name), name), dtype, (shape.clone(), shape), Arc::new(InMemory { bytes })))
 }
 
 /// All strings of a field.

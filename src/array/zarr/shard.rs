@@ -105,10 +105,9 @@ impl Shards {
             let cause = format!("the shard of {len} bytes is too short for its index of {size}: it is truncated");
             return Err(self.files.damaged(chunk, cause));
         };
-        let mut bytes =
-            vec![0; usize::try_from(size).map_err(|_| self.files.damaged(chunk, "the index is too large"))?];
-        blob.read(offset, &mut bytes, counters)
-            .map_err(|e| file::read_error(&self.files.store, &self.files.element, chunk, &e))?;
+        let bytes = blob
+            .read(offset, size, counters)
+            .map_err(|e| file::read_error(&self.files.store, &self.files.element, chunk, e))?;
         let mut index = bytes.as_slice();
         if self.checked {
             let (data, sum) = index.split_last_chunk::<4>().unwrap_or((&[], &[0; 4]));
@@ -156,13 +155,13 @@ impl Shards {
 }
 
 impl ChunkSource for Shards {
-    fn raw(&self, chunk: u64) -> Option<Extent> {
+    fn raw(&self, chunk: u64) -> Result<Option<Extent>, ArrayError> {
         if self.files.is_encoded() {
-            return None;
+            return Ok(None);
         }
-        // What goes wrong here is told by `decode`, which is then asked.
-        let StoredRange { blob, offset, len } = self.find(chunk, &Counters::default()).ok().flatten()?;
-        blob.extent(offset, len).filter(|extent| extent.len == self.files.chunk_bytes)
+        let found = self.find(chunk, &Counters::default())?;
+        let extent = found.and_then(|StoredRange { blob, offset, len }| blob.extent(offset, len));
+        Ok(extent.filter(|extent| extent.len == self.files.chunk_bytes))
     }
 
     fn decode(

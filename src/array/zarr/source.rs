@@ -7,7 +7,8 @@ use super::blob::Blob;
 use super::location::{Location, Trouble};
 use super::open::{Chain, Zarrs};
 use crate::array::codec::{self, Stage};
-use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Identity, Scratch, file};
+use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, file};
+use crate::storage::Identity;
 
 /// What all sources of one array need to find, read and decode a chunk.
 pub struct Files {
@@ -60,6 +61,11 @@ impl Files {
                 file::check_unchanged(&self.store, &self.metadata)?;
                 Err(self.damaged(chunk, cause))
             }
+            Err(Trouble::Unreadable(name, error)) => {
+                file::check_unchanged(&self.store, &self.metadata)?;
+                let what = format!("{}: chunk {chunk}: {name} cannot be read", self.element);
+                Err(file::failed(&self.store, what, error))
+            }
         }
     }
 
@@ -78,12 +84,9 @@ impl Files {
             let cause = format!("{len} bytes are stored for a chunk of {}", self.chunk_bytes);
             return Err(self.damaged(chunk, cause));
         }
-        let size = usize::try_from(len).map_err(|_| self.damaged(chunk, "too large"))?;
-        if scratch.stored.len() < size {
-            scratch.stored.resize(size, 0);
-        }
-        let stored = scratch.stored.get_mut(..size).unwrap_or_default();
-        blob.read(offset, stored, counters).map_err(|e| file::read_error(&self.store, &self.element, chunk, &e))?;
+        let stored = blob
+            .stored(offset, len, &mut scratch.stored, counters)
+            .map_err(|e| file::read_error(&self.store, &self.element, chunk, e))?;
         let stages: Vec<Stage> = self.chain.stages.iter().rev().copied().collect();
         codec::decode(&stages, stored, &mut out, &mut scratch.filter).map_err(|cause| self.damaged(chunk, cause))?;
         if self.chain.big {
@@ -135,13 +138,12 @@ impl ChunkFiles {
 }
 
 impl ChunkSource for ChunkFiles {
-    fn raw(&self, chunk: u64) -> Option<Extent> {
+    fn raw(&self, chunk: u64) -> Result<Option<Extent>, ArrayError> {
         if self.files.is_encoded() {
-            return None;
+            return Ok(None);
         }
-        // What goes wrong here is told by `decode`, which is then asked.
-        let blob = self.files.open(&indices(chunk, &self.grid), chunk).ok().flatten()?;
-        blob.extent(0, blob.len()).filter(|extent| extent.len == self.files.chunk_bytes)
+        let Some(blob) = self.files.open(&indices(chunk, &self.grid), chunk)? else { return Ok(None) };
+        Ok(blob.extent(0, blob.len()).filter(|extent| extent.len == self.files.chunk_bytes))
     }
 
     fn decode(

@@ -5,15 +5,14 @@
 //! before anything is read or allocated.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Bound;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, OnceLock};
 
 use libdeflater::Decompressor;
 
 use super::blob::Blob;
-use crate::array::MAX_CHUNK;
+use crate::array::{Extent, MAX_CHUNK};
+use crate::storage::Object;
 
 /// No deflate stream yields more bytes than this for each of its own.
 const DEFLATE_RATIO: u64 = 1032;
@@ -39,7 +38,7 @@ struct ZipMember {
 
 /// An open archive.
 pub struct Zip {
-    file: Arc<File>,
+    object: Object,
     /// Where the central directory begins: the content ends before.
     directory: u64,
     members: BTreeMap<String, ZipMember>,
@@ -62,8 +61,8 @@ impl Zip {
     ///
     /// # Errors
     /// The cause in words: no zip archive, or a damaged one.
-    pub fn open(file: Arc<File>, length: u64) -> Result<Zip, String> {
-        let (start, bytes, shift) = central_directory(&file, length)?;
+    pub fn open(object: Object) -> Result<Zip, String> {
+        let (start, bytes, shift) = central_directory(&object)?;
         let mut members = BTreeMap::new();
         let mut rest = bytes.as_slice();
         while rest.starts_with(b"PK\x01\x02") {
@@ -76,7 +75,7 @@ impl Zip {
         if !rest.is_empty() && !rest.starts_with(b"PK\x05\x05") {
             return Err("its central directory is damaged".to_owned());
         }
-        Ok(Zip { file, directory: start, members })
+        Ok(Zip { object, directory: start, members })
     }
 
     /// Bytes of content and headers.
@@ -119,8 +118,8 @@ impl Zip {
         let offset = self.content(name, member)?;
         match member.method {
             0 if member.stored != member.size => Err("its sizes differ although it is not compressed".to_owned()),
-            0 => Ok(Some(Blob::File { file: Arc::clone(&self.file), offset, len: member.size })),
-            8 => self.inflate(member, offset).map(|bytes| Some(Blob::InMemory(Arc::new(bytes)))),
+            0 => Ok(Some(Blob::Stored(Extent { object: self.object.clone(), offset, len: member.size }))),
+            8 => self.inflate(member, offset).map(|bytes| Some(Blob::Memory(Arc::new(bytes)))),
             method => Err(format!("its compression {method} is not read: write the archive stored or deflated")),
         }
     }
@@ -132,11 +131,11 @@ impl Zip {
         }
         let damaged = || "its local header is damaged".to_owned();
         let mut header = [0; 30];
-        self.file.read_exact_at(&mut header, member.header).map_err(|_| damaged())?;
+        self.object.read_exact_at(member.header, &mut header).map_err(|_| damaged())?;
         let (named, extra) = (u16_at(&header, 26).unwrap_or(0), u16_at(&header, 28).unwrap_or(0));
         let mut local = vec![0; usize::from(named)];
         let at = member.header.checked_add(30).ok_or_else(damaged)?;
-        self.file.read_exact_at(&mut local, at).map_err(|_| damaged())?;
+        self.object.read_exact_at(at, &mut local).map_err(|_| damaged())?;
         if !header.starts_with(b"PK\x03\x04") || folded(&local) != name {
             return Err(damaged());
         }
@@ -154,7 +153,7 @@ impl Zip {
         }
         let size = |n: u64| usize::try_from(n).map_err(|_| "it is too large".to_owned());
         let mut stored = vec![0; size(member.stored)?];
-        self.file.read_exact_at(&mut stored, offset).map_err(|e| e.to_string())?;
+        self.object.read_exact_at(offset, &mut stored).map_err(|e| e.to_string())?;
         let mut content = vec![0; size(member.size)?];
         let got = Decompressor::new().deflate_decompress(&stored, &mut content);
         if got.map_err(|_| "its deflate stream is damaged")? != content.len() {
@@ -173,12 +172,13 @@ fn folded(name: &[u8]) -> String {
 }
 
 /// Start of the central directory, its bytes, and how far all offsets are off (bytes before the archive).
-fn central_directory(file: &File, length: u64) -> Result<(u64, Vec<u8>, u64), String> {
+fn central_directory(object: &Object) -> Result<(u64, Vec<u8>, u64), String> {
     let damaged =
         || "the zip archive has no end record: it is truncated or damaged; copy or download it again".to_owned();
+    let length = object.len();
     let from = length.saturating_sub(TAIL);
     let mut tail = vec![0; usize::try_from(length - from).map_err(|_| damaged())?];
-    file.read_exact_at(&mut tail, from).map_err(|e| e.to_string())?;
+    object.read_exact_at(from, &mut tail).map_err(|e| e.to_string())?;
     let ends_there = |&at: &usize| {
         u16_at(&tail, at.saturating_add(20)).is_some_and(|comment| at + END_BYTES + usize::from(comment) == tail.len())
     };
@@ -190,28 +190,28 @@ fn central_directory(file: &File, length: u64) -> Result<(u64, Vec<u8>, u64), St
     let mut end = from + at as u64;
     let mut size = u64::from(u32_at(&tail, at + 12).ok_or_else(damaged)?);
     let mut offset = u64::from(u32_at(&tail, at + 16).ok_or_else(damaged)?);
-    if let Some(record) = zip64(file, end) {
+    if let Some(record) = zip64(object, end) {
         (end, size, offset) = record;
     }
     let start = end.checked_sub(size).ok_or_else(damaged)?;
     let shift = start.checked_sub(offset).ok_or_else(damaged)?;
     let mut bytes = vec![0; usize::try_from(size).map_err(|_| damaged())?];
-    file.read_exact_at(&mut bytes, start).map_err(|e| e.to_string())?;
+    object.read_exact_at(start, &mut bytes).map_err(|e| e.to_string())?;
     Ok((start, bytes, shift))
 }
 
 /// The end record of zip64, which a locator before the old end record points to: its offset, the directory's size and
 /// offset.
-fn zip64(file: &File, end: u64) -> Option<(u64, u64, u64)> {
+fn zip64(object: &Object, end: u64) -> Option<(u64, u64, u64)> {
     let mut locator = [0; 20];
-    file.read_exact_at(&mut locator, end.checked_sub(20)?).ok()?;
+    object.read_exact_at(end.checked_sub(20)?, &mut locator).ok()?;
     if !locator.starts_with(b"PK\x06\x07") {
         return None;
     }
     let mut record = [0; 56];
     // Where it is said to be, or right before the locator where something precedes the archive.
     [u64_at(&locator, 8)?, end.checked_sub(76)?].into_iter().find_map(|at| {
-        file.read_exact_at(&mut record, at).ok()?;
+        object.read_exact_at(at, &mut record).ok()?;
         if !record.starts_with(b"PK\x06\x06") || at >= end {
             return None;
         }
@@ -261,9 +261,12 @@ fn zip64_extra(mut extra: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::{Seek, Write};
+    use std::path::Path;
 
     use super::*;
+    use crate::storage::local;
 
     /// An archive of members (name, content, whether deflated).
     fn archive(members: &[(&str, &[u8], bool)]) -> Vec<u8> {
@@ -303,7 +306,7 @@ mod tests {
         file.rewind().unwrap();
         file.set_len(0).unwrap();
         file.write_all(bytes).unwrap();
-        Zip::open(Arc::new(file.try_clone().unwrap()), bytes.len() as u64)
+        Zip::open(local::object(file.try_clone().unwrap(), Path::new("test.zip")).unwrap())
     }
 
     fn content(zip: &Zip, name: &str) -> Result<Option<Vec<u8>>, String> {

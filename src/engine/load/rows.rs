@@ -11,9 +11,9 @@ use rayon::prelude::*;
 
 use crate::anndata::matrix::Matrix;
 use crate::array::gather::ElementRange;
-use crate::array::{Array, ArrayError, Dtype};
+use crate::array::{Array, ArrayError, DestSlice, Dtype};
 use crate::batch::row::{Misfit, Recipe, RowScratch, RowTarget};
-use crate::batch::scatter::{Align, DestSlice, Scatter};
+use crate::batch::scatter::{Align, Scatter};
 use crate::collection::Store;
 
 use super::{GatherJob, Load, ReadError, Targets, bad_column, bad_value, misplaced, not_a_number};

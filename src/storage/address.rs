@@ -10,22 +10,22 @@ use super::{Kind, Meter, Opened, Ranges, Storage, Version};
 
 /// An object or a folder of a storage. Locations that were joined from one share its meter.
 #[derive(Clone, Debug)]
-pub struct Location {
+pub struct Address {
     storage: Arc<dyn Storage>,
     path: PathBuf,
     meter: Arc<Meter>,
 }
 
-impl Location {
-    /// A location with a meter of its own.
-    pub fn new(storage: Arc<dyn Storage>, path: PathBuf) -> Location {
-        Location { storage, path, meter: Arc::default() }
+impl Address {
+    /// An address with a meter of its own.
+    pub fn new(storage: Arc<dyn Storage>, path: PathBuf) -> Address {
+        Address { storage, path, meter: Arc::default() }
     }
 
-    /// What lies below; the empty name is this location.
-    pub fn join(&self, name: &str) -> Location {
+    /// What lies below; the empty name is this address.
+    pub fn join(&self, name: &str) -> Address {
         let path = if name.is_empty() { self.path.clone() } else { self.path.join(name) };
-        Location { storage: Arc::clone(&self.storage), path, meter: Arc::clone(&self.meter) }
+        Address { storage: Arc::clone(&self.storage), path, meter: Arc::clone(&self.meter) }
     }
 
     /// The path as the storage knows it.
@@ -75,7 +75,7 @@ impl Location {
     }
 }
 
-impl fmt::Display for Location {
+impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.path.display().fmt(f)
     }
@@ -84,17 +84,17 @@ impl fmt::Display for Location {
 /// An object as it was at the mount: what must not change under it.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    pub location: Location,
+    pub address: Address,
     pub version: Version,
 }
 
 impl Identity {
-    /// What lies at a location now.
+    /// What lies at an address now.
     ///
     /// # Errors
     /// Those of [`Storage::version`].
-    pub fn of(location: &Location) -> io::Result<Identity> {
-        Ok(Identity { location: location.clone(), version: location.version()? })
+    pub fn of(address: &Address) -> io::Result<Identity> {
+        Ok(Identity { address: address.clone(), version: address.version()? })
     }
 
     /// How the object differs now, if it does; that it is gone is a difference, too.
@@ -102,11 +102,11 @@ impl Identity {
     /// # Errors
     /// The storage cannot be asked.
     pub fn changed(&self) -> io::Result<Option<String>> {
-        let location = &self.location;
-        match location.storage.changed(&location.path, &self.version) {
-            Ok(change) => Ok(change.map(|change| format!("{location}: {change}"))),
+        let address = &self.address;
+        match address.storage.changed(&address.path, &self.version) {
+            Ok(change) => Ok(change.map(|change| format!("{address}: {change}"))),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                Ok(Some(format!("{location}: {error}")))
+                Ok(Some(format!("{address}: {error}")))
             }
             Err(error) => Err(error),
         }
@@ -118,24 +118,24 @@ impl Identity {
 pub struct Object(Arc<Inner>);
 
 struct Inner {
-    location: Location,
+    address: Address,
     version: Version,
     ranges: Box<dyn Ranges>,
 }
 
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Object").field("location", &self.0.location).field("version", &self.0.version).finish()
+        f.debug_struct("Object").field("address", &self.0.address).field("version", &self.0.version).finish()
     }
 }
 
 impl Object {
-    pub(super) fn new(location: Location, opened: Opened) -> Object {
-        Object(Arc::new(Inner { location, version: opened.version, ranges: opened.ranges }))
+    pub(super) fn new(address: Address, opened: Opened) -> Object {
+        Object(Arc::new(Inner { address, version: opened.version, ranges: opened.ranges }))
     }
 
-    pub fn location(&self) -> &Location {
-        &self.0.location
+    pub fn address(&self) -> &Address {
+        &self.0.address
     }
 
     /// Its state when it was opened.
@@ -144,7 +144,7 @@ impl Object {
     }
 
     pub fn identity(&self) -> Identity {
-        Identity { location: self.0.location.clone(), version: self.0.version.clone() }
+        Identity { address: self.0.address.clone(), version: self.0.version.clone() }
     }
 
     /// Bytes that it had when it was opened.
@@ -172,7 +172,7 @@ impl Object {
     /// Those of [`Ranges::read`].
     pub fn read_vectored_at(&self, offset: u64, places: &mut [IoSliceMut<'_>]) -> io::Result<()> {
         let bytes = places.iter().map(|place| place.len() as u64).sum();
-        self.0.location.meter.measure(bytes, || self.0.ranges.read(offset, places))
+        self.0.address.meter.measure(bytes, || self.0.ranges.read(offset, places))
     }
 
     /// Up to `most` bytes from the start.
