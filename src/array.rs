@@ -245,4 +245,3 @@ pub enum RecordFieldKind {
     /// Named for messages.
     Other(String),
 }
-

@@ -375,3 +375,26 @@ impl Filesystem for ShuffleFs {
         reply.error(Errno::EROFS);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use super::*;
+
+    /// What a storage says is not flattened on the way: only what concerns the data is EIO.
+    #[test]
+    fn errors_keep_their_errno_where_the_contract_allows_it() {
+        let of = |source: Error| {
+            let (store, what) = ("a.h5ad".to_owned(), "X/data: chunk 3: cannot be read".to_owned());
+            i32::from(errno(&ReadError::Array(ArrayError::Io { store, what, source: Arc::new(source) })))
+        };
+        for kept in [libc::EACCES, libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ESTALE] {
+            assert_eq!(of(Error::from_raw_os_error(kept)), kept);
+        }
+        for other in [libc::EIO, libc::ETIMEDOUT, libc::ENOENT, libc::EINTR] {
+            assert_eq!(of(Error::from_raw_os_error(other)), libc::EIO);
+        }
+        assert_eq!(of(ErrorKind::PermissionDenied.into()), libc::EACCES);
+    }
+}

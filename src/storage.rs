@@ -7,8 +7,8 @@
 //! implementation of [`Storage`] has no other duty than to fetch bytes. Reads block: many ranges are in flight when many
 //! threads read, and each is answered when it is there, in any order.
 
-pub mod local;
 mod address;
+pub mod local;
 mod meter;
 mod version;
 
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-pub use address::{Identity, Address, Object};
+pub use address::{Address, Identity, Object};
 pub use meter::Meter;
 pub use version::{Stamp, Version};
 

@@ -143,12 +143,8 @@ impl Array {
         pieces: &[ElementRange],
         counters: &Counters,
     ) -> Result<(), ArrayError> {
-        let sink = ReadBuffer {
-            dest: DestSlice::new(buffer),
-            piece,
-            size: self.dtype.size(),
-            missed: AtomicBool::new(false),
-        };
+        let sink =
+            ReadBuffer { dest: DestSlice::new(buffer), piece, size: self.dtype.size(), missed: AtomicBool::new(false) };
         gather(self, pieces, &sink, &GatherContext { counters, progress: &|| {}, cache: None })?;
         if sink.missed.into_inner() {
             return Err(self.damaged(0, "a run lies outside the array"));

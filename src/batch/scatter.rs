@@ -6,10 +6,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::array::{DestSlice, Dtype};
 use crate::array::cast::fits::{always_fits, misfit};
 use crate::array::cast::{all_below, cast, max_index, to_text, to_u64s};
 use crate::array::gather::Sink;
+use crate::array::{DestSlice, Dtype};
 
 /// What is done to the columns of a store whose genes are not the collection's, by a table of new column numbers.
 #[derive(Clone, Debug)]

@@ -152,7 +152,10 @@ impl Check<'_> {
                 Ok(_) => {
                     if let Err(error) = frame.column(name, &self.counters) {
                         // The first damage ends a read; the others are found by themselves.
-                        if matches!(error, ArrayError::Damaged { .. } | ArrayError::Stale { .. } | ArrayError::Io { .. }) {
+                        if matches!(
+                            error,
+                            ArrayError::Damaged { .. } | ArrayError::Stale { .. } | ArrayError::Io { .. }
+                        ) {
                             self.parts(&path);
                         }
                         self.fail(&path, error);

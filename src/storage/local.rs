@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Kind, Address, Meter, Object, Opened, Ranges, Stamp, Storage, Version};
+use super::{Address, Kind, Meter, Object, Opened, Ranges, Stamp, Storage, Version};
 
 /// Most places in one call (Linux's IOV_MAX).
 const MAX_PLACES: usize = 1024;

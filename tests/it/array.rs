@@ -25,12 +25,12 @@ impl Random {
     }
 }
 
-fn values(n: usize) -> Vec<i32> {
+pub fn values(n: usize) -> Vec<i32> {
     let mut random = Random(7);
     (0..n).map(|_| random.below(50) as i32 - 5).collect()
 }
 
-fn bytes(values: &[i32]) -> Vec<u8> {
+pub fn bytes(values: &[i32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
@@ -216,10 +216,10 @@ fn what_is_no_store_is_named() {
     assert!(open(dir.path()).contains(".zmetadata"));
 }
 
-type Codecs = Vec<Arc<dyn BytesToBytesCodecTraits>>;
+pub type Codecs = Vec<Arc<dyn BytesToBytesCodecTraits>>;
 
 /// Writes one zarr v3 array with zarrs; rows of one column, or of 37.
-fn write_zarr(
+pub fn write_zarr(
     root: &Path,
     name: &str,
     shape: &[u64],

@@ -26,4 +26,5 @@ mod scale;
 mod stores;
 mod support;
 mod toy_format;
+mod toy_storage;
 mod views;
