@@ -105,7 +105,7 @@ impl Check<'_> {
             }
             // A file that ends before a chunk of it, while nobody changes it, was cut before.
             ArrayError::Stale { cause, .. } | ArrayError::Open { cause, .. } => self.add(element, None, cause),
-            ArrayError::Io { what, source, .. } => self.add(element, None, &format!("{what}: {source}")),
+            ArrayError::Io { what, source, .. } => self.add(element, None, format!("{what}: {source}")),
         }
     }
 
