@@ -12,10 +12,13 @@ use zarrs::array::codec::ZstdCodec;
 
 use crate::array::{bytes, values, write_zarr};
 
-/// Objects by path, each with the number of its version; and what every read fails with, if it does.
+/// The bytes of an object, and the number of its version.
+type Held = (Arc<Vec<u8>>, u64);
+
+/// Objects by path; and what every read fails with, if it does.
 #[derive(Debug, Default)]
 struct Shelf {
-    objects: Mutex<BTreeMap<PathBuf, (Arc<Vec<u8>>, u64)>>,
+    objects: Mutex<BTreeMap<PathBuf, Held>>,
     fails: Mutex<Option<ErrorKind>>,
     reads: AtomicU64,
 }
