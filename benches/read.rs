@@ -32,7 +32,7 @@ fn store(filter: &str) -> PathBuf {
 }
 
 fn collection(filter: &str) -> Collection {
-    let index = IndexDir(std::env::temp_dir());
+    let index = IndexDir(Some(std::env::temp_dir()));
     let selection = Selection::of("X", index);
     Collection::open(&[store(filter)], &selection, &Counters::default()).unwrap()
 }

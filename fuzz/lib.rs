@@ -39,7 +39,7 @@ pub fn read(store: &Path, element: &str) {
 /// Opens a store as a mount does, then reads its matrix.
 pub fn mount(store: &Path) {
     for x in ["X", "layers/dense"] {
-        let index = IndexDir(store.with_file_name("index"));
+        let index = IndexDir(Some(store.with_file_name("index")));
         let selection = Selection::of(x, index);
         let Ok(collection) = Collection::open(&[store.to_owned()], &selection, &Counters::default()) else { continue };
         for array in collection.stores.iter().flat_map(|store| store.x().matrix.arrays()) {

@@ -8,7 +8,9 @@ mod config;
 mod documents;
 mod exit;
 mod filesystem;
+mod index_dir;
 mod info;
+mod inherited;
 mod isolate;
 mod log;
 mod memory;
@@ -32,6 +34,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::array::catch_panic::is_catching_panics;
 use exit::{Exit, Failure, Outcome};
+use inherited::Inherited;
 
 /// Mounts AnnData stores and shows every training epoch as a directory of shuffled minibatch files.
 ///
@@ -72,6 +75,7 @@ enum Command {
 
 /// The whole program: does what the arguments say and gives the exit code.
 pub fn main(arguments: Vec<OsString>) -> u8 {
+    let inherited = Inherited::take();
     // What is caught and told as an error need not be told twice.
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -81,7 +85,7 @@ pub fn main(arguments: Vec<OsString>) -> u8 {
     }));
     let is_run = arguments.get(1).is_some_and(|command| command == "run");
     match parse(arguments) {
-        Ok(Some(command)) => report(dispatch(command)),
+        Ok(Some(command)) => report(dispatch(command, &inherited)),
         Ok(None) => 0,
         // `run` keeps the small codes for its command.
         Err(failure) if is_run => report(Err(Failure { exit: Exit::Run, ..failure })),
@@ -111,10 +115,10 @@ fn report(outcome: Outcome) -> u8 {
     })
 }
 
-fn dispatch(command: Command) -> Outcome {
+fn dispatch(command: Command, inherited: &Inherited) -> Outcome {
     match command {
         Command::Mount(args) => mount::mount(args),
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(args, inherited),
         Command::Umount(args) => umount::umount(&args),
         Command::Plan(args) => {
             end_quietly_on_closed_pipe();

@@ -41,6 +41,8 @@ pub struct ShuffleFs {
     pub passthrough: Arc<Passthrough>,
     pub documents: Documents,
     pub ownership: Ownership,
+    /// About the bytes of one epoch of every view in the listed format: what `df` shows.
+    pub epoch_bytes: u64,
     /// Keep file contents in the page cache, for readers that read files again.
     pub keep_cache: bool,
     /// What `.shufflefs/options.json` shows.
@@ -51,6 +53,11 @@ pub struct ShuffleFs {
     pub handles: Handles,
     pub start: Instant,
 }
+
+/// Bytes of a block in `statfs`.
+const BLOCK: u32 = 4096;
+/// Inodes that `statfs` shows as free: monitors warn where nearly all are used.
+const FREE_INODES: u64 = 1 << 32;
 
 /// The one place where an error becomes an errno.
 fn errno(error: &ReadError) -> Errno {
@@ -244,7 +251,9 @@ impl Filesystem for ShuffleFs {
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         let files = self.tree.listed_epochs.saturating_mul(self.tree.batches().saturating_add(1));
-        reply.statfs(0, 0, 0, files, 0, 4096, 255, 4096);
+        // Nothing can be written, so no block is free; inodes are never used up.
+        let blocks = self.epoch_bytes.div_ceil(BLOCK.into());
+        reply.statfs(blocks, 0, 0, files.saturating_add(FREE_INODES), FREE_INODES, BLOCK, 255, BLOCK);
     }
 
     // Everything that would change something. The kernel refuses most of it by the `ro` flag already, but not where

@@ -42,9 +42,9 @@ const FOOT: u64 = 10;
 /// No header is longer.
 const MAX_HEADER: u64 = 16 << 20;
 
-/// Where derived arrays are kept.
+/// Where derived arrays are kept; `None`: nowhere.
 #[derive(Clone, Debug)]
-pub struct IndexDir(pub PathBuf);
+pub struct IndexDir(pub Option<PathBuf>);
 
 /// One array of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,32 +128,38 @@ impl IndexDir {
         build: impl FnOnce(&mut Building<'_>) -> Result<(), ArrayError>,
     ) -> Result<Index, ArrayError> {
         let key = key::IndexKey::of(entry)?;
-        let path = self.0.join(&key.name);
+        let directory = self.path(entry)?;
+        let path = directory.join(&key.name);
         if let Some(index) = open(&path, entry, &key) {
             return Ok(index);
         }
         // Another process may have been faster.
         let needed = || open(&path, entry, &key).is_none().then(|| entry.parts.clone());
-        build::build(&self.0, &path, entry, &key, needed, build)?;
-        open(&path, entry, &key).ok_or_else(|| self.failed(entry, &"the index just written is not there"))
+        build::build(directory, &path, entry, &key, needed, build)?;
+        open(&path, entry, &key).ok_or_else(|| failed(directory, entry, &"the index just written is not there"))
     }
 
-    fn failed(&self, entry: &IndexRequest<'_>, cause: &dyn std::fmt::Display) -> ArrayError {
-        failed(&self.0, entry, cause)
+    /// The directory.
+    fn path(&self, entry: &IndexRequest<'_>) -> Result<&Path, ArrayError> {
+        self.0.as_deref().ok_or_else(|| entry.error("there is no index directory; name one with --index-dir"))
+    }
+}
+
+impl IndexRequest<'_> {
+    fn error(&self, cause: impl std::fmt::Display) -> ArrayError {
+        let what = if self.kind == "csr" { "stored by column (CSC); its copy by row" } else { "its index" };
+        ArrayError::Element {
+            store: self.store.name().to_owned(),
+            element: self.element.to_owned(),
+            cause: format!("{what} cannot be written: {cause}"),
+        }
     }
 }
 
 /// An error of the directory, with its remedy.
 fn failed(directory: &Path, entry: &IndexRequest<'_>, cause: &dyn std::fmt::Display) -> ArrayError {
-    let what = if entry.kind == "csr" { "stored by column (CSC); its copy by row" } else { "its index" };
-    ArrayError::Element {
-        store: entry.store.name().to_owned(),
-        element: entry.element.to_owned(),
-        cause: format!(
-            "{what} cannot be written to {}: {cause}; name a directory that you can write with --index-dir",
-            directory.display()
-        ),
-    }
+    let directory = directory.display();
+    entry.error(format_args!("{directory}: {cause}; name a directory that you can write with --index-dir"))
 }
 
 /// Where each part begins, and where the header does.

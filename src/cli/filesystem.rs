@@ -73,6 +73,7 @@ pub fn filesystem(options: &Options, log: &Recent) -> anyhow::Result<ShuffleFs> 
     Ok(ShuffleFs {
         page_cache: PageCache::new(engine.clone(), tree.clone(), options.cache),
         passthrough: Arc::new(Passthrough::default()),
+        epoch_bytes: engine.epoch_bytes(listed),
         engine,
         tree,
         documents,

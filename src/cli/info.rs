@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::exit::{self, Exit, Outcome};
 use super::isolate::{self, ChildTask, Failed};
-use super::{check, memory, values};
+use super::{check, index_dir, memory, values};
 use crate::anndata;
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
 use crate::anndata::index::IndexDir;
@@ -31,7 +31,7 @@ pub struct InfoArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// Read everything that a mount could serve and list all damage; with damage the exit code is 3
+    /// Read everything that a mount could serve and list all damage
     #[arg(long)]
     pub check: bool,
 
@@ -44,7 +44,7 @@ pub struct InfoArgs {
     pub alone: bool,
 }
 
-/// The command: describes every store that can be opened; fails if one cannot, or is damaged.
+/// The command: describes every store that can be opened; fails if one cannot, would not mount, or is damaged.
 pub fn info(args: &InfoArgs) -> Outcome {
     if args.alone {
         isolate::volunteer();
@@ -59,7 +59,8 @@ pub fn info(args: &InfoArgs) -> Outcome {
             exit::say(error);
             code = Exit::Store as u8;
         } else {
-            if store["check"]["damage"].as_array().is_some_and(|damage| !damage.is_empty()) {
+            let is_damaged = store["check"]["damage"].as_array().is_some_and(|damage| !damage.is_empty());
+            if is_damaged || store["mounts"] == false {
                 code = Exit::Store as u8;
             }
             if !args.json {
@@ -115,7 +116,7 @@ fn open(path: &Path, check: bool) -> Result<Value, ArrayError> {
     };
     let columns = DataFrame::open(&store, "obs").map(|obs| columns(&obs));
     let genes = DataFrame::open(&store, "var").map(|var| var.rows);
-    let selection = Selection::of("X", IndexDir(super::options::cache()));
+    let selection = Selection::of("X", IndexDir(index_dir::standard()));
     // A mount of a matrix stored by column would transpose it first: that is not for a description to do.
     let opened = match Matrix::open_by_column(&store, "X", &counters) {
         Ok(Some(_)) => Ok(None),

@@ -10,10 +10,10 @@ use clap::Args;
 
 use super::config::ViewsFile;
 use super::exit::Failure;
-use super::memory;
 use super::sampling::SamplingArgs;
 use super::values::{self, Fractions, MemoryLimit, RankOf};
 use super::views::{SplitOptions, ViewOptions, rank, split, views};
+use super::{index_dir, memory};
 use crate::array::Dtype;
 use crate::collection::element::Arithmetic;
 use crate::collection::genes::{Genes, Join};
@@ -52,7 +52,7 @@ pub struct Options {
     pub dtype: Option<Dtype>,
     /// None: the narrower of i32 and i64 that fits.
     pub index_dtype: Option<Dtype>,
-    pub index_dir: PathBuf,
+    pub index_dir: Option<PathBuf>,
     /// Bytes. None: the default share of what is free.
     pub memory: Option<u64>,
     pub threads: usize,
@@ -243,7 +243,7 @@ impl OptionArgs {
             arithmetic: Arithmetic { normalize: self.normalize, log1p: self.log1p },
             dtype: self.dtype,
             index_dtype: self.index_dtype,
-            index_dir: absolute(self.index_dir.unwrap_or_else(cache))?,
+            index_dir: self.index_dir.map(absolute).transpose()?.or_else(index_dir::standard),
             memory,
             threads: self.threads.map_or_else(cores, usize::from),
             timeout: self.timeout,
@@ -266,17 +266,6 @@ fn further(x: &str, with: Vec<String>) -> Result<Vec<String>, Failure> {
         known.push(name);
     }
     Ok(known.split_off(1))
-}
-
-/// The user's cache directory; without a home one below /tmp of this user's own.
-pub fn cache() -> PathBuf {
-    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || variable("HOME").map(|home| home.join(".cache"));
-    match variable("XDG_CACHE_HOME").or_else(home) {
-        Some(cache) => cache.join("shufflefs"),
-        // SAFETY: always succeeds and touches no memory.
-        None => std::env::temp_dir().join(format!("shufflefs-{}", unsafe { libc::geteuid() })),
-    }
 }
 
 impl Options {

@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::exit::{Exit, Failure, OrExit, Outcome};
 use super::filesystem::filesystem;
+use super::inherited::Inherited;
 use super::log;
 use super::options::OptionArgs;
 use crate::mount::command::{self, Ended, NotStarted};
@@ -45,15 +46,15 @@ pub struct RunArgs {
     command: Vec<OsString>,
 }
 
-pub fn run(args: RunArgs) -> Outcome {
+pub fn run(args: RunArgs, inherited: &Inherited) -> Outcome {
     // Everything that fails before the command runs has one code, since all others are the command's.
-    inside(args).map_err(|failure| match failure.exit {
+    inside(args, inherited).map_err(|failure| match failure.exit {
         Exit::NotFound | Exit::NotExecutable => failure,
         _ => Failure { exit: Exit::Run, ..failure },
     })
 }
 
-fn inside(args: RunArgs) -> Outcome {
+fn inside(args: RunArgs, inherited: &Inherited) -> Outcome {
     let options = args.options.validate(args.stores)?;
     let signals = Signals::block(&command::SIGNALS)?;
     let log = log::start(options.log.as_deref(), true)?;
@@ -73,7 +74,9 @@ fn inside(args: RunArgs) -> Outcome {
     let mounted = Mounted::start(filesystem, mountpoint, &settings, started)?;
     let place = mounted.path().as_os_str().to_owned();
     let line: Vec<OsString> = args.command.iter().map(|word| substituted(word, &place)).collect();
-    let child = command::start(&line, &[("SHUFFLEFS_MOUNT", place)], &signals, namespace)
+    let mut variables = inherited.variables.clone();
+    variables.push(("SHUFFLEFS_MOUNT".into(), place));
+    let child = command::start(&line, variables, inherited.files, &signals, namespace)
         .map_err(|error| not_started(&line, error))?;
     let ended = child.supervise(&mounted, &signals)?;
     // Unmounts, and removes the directory if we made it.

@@ -67,20 +67,10 @@ pub fn sample() -> io::Result<File> {
     if is_unshared(&file) { Ok(file) } else { Err(io::Error::other("no leases")) }
 }
 
-/// How many images may be files: half of the descriptors that this process may have, all of which it asks for.
+/// How many images may be files: a quarter of the descriptors that this process may have. Stores take another half.
 pub fn descriptors() -> usize {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: both calls get a valid structure.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) != 0 {
-            return 0;
-        }
-        let more = libc::rlimit { rlim_cur: limit.rlim_max.min(1 << 16), ..limit };
-        if more.rlim_cur > limit.rlim_cur && libc::setrlimit(libc::RLIMIT_NOFILE, &more) == 0 {
-            limit = more;
-        }
-    }
-    usize::try_from(limit.rlim_cur / 2).unwrap_or(0).min(1 << 14)
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit / 4).unwrap_or(usize::MAX).min(1 << 14)
 }
 
 /// What is lent, by the number of its memory.

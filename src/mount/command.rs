@@ -10,6 +10,8 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
+
 use super::Mounted;
 use super::error::MountError;
 use super::namespace::Namespace;
@@ -40,10 +42,11 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct NotStarted(pub io::Error);
 
-/// Starts the command. Call it from the main thread: the command is killed when the thread that started it ends.
+/// Starts the command, with these variables besides our own and this limit of open files. Call it from the main thread: the command is killed when the thread that started it ends.
 pub fn start(
     command: &[OsString],
-    variables: &[(&str, OsString)],
+    variables: Vec<(OsString, OsString)>,
+    files: Option<Rlimit>,
     signals: &Signals,
     namespace: Namespace,
 ) -> Result<Child, NotStarted> {
@@ -54,7 +57,7 @@ pub fn start(
     // SAFETY: getpid cannot fail.
     let parent = unsafe { libc::getpid() };
     let mut command = Command::new(program);
-    command.args(arguments).envs(variables.iter().map(|(name, value)| (name, value)));
+    command.args(arguments).envs(variables);
     // SAFETY: the closure runs between fork and exec and makes system calls only: no allocation, no locks.
     unsafe {
         command.pre_exec(move || {
@@ -64,6 +67,9 @@ pub fn start(
                 libc::_exit(125);
             }
             namespace.restrict_child()?;
+            if let Some(files) = files {
+                setrlimit(Resource::Nofile, files)?;
+            }
             libc::pthread_sigmask(libc::SIG_SETMASK, &mask, std::ptr::null_mut());
             Ok(())
         });

@@ -11,6 +11,7 @@ mod compare;
 mod evaluate;
 mod lexer;
 mod parser;
+mod spell;
 
 pub use evaluate::ColumnLookup;
 

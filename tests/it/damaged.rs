@@ -290,7 +290,7 @@ impl Subject {
 /// Opens a store as a mount does and reads two batches of it in three formats.
 fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served, String> {
     let obs = named.then(|| COLUMNS.map(str::to_owned).to_vec());
-    let index = IndexDir(path.with_file_name("index"));
+    let index = IndexDir(Some(path.with_file_name("index")));
     let selection = Selection { obs, ..Selection::of(MATRICES[x], index) };
     let counters = Counters { room: Some(1 << 30), ..Counters::default() };
     let collection = Collection::open(&[path.to_owned()], &selection, &counters).map_err(|error| error.to_string())?;

@@ -60,7 +60,7 @@ const SAMPLING: Sampling = Sampling { batch_size: 8, block_size: 4, fetch_factor
 /// An engine over a gzip store, its tap, and how many chunks its values have in all.
 fn engine(memory: u64) -> (Engine, Arc<Tap>, u64) {
     let counters = Counters::default();
-    let index = IndexDir(std::env::temp_dir());
+    let index = IndexDir(Some(std::env::temp_dir()));
     let selection = Selection::of("X", index);
     let mut collection = Collection::open(&[store("csr-float32-gzip.h5ad")], &selection, &counters).unwrap();
     let tap = Arc::new(Tap::default());

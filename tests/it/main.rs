@@ -23,6 +23,7 @@ mod pieces;
 mod properties;
 mod run;
 mod scale;
+mod situations;
 mod stores;
 mod support;
 mod toy_format;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_buffer::Buffer;
 
-use super::{Building, Index, IndexDir, IndexPart, IndexRequest, Mapping, build, key, open};
+use super::{Building, Index, IndexDir, IndexPart, IndexRequest, Mapping, build, failed, key, open};
 use crate::anndata::bytes::Bounds;
 use crate::anndata::categories::narrow;
 use crate::anndata::column::{Numbers, Values};
@@ -252,12 +252,13 @@ impl IndexDir {
             rows: Some(rows),
         };
         let key = key::IndexKey::of(&entry).map_err(BuildFailure::Index)?;
-        let path = self.0.join(&key.name);
+        let directory = self.path(&entry).map_err(BuildFailure::Index)?;
+        let path = directory.join(&key.name);
         let complete = |index: &Index| parts.iter().all(|part| index.parts.contains(part));
         if let Some(index) = open(&path, &entry, &key).filter(complete) {
             return Ok(index);
         }
-        let (old, failed) = (RefCell::new(None), Mutex::new(None));
+        let (old, unread) = (RefCell::new(None), Mutex::new(None));
         let needed = || {
             // Another process may have been faster, or has made one with other columns.
             let found = open(&path, &entry, &key);
@@ -270,17 +271,17 @@ impl IndexDir {
             *old.borrow_mut() = found;
             Some(all)
         };
-        let written = build::build(&self.0, &path, &entry, &key, needed, |building| {
+        let written = build::build(directory, &path, &entry, &key, needed, |building| {
             let old = old.take().map(|old| old.arrays().into_iter().zip(old.parts).collect()).unwrap_or_default();
-            fill(building, wanted, old, &failed, counters)
+            fill(building, wanted, old, &unread, counters)
         });
-        if let Some(element) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(element) = unread.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(BuildFailure::Column(element));
         }
         written.map_err(BuildFailure::Index)?;
         open(&path, &entry, &key)
             .filter(complete)
-            .ok_or_else(|| BuildFailure::Index(self.failed(&entry, &"the index just written is not there")))
+            .ok_or_else(|| BuildFailure::Index(failed(directory, &entry, &"the index just written is not there")))
     }
 }
 

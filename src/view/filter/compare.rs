@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use half::f16;
 
-use super::{Constant, ExprError, Literal, Op};
+use super::{Constant, ExprError, Literal, Op, spell};
 use crate::anndata::bytes::Bytes;
 use crate::anndata::column::{Categories, Numbers, Texts, Values};
 use crate::array::Dtype;
@@ -67,7 +67,7 @@ impl<'a> NamedColumn<'a> {
             (ValueKind::Boolean, _) => "True".to_owned(),
             _ => "\"...\"".to_owned(),
         };
-        format!("{} == {value}", self.name)
+        format!("{} == {value}", spell::name(self.name))
     }
 
     /// The rows that have no value: code -1, masked, or NaN.
@@ -87,15 +87,64 @@ impl<'a> NamedColumn<'a> {
         }
     }
 
-    fn mismatch(&self, literal: &Literal) -> ExprError {
+    /// A value of another kind as this column writes it; none where it has none that means the same.
+    fn respelt(&self, literal: &Literal) -> Option<String> {
+        let quoted = |text: String| match self.values {
+            Values::Categorical { categories, .. } => categories.labels.contains(&text).then(|| format!("{text:?}")),
+            _ => Some(format!("{text:?}")),
+        };
+        match (self.kind, &literal.value) {
+            (ValueKind::Number, Constant::Text(text)) => {
+                let number = text.trim().trim_start_matches('+');
+                number.parse().is_ok_and(f64::is_finite).then(|| number.to_owned())
+            }
+            (ValueKind::Number, Constant::Bool(value)) => Some(u8::from(*value).to_string()),
+            (ValueKind::Boolean, Constant::Text(text)) => match text.trim().to_ascii_lowercase().as_str() {
+                "true" => Some("True".to_owned()),
+                "false" => Some("False".to_owned()),
+                _ => None,
+            },
+            (ValueKind::Boolean, Constant::Int(1)) => Some("True".to_owned()),
+            (ValueKind::Boolean, Constant::Int(0)) => Some("False".to_owned()),
+            (ValueKind::Text | ValueKind::Labels, Constant::Int(_) | Constant::Float(_) | Constant::Bool(_)) => {
+                quoted(spell::literal(literal))
+            }
+            _ => None,
+        }
+    }
+
+    /// A comparison of this column with a value of another kind, and what to write.
+    fn mismatch(&self, op: Op, literal: &Literal) -> ExprError {
+        let test = |value: String| format!("{} {} {value}", spell::name(self.name), spell::op(op));
+        self.unlike(literal, self.respelt(literal).map_or_else(|| self.example(), test))
+    }
+
+    /// The same of a list.
+    fn mismatched_list(&self, literal: &Literal, list: &[Literal]) -> ExprError {
+        let respelt = |literal| if self.fits(literal) { Some(spell::literal(literal)) } else { self.respelt(literal) };
+        let all: Option<Vec<String>> = list.iter().map(respelt).collect();
+        let test = |all: Vec<String>| format!("{} in {}", spell::name(self.name), spell::list(all.into_iter()));
+        self.unlike(literal, all.map_or_else(|| self.example(), test))
+    }
+
+    /// Whether a value is of the column's kind.
+    fn fits(&self, literal: &Literal) -> bool {
+        matches!(
+            (self.kind, &literal.value),
+            (ValueKind::Text | ValueKind::Labels, Constant::Text(_))
+                | (ValueKind::Number, Constant::Int(_) | Constant::Float(_))
+                | (ValueKind::Boolean, Constant::Bool(_))
+        )
+    }
+
+    fn unlike(&self, literal: &Literal, instead: String) -> ExprError {
         let value = match &literal.value {
             Constant::Text(text) => format!("text, {text:?}"),
             Constant::Int(number) => format!("a number, {number}"),
             Constant::Float(number) => format!("a number, {number}"),
             Constant::Bool(value) => format!("a boolean, {value}"),
         };
-        let cause =
-            format!("{} is {} and is compared with {value}; write {}", self.name, self.kind.name(), self.example());
+        let cause = format!("{} is {} and is compared with {value}; write {instead}", self.name, self.kind.name());
         ExprError::new(literal.at, cause)
     }
 
@@ -142,22 +191,14 @@ pub fn with(rows: u64, column: &NamedColumn<'_>, op: Op, literal: &Literal) -> R
                 Box::new(move |value| holds(op, value.and_then(|value| value.compare(wanted))))
             }))
         }
-        _ => Err(column.mismatch(literal)),
+        _ => Err(column.mismatch(op, literal)),
     }
 }
 
 /// The rows whose value is in a list.
 pub fn within(rows: u64, column: &NamedColumn<'_>, list: &[Literal]) -> Result<Bits, ExprError> {
-    let fits = |literal: &&Literal| {
-        matches!(
-            (column.kind, &literal.value),
-            (ValueKind::Text | ValueKind::Labels, Constant::Text(_))
-                | (ValueKind::Number, Constant::Int(_) | Constant::Float(_))
-                | (ValueKind::Boolean, Constant::Bool(_))
-        )
-    };
-    if let Some(wrong) = list.iter().find(|literal| !fits(literal)) {
-        return Err(column.mismatch(wrong));
+    if let Some(wrong) = list.iter().find(|literal| !column.fits(literal)) {
+        return Err(column.mismatched_list(wrong, list));
     }
     let texts =
         || list.iter().filter_map(|literal| if let Constant::Text(text) = &literal.value { Some(text) } else { None });

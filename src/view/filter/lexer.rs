@@ -22,7 +22,8 @@ pub enum TokenKind {
 }
 
 /// Longer ones first, so that `<=` is not `<`.
-const SIGNS: [&str; 16] = ["==", "!=", "<=", ">=", "<>", "<", ">", "(", ")", "[", "]", ",", "&", "|", "~", "-"];
+/// A single `=` is read for the parser to say what it should be.
+const SIGNS: [&str; 17] = ["==", "!=", "<=", ">=", "<>", "<", ">", "(", ")", "[", "]", ",", "&", "|", "~", "-", "="];
 
 /// All words, and the end.
 pub fn tokens(text: &str) -> Result<Vec<Token>, ExprError> {
@@ -55,7 +56,7 @@ pub fn tokens(text: &str) -> Result<Vec<Token>, ExprError> {
 }
 
 /// Dots are part of names (`percent.mt`), as R writes them.
-fn is_name(c: char) -> bool {
+pub fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '.'
 }
 
@@ -123,7 +124,6 @@ fn sign(chars: &[char], at: usize) -> Result<(TokenKind, usize), ExprError> {
     Err(ExprError::new(
         at,
         match chars[0] {
-            '=' => "a single = compares nothing; write ==".to_owned(),
             '!' => "! is written `not` (or !=)".to_owned(),
             '@' => "@ names a variable of Python; write the value itself".to_owned(),
             c @ ('+' | '*' | '/' | '%' | '^') => format!("{c}: columns are compared, not calculated with"),

@@ -1,14 +1,14 @@
 //! Words to a tree. Precedence as pandas has it: `or` (`|`), `and` (`&`), `not`, comparisons, `~`.
 
 use super::lexer::{Token, TokenKind, tokens};
-use super::{Constant, Expr, ExprError, Literal, Name, Op, Operand};
+use super::{Constant, Expr, ExprError, Literal, Name, Op, Operand, spell};
 
 /// Deeper nesting than this is nobody's expression, and the stack is finite.
 const DEPTH: usize = 100;
 
 pub fn parse(text: &str) -> Result<Expr, ExprError> {
     let tokens = tokens(text)?;
-    let mut parser = Parser { tokens: &tokens, place: 0, depth: 0 };
+    let mut parser = Parser { text, tokens: &tokens, place: 0, depth: 0 };
     if parser.kind() == &TokenKind::End {
         return Err(ExprError::new(1, "the expression is empty; write something like tissue == \"lung\""));
     }
@@ -20,6 +20,7 @@ pub fn parse(text: &str) -> Result<Expr, ExprError> {
 }
 
 struct Parser<'a> {
+    text: &'a str,
     tokens: &'a [Token],
     place: usize,
     depth: usize,
@@ -56,6 +57,9 @@ impl Parser<'_> {
     }
 
     fn wrong(&self, expected: &str) -> ExprError {
+        if matches!(self.kind(), TokenKind::Sign("=")) {
+            return ExprError::new(self.at(), format!("a single = compares nothing; write {}", self.doubled()));
+        }
         let found = match self.kind() {
             TokenKind::Word(word) => format!("found {word}"),
             TokenKind::Name(name) => format!("found `{name}`"),
@@ -65,6 +69,13 @@ impl Parser<'_> {
             TokenKind::End => "the expression ends here".to_owned(),
         };
         ExprError::new(self.at(), format!("{expected}: {found}"))
+    }
+
+    /// The text, each single `=` doubled.
+    fn doubled(&self) -> String {
+        let single = |at: usize| self.tokens.iter().any(|token| token.at == at && token.kind == TokenKind::Sign("="));
+        let double = |(c, at): (char, usize)| std::iter::repeat_n(c, if single(at) { 2 } else { 1 });
+        self.text.chars().zip(1..).flat_map(double).collect()
     }
 
     fn deeper(&mut self) -> Result<(), ExprError> {
@@ -112,7 +123,11 @@ impl Parser<'_> {
             self.deeper()?;
             let inner = match self.kind() {
                 TokenKind::Sign("(" | "~") => self.test()?,
-                _ => Expr::Is(self.column()?),
+                _ => {
+                    let column = self.column()?;
+                    let method = if self.kind() == &TokenKind::Sign("(") { self.method(&column, true)? } else { None };
+                    method.unwrap_or(Expr::Is(column))
+                }
             };
             self.depth -= 1;
             return self.alone(Expr::Not(Box::new(inner)));
@@ -173,20 +188,69 @@ impl Parser<'_> {
             }
             return Err(self.wrong("`null` was expected after `is`; values are compared by =="));
         }
-        if matches!(self.kind(), TokenKind::Sign("(")) {
-            let method = column.name.rsplit_once('.');
-            let (name, negated) = match method {
-                Some((name, "isnull" | "isna")) => (name, false),
-                Some((name, "notnull" | "notna")) => (name, true),
-                _ => return Err(ExprError::new(column.at, format!("{} is no function; there are none", column.name))),
-            };
-            self.place += 1;
-            if !self.takes_sign(")") {
-                return Err(self.wrong("a closing ) was expected"));
-            }
-            return Ok(Some(Expr::Null { column: Name { name: name.to_owned(), at: column.at }, negated }));
+        self.method(&column, false)
+    }
+
+    /// `x.isnull()` and the like; of other methods of pandas, what to write instead. `inverted`: after `~`.
+    fn method(&mut self, called: &Name, inverted: bool) -> Result<Option<Expr>, ExprError> {
+        if !matches!(self.kind(), TokenKind::Sign("(")) {
+            return Ok(None);
         }
-        Ok(None)
+        let (name, method) = called.name.rsplit_once('.').unwrap_or(("", &called.name));
+        let negated = match method {
+            "isnull" | "isna" => false,
+            "notnull" | "notna" => true,
+            _ => {
+                let mut cause = format!("{} is no function; there are none", called.name);
+                if let Some(instead) = self.instead(&spell::name(name), method, inverted) {
+                    cause = format!("{} is a method of pandas; write {instead}", called.name);
+                }
+                return Err(ExprError::new(called.at, cause));
+            }
+        };
+        self.place += 1;
+        if !self.takes_sign(")") {
+            return Err(self.wrong("a closing ) was expected"));
+        }
+        Ok(Some(Expr::Null { column: Name { name: name.to_owned(), at: called.at }, negated }))
+    }
+
+    /// The expression that means the same as a method call, of which the name was read.
+    fn instead(&mut self, name: &str, method: &str, inverted: bool) -> Option<String> {
+        self.place += 1;
+        let texts = |list: Vec<Literal>| spell::list(list.iter().map(spell::literal));
+        let not = if inverted { "not " } else { "" };
+        let simple = [("eq", "=="), ("ne", "!="), ("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">=")];
+        if let Some((_, op)) = simple.iter().find(|(known, _)| *known == method) {
+            let value = self.literal().ok()??;
+            return Some(format!("{not}{name} {op} {}", spell::literal(&value)));
+        }
+        match method {
+            "isin" => Some(format!("{name} {not}in {}", texts(self.list().ok()?))),
+            "between" => {
+                let low = self.literal().ok()??;
+                self.takes_sign(",").then_some(())?;
+                let high = self.literal().ok()??;
+                let ends = if self.takes_sign(",") { self.inclusive()? } else { "both".to_owned() };
+                let sign = |is_in: bool| if is_in { "<=" } else { "<" };
+                let left = sign(ends == "both" || ends == "left");
+                let right = sign(ends == "both" || ends == "right");
+                let test = format!("{} {left} {name} {right} {}", spell::literal(&low), spell::literal(&high));
+                Some(if inverted { format!("not ({test})") } else { test })
+            }
+            _ => None,
+        }
+    }
+
+    /// The last argument of `between`: which ends belong to it.
+    fn inclusive(&mut self) -> Option<String> {
+        if self.takes("inclusive") {
+            self.takes_sign("=").then_some(())?;
+        }
+        match self.literal().ok()??.value {
+            Constant::Text(ends) => Some(ends),
+            _ => None,
+        }
     }
 
     /// What is in brackets can be combined, not compared.
@@ -282,7 +346,7 @@ impl Parser<'_> {
     }
 }
 
-const KEYWORDS: [&str; 5] = ["and", "or", "not", "in", "is"];
+pub const KEYWORDS: [&str; 5] = ["and", "or", "not", "in", "is"];
 
 /// Keywords are lower case or, as in SQL, upper case.
 fn is_keyword(kind: &TokenKind, keyword: &str) -> bool {

@@ -1,0 +1,123 @@
+//! Situations that users met: an environment, limits, paths and file systems that differ from those of a developer's desk.
+//! One numbered test a report; the numbers are those of the report.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::area::{Area, Ran};
+use crate::support::{store, succeed, walk};
+
+/// Variables that clusters set and that stop every HDF5 file if libhdf5 sees them.
+const VARIABLES: [(&str, &str); 6] = [
+    ("HDF5_VOL_CONNECTOR", "async under_vol=0;under_info={}"),
+    ("HDF5_DRIVER", "mpio"),
+    ("HDF5_PLUGIN_PATH", "/nowhere"),
+    ("HDF5_PLUGIN_PRELOAD", "::"),
+    ("HDF5_USE_FILE_LOCKING", "TRUE"),
+    ("BLOSC_NTHREADS", "7"),
+];
+
+fn ran(command: &mut Command) -> Ran {
+    Ran::from(command.output().unwrap())
+}
+
+/// Soft and hard limit of open files for a child.
+fn with_files(command: &mut Command, soft: u64, hard: u64) {
+    let limit = Rlimit { current: Some(soft), maximum: Some(hard) };
+    // SAFETY: between fork and exec only a system call.
+    unsafe { command.pre_exec(move || Ok(setrlimit(Resource::Nofile, limit)?)) };
+}
+
+#[test]
+fn s07_libraries_do_not_see_the_environment_and_the_command_of_run_does() {
+    let area = Area::new();
+    let mut command = area.command(["info", "store.h5ad"]);
+    let told = ran(command.envs(VARIABLES));
+    assert!(told.code == Some(0) && told.stdout.contains("mounts: yes"), "{told:?}");
+    let script =
+        "cat {}/epoch-0000/batch-000000.npz >/dev/null && env | grep -E '^(HDF5|BLOSC)_'; ulimit -Sn; ulimit -Hn";
+    let mut command = area.command(["run", "store.h5ad", "--", "sh", "-c", script]);
+    with_files(command.envs(VARIABLES), 300, 3000);
+    let told = ran(&mut command);
+    let mut lines: Vec<&str> = told.stdout.lines().collect();
+    let limits = lines.split_off(lines.len() - 2);
+    lines.sort_unstable();
+    let mut expected: Vec<String> = VARIABLES.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    expected.sort_unstable();
+    assert_eq!(
+        (told.code, lines, limits),
+        (Some(0), expected.iter().map(String::as_str).collect(), vec!["300", "3000"])
+    );
+}
+
+#[test]
+fn s13_info_of_what_does_not_mount_is_a_failure() {
+    let area = Area::new();
+    let told = area.run(["info", "store.h5ad"]);
+    assert!(told.code == Some(0) && told.stdout.contains("mounts: yes"), "{told:?}");
+    // A group, and nothing in it.
+    let odd = area.path("odd.zarr");
+    fs::create_dir(&odd).unwrap();
+    fs::write(odd.join(".zgroup"), r#"{"zarr_format": 2}"#).unwrap();
+    for arguments in [&["info"][..], &["info", "--json"]] {
+        let told = ran(area.command(arguments).arg(&odd).arg("store.h5ad"));
+        assert_eq!(told.code, Some(3), "{told:?}");
+        let word = if arguments.len() == 1 { "mounts: no" } else { "\"mounts\": false" };
+        assert!(told.stdout.contains(word), "{told:?}");
+    }
+}
+
+#[test]
+fn s16_an_index_directory_below_tmp_is_ours_alone() {
+    let csc = store("csc-unsorted.h5ad");
+    let user = rustix::process::geteuid().as_raw();
+    let attempt = |prepare: &dyn Fn(&Path)| {
+        let area = Area::new();
+        let index = area.path(&format!("shufflefs-{user}"));
+        prepare(&index);
+        let mut command = area.command([Path::new("mount"), &csc, Path::new("d")]);
+        command.env_remove("HOME").env_remove("XDG_CACHE_HOME").env("TMPDIR", area.path("."));
+        (ran(&mut command), index, area)
+    };
+    let (told, index, _area) = attempt(&|_| {});
+    assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""));
+    assert_eq!(fs::metadata(&index).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(fs::read_dir(&index).unwrap().count(), 1);
+
+    let open = |path: &Path| {
+        fs::create_dir(path).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    };
+    let link = |path: &Path| {
+        let other = path.with_file_name("other");
+        fs::create_dir(&other).unwrap();
+        symlink(other, path).unwrap();
+    };
+    let cases: [(&dyn Fn(&Path), &str); 2] = [(&open, "mode 777"), (&link, "no directory")];
+    for (prepare, word) in cases {
+        let (told, index, area) = attempt(prepare);
+        assert!(told.code == Some(3) && told.stderr.contains(word) && told.stderr.contains("--index-dir"), "{told:?}");
+        assert_eq!(fs::read_dir(&index).unwrap().count(), 0, "{word}");
+        // What needs no index goes on.
+        let mut command = area.command(["mount", "store.h5ad", "d"]);
+        let told = ran(command.env_remove("HOME").env_remove("XDG_CACHE_HOME").env("TMPDIR", area.path(".")));
+        assert!(told.code == Some(0) && told.stderr.contains("warning"), "{told:?}");
+    }
+}
+
+#[test]
+fn s20_df_shows_an_epoch_and_free_inodes() {
+    let area = Area::new();
+    let place = area.mount("d");
+    let size: u64 = walk(&place.join("epoch-0000")).values().sum();
+    let shown = succeed(Command::new("df").args(["-B1", "--output=size,used,avail"]).arg(&place));
+    let numbers: Vec<u64> = shown.lines().last().unwrap().split_whitespace().map(|n| n.parse().unwrap()).collect();
+    assert_eq!(numbers, [size.next_multiple_of(4096), size.next_multiple_of(4096), 0]);
+    let shown = succeed(Command::new("df").args(["--output=ipcent"]).arg(&place));
+    assert_eq!(shown.lines().last().unwrap().trim(), "1%");
+}
