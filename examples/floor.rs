@@ -30,7 +30,7 @@ const PIECE: u64 = 1 << 16;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stores: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     let counters = Counters::default();
-    let index = IndexDir(std::env::temp_dir().join("shufflefs-floor"));
+    let index = IndexDir(Some(std::env::temp_dir().join("shufflefs-floor")));
     let selection = Selection { obs: Some(Vec::new()), ..Selection::of("X", index) };
     let collection = Collection::open(&stores, &selection, &counters)?;
     for _ in 0..3 {
