@@ -5,17 +5,16 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use shufflefs::anndata::index::IndexDir;
 use shufflefs::anndata::matrix::Matrix;
 use shufflefs::array::gather::{ElementRange, GatherContext, Sink, gather};
 use shufflefs::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch};
-use shufflefs::collection::{Collection, Selection};
-use shufflefs::engine::{Engine, ImageKey, Limits};
-use shufflefs::format::{Extension, Writers};
-use shufflefs::plan::{Plan, Sampling};
+use shufflefs::engine::{Engine, ImageKey};
+use shufflefs::format::Extension;
+use shufflefs::plan::Sampling;
+use shufflefs::session::spec::ViewSpec;
+use shufflefs::session::{Session, Spec};
 
 const FILTERS: [&str; 6] = ["none", "gzip", "shuffle-gzip", "lzf", "zstd", "blosc"];
 const SAMPLING: Sampling = Sampling { batch_size: 64, block_size: 16, fetch_factor: 16, seed: 0, drop_last: false };
@@ -31,17 +30,22 @@ fn store(filter: &str) -> PathBuf {
     stores.join(format!("{filter}.h5ad"))
 }
 
-fn collection(filter: &str) -> Collection {
-    let index = IndexDir(Some(std::env::temp_dir()));
-    let selection = Selection::of("X", index);
-    Collection::open(&[store(filter)], &selection, &Counters::default()).unwrap()
+fn session(filter: &str) -> Session {
+    let spec = Spec {
+        views: vec![ViewSpec::sampled(SAMPLING)],
+        // Little memory, so that every epoch is loaded anew.
+        memory: Some(40 << 20),
+        threads: 2,
+        ..Spec::of(vec![store(filter)], std::env::temp_dir())
+    };
+    Session::builder(spec).unprobed().derive().unwrap()
 }
 
 /// One chunk of values, by each filter.
 fn decoders(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode a chunk of 72 kB");
     for filter in &FILTERS[1..] {
-        let collection = collection(filter);
+        let collection = session(filter).collection;
         let array = collection.stores[0].x().matrix.arrays()[0];
         let mut out = vec![0; 18_000 * 4];
         let (mut scratch, counters) = (Scratch::default(), Counters::default());
@@ -68,7 +72,7 @@ unsafe impl Sink for Nowhere {
 fn gathers(c: &mut Criterion) {
     let mut group = c.benchmark_group("gather 2,048 rows");
     for filter in FILTERS {
-        let collection = collection(filter);
+        let collection = session(filter).collection;
         let array = collection.stores[0].x().matrix.arrays()[0];
         let rows = (0..128).flat_map(|block| block * 32..block * 32 + 16);
         let pieces: Vec<ElementRange> = rows.map(|row| ElementRange { start: row * 1500, len: 1500 }).collect();
@@ -106,9 +110,9 @@ impl ChunkSource for Memory {
 }
 
 fn engine() -> Engine {
-    let mut collection = collection("none");
+    let mut session = session("none");
     let counters = Counters::default();
-    for store in &mut collection.stores {
+    for store in &mut session.collection.stores {
         let Matrix::Sparse { data, indices, .. } = &mut store.elements[0].matrix else { panic!("not sparse") };
         for array in [data, indices] {
             let mut scratch = Scratch::default();
@@ -122,11 +126,7 @@ fn engine() -> Engine {
             array.source = Arc::new(Memory { chunks });
         }
     }
-    let writers = Writers::new(&collection.table);
-    let plan = Plan::new(&collection.store_rows(), SAMPLING);
-    // Little memory, so that every epoch is loaded anew.
-    let limits = Limits { memory: 40 << 20, threads: 2, timeout: Duration::from_secs(60) };
-    Engine::new(collection, vec![plan], writers, counters, limits).unwrap()
+    session.engine().unwrap()
 }
 
 fn epochs(c: &mut Criterion) {

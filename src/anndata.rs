@@ -4,6 +4,7 @@
 
 pub mod bytes;
 mod categories;
+pub mod check;
 pub mod column;
 pub mod dataframe;
 pub mod index;
@@ -18,6 +19,11 @@ pub use layout::{matrices, stores};
 
 /// Bytes of metadata (row bounds, one obs column) that are read into memory at most for one array.
 pub const METADATA_LIMIT: u64 = 64 << 30;
+
+/// Line ends and runs of blanks become one blank.
+pub fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
 
 /// An error about one element of a store.
 pub fn element_error(store: &Container, element: &str, cause: impl Into<String>) -> ArrayError {

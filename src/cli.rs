@@ -3,17 +3,13 @@
 //! Arguments are parsed once into plain, checked data; nothing below this room reads arguments or environment. Every
 //! failure leaves as one line on stderr and a documented code.
 
-mod check;
 mod config;
 mod documents;
 mod exit;
-mod filesystem;
 mod index_dir;
 mod info;
 mod inherited;
-mod isolate;
 mod log;
-mod memory;
 mod mount;
 mod mount_options;
 pub mod options;
@@ -21,7 +17,6 @@ mod plan;
 mod probe;
 mod run;
 mod sampling;
-mod select;
 mod umount;
 mod values;
 mod views;

@@ -80,7 +80,7 @@ impl Store {
 }
 
 /// What to serve of the stores.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Selection {
     /// `X`, `raw/X`, `layers/NAME` or `obsm/NAME`.
     pub x: String,
@@ -99,8 +99,16 @@ pub struct Selection {
     pub dtype: Option<Dtype>,
     pub index_dtype: Option<Dtype>,
     /// Where derived arrays are kept.
+    #[serde(skip)]
     pub index: IndexDir,
+    /// Set in the probe (`session::probe`): called before each store is read. Large arrays are then opened and not read, and
+    /// nothing is derived or united: what comes of it is only fit to be dropped.
+    #[serde(skip)]
+    pub visit: Option<Visit>,
 }
+
+/// Told the name of the store that is read next.
+pub type Visit = fn(&str);
 
 impl Selection {
     /// One element as it is stored.
@@ -116,6 +124,14 @@ impl Selection {
             dtype: None,
             index_dtype: None,
             index,
+            visit: None,
+        }
+    }
+
+    /// Tells the probe which store is read next.
+    fn visits(&self, store: &str) {
+        if let Some(visit) = self.visit {
+            visit(store);
         }
     }
 
@@ -144,6 +160,7 @@ pub struct Collection {
     pub left_out: Vec<(String, String)>,
     /// obs columns that differ between stores, each with what was done (docs/columns.md).
     pub joined: Vec<(String, String)>,
+    visit: Option<Visit>,
 }
 
 impl Collection {
@@ -152,7 +169,11 @@ impl Collection {
     /// # Errors
     /// A store that cannot be read; stores whose matrices or genes differ; no rows at all; genes that no store has.
     pub fn open(paths: &[PathBuf], selection: &Selection, counters: &Counters) -> Result<Collection, CollectionError> {
-        let opened = paths.iter().map(|path| anndata::stores(path)).collect::<Result<Vec<_>, _>>()?;
+        let open = |path: &PathBuf| {
+            selection.visits(&path.to_string_lossy());
+            anndata::stores(path)
+        };
+        let opened = paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let store = |(path, container)| Store { path, container, first_row: 0, rows: 0, elements: Vec::new() };
         let mut stores: Vec<Store> = opened.into_iter().flatten().map(store).collect();
         if stores.is_empty() {
@@ -161,6 +182,7 @@ impl Collection {
         let x = element::open(&mut stores, &selection.x, true, selection, counters)?;
         let mut first_row = 0u64;
         for store in &mut stores {
+            selection.visits(store.container.name());
             let (rows, obs) = (store.x().matrix.rows(), DataFrame::open(&store.container, "obs")?.rows);
             if obs != rows {
                 let cause = format!("{} has {rows} rows, but obs has {obs}", selection.x);
@@ -176,10 +198,9 @@ impl Collection {
         for name in &selection.with {
             elements.push(element::open(&mut stores, name, false, selection, counters)?);
         }
-        let columns::ObsColumns { columns, left_out, joined } =
-            columns::read(&stores, selection.obs.as_deref(), counters)?;
+        let columns::ObsColumns { columns, left_out, joined } = columns::read(&stores, selection, counters)?;
         let table = Table { n_rows: first_row, elements, columns, index_dtype: selection.index_dtype };
-        Ok(Collection { table, stores, left_out, joined })
+        Ok(Collection { table, stores, left_out, joined, visit: selection.visit })
     }
 
     /// Rows of each store, in order.
@@ -244,12 +265,15 @@ impl Collection {
 
     /// An obs column over all stores, read now: served or not, text too.
     pub fn obs_column(&self, name: &str, counters: &Counters) -> Result<Values, CollectionError> {
-        columns::read_one(&self.stores, name, counters)
+        columns::read_one(&self.stores, name, self.visit, counters)
     }
 
     /// The names of a store's rows.
     pub fn row_names(&self, store: usize, counters: &Counters) -> Result<Vec<String>, CollectionError> {
         let store = &self.stores[store];
+        if let Some(visit) = self.visit {
+            visit(store.container.name());
+        }
         let names = DataFrame::open(&store.container, "obs")?.names(counters)?;
         if names.len() as u64 != store.rows {
             let cause = format!("obs names {} rows, but there are {}", names.len(), store.rows);

@@ -3,6 +3,7 @@
 //! The rooms, in the order that data flows towards the reader; imports run only downward in this list:
 //!
 //! - [`cli`]: one file for each command.
+//! - [`session`]: what composes stores, plans, engine and tree.
 //! - [`mount`]: how a mount comes and goes.
 //! - [`fuse`]: the kernel's requests, decoded and answered.
 //! - [`tree`]: paths, inode numbers, attributes, listings.
@@ -28,6 +29,7 @@ pub mod format;
 pub mod fuse;
 pub mod mount;
 pub mod plan;
+pub mod session;
 mod slab;
 pub mod storage;
 mod sync;

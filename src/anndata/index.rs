@@ -43,7 +43,7 @@ const FOOT: u64 = 10;
 const MAX_HEADER: u64 = 16 << 20;
 
 /// Where derived arrays are kept; `None`: nowhere.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct IndexDir(pub Option<PathBuf>);
 
 /// One array of an entry.

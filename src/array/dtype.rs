@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The type of one element, always little-endian in memory and in every image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Dtype {
     Bool,
     I8,

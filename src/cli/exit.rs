@@ -5,6 +5,7 @@
 use std::fmt::Display;
 use std::io::Write;
 
+pub use crate::anndata::one_line;
 use crate::mount::error::MountError;
 
 /// Shown at the end of every `--help` and man page.
@@ -95,11 +96,6 @@ pub fn leave(code: u8) -> ! {
     let _ = std::io::stdout().flush();
     // SAFETY: does not return; what matters was flushed and dropped before.
     unsafe { libc::_exit(code.into()) }
-}
-
-/// Line ends and runs of blanks become one blank.
-pub fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

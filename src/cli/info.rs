@@ -6,19 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::exit::{self, Exit, Outcome};
-use super::isolate::{self, ChildTask, Failed};
-use super::{check, index_dir, memory, values};
-use crate::anndata;
-use crate::anndata::dataframe::{ColumnKind, DataFrame};
+use super::{index_dir, values};
 use crate::anndata::index::IndexDir;
-use crate::anndata::matrices;
-use crate::anndata::matrix::Matrix;
-use crate::array::{Array, ArrayError, Container, Counters};
-use crate::collection::{Collection, Selection};
-use crate::format::Writers;
+use crate::session::describe;
+use crate::session::isolate::{self, ChildTask, Failed};
 
 #[derive(Debug, Args)]
 #[command(after_help = super::exit::HELP)]
@@ -54,7 +48,7 @@ pub fn info(args: &InfoArgs) -> Outcome {
     }
     let mut code = 0;
     let mut all = Vec::new();
-    for store in args.stores.iter().flat_map(|path| describe(path, args)) {
+    for store in args.stores.iter().flat_map(|path| isolated(path, args)) {
         if let Some(error) = store["error"].as_str() {
             exit::say(error);
             code = Exit::Store as u8;
@@ -75,8 +69,12 @@ pub fn info(args: &InfoArgs) -> Outcome {
     Ok(code)
 }
 
+fn described(path: &Path, check: bool) -> Vec<Value> {
+    describe::describe(path, check, &IndexDir(index_dir::standard()))
+}
+
 /// The stores of a path as JSON, by a child if libhdf5 is to parse it; or `error`.
-fn describe(path: &Path, args: &InfoArgs) -> Vec<Value> {
+fn isolated(path: &Path, args: &InfoArgs) -> Vec<Value> {
     if !isolate::is_for_hdf5(path) {
         return described(path, args.check);
     }
@@ -84,109 +82,15 @@ fn describe(path: &Path, args: &InfoArgs) -> Vec<Value> {
     if args.check {
         arguments.push("--check".into());
     }
+    arguments.extend(["--".into(), path.into()]);
     let terminal = args.check && std::io::stderr().is_terminal();
     let stores = [path.to_owned()];
     let failed = |reason: String| vec![json!({"error": format!("{}: {reason}", path.display())})];
-    match isolate::run(&ChildTask { arguments, stores: &stores, patience: args.timeout, terminal }) {
+    match isolate::run(&ChildTask { arguments, input: Vec::new(), stores: &stores, patience: args.timeout, terminal }) {
         Ok(answer) => serde_json::from_slice(&answer).unwrap_or_else(|error| failed(format!("no answer: {error}"))),
         Err(Failed::Ended(reason, _)) => failed(reason),
         Err(Failed::NotStarted(_)) => described(path, args.check),
     }
-}
-
-/// The store, or one by one those of an annbatch collection.
-fn described(path: &Path, check: bool) -> Vec<Value> {
-    // A path that cannot be opened is told by `open`.
-    let stores = anndata::stores(path).unwrap_or_default();
-    let parts =
-        if stores.is_empty() { vec![path.to_owned()] } else { stores.into_iter().map(|(path, _)| path).collect() };
-    let one =
-        |path: &PathBuf| open(path, check).unwrap_or_else(|error| json!({"error": exit::one_line(&error.to_string())}));
-    parts.iter().map(one).collect()
-}
-
-fn open(path: &Path, check: bool) -> Result<Value, ArrayError> {
-    let counters = Counters { room: memory::metadata(), ..Counters::default() };
-    let store = Container::open(path)?;
-    let matrices: Vec<Value> = match matrices(&store) {
-        Ok(elements) => elements.iter().map(|element| matrix(&store, element, &counters)).collect(),
-        // To a check this is one finding among others.
-        Err(error) if !check => return Err(error),
-        Err(_) => Vec::new(),
-    };
-    let columns = DataFrame::open(&store, "obs").map(|obs| columns(&obs));
-    let genes = DataFrame::open(&store, "var").map(|var| var.rows);
-    let selection = Selection::of("X", IndexDir(index_dir::standard()));
-    // A mount of a matrix stored by column would transpose it first: that is not for a description to do.
-    let opened = match Matrix::open_by_column(&store, "X", &counters) {
-        Ok(Some(_)) => Ok(None),
-        Ok(None) => Collection::open(&[path.to_owned()], &selection, &counters).map(Some).map_err(|e| e.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    let refused: Map<String, Value> = match &opened {
-        Ok(Some(collection)) => Writers::new(&collection.table)
-            .refused()
-            .into_iter()
-            .map(|(format, reason)| (format.as_str().to_owned(), reason.into()))
-            .collect(),
-        _ => Map::new(),
-    };
-    let stops = opened.err().map(|error| exit::one_line(&error));
-    let mut described = json!({
-        "store": store.name(),
-        "rows": DataFrame::open(&store, "obs").map(|obs| obs.rows).ok(),
-        "genes": genes.ok(),
-        "matrices": matrices,
-        "columns": columns.unwrap_or_default(),
-        "mounts": stops.is_none(),
-        "stops": stops,
-        "formats_refused": refused,
-    });
-    if check {
-        described["check"] = check::check(&store);
-    }
-    Ok(described)
-}
-
-fn matrix(store: &Container, element: &str, counters: &Counters) -> Value {
-    let by_column = Matrix::open_by_column(store, element, counters).transpose();
-    let kind = if by_column.is_some() { "csc" } else { "csr" };
-    match by_column.unwrap_or_else(|| Matrix::look(store, element, counters)) {
-        Ok(matrix) => {
-            let mut shape: Vec<u64> = std::iter::once(matrix.rows()).chain(matrix.row_shape()).collect();
-            if kind == "csc" {
-                shape.reverse();
-            }
-            json!({
-                "element": element,
-                "kind": if matrix.is_sparse() { kind } else { "dense" },
-                "dtype": matrix.dtype().name(),
-                "shape": shape,
-                "stored_values": matrix.stored(),
-                "arrays": matrix.arrays().into_iter().map(array).collect::<Vec<_>>(),
-            })
-        }
-        Err(error) => json!({"element": element, "stops": exit::one_line(&error.to_string())}),
-    }
-}
-
-fn array(array: &Array) -> Value {
-    json!({
-        "element": array.element.as_ref(),
-        "dtype": array.dtype.name(),
-        "chunk_shape": array.chunk_shape,
-        "filters": array.source.filters(),
-    })
-}
-
-fn columns(obs: &DataFrame<'_>) -> Vec<Value> {
-    let one = |name: &String| {
-        let kind = obs.kind(name)?;
-        let categories = if kind == ColumnKind::Categorical { Some(obs.category_count(name)?) } else { None };
-        Ok::<Value, ArrayError>(json!({"name": name, "kind": kind.name(), "categories": categories}))
-    };
-    let stopped = |name: &String, error: ArrayError| json!({"name": name, "stops": exit::one_line(&error.to_string())});
-    obs.columns.iter().map(|name| one(name).unwrap_or_else(|error| stopped(name, error))).collect()
 }
 
 /// The same for people.

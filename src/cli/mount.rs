@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::exit::{Exit, Failure, OrExit, Outcome};
-use super::filesystem::filesystem;
 use super::log;
 use super::options::{OptionArgs, Options};
 use crate::mount::background::{self, Fork, Ready, Report};
@@ -88,9 +87,13 @@ fn serve(options: Options, place: PathBuf, ready: Option<&mut Option<Ready>>) ->
     // Before any other file is kept open: it may name a descriptor.
     let mountpoint = Mountpoint::prepare(&place)?;
     let log = log::start(options.log.as_deref(), ready.is_some())?;
-    let settings =
-        Settings { source: options.source(), allow_other: options.allow_other, threads: options.threads, helper: true };
-    let filesystem = signals.during(move || filesystem(&options, &log))?.or_exit(Exit::Store)?;
+    let settings = Settings {
+        source: options.source(),
+        allow_other: options.allow_other,
+        threads: options.spec.threads,
+        helper: true,
+    };
+    let filesystem = signals.during(move || options.filesystem(log))?.or_exit(Exit::Store)?;
     let started = filesystem.page_cache.starter();
     let mounted = Mounted::start(filesystem, mountpoint, &settings, started)?;
     if let Some(ready) = ready.and_then(Option::take) {

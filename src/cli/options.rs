@@ -4,63 +4,31 @@
 //! line or the current directory: paths are absolute here, because a daemon's directory is `/`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 
 use super::config::ViewsFile;
 use super::exit::Failure;
+use super::index_dir;
+use super::log::Recent;
 use super::sampling::SamplingArgs;
 use super::values::{self, Fractions, MemoryLimit, RankOf};
-use super::views::{SplitOptions, ViewOptions, rank, split, views};
-use super::{index_dir, memory};
+use super::views::{rank, split, views};
 use crate::array::Dtype;
 use crate::collection::element::Arithmetic;
 use crate::collection::genes::{Genes, Join};
 use crate::format::Extension;
+use crate::fuse::ShuffleFs;
 use crate::plan::RemainderPolicy;
-use crate::plan::rank::Rank;
-use crate::view::filter::Filter;
+use crate::session::{Session, SessionError, Spec, memory};
 
-/// What a mount was asked to be.
+/// What a mount was asked to be: what it serves, and what is of the mount alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    pub stores: Vec<PathBuf>,
-    /// At least one.
-    pub views: Vec<ViewOptions>,
-    pub split: Option<SplitOptions>,
-    /// Restrictions that hold for every view.
-    pub filter: Option<Filter>,
-    pub rows: Option<PathBuf>,
-    pub uneven: RemainderPolicy,
-    pub rank: Option<Rank>,
+    pub spec: Spec,
     pub config: Option<PathBuf>,
-    /// How many epochs are listed.
-    pub epochs: u32,
-    pub format: Extension,
-    /// `X`, `raw/X`, `layers/NAME` or `obsm/NAME`.
-    pub x: String,
-    /// Further matrices.
-    pub with: Vec<String>,
-    /// None: every categorical, boolean and numeric column.
-    pub obs: Option<Vec<String>>,
-    pub join: Join,
-    /// None: all.
-    pub genes: Option<Genes>,
-    pub arithmetic: Arithmetic,
-    /// None: as stored, or as computed.
-    pub dtype: Option<Dtype>,
-    /// None: the narrower of i32 and i64 that fits.
-    pub index_dtype: Option<Dtype>,
-    pub index_dir: Option<PathBuf>,
-    /// Bytes. None: the default share of what is free.
-    pub memory: Option<u64>,
-    pub threads: usize,
-    pub timeout: Duration,
-    /// Keep file contents in the kernel's page cache.
-    pub cache: bool,
-    pub uid: Option<u32>,
-    pub gid: Option<u32>,
     pub allow_other: bool,
     pub log: Option<PathBuf>,
 }
@@ -224,7 +192,7 @@ impl OptionArgs {
         let split = split(self.split, self.split_by, self.stratify, &self.sampling, &self.file)?;
         let views = views(&self.sampling, &self.file, split.as_ref(), &here).map_err(Failure::usage)?;
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
-        Ok(Options {
+        let spec = Spec {
             stores: stores.into_iter().map(absolute).collect::<Result<_, _>>()?,
             views,
             split,
@@ -232,7 +200,6 @@ impl OptionArgs {
             rows: self.sampling.rows.or(self.file.all.rows).map(absolute).transpose()?,
             uneven: self.uneven,
             rank: rank(self.rank)?,
-            config: self.config.map(absolute).transpose()?,
             epochs: self.epochs,
             format: self.format,
             with: further(&self.x, self.with)?,
@@ -250,6 +217,10 @@ impl OptionArgs {
             cache: self.cache,
             uid: self.uid,
             gid: self.gid,
+        };
+        Ok(Options {
+            spec,
+            config: self.config.map(absolute).transpose()?,
             allow_other: self.allow_other,
             log: self.log.map(absolute).transpose()?,
         })
@@ -269,10 +240,16 @@ fn further(x: &str, with: Vec<String>) -> Result<Vec<String>, Failure> {
 }
 
 impl Options {
+    /// Opens the stores and builds the file system that is served.
+    pub fn filesystem(self, log: Recent) -> Result<ShuffleFs, SessionError> {
+        let config = self.config.as_ref().map(|path| path.to_string_lossy());
+        Session::builder(self.spec).serve(config.as_deref(), Arc::new(move || log.text()))
+    }
+
     /// How the table of mounts names the source: the first store, and how many more.
     pub fn source(&self) -> String {
-        let first = self.stores.first().map(|store| store.display().to_string()).unwrap_or_default();
-        match self.stores.len() {
+        let first = self.spec.stores.first().map(|store| store.display().to_string()).unwrap_or_default();
+        match self.spec.stores.len() {
             0 | 1 => first,
             count => format!("{first} (+{})", count - 1),
         }

@@ -3,25 +3,17 @@
 //! Figures are of the same plan that a mount serves, from a few fetches of epoch 0, so they are what a reader would see
 //! and not what a formula promises. No matrix data is read.
 
-mod figures;
-
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use anyhow::anyhow;
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::exit::{Exit, Failure, OrExit, Outcome};
-use super::filesystem::{open, show};
-use super::options::{OptionArgs, Options};
-use super::select::{self, Obs, ViewPlan};
-use super::{memory, views};
-use crate::array::Counters;
-use crate::collection::Collection;
-use crate::format::Writers;
+use super::options::OptionArgs;
+use super::views;
 use crate::plan::resume::{Stopped, remaining};
-use crate::tree;
+use crate::session::{Session, figures};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -93,13 +85,11 @@ fn resume(text: &str) -> Result<Resume, String> {
 
 pub fn plan(args: PlanArgs) -> Outcome {
     let options = args.options.validate(args.stores)?;
-    let counters = Counters { room: memory::metadata(), ..Counters::default() };
-    let collection = open(&options, args.label.as_slice(), &counters).or_exit(Exit::Store)?;
-    let views = select::views(&options, &collection, &counters).or_exit(Exit::Store)?;
+    let session = Session::builder(options.spec).also(args.label.as_deref()).derive().or_exit(Exit::Store)?;
     let text = match &args.resume {
-        Some(resume) => remains(resume, args.world.unwrap_or(1), &options, &views, args.json)?,
+        Some(resume) => remains(resume, args.world.unwrap_or(1), &session, args.json)?,
         None => {
-            let told = told(&options, &collection, &views, args.label.as_deref(), &counters).or_exit(Exit::Store)?;
+            let told = figures::figures(&session, args.label.as_deref()).or_exit(Exit::Store)?;
             if args.json { format!("{told:#}\n") } else { text(&told) }
         }
     };
@@ -112,10 +102,10 @@ pub fn plan(args: PlanArgs) -> Outcome {
 fn remains(
     Resume { epoch, stopped, view }: &Resume,
     world: u64,
-    options: &Options,
-    all: &[ViewPlan],
+    session: &Session,
     json: bool,
 ) -> Result<String, Failure> {
+    let (spec, all) = (&session.spec, &session.views);
     let several = all.len() > 1;
     let found = match view {
         Some(name) => all.iter().find(|view| view.name == *name),
@@ -123,25 +113,18 @@ fn remains(
         None => all.first(),
     };
     let Some(view) = found else {
-        let known = views::nearest(view.as_deref().unwrap_or_default(), &options.views);
+        let known = views::nearest(view.as_deref().unwrap_or_default(), &spec.views);
         return Err(Failure::usage(format_args!("--resume: say which view stopped, as in view=NAME; {known}")));
     };
-    let tree = tree::Tree {
-        views: all.iter().map(ViewPlan::in_tree).collect(),
-        rank: None,
-        listed_epochs: u64::from(options.epochs),
-        listed: options.format,
-        extensions: Vec::new(),
-        categories: Vec::new(),
-    };
+    let tree = session.tree();
     let number = all.iter().position(|other| other.name == view.name).unwrap_or(0) as u16;
     let above = if several { format!("{}/", view.name) } else { String::new() };
     let rest = remaining(&view.plan, *stopped);
-    let partition = rest.partition(world, options.uneven);
+    let partition = rest.partition(world, spec.uneven);
     let of_rank = |rank: u64| {
         let batches = (0..partition.batches()).filter_map(move |i| partition.batch(rank, i));
         let name =
-            |batch| format!("{above}{}/{}", tree.epoch_name(*epoch), tree.batch_name(number, batch, options.format));
+            |batch| format!("{above}{}/{}", tree.epoch_name(*epoch), tree.batch_name(number, batch, spec.format));
         batches.map(name).collect::<Vec<String>>()
     };
     let ranks: Vec<Vec<String>> = (0..world).map(of_rank).collect();
@@ -164,59 +147,6 @@ fn remains(
         }
     }
     Ok(text)
-}
-
-/// Everything, as JSON.
-fn told(
-    options: &Options,
-    collection: &Collection,
-    views: &[ViewPlan],
-    label: Option<&str>,
-    counters: &Counters,
-) -> anyhow::Result<Value> {
-    let writers = Writers::new(&collection.table);
-    let writer =
-        writers.get(options.format).map_err(|reason| anyhow!("--format {}: {reason}", options.format.as_str()))?;
-    let mut obs = Obs::new(collection, counters)?;
-    let codes = label.map(|name| obs.codes(name)).transpose()?;
-    let mut each = Map::new();
-    for (asked, view) in options.views.iter().zip(views) {
-        let plan = &view.plan;
-        let sampling = plan.sampling();
-        let mut told = Map::new();
-        let mut put = |name: &str, value: Value| drop(told.insert(name.to_owned(), value));
-        put("rows", json!(plan.rows()));
-        put("rows_per_epoch", json!(plan.served_rows()));
-        put("batches", json!(plan.batches()));
-        put("fetches", json!(plan.fetches()));
-        put("blocks", json!(plan.blocks()));
-        put("batch_size", json!(sampling.batch_size));
-        put("block_size", json!(sampling.block_size));
-        put("fetch_factor", json!(sampling.fetch_factor));
-        put("k", json!(sampling.k()));
-        put("selection_bytes", json!(plan.view().bytes()));
-        let sample = figures::Sample::of(collection, plan, writer);
-        put("bytes_per_batch", json!(sample.batch_bytes));
-        put("bytes_per_fetch", json!(sample.batch_bytes.saturating_mul(sampling.fetch_factor.min(plan.batches()))));
-        put("chunks_per_row", json!(sample.chunks_per_row));
-        put("read_amplification", json!(sample.amplification));
-        if let Some(codes) = &codes {
-            let draw = obs.draw(asked, plan.view())?;
-            put("label_entropy_bits", json!(figures::entropy(plan, codes)));
-            put("label_entropy_shuffled_bits", json!(figures::perfect(plan, &draw, codes)));
-        }
-        told.extend(view.doc.clone());
-        each.insert(view.name.clone(), Value::Object(told));
-    }
-    Ok(json!({
-        "stores": collection.stores.iter().map(|store| store.path.to_string_lossy()).collect::<Vec<_>>(),
-        "rows": collection.table.n_rows,
-        "genes": collection.table.x().n_vars(),
-        "format": options.format.as_str(),
-        "label": label,
-        "options": show(options, views),
-        "views": each,
-    }))
 }
 
 /// The same as text: one line a figure, one column a view.

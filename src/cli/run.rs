@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::exit::{Exit, Failure, OrExit, Outcome};
-use super::filesystem::filesystem;
 use super::inherited::Inherited;
 use super::log;
 use super::options::OptionArgs;
@@ -66,10 +65,10 @@ fn inside(args: RunArgs, inherited: &Inherited) -> Outcome {
     let settings = Settings {
         source: options.source(),
         allow_other: options.allow_other,
-        threads: options.threads,
+        threads: options.spec.threads,
         helper: false,
     };
-    let filesystem = signals.during(move || filesystem(&options, &log))?.or_exit(Exit::Store)?;
+    let filesystem = signals.during(move || options.filesystem(log))?.or_exit(Exit::Store)?;
     let started = filesystem.page_cache.starter();
     let mounted = Mounted::start(filesystem, mountpoint, &settings, started)?;
     let place = mounted.path().as_os_str().to_owned();

@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::values::{self, Auto};
 use crate::plan::Order;
+use crate::session::spec::{DrawSpec, WeightSource};
 use crate::view::filter::Filter;
 
 /// Options of one view, as given at one place.
@@ -76,23 +77,6 @@ pub struct SamplingArgs {
     pub directory: Option<PathBuf>,
 }
 
-/// How a view draws its rows.
-#[derive(Debug, Clone, PartialEq)]
-pub enum DrawOptions {
-    Once(Order),
-    Weights(WeightSource),
-    Balance(String),
-    Classes { column: String, weights: Option<WeightSource> },
-}
-
-/// Weights by the name of a column, or of a file if there is no such column.
-#[derive(Debug, Clone, PartialEq)]
-pub struct WeightSource {
-    pub name: String,
-    /// The name as a path: absolute, from where it was written.
-    pub file: PathBuf,
-}
-
 impl SamplingArgs {
     /// These options, and of others those that these do not say. How rows are drawn is one decision: who says any of it
     /// says all of it. Which rows there are is not decided here: every restriction holds.
@@ -128,22 +112,22 @@ impl SamplingArgs {
     }
 
     /// How rows are drawn, if what is said goes together. Relative paths of the command line begin in `here`.
-    pub fn draw(&self, here: &Path) -> Result<DrawOptions, String> {
+    pub fn draw(&self, here: &Path) -> Result<DrawSpec, String> {
         let directory = self.directory.as_deref().unwrap_or(here);
         let source = |name: &String| WeightSource { name: name.clone(), file: directory.join(name) };
         let draw = match (self.order, &self.weights, &self.balance, &self.class_batches) {
-            (order, None, None, None) => DrawOptions::Once(order.unwrap_or_default()),
-            (None, Some(weights), None, None) => DrawOptions::Weights(source(weights)),
-            (None, None, Some(column), None) => DrawOptions::Balance(column.clone()),
+            (order, None, None, None) => DrawSpec::Once(order.unwrap_or_default()),
+            (None, Some(weights), None, None) => DrawSpec::Weights(source(weights)),
+            (None, None, Some(column), None) => DrawSpec::Balance(column.clone()),
             (None, weights, None, Some(column)) => {
-                DrawOptions::Classes { column: column.clone(), weights: weights.as_ref().map(source) }
+                DrawSpec::Classes { column: column.clone(), weights: weights.as_ref().map(source) }
             }
             (Some(_), ..) => {
                 return Err("order is for rows that are drawn once: not with weights, balance or class-batches".into());
             }
             _ => return Err("balance draws by weights of its own: not with weights or class-batches".into()),
         };
-        if self.samples.is_some() && matches!(draw, DrawOptions::Once(_)) {
+        if self.samples.is_some() && matches!(draw, DrawSpec::Once(_)) {
             return Err(
                 "samples is for rows that are drawn with replacement: add weights, balance or class-batches".into()
             );

@@ -49,33 +49,17 @@ pub fn join() -> impl TypedValueParser<Value = Join> {
 
 /// In what order rows are drawn.
 pub fn order() -> impl TypedValueParser<Value = Order> {
-    PossibleValuesParser::new(ORDERS.map(|(name, _)| name)).try_map(|name| named(&ORDERS, &name))
-}
-
-const ORDERS: [(&str, Order); 4] = [
-    ("block", Order::Block),
-    ("sequential", Order::Sequential),
-    ("buffered", Order::Buffered),
-    ("random", Order::Random),
-];
-
-pub fn order_name(order: Order) -> &'static str {
-    ORDERS.iter().find(|(_, other)| *other == order).map_or("", |(name, _)| name)
+    PossibleValuesParser::new(Order::ALL.map(Order::as_str)).try_map(|name| named(Order::ALL, Order::as_str, &name))
 }
 
 /// What becomes of batches that ranks cannot share evenly.
 pub fn uneven() -> impl TypedValueParser<Value = RemainderPolicy> {
-    PossibleValuesParser::new(UNEVEN.map(|(name, _)| name)).try_map(|name| named(&UNEVEN, &name))
+    PossibleValuesParser::new(RemainderPolicy::ALL.map(RemainderPolicy::as_str))
+        .try_map(|name| named(RemainderPolicy::ALL, RemainderPolicy::as_str, &name))
 }
 
-const UNEVEN: [(&str, RemainderPolicy); 2] = [("drop", RemainderPolicy::Drop), ("pad", RemainderPolicy::Pad)];
-
-pub fn uneven_name(uneven: RemainderPolicy) -> &'static str {
-    UNEVEN.iter().find(|(_, other)| *other == uneven).map_or("", |(name, _)| name)
-}
-
-fn named<T: Copy>(names: &[(&str, T)], name: &str) -> Result<T, &'static str> {
-    names.iter().find(|(other, _)| *other == name).map(|(_, value)| *value).ok_or("unknown")
+fn named<T: Copy, const N: usize>(all: [T; N], name_of: fn(T) -> &'static str, name: &str) -> Result<T, &'static str> {
+    all.into_iter().find(|&value| name_of(value) == name).ok_or("unknown")
 }
 
 /// The sides of a split. Not a `Vec`, which clap takes for several values.

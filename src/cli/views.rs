@@ -4,44 +4,13 @@ use std::path::{Path, PathBuf};
 
 use super::config::ViewsFile;
 use super::exit::Failure;
-use super::sampling::{DrawOptions, SamplingArgs};
+use super::sampling::SamplingArgs;
 use super::values::{Auto, Fractions, MOST_RANKS, RankOf};
 use crate::plan::rank::Rank;
+use crate::session::spec::{SplitSpec, ViewSpec};
 use crate::view::filter::Filter;
-use crate::view::split::Fraction;
 use crate::view::suggest::suggest;
 
-/// One view, as asked for.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ViewOptions {
-    pub name: String,
-    /// Which side of the split it is.
-    pub side: Option<usize>,
-    /// Restrictions of its own, besides those of all views.
-    pub filter: Option<Filter>,
-    pub rows: Option<PathBuf>,
-    pub draw: DrawOptions,
-    pub samples: Option<u64>,
-    pub batch_size: u32,
-    /// None: from the collection.
-    pub block_size: Option<u32>,
-    /// None: from the collection.
-    pub fetch_factor: Option<u32>,
-    pub seed: u64,
-    pub drop_last: bool,
-}
-
-/// A split, as asked for.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SplitOptions {
-    pub fractions: Vec<Fraction>,
-    pub by: Option<String>,
-    pub stratify: Option<String>,
-    pub seed: u64,
-}
-
-/// What one view alone is called where nobody named it.
-pub const UNNAMED: &str = "all";
 const DEFAULT_BATCH_SIZE: u32 = 256;
 /// More views than this are a mistake.
 const MOST_VIEWS: usize = 1000;
@@ -53,11 +22,11 @@ pub fn split(
     stratify: Option<String>,
     said: &SamplingArgs,
     file: &ViewsFile,
-) -> Result<Option<SplitOptions>, Failure> {
+) -> Result<Option<SplitSpec>, Failure> {
     match fractions {
         Some(Fractions(fractions)) => {
             let seed = said.seed.or(file.all.seed).unwrap_or(0);
-            Ok(Some(SplitOptions { fractions, by, stratify, seed }))
+            Ok(Some(SplitSpec { fractions, by, stratify, seed }))
         }
         None if by.is_some() || stratify.is_some() => Err(Failure::usage(
             "--split-by and --stratify say how to split: add --split, as in --split train=0.8,val=0.1,test=0.1",
@@ -70,14 +39,14 @@ pub fn split(
 pub fn views(
     said: &SamplingArgs,
     file: &ViewsFile,
-    split: Option<&SplitOptions>,
+    split: Option<&SplitSpec>,
     here: &Path,
-) -> Result<Vec<ViewOptions>, String> {
+) -> Result<Vec<ViewSpec>, String> {
     let sides: Vec<&str> = split.iter().flat_map(|split| &split.fractions).map(|side| side.name.as_str()).collect();
     let others = file.views.iter().map(|(name, _)| name.as_str()).filter(|name| !sides.contains(name));
     let mut names: Vec<&str> = sides.iter().copied().chain(others).collect();
     if names.is_empty() {
-        names.push(UNNAMED);
+        names.push(ViewSpec::UNNAMED);
     }
     if names.len() > MOST_VIEWS {
         return Err(format!("{} views; at most {MOST_VIEWS} are served", names.len()));
@@ -101,7 +70,7 @@ fn one(
     rows: Option<PathBuf>,
     said: SamplingArgs,
     here: &Path,
-) -> Result<ViewOptions, String> {
+) -> Result<ViewSpec, String> {
     let draw = said.draw(here)?;
     let batch_size = said.batch_size.unwrap_or(DEFAULT_BATCH_SIZE);
     let number = |auto: Option<Auto>| auto.and_then(|Auto(number)| number);
@@ -114,7 +83,7 @@ fn one(
              a fetch must hold at least one block"
         ));
     }
-    Ok(ViewOptions {
+    Ok(ViewSpec {
         name: name.to_owned(),
         side,
         filter,
@@ -173,7 +142,7 @@ fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Rank, Str
 }
 
 /// The end of a sentence about a view that is not there.
-pub fn nearest(name: &str, views: &[ViewOptions]) -> String {
+pub fn nearest(name: &str, views: &[ViewSpec]) -> String {
     suggest(name, views.iter().map(|view| view.name.as_str()))
 }
 
@@ -181,6 +150,7 @@ pub fn nearest(name: &str, views: &[ViewOptions]) -> String {
 mod tests {
     use super::*;
     use crate::plan::Order;
+    use crate::session::spec::DrawSpec;
     use crate::view::split::fractions;
 
     fn file() -> ViewsFile {
@@ -197,7 +167,7 @@ mod tests {
         let [train, val] = views.as_slice() else { panic!("{views:?}") };
         assert_eq!((train.batch_size, train.seed, train.samples), (32, 7, Some(10)));
         assert_eq!((val.batch_size, val.seed), (64, 7));
-        assert_eq!(val.draw, DrawOptions::Once(Order::Sequential));
+        assert_eq!(val.draw, DrawSpec::Once(Order::Sequential));
         let said = SamplingArgs { batch_size: Some(8), order: Some(Order::Random), ..Default::default() };
         let error = super::views(&said, &file(), None, Path::new("/"));
         assert!(error.is_err_and(|error| error.contains("view train: samples")));
@@ -205,7 +175,7 @@ mod tests {
 
     #[test]
     fn sides_come_first_and_names_are_directories() {
-        let split = |text: &str| SplitOptions {
+        let split = |text: &str| SplitSpec {
             fractions: fractions(text).unwrap_or_default(),
             by: None,
             stratify: None,

@@ -6,11 +6,11 @@ mod unite;
 
 use std::collections::HashSet;
 
-use crate::anndata::column::{Column, Values};
+use crate::anndata::column::{Column, Numbers, Values};
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
-use crate::array::{ArrayError, Counters};
+use crate::array::{ArrayError, Counters, Dtype};
 
-use super::{CollectionError, Store};
+use super::{CollectionError, Selection, Store, Visit};
 
 /// obs columns of a collection.
 #[derive(Default)]
@@ -31,7 +31,8 @@ fn obs(store: &Store) -> Result<DataFrame<'_>, ArrayError> {
 ///
 /// # Errors
 /// A named column that no store has or that cannot be served; a served column that is damaged.
-pub fn read(stores: &[Store], named: Option<&[String]>, counters: &Counters) -> Result<ObsColumns, CollectionError> {
+pub fn read(stores: &[Store], selection: &Selection, counters: &Counters) -> Result<ObsColumns, CollectionError> {
+    let named = selection.obs.as_deref();
     let frames = stores.iter().map(obs).collect::<Result<Vec<_>, _>>()?;
     let candidates: Vec<String> = match named {
         Some(names) => names.to_vec(),
@@ -42,7 +43,7 @@ pub fn read(stores: &[Store], named: Option<&[String]>, counters: &Counters) -> 
     };
     let mut read = ObsColumns::default();
     for name in candidates {
-        match one(stores, &frames, &name, named.is_some(), counters)? {
+        match one(stores, &frames, &name, named.is_some(), selection.visit, counters)? {
             Ok((values, rules)) => {
                 if !rules.is_empty() {
                     read.joined.push((name.clone(), rules.join("; ")));
@@ -71,9 +72,14 @@ pub fn names(stores: &[Store]) -> Result<Vec<String>, CollectionError> {
 ///
 /// # Errors
 /// No store has it, it cannot be read, or its stores do not fit together.
-pub fn read_one(stores: &[Store], name: &str, counters: &Counters) -> Result<Values, CollectionError> {
+pub fn read_one(
+    stores: &[Store],
+    name: &str,
+    visit: Option<Visit>,
+    counters: &Counters,
+) -> Result<Values, CollectionError> {
     let frames = stores.iter().map(obs).collect::<Result<Vec<_>, _>>()?;
-    match one(stores, &frames, name, true, counters)? {
+    match one(stores, &frames, name, true, visit, counters)? {
         Ok((values, _)) => Ok(values),
         Err(reason) => Err(CollectionError::Option(format!("obs column {name}: {reason}"))),
     }
@@ -85,6 +91,7 @@ fn one(
     frames: &[DataFrame<'_>],
     name: &str,
     named: bool,
+    visit: Option<Visit>,
     counters: &Counters,
 ) -> Result<Result<(Values, Vec<String>), String>, CollectionError> {
     let mut kinds = Vec::with_capacity(stores.len());
@@ -105,6 +112,9 @@ fn one(
     }
     let mut parts = Vec::with_capacity(stores.len());
     for ((store, frame), kind) in stores.iter().zip(frames).zip(kinds) {
+        if let Some(visit) = visit {
+            visit(store.container.name());
+        }
         let rows = store.rows as usize;
         let values = match kind {
             None => None,
@@ -115,6 +125,11 @@ fn one(
             },
         };
         parts.push(unite::StoreColumn { store: store.container.name(), rows, values });
+    }
+    // The probe has only looked at large columns: there is nothing to unite.
+    if visit.is_some() {
+        let numbers = Numbers { dtype: Dtype::Bool, bytes: Default::default() };
+        return Ok(Ok((Values::Numbers { numbers, mask: None }, Vec::new())));
     }
     Ok(unite::unite(parts))
 }

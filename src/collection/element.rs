@@ -10,7 +10,7 @@ use crate::anndata::dataframe::DataFrame;
 use crate::anndata::index::Mapping;
 use crate::anndata::index::rows::RowIndex;
 use crate::anndata::matrix::Matrix;
-use crate::array::{Container, Counters, Dtype};
+use crate::array::{ArrayError, Container, Counters, Dtype};
 
 use super::genes::{self, ColumnMap, Join};
 use super::{CollectionError, Selection, Store, mismatch, retained_bounds};
@@ -34,7 +34,7 @@ impl MatrixKind {
 }
 
 /// What is done to the values of each row.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Arithmetic {
     /// Each row is scaled to this total, taken over all values stored for it, those of genes left out too.
     pub normalize: Option<f64>,
@@ -159,8 +159,8 @@ pub fn open(
     // obs columns are held with X.
     let obs = if is_x { selection.obs_wanted() } else { Some(Vec::new()) };
     for store in &*stores {
-        let row_index = RowIndex::open(&store.container, name, obs.as_deref(), &selection.index, counters);
-        let matrix = Matrix::open_by_row(&store.container, name, &selection.index, &row_index, counters)?;
+        selection.visits(store.container.name());
+        let (matrix, row_index) = matrix(&store.container, name, obs.as_deref(), selection, counters)?;
         if !is_x && matrix.rows() != store.rows {
             let cause = format!("{name} has {} rows, but obs has {}", matrix.rows(), store.rows);
             return Err(mismatch(&store.container, cause));
@@ -196,7 +196,7 @@ pub fn open(
     let is_sparse = matrices.first().is_some_and(|(first, _)| first.is_sparse());
     for ((store, (matrix, row_index)), columns) in stores.iter_mut().zip(matrices).zip(columns) {
         let mut part = Stored { matrix, columns, retained_bounds: None, row_index };
-        if is_sparse && part.columns.extra > 0 {
+        if is_sparse && part.columns.extra > 0 && selection.visit.is_none() {
             part.retained_bounds =
                 Some(retained_bounds::count(&store.container, &part, name, &selection.index, counters)?);
         }
@@ -218,6 +218,31 @@ pub fn open(
         MatrixKind::Dense { dtype, row }
     };
     Ok(Element { name: name.to_owned(), kind, genes, arithmetic, computed })
+}
+
+/// The matrix of one store, and its row index. The probe gets neither a transpose nor row bounds of a large matrix: the
+/// mount makes and reads these without the library.
+fn matrix(
+    store: &Container,
+    name: &str,
+    obs: Option<&[String]>,
+    selection: &Selection,
+    counters: &Counters,
+) -> Result<(Matrix, RowIndex), ArrayError> {
+    if selection.visit.is_some() {
+        let matrix = match Matrix::open_by_column(store, name, counters)? {
+            // Its shape is that of the transpose, which is what the mount makes of it.
+            Some(Matrix::Sparse { data, indices, indptr, rows, columns }) => {
+                Matrix::Sparse { data, indices, indptr, rows: columns, columns: rows }
+            }
+            Some(dense) => dense,
+            None => Matrix::look(store, name, counters)?,
+        };
+        return Ok((matrix, RowIndex::looking()));
+    }
+    let row_index = RowIndex::open(store, name, obs, &selection.index, counters);
+    let matrix = Matrix::open_by_row(store, name, &selection.index, &row_index, counters)?;
+    Ok((matrix, row_index))
 }
 
 /// Column numbers below `columns` in the dtype that was asked for.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub use choose::{Genes, choose};
 
 /// What becomes of genes that not all stores have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Join {
     /// Other genes are an error; another order is not.
     #[default]

@@ -43,6 +43,20 @@ pub enum Order {
     Buffered,
 }
 
+impl Order {
+    pub const ALL: [Order; 4] = [Order::Block, Order::Sequential, Order::Buffered, Order::Random];
+
+    /// The name in options and documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Order::Block => "block",
+            Order::Random => "random",
+            Order::Sequential => "sequential",
+            Order::Buffered => "buffered",
+        }
+    }
+}
+
 impl Draw {
     /// What is left of the sampling once the order is known: `random` is blocks of one row.
     pub(super) fn sampling(&self, sampling: Sampling) -> Sampling {

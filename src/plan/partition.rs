@@ -16,6 +16,18 @@ pub enum RemainderPolicy {
     Pad,
 }
 
+impl RemainderPolicy {
+    pub const ALL: [RemainderPolicy; 2] = [RemainderPolicy::Drop, RemainderPolicy::Pad];
+
+    /// The name in options and documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RemainderPolicy::Drop => "drop",
+            RemainderPolicy::Pad => "pad",
+        }
+    }
+}
+
 /// How many batches each of `world` ranks has.
 pub fn share(batches: u64, world: u64, uneven: RemainderPolicy) -> u64 {
     match uneven {

@@ -7,8 +7,8 @@ use crate::collection::element::{Element, MatrixKind};
 use crate::collection::genes::ColumnMap;
 use crate::collection::{Collection, Table};
 use crate::format::Writers;
+use crate::plan::Plan;
 use crate::plan::rank::Rank;
-use crate::plan::{Plan, RemainderPolicy};
 
 /// The documents of one mount, rendered once.
 #[derive(Debug, Default)]
@@ -150,7 +150,7 @@ fn sampled(plan: &Plan) -> Map<String, Value> {
         "blocks": plan.blocks(),
         "rows_per_epoch": plan.served_rows(),
         "ranks": {
-            "uneven": if plan.uneven() == RemainderPolicy::Pad { "pad" } else { "drop" },
+            "uneven": plan.uneven().as_str(),
             "batch_of_step": BATCH_OF_STEP,
             "fetch_of_batch": "batch // fetch_factor",
             "remaining": "shufflefs plan --resume epoch=E,step=S,world=W --world V STORE...",

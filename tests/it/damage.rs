@@ -125,7 +125,7 @@ const STUCK: i32 = 99;
 fn start(store: &Path, work: &Path, from: u64, count: u64) -> Child {
     let said = File::options().create(true).append(true).open(work.join("said")).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--ignored", "--exact", "worker", "--nocapture", "--test-threads=1"]);
+    command.args(["--ignored", "--exact", "damage::worker", "--nocapture", "--test-threads=1"]);
     command.env("SHUFFLEFS_DAMAGE", format!("{}|{}|{from}|{count}", store.display(), work.display()));
     // To name every function takes longer than any case.
     command.env("RUST_BACKTRACE", "0");

@@ -8,12 +8,11 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value;
-use shufflefs::anndata::index::IndexDir;
-use shufflefs::array::Counters;
-use shufflefs::collection::{Collection, Selection};
-use shufflefs::engine::{Engine, ImageKey, Limits};
-use shufflefs::format::{Extension, Writers};
-use shufflefs::plan::{Plan, Sampling};
+use shufflefs::engine::ImageKey;
+use shufflefs::format::Extension;
+use shufflefs::plan::Sampling;
+use shufflefs::session::spec::ViewSpec;
+use shufflefs::session::{Session, Spec};
 
 /// How a case ended, as one byte of the report.
 pub const REFUSED: u8 = b'r';
@@ -290,17 +289,21 @@ impl Subject {
 /// Opens a store as a mount does and reads two batches of it in three formats.
 fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served, String> {
     let obs = named.then(|| COLUMNS.map(str::to_owned).to_vec());
-    let index = IndexDir(Some(path.with_file_name("index")));
-    let selection = Selection { obs, ..Selection::of(MATRICES[x], index) };
-    let counters = Counters { room: Some(1 << 30), ..Counters::default() };
-    let collection = Collection::open(&[path.to_owned()], &selection, &counters).map_err(|error| error.to_string())?;
-    opened();
-    let writers = Writers::new(&collection.table);
     let sampling = Sampling { batch_size: 24, block_size: 4, fetch_factor: 1, seed: 1, drop_last: false };
-    let plan = Plan::new(&collection.store_rows(), sampling);
-    let batches = plan.batches().min(2);
-    let limits = Limits { memory: 64 << 20, threads: 1, timeout: Duration::from_secs(10) };
-    let engine = Engine::new(collection, vec![plan], writers, counters, limits).map_err(|error| error.to_string())?;
+    let spec = Spec {
+        views: vec![ViewSpec::sampled(sampling)],
+        x: MATRICES[x].to_owned(),
+        obs,
+        memory: Some(64 << 20),
+        threads: 1,
+        timeout: Duration::from_secs(10),
+        ..Spec::of(vec![path.to_owned()], path.with_file_name("index"))
+    };
+    let session = Session::builder(spec).unprobed().metadata_limit(1 << 30).derive();
+    let session = session.map_err(|error| error.to_string())?;
+    opened();
+    let batches = session.views[0].plan.batches().min(2);
+    let engine = session.engine().map_err(|error| error.to_string())?;
     let mut served = Served::new();
     for batch in 0..batches {
         for name in ["npy", "tsv", "npz"] {

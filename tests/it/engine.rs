@@ -5,13 +5,13 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::support::store;
-use shufflefs::anndata::index::IndexDir;
 use shufflefs::anndata::matrix::Matrix;
 use shufflefs::array::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch};
-use shufflefs::collection::{Collection, Selection};
-use shufflefs::engine::{Engine, ImageKey, Limits};
-use shufflefs::format::{Extension, Writers};
-use shufflefs::plan::{Plan, Sampling};
+use shufflefs::engine::{Engine, ImageKey};
+use shufflefs::format::Extension;
+use shufflefs::plan::Sampling;
+use shufflefs::session::spec::ViewSpec;
+use shufflefs::session::{Session, Spec};
 
 /// What happens to chunks on their way.
 #[derive(Default)]
@@ -59,13 +59,17 @@ const SAMPLING: Sampling = Sampling { batch_size: 8, block_size: 4, fetch_factor
 
 /// An engine over a gzip store, its tap, and how many chunks its values have in all.
 fn engine(memory: u64) -> (Engine, Arc<Tap>, u64) {
-    let counters = Counters::default();
-    let index = IndexDir(Some(std::env::temp_dir()));
-    let selection = Selection::of("X", index);
-    let mut collection = Collection::open(&[store("csr-float32-gzip.h5ad")], &selection, &counters).unwrap();
+    let spec = Spec {
+        views: vec![ViewSpec::sampled(SAMPLING)],
+        memory: Some(memory),
+        threads: 2,
+        timeout: Duration::from_secs(20),
+        ..Spec::of(vec![store("csr-float32-gzip.h5ad")], std::env::temp_dir())
+    };
+    let mut session = Session::builder(spec).unprobed().derive().unwrap();
     let tap = Arc::new(Tap::default());
     let mut chunks = 0;
-    for store in &mut collection.stores {
+    for store in &mut session.collection.stores {
         let Matrix::Sparse { data, indices, .. } = &mut store.elements[0].matrix else { panic!("not sparse") };
         for array in [data, indices] {
             let whole: &Array = array;
@@ -73,10 +77,7 @@ fn engine(memory: u64) -> (Engine, Arc<Tap>, u64) {
             array.source = Arc::new(Tapped { inner: array.source.clone(), tap: tap.clone() });
         }
     }
-    let writers = Writers::new(&collection.table);
-    let plan = Plan::new(&collection.store_rows(), SAMPLING);
-    let limits = Limits { memory, threads: 2, timeout: Duration::from_secs(20) };
-    (Engine::new(collection, vec![plan], writers, counters, limits).unwrap(), tap, chunks)
+    (session.engine().unwrap(), tap, chunks)
 }
 
 fn key(epoch: u64, batch: u64) -> ImageKey {

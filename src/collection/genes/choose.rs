@@ -14,7 +14,7 @@ use crate::collection::CollectionError;
 use super::{ColumnMap, DROPPED};
 
 /// Which genes are served, and in what order.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Genes {
     /// These, in this order.
     Names(Vec<String>),

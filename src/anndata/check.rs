@@ -11,10 +11,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::exit::one_line;
-use crate::anndata::dataframe::{ColumnKind, DataFrame};
-use crate::anndata::matrices;
-use crate::anndata::matrix::Matrix;
+use super::dataframe::{ColumnKind, DataFrame};
+use super::matrix::Matrix;
+use super::{matrices, one_line};
 use crate::array::cast::{max_index, to_i64};
 use crate::array::{Array, ArrayError, ChunkBuf, Container, Counters, Dtype, Extent, NodeKind, Scratch};
 

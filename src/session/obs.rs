@@ -3,11 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::{Context, anyhow, bail};
 use serde_json::{Map, Value, json};
 
-use super::super::sampling::{DrawOptions, WeightSource};
-use super::super::views::{SplitOptions, ViewOptions};
 use crate::anndata::column::{Numbers, Texts, Values};
 use crate::array::cast::{to_f64, to_i64, to_text};
 use crate::array::{Counters, Dtype};
@@ -19,6 +16,9 @@ use crate::view::filter::{ColumnLookup, Filter};
 use crate::view::list::{self, Names};
 use crate::view::split::{Labelled, Split};
 use crate::view::suggest::suggest;
+
+use super::error::{About, SessionError};
+use super::spec::{DrawSpec, ROW_NAMES, STORE_NUMBER, SplitSpec, ViewSpec, WeightSource};
 
 /// Labels of all rows.
 struct Labels {
@@ -36,10 +36,6 @@ pub struct Obs<'a> {
     read: HashMap<String, Values>,
 }
 
-/// Names that stand for what is no column: the rows' names, and the number of a row's store.
-const INDEX: [&str; 2] = ["_index", "index"];
-const STORE: &str = "_store";
-
 impl ColumnLookup for Obs<'_> {
     fn column(&self, name: &str) -> Option<&Values> {
         let served = self.collection.table.columns.iter().find(|column| column.name == name);
@@ -47,25 +43,25 @@ impl ColumnLookup for Obs<'_> {
     }
 
     fn known(&self) -> Vec<&str> {
-        self.known.iter().map(String::as_str).chain([INDEX[0], STORE]).collect()
+        self.known.iter().map(String::as_str).chain([ROW_NAMES[0], STORE_NUMBER]).collect()
     }
 }
 
 impl<'a> Obs<'a> {
-    pub fn new(collection: &'a Collection, counters: &'a Counters) -> anyhow::Result<Obs<'a>> {
+    pub fn new(collection: &'a Collection, counters: &'a Counters) -> Result<Obs<'a>, SessionError> {
         Ok(Obs { collection, counters, known: collection.obs_columns()?, read: HashMap::new() })
     }
 
     /// Reads a column if it is there and not read yet.
-    fn load(&mut self, name: &str) -> anyhow::Result<()> {
+    pub fn load(&mut self, name: &str) -> Result<(), SessionError> {
         if self.column(name).is_some() {
             return Ok(());
         }
         let values = if self.known.iter().any(|known| known == name) {
             self.collection.obs_column(name, self.counters)?
-        } else if INDEX.contains(&name) {
+        } else if ROW_NAMES.contains(&name) {
             self.row_names()?
-        } else if name == STORE {
+        } else if name == STORE_NUMBER {
             let number = |(number, store): (usize, &Store)| {
                 std::iter::repeat_n((number as u32).to_le_bytes(), store.rows as usize)
             };
@@ -78,7 +74,7 @@ impl<'a> Obs<'a> {
         Ok(())
     }
 
-    fn row_names(&self) -> anyhow::Result<Values> {
+    fn row_names(&self) -> Result<Values, SessionError> {
         let mut texts = Texts::default();
         for store in 0..self.collection.stores.len() {
             self.collection.row_names(store, self.counters)?.iter().for_each(|name| texts.push(name));
@@ -86,10 +82,12 @@ impl<'a> Obs<'a> {
         Ok(Values::Text { texts, mask: None, chars: 0, bytes: 0 })
     }
 
-    fn loaded(&mut self, name: &str) -> anyhow::Result<&Values> {
+    fn loaded(&mut self, name: &str) -> Result<&Values, SessionError> {
         self.load(name)?;
-        self.column(name)
-            .ok_or_else(|| anyhow!("no obs column is called {name}; {}", suggest(name, self.known().into_iter())))
+        self.column(name).ok_or_else(|| {
+            let known = suggest(name, self.known().into_iter());
+            SessionError::Refused(format!("no obs column is called {name}; {known}"))
+        })
     }
 
     /// The rows of a set (or all) that an expression and a file leave; `None`: all.
@@ -98,12 +96,12 @@ impl<'a> Obs<'a> {
         of: Option<&Bits>,
         filter: Option<&Filter>,
         file: Option<&Path>,
-    ) -> anyhow::Result<Option<Bits>> {
+    ) -> Result<Option<Bits>, SessionError> {
         let rows = self.collection.table.n_rows;
         let mut left = of.cloned();
         if let Some(path) = file {
-            let content = std::fs::read(path).with_context(|| format!("rows {}", path.display()))?;
-            let listed = list::rows(&content, rows, self).with_context(|| path.display().to_string())?;
+            let content = std::fs::read(path).about(format_args!("rows {}", path.display()))?;
+            let listed = list::rows(&content, rows, self).about(path.display())?;
             left = Some(left.map_or_else(|| listed.clone(), |left| left.and(&listed)));
         }
         if let Some(filter) = filter {
@@ -117,7 +115,7 @@ impl<'a> Obs<'a> {
     }
 
     /// A column as labels. Numbers are labels by their text; floats are none.
-    fn labels(&mut self, name: &str) -> anyhow::Result<Labels> {
+    fn labels(&mut self, name: &str) -> Result<Labels, SessionError> {
         let values = self.loaded(name)?;
         let (mut labels, mut known) = (Vec::new(), HashMap::new());
         let mut code = |label: &str| {
@@ -132,7 +130,10 @@ impl<'a> Obs<'a> {
                 return Ok(Labels { codes: (0..codes.len()).map(of).collect(), labels: categories.labels.clone() });
             }
             Values::Numbers { numbers, .. } if numbers.dtype.is_float() => {
-                bail!("obs column {name} is of {}: groups and classes are labels, text or whole numbers", numbers.dtype)
+                let dtype = numbers.dtype;
+                return Err(SessionError::Refused(format!(
+                    "obs column {name} is of {dtype}: groups and classes are labels, text or whole numbers"
+                )));
             }
             Values::Numbers { numbers, mask } => {
                 let missing = |i: usize| mask.as_ref().is_some_and(|mask| mask[i] != 0);
@@ -148,7 +149,7 @@ impl<'a> Obs<'a> {
     }
 
     /// Rows of a view with each label, those without last; labels without rows are left out.
-    fn label_rows(&mut self, name: &str, rows: &Rows) -> anyhow::Result<Vec<(Option<String>, u64)>> {
+    fn label_rows(&mut self, name: &str, rows: &Rows) -> Result<Vec<(Option<String>, u64)>, SessionError> {
         let Labels { codes, labels } = self.labels(name)?;
         let mut counts = vec![0u64; labels.len() + 1];
         rows.iter().for_each(|row| counts[(codes[row as usize] as usize).min(labels.len())] += 1);
@@ -157,7 +158,7 @@ impl<'a> Obs<'a> {
     }
 
     /// The same for `dataset.json`: many labels are only counted.
-    pub fn label_counts(&mut self, name: &str, rows: &Rows) -> anyhow::Result<Value> {
+    pub fn label_counts(&mut self, name: &str, rows: &Rows) -> Result<Value, SessionError> {
         const MOST_TOLD: usize = 1000;
         let counts = self.label_rows(name, rows)?;
         if counts.len() > MOST_TOLD {
@@ -172,18 +173,18 @@ impl<'a> Obs<'a> {
     }
 
     /// Codes of all rows, for a figure about a label.
-    pub fn codes(&mut self, name: &str) -> anyhow::Result<Vec<u32>> {
+    pub fn codes(&mut self, name: &str) -> Result<Vec<u32>, SessionError> {
         Ok(self.labels(name)?.codes)
     }
 
     /// The sides of a split, and how many groups each has.
     pub fn split(
         &mut self,
-        split: &SplitOptions,
+        split: &SplitSpec,
         base: Option<&Bits>,
-    ) -> anyhow::Result<(Vec<Bits>, Vec<Option<u64>>)> {
-        let groups = split.by.as_deref().map(|name| self.labels(name).context("--split-by")).transpose()?;
-        let classes = split.stratify.as_deref().map(|name| self.labels(name).context("--stratify")).transpose()?;
+    ) -> Result<(Vec<Bits>, Vec<Option<u64>>), SessionError> {
+        let groups = split.by.as_deref().map(|name| self.labels(name).about("--split-by")).transpose()?;
+        let classes = split.stratify.as_deref().map(|name| self.labels(name).about("--stratify")).transpose()?;
         fn labelled<'b>(name: &'b Option<String>, labels: &'b Option<Labels>) -> Option<Labelled<'b>> {
             let (name, Labels { codes, labels }) = name.as_deref().zip(labels.as_ref())?;
             Some(Labelled { name, codes, labels })
@@ -196,20 +197,20 @@ impl<'a> Obs<'a> {
             seed: split.seed,
         }
         .divide(base.unwrap_or(&all))
-        .context("--split")?;
+        .about("--split")?;
         Ok(sides.into_iter().map(|side| (side.rows, side.groups)).unzip())
     }
 
-    pub fn draw(&mut self, view: &ViewOptions, rows: &Rows) -> anyhow::Result<Draw> {
+    pub fn draw(&mut self, view: &ViewSpec, rows: &Rows) -> Result<Draw, SessionError> {
         let samples = view.samples;
         Ok(match &view.draw {
-            DrawOptions::Once(order) => Draw::Permuted(*order),
-            DrawOptions::Weights(source) => Draw::Weighted { weights: self.weights(source, rows)?, samples },
-            DrawOptions::Balance(column) => {
+            DrawSpec::Once(order) => Draw::Permuted(*order),
+            DrawSpec::Weights(source) => Draw::Weighted { weights: self.weights(source, rows)?, samples },
+            DrawSpec::Balance(column) => {
                 let codes = self.of_view(column, rows)?;
                 Draw::Weighted { weights: balanced(&codes)?, samples }
             }
-            DrawOptions::Classes { column, weights } => {
+            DrawSpec::Classes { column, weights } => {
                 let codes = self.of_view(column, rows)?;
                 let weights = match weights {
                     None => None,
@@ -230,13 +231,13 @@ impl<'a> Obs<'a> {
     }
 
     /// Class codes of a view's rows.
-    fn of_view(&mut self, column: &str, rows: &Rows) -> anyhow::Result<Vec<u32>> {
+    fn of_view(&mut self, column: &str, rows: &Rows) -> Result<Vec<u32>, SessionError> {
         let codes = self.labels(column)?.codes;
         Ok(rows.iter().map(|row| codes[row as usize]).collect())
     }
 
     /// The weights of a view's rows: from a column, or a file with one for each of the stores' rows.
-    fn weights(&mut self, source: &WeightSource, rows: &Rows) -> anyhow::Result<Vec<f32>> {
+    fn weights(&mut self, source: &WeightSource, rows: &Rows) -> Result<Vec<f32>, SessionError> {
         let WeightSource { name, file } = source;
         self.load(name)?;
         let of_column = match self.column(name) {
@@ -247,7 +248,9 @@ impl<'a> Obs<'a> {
                 };
                 Some(rows.iter().map(|row| weight(row as usize)).collect())
             }
-            Some(_) => bail!("weights: obs column {name} does not hold numbers"),
+            Some(_) => {
+                return Err(SessionError::Refused(format!("weights: obs column {name} does not hold numbers")));
+            }
             None => None,
         };
         if let Some(weights) = of_column {
@@ -255,10 +258,11 @@ impl<'a> Obs<'a> {
         }
         let content = std::fs::read(file).map_err(|error| {
             let known = suggest(name, self.known().into_iter());
-            anyhow!("weights: {name} is neither an obs column ({known}) nor a file that can be read ({error})")
+            SessionError::Refused(format!(
+                "weights: {name} is neither an obs column ({known}) nor a file that can be read ({error})"
+            ))
         })?;
-        let weights =
-            list::weights(&content, self.collection.table.n_rows).with_context(|| file.display().to_string())?;
+        let weights = list::weights(&content, self.collection.table.n_rows).about(file.display())?;
         Ok(rows.iter().map(|row| weights[row as usize]).collect())
     }
 }

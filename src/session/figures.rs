@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use serde_json::{Map, Value, json};
+
 use crate::anndata::matrix::Matrix;
 use crate::array::Array;
 use crate::batch::{Batch, Lengths};
@@ -9,24 +11,75 @@ use crate::collection::Collection;
 use crate::format::Format;
 use crate::plan::{Draw, FetchRows, NO_CLASS, Plan, entropy};
 
+use super::{Obs, Session, SessionError};
+
 /// Fetches that are looked at: first, last, and between.
 const FETCHES: u64 = 4;
 /// Batches whose entropy is averaged.
 const BATCHES: u64 = 200;
 
+/// The figures of every view, as JSON; `label`: an obs column whose entropy within a batch is wanted.
+///
+/// # Errors
+/// The column cannot be read, or holds no labels.
+pub fn figures(session: &Session, label: Option<&str>) -> Result<Value, SessionError> {
+    let Session { spec, collection, writers, views, counters } = session;
+    let writer = writers.get(spec.format).map_err(SessionError::refused)?;
+    let mut obs = Obs::new(collection, counters)?;
+    let codes = label.map(|name| obs.codes(name)).transpose()?;
+    let mut each = Map::new();
+    for (asked, view) in spec.views.iter().zip(views) {
+        let plan = &view.plan;
+        let sampling = plan.sampling();
+        let mut told = Map::new();
+        let mut put = |name: &str, value: Value| drop(told.insert(name.to_owned(), value));
+        put("rows", json!(plan.rows()));
+        put("rows_per_epoch", json!(plan.served_rows()));
+        put("batches", json!(plan.batches()));
+        put("fetches", json!(plan.fetches()));
+        put("blocks", json!(plan.blocks()));
+        put("batch_size", json!(sampling.batch_size));
+        put("block_size", json!(sampling.block_size));
+        put("fetch_factor", json!(sampling.fetch_factor));
+        put("k", json!(sampling.k()));
+        put("selection_bytes", json!(plan.view().bytes()));
+        let sample = Sample::of(collection, plan, writer);
+        put("bytes_per_batch", json!(sample.batch_bytes));
+        put("bytes_per_fetch", json!(sample.batch_bytes.saturating_mul(sampling.fetch_factor.min(plan.batches()))));
+        put("chunks_per_row", json!(sample.chunks_per_row));
+        put("read_amplification", json!(sample.amplification));
+        if let Some(codes) = &codes {
+            let draw = obs.draw(asked, plan.view())?;
+            put("label_entropy_bits", json!(entropy_of(plan, codes)));
+            put("label_entropy_shuffled_bits", json!(perfect(plan, &draw, codes)));
+        }
+        told.extend(view.doc.clone());
+        each.insert(view.name.clone(), Value::Object(told));
+    }
+    Ok(json!({
+        "stores": collection.stores.iter().map(|store| store.path.to_string_lossy()).collect::<Vec<_>>(),
+        "rows": collection.table.n_rows,
+        "genes": collection.table.x().n_vars(),
+        "format": spec.format.as_str(),
+        "label": label,
+        "options": session.options(),
+        "views": each,
+    }))
+}
+
 /// What some fetches of an epoch cost.
 #[derive(Debug, Default)]
-pub struct Sample {
+struct Sample {
     /// Mean size of a file.
-    pub batch_bytes: u64,
+    batch_bytes: u64,
     /// Chunks decoded for a row, shared ones in part; `None` where nothing is encoded.
-    pub chunks_per_row: Option<f64>,
+    chunks_per_row: Option<f64>,
     /// Elements decoded over elements needed; `None` where nothing is encoded.
-    pub amplification: Option<f64>,
+    amplification: Option<f64>,
 }
 
 impl Sample {
-    pub fn of(collection: &Collection, plan: &Plan, writer: &dyn Format) -> Sample {
+    fn of(collection: &Collection, plan: &Plan, writer: &dyn Format) -> Sample {
         let order = plan.epoch(0);
         let fetches = plan.fetches().min(FETCHES);
         let (mut bytes, mut batches) = (0u64, 0u64);
@@ -129,7 +182,7 @@ impl ReadCosts {
 
 /// The expected entropy of a label if rows were drawn with the same weights and no regard to where they are stored; `None`
 /// for batches of one class, which are not meant to be mixed. `codes` are those of all rows.
-pub fn perfect(plan: &Plan, draw: &Draw, codes: &[u32]) -> Option<f64> {
+fn perfect(plan: &Plan, draw: &Draw, codes: &[u32]) -> Option<f64> {
     let size = plan.sampling().batch_size;
     // Those without a label are one label more.
     let labels = codes.iter().filter(|&&code| code != NO_CLASS).max().map_or(0, |&code| code as usize + 1);
@@ -150,7 +203,7 @@ pub fn perfect(plan: &Plan, draw: &Draw, codes: &[u32]) -> Option<f64> {
 }
 
 /// Mean entropy of a label within a batch of the plan, in bits.
-pub fn entropy(plan: &Plan, codes: &[u32]) -> f64 {
+fn entropy_of(plan: &Plan, codes: &[u32]) -> f64 {
     let label = |row: u64| codes.get(row as usize).copied().filter(|&code| code != NO_CLASS);
     entropy::planned(plan, 0, BATCHES, label)
 }

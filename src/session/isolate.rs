@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, PipeReader, Read};
+use std::io::{self, PipeReader, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -14,8 +14,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::exit::one_line;
-use super::memory;
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::{memory, one_line};
 use crate::array::container::file_of;
 use crate::mount::signals;
 
@@ -23,6 +24,9 @@ use crate::mount::signals;
 pub struct ChildTask<'a> {
     /// The hidden subcommand and its options.
     pub arguments: Vec<OsString>,
+    /// Its standard input.
+    pub input: Vec<u8>,
+    /// The files that it reads: how much there is to read.
     pub stores: &'a [PathBuf],
     /// How long it may go on without reading a byte.
     pub patience: Duration,
@@ -96,8 +100,8 @@ fn start(work: &ChildTask<'_>, room: u64) -> io::Result<(Child, PipeReader, Opti
     let (answer, output) = io::pipe()?;
     // The binary that runs, also if its file was replaced meanwhile.
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("shufflefs").args(&work.arguments).arg("--").args(work.stores);
-    command.stdin(Stdio::null()).stdout(OwnedFd::from(output));
+    command.arg0("shufflefs").args(&work.arguments);
+    command.stdin(input(&work.input)?).stdout(OwnedFd::from(output));
     let said = if work.terminal {
         None
     } else {
@@ -126,6 +130,14 @@ fn start(work: &ChildTask<'_>, room: u64) -> io::Result<(Child, PipeReader, Opti
         });
     }
     Ok((command.spawn()?, answer, said))
+}
+
+/// A standard input of these bytes. A file in memory, not a pipe: nobody waits for who reads it, or for who does not.
+fn input(bytes: &[u8]) -> io::Result<Stdio> {
+    let mut file = fs::File::from(memfd_create("shufflefs-request", MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 /// Reads a pipe to its end in a thread of its own.

@@ -1,0 +1,250 @@
+//! The one place where stores become something that is served: collection, views, plans, engine, tree and documents are
+//! composed here and nowhere else.
+//!
+//! [`Session::builder`] takes a checked [`Spec`] and has one method for each purpose:
+//!
+//! - [`describe`](describe::describe): what is in a store (`info`); needs no spec.
+//! - [`probe::child`]: the child that opens what a mount would open, to see whether libhdf5 survives it.
+//! - [`Builder::derive`]: collection and plans, without serving (`plan`).
+//! - [`Builder::serve`]: the file system of a mount. [`Session::engine`] is the same without FUSE, for tests and benches.
+//!
+//! Invariant: whatever opens stores for a mount goes through [`Builder::derive`], and so through the probe.
+
+pub mod describe;
+mod error;
+pub mod figures;
+pub mod isolate;
+pub mod memory;
+mod obs;
+pub mod probe;
+mod shown;
+pub mod spec;
+mod views;
+
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::array::Counters;
+use crate::collection::genes::ColumnMap;
+use crate::collection::{Collection, CollectionError};
+use crate::engine::{Engine, Limits};
+use crate::format::Writers;
+use crate::fuse::page_cache::PageCache;
+use crate::fuse::passthrough::Passthrough;
+use crate::fuse::{Handles, Ownership, ShuffleFs};
+use crate::plan::Plan;
+use crate::tree::documents::{Documents, ViewDoc, categorical};
+use crate::tree::{Tree, category_files};
+use crate::view::suggest::suggest;
+
+pub use crate::anndata::one_line;
+pub use error::{About, SessionError};
+pub use obs::Obs;
+pub use spec::Spec;
+pub use views::ViewPlan;
+
+/// Reads the newest lines of the log.
+pub type LogText = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
+
+/// Stores opened as one collection, and the plans of their views.
+pub struct Session {
+    pub spec: Spec,
+    pub collection: Collection,
+    pub writers: Writers,
+    /// At least one, in the order of the spec's views.
+    pub views: Vec<ViewPlan>,
+    pub counters: Counters,
+}
+
+/// A session to be.
+pub struct Builder {
+    spec: Spec,
+    also: Vec<String>,
+    probed: bool,
+    /// Bytes that row bounds and obs columns may take.
+    metadata: Option<u64>,
+}
+
+impl Session {
+    pub fn builder(spec: Spec) -> Builder {
+        Builder { spec, also: Vec::new(), probed: true, metadata: memory::metadata() }
+    }
+}
+
+impl Builder {
+    /// Names an obs column that will be read besides those of the spec.
+    pub fn also(mut self, column: Option<&str>) -> Builder {
+        self.also.extend(column.map(str::to_owned));
+        self
+    }
+
+    /// Opens HDF5 stores without trying them in a child first: where this process is expendable, or is not our binary.
+    pub fn unprobed(mut self) -> Builder {
+        self.probed = false;
+        self
+    }
+
+    /// Refuses stores whose row bounds and obs columns take more than this many bytes, instead of most of the machine's.
+    pub fn metadata_limit(mut self, bytes: u64) -> Builder {
+        self.metadata = Some(bytes);
+        self
+    }
+
+    /// Opens the stores and plans the views.
+    ///
+    /// # Errors
+    /// A store that cannot be read, stores that do not fit together, a view without rows, a format that cannot hold them.
+    pub fn derive(self) -> Result<Session, SessionError> {
+        let spec = self.spec;
+        let counters = Counters { room: self.metadata, ..Counters::default() };
+        let selection = spec.selection(&self.also);
+        let probed = if self.probed { probe::stores(&spec, &self.also)? } else { probe::Probed::default() };
+        let collection = Collection::open(&spec.stores, &selection, &counters).map_err(|error| match error {
+            CollectionError::Unknown { cause, wanted, known } => {
+                let known = suggest(&wanted, known.iter().map(String::as_str));
+                SessionError::Refused(format!("{cause}; {known}"))
+            }
+            error => error.into(),
+        })?;
+        probed.confirm()?;
+        log_differences(&spec, &collection);
+        let writers = Writers::new(&collection.table);
+        if let Err(reason) = writers.get(spec.format) {
+            return Err(SessionError::Refused(format!("--format {}: {reason}", spec.format.as_str())));
+        }
+        for (format, reason) in writers.refused() {
+            tracing::warn!("there are no .{} files: {reason}", format.as_str());
+        }
+        let views = views::views(&spec, &collection, &counters)?;
+        Ok(Session { spec, collection, writers, views, counters })
+    }
+
+    /// The file system that a mount serves; `config` is the file that the options came from, to be shown.
+    ///
+    /// # Errors
+    /// Those of [`Builder::derive`]; chunks that exceed the memory budget; threads cannot be started.
+    pub fn serve(self, config: Option<&str>, log: LogText) -> Result<ShuffleFs, SessionError> {
+        self.derive()?.filesystem(config, log)
+    }
+}
+
+impl Session {
+    /// The options that decide the bytes served, as `dataset.json` shows them.
+    pub fn options(&self) -> Value {
+        shown::show(&self.spec, &self.views)
+    }
+
+    /// The names of the mount.
+    pub fn tree(&self) -> Tree {
+        let table = &self.collection.table;
+        Tree {
+            views: self.views.iter().map(ViewPlan::in_tree).collect(),
+            rank: self.spec.rank,
+            listed_epochs: u64::from(self.spec.epochs),
+            listed: self.spec.format,
+            extensions: self.writers.extensions(),
+            categories: category_files(categorical(table).map(|(column, _)| column.name.as_str())),
+        }
+    }
+
+    /// Bytes that images and decoded chunks may take.
+    fn memory(&self) -> u64 {
+        self.spec.memory.or_else(memory::default_budget).unwrap_or(1 << 30)
+    }
+
+    /// Starts the engine that serves the views, in their order.
+    ///
+    /// # Errors
+    /// A chunk exceeds the memory budget; threads cannot be started.
+    pub fn engine(self) -> Result<Engine, SessionError> {
+        let limits = Limits { memory: self.memory(), threads: self.spec.threads, timeout: self.spec.timeout };
+        room_for_chunks(&self.collection, limits.memory)?;
+        let plans: Vec<Plan> = self.views.into_iter().map(|view| view.plan).collect();
+        Ok(Engine::new(self.collection, plans, self.writers, self.counters, limits)?)
+    }
+
+    fn filesystem(self, config: Option<&str>, log: LogText) -> Result<ShuffleFs, SessionError> {
+        let shown = self.options();
+        let docs: Vec<ViewDoc<'_>> = self.views.iter().map(ViewPlan::for_documents).collect();
+        let documents = Documents::new(&self.collection, &self.writers, &docs, self.spec.rank, &shown);
+        let ownership = self.ownership();
+        let tree = Arc::new(self.tree());
+        let (keep_cache, listed) = (self.spec.cache, self.spec.format);
+        let options = self.resources(shown, config);
+        let engine = Arc::new(self.engine()?);
+        Ok(ShuffleFs {
+            page_cache: PageCache::new(engine.clone(), tree.clone(), keep_cache),
+            passthrough: Arc::new(Passthrough::default()),
+            epoch_bytes: engine.epoch_bytes(listed),
+            engine,
+            tree,
+            documents,
+            ownership,
+            keep_cache,
+            options: format!("{options:#}\n"),
+            log,
+            handles: Handles::default(),
+            start: Instant::now(),
+        })
+    }
+
+    /// What `.shufflefs/options.json` shows: the options, and what this process uses.
+    fn resources(&self, mut options: Value, config: Option<&str>) -> Value {
+        if let Some(config) = config {
+            options["config"] = json!(config);
+        }
+        options["pid"] = json!(std::process::id());
+        options["memory"] = json!(self.memory());
+        options["threads"] = json!(self.spec.threads);
+        options["timeout_seconds"] = json!(self.spec.timeout.as_secs_f64());
+        options
+    }
+
+    fn ownership(&self) -> Ownership {
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Ownership {
+            uid: self.spec.uid.unwrap_or(uid),
+            gid: self.spec.gid.unwrap_or(gid),
+            mtime: newest(&self.collection),
+        }
+    }
+}
+
+/// Logs the columns that are not served and the genes that were aligned.
+fn log_differences(spec: &Spec, collection: &Collection) {
+    for (column, reason) in &collection.left_out {
+        tracing::info!("obs column {column} is not served: {reason}");
+    }
+    for store in collection.stores.iter().filter(|store| store.x().columns.map.is_some()) {
+        let ColumnMap { shared, missing, extra, .. } = &store.x().columns;
+        let (path, join) = (store.path.display(), spec.join.as_str());
+        tracing::info!("{path}: {shared} genes aligned by name, {missing} missing, {extra} left out (--join {join})");
+    }
+}
+
+/// Every chunk must be decoded as a whole: one that is larger than the budget, or says so, is refused here.
+fn room_for_chunks(collection: &Collection, memory: u64) -> Result<(), SessionError> {
+    for array in collection.stores.iter().flat_map(|store| store.elements.iter().flat_map(|part| part.matrix.arrays()))
+    {
+        let bytes = array.chunk_elements().saturating_mul(array.dtype.size() as u64);
+        if array.source.is_encoded() && bytes > memory {
+            let (store, element) = (&array.store, &array.element);
+            let (bytes, memory) = (bytesize::ByteSize(bytes), bytesize::ByteSize(memory));
+            return Err(SessionError::Refused(format!(
+                "{store}: {element}: one chunk is {bytes} decoded, more than the memory budget of {memory}; raise --memory, \
+                 or write it in smaller chunks"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// When the newest store was written.
+fn newest(collection: &Collection) -> SystemTime {
+    let times = collection.stores.iter().filter_map(|store| std::fs::metadata(store.container.path()).ok());
+    let newest = times.map(|metadata| (metadata.mtime(), metadata.mtime_nsec())).max().unwrap_or_default();
+    UNIX_EPOCH + Duration::new(newest.0.try_into().unwrap_or(0), newest.1.try_into().unwrap_or(0))
+}

@@ -1,0 +1,112 @@
+//! What is in a store, and what would stop a mount of it, as JSON (`info`).
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::anndata::dataframe::{ColumnKind, DataFrame};
+use crate::anndata::index::IndexDir;
+use crate::anndata::matrix::Matrix;
+use crate::anndata::{self, check, matrices, one_line};
+use crate::array::{Array, ArrayError, Container, Counters};
+use crate::collection::{Collection, Selection};
+use crate::format::Writers;
+
+use super::memory;
+
+/// The store as JSON, or one by one those of an annbatch collection; `error` for one that cannot be opened. `check`: with a
+/// scan for damage.
+pub fn describe(path: &Path, check: bool, index: &IndexDir) -> Vec<Value> {
+    // A path that cannot be opened is told by `open`.
+    let stores = anndata::stores(path).unwrap_or_default();
+    let parts =
+        if stores.is_empty() { vec![path.to_owned()] } else { stores.into_iter().map(|(path, _)| path).collect() };
+    let one = |path: &PathBuf| {
+        open(path, check, index).unwrap_or_else(|error| json!({"error": one_line(&error.to_string())}))
+    };
+    parts.iter().map(one).collect()
+}
+
+fn open(path: &Path, check: bool, index: &IndexDir) -> Result<Value, ArrayError> {
+    let counters = Counters { room: memory::metadata(), ..Counters::default() };
+    let store = Container::open(path)?;
+    let matrices: Vec<Value> = match matrices(&store) {
+        Ok(elements) => elements.iter().map(|element| matrix(&store, element, &counters)).collect(),
+        // To a check this is one finding among others.
+        Err(error) if !check => return Err(error),
+        Err(_) => Vec::new(),
+    };
+    let columns = DataFrame::open(&store, "obs").map(|obs| columns(&obs));
+    let genes = DataFrame::open(&store, "var").map(|var| var.rows);
+    let selection = Selection::of("X", index.clone());
+    // A mount of a matrix stored by column would transpose it first: that is not for a description to do.
+    let opened = match Matrix::open_by_column(&store, "X", &counters) {
+        Ok(Some(_)) => Ok(None),
+        Ok(None) => Collection::open(&[path.to_owned()], &selection, &counters).map(Some).map_err(|e| e.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let refused: Map<String, Value> = match &opened {
+        Ok(Some(collection)) => Writers::new(&collection.table)
+            .refused()
+            .into_iter()
+            .map(|(format, reason)| (format.as_str().to_owned(), reason.into()))
+            .collect(),
+        _ => Map::new(),
+    };
+    let stops = opened.err().map(|error| one_line(&error));
+    let mut described = json!({
+        "store": store.name(),
+        "rows": DataFrame::open(&store, "obs").map(|obs| obs.rows).ok(),
+        "genes": genes.ok(),
+        "matrices": matrices,
+        "columns": columns.unwrap_or_default(),
+        "mounts": stops.is_none(),
+        "stops": stops,
+        "formats_refused": refused,
+    });
+    if check {
+        described["check"] = check::check(&store);
+    }
+    Ok(described)
+}
+
+fn matrix(store: &Container, element: &str, counters: &Counters) -> Value {
+    let by_column = Matrix::open_by_column(store, element, counters).transpose();
+    let kind = if by_column.is_some() { "csc" } else { "csr" };
+    match by_column.unwrap_or_else(|| Matrix::look(store, element, counters)) {
+        Ok(matrix) => {
+            let mut shape: Vec<u64> = std::iter::once(matrix.rows()).chain(matrix.row_shape()).collect();
+            if kind == "csc" {
+                shape.reverse();
+            }
+            json!({
+                "element": element,
+                "kind": if matrix.is_sparse() { kind } else { "dense" },
+                "dtype": matrix.dtype().name(),
+                "shape": shape,
+                "stored_values": matrix.stored(),
+                "arrays": matrix.arrays().into_iter().map(array).collect::<Vec<_>>(),
+            })
+        }
+        Err(error) => json!({"element": element, "stops": one_line(&error.to_string())}),
+    }
+}
+
+fn array(array: &Array) -> Value {
+    json!({
+        "element": array.element.as_ref(),
+        "dtype": array.dtype.name(),
+        "chunk_shape": array.chunk_shape,
+        "filters": array.source.filters(),
+    })
+}
+
+fn columns(obs: &DataFrame<'_>) -> Vec<Value> {
+    let one = |name: &String| {
+        let kind = obs.kind(name)?;
+        let categories = if kind == ColumnKind::Categorical { Some(obs.category_count(name)?) } else { None };
+        Ok::<Value, ArrayError>(json!({"name": name, "kind": kind.name(), "categories": categories}))
+    };
+    let stopped = |name: &String, error: ArrayError| json!({"name": name, "stops": one_line(&error.to_string())});
+    obs.columns.iter().map(|name| one(name).unwrap_or_else(|error| stopped(name, error))).collect()
+}

@@ -1,0 +1,100 @@
+//! The options of a session as its documents show them.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::array::Dtype;
+use crate::collection::genes::Genes;
+use crate::plan::Sampling;
+use crate::view::filter::Filter;
+
+use super::spec::{DrawSpec, Spec, ViewSpec};
+use super::views::ViewPlan;
+
+/// The options that decide the bytes served, as `dataset.json` shows them: nothing of the machine.
+pub fn show(spec: &Spec, views: &[ViewPlan]) -> Value {
+    let mut shown = json!({
+        "x": spec.x,
+        "obs": spec.obs,
+        "with": spec.with,
+        "join": spec.join.as_str(),
+        "genes": spec.genes.as_ref().map(|genes| match genes {
+            // The names are in var.tsv.
+            Genes::Names(names) => json!({"names": names.len()}),
+            Genes::Var(column) => json!({"var": column}),
+        }),
+        "normalize": spec.arithmetic.normalize,
+        "log1p": spec.arithmetic.log1p,
+        "dtype": spec.dtype.map(Dtype::name),
+        "index_dtype": spec.index_dtype.map(Dtype::name),
+        "format": spec.format.as_str(),
+        "epochs": spec.epochs,
+        "uneven": spec.uneven.as_str(),
+    });
+    let Some(fields) = shown.as_object_mut() else { return shown };
+    if let Some(rank) = spec.rank {
+        fields.insert("rank".to_owned(), json!(format!("{}/{}", rank.index, rank.of)));
+    }
+    if let Some(split) = &spec.split {
+        let sides = split.fractions.iter().map(|side| (side.name.clone(), json!(side.share())));
+        fields.insert("split".to_owned(), Value::Object(sides.collect()));
+        fields.insert("split_by".to_owned(), json!(split.by));
+        fields.insert("stratify".to_owned(), json!(split.stratify));
+        fields.insert("split_seed".to_owned(), json!(split.seed));
+    }
+    fields.extend(restrictions(spec.filter.as_ref(), spec.rows.as_deref()));
+    let each = spec.views.iter().zip(views).map(|(asked, view)| {
+        let shown = view_options(asked, view.plan.sampling());
+        (view.name.clone(), shown)
+    });
+    match each.collect::<Vec<_>>().as_mut_slice() {
+        // One alone has its options at the top; a restriction of its own stands beside that of all.
+        [(_, only)] => {
+            for (name, own) in ["where", "rows"].into_iter().filter_map(|name| Some((name, only.remove(name)?))) {
+                let key = if fields.contains_key(name) { format!("view_{name}") } else { name.to_owned() };
+                fields.insert(key, own);
+            }
+            fields.extend(std::mem::take(only));
+        }
+        several => {
+            let several = several.iter_mut().map(|(name, shown)| (std::mem::take(name), std::mem::take(shown).into()));
+            fields.insert("views".to_owned(), Value::Object(several.collect()));
+        }
+    }
+    shown
+}
+
+/// The options of a view as `options.json` shows them.
+fn view_options(view: &ViewSpec, sampling: &Sampling) -> Map<String, Value> {
+    let mut shown = Map::new();
+    let mut put = |name: &str, value: Value| drop(shown.insert(name.to_owned(), value));
+    put("batch_size", json!(sampling.batch_size));
+    put("block_size", json!(sampling.block_size));
+    put("fetch_factor", json!(sampling.fetch_factor));
+    put("seed", json!(sampling.seed));
+    put("drop_last", json!(sampling.drop_last));
+    match &view.draw {
+        DrawSpec::Once(order) => put("order", json!(order.as_str())),
+        DrawSpec::Weights(source) => put("weights", json!(source.name)),
+        DrawSpec::Balance(column) => put("balance", json!(column)),
+        DrawSpec::Classes { column, weights } => {
+            put("class_batches", json!(column));
+            if let Some(source) = weights {
+                put("weights", json!(source.name));
+            }
+        }
+    }
+    if let Some(samples) = view.samples {
+        put("samples", json!(samples));
+    }
+    shown.extend(restrictions(view.filter.as_ref(), view.rows.as_deref()));
+    shown
+}
+
+/// Restrictions as `options.json` shows them.
+fn restrictions(filter: Option<&Filter>, rows: Option<&Path>) -> Map<String, Value> {
+    let filter = filter.map(|filter| ("where".to_owned(), json!(filter.text())));
+    let rows = rows.map(|path| ("rows".to_owned(), json!(path.to_string_lossy())));
+    filter.into_iter().chain(rows).collect()
+}

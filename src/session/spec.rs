@@ -1,0 +1,225 @@
+//! What a session is to serve: plain data that has been checked. Paths are absolute.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::anndata::index::IndexDir;
+use crate::array::Dtype;
+use crate::collection::Selection;
+use crate::collection::element::Arithmetic;
+use crate::collection::genes::{Genes, Join};
+use crate::format::Extension;
+use crate::plan::rank::Rank;
+use crate::plan::{Order, RemainderPolicy, Sampling};
+use crate::view::filter::Filter;
+use crate::view::split::Fraction;
+
+/// What is served of which stores, and with which resources.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec {
+    pub stores: Vec<PathBuf>,
+    /// At least one.
+    pub views: Vec<ViewSpec>,
+    pub split: Option<SplitSpec>,
+    /// Restrictions that hold for every view.
+    pub filter: Option<Filter>,
+    pub rows: Option<PathBuf>,
+    pub uneven: RemainderPolicy,
+    /// The rank whose part is shown at the root; `None`: the whole.
+    pub rank: Option<Rank>,
+    /// How many epochs are listed.
+    pub epochs: u32,
+    pub format: Extension,
+    /// `X`, `raw/X`, `layers/NAME` or `obsm/NAME`.
+    pub x: String,
+    /// Further matrices.
+    pub with: Vec<String>,
+    /// `None`: every categorical, boolean and numeric column.
+    pub obs: Option<Vec<String>>,
+    pub join: Join,
+    /// `None`: all.
+    pub genes: Option<Genes>,
+    pub arithmetic: Arithmetic,
+    /// `None`: as stored, or as computed.
+    pub dtype: Option<Dtype>,
+    /// `None`: the narrower of i32 and i64 that fits.
+    pub index_dtype: Option<Dtype>,
+    /// Where derived arrays are kept; `None`: nothing is derived.
+    pub index_dir: Option<PathBuf>,
+    /// Bytes. `None`: the default share of what is free.
+    pub memory: Option<u64>,
+    /// Decoding threads.
+    pub threads: usize,
+    /// How long a load, or libhdf5 in the probe, may make no progress.
+    pub timeout: Duration,
+    /// Keep file contents in the kernel's page cache.
+    pub cache: bool,
+    /// Owner of the files; `None`: this process's.
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+}
+
+/// One view.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ViewSpec {
+    pub name: String,
+    /// Which side of the split it is.
+    pub side: Option<usize>,
+    /// Restrictions of its own, besides those of all views.
+    pub filter: Option<Filter>,
+    pub rows: Option<PathBuf>,
+    pub draw: DrawSpec,
+    /// Rows an epoch where they are drawn with replacement; `None`: as many as the view has.
+    pub samples: Option<u64>,
+    pub batch_size: u32,
+    /// `None`: from the collection.
+    pub block_size: Option<u32>,
+    /// `None`: from the collection.
+    pub fetch_factor: Option<u32>,
+    pub seed: u64,
+    pub drop_last: bool,
+}
+
+/// How a view draws its rows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DrawSpec {
+    Once(Order),
+    Weights(WeightSource),
+    Balance(String),
+    Classes { column: String, weights: Option<WeightSource> },
+}
+
+/// Weights by the name of a column, or of a file if there is no such column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightSource {
+    pub name: String,
+    /// The name as a path: absolute, from where it was written.
+    pub file: PathBuf,
+}
+
+/// A split of the rows into views.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SplitSpec {
+    pub fractions: Vec<Fraction>,
+    pub by: Option<String>,
+    pub stratify: Option<String>,
+    pub seed: u64,
+}
+
+/// Names in expressions and lists that are no columns: the names of the rows, and the number of a row's store.
+pub const ROW_NAMES: [&str; 2] = ["_index", "index"];
+pub const STORE_NUMBER: &str = "_store";
+
+impl Spec {
+    /// All rows of stores in one view, with the command line's defaults: the whole of X as it is stored, batches of 256.
+    pub fn of(stores: Vec<PathBuf>, index_dir: PathBuf) -> Spec {
+        Spec {
+            stores,
+            views: vec![ViewSpec::all()],
+            split: None,
+            filter: None,
+            rows: None,
+            uneven: RemainderPolicy::Drop,
+            rank: None,
+            epochs: 100,
+            format: Extension::ALL[0],
+            x: "X".to_owned(),
+            with: Vec::new(),
+            obs: None,
+            join: Join::Exact,
+            genes: None,
+            arithmetic: Arithmetic::default(),
+            dtype: None,
+            index_dtype: None,
+            index_dir: Some(index_dir),
+            memory: None,
+            threads: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+            timeout: Duration::from_secs(60),
+            cache: false,
+            uid: None,
+            gid: None,
+        }
+    }
+
+    /// What is read of the stores; `also` names obs columns that are read besides those of views.
+    pub fn selection(&self, also: &[String]) -> Selection {
+        Selection {
+            x: self.x.clone(),
+            with: self.with.clone(),
+            obs: self.obs.clone(),
+            also: self.view_columns().into_iter().chain(also.iter().cloned()).collect(),
+            join: self.join,
+            genes: self.genes.clone(),
+            arithmetic: self.arithmetic,
+            dtype: self.dtype,
+            index_dtype: self.index_dtype,
+            index: IndexDir(self.index_dir.clone()),
+            visit: None,
+        }
+    }
+
+    /// The obs columns that views name, sorted.
+    pub fn view_columns(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        let filters = self.views.iter().map(|view| &view.filter).chain([&self.filter]).flatten();
+        names.extend(filters.flat_map(|filter| filter.columns()).map(str::to_owned));
+        if let Some(split) = &self.split {
+            names.extend(split.by.iter().chain(&split.stratify).cloned());
+        }
+        for view in &self.views {
+            match &view.draw {
+                DrawSpec::Once(_) => {}
+                DrawSpec::Weights(source) => names.push(source.name.clone()),
+                DrawSpec::Balance(column) => names.push(column.clone()),
+                DrawSpec::Classes { column, weights } => {
+                    names.push(column.clone());
+                    names.extend(weights.iter().map(|source| source.name.clone()));
+                }
+            }
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Whether a file lists rows, which it may do by name.
+    pub fn lists_rows(&self) -> bool {
+        self.rows.is_some() || self.views.iter().any(|view| view.rows.is_some())
+    }
+}
+
+impl ViewSpec {
+    /// What the only view is called where nobody named it.
+    pub const UNNAMED: &str = "all";
+
+    /// All rows, sampled as given.
+    pub fn sampled(sampling: Sampling) -> ViewSpec {
+        let Sampling { batch_size, block_size, fetch_factor, seed, drop_last } = sampling;
+        let size = |rows: u64| u32::try_from(rows).unwrap_or(u32::MAX);
+        ViewSpec {
+            batch_size: size(batch_size),
+            block_size: Some(size(block_size)),
+            fetch_factor: Some(size(fetch_factor)),
+            seed,
+            drop_last,
+            ..ViewSpec::all()
+        }
+    }
+
+    /// All rows, with the command line's defaults.
+    pub fn all() -> ViewSpec {
+        ViewSpec {
+            name: ViewSpec::UNNAMED.to_owned(),
+            side: None,
+            filter: None,
+            rows: None,
+            draw: DrawSpec::Once(Order::Block),
+            samples: None,
+            batch_size: 256,
+            block_size: None,
+            fetch_factor: None,
+            seed: 0,
+            drop_last: false,
+        }
+    }
+}

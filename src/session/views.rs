@@ -1,0 +1,124 @@
+//! Views made of a collection: which rows each has, how it draws them, and what is told of it.
+//!
+//! Columns that only a view needs are read here, used and let go; they are not served.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::array::Counters;
+use crate::collection::Collection;
+use crate::plan::{Order, Plan, Rows, Sampling, auto};
+use crate::tree;
+use crate::tree::documents::ViewDoc;
+use crate::view::bits::Bits;
+use crate::view::filter::Filter;
+
+use super::error::{About, SessionError};
+use super::obs::Obs;
+use super::spec::{DrawSpec, Spec, ViewSpec};
+
+/// A view of a collection.
+pub struct ViewPlan {
+    pub name: String,
+    pub plan: Plan,
+    /// What `dataset.json` tells of it besides how it is sampled.
+    pub doc: Map<String, Value>,
+}
+
+impl ViewPlan {
+    pub fn for_documents(&self) -> ViewDoc<'_> {
+        ViewDoc { name: &self.name, plan: &self.plan, more: self.doc.clone() }
+    }
+
+    /// What names it has.
+    pub fn in_tree(&self) -> tree::View {
+        tree::View { name: self.name.clone(), batches: self.plan.batches(), uneven: self.plan.uneven() }
+    }
+}
+
+/// Makes the views.
+///
+/// # Errors
+/// A column or label that is not there, a file that lists no rows, a view without rows: one line.
+pub fn views(spec: &Spec, collection: &Collection, counters: &Counters) -> Result<Vec<ViewPlan>, SessionError> {
+    let mut obs = Obs::new(collection, counters)?;
+    let base = obs.restricted(None, spec.filter.as_ref(), spec.rows.as_deref())?;
+    if base.as_ref().is_some_and(Bits::is_empty) {
+        let cause = restrictions(spec.filter.as_ref(), spec.rows.as_deref());
+        return Err(SessionError::Refused(format!("no row is left: {cause}")));
+    }
+    let (sides, mut groups) = match &spec.split {
+        Some(split) => obs.split(split, base.as_ref())?,
+        None => Default::default(),
+    };
+    let mut views = Vec::with_capacity(spec.views.len());
+    for view in &spec.views {
+        let rows = view.side.and_then(|side| sides.get(side)).or(base.as_ref());
+        let made = one(view, spec, &mut obs, rows);
+        let named = spec.views.len() > 1;
+        let mut made = if named { made.about(format_args!("view {}", view.name))? } else { made? };
+        if let Some(groups) = view.side.and_then(|side| groups.get_mut(side)).and_then(Option::take) {
+            made.doc.insert("groups".to_owned(), json!(groups));
+        }
+        views.push(made);
+    }
+    Ok(views)
+}
+
+fn one(view: &ViewSpec, spec: &Spec, obs: &mut Obs<'_>, rows: Option<&Bits>) -> Result<ViewPlan, SessionError> {
+    let collection = obs.collection;
+    let rows = obs.restricted(rows, view.filter.as_ref(), view.rows.as_deref())?;
+    let store_rows = collection.store_rows();
+    let selected = match &rows {
+        None => Rows::all(&store_rows),
+        Some(bits) => Rows::from_words(&store_rows, bits.words().iter().copied())?,
+    };
+    if selected.is_empty() {
+        let own = restrictions(view.filter.as_ref(), view.rows.as_deref());
+        let cause = if view.filter.is_some() || view.rows.is_some() { own } else { "the split leaves it none".into() };
+        return Err(SessionError::Refused(format!("has no rows: {cause}")));
+    }
+    let mut doc = Map::new();
+    doc.insert("view_rows".to_owned(), json!(selected.len()));
+    let counted = [spec.split.as_ref().and_then(|split| split.by.as_ref())]
+        .into_iter()
+        .chain([spec.split.as_ref().and_then(|split| split.stratify.as_ref())])
+        .flatten()
+        .chain(match &view.draw {
+            DrawSpec::Balance(column) | DrawSpec::Classes { column, .. } => Some(column),
+            _ => None,
+        });
+    let mut counts = Map::new();
+    for column in counted {
+        counts.insert(column.clone(), obs.label_counts(column, &selected)?);
+    }
+    if !counts.is_empty() {
+        doc.insert("rows_by_label".to_owned(), Value::Object(counts));
+    }
+    let draw = obs.draw(view, &selected)?;
+    let plan = Plan::of(selected, sampling(view, collection), draw)?.with_uneven(spec.uneven);
+    Ok(ViewPlan { name: view.name.clone(), plan, doc })
+}
+
+/// The sampling asked for, `auto` filled in from the collection.
+fn sampling(view: &ViewSpec, collection: &Collection) -> Sampling {
+    let profile = collection.storage_profile();
+    let batch_size = u64::from(view.batch_size);
+    let block_size = match view.draw {
+        DrawSpec::Once(Order::Random) => 1,
+        _ => view.block_size.map_or_else(|| auto::block_size(&profile), u64::from),
+    };
+    let fetch_factor =
+        view.fetch_factor.map_or_else(|| auto::fetch_factor(&profile, batch_size, block_size), u64::from);
+    Sampling { batch_size, block_size, fetch_factor, seed: view.seed, drop_last: view.drop_last }
+}
+
+fn restrictions(filter: Option<&Filter>, rows: Option<&Path>) -> String {
+    match (filter, rows) {
+        (Some(filter), None) => format!("none for which {} is true", filter.text()),
+        (None, Some(rows)) => format!("none that {} lists", rows.display()),
+        (Some(filter), Some(rows)) => format!("none that {} lists and {} is true for", rows.display(), filter.text()),
+        (None, None) => "there are none".to_owned(),
+    }
+}
