@@ -98,7 +98,8 @@ fn s16_an_index_directory_below_tmp_is_ours_alone() {
         fs::create_dir(&other).unwrap();
         symlink(other, path).unwrap();
     };
-    let cases: [(&dyn Fn(&Path), &str); 2] = [(&open, "mode 777"), (&link, "no directory")];
+    type Case<'a> = (&'a dyn Fn(&Path), &'a str);
+    let cases: [Case<'_>; 2] = [(&open, "mode 777"), (&link, "no directory")];
     for (prepare, word) in cases {
         let (told, index, area) = attempt(prepare);
         assert!(told.code == Some(3) && told.stderr.contains(word) && told.stderr.contains("--index-dir"), "{told:?}");
