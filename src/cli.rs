@@ -4,11 +4,13 @@
 //! failure leaves as one line on stderr and a documented code.
 
 mod config;
+mod doctor;
 mod documents;
 mod exit;
 mod index_dir;
 mod info;
 mod inherited;
+mod launcher;
 mod log;
 mod mount;
 mod mount_options;
@@ -19,10 +21,12 @@ mod run;
 mod sampling;
 mod umount;
 mod values;
+mod version;
 mod views;
 
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -57,6 +61,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Show what is in a store, and what would stop a mount of it
     Info(info::InfoArgs),
+    /// Tell whether this machine has what mounts need, with the remedy where it has not
+    Doctor(doctor::DoctorArgs),
     /// Open stores as a mount would, to see whether the process survives it
     #[command(hide = true)]
     Probe(probe::ProbeArgs),
@@ -123,6 +129,10 @@ fn dispatch(command: Command, inherited: &Inherited) -> Outcome {
             end_quietly_on_closed_pipe();
             info::info(&args)
         }
+        Command::Doctor(args) => {
+            end_quietly_on_closed_pipe();
+            doctor::doctor(&args)
+        }
         Command::Probe(args) => probe::probe(&args),
         Command::Man(args) => documents::man(&args, Cli::command()),
         Command::Completions(args) => {
@@ -140,7 +150,9 @@ fn end_quietly_on_closed_pipe() {
 
 /// The command; none if it was a question that clap has answered (`--help`, `--version`).
 fn parse(arguments: Vec<OsString>) -> Result<Option<Command>, Failure> {
-    let is_helper = arguments.first().is_some_and(|name| is_helper_name(name));
+    let is_command = |word: &OsString| Cli::command().find_subcommand(word).is_some();
+    let is_helper = arguments.first().is_some_and(|name| is_helper_name(name))
+        || mount_options::is_from_mount_fuse(&arguments, is_command);
     let arguments = if is_helper {
         mount_options::helper(arguments.into_iter().skip(1)).map_err(Failure::usage)?
     } else {
@@ -165,17 +177,30 @@ fn parse(arguments: Vec<OsString>) -> Result<Option<Command>, Failure> {
     let said = |first: Vec<OsString>| -> Vec<OsString> {
         front.iter().chain(&first).chain(&extra).chain(back).cloned().collect()
     };
-    let mut command = read(&said(Vec::new()))?;
-    let Some(path) = command.as_mut().and_then(Command::options).and_then(|options| options.config.clone()) else {
-        return Ok(command);
+    let Some(mut command) = read(&said(Vec::new()))? else {
+        return Ok(None);
+    };
+    let named = command.options().and_then(|options| options.config.clone());
+    let source = command.stores().and_then(|stores| stores.first()).filter(|first| config::is_source(first)).cloned();
+    let path = match (named, &source) {
+        (Some(_), Some(source)) => {
+            return Err(Failure::usage(format_args!("{} names options itself: leave out --config", source.display())));
+        }
+        (Some(path), None) => path,
+        (None, Some(source)) => source.clone(),
+        (None, None) => return Ok(Some(command)),
     };
     // And again, with those of the file before all.
     let file = config::read(&path).map_err(Failure::usage)?;
-    command = read(&said(file.arguments))?;
-    if let Some(options) = command.as_mut().and_then(Command::options) {
+    let Some(mut command) = read(&said(file.arguments))? else {
+        return Ok(None);
+    };
+    if let Some(options) = command.options() {
         options.file = file.views;
+        options.config = Some(path.clone());
     }
-    Ok(command)
+    command.put_stores(&path, source.is_some(), file.stores)?;
+    Ok(Some(command))
 }
 
 impl Command {
@@ -190,6 +215,34 @@ impl Command {
     }
 }
 
+impl Command {
+    /// The positional arguments of the commands that take stores; those of `mount` end with the mountpoint.
+    fn stores(&mut self) -> Option<&mut Vec<PathBuf>> {
+        match self {
+            Command::Mount(args) => Some(&mut args.paths),
+            Command::Run(args) => Some(&mut args.stores),
+            Command::Plan(args) => Some(&mut args.stores),
+            _ => None,
+        }
+    }
+
+    /// The stores that a file names: in its own place if it `stands` for them, else where the command line names none.
+    fn put_stores(&mut self, file: &Path, stands: bool, named: Vec<PathBuf>) -> Result<(), Failure> {
+        let is_mount = matches!(self, Command::Mount(_));
+        let Some(stores) = self.stores() else { return Ok(()) };
+        if stands {
+            if named.is_empty() {
+                let file = file.display();
+                return Err(Failure::usage(format_args!("{file}: it stands for stores, so it needs stores = [...]")));
+            }
+            stores.splice(..1, named);
+        } else if is_mount && stores.len() == 1 {
+            stores.splice(..0, named);
+        }
+        Ok(())
+    }
+}
+
 fn read(arguments: &[OsString]) -> Result<Option<Command>, Failure> {
     let parsed = Cli::command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     match parsed {
@@ -197,11 +250,14 @@ fn read(arguments: &[OsString]) -> Result<Option<Command>, Failure> {
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             end_quietly_on_closed_pipe();
             // Printing help to a stdout that is gone is not worth an error.
-            let _ = error.print();
+            let _ = match error.kind() {
+                ErrorKind::DisplayVersion => std::io::stdout().write_all(version::text().as_bytes()),
+                _ => error.print(),
+            };
             Ok(None)
         }
         Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Err(Failure::usage("a command is missing: mount, umount, run, plan or info (see --help)"))
+            Err(Failure::usage("a command is missing: mount, umount, run, plan, info or doctor (see --help)"))
         }
         Err(error) => Err(Failure::usage(without_decoration(&error.to_string()))),
     }
@@ -268,6 +324,23 @@ mod tests {
             let said = format!("{args:?}");
             assert!(said.contains(r#"paths: ["a", "b", "m"]"#) && said.contains("foreground: true"));
         }
+    }
+
+    #[test]
+    fn a_file_stands_for_stores() {
+        let directory = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+        let file = directory.path().join("cells.toml");
+        std::fs::write(&file, "stores = ['a', '/b']\nformat = 'npy'\n").unwrap_or_else(|error| panic!("{error}"));
+        let file = file.to_str().unwrap_or_default();
+        let places = [directory.path().join("a"), PathBuf::from("/b"), PathBuf::from("m")];
+        for line in [&["shufflefs", "mount", file, "m"][..], &["shufflefs", "mount", "--config", file, "m"]] {
+            let Ok(Some(Command::Mount(args))) = parse(line.iter().map(OsString::from).collect()) else {
+                panic!("{line:?}");
+            };
+            assert_eq!(args.paths, places);
+            assert_eq!((args.options.format.as_str(), args.options.config.is_some()), ("npy", true));
+        }
+        assert!(failure(&["shufflefs", "run", file, "--config", file, "--", "true"]).contains("leave out --config"));
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub mod error;
 mod helper;
 pub mod mountpoint;
 pub mod namespace;
+pub mod node;
+mod passing;
 pub mod signals;
 mod table;
 pub mod unmount;
@@ -120,12 +122,17 @@ impl Mounted {
         self.ended.as_fd()
     }
 
-    /// Serves until somebody unmounts it or a signal arrives, and unmounts then. A second signal does not wait.
-    pub fn wait(mut self, signals: &Signals) -> Result<(), MountError> {
+    /// Serves until somebody unmounts it, a signal arrives or `input` ends, and unmounts then. A second signal does not wait.
+    pub fn wait(mut self, signals: &Signals, input: Option<BorrowedFd<'_>>) -> Result<(), MountError> {
         loop {
-            let ready = signals::wait(&[self.ended(), signals.as_fd()], None).map_err(MountError::system("waiting"))?;
+            let watched: Vec<BorrowedFd<'_>> = [self.ended(), signals.as_fd()].into_iter().chain(input).collect();
+            let ready = signals::wait(&watched, None).map_err(MountError::system("waiting"))?;
             if ready[0] {
                 return self.finish();
+            }
+            if ready.get(2) == Some(&true) && input.is_some_and(has_ended) {
+                tracing::info!("standard input has ended: unmounting {}", self.path().display());
+                return self.leave(signals);
             }
             if let Some(signal) = signals.next() {
                 tracing::info!("{}: unmounting {}", signals::name(signal.number), self.path().display());
@@ -141,7 +148,8 @@ impl Mounted {
             Some(Err(_)) => Err(io::Error::other("a thread panicked")),
             None => Ok(()),
         };
-        if result.is_ok() && !table::is_dead(self.path()) {
+        // The table is asked first: a look at the path itself would make an automounter mount it again.
+        if result.is_ok() && !(self.is_there() && table::is_dead(self.path())) {
             // Unmounted from outside, not aborted through /sys/fs/fuse: nothing or a stranger's mount answers here. From
             // now on our device number may be given to somebody else's mount.
             self.device = None;
@@ -201,6 +209,14 @@ impl Drop for Mounted {
         if self.is_there() {
             unmount::force(self.path());
         }
+    }
+}
+
+/// Whether a descriptor that has something to read is at its end; what it has is read and dropped.
+fn has_ended(input: BorrowedFd<'_>) -> bool {
+    match rustix::io::read(input, &mut [0u8; 256]) {
+        Ok(length) => length == 0,
+        Err(error) => error != rustix::io::Errno::INTR && error != rustix::io::Errno::AGAIN,
     }
 }
 

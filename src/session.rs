@@ -152,7 +152,7 @@ impl Session {
 
     /// Bytes that images and decoded chunks may take.
     fn memory(&self) -> u64 {
-        self.spec.memory.or_else(memory::default_budget).unwrap_or(1 << 30)
+        self.spec.memory.or_else(|| memory::default_budget(1)).unwrap_or(1 << 30)
     }
 
     /// Starts the engine that serves the views, in their order.

@@ -1,4 +1,5 @@
-//! `--config FILE`: every option by its name, and views as `[view.NAME]`.
+//! `--config FILE`: every option by its name, views as `[view.NAME]`, and stores as `stores = [...]`. In place of a store such
+//! a file names all of them, as fstab has one source a line.
 //!
 //! A key becomes the long option of the same name, so its value is parsed and refused exactly as on the command line; what
 //! is refused is told with the file and the line. Options of all views at once and of single ones are kept apart from the
@@ -29,6 +30,8 @@ pub struct ViewsFile {
 #[derive(Debug, Default)]
 pub struct Config {
     pub views: ViewsFile,
+    /// Relative ones begin beside the file.
+    pub stores: Vec<PathBuf>,
     /// All other options, as arguments.
     pub arguments: Vec<OsString>,
 }
@@ -69,13 +72,33 @@ fn parse(text: &str, directory: &Path) -> Result<Config, ConfigError> {
             config.views.views = views(value, &of_view, directory)?;
             continue;
         }
-        let (name, arguments) = arguments(&all, key, value, directory, &["view"])?;
+        if key.get_ref() == "stores" {
+            config.stores = stores(value, directory)?;
+            continue;
+        }
+        let (name, arguments) = arguments(&all, key, value, directory, &["view", "stores"])?;
         let is_of_views = of_view.get_arguments().any(|argument| argument.get_long() == Some(&name));
         let target = if is_of_views { &mut of_all } else { &mut config.arguments };
         target.extend(arguments);
     }
     config.views.all = sampling(&of_view, of_all, 0)?.beside(directory);
     Ok(config)
+}
+
+/// Whether this stands for stores instead of being one.
+pub fn is_source(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "toml")
+}
+
+fn stores(value: &Spanned<DeValue<'_>>, directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let names = value.get_ref().as_array().map(|items| {
+        let named = |item: &Spanned<DeValue<'_>>| item.get_ref().as_str().map(str::to_owned);
+        items.iter().map(named).collect::<Option<Vec<String>>>()
+    });
+    let wrong = || (value.span().start, "stores is a list of paths, as in [\"a.h5ad\", \"b.zarr\"]".to_owned());
+    let names = names.flatten().filter(|names| !names.is_empty()).ok_or_else(wrong)?;
+    let path = |name: String| if name.contains("://") { PathBuf::from(name) } else { directory.join(name) };
+    Ok(names.into_iter().map(path).collect())
 }
 
 /// The entries of a table as they stand in the file.
@@ -226,8 +249,18 @@ seed = 0x10
     }
 
     #[test]
+    fn stores_are_beside_the_file() {
+        let stores = parsed("stores = ['a.h5ad', '/b.zarr', 's3://bucket/c.zarr']").map(|config| config.stores);
+        assert_eq!(stores, Ok(["/etc/cells/a.h5ad", "/b.zarr", "s3://bucket/c.zarr"].map(PathBuf::from).into()));
+        assert!(is_source(Path::new("/etc/cells.toml")) && !is_source(Path::new("cells.h5ad")));
+    }
+
+    #[test]
     fn errors_have_a_place() {
         for (text, at, word) in [
+            ("stores = 'a.h5ad'", 9, "a list of paths"),
+            ("seed = 1\nstores = []", 18, "a list of paths"),
+            ("stores = [1]", 9, "a list of paths"),
             ("bach_size = 1", 0, "near: batch_size"),
             ("seed = 1\nbatch_size = 0", 9, "1..=16777216"),
             ("x = [1]", 0, "one value"),

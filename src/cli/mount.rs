@@ -1,6 +1,9 @@
 //! `shufflefs mount`: makes the mount and serves it, in the background unless told otherwise.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -8,7 +11,7 @@ use super::exit::{Exit, Failure, OrExit, Outcome};
 use super::log;
 use super::options::{OptionArgs, Options};
 use crate::mount::background::{self, Fork, Ready, Report};
-use crate::mount::mountpoint::Mountpoint;
+use crate::mount::mountpoint::{Dead, Mountpoint};
 use crate::mount::signals::{self, Signals};
 use crate::mount::{Mounted, Settings};
 
@@ -25,11 +28,12 @@ Examples:
     after_help = format!("{EXAMPLES}\n\n{}", super::exit::HELP),
 )]
 pub struct MountArgs {
-    /// AnnData stores (.h5ad, .zarr, .zarr.zip; STORE::GROUP for one inside), seen as one table of rows; and last the directory to mount on: empty, or absent
-    /// (made, and removed at unmount), or /dev/fd/N for an opened /dev/fuse
+    /// AnnData stores (.h5ad, .zarr, .zarr.zip; STORE::GROUP for one inside), seen as one table of rows, or one .toml file with
+    /// stores = [...] and options; and last the directory to mount on: empty, or absent (made, and removed at unmount), or
+    /// /dev/fd/N for an opened /dev/fuse
     // One list, because clap would not take options in between if the last were an argument of its own.
     #[arg(value_name = "STORE... MOUNTPOINT", required = true, num_args = 1..)]
-    paths: Vec<PathBuf>,
+    pub paths: Vec<PathBuf>,
 
     #[command(flatten)]
     pub options: OptionArgs,
@@ -37,6 +41,15 @@ pub struct MountArgs {
     /// Stay in the foreground and log to stderr [default: go to the background once the mount is usable]
     #[arg(short, long, help_heading = "Other")]
     foreground: bool,
+
+    /// For a program that mounts for itself: stay in the foreground, print the mountpoint once it is usable, and unmount when
+    /// standard input ends, so that no mount outlives the program [default: off]
+    #[arg(long, help_heading = "Other")]
+    attached: bool,
+
+    /// Refuse a mountpoint where a killed daemon of shufflefs has left its mount [default: unmount it first]
+    #[arg(long, help_heading = "Other")]
+    refuse_dead: bool,
 }
 
 /// The command. In the background the caller's process returns from here once the mount is usable or has failed.
@@ -47,8 +60,9 @@ pub fn mount(args: MountArgs) -> Outcome {
         return Err(Failure::usage("the mountpoint is missing: shufflefs mount [OPTIONS] <STORE>... <MOUNTPOINT>"));
     };
     let options = args.options.validate(stores)?;
-    if args.foreground {
-        return serve(options, mountpoint, None).map(|()| 0);
+    let place = Place { path: mountpoint, dead: if args.refuse_dead { Dead::Refuse } else { Dead::Clear } };
+    if args.foreground || args.attached {
+        return serve(options, place, args.attached, None).map(|()| 0);
     }
     match background::fork()? {
         Fork::Parent(Report::Ready) => Ok(0),
@@ -59,7 +73,7 @@ pub fn mount(args: MountArgs) -> Outcome {
         Fork::Parent(Report::Died(how)) => Err(Failure { exit: Exit::Internal, error: anyhow::anyhow!("{how}") }),
         Fork::Daemon(ready) => {
             let mut ready = Some(ready);
-            let result = serve(options, mountpoint, Some(&mut ready));
+            let result = serve(options, place, false, Some(&mut ready));
             match (result, ready) {
                 (Ok(()), _) => Ok(0),
                 (Err(failure), Some(ready)) => {
@@ -76,8 +90,14 @@ pub fn mount(args: MountArgs) -> Outcome {
     }
 }
 
-/// Mounts and serves until the end. `ready` is taken once the mount is usable.
-fn serve(options: Options, place: PathBuf, ready: Option<&mut Option<Ready>>) -> Result<(), Failure> {
+/// Where to mount.
+struct Place {
+    path: PathBuf,
+    dead: Dead,
+}
+
+/// Mounts and serves until the end: that of standard input, too, if it is `attached`. `ready` is taken once the mount is usable.
+fn serve(options: Options, place: Place, attached: bool, ready: Option<&mut Option<Ready>>) -> Result<(), Failure> {
     let mut ends = vec![libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
     if ready.is_none() {
         // `nohup` and a script's `&` mean that these shall not end it.
@@ -85,7 +105,7 @@ fn serve(options: Options, place: PathBuf, ready: Option<&mut Option<Ready>>) ->
     }
     let signals = Signals::block(&ends)?;
     // Before any other file is kept open: it may name a descriptor.
-    let mountpoint = Mountpoint::prepare(&place)?;
+    let mountpoint = Mountpoint::prepare(&place.path, place.dead)?;
     let log = log::start(options.log.as_deref(), ready.is_some())?;
     let settings = Settings {
         source: options.source(),
@@ -99,5 +119,17 @@ fn serve(options: Options, place: PathBuf, ready: Option<&mut Option<Ready>>) ->
     if let Some(ready) = ready.and_then(Option::take) {
         ready.succeed()?;
     }
-    Ok(mounted.wait(&signals)?)
+    let input = std::io::stdin();
+    if attached {
+        announce(mounted.path()).or_exit(Exit::Internal)?;
+    }
+    Ok(mounted.wait(&signals, attached.then(|| input.as_fd()))?)
+}
+
+/// The mountpoint as a line on stdout. Whoever started us may be gone; then standard input has ended as well.
+fn announce(path: &Path) -> std::io::Result<()> {
+    let mut line = path.as_os_str().as_bytes().to_vec();
+    line.push(b'\n');
+    let mut out = std::io::stdout();
+    out.write_all(&line).and_then(|()| out.flush())
 }

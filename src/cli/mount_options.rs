@@ -52,13 +52,17 @@ const IGNORED: &[&str] = &[
 /// us, which always says `rw` unless told otherwise.
 pub fn expand(lists: &[String], command: &Command, is_helper: bool) -> Result<Vec<OsString>, String> {
     let mut arguments = Vec::new();
-    for item in lists.iter().flat_map(|list| list.split(',')).map(str::trim).filter(|item| !item.is_empty()) {
-        let (name, value) = match item.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (item, None),
-        };
+    let items = lists.iter().map(|list| items(list)).collect::<Result<Vec<_>, _>>()?;
+    for (name, value) in items.into_iter().flatten() {
         if is_ignored(name) || (name == "rw" && is_helper) {
             continue;
+        }
+        if name == "remount" {
+            return Err(
+                "-o remount: the options of a mount are fixed, as its files depend on them; `shufflefs umount` it and \
+                        mount it again"
+                    .into(),
+            );
         }
         if name == "rw" {
             return Err("-o rw: a shufflefs mount is read-only".into());
@@ -86,6 +90,64 @@ pub fn expand(lists: &[String], command: &Command, is_helper: bool) -> Result<Ve
 
 fn is_ignored(name: &str) -> bool {
     IGNORED.contains(&name) || name.starts_with("x-") || name.starts_with("X-")
+}
+
+/// Names with their values, as separated by commas. A value that begins with a quotation mark goes on to the next one, commas
+/// included, and stands without both; within it a backslash takes the character after it as it is. This is mount(8)'s rule.
+fn items(list: &str) -> Result<Vec<(&str, Option<String>)>, String> {
+    let mut items = Vec::new();
+    let mut rest = list;
+    while !rest.is_empty() {
+        let end = rest.find([',', '=']).unwrap_or(rest.len());
+        let (name, after) = (rest[..end].trim(), &rest[end..]);
+        let value;
+        (value, rest) = match after.strip_prefix('=') {
+            None => (None, after),
+            Some(quoted) if quoted.starts_with('"') => {
+                let (value, after) = unquoted(&quoted[1..]).ok_or_else(|| {
+                    format!(
+                        "-o {name}: a quoted value ends with a quotation mark, and a comma or nothing comes after it"
+                    )
+                })?;
+                (Some(value), after)
+            }
+            Some(plain) => {
+                let end = plain.find(',').unwrap_or(plain.len());
+                (Some(plain[..end].trim().to_owned()), &plain[end..])
+            }
+        };
+        rest = rest.strip_prefix(',').unwrap_or(rest);
+        if !name.is_empty() || value.is_some() {
+            items.push((name, value));
+        }
+    }
+    Ok(items)
+}
+
+/// The text up to the quotation mark that ends it, and what comes after that.
+fn unquoted(text: &str) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut characters = text.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '"' => {
+                let after = text.get(at + 1..)?;
+                return (after.is_empty() || after.starts_with(',')).then_some((value, after));
+            }
+            '\\' => value.push(characters.next()?.1),
+            other => value.push(other),
+        }
+    }
+    None
+}
+
+/// Whether this is what mount.fuse makes of a mount of type `fuse.shufflefs`, where no helper of that name is installed:
+/// `shufflefs SOURCE DIR -o OPTIONS`.
+pub fn is_from_mount_fuse(arguments: &[OsString], is_command: impl Fn(&OsString) -> bool) -> bool {
+    match arguments {
+        [_, source, _, option, _] => option == "-o" && !is_command(source),
+        _ => false,
+    }
 }
 
 /// The command line of a mount(8) helper, `mount.fuse.shufflefs SOURCE DIR [-sfnv] [-N NS] [-o OPTIONS] [-t TYPE]`, as
@@ -137,10 +199,42 @@ mod tests {
     }
 
     #[test]
+    fn quoted_values_hold_commas() {
+        let of = |list: &str| expanded(list).map(|words| words.join(std::ffi::OsStr::new(" ")));
+        for (list, words) in [
+            (r#"batch_size="a=0.8,b=0.2",drop_last"#, "--batch-size=a=0.8,b=0.2 --drop-last"),
+            (r#"batch_size="x in [\"a\",\"b\"]""#, r#"--batch-size=x in ["a","b"]"#),
+            // Quotation marks within a value are part of it.
+            (r#"batch_size=tissue == "lung",ro"#, r#"--batch-size=tissue == "lung""#),
+            (r#"batch_size="","#, "--batch-size="),
+        ] {
+            assert_eq!(of(list), Ok(words.into()), "{list}");
+        }
+        for wrong in [r#"batch_size="a"#, r#"batch_size="a"b"#, r#"batch_size="a\"#] {
+            assert!(expanded(wrong).is_err_and(|error| error.contains("quotation mark")), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn mount_fuse_is_recognised() {
+        let from = |line: &[&str]| {
+            let line: Vec<OsString> = line.iter().map(OsString::from).collect();
+            is_from_mount_fuse(&line, |word| word == "mount")
+        };
+        assert!(from(&["shufflefs", "/s.h5ad", "/mnt", "-o", "rw,seed=1"]));
+        assert!(!from(&["shufflefs", "mount", "/s.h5ad", "-o", "seed=1"]));
+        assert!(!from(&["shufflefs", "muont", "-o", "seed=1", "a", "b"]));
+    }
+
+    #[test]
     fn refusals_name_the_option() {
-        for (list, word) in
-            [("rw", "read-only"), ("bach_size=1", "no such"), ("batch_size", "value"), ("drop_last=1", "no value")]
-        {
+        for (list, word) in [
+            ("rw", "read-only"),
+            ("remount,seed=1", "mount it again"),
+            ("bach_size=1", "no such"),
+            ("batch_size", "value"),
+            ("drop_last=1", "no value"),
+        ] {
             assert!(expanded(list).unwrap_err().contains(word), "{list}");
         }
     }

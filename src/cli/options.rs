@@ -12,6 +12,7 @@ use clap::Args;
 use super::config::ViewsFile;
 use super::exit::Failure;
 use super::index_dir;
+use super::launcher;
 use super::log::Recent;
 use super::sampling::SamplingArgs;
 use super::values::{self, Fractions, MemoryLimit, RankOf};
@@ -62,9 +63,8 @@ pub struct OptionArgs {
           value_parser = values::uneven())]
     pub uneven: RemainderPolicy,
 
-    /// Show one rank's part of every view instead of the whole: R/W, or auto (from RANK and WORLD_SIZE,
-    /// OMPI_COMM_WORLD_RANK and OMPI_COMM_WORLD_SIZE, or SLURM_PROCID and SLURM_NTASKS) [default: the whole; ranks in
-    /// rank-R-of-W/]
+    /// Show one rank's part of every view instead of the whole: R/W, or auto (as torchrun, Open MPI, MPICH, Intel MPI,
+    /// MVAPICH, jsrun, Flux, or srun tell it) [default: the whole; ranks in rank-R-of-W/]
     #[arg(long, value_name = "R/W|auto", help_heading = "Views", value_parser = values::rank)]
     pub rank: Option<RankOf>,
 
@@ -76,6 +76,10 @@ pub struct OptionArgs {
     /// What the file says of views.
     #[arg(skip)]
     pub file: ViewsFile,
+
+    /// Whether this mount serves all processes of its job on this node, and so has the node's share and not a process's.
+    #[arg(skip)]
+    pub is_of_node: bool,
 
     /// Format of the listed files; files of every other format can be opened by name
     #[arg(long, value_name = "FORMAT", default_value = "npz", help_heading = "Output",
@@ -126,7 +130,7 @@ pub struct OptionArgs {
     pub index_dtype: Option<Dtype>,
 
     /// Bound on memory, prefetch included: a size with unit (512MiB, 2GiB), a share of this machine's or container's memory
-    /// (25%), or auto (25% of what is free)
+    /// (25%), or auto (25% of what is free, divided by the processes that the launcher has started on this node)
     #[arg(long, value_name = "SIZE|%|auto", default_value = "auto", help_heading = "Resources",
           value_parser = values::memory)]
     pub memory: MemoryLimit,
@@ -136,7 +140,8 @@ pub struct OptionArgs {
     #[arg(long, value_name = "DIR", help_heading = "Resources")]
     pub index_dir: Option<PathBuf>,
 
-    /// Threads that read and decode; 1 to 1024 [default: all cores]
+    /// Threads that read and decode; 1 to 1024 [default: all cores, divided by the processes that the launcher has started on
+    /// this node]
     #[arg(long, value_name = "COUNT", help_heading = "Resources",
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -178,8 +183,9 @@ impl OptionArgs {
         let absolute = |path: PathBuf| {
             std::path::absolute(&path).map_err(|error| Failure::usage(format_args!("{}: {error}", path.display())))
         };
+        let sharing = if self.is_of_node { 1 } else { launcher::local_size(&|name| std::env::var(name).ok()) };
         let memory = match self.memory {
-            MemoryLimit::Auto => None,
+            MemoryLimit::Auto => memory::default_budget(sharing),
             MemoryLimit::Bytes(bytes) => Some(bytes),
             MemoryLimit::Percent(percent) => {
                 let limit = memory::limit().ok_or_else(|| {
@@ -191,7 +197,6 @@ impl OptionArgs {
         let here = absolute(PathBuf::new().join("."))?;
         let split = split(self.split, self.split_by, self.stratify, &self.sampling, &self.file)?;
         let views = views(&self.sampling, &self.file, split.as_ref(), &here).map_err(Failure::usage)?;
-        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let spec = Spec {
             stores: stores.into_iter().map(absolute).collect::<Result<_, _>>()?,
             views,
@@ -212,7 +217,7 @@ impl OptionArgs {
             index_dtype: self.index_dtype,
             index_dir: self.index_dir.map(absolute).transpose()?.or_else(index_dir::standard),
             memory,
-            threads: self.threads.map_or_else(cores, usize::from),
+            threads: self.threads.map_or_else(|| cores(sharing), usize::from),
             timeout: self.timeout,
             cache: self.cache,
             uid: self.uid,
@@ -225,6 +230,20 @@ impl OptionArgs {
             log: self.log.map(absolute).transpose()?,
         })
     }
+}
+
+/// The cores of one of several processes of a job on this node.
+fn cores(sharing: u64) -> usize {
+    let ours = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    // SAFETY: a system call without pointers.
+    let all = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    share_of_cores(ours, usize::try_from(all).unwrap_or(ours), usize::try_from(sharing).unwrap_or(1))
+}
+
+/// `ours` are the cores that this process may use, of `all` of the machine. A launcher that binds each process to cores of its
+/// own has divided them already.
+fn share_of_cores(ours: usize, all: usize, sharing: usize) -> usize {
+    if ours.saturating_mul(sharing) <= all { ours.max(1) } else { (ours / sharing.max(1)).max(1) }
 }
 
 /// Further matrices, each once and not that of --x.
@@ -253,5 +272,17 @@ impl Options {
             0 | 1 => first,
             count => format!("{first} (+{})", count - 1),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share_of_cores;
+
+    #[test]
+    fn processes_of_a_node_share_its_cores() {
+        // Eight processes on 64 cores, free to use all, or bound to eight each.
+        assert_eq!((share_of_cores(64, 64, 8), share_of_cores(8, 64, 8)), (8, 8));
+        assert_eq!((share_of_cores(2, 2, 8), share_of_cores(2, 2, 1), share_of_cores(0, 0, 0)), (1, 2, 1));
     }
 }

@@ -27,9 +27,10 @@ Examples:
     after_help = format!("{EXAMPLES}\n\n{}", super::exit::HELP),
 )]
 pub struct PlanArgs {
-    /// AnnData stores (.h5ad, .zarr, .zarr.zip; STORE::GROUP for one inside), seen as one table of rows
+    /// AnnData stores (.h5ad, .zarr, .zarr.zip; STORE::GROUP for one inside), seen as one table of rows; or one .toml file
+    /// with stores = [...] and options
     #[arg(value_name = "STORE", required = true)]
-    stores: Vec<PathBuf>,
+    pub stores: Vec<PathBuf>,
 
     /// An obs column: tell how mixed its labels are within a batch, against perfect shuffling [default: none]
     #[arg(long, value_name = "COLUMN", help_heading = "Plan")]

@@ -1,7 +1,10 @@
 //! `shufflefs run`: mounts for one command, in a namespace that ends with it.
 
+mod node;
+
 use std::ffi::{OsStr, OsString};
 use std::io::ErrorKind;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -9,10 +12,10 @@ use clap::Args;
 
 use super::exit::{Exit, Failure, OrExit, Outcome};
 use super::inherited::Inherited;
-use super::log;
-use super::options::OptionArgs;
+use super::log::{self, Recent};
+use super::options::{OptionArgs, Options};
 use crate::mount::command::{self, Ended, NotStarted};
-use crate::mount::mountpoint::Mountpoint;
+use crate::mount::mountpoint::{Dead, Mountpoint};
 use crate::mount::namespace::Namespace;
 use crate::mount::signals::Signals;
 use crate::mount::{Mounted, Settings};
@@ -28,9 +31,10 @@ Examples:
     after_help = format!("{EXAMPLES}\n\n{}", super::exit::HELP),
 )]
 pub struct RunArgs {
-    /// AnnData stores (.h5ad, .zarr, .zarr.zip; STORE::GROUP for one inside), seen as one table of rows
+    /// AnnData stores (.h5ad, .zarr, .zarr.zip; STORE::GROUP for one inside), seen as one table of rows; or one .toml file
+    /// with stores = [...] and options
     #[arg(value_name = "STORE", required = true)]
-    stores: Vec<PathBuf>,
+    pub stores: Vec<PathBuf>,
 
     #[command(flatten)]
     pub options: OptionArgs,
@@ -39,6 +43,13 @@ pub struct RunArgs {
     /// directory; its path is in SHUFFLEFS_MOUNT and replaces {} in the command]
     #[arg(long, value_name = "DIR", help_heading = "Other")]
     at: Option<PathBuf>,
+
+    /// One mount for all processes of a job on a node that have the same stores and options: the first one mounts, the others
+    /// use its mount, and it ends with the last. Jobs are told apart by the launcher's variables, else by the parent process, or
+    /// by a NAME. Each process reads its rank-R-of-W/ [default: a mount a process]
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "",
+          conflicts_with = "rank", help_heading = "Other")]
+    node: Option<String>,
 
     /// The command and its arguments; it sees the mount, others do not
     #[arg(value_name = "COMMAND", last = true, required = true)]
@@ -53,13 +64,33 @@ pub fn run(args: RunArgs, inherited: &Inherited) -> Outcome {
     })
 }
 
-fn inside(args: RunArgs, inherited: &Inherited) -> Outcome {
+fn inside(mut args: RunArgs, inherited: &Inherited) -> Outcome {
+    let job = args.node.as_deref().map(|name| node::job(name, &args));
+    args.options.is_of_node = job.is_some();
     let options = args.options.validate(args.stores)?;
     let signals = Signals::block(&command::SIGNALS)?;
     let log = log::start(options.log.as_deref(), true)?;
+    if let Some(job) = job {
+        return node::run(&job, args.at.as_deref(), &args.command, options, &signals, log, inherited);
+    }
     let namespace = Namespace::enter()?;
-    let mountpoint = match &args.at {
-        Some(place) => Mountpoint::prepare(place)?,
+    let mounted = mount(&namespace, args.at.as_deref(), options, &signals, log)?;
+    let ended = in_mount(&args.command, mounted.path(), mounted.ended(), &signals, namespace, inherited)?;
+    // Unmounts, and removes the directory if we made it.
+    drop(mounted);
+    Ok(end_as(ended))
+}
+
+/// Mounts in this namespace.
+fn mount(
+    namespace: &Namespace,
+    at: Option<&Path>,
+    options: Options,
+    signals: &Signals,
+    log: Recent,
+) -> Result<Mounted, Failure> {
+    let mountpoint = match at {
+        Some(place) => Mountpoint::prepare(place, Dead::Clear)?,
         None => namespace.place(&temporary())?,
     };
     let settings = Settings {
@@ -70,22 +101,34 @@ fn inside(args: RunArgs, inherited: &Inherited) -> Outcome {
     };
     let filesystem = signals.during(move || options.filesystem(log))?.or_exit(Exit::Store)?;
     let started = filesystem.page_cache.starter();
-    let mounted = Mounted::start(filesystem, mountpoint, &settings, started)?;
-    let place = mounted.path().as_os_str().to_owned();
-    let line: Vec<OsString> = args.command.iter().map(|word| substituted(word, &place)).collect();
+    Ok(Mounted::start(filesystem, mountpoint, &settings, started)?)
+}
+
+/// Runs the command where it sees the mount on `place`, of which `mount` tells the end.
+fn in_mount(
+    words: &[OsString],
+    place: &Path,
+    mount: BorrowedFd<'_>,
+    signals: &Signals,
+    namespace: Namespace,
+    inherited: &Inherited,
+) -> Result<Ended, Failure> {
+    let line: Vec<OsString> = words.iter().map(|word| substituted(word, place.as_os_str())).collect();
     let mut variables = inherited.variables.clone();
-    variables.push(("SHUFFLEFS_MOUNT".into(), place));
-    let child = command::start(&line, variables, inherited.files, &signals, namespace)
+    variables.push(("SHUFFLEFS_MOUNT".into(), place.as_os_str().to_owned()));
+    let child = command::start(&line, variables, inherited.files, signals, namespace)
         .map_err(|error| not_started(&line, error))?;
-    let ended = child.supervise(&mounted, &signals)?;
-    // Unmounts, and removes the directory if we made it.
-    drop(mounted);
+    Ok(child.supervise(mount, place, signals)?)
+}
+
+/// The code to exit with; does not return if the command was killed.
+fn end_as(ended: Ended) -> u8 {
     match ended {
-        Ended::Code(code) => Ok(code),
+        Ended::Code(code) => code,
         Ended::Signal(number) => {
             command::die_by(number);
             // Only where the signal does not kill (we are init of a pid namespace): as a shell says it.
-            Ok(128u8.saturating_add(u8::try_from(number).unwrap_or(0)))
+            128u8.saturating_add(u8::try_from(number).unwrap_or(0))
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::collection::genes::{Genes, Join};
 use crate::format::Extension;
 use crate::plan::rank::Rank;
 use crate::plan::{Order, RemainderPolicy};
+use crate::session::memory::LEAST as LEAST_MEMORY;
 use crate::view::split::{self, Fraction};
 
 /// A number, or `auto`. Not an `Option`, which clap takes for "may be absent".
@@ -100,9 +101,6 @@ pub enum MemoryLimit {
     Bytes(u64),
     Percent(u8),
 }
-
-/// Less cannot hold one fetch of any real store.
-const LEAST_MEMORY: u64 = 16 << 20;
 
 pub fn memory(text: &str) -> Result<MemoryLimit, String> {
     let wrong = || "allowed are `auto`, a size such as 512MiB or 2GiB (at least 16MiB), and 1% to 90%".to_owned();

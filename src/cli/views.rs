@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::config::ViewsFile;
 use super::exit::Failure;
+use super::launcher;
 use super::sampling::SamplingArgs;
-use super::values::{Auto, Fractions, MOST_RANKS, RankOf};
+use super::values::{Auto, Fractions, RankOf};
 use crate::plan::rank::Rank;
 use crate::session::spec::{SplitSpec, ViewSpec};
 use crate::view::filter::Filter;
@@ -113,32 +114,13 @@ fn check_name(name: &str) -> Result<(), String> {
     Err(format!("{name:?} is no name for a view: it {cause}"))
 }
 
-/// Launchers of several processes, and the variables by which they tell each its rank.
-const LAUNCHERS: [(&str, &str); 3] =
-    [("RANK", "WORLD_SIZE"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")];
-
 /// The rank whose tree is shown: given, or as the environment says.
 pub fn rank(asked: Option<RankOf>) -> Result<Option<Rank>, Failure> {
     match asked {
         None => Ok(None),
         Some(RankOf::Given(rank)) => Ok(Some(rank)),
-        Some(RankOf::Auto) => of_environment(|name| std::env::var(name).ok()).map(Some).map_err(Failure::usage),
+        Some(RankOf::Auto) => launcher::rank(&|name| std::env::var(name).ok()).map(Some).map_err(Failure::usage),
     }
-}
-
-fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Rank, String> {
-    for (index, of) in LAUNCHERS {
-        let (Some(index_text), Some(of_text)) = (variable(index), variable(of)) else { continue };
-        let rank = index_text.trim().parse().ok().zip(of_text.trim().parse().ok());
-        return match rank {
-            Some((index, of)) if index < of && of <= MOST_RANKS => Ok(Rank { index, of }),
-            _ => Err(format!(
-                "--rank auto: {index}={index_text} and {of}={of_text} name no rank of a world of at most {MOST_RANKS}"
-            )),
-        };
-    }
-    let names = LAUNCHERS.map(|(index, of)| format!("{index} and {of}"));
-    Err(format!("--rank auto: neither {} is set; give the rank, as in --rank 0/4", names.join(" nor ")))
 }
 
 /// The end of a sentence about a view that is not there.
@@ -191,18 +173,5 @@ mod tests {
             let error = super::views(&none, &ViewsFile::default(), Some(&split), Path::new("/"));
             assert!(error.is_err_and(|error| error.contains("no name for a view")), "{name}");
         }
-    }
-
-    #[test]
-    fn ranks_of_launchers() {
-        let of = |set: &[(&str, &str)]| {
-            of_environment(|name| set.iter().find(|(other, _)| *other == name).map(|(_, value)| value.to_string()))
-        };
-        assert_eq!(of(&[("SLURM_PROCID", "3"), ("SLURM_NTASKS", "8")]), Ok(Rank { index: 3, of: 8 }));
-        let torchrun = [("SLURM_PROCID", "0"), ("SLURM_NTASKS", "1"), ("RANK", "5"), ("WORLD_SIZE", "6")];
-        assert_eq!(of(&torchrun), Ok(Rank { index: 5, of: 6 }));
-        assert_eq!(of(&[("OMPI_COMM_WORLD_RANK", "0"), ("OMPI_COMM_WORLD_SIZE", "2")]), Ok(Rank { index: 0, of: 2 }));
-        assert!(of(&[("RANK", "2"), ("WORLD_SIZE", "2")]).is_err_and(|error| error.contains("WORLD_SIZE=2")));
-        assert!(of(&[("RANK", "2")]).is_err_and(|error| error.contains("SLURM_PROCID")));
     }
 }

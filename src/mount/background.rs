@@ -4,7 +4,7 @@
 //! stay locked for ever. The child reports through a pipe, so a child that crashes is noticed as well: the pipe ends
 //! without a word.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsRawFd;
 
@@ -43,8 +43,6 @@ pub fn fork() -> Result<Fork, MountError> {
         -1 => Err(MountError::System { what: "starting the daemon", cause: io::Error::last_os_error() }),
         0 => {
             drop(reader);
-            // SAFETY: plain system call; it cannot fail in a fresh child, which leads no process group.
-            unsafe { libc::setsid() };
             Ok(Fork::Daemon(Ready { pipe: writer }))
         }
         child => {
@@ -64,7 +62,7 @@ fn listen(mut reader: PipeReader, child: libc::pid_t) -> Report {
     }
 }
 
-fn how_it_ended(child: libc::pid_t) -> String {
+pub(super) fn how_it_ended(child: libc::pid_t) -> String {
     let mut status = 0;
     // SAFETY: waits for our own child and writes the status into a live integer.
     while unsafe { libc::waitpid(child, &mut status, 0) } == -1 {
@@ -80,25 +78,29 @@ fn how_it_ended(child: libc::pid_t) -> String {
     }
 }
 
+/// Leaves the caller's session, terminal, directory and standard streams. Call it once the mount is there: until then an
+/// automounter (autofs, systemd) makes every process but those of the group that it started wait for the mount, and the daemon
+/// looks at its mountpoint itself.
+pub(super) fn cut_ties() -> io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    std::env::set_current_dir("/")?;
+    // SAFETY: plain system call; it cannot fail in a forked child, which leads no process group.
+    unsafe { libc::setsid() };
+    for standard in 0..=2 {
+        // SAFETY: both descriptors are open; the standard ones are owned by nobody in Rust.
+        if unsafe { libc::dup2(null.as_raw_fd(), standard) } == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 impl Ready {
     /// The mount is usable: cuts the ties to the caller's terminal and directory and lets the parent go. Fails if
     /// the parent is gone, in which case nobody has learnt of the mount and it should end.
     pub fn succeed(mut self) -> Result<(), MountError> {
-        let fail = MountError::system("going to the background");
-        let null = OpenOptions::new().read(true).write(true).open("/dev/null");
-        null.and_then(|null| self.cut_ties(&null)).map_err(fail)
-    }
-
-    fn cut_ties(&mut self, null: &File) -> io::Result<()> {
-        std::env::set_current_dir("/")?;
         // Before the word to the parent: a caller that reads our output up to its end must not wait for the daemon.
-        for standard in 0..=2 {
-            // SAFETY: both descriptors are open; the standard ones are owned by nobody in Rust.
-            if unsafe { libc::dup2(null.as_raw_fd(), standard) } == -1 {
-                return Err(io::Error::last_os_error());
-            }
-        }
-        self.pipe.write_all(&[0])
+        cut_ties().and_then(|()| self.pipe.write_all(&[0])).map_err(MountError::system("going to the background"))
     }
 
     /// The mount failed: the parent prints the message and exits with the code.

@@ -6,13 +6,13 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::Mounted;
 use super::error::MountError;
 use super::namespace::Namespace;
 use super::signals::{self, Signal, Signals};
@@ -85,8 +85,8 @@ pub struct Child {
 }
 
 impl Child {
-    /// Waits for its end; signals are passed on meanwhile.
-    pub fn supervise(self, mounted: &Mounted, signals: &Signals) -> Result<Ended, MountError> {
+    /// Waits for its end; signals are passed on meanwhile. `mount` becomes readable when the mount on `place` has ended.
+    pub fn supervise(self, mount: BorrowedFd<'_>, place: &Path, signals: &Signals) -> Result<Ended, MountError> {
         let fail = |cause| MountError::System { what: "waiting for the command", cause };
         let mut serving = true;
         loop {
@@ -95,12 +95,12 @@ impl Child {
                 return Ok(ended);
             }
             let ready = if serving {
-                signals::wait(&[signals.as_fd(), mounted.ended()], None)
+                signals::wait(&[signals.as_fd(), mount], None)
             } else {
                 signals::wait(&[signals.as_fd()], None)
             };
             if ready.map_err(fail)?.get(1) == Some(&true) {
-                tracing::error!("the mount on {} has ended before the command", mounted.path().display());
+                tracing::error!("the mount on {} has ended before the command", place.display());
                 serving = false;
             }
             while let Some(signal) = signals.next() {

@@ -4,14 +4,14 @@
 //! as ancillary data of a one-byte message; no message means that it failed, and its stderr says why.
 
 use std::io::{self, ErrorKind};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use super::error::MountError;
+use super::passing;
 
 /// The second is what FUSE 2 installs; it speaks the same protocol.
 const NAMES: [&str; 2] = ["fusermount3", "fusermount"];
@@ -80,46 +80,10 @@ fn keep_on_exec(number: RawFd) -> io::Result<()> {
 
 /// The descriptor from the next message; none if the other end closed without one.
 fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
-    let mut byte = [0u8; 1];
-    let mut data = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
-    // Room for one descriptor with its header, aligned as cmsghdr wants.
-    let mut control = [0u64; 8];
-    let mut header = MaybeUninit::<libc::msghdr>::zeroed();
-    // SAFETY: all zero is a valid msghdr; every pointer set here outlives the call to recvmsg.
-    let header = unsafe {
-        let header = header.assume_init_mut();
-        header.msg_iov = &mut data;
-        header.msg_iovlen = 1;
-        header.msg_control = control.as_mut_ptr().cast();
-        header.msg_controllen = size_of_val(&control);
-        header
-    };
-    let length = loop {
-        // SAFETY: the header describes live buffers of the stated lengths.
-        let length = unsafe { libc::recvmsg(socket.as_raw_fd(), header, libc::MSG_CMSG_CLOEXEC) };
-        if length >= 0 {
-            break length;
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != ErrorKind::Interrupted {
-            return Err(error);
-        }
-    };
-    if length == 0 {
-        return Ok(None);
-    }
-    // SAFETY: the kernel filled the control buffer, and CMSG_FIRSTHDR checks its length. The data of an SCM_RIGHTS
-    // message are descriptors that were opened for us, and nothing else owns them.
-    unsafe {
-        let message = libc::CMSG_FIRSTHDR(header);
-        if message.is_null()
-            || (*message).cmsg_level != libc::SOL_SOCKET
-            || (*message).cmsg_type != libc::SCM_RIGHTS
-            || (*message).cmsg_len < libc::CMSG_LEN(size_of::<RawFd>() as u32) as usize
-        {
-            return Err(io::Error::other("it sent no descriptor"));
-        }
-        let number = libc::CMSG_DATA(message).cast::<RawFd>().read_unaligned();
-        Ok(Some(OwnedFd::from_raw_fd(number)))
+    let (bytes, mut files) = passing::receive(socket, 1)?;
+    match files.pop() {
+        _ if bytes.is_empty() => Ok(None),
+        Some(device) => Ok(Some(device)),
+        None => Err(io::Error::other("it sent no descriptor")),
     }
 }

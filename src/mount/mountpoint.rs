@@ -7,9 +7,25 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::error::MountError;
-use super::table;
+use super::{table, unmount};
+
+/// How long to wait for another process that clears the same place: two seconds.
+const LOCK_ATTEMPTS: usize = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// More dead mounts than this on one directory are not ours to judge.
+const MOST_DEAD: usize = 16;
+
+/// What becomes of a mount of ours whose daemon is gone, where the new one is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dead {
+    /// It is unmounted.
+    Clear,
+    Refuse,
+}
 
 /// A directory to mount on, or a `/dev/fuse` descriptor that somebody else has mounted already.
 #[derive(Debug)]
@@ -23,12 +39,16 @@ pub struct Mountpoint {
 
 impl Mountpoint {
     /// Checks the place and makes the directory if it is absent.
-    pub fn prepare(path: &Path) -> Result<Self, MountError> {
+    pub fn prepare(path: &Path, dead: Dead) -> Result<Self, MountError> {
         if let Some(number) = descriptor_number(path) {
             return Self::from_descriptor(path, number);
         }
         let path = std::path::absolute(path).map_err(|cause| failure(path, cause))?;
-        refuse_mount(&resolve(&path).unwrap_or_else(|_| path.clone()))?;
+        let place = resolve(&path).unwrap_or_else(|_| path.clone());
+        if dead == Dead::Clear {
+            clear_dead(&place)?;
+        }
+        refuse_mount(&place)?;
         let made = match fs::metadata(&path) {
             Ok(metadata) if !metadata.is_dir() => return Err(MountError::NotADirectory { path }),
             Ok(_) => Vec::new(),
@@ -112,6 +132,35 @@ pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// Unmounts what daemons of ours that were killed have left here. The directory itself cannot be locked meanwhile, as the
+/// mount hides it, so its parent is: otherwise of two that start at once one could detach the mount that the other has made.
+fn clear_dead(path: &Path) -> Result<(), MountError> {
+    let is_dead_here = || {
+        let entry = table::at(path).map_err(MountError::system("reading /proc/self/mountinfo"))?;
+        Ok::<bool, MountError>(entry.is_some_and(|entry| table::is_ours(&entry)) && table::is_dead(path))
+    };
+    if !is_dead_here()? {
+        return Ok(());
+    }
+    let parent = path.parent().and_then(|parent| File::open(parent).ok());
+    for _ in 0..LOCK_ATTEMPTS {
+        if let Some(Err(TryLockError::WouldBlock)) = parent.as_ref().map(File::try_lock) {
+            std::thread::sleep(LOCK_PAUSE);
+            continue;
+        }
+        // Mounts can lie on top of each other.
+        for _ in 0..MOST_DEAD {
+            if !is_dead_here()? {
+                break;
+            }
+            unmount::force(path);
+            tracing::warn!("{}: unmounted what a daemon that was killed had left", path.display());
+        }
+        return Ok(());
+    }
+    Err(MountError::Contended { path: path.to_owned() })
+}
+
 fn refuse_mount(path: &Path) -> Result<(), MountError> {
     let Some(entry) = table::at(path).map_err(MountError::system("reading /proc/self/mountinfo"))? else {
         return Ok(());
@@ -160,7 +209,7 @@ mod tests {
     fn an_absent_directory_is_made_and_removed_with_its_parents() {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("a/b");
-        let mountpoint = Mountpoint::prepare(&path).unwrap();
+        let mountpoint = Mountpoint::prepare(&path, Dead::Clear).unwrap();
         assert!(path.is_dir());
         drop(mountpoint);
         assert!(!base.path().join("a").exists());
@@ -169,7 +218,7 @@ mod tests {
     #[test]
     fn an_existing_directory_stays() {
         let base = tempfile::tempdir().unwrap();
-        drop(Mountpoint::prepare(base.path()).unwrap());
+        drop(Mountpoint::prepare(base.path(), Dead::Clear).unwrap());
         assert!(base.path().is_dir());
     }
 
@@ -178,17 +227,20 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let file = base.path().join("file");
         fs::write(&file, "x").unwrap();
-        assert!(matches!(Mountpoint::prepare(&file), Err(MountError::NotADirectory { .. })));
-        assert!(matches!(Mountpoint::prepare(&file.join("below")), Err(MountError::NotADirectory { .. })));
-        assert!(matches!(Mountpoint::prepare(base.path()), Err(MountError::NotEmpty { .. })));
-        assert!(matches!(Mountpoint::prepare(Path::new("/proc")), Err(MountError::AlreadyMounted { .. })));
-        assert!(matches!(Mountpoint::prepare(Path::new("/dev/fd/987")), Err(MountError::NoDescriptor { .. })));
+        assert!(matches!(Mountpoint::prepare(&file, Dead::Clear), Err(MountError::NotADirectory { .. })));
+        assert!(matches!(Mountpoint::prepare(&file.join("below"), Dead::Clear), Err(MountError::NotADirectory { .. })));
+        assert!(matches!(Mountpoint::prepare(base.path(), Dead::Clear), Err(MountError::NotEmpty { .. })));
+        assert!(matches!(Mountpoint::prepare(Path::new("/proc"), Dead::Clear), Err(MountError::AlreadyMounted { .. })));
+        assert!(matches!(
+            Mountpoint::prepare(Path::new("/dev/fd/987"), Dead::Clear),
+            Err(MountError::NoDescriptor { .. })
+        ));
     }
 
     #[test]
     fn two_at_once_are_refused() {
         let base = tempfile::tempdir().unwrap();
-        let _first = Mountpoint::prepare(base.path()).unwrap();
-        assert!(matches!(Mountpoint::prepare(base.path()), Err(MountError::Contended { .. })));
+        let _first = Mountpoint::prepare(base.path(), Dead::Clear).unwrap();
+        assert!(matches!(Mountpoint::prepare(base.path(), Dead::Clear), Err(MountError::Contended { .. })));
     }
 }

@@ -4,9 +4,12 @@
 //! leave nothing behind. With CAP_SYS_ADMIN a mount namespace is enough; without it a user namespace comes along, in
 //! which the caller keeps its own uid and gid.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+
+use rustix::thread::move_into_link_name_space;
 
 use super::attach::mount;
 use super::error::MountError;
@@ -43,6 +46,28 @@ impl Namespace {
         // Otherwise our mounts would show up in the namespace that we came from.
         let flags = libc::MS_REC | libc::MS_PRIVATE;
         mount("none", Path::new("/"), "none", flags, "").map_err(failure("making mounts private"))?;
+        Ok(Self { bounding })
+    }
+
+    /// What others need to `join`: the mount namespace, and the user namespace if we have made one.
+    pub(super) fn files(&self) -> io::Result<Vec<OwnedFd>> {
+        let user = self.bounding.map(|_| "user");
+        // Entered in this order: the user namespace gives the right to enter the other.
+        user.into_iter().chain(["mnt"]).map(|kind| Ok(File::open(format!("/proc/self/ns/{kind}"))?.into())).collect()
+    }
+
+    /// Enters the namespaces of another process of ours, in the order given: a user namespace first if it has one. Call it
+    /// before any thread exists.
+    pub(super) fn join(files: Vec<OwnedFd>) -> Result<Self, MountError> {
+        let here = std::env::current_dir();
+        let bounding = (files.len() > 1).then(bounding_set);
+        for file in &files {
+            move_into_link_name_space(file.as_fd(), None).map_err(|error| failure("setns")(error.into()))?;
+        }
+        // The kernel has set our directory to the root of the namespace.
+        if let Ok(here) = here {
+            std::env::set_current_dir(&here).map_err(|cause| MountError::Mountpoint { path: here, cause })?;
+        }
         Ok(Self { bounding })
     }
 
@@ -126,7 +151,7 @@ fn failure(what: &'static str) -> impl FnOnce(io::Error) -> MountError {
 }
 
 /// Which switch forbids it, if one of the known ones does.
-fn hint() -> String {
+pub fn hint() -> String {
     let is = |name: &str, value: &str| {
         fs::read_to_string(Path::new("/proc/sys").join(name)).is_ok_and(|text| text.trim() == value)
     };

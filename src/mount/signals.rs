@@ -106,7 +106,7 @@ impl AsFd for Signals {
     }
 }
 
-fn is_end(number: i32) -> bool {
+pub(super) fn is_end(number: i32) -> bool {
     matches!(number, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT)
 }
 

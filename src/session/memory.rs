@@ -5,6 +5,9 @@
 use std::fs;
 use std::path::Path;
 
+/// Less cannot hold one fetch of any real store.
+pub const LEAST: u64 = 16 << 20;
+
 /// Bytes; none if the system does not tell.
 pub fn limit() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
@@ -12,9 +15,13 @@ pub fn limit() -> Option<u64> {
     cgroups.lines().filter_map(cgroup_limit).chain(machine).min()
 }
 
-/// What `--memory auto` means: a quarter of what the limit leaves free.
-pub fn default_budget() -> Option<u64> {
-    limit().map(|bytes| bytes / 4)
+/// What `--memory auto` means: a quarter of the limit, divided by the processes of a job that share it.
+pub fn default_budget(sharing: u64) -> Option<u64> {
+    limit().map(|bytes| share(bytes, sharing))
+}
+
+fn share(limit: u64, sharing: u64) -> u64 {
+    (limit / 4 / sharing.max(1)).max(LEAST)
 }
 
 /// What row bounds and obs columns may take at most: three quarters of the limit.
@@ -49,6 +56,13 @@ fn cgroup_limit(line: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn eight_processes_of_a_node_take_no_more_than_one() {
+        let node = share(64 << 30, 1);
+        assert_eq!((node, 8 * share(64 << 30, 8)), (16 << 30, node));
+        assert_eq!(share(1 << 20, 8), LEAST);
+    }
 
     #[test]
     fn reads_meminfo() {

@@ -80,6 +80,43 @@ fn mount_8_helper() {
     command.arg(&area.store).arg(area.path("d")).args(["-o", "rw,seed=1"]);
     assert!(command.status().unwrap().success());
     assert_eq!(area.run(["umount", "d"]).code, Some(0));
+    area.run(["mount", "-o", "remount", "store.h5ad", "d"]).refused(2, "mount it again");
+}
+
+/// Without a helper of our name mount(8) runs mount.fuse, which runs us in a way of its own.
+#[test]
+fn mount_8_without_the_helper() {
+    let area = Area::new();
+    let (store, place) = (area.store.to_str().unwrap(), area.path("d"));
+    let ran = area.run([store, place.to_str().unwrap(), "-o", r#"rw,split="train=0.8,val=0.2""#]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+    assert!(place.join("train/epoch-0000").is_dir() && place.join("val/epoch-0000").is_dir());
+    assert_eq!(area.run(["umount", "d"]).code, Some(0));
+    if !is_root() || !Path::new("/sbin/mount.fuse").exists() {
+        return;
+    }
+    // mount.fuse looks for us in the system's own directories, so one of them is ours, in a namespace of the script's. Several
+    // stores are named by a file.
+    let toml = area.path("cells.toml");
+    fs::write(&toml, "stores = ['store.h5ad', 'store.h5ad']\nbatch_size = 32\n").unwrap();
+    let line = |source: &Path, name: &str| {
+        fs::create_dir_all(area.path(name)).unwrap();
+        format!("{} {} fuse.shufflefs ro,nofail,_netdev,seed=7 0 0\n", source.display(), area.path(name).display())
+    };
+    fs::write(area.path("fstab"), line(&area.store, "d") + &line(&toml, "e")).unwrap();
+    let script = "mount --bind \"$0\" /usr/local/sbin; mount -t fuse.shufflefs -o ro,batch_size=64,_netdev \"$1\" \"$PWD/d\"; \
+                  cat d/dataset.json > first.json; shufflefs umount d; mount -a -T fstab; \
+                  cat d/dataset.json > d.json; cat e/dataset.json > e.json; shufflefs umount d; shufflefs umount e";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-ec", script]);
+    command.arg(Path::new(env!("CARGO_BIN_EXE_shufflefs")).parent().unwrap()).arg(store);
+    let ran = crate::area::Ran::from(command.current_dir(area.path("")).output().unwrap());
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let rows = |name: &str| {
+        let told: serde_json::Value = serde_json::from_slice(&fs::read(area.path(name)).unwrap()).unwrap();
+        told["rows"].as_u64().unwrap()
+    };
+    assert_eq!((rows("first.json"), rows("d.json"), rows("e.json")), (2000, 2000, 4000));
 }
 
 #[test]
@@ -209,11 +246,68 @@ fn a_killed_daemon_is_named_and_cleared() {
     let daemon = area.pid("d");
     kill(daemon, libc::SIGKILL);
     until("the daemon is gone", || !is_alive(daemon));
-    area.run(["mount", "store.h5ad", "d"]).refused(4, "shufflefs umount");
+    area.run(["mount", "--refuse-dead", "store.h5ad", "d"]).refused(4, "shufflefs umount");
+    area.run(["mount", "-o", "refuse_dead", "store.h5ad", "d"]).refused(4, "shufflefs umount");
     assert_eq!(area.run(["umount", "d"]).code, Some(0));
     area.mount("d");
     assert_eq!(area.run(["umount", "d"]).code, Some(0));
     assert!(place.is_dir(), "it was not made by the second mount");
+}
+
+/// What a restarted container does: it starts the same command again.
+#[test]
+fn a_dead_mount_is_unmounted_by_the_next_mount() {
+    for area in [Some(Area::new()), Area::of_nobody()].into_iter().flatten() {
+        for _ in 0..2 {
+            let place = area.mount("d");
+            let daemon = area.pid("d");
+            kill(daemon, libc::SIGKILL);
+            until("the daemon is gone", || !is_alive(daemon));
+            assert_eq!(mounts_below(&place).len(), 1);
+        }
+        let place = area.mount("d");
+        assert_eq!(mounts_below(&place).len(), 1);
+        assert!(is_alive(area.pid("d")));
+        // A mount that lives is not touched.
+        area.run(["mount", "store.h5ad", "d"]).refused(4, "already a mount");
+        assert_eq!(area.run(["umount", "d"]).code, Some(0));
+    }
+}
+
+/// Of several that find the same dead mount one mounts, and none detaches what another has mounted.
+#[test]
+fn a_dead_mount_is_cleared_by_one() {
+    let area = Area::new();
+    let place = area.mount("d");
+    for _ in 0..3 {
+        let daemon = area.pid("d");
+        kill(daemon, libc::SIGKILL);
+        until("the daemon is gone", || !is_alive(daemon));
+        let start = |_| area.command(["mount", "store.h5ad", "d"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+        let started: Vec<_> = (0..4).map(start).collect();
+        let codes = started.into_iter().map(|mut child| child.wait().unwrap().code());
+        assert_eq!(codes.filter(|code| *code == Some(0)).count(), 1);
+        assert_eq!(mounts_below(&place).len(), 1);
+        assert!(place.join(README).is_file());
+    }
+    assert_eq!(area.run(["umount", "d"]).code, Some(0));
+}
+
+/// A program that mounts for itself holds the daemon's stdin; however it ends, the mount ends.
+#[test]
+fn an_attached_mount_ends_with_its_input() {
+    let area = Area::new();
+    let mut command = area.command(["mount", "--attached", "store.h5ad", "d"]);
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut serving = Serving(command.spawn().unwrap());
+    let mut line = String::new();
+    let mut output = std::io::BufReader::new(serving.0.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut output, &mut line).unwrap();
+    assert_eq!(Path::new(line.trim_end()), area.path("d"));
+    assert!(area.path("d").join(README).is_file());
+    drop(serving.0.stdin.take());
+    assert_eq!(serving.end().code(), Some(0));
+    assert!(!area.path("d").exists());
 }
 
 #[test]
@@ -307,7 +401,7 @@ fn as_a_user_through_fusermount3() {
     let daemon = area.pid("d");
     kill(daemon, libc::SIGKILL);
     until("the daemon is gone", || !is_alive(daemon));
-    area.run(["mount", "store.h5ad", "d"]).refused(4, "shufflefs umount");
+    area.run(["mount", "--refuse-dead", "store.h5ad", "d"]).refused(4, "shufflefs umount");
     assert_eq!(area.run(["umount", "d"]).code, Some(0));
 
     let mut without = area.command(["mount", "store.h5ad", "d"]);

@@ -1,0 +1,80 @@
+//! `run --node`: the processes of one job on a node share a mount.
+
+use std::ffi::OsString;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::{RunArgs, end_as, in_mount, mount};
+use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::inherited::Inherited;
+use crate::cli::launcher;
+use crate::cli::log::Recent;
+use crate::cli::options::Options;
+use crate::mount::namespace::Namespace;
+use crate::mount::node::{self, Answer, Daemon, Meeting};
+use crate::mount::signals::Signals;
+
+/// How often a process begins anew because the daemon has ended with another member.
+const ATTEMPTS: usize = 100;
+
+/// What processes that can share a mount have in common, and no others: user, job, what is mounted and where, and what they
+/// see of the file system. As a name of a socket.
+pub fn job(name: &str, args: &RunArgs) -> String {
+    let mut hash = DefaultHasher::new();
+    let job = match name {
+        // SAFETY: getppid cannot fail.
+        "" => launcher::job(&|name| std::env::var(name).ok())
+            .unwrap_or_else(|| format!("parent {}", unsafe { libc::getppid() })),
+        name => format!("name {name}"),
+    };
+    let namespace = |kind: &str| std::fs::metadata(format!("/proc/self/ns/{kind}")).map_or(0, |file| file.ino());
+    let stores: Vec<_> = args.stores.iter().map(std::path::absolute).map(Result::ok).collect();
+    (env!("CARGO_PKG_VERSION"), job, namespace("mnt"), namespace("user")).hash(&mut hash);
+    (stores, &args.at, format!("{:?}", args.options)).hash(&mut hash);
+    // SAFETY: geteuid cannot fail.
+    format!("shufflefs-{}-{:016x}", unsafe { libc::geteuid() }, hash.finish())
+}
+
+pub fn run(
+    job: &str,
+    at: Option<&Path>,
+    words: &[OsString],
+    options: Options,
+    signals: &Signals,
+    log: Recent,
+    inherited: &Inherited,
+) -> Outcome {
+    let failed = |line: String| Failure { exit: Exit::Run, error: anyhow::anyhow!("{line}") };
+    for _ in 0..ATTEMPTS {
+        let member = match node::meet(job)? {
+            Meeting::Daemon(daemon) => return serve(daemon, at, options, signals, log),
+            Meeting::Member(member) => member,
+        };
+        match member.answer(signals)? {
+            Answer::Usable { place, namespace } => {
+                return Ok(end_as(in_mount(words, &place, member.ended(), signals, namespace, inherited)?));
+            }
+            Answer::Refused(line) => return Err(failed(line)),
+            Answer::Gone => {}
+        }
+    }
+    Err(failed("--node: the processes that were to mount for this job have ended, one after the other".into()))
+}
+
+/// In the daemon: the mount for all.
+fn serve(daemon: Daemon, at: Option<&Path>, options: Options, signals: &Signals, log: Recent) -> Outcome {
+    let mounted = Namespace::enter()
+        .map_err(Failure::from)
+        .and_then(|namespace| Ok((mount(&namespace, at, options, signals, log)?, namespace)));
+    match mounted {
+        Ok((mounted, namespace)) => {
+            daemon.serve(&mounted, &namespace, signals)?;
+            Ok(0)
+        }
+        Err(failure) => {
+            daemon.refuse(&failure.line());
+            Ok(failure.exit as u8)
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! `--version`: what a report of a fault must say of the program.
+
+/// The commit that a package was built from; its script sets the variable.
+const COMMIT: Option<&str> = option_env!("SHUFFLEFS_COMMIT");
+
+/// The protocol that the crate `fuser` speaks to the kernel.
+const FUSE: &str = "7.40";
+
+/// Four lines: version and commit, features, HDF5, FUSE.
+pub fn text() -> String {
+    let (major, minor, patch) = ::hdf5::library_version();
+    let features: &[(&str, bool)] = &[("remote", cfg!(feature = "remote"))];
+    let on: Vec<&str> = features.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
+    format!(
+        "shufflefs {} (commit {})\nfeatures: {}\nHDF5: {major}.{minor}.{patch}\nFUSE: protocol {FUSE}\n",
+        env!("CARGO_PKG_VERSION"),
+        COMMIT.unwrap_or("unknown: not built by packaging/"),
+        if on.is_empty() { "none".to_owned() } else { on.join(", ") },
+    )
+}

@@ -1,0 +1,226 @@
+//! One mount for several processes of a node: the first makes it, in a daemon with namespaces of its own, the others enter
+//! these namespaces, and the daemon ends when the last of them has ended.
+//!
+//! They meet at an abstract Unix socket, whose name the kernel gives to one process and frees when that ends, however it ends:
+//! nothing has to be cleared up. Each member holds a connection for as long as it runs, so the daemon sees every end, that by
+//! SIGKILL included. Nobody needs root: who made a user namespace may enter it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::MountError;
+use super::namespace::Namespace;
+use super::signals::{self, Signals};
+use super::{Mounted, background, passing};
+
+/// Who this process is: a member, or the daemon that the first member has started.
+#[derive(Debug)]
+pub enum Meeting {
+    Member(Member),
+    Daemon(Daemon),
+}
+
+/// A process that uses the mount.
+#[derive(Debug)]
+pub struct Member {
+    connection: UnixStream,
+    /// The daemon, if we have started it.
+    daemon: Option<libc::pid_t>,
+}
+
+/// What a member hears of the mount.
+#[derive(Debug)]
+pub enum Answer {
+    Usable {
+        place: PathBuf,
+        namespace: Namespace,
+    },
+    /// It could not be made, for this reason.
+    Refused(String),
+    /// The daemon has ended without a word, because another member did: somebody has to begin anew.
+    Gone,
+}
+
+/// The process that serves the mount.
+#[derive(Debug)]
+pub struct Daemon {
+    listener: UnixListener,
+    first: UnixStream,
+}
+
+/// How long the name is asked for while another process comes or goes: ten seconds.
+const ATTEMPTS: usize = 1000;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Room for a path or a line.
+const MESSAGE: usize = 16 << 10;
+
+/// Joins those who share this name, or starts the daemon. Call it before any thread exists.
+pub fn meet(name: &str) -> Result<Meeting, MountError> {
+    let fail = MountError::system("meeting the other processes of the node");
+    let address = SocketAddr::from_abstract_name(name);
+    let attempt = |address: &SocketAddr| -> io::Result<Option<Meeting>> {
+        match UnixStream::connect_addr(address) {
+            Ok(connection) => {
+                is_ours(&connection)?;
+                return Ok(Some(Meeting::Member(Member { connection, daemon: None })));
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error) => return Err(error),
+        }
+        match UnixListener::bind_addr(address) {
+            Ok(listener) => fork(listener).map(Some),
+            // Somebody was faster, and does not listen yet.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    let met = address.and_then(|address| {
+        for _ in 0..ATTEMPTS {
+            if let Some(meeting) = attempt(&address)? {
+                return Ok(meeting);
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    });
+    met.map_err(fail)
+}
+
+fn fork(listener: UnixListener) -> io::Result<Meeting> {
+    let (ours, theirs) = UnixStream::pair()?;
+    // SAFETY: getpid cannot fail.
+    let parent = unsafe { libc::getpid() };
+    // SAFETY: the process has one thread (see `meet`), so the child may go on as usual.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            drop(ours);
+            end_with_parent(true);
+            // SAFETY: getppid cannot fail.
+            if unsafe { libc::getppid() } != parent {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            Ok(Meeting::Daemon(Daemon { listener, first: theirs }))
+        }
+        child => {
+            // The name is the daemon's alone from now on.
+            drop(listener);
+            drop(theirs);
+            Ok(Meeting::Member(Member { connection: ours, daemon: Some(child) }))
+        }
+    }
+}
+
+/// Before the mount is usable nobody would notice that a daemon has lost all members.
+fn end_with_parent(on: bool) {
+    let signal = if on { libc::SIGKILL } else { 0 };
+    // SAFETY: prctl with plain numbers.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
+}
+
+/// Abstract names have no owner: another user could take ours.
+fn is_ours(connection: &UnixStream) -> io::Result<()> {
+    let peer = rustix::net::sockopt::socket_peercred(connection)?;
+    if peer.uid == rustix::process::geteuid() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, "a process of another user has taken the name"))
+}
+
+impl Member {
+    /// Waits until the mount is usable, and enters the namespace where it is. Call it before any thread exists.
+    pub fn answer(&self, signals: &Signals) -> Result<Answer, MountError> {
+        let fail = |cause| MountError::System { what: "meeting the other processes of the node", cause };
+        loop {
+            let ready = signals::wait(&[self.connection.as_fd(), signals.as_fd()], None).map_err(fail)?;
+            if ready[0] {
+                break;
+            }
+            if let Some(signal) = signals.next().filter(|signal| signals::is_end(signal.number)) {
+                return Err(MountError::Interrupted { signal: signals::name(signal.number) });
+            }
+        }
+        // A reset connection is one that a daemon at its end has not accepted any more.
+        let (bytes, files) = passing::receive(&self.connection, MESSAGE).unwrap_or_default();
+        match bytes.split_first() {
+            Some((0, path)) => {
+                let namespace = Namespace::join(files)?;
+                Ok(Answer::Usable { place: PathBuf::from(std::ffi::OsString::from_vec(path.to_vec())), namespace })
+            }
+            Some((_, line)) => Ok(Answer::Refused(String::from_utf8_lossy(line).into_owned())),
+            None => match self.daemon {
+                Some(child) => Ok(Answer::Refused(background::how_it_ended(child))),
+                None => Ok(Answer::Gone),
+            },
+        }
+    }
+
+    /// Becomes readable when the daemon has ended.
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+}
+
+impl Daemon {
+    /// The mount is usable: asks members in until the last has gone. Signals do not end it, since a scheduler sends them to
+    /// members as well, and these may still want to read.
+    pub fn serve(self, mounted: &Mounted, namespace: &Namespace, signals: &Signals) -> Result<(), MountError> {
+        let fail = |cause| MountError::System { what: "serving the processes of the node", cause };
+        let files = namespace.files().map_err(fail)?;
+        background::cut_ties().map_err(fail)?;
+        let mut message = vec![0];
+        message.extend_from_slice(mounted.path().as_os_str().as_bytes());
+        let ask_in = |member: &UnixStream| {
+            let files: Vec<BorrowedFd<'_>> = files.iter().map(OwnedFd::as_fd).collect();
+            passing::send(member, &message, &files).is_ok()
+        };
+        self.listener.set_nonblocking(true).map_err(fail)?;
+        let mut members: Vec<UnixStream> = Vec::new();
+        if ask_in(&self.first) {
+            members.push(self.first);
+        }
+        end_with_parent(false);
+        loop {
+            while let Ok((member, _)) = self.listener.accept() {
+                if is_ours(&member).is_ok() && ask_in(&member) {
+                    members.push(member);
+                }
+            }
+            if members.is_empty() {
+                return Ok(());
+            }
+            let watched = [mounted.ended(), signals.as_fd(), self.listener.as_fd()];
+            let watched: Vec<BorrowedFd<'_>> =
+                watched.into_iter().chain(members.iter().map(|one| one.as_fd())).collect();
+            let ready = signals::wait(&watched, None).map_err(fail)?;
+            if ready[0] {
+                return Ok(());
+            }
+            while let Some(signal) = signals.next() {
+                tracing::debug!("{}: {} processes use the mount", signals::name(signal.number), members.len());
+            }
+            // Members send nothing: what is readable has ended.
+            let mut ended = ready[3..].iter();
+            members.retain(|_| ended.next() != Some(&true));
+        }
+    }
+
+    /// The mount cannot be made: all who wait hear why.
+    pub fn refuse(self, line: &str) {
+        let mut message = vec![1];
+        message.extend_from_slice(&line.as_bytes()[..line.len().min(MESSAGE / 2)]);
+        // Who is gone has nobody to tell.
+        let _ = passing::send(&self.first, &message, &[]);
+        if self.listener.set_nonblocking(true).is_ok() {
+            while let Ok((member, _)) = self.listener.accept() {
+                let _ = passing::send(&member, &message, &[]);
+            }
+        }
+    }
+}
