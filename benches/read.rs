@@ -51,7 +51,7 @@ fn decoders(c: &mut Criterion) {
         let (mut scratch, counters) = (Scratch::default(), Counters::default());
         group.throughput(Throughput::Bytes(out.len() as u64));
         group.bench_function(*filter, |b| {
-            b.iter(|| array.source.decode(7, ChunkBuf::whole(&mut out), &mut scratch, &counters).unwrap());
+            b.iter(|| array.source.decode(7, None, ChunkBuf::whole(&mut out), &mut scratch, &counters).unwrap());
         });
     }
 }
@@ -79,7 +79,7 @@ fn gathers(c: &mut Criterion) {
         let counters = Counters::default();
         group.throughput(Throughput::Bytes(pieces.len() as u64 * 6000));
         group.bench_function(filter, |b| {
-            let work = GatherContext { counters: &counters, progress: &|| {}, cache: None };
+            let work = GatherContext { counters: &counters, progress: &|| {}, cache: None, io: None };
             b.iter(|| gather(array, &pieces, &Nowhere, &work).unwrap());
         });
     }
@@ -95,7 +95,14 @@ impl ChunkSource for Memory {
         Ok(None)
     }
 
-    fn decode(&self, chunk: u64, out: ChunkBuf<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
+    fn decode(
+        &self,
+        chunk: u64,
+        _: Option<&[u8]>,
+        out: ChunkBuf<'_>,
+        _: &mut Scratch,
+        _: &Counters,
+    ) -> Result<(), ArrayError> {
         out.bytes.copy_from_slice(&self.chunks[chunk as usize]);
         Ok(())
     }
@@ -119,7 +126,7 @@ fn engine() -> Engine {
             let bytes = array.chunk_elements() as usize * array.dtype.size();
             let chunk = |number| {
                 let mut chunk = vec![0; bytes];
-                array.source.decode(number, ChunkBuf::whole(&mut chunk), &mut scratch, &counters).unwrap();
+                array.source.decode(number, None, ChunkBuf::whole(&mut chunk), &mut scratch, &counters).unwrap();
                 chunk
             };
             let chunks = (0..array.grid().iter().product::<u64>()).map(chunk).collect();

@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let selection = Selection { obs: Some(Vec::new()), ..Selection::of("X", index) };
     let collection = Collection::open(&stores, &selection, &counters)?;
     for _ in 0..3 {
-        let work = GatherContext { counters: &counters, progress: &|| {}, cache: None };
+        let work = GatherContext { counters: &counters, progress: &|| {}, cache: None, io: None };
         let start = Instant::now();
         let arrays: Vec<_> = collection.stores.iter().flat_map(|store| store.x().matrix.arrays()).collect();
         arrays.par_iter().try_for_each(|array| {

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::storage::Object;
+use crate::storage::{Meter, Object};
 
 pub use container::{Container, NodeKind};
 pub use dest::DestSlice;
@@ -143,7 +143,31 @@ pub trait ChunkSource: Send + Sync {
     /// `Stale` or `Io` where it must be looked for and cannot be found.
     fn raw(&self, chunk: u64) -> Result<Option<Extent>, ArrayError>;
 
-    /// Decodes a chunk: C order, native byte order, fill value where nothing was written. Edge chunks have full size.
+    /// Where a chunk's stored bytes lie, so that they may be read before, beside those of others; none where `decode` must
+    /// do all of it (nothing was written, or a library reads).
+    ///
+    /// # Errors
+    /// As `decode`.
+    fn stored(&self, _chunk: u64, _counters: &Counters) -> Result<Option<Extent>, ArrayError> {
+        Ok(None)
+    }
+
+    /// Whether `stored` may have to read.
+    fn looks_up(&self) -> bool {
+        false
+    }
+
+    /// Whether each chunk is an object of its own.
+    fn is_scattered(&self) -> bool {
+        false
+    }
+
+    /// What counts its reads, if they are made through a storage.
+    fn meter(&self) -> Option<&Meter> {
+        None
+    }
+
+    /// Decodes a chunk (`stored`: its bytes, where the caller has read what `stored` says): C order, native byte order, fill value where nothing was written. Edge chunks have full size.
     ///
     /// # Errors
     /// `Damaged` if the bytes do not decode to exactly `out.bytes.len()` bytes, `Stale` if the object changed, `Io` if it
@@ -151,6 +175,7 @@ pub trait ChunkSource: Send + Sync {
     fn decode(
         &self,
         chunk: u64,
+        stored: Option<&[u8]>,
         out: ChunkBuf<'_>,
         scratch: &mut Scratch,
         counters: &Counters,

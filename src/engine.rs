@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use crate::array::cache::ChunkCache;
+use crate::array::gather::Io;
 use crate::array::{ArrayError, Counters};
 use crate::collection::Collection;
 use crate::format::{Extension, Writers};
@@ -84,6 +85,8 @@ pub struct Limits {
     pub memory: u64,
     /// Decoding threads.
     pub threads: usize,
+    /// Requests to storage in flight; none: as its latency asks.
+    pub io_depth: Option<usize>,
     /// How long a load may make no progress.
     pub timeout: Duration,
 }
@@ -182,6 +185,7 @@ impl Engine {
             counters,
             cache: (for_chunks > 0).then(|| ChunkCache::new(for_chunks)),
             threads,
+            io: Io::new(limits.io_depth, limits.threads, limits.memory),
             background_pool,
             scratch: Default::default(),
         };

@@ -8,6 +8,7 @@
 //! threads read, and each is answered when it is there, in any order.
 
 mod address;
+pub mod in_flight;
 pub mod local;
 mod meter;
 mod version;
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-pub use address::{Address, Identity, Object};
+pub use address::{Address, Identity, Object, WeakObject};
 pub use meter::Meter;
 pub use version::{Stamp, Version};
 

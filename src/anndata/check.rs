@@ -288,7 +288,7 @@ impl Check<'_> {
         }
         let size = usize::try_from(chunk_bytes).map_err(|_| array.damaged(chunk, "too large"))?;
         decoded.resize(size, 0);
-        array.source.decode(chunk, ChunkBuf::whole(decoded), scratch, &self.counters)?;
+        array.source.decode(chunk, None, ChunkBuf::whole(decoded), scratch, &self.counters)?;
         self.columns(scan, chunk, 0, decoded)
     }
 

@@ -83,6 +83,11 @@ impl ChunkCache {
         self.lock().bytes
     }
 
+    /// Whether a chunk is here, decoded.
+    pub fn has(&self, array: &Array, chunk: u64) -> bool {
+        self.lock().entries.peek(&(array.id(), chunk)).is_some_and(|entry| entry.bytes.get().is_some())
+    }
+
     /// Gives a chunk of `len` bytes to `take`, decoded by `decode` if it is not here.
     ///
     /// # Errors

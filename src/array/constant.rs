@@ -12,7 +12,14 @@ impl ChunkSource for Unwritten {
         Ok(None)
     }
 
-    fn decode(&self, _: u64, out: ChunkBuf<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
+    fn decode(
+        &self,
+        _: u64,
+        _: Option<&[u8]>,
+        out: ChunkBuf<'_>,
+        _: &mut Scratch,
+        _: &Counters,
+    ) -> Result<(), ArrayError> {
         codec::fill(out.bytes, &self.fill);
         Ok(())
     }
@@ -36,7 +43,14 @@ impl ChunkSource for InMemory {
         Ok(None)
     }
 
-    fn decode(&self, _: u64, out: ChunkBuf<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
+    fn decode(
+        &self,
+        _: u64,
+        _: Option<&[u8]>,
+        out: ChunkBuf<'_>,
+        _: &mut Scratch,
+        _: &Counters,
+    ) -> Result<(), ArrayError> {
         // Of the same shape by construction.
         if out.bytes.len() == self.bytes.len() {
             out.bytes.copy_from_slice(&self.bytes);

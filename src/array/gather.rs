@@ -4,6 +4,7 @@
 //! is served while it is decoded. Chunks whose stored bytes are their elements are not decoded at all: their runs are
 //! read straight into place, neighbours in the file with one `preadv`.
 
+mod deep;
 mod raw;
 
 use std::cell::RefCell;
@@ -13,7 +14,9 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::cache::ChunkCache;
-use super::{Array, ArrayError, ChunkBuf, Counters, Scratch};
+use super::{Array, ArrayError, ChunkBuf, Counters, Extent, Scratch};
+
+pub use deep::{Io, gather_deep};
 
 /// Where gathered elements go. Pieces are numbered.
 ///
@@ -68,6 +71,8 @@ pub struct GatherContext<'a> {
     pub progress: &'a (dyn Fn() + Sync),
     /// Where decoded chunks are kept, if they are.
     pub cache: Option<&'a ChunkCache>,
+    /// How many requests storage is given at a time; none: one a decoding thread.
+    pub io: Option<&'a Io>,
 }
 
 /// The part of a piece in one band: the chunks with one number along the first axis.
@@ -120,19 +125,131 @@ pub fn gather(
     sink: &dyn Sink,
     work: &GatherContext<'_>,
 ) -> Result<(), ArrayError> {
-    let geometry = Geometry::of(array)?;
-    let encoded = array.source.is_encoded();
-    let jobs = geometry.jobs(array, pieces, encoded)?;
-    let tasks = tasks(&jobs, &geometry, encoded, &geometry.needed(sink));
-    if encoded {
-        return tasks
-            .par_iter()
-            .try_for_each(|task| geometry.run(array, &jobs, std::slice::from_ref(task), sink, work));
+    if let Some(io) = work.io {
+        let depth = io.depth(array);
+        if depth > 1 {
+            return gather_deep(&[(array, pieces, sink)], depth, io, work);
+        }
     }
-    let batches = batches(&tasks, &jobs, &geometry);
-    batches
-        .par_iter()
-        .try_for_each(|batch| geometry.run(array, &jobs, tasks.get(batch.clone()).unwrap_or_default(), sink, work))
+    let gathering = Gathering::new(array, pieces, sink)?;
+    if array.source.is_encoded() {
+        return (0..gathering.tasks.len())
+            .into_par_iter()
+            .try_for_each(|task| gathering.run_here(task..task + 1, work));
+    }
+    let batches = batches(&gathering.tasks, &gathering.jobs, &gathering.geometry);
+    batches.into_par_iter().try_for_each(|batch| gathering.run_here(batch, work))
+}
+
+/// One gather, cut into tasks.
+struct Gathering<'a> {
+    array: &'a Array,
+    sink: &'a dyn Sink,
+    geometry: Geometry,
+    jobs: Vec<BandPart>,
+    tasks: Vec<Task>,
+}
+
+impl<'a> Gathering<'a> {
+    fn new(array: &'a Array, pieces: &[ElementRange], sink: &'a dyn Sink) -> Result<Gathering<'a>, ArrayError> {
+        let geometry = Geometry::of(array)?;
+        let encoded = array.source.is_encoded();
+        let jobs = geometry.jobs(array, pieces, encoded)?;
+        let tasks = tasks(&jobs, &geometry, encoded, &geometry.needed(sink));
+        Ok(Gathering { array, sink, geometry, jobs, tasks })
+    }
+
+    /// The parts that a task serves, and the column of its chunk.
+    fn task(&self, task: usize) -> (&[BandPart], u64) {
+        let Some(task) = self.tasks.get(task) else { return (&[], 0) };
+        (self.jobs.get(task.jobs.clone()).unwrap_or_default(), task.column)
+    }
+
+    /// The number of a task's chunk.
+    fn chunk(&self, task: usize) -> u64 {
+        let (jobs, column) = self.task(task);
+        jobs.first().map_or(0, |first| first.band * self.geometry.columns + column)
+    }
+
+    /// Serves some tasks on a decoding thread, with its buffers.
+    fn run_here(&self, tasks: Range<usize>, work: &GatherContext<'_>) -> Result<(), ArrayError> {
+        // Taken, not borrowed: a sink may gather in its turn.
+        let mut scratch = SCRATCH.take();
+        let result = self.run(tasks, work, &mut scratch);
+        SCRATCH.set(scratch);
+        result
+    }
+
+    /// Serves some tasks: reads the runs of raw chunks, decodes the others.
+    fn run(&self, tasks: Range<usize>, work: &GatherContext<'_>, scratch: &mut Scratch) -> Result<(), ArrayError> {
+        let mut reads = raw::Reads::new(self.array, self.sink);
+        for task in tasks {
+            match self.array.source.raw(self.chunk(task))? {
+                Some(extent) => self.add_runs(task, &extent, &mut reads)?,
+                None => self.decode(task, None, work, scratch)?,
+            }
+        }
+        reads.finish(work, scratch)
+    }
+
+    /// Adds the runs of a task whose chunk is raw.
+    fn add_runs(&self, task: usize, extent: &Extent, reads: &mut raw::Reads<'_>) -> Result<(), ArrayError> {
+        let ((jobs, column), chunk) = (self.task(task), self.chunk(task));
+        let declared = self.geometry.chunk_bytes;
+        if extent.len < declared as u64 {
+            return Err(self.array.damaged(chunk, format!("{} bytes, {declared} are declared", extent.len)));
+        }
+        self.geometry.each_run(jobs, column, |run| reads.add(chunk, extent, run));
+        Ok(())
+    }
+
+    /// Serves a task by decoding its chunk, from its stored bytes where they are here.
+    fn decode(
+        &self,
+        task: usize,
+        stored: Option<&[u8]>,
+        work: &GatherContext<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<(), ArrayError> {
+        let Gathering { array, sink, geometry, .. } = self;
+        let ((jobs, column), chunk) = (self.task(task), self.chunk(task));
+        let put = |bytes: &[u8]| {
+            let began = Instant::now();
+            geometry.each_run(jobs, column, |run| {
+                let from = run.from as usize * geometry.size;
+                if let Some(elements) = bytes.get(from..from + run.len as usize * geometry.size) {
+                    sink.put(run.piece, run.at, elements);
+                }
+            });
+            Counters::time(&work.counters.scatter_ns, began);
+        };
+        let decode = |out: ChunkBuf<'_>, scratch: &mut Scratch| {
+            let began = Instant::now();
+            array.source.decode(chunk, stored, out, scratch, work.counters)?;
+            Counters::time(&work.counters.decode_ns, began);
+            Counters::add(&work.counters.chunks, 1);
+            Ok(())
+        };
+        match work.cache {
+            Some(cache) => {
+                let whole = |bytes: &mut [u8]| decode(ChunkBuf::whole(bytes), scratch);
+                cache.with(array, chunk, geometry.chunk_bytes, whole, put)?;
+            }
+            None => {
+                // Taken out, as decoding needs the other buffers.
+                let mut decoded = std::mem::take(&mut scratch.chunk);
+                if decoded.len() < geometry.chunk_bytes {
+                    decoded = vec![0; geometry.chunk_bytes];
+                }
+                let bytes = decoded.get_mut(..geometry.chunk_bytes).unwrap_or_default();
+                decode(ChunkBuf { bytes, part: geometry.part(jobs, column) }, scratch)?;
+                put(bytes);
+                scratch.chunk = decoded;
+            }
+        }
+        (work.progress)();
+        Ok(())
+    }
 }
 
 /// The shapes of an array, checked once.
@@ -218,83 +335,6 @@ impl Geometry {
     /// Bytes that a job takes from one chunk.
     fn job_bytes(&self, job: &BandPart) -> u64 {
         job.len.saturating_mul(self.chunk_row).saturating_mul(self.size as u64)
-    }
-
-    /// Serves some tasks: reads the runs of raw chunks, decodes the others.
-    fn run(
-        &self,
-        array: &Array,
-        jobs: &[BandPart],
-        tasks: &[Task],
-        sink: &dyn Sink,
-        work: &GatherContext<'_>,
-    ) -> Result<(), ArrayError> {
-        // Taken, not borrowed: a sink may gather in its turn.
-        let mut scratch = SCRATCH.take();
-        let result = self.run_with(array, jobs, tasks, sink, work, &mut scratch);
-        SCRATCH.set(scratch);
-        result
-    }
-
-    fn run_with(
-        &self,
-        array: &Array,
-        jobs: &[BandPart],
-        tasks: &[Task],
-        sink: &dyn Sink,
-        work: &GatherContext<'_>,
-        scratch: &mut Scratch,
-    ) -> Result<(), ArrayError> {
-        let mut reads = raw::Reads::new(array, sink);
-        for task in tasks {
-            let jobs = jobs.get(task.jobs.clone()).unwrap_or_default();
-            let Some(first) = jobs.first() else { continue };
-            let chunk = first.band * self.columns + task.column;
-            if let Some(extent) = array.source.raw(chunk)? {
-                if extent.len < self.chunk_bytes as u64 {
-                    return Err(
-                        array.damaged(chunk, format!("{} bytes, {} are declared", extent.len, self.chunk_bytes))
-                    );
-                }
-                self.each_run(jobs, task.column, |run| reads.add(chunk, &extent, run));
-                continue;
-            }
-            let put = |bytes: &[u8]| {
-                let began = Instant::now();
-                self.each_run(jobs, task.column, |run| {
-                    let from = run.from as usize * self.size;
-                    if let Some(elements) = bytes.get(from..from + run.len as usize * self.size) {
-                        sink.put(run.piece, run.at, elements);
-                    }
-                });
-                Counters::time(&work.counters.scatter_ns, began);
-            };
-            let decode = |out: ChunkBuf<'_>, scratch: &mut Scratch| {
-                let began = Instant::now();
-                array.source.decode(chunk, out, scratch, work.counters)?;
-                Counters::time(&work.counters.decode_ns, began);
-                Counters::add(&work.counters.chunks, 1);
-                Ok(())
-            };
-            match work.cache {
-                Some(cache) => {
-                    cache.with(array, chunk, self.chunk_bytes, |bytes| decode(ChunkBuf::whole(bytes), scratch), put)?;
-                }
-                None => {
-                    // Taken out, as decoding needs the other buffers.
-                    let mut decoded = std::mem::take(&mut scratch.chunk);
-                    if decoded.len() < self.chunk_bytes {
-                        decoded = vec![0; self.chunk_bytes];
-                    }
-                    let bytes = decoded.get_mut(..self.chunk_bytes).unwrap_or_default();
-                    decode(ChunkBuf { bytes, part: self.part(jobs, task.column) }, scratch)?;
-                    put(bytes);
-                    scratch.chunk = decoded;
-                }
-            }
-            (work.progress)();
-        }
-        reads.finish(work, scratch)
     }
 
     /// The bytes of a chunk from the first to the last that jobs take.

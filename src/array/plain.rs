@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::storage::Object;
+use crate::storage::{Meter, Object};
 
 use super::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Extent, Scratch, file};
 
@@ -18,9 +18,20 @@ impl ChunkSource for RawFile {
         Ok(Some(self.extent.clone()))
     }
 
-    fn decode(&self, chunk: u64, out: ChunkBuf<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+    fn decode(
+        &self,
+        chunk: u64,
+        _: Option<&[u8]>,
+        out: ChunkBuf<'_>,
+        _: &mut Scratch,
+        counters: &Counters,
+    ) -> Result<(), ArrayError> {
         file::read_exact(&self.extent.object, self.extent.offset, out.bytes, counters)
             .map_err(|error| file::read_error(&self.store, &self.element, chunk, error))
+    }
+
+    fn meter(&self) -> Option<&Meter> {
+        Some(self.extent.object.address().meter())
     }
 
     fn filters(&self) -> Vec<String> {

@@ -2,8 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::gather::{ElementRange, GatherContext, Sink, gather};
+use super::gather::{ElementRange, GatherContext, Io, Sink, gather};
 use super::{Array, ArrayError, Counters, DestSlice};
+
+/// The memory of which stored bytes may take their part while whole arrays are read.
+const WHOLE: u64 = 1 << 30;
 
 /// One buffer that pieces are written to, one after the other.
 struct ReadBuffer {
@@ -143,9 +146,10 @@ impl Array {
         pieces: &[ElementRange],
         counters: &Counters,
     ) -> Result<(), ArrayError> {
+        let io = Io::new(None, rayon::current_num_threads(), WHOLE);
         let sink =
             ReadBuffer { dest: DestSlice::new(buffer), piece, size: self.dtype.size(), missed: AtomicBool::new(false) };
-        gather(self, pieces, &sink, &GatherContext { counters, progress: &|| {}, cache: None })?;
+        gather(self, pieces, &sink, &GatherContext { counters, progress: &|| {}, cache: None, io: Some(&io) })?;
         if sink.missed.into_inner() {
             return Err(self.damaged(0, "a run lies outside the array"));
         }

@@ -146,6 +146,12 @@ pub struct OptionArgs {
           value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
+    /// Requests to storage in flight, 1 to 512; 1: each decoding thread reads by itself [default: as many as the latency of
+    /// the storage asks for, 1 where the page cache answers]
+    #[arg(long, value_name = "COUNT", help_heading = "Resources",
+          value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub io_depth: Option<u16>,
+
     /// A read that makes no progress for so long fails with an I/O error; seconds, or with a unit: 90s, 2min, 1h
     #[arg(long, value_name = "TIME", default_value = "60s", help_heading = "Resources",
           value_parser = values::timeout)]
@@ -218,6 +224,7 @@ impl OptionArgs {
             index_dir: self.index_dir.map(absolute).transpose()?.or_else(index_dir::standard),
             memory,
             threads: self.threads.map_or_else(|| cores(sharing), usize::from),
+            io_depth: self.io_depth.map(usize::from),
             timeout: self.timeout,
             cache: self.cache,
             uid: self.uid,

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::anndata::matrix::Matrix;
 use crate::array::cast::cast;
-use crate::array::gather::{ElementRange, GatherContext, gather};
+use crate::array::gather::{ElementRange, GatherContext, Sink, gather, gather_deep};
 use crate::array::{Array, ArrayError, DestSlice, Dtype};
 use crate::batch::arithmetic::{apply, total};
 use crate::batch::scatter::{Align, Scatter};
@@ -26,6 +26,8 @@ struct Load<'a> {
     fetch: &'a Fetch,
     items: &'a [Item],
     work: GatherContext<'a>,
+    /// Threads that decode.
+    pool: &'a rayon::ThreadPool,
 }
 
 /// Fills the images of `items`, which are batches of `fetch` in one format; `in_background`: with one thread less. What an image
@@ -41,15 +43,16 @@ pub fn load(
     in_background: bool,
     advance: &(dyn Fn() + Sync),
 ) -> Result<(), ReadError> {
-    let work = GatherContext { counters: &loader.counters, progress: advance, cache: loader.cache.as_ref() };
-    let load = Load { loader, fetch, items, work };
+    let work = GatherContext { counters: &loader.counters, progress: advance, cache: loader.cache.as_ref(), io: None };
+    let pool = if in_background { &loader.background_pool } else { &loader.threads };
+    let load = Load { loader, fetch, items, work, pool };
     let stores = load.stores();
     load.check_unchanged(&stores)?;
-    let threads = if in_background { &loader.background_pool } else { &loader.threads };
-    threads.install(|| {
-        let no_memory = |cause| ReadError::Internal(format!("no memory for a batch: {cause}; lower --memory"));
-        images.par_iter_mut().try_for_each(|image| image.prepare().map_err(no_memory))?;
-        load.matrices(images)?;
+    let no_memory = |cause| ReadError::Internal(format!("no memory for a batch: {cause}; lower --memory"));
+    pool.install(|| images.par_iter_mut().try_for_each(|image| image.prepare().map_err(no_memory)))?;
+    // Not on a thread of the pool: another load decodes there while this one waits for slow storage.
+    load.matrices(images)?;
+    pool.install(|| {
         items.par_iter().zip(&mut *images).try_for_each(|(item, image)| load.rest(item, image.bytes_mut()))
     })?;
     loader.collection.release_pages();
@@ -70,6 +73,17 @@ struct GatherJob<'a> {
     sink: Scatter,
     /// Fills every place first: what rows of a store lack.
     missing: Option<Vec<u8>>,
+}
+
+impl GatherJob<'_> {
+    /// Whether all that was gathered may be served.
+    fn check(&self) -> Result<(), ReadError> {
+        match (self.sink.out_of_bound(), self.sink.misfit()) {
+            (None, None) => Ok(()),
+            (Some(column), _) => Err(bad_column(self.array, column)),
+            (None, Some(value)) => Err(bad_value(self.array, self.sink.to(), value)),
+        }
+    }
 }
 
 /// Where one field of each batch goes, and as what.
@@ -237,17 +251,27 @@ impl<'a> Load<'a> {
 
     /// Gathers all jobs at once, so that no array waits for the last chunk of another.
     fn run(&self, jobs: &[GatherJob<'_>]) -> Result<(), ReadError> {
-        jobs.par_iter().try_for_each(|job| {
-            if let Some(element) = &job.missing {
-                (0..job.pieces.len()).into_par_iter().for_each(|piece| job.sink.clear(piece, element));
-            }
-            gather(job.array, &job.pieces, &job.sink, &self.work)?;
-            match (job.sink.out_of_bound(), job.sink.misfit()) {
-                (None, None) => Ok(()),
-                (Some(column), _) => Err(bad_column(job.array, column)),
-                (None, Some(value)) => Err(bad_value(job.array, job.sink.to(), value)),
-            }
-        })
+        let depths: Vec<usize> = jobs.iter().map(|job| self.loader.io.depth(job.array)).collect();
+        self.pool.install(|| {
+            jobs.par_iter().zip(&depths).try_for_each(|(job, &depth)| {
+                if let Some(element) = &job.missing {
+                    (0..job.pieces.len()).into_par_iter().for_each(|piece| job.sink.clear(piece, element));
+                }
+                if depth > 1 {
+                    return Ok(());
+                }
+                gather(job.array, &job.pieces, &job.sink, &self.work)?;
+                job.check()
+            })
+        })?;
+        let deep: Vec<&GatherJob<'_>> =
+            jobs.iter().zip(&depths).filter(|(_, depth)| **depth > 1).map(|(job, _)| job).collect();
+        if let Some(&depth) = depths.iter().max().filter(|_| !deep.is_empty()) {
+            let parts: Vec<(&Array, &[ElementRange], &dyn Sink)> =
+                deep.iter().map(|job| (job.array, job.pieces.as_slice(), &job.sink as &dyn Sink)).collect();
+            gather_deep(&parts, depth, &self.loader.io, &self.work)?;
+        }
+        deep.into_iter().try_for_each(GatherJob::check)
     }
 
     /// Fills the small fields, then lets the format write all that is not data.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::array::Counters;
 use crate::array::cache::ChunkCache;
+use crate::array::gather::Io;
 use crate::batch::Layout;
 use crate::collection::Collection;
 use crate::format::Writers;
@@ -63,6 +64,8 @@ pub struct StoreLoader {
     /// Decoded chunks, where a fair part of all fits the budget.
     pub cache: Option<ChunkCache>,
     pub threads: rayon::ThreadPool,
+    /// Requests to storage.
+    pub io: Io,
     /// One thread less, for what is not needed soon: it leaves a core to a reader.
     pub background_pool: rayon::ThreadPool,
     /// Buffers of loads that see rows whole: one pair a loader, as fresh memory costs a page fault for every 4 KiB.

@@ -50,6 +50,8 @@ pub struct Spec {
     pub memory: Option<u64>,
     /// Decoding threads.
     pub threads: usize,
+    /// Requests to storage in flight; none: as its latency asks.
+    pub io_depth: Option<usize>,
     /// How long a load, or libhdf5 in the probe, may make no progress.
     pub timeout: Duration,
     /// Keep file contents in the kernel's page cache.
@@ -134,6 +136,7 @@ impl Spec {
             index_dir: Some(index_dir),
             memory: None,
             threads: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+            io_depth: None,
             timeout: Duration::from_secs(60),
             cache: false,
             uid: None,

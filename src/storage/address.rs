@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, Error, ErrorKind, IoSliceMut};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use super::{Kind, Meter, Opened, Ranges, Storage, Version};
@@ -113,6 +113,17 @@ impl Identity {
     }
 }
 
+/// An object that stays open only as long as others hold it.
+#[derive(Clone)]
+pub struct WeakObject(Weak<Inner>);
+
+impl WeakObject {
+    /// The object, if it is open still.
+    pub fn upgrade(&self) -> Option<Object> {
+        self.0.upgrade().map(Object)
+    }
+}
+
 /// An open object. Clones are the same object.
 #[derive(Clone)]
 pub struct Object(Arc<Inner>);
@@ -132,6 +143,10 @@ impl fmt::Debug for Object {
 impl Object {
     pub(super) fn new(address: Address, opened: Opened) -> Object {
         Object(Arc::new(Inner { address, version: opened.version, ranges: opened.ranges }))
+    }
+
+    pub fn downgrade(&self) -> WeakObject {
+        WeakObject(Arc::downgrade(&self.0))
     }
 
     pub fn address(&self) -> &Address {

@@ -1,4 +1,8 @@
-//! What reading one store costs: requests, bytes, and how long each took.
+//! What reading one store costs: requests, bytes, and how long each took; and how many requests at a time that asks for.
+//!
+//! A storage is slow where several of its last reads were: then requests are kept in flight that would fill a second with
+//! `AIM` of them. A read that the page cache answers is not slow, however long its thread waited for a processor: where
+//! many threads read, it is asked whether the thread gave its processor up to wait.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,6 +10,18 @@ use std::time::{Duration, Instant};
 
 /// Classes of duration: class i counts reads of less than 2^i microseconds; the last, all others.
 const CLASSES: usize = 28;
+
+/// A read is slow that takes longer than this, and a nanosecond for each byte.
+const SLOW: Duration = Duration::from_micros(500);
+
+/// How many of the last 64 reads make a storage slow.
+const SLOW_READS: u32 = 6;
+
+/// Requests a second that are aimed at.
+const AIM: u64 = 20_000;
+
+/// Least and most requests in flight.
+const DEPTHS: (usize, usize) = (8, 256);
 
 /// Counts the reads of one store. Relaxed: nothing is ordered by these numbers.
 #[derive(Debug, Default)]
@@ -16,15 +32,23 @@ pub struct Meter {
     retries: AtomicU64,
     in_flight: AtomicU64,
     durations: [AtomicU64; CLASSES],
+    /// Of the last 64 reads, a bit each: whether it was slow.
+    recent: AtomicU64,
+    /// Microseconds of slow reads, a moving mean.
+    latency: AtomicU64,
 }
 
 impl Meter {
     /// Runs a read of so many bytes, and counts it.
     pub fn measure<T>(&self, bytes: u64, read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let waits = self.is_slow().then(waits);
         let began = Instant::now();
         let result = read();
-        self.record(began.elapsed());
+        let time = began.elapsed();
+        let long = time > SLOW.saturating_add(Duration::from_nanos(bytes));
+        self.note(time, long && waits.is_none_or(|before| self::waits() > before));
+        self.record(time);
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
         match &result {
@@ -40,6 +64,36 @@ impl Meter {
         if let Some(count) = self.durations.get(class.min(CLASSES - 1)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Notes whether a read was slow. Two threads at a time may lose one note.
+    fn note(&self, time: Duration, slow: bool) {
+        let recent = self.recent.load(Ordering::Relaxed) << 1 | u64::from(slow);
+        self.recent.store(recent, Ordering::Relaxed);
+        if slow {
+            let (mean, micros) = (self.latency(), u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+            let next = if mean == 0 { micros } else { mean - mean / 16 + micros / 16 };
+            self.latency.store(next, Ordering::Relaxed);
+        }
+    }
+
+    /// Microseconds that slow reads took lately; 0 if none was.
+    pub fn latency(&self) -> u64 {
+        self.latency.load(Ordering::Relaxed)
+    }
+
+    /// Whether reads are answered slowly now.
+    pub fn is_slow(&self) -> bool {
+        self.recent.load(Ordering::Relaxed).count_ones() >= SLOW_READS
+    }
+
+    /// Requests to keep in flight; 1 where each thread reads what it decodes.
+    pub fn depth(&self) -> usize {
+        if !self.is_slow() {
+            return 1;
+        }
+        let depth = self.latency().saturating_mul(AIM) / 1_000_000;
+        usize::try_from(depth).unwrap_or(usize::MAX).clamp(DEPTHS.0, DEPTHS.1)
     }
 
     /// Counts a request that was made again.
@@ -81,6 +135,16 @@ impl Meter {
     }
 }
 
+/// How often this thread has given up its processor to wait for something.
+fn waits() -> i64 {
+    // SAFETY: an all-zero `rusage` is one, and the call writes to it alone.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage);
+        usage.ru_nvcsw
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +156,22 @@ mod tests {
         (0..90).for_each(|_| meter.record(Duration::from_micros(100)));
         (0..10).for_each(|_| meter.record(Duration::from_millis(5)));
         assert_eq!((meter.quantile(0.5), meter.quantile(0.9), meter.quantile(0.99)), (128, 128, 8192));
+    }
+
+    #[test]
+    fn depth_follows_latency() {
+        let meter = Meter::default();
+        let read = |millis| meter.measure(100, || Ok(std::thread::sleep(Duration::from_millis(millis))));
+        (0..5).for_each(|_| read(5).unwrap());
+        assert_eq!(meter.depth(), 1);
+        (0..20).for_each(|_| read(5).unwrap());
+        assert!((90..=256).contains(&meter.depth()), "{}", meter.depth());
+        // From the page cache now, though threads wait for a processor.
+        (0..60).for_each(|_| {
+            let spin = Instant::now();
+            meter.measure(100, || Ok(while spin.elapsed() < Duration::from_millis(1) {})).unwrap();
+        });
+        assert_eq!(meter.depth(), 1);
     }
 
     #[test]

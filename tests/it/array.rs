@@ -56,7 +56,8 @@ fn gathers_agree(array: &Array, whole: &[u8]) {
         let buffers = pieces.iter().map(|p| Mutex::new(vec![0xee; (p.len * row * size) as usize])).collect();
         let sink = Pieces { buffers, size: size as usize, places: round % 2 == 0 };
         let counters = Counters::default();
-        gather(array, &pieces, &sink, &GatherContext { counters: &counters, progress: &|| {}, cache: None }).unwrap();
+        gather(array, &pieces, &sink, &GatherContext { counters: &counters, progress: &|| {}, cache: None, io: None })
+            .unwrap();
         for (piece, buffer) in pieces.iter().zip(&sink.buffers) {
             let start = (piece.start * row * size) as usize;
             let len = (piece.len * row * size) as usize;

@@ -34,6 +34,7 @@ impl ChunkSource for Tapped {
     fn decode(
         &self,
         chunk: u64,
+        stored: Option<&[u8]>,
         out: ChunkBuf<'_>,
         scratch: &mut Scratch,
         counters: &Counters,
@@ -43,7 +44,7 @@ impl ChunkSource for Tapped {
             return Err(ArrayError::Damaged { store, element, chunk, cause: "injected".to_owned() });
         }
         self.tap.decoded.fetch_add(1, Ordering::SeqCst);
-        self.inner.decode(chunk, out, scratch, counters)
+        self.inner.decode(chunk, stored, out, scratch, counters)
     }
 
     fn filters(&self) -> Vec<String> {

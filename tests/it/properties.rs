@@ -17,14 +17,14 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseResult, TestRng, TestR
 use crate::pieces::Pieces;
 use shufflefs::anndata::column::{Categories, Column, Numbers, Texts, Values};
 use shufflefs::array::cache::ChunkCache;
-use shufflefs::array::gather::{ElementRange, GatherContext, gather};
+use shufflefs::array::gather::{ElementRange, GatherContext, Io, gather};
 use shufflefs::array::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Extent, Scratch};
 use shufflefs::batch::fill::fill;
 use shufflefs::batch::{Batch, Field, Layout, Lengths, Repr, Span};
 use shufflefs::collection::Table;
 use shufflefs::collection::element::{Element, MatrixKind};
 use shufflefs::format::{Extension, Writers};
-use shufflefs::storage::{Object, local};
+use shufflefs::storage::{Meter, Object, local};
 
 fn check<T: Debug>(cases: u32, of: impl Strategy<Value = T>, test: impl Fn(T) -> TestCaseResult) {
     let config = Config { cases, failure_persistence: None, ..Config::default() };
@@ -45,6 +45,8 @@ struct Asked {
     cache: Option<u64>,
     /// The sink lets stored bytes go straight to their place.
     places: bool,
+    /// Requests in flight, and whether chunks are objects of their own.
+    io: Option<(usize, bool)>,
     pieces: Vec<(prop::sample::Index, prop::sample::Index)>,
 }
 
@@ -54,18 +56,21 @@ fn asked() -> impl Strategy<Value = Asked> {
     let dtype = prop_oneof![Just(Dtype::U8), Just(Dtype::I16), Just(Dtype::F32), Just(Dtype::I64)];
     let pieces = vec(any::<(prop::sample::Index, prop::sample::Index)>(), 0..80);
     let cache = proptest::option::of(0u64..20_000);
-    (axes, dtype, any::<bool>(), cache, any::<bool>(), pieces).prop_map(
-        |(axes, dtype, encoded, cache, places, pieces)| {
+    let io = proptest::option::of((1usize..9, any::<bool>()));
+    (axes, dtype, any::<bool>(), cache, any::<bool>(), io, pieces).prop_map(
+        |(axes, dtype, encoded, cache, places, io, pieces)| {
             let (shape, chunk) = axes.into_iter().unzip();
-            Asked { shape, chunk, dtype, encoded, cache, places, pieces }
+            Asked { shape, chunk, dtype, encoded, cache, places, io, pieces }
         },
     )
 }
 
-/// An array in memory (as if its chunks were encoded) or in a file, and how often each chunk was decoded.
+/// An array in memory (as if its chunks were encoded), in a file, or in both, and how often each chunk was decoded.
 struct Held {
     chunks: Vec<Vec<u8>>,
     file: Option<Object>,
+    encoded: bool,
+    scattered: bool,
     decoded: Vec<AtomicU64>,
 }
 
@@ -75,21 +80,50 @@ impl Held {
         let place = self.chunks.len() as u64 - 1 - chunk;
         place * self.chunks[0].len() as u64 + place / 3 * 7
     }
+
+    fn extent(&self, chunk: u64) -> Option<Extent> {
+        let (offset, len) = (self.offset(chunk), self.chunks[0].len() as u64);
+        self.file.clone().map(|object| Extent { object, offset, len })
+    }
 }
 
 struct Shared(Arc<Held>);
 
 impl ChunkSource for Shared {
     fn raw(&self, chunk: u64) -> Result<Option<Extent>, ArrayError> {
-        let (offset, len) = (self.0.offset(chunk), self.0.chunks[0].len() as u64);
-        Ok(self.0.file.clone().map(|object| Extent { object, offset, len }))
+        Ok(self.0.extent(chunk).filter(|_| !self.0.encoded))
+    }
+
+    fn stored(&self, chunk: u64, _: &Counters) -> Result<Option<Extent>, ArrayError> {
+        // Some are not to be had in advance.
+        Ok(self.0.extent(chunk).filter(|_| chunk % 5 != 3))
+    }
+
+    fn looks_up(&self) -> bool {
+        true
+    }
+
+    fn is_scattered(&self) -> bool {
+        self.0.scattered
+    }
+
+    fn meter(&self) -> Option<&Meter> {
+        self.0.file.as_ref().map(|file| &**file.address().meter())
     }
 
     /// Nothing but the part is right.
-    fn decode(&self, chunk: u64, out: ChunkBuf<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
+    fn decode(
+        &self,
+        chunk: u64,
+        stored: Option<&[u8]>,
+        out: ChunkBuf<'_>,
+        _: &mut Scratch,
+        _: &Counters,
+    ) -> Result<(), ArrayError> {
         self.0.decoded[chunk as usize].fetch_add(1, Ordering::SeqCst);
         out.bytes.fill(0x77);
-        out.bytes[out.part.clone()].copy_from_slice(&self.0.chunks[chunk as usize][out.part]);
+        let stored = stored.unwrap_or(&self.0.chunks[chunk as usize]);
+        out.bytes[out.part.clone()].copy_from_slice(&stored[out.part]);
         Ok(())
     }
 
@@ -98,7 +132,7 @@ impl ChunkSource for Shared {
     }
 
     fn is_encoded(&self) -> bool {
-        self.0.file.is_none()
+        self.0.encoded
     }
 }
 
@@ -131,8 +165,14 @@ fn hold(asked: &Asked) -> (Array, Vec<u8>, Arc<Held>, Vec<u64>) {
         chunk_of.push(chunk);
     }
     let decoded = chunks.iter().map(|_| AtomicU64::new(0)).collect();
-    let mut held = Held { chunks, file: None, decoded };
-    if !asked.encoded {
+    let mut held = Held {
+        chunks,
+        file: None,
+        encoded: asked.encoded,
+        scattered: asked.io.is_some_and(|(_, scattered)| scattered),
+        decoded,
+    };
+    if !asked.encoded || asked.io.is_some() {
         let file = tempfile::tempfile().unwrap();
         for (number, chunk) in held.chunks.iter().enumerate() {
             file.write_all_at(chunk, held.offset(number as u64)).unwrap();
@@ -168,7 +208,8 @@ fn a_gather_is_slices_and_decodes_each_chunk_once() {
         let sink = Pieces { buffers, size, places: asked.places };
         let counters = Counters::default();
         let cache = asked.cache.map(ChunkCache::new);
-        let work = GatherContext { counters: &counters, progress: &|| {}, cache: cache.as_ref() };
+        let io = asked.io.map(|(depth, _)| Io::new(Some(depth), 2, 1 << 20));
+        let work = GatherContext { counters: &counters, progress: &|| {}, cache: cache.as_ref(), io: io.as_ref() };
         for round in 0..2 {
             sink.buffers.iter().for_each(|buffer| buffer.lock().unwrap().fill(0x55));
             gather(&array, &pieces, &sink, &work).unwrap();

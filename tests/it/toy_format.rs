@@ -74,7 +74,7 @@ fn a_format_is_one_file_and_one_line() {
         categories: Vec::new(),
     };
     let epoch = tree.lookup(&Node::Root, "epoch-0000").unwrap();
-    let limits = Limits { memory: 1 << 28, threads: 2, timeout: Duration::from_secs(20) };
+    let limits = Limits { memory: 1 << 28, threads: 2, io_depth: None, timeout: Duration::from_secs(20) };
     let engine = Engine::new(collection, vec![plan], writers, counters, limits).unwrap();
     let (mut seen, mut values) = (0, 0.0);
     for batch in 0..batches {

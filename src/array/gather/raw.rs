@@ -1,16 +1,20 @@
-//! Reads runs of raw chunks straight to their places, neighbours in the file in one call.
+//! Reads runs of raw chunks straight to their places, neighbours in the object in one request.
 
-use std::io::{Error, ErrorKind, IoSliceMut};
+use std::io::{Error, IoSliceMut};
+use std::ops::Range;
 use std::time::Instant;
 
 use super::{GatherContext, RAW_BYTES, Run, Sink};
 use crate::array::{Array, ArrayError, Counters, Extent, Scratch, file};
 use crate::storage::Object;
 
-/// Most pieces of memory in one call (Linux's IOV_MAX).
-const MAX_IOVECS: usize = 1024;
+/// Most places of one request (Linux's IOV_MAX).
+const MAX_PLACES: usize = 1024;
 
-/// One run with its bytes in a file.
+/// Bytes of one request whose elements the sink converts, where requests are cheap.
+const CONVERTED_BYTES: u64 = 256 << 10;
+
+/// One run with its bytes in an object.
 struct RawRead {
     object: usize,
     offset: u64,
@@ -36,64 +40,128 @@ impl<'a> Reads<'a> {
         if !self.objects.last().is_some_and(|last| last.is_same(&extent.object)) {
             self.objects.push(extent.object.clone());
         }
-        let offset = extent.offset.saturating_add(run.from.saturating_mul(self.array.dtype.size() as u64));
+        let offset = extent.offset.saturating_add(run.from.saturating_mul(self.size()));
         self.reads.push(RawRead { object: self.objects.len() - 1, offset, chunk, run });
     }
 
-    /// Reads all of them.
+    /// Reads all of them, one request after the other.
     pub fn finish(mut self, work: &GatherContext<'_>, scratch: &mut Scratch) -> Result<(), ArrayError> {
         let began = Instant::now();
-        self.reads.sort_unstable_by_key(|read| (read.object, read.offset));
-        let size = self.array.dtype.size();
-        let mut next = 0;
-        while let Some(first) = self.reads.get(next) {
-            let Some(object) = self.objects.get(first.object) else { break };
-            let mut places: Vec<IoSliceMut<'_>> = Vec::new();
-            let mut end = first.offset;
-            let mut bytes = 0;
-            // Runs that follow one another in the file and go straight into place.
-            let mut count = 0;
-            for read in self.reads.get(next..).unwrap_or_default() {
-                if read.object != first.object || read.offset != end || count == MAX_IOVECS || bytes >= RAW_BYTES {
-                    break;
-                }
-                let Run { piece, at, len, .. } = read.run;
-                let Some(place) = self.sink.place(piece, at, len).filter(|p| p.len() as u64 == len * size as u64)
-                else {
-                    break;
-                };
-                end += place.len() as u64;
-                bytes += place.len() as u64;
-                places.push(IoSliceMut::new(place));
-                count += 1;
-            }
-            let failed = |error: Error| file::read_error(&self.array.store, &self.array.element, first.chunk, error);
-            if count > 0 {
-                file::read_vectored(object, first.offset, &mut places, work.counters).map_err(failed)?;
-                places.iter().for_each(|place| self.sink.placed(place));
-                next += count;
-            } else {
-                self.put(object, first, work.counters, scratch).map_err(failed)?;
-                next += 1;
-            }
-            Counters::add(&work.counters.chunks, 1);
-            (work.progress)();
+        // What is converted stays in the processor's cache on its way.
+        for request in self.requests(0, if self.converts() { CONVERTED_BYTES } else { RAW_BYTES }) {
+            self.read(request, work, scratch)?;
         }
         Counters::time(&work.counters.read_ns, began);
         Ok(())
     }
 
-    /// A run that the sink converts: by way of the scratch.
-    fn put(&self, object: &Object, read: &RawRead, counters: &Counters, scratch: &mut Scratch) -> Result<(), Error> {
-        let size = self.array.dtype.size();
-        let Run { piece, at, len, .. } = read.run;
-        let bytes = usize::try_from(len).ok().and_then(|n| n.checked_mul(size)).ok_or(ErrorKind::InvalidInput)?;
-        if scratch.stored.len() < bytes {
-            scratch.stored.resize(bytes, 0);
+    /// Whether elements do not go to their places unchanged.
+    pub fn converts(&self) -> bool {
+        self.reads.first().is_some_and(|read| self.place(read).is_none())
+    }
+
+    /// Bytes of an element.
+    fn size(&self) -> u64 {
+        self.array.dtype.size() as u64
+    }
+
+    fn end(&self, read: &RawRead) -> u64 {
+        read.offset.saturating_add(read.run.len.saturating_mul(self.size()))
+    }
+
+    /// The reads in groups that are one request each: neighbours in an object, with no more than `gap` bytes between them,
+    /// until they are `most` bytes.
+    pub fn requests(&mut self, gap: u64, most: u64) -> Vec<Range<usize>> {
+        self.reads.sort_unstable_by_key(|read| (read.object, read.offset));
+        let mut requests = Vec::new();
+        let mut start = 0;
+        for (at, pair) in self.reads.windows(2).enumerate() {
+            let (first, [last, next]) = (&self.reads[start], [&pair[0], &pair[1]]);
+            let end = self.end(last);
+            let apart = next.object != first.object || next.offset < end || next.offset - end > gap;
+            // Holes take places as well.
+            let full = end - first.offset >= most || 2 * (at + 1 - start) + 2 > MAX_PLACES;
+            if apart || full {
+                requests.push(start..at + 1);
+                start = at + 1;
+            }
         }
-        let buffer = scratch.stored.get_mut(..bytes).unwrap_or_default();
-        file::read_exact(object, read.offset, buffer, counters)?;
-        self.sink.put(piece, at, buffer);
+        if start < self.reads.len() {
+            requests.push(start..self.reads.len());
+        }
+        requests
+    }
+
+    /// Bytes of a request.
+    pub fn span(&self, request: &Range<usize>) -> u64 {
+        let ends = self.reads.get(request.start).zip(self.reads.get(request.end.saturating_sub(1)));
+        ends.map_or(0, |(first, last)| self.end(last).saturating_sub(first.offset))
+    }
+
+    /// Serves one request.
+    pub fn read(
+        &self,
+        request: Range<usize>,
+        work: &GatherContext<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<(), ArrayError> {
+        let span = self.span(&request);
+        let reads = self.reads.get(request).unwrap_or_default();
+        let Some((first, object)) = reads.first().and_then(|first| Some((first, self.objects.get(first.object)?)))
+        else {
+            return Ok(());
+        };
+        self.read_runs(reads, (object, span), work.counters, scratch)
+            .map_err(|error| file::read_error(&self.array.store, &self.array.element, first.chunk, error))?;
+        Counters::add(&work.counters.chunks, 1);
+        (work.progress)();
         Ok(())
+    }
+
+    fn read_runs(
+        &self,
+        reads: &[RawRead],
+        (object, span): (&Object, u64),
+        counters: &Counters,
+        scratch: &mut Scratch,
+    ) -> Result<(), Error> {
+        let Some(start) = reads.first().map(|read| read.offset) else { return Ok(()) };
+        let in_place: Option<Vec<&mut [u8]>> = reads.iter().map(|read| self.place(read)).collect();
+        let Some(places) = in_place else {
+            // The sink converts: by way of the scratch.
+            let extent = Extent { object: object.clone(), offset: start, len: span };
+            let stored = file::read_stored(&extent, &mut scratch.stored, counters)?;
+            for read in reads {
+                let (from, to) = (read.offset - start, self.end(read) - start);
+                let elements = stored.get(from as usize..to as usize).unwrap_or_default();
+                self.sink.put(read.run.piece, read.run.at, elements);
+            }
+            return Ok(());
+        };
+        // What lies between runs is read as well, and nobody looks at it.
+        let mut holes: Vec<Vec<u8>> = Vec::new();
+        let mut end = start;
+        for read in reads {
+            holes.push(vec![0; (read.offset - end) as usize]);
+            end = self.end(read);
+        }
+        let mut all: Vec<IoSliceMut<'_>> = Vec::with_capacity(2 * reads.len());
+        let mut filled = Vec::with_capacity(places.len());
+        for (hole, place) in holes.iter_mut().zip(places) {
+            if !hole.is_empty() {
+                all.push(IoSliceMut::new(hole));
+            }
+            filled.push(all.len());
+            all.push(IoSliceMut::new(place));
+        }
+        file::read_vectored(object, start, &mut all, counters)?;
+        filled.into_iter().filter_map(|at| all.get(at)).for_each(|place| self.sink.placed(place));
+        Ok(())
+    }
+
+    /// Where a run goes, if it goes there unchanged.
+    fn place(&self, read: &RawRead) -> Option<&mut [u8]> {
+        let Run { piece, at, len, .. } = read.run;
+        self.sink.place(piece, at, len).filter(|place| place.len() as u64 == len.saturating_mul(self.size()))
     }
 }

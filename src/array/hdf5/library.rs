@@ -70,7 +70,14 @@ impl ChunkSource for Hdf5Library {
         Ok(None)
     }
 
-    fn decode(&self, chunk: u64, out: ChunkBuf<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+    fn decode(
+        &self,
+        chunk: u64,
+        _: Option<&[u8]>,
+        out: ChunkBuf<'_>,
+        _: &mut Scratch,
+        counters: &Counters,
+    ) -> Result<(), ArrayError> {
         Counters::add(&counters.reads, 1);
         Counters::add(&counters.bytes, out.bytes.len() as u64);
         self.read(chunk, out.bytes).map_err(|cause| ArrayError::Damaged {

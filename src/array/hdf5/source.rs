@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::array::codec::{self, Stage};
 use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, file};
-use crate::storage::Object;
+use crate::storage::{Meter, Object};
 
 /// Where one chunk lies.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +76,7 @@ impl ChunkSource for Chunked {
     fn decode(
         &self,
         chunk: u64,
+        stored: Option<&[u8]>,
         mut out: ChunkBuf<'_>,
         scratch: &mut Scratch,
         counters: &Counters,
@@ -84,9 +85,12 @@ impl ChunkSource for Chunked {
             codec::fill(out.bytes, &self.fill);
             return Ok(());
         };
-        // Bounded by the file's length, which was checked when the array was opened.
-        let stored = file::read_stored(&self.extent(place), &mut scratch.stored, counters)
-            .map_err(|e| file::read_error(&self.store, &self.element, chunk, e))?;
+        let stored = match stored {
+            Some(stored) => stored,
+            // Bounded by the file's length, which was checked when the array was opened.
+            None => file::read_stored(&self.extent(place), &mut scratch.stored, counters)
+                .map_err(|e| file::read_error(&self.store, &self.element, chunk, e))?,
+        };
         let damaged = |cause| ArrayError::Damaged {
             store: self.store.to_string(),
             element: self.element.to_string(),
@@ -100,6 +104,14 @@ impl ChunkSource for Chunked {
             codec::swap(out.bytes, self.size);
         }
         Ok(())
+    }
+
+    fn stored(&self, chunk: u64, _: &Counters) -> Result<Option<Extent>, ArrayError> {
+        Ok(self.map.get(chunk).map(|place| self.extent(place)))
+    }
+
+    fn meter(&self) -> Option<&Meter> {
+        Some(self.object.address().meter())
     }
 
     fn filters(&self) -> Vec<String> {
@@ -128,7 +140,14 @@ impl ChunkSource for Contiguous {
         Ok((!self.big && chunk == 0).then(whole))
     }
 
-    fn decode(&self, chunk: u64, out: ChunkBuf<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+    fn decode(
+        &self,
+        chunk: u64,
+        _: Option<&[u8]>,
+        out: ChunkBuf<'_>,
+        _: &mut Scratch,
+        counters: &Counters,
+    ) -> Result<(), ArrayError> {
         let skip = chunk.saturating_mul(out.bytes.len() as u64).min(self.len);
         // The last part may reach beyond the array.
         let here = (self.len - skip).min(out.bytes.len() as u64) as usize;
@@ -140,6 +159,10 @@ impl ChunkSource for Contiguous {
             codec::swap(inside, self.size);
         }
         Ok(())
+    }
+
+    fn meter(&self) -> Option<&Meter> {
+        Some(self.object.address().meter())
     }
 
     fn filters(&self) -> Vec<String> {

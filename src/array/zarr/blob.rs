@@ -1,10 +1,10 @@
 //! The bytes of one key of a store: a run of an object, or what was inflated.
 
 use std::io::{Error, ErrorKind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::array::{Counters, Extent, file};
-use crate::storage::Object;
+use crate::storage::{Object, WeakObject};
 
 #[derive(Clone)]
 pub enum Blob {
@@ -12,7 +12,36 @@ pub enum Blob {
     Memory(Arc<Vec<u8>>),
 }
 
+/// A blob that keeps no object open, and no memory.
+pub enum WeakBlob {
+    None,
+    Stored { object: WeakObject, offset: u64, len: u64 },
+    Memory(Weak<Vec<u8>>),
+}
+
+impl WeakBlob {
+    /// The blob, while anyone has it.
+    pub fn upgrade(&self) -> Option<Blob> {
+        match self {
+            WeakBlob::None => None,
+            WeakBlob::Stored { object, offset, len } => {
+                object.upgrade().map(|object| Blob::Stored(Extent { object, offset: *offset, len: *len }))
+            }
+            WeakBlob::Memory(bytes) => bytes.upgrade().map(Blob::Memory),
+        }
+    }
+}
+
 impl Blob {
+    pub fn downgrade(&self) -> WeakBlob {
+        match self {
+            Blob::Stored(Extent { object, offset, len }) => {
+                WeakBlob::Stored { object: object.downgrade(), offset: *offset, len: *len }
+            }
+            Blob::Memory(bytes) => WeakBlob::Memory(Arc::downgrade(bytes)),
+        }
+    }
+
     /// All of an object.
     pub fn whole(object: Object) -> Blob {
         let len = object.len();

@@ -26,7 +26,14 @@ impl ChunkSource for ZarrsLibrary {
         Ok(None)
     }
 
-    fn decode(&self, chunk: u64, out: ChunkBuf<'_>, _: &mut Scratch, counters: &Counters) -> Result<(), ArrayError> {
+    fn decode(
+        &self,
+        chunk: u64,
+        _: Option<&[u8]>,
+        out: ChunkBuf<'_>,
+        _: &mut Scratch,
+        counters: &Counters,
+    ) -> Result<(), ArrayError> {
         let at = indices(chunk, &self.grid);
         // For staleness: zarrs opens the file by itself, and takes a missing one for the fill value.
         let stored = self.files.open(&at, chunk)?.map_or(0, |blob| blob.len());

@@ -10,7 +10,7 @@ use zarrs::storage::{Bytes, MaybeBytesIterator, ReadableStorageTraits, StorageEr
 use super::blob::Blob;
 use super::zip::Zip;
 use crate::array::{Counters, MAX_CHUNK};
-use crate::storage::{Address, Identity, Kind};
+use crate::storage::{Address, Identity, Kind, Meter};
 
 /// Most bytes of a metadata file: consolidated metadata of a hundred thousand arrays.
 const MAX_METADATA: u64 = 1 << 30;
@@ -37,6 +37,14 @@ impl Location {
         match self {
             Location::Folder(root) => Location::Folder(root.join(path)),
             Location::Zip { zip, folder } => Location::Zip { zip: Arc::clone(zip), folder: below(folder, path) },
+        }
+    }
+
+    /// What counts the reads here.
+    pub fn meter(&self) -> &Meter {
+        match self {
+            Location::Folder(root) => root.meter(),
+            Location::Zip { zip, .. } => zip.meter(),
         }
     }
 

@@ -4,13 +4,14 @@
 //! usually asked for many of its chunks; no file is kept open longer than its reads need.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lru::LruCache;
 
-use super::blob::Blob;
+use super::blob::{Blob, WeakBlob};
 use super::source::{Files, grid, indices};
 use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, codec, file};
+use crate::storage::Meter;
 
 /// Bytes of the indices that one array keeps.
 const KEPT: u64 = 16 << 20;
@@ -21,14 +22,21 @@ struct ShardIndex {
     /// Length of the shard.
     len: u64,
     /// The shard, while anyone reads it.
-    blob: Mutex<Weak<Blob>>,
+    blob: Mutex<WeakBlob>,
 }
 
 /// A chunk that was written.
 struct StoredRange {
-    blob: Arc<Blob>,
+    blob: Blob,
     offset: u64,
     len: u64,
+}
+
+/// The index of one shard, once it was read. A failure is not kept.
+#[derive(Default)]
+struct ShardEntry {
+    reading: Mutex<()>,
+    index: OnceLock<Arc<ShardIndex>>,
 }
 
 pub struct Shards {
@@ -41,7 +49,7 @@ pub struct Shards {
     count: u64,
     checked: bool,
     at_start: bool,
-    kept: Mutex<LruCache<u64, Arc<ShardIndex>>>,
+    kept: Mutex<LruCache<u64, Arc<ShardEntry>>>,
 }
 
 impl Shards {
@@ -73,27 +81,31 @@ impl Shards {
         })
     }
 
-    fn open(&self, shard: u64, chunk: u64) -> Result<Option<Arc<Blob>>, ArrayError> {
-        Ok(self.files.open(&indices(shard, &self.shards), chunk)?.map(Arc::new))
+    fn open(&self, shard: u64, chunk: u64) -> Result<Option<Blob>, ArrayError> {
+        self.files.open(&indices(shard, &self.shards), chunk)
     }
 
+    /// The index of a shard; one thread reads it, others that want it meanwhile wait.
     fn index(&self, shard: u64, chunk: u64, counters: &Counters) -> Result<Arc<ShardIndex>, ArrayError> {
-        let kept = |lru: &Mutex<LruCache<u64, Arc<ShardIndex>>>| {
-            lru.lock().unwrap_or_else(PoisonError::into_inner).get(&shard).map(Arc::clone)
+        let entry = {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.get_or_insert(shard, Arc::default).clone()
         };
-        if let Some(index) = kept(&self.kept) {
-            return Ok(index);
+        if let Some(index) = entry.index.get() {
+            return Ok(Arc::clone(index));
+        }
+        let _only_one = entry.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = entry.index.get() {
+            return Ok(Arc::clone(index));
         }
         let index = match self.open(shard, chunk)? {
-            None => ShardIndex { entries: Vec::new(), len: 0, blob: Mutex::default() },
+            None => ShardIndex { entries: Vec::new(), len: 0, blob: Mutex::new(WeakBlob::None) },
             Some(blob) => {
                 let entries = self.read_index(&blob, chunk, counters)?;
-                ShardIndex { entries, len: blob.len(), blob: Mutex::new(Arc::downgrade(&blob)) }
+                ShardIndex { entries, len: blob.len(), blob: Mutex::new(blob.downgrade()) }
             }
         };
-        let index = Arc::new(index);
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).put(shard, Arc::clone(&index));
-        Ok(index)
+        Ok(Arc::clone(entry.index.get_or_init(|| Arc::new(index))))
     }
 
     fn read_index(&self, blob: &Blob, chunk: u64, counters: &Counters) -> Result<Vec<(u64, u64)>, ArrayError> {
@@ -143,7 +155,7 @@ impl Shards {
         }
         match self.open(shard, chunk)? {
             Some(blob) if blob.len() == index.len => {
-                *held = Arc::downgrade(&blob);
+                *held = blob.downgrade();
                 Ok(Some(StoredRange { blob, offset, len }))
             }
             _ => Err(ArrayError::Stale {
@@ -167,10 +179,14 @@ impl ChunkSource for Shards {
     fn decode(
         &self,
         chunk: u64,
+        stored: Option<&[u8]>,
         out: ChunkBuf<'_>,
         scratch: &mut Scratch,
         counters: &Counters,
     ) -> Result<(), ArrayError> {
+        if let Some(stored) = stored {
+            return self.files.decode_stored(chunk, stored, out, &mut scratch.filter);
+        }
         match self.find(chunk, counters)? {
             Some(StoredRange { blob, offset, len }) => {
                 self.files.decode(chunk, (&blob, offset, len), out, scratch, counters)
@@ -180,6 +196,21 @@ impl ChunkSource for Shards {
                 Ok(())
             }
         }
+    }
+
+    fn stored(&self, chunk: u64, counters: &Counters) -> Result<Option<Extent>, ArrayError> {
+        match self.find(chunk, counters)? {
+            Some(StoredRange { blob, offset, len }) => self.files.extent(chunk, (&blob, offset, len)),
+            None => Ok(None),
+        }
+    }
+
+    fn looks_up(&self) -> bool {
+        true
+    }
+
+    fn meter(&self) -> Option<&Meter> {
+        Some(self.files.root.meter())
     }
 
     fn filters(&self) -> Vec<String> {

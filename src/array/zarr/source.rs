@@ -8,7 +8,7 @@ use super::location::{Location, Trouble};
 use super::open::{Chain, Zarrs};
 use crate::array::codec::{self, Stage};
 use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, file};
-use crate::storage::Identity;
+use crate::storage::{Identity, Meter};
 
 /// What all sources of one array need to find, read and decode a chunk.
 pub struct Files {
@@ -69,26 +69,47 @@ impl Files {
         }
     }
 
-    /// Reads and decodes stored bytes.
-    pub fn decode(
-        &self,
-        chunk: u64,
-        stored: (&Blob, u64, u64),
-        mut out: ChunkBuf<'_>,
-        scratch: &mut Scratch,
-        counters: &Counters,
-    ) -> Result<(), ArrayError> {
-        let (blob, offset, len) = stored;
-        // No codec makes a chunk much larger than it is; more is damage, and not worth the memory.
+    /// No codec makes a chunk much larger than it is; more is damage, and not worth the memory.
+    fn check_len(&self, chunk: u64, len: u64) -> Result<(), ArrayError> {
         if len > self.chunk_bytes.saturating_mul(2).saturating_add(1 << 20) {
             let cause = format!("{len} bytes are stored for a chunk of {}", self.chunk_bytes);
             return Err(self.damaged(chunk, cause));
         }
+        Ok(())
+    }
+
+    /// Where stored bytes lie, if they lie in an object.
+    pub fn extent(&self, chunk: u64, (blob, offset, len): (&Blob, u64, u64)) -> Result<Option<Extent>, ArrayError> {
+        self.check_len(chunk, len)?;
+        Ok(blob.extent(offset, len))
+    }
+
+    /// Reads and decodes stored bytes.
+    pub fn decode(
+        &self,
+        chunk: u64,
+        (blob, offset, len): (&Blob, u64, u64),
+        out: ChunkBuf<'_>,
+        scratch: &mut Scratch,
+        counters: &Counters,
+    ) -> Result<(), ArrayError> {
+        self.check_len(chunk, len)?;
         let stored = blob
             .stored(offset, len, &mut scratch.stored, counters)
             .map_err(|e| file::read_error(&self.store, &self.element, chunk, e))?;
+        self.decode_stored(chunk, stored, out, &mut scratch.filter)
+    }
+
+    /// Decodes stored bytes.
+    pub fn decode_stored(
+        &self,
+        chunk: u64,
+        stored: &[u8],
+        mut out: ChunkBuf<'_>,
+        buffers: &mut [Vec<u8>; 2],
+    ) -> Result<(), ArrayError> {
         let stages: Vec<Stage> = self.chain.stages.iter().rev().copied().collect();
-        codec::decode(&stages, stored, &mut out, &mut scratch.filter).map_err(|cause| self.damaged(chunk, cause))?;
+        codec::decode(&stages, stored, &mut out, buffers).map_err(|cause| self.damaged(chunk, cause))?;
         if self.chain.big {
             codec::swap(out.bytes, self.size);
         }
@@ -149,10 +170,14 @@ impl ChunkSource for ChunkFiles {
     fn decode(
         &self,
         chunk: u64,
+        stored: Option<&[u8]>,
         out: ChunkBuf<'_>,
         scratch: &mut Scratch,
         counters: &Counters,
     ) -> Result<(), ArrayError> {
+        if let Some(stored) = stored {
+            return self.files.decode_stored(chunk, stored, out, &mut scratch.filter);
+        }
         match self.files.open(&indices(chunk, &self.grid), chunk)? {
             Some(blob) => self.files.decode(chunk, (&blob, 0, blob.len()), out, scratch, counters),
             None => {
@@ -160,6 +185,21 @@ impl ChunkSource for ChunkFiles {
                 Ok(())
             }
         }
+    }
+
+    fn stored(&self, chunk: u64, _: &Counters) -> Result<Option<Extent>, ArrayError> {
+        match self.files.open(&indices(chunk, &self.grid), chunk)? {
+            Some(blob) => self.files.extent(chunk, (&blob, 0, blob.len())),
+            None => Ok(None),
+        }
+    }
+
+    fn is_scattered(&self) -> bool {
+        true
+    }
+
+    fn meter(&self) -> Option<&Meter> {
+        Some(self.files.root.meter())
     }
 
     fn filters(&self) -> Vec<String> {

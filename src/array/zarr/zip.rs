@@ -12,7 +12,7 @@ use libdeflater::Decompressor;
 
 use super::blob::Blob;
 use crate::array::{Extent, MAX_CHUNK};
-use crate::storage::Object;
+use crate::storage::{Meter, Object};
 
 /// No deflate stream yields more bytes than this for each of its own.
 const DEFLATE_RATIO: u64 = 1032;
@@ -76,6 +76,10 @@ impl Zip {
             return Err("its central directory is damaged".to_owned());
         }
         Ok(Zip { object, directory: start, members })
+    }
+
+    pub fn meter(&self) -> &Meter {
+        self.object.address().meter()
     }
 
     /// Bytes of content and headers.

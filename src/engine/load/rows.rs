@@ -162,28 +162,34 @@ impl Load<'_> {
             served: element.kind.dtype(),
         };
         let missing = if stored.columns.missing > 0 { not_a_number(written.values) } else { Vec::new() };
-        each.into_par_iter().with_min_len(MIN_ROWS).try_for_each_init(
-            RowScratch::default,
-            |scratch, (row, values, columns)| {
-                // SAFETY: each row has its own places (`rows_of`), in buffers borrowed mutably by the caller of `matrices`.
-                let out = match (row.columns, written.columns) {
-                    (Some(place), Some(index)) => {
-                        let (values, columns) = unsafe { (row.values.bytes(), place.bytes()) };
-                        RowTarget::Csr { values, to: written.values, columns, index }
-                    }
-                    // SAFETY: as above.
-                    _ => RowTarget::Dense { row: unsafe { row.values.bytes() }, to: written.values, missing: &missing },
-                };
-                recipe.serve(columns, values, out, scratch).map_err(|misfit| match misfit {
-                    Misfit::Column(column) => bad_column(indices.unwrap_or(data), column),
-                    Misfit::Value(value) => bad_value(data, element.kind.dtype(), &value),
-                    Misfit::Count => ReadError::Array(ArrayError::Stale {
-                        store: data.store.to_string(),
-                        cause: format!("{}: other column numbers than were counted", element.name),
-                    }),
-                })
-            },
-        )?;
+        self.pool.install(|| {
+            each.into_par_iter().with_min_len(MIN_ROWS).try_for_each_init(
+                RowScratch::default,
+                |scratch, (row, values, columns)| {
+                    // SAFETY: each row has its own places (`rows_of`), in buffers borrowed mutably by the caller of `matrices`.
+                    let out = match (row.columns, written.columns) {
+                        (Some(place), Some(index)) => {
+                            let (values, columns) = unsafe { (row.values.bytes(), place.bytes()) };
+                            RowTarget::Csr { values, to: written.values, columns, index }
+                        }
+                        // SAFETY: as above.
+                        _ => RowTarget::Dense {
+                            row: unsafe { row.values.bytes() },
+                            to: written.values,
+                            missing: &missing,
+                        },
+                    };
+                    recipe.serve(columns, values, out, scratch).map_err(|misfit| match misfit {
+                        Misfit::Column(column) => bad_column(indices.unwrap_or(data), column),
+                        Misfit::Value(value) => bad_value(data, element.kind.dtype(), &value),
+                        Misfit::Count => ReadError::Array(ArrayError::Stale {
+                            store: data.store.to_string(),
+                            cause: format!("{}: other column numbers than were counted", element.name),
+                        }),
+                    })
+                },
+            )
+        })?;
         (self.work.progress)();
         Ok(())
     }

@@ -182,7 +182,7 @@ impl World {
             holding: AtomicUsize::new(0),
             wrong: Mutex::default(),
         };
-        let engine = Engine::start(batches, memory, Limits { memory, threads: 1, timeout }).unwrap();
+        let engine = Engine::start(batches, memory, Limits { memory, threads: 1, io_depth: None, timeout }).unwrap();
         let shared = engine.shared.clone();
         shared.loader.pool.set(shared.pool.clone()).ok().unwrap();
         World { engine, shared }

@@ -1,0 +1,255 @@
+//! Gathers from storage that answers slowly: all that is needed is known at once, so many requests are in flight.
+//!
+//! A request is a range of an object: runs of raw chunks, read straight to their places, or encoded chunks that lie close
+//! together, read and then decoded as soon as they are there. Its thread does all of it; few decode at a time, as
+//! there are few cores (`Decoders`), and stored bytes that wait for that are bounded (`Io`). So what is in flight depends on
+//! the storage, and neither memory nor decoding on what is in flight.
+
+use std::ops::Range;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use super::raw::Reads;
+use super::{ElementRange, GatherContext, Gathering, RAW_BYTES, Sink};
+use crate::array::{Array, ArrayError, Extent, Scratch, file};
+use crate::storage::Object;
+use crate::storage::in_flight::{Allowance, for_each};
+
+/// Bytes between two ranges that are read as well rather than making two requests.
+const MAX_GAP: u64 = 256 << 10;
+
+/// Most bytes of one request, but for one chunk that is larger.
+const MAX_REQUEST: u64 = 8 << 20;
+
+/// Stored bytes that wait to be decoded, at most.
+const WAITING: u64 = 64 << 20;
+
+/// What gathers of one engine share where they are deep.
+pub struct Io {
+    /// Requests in flight; none: as the latency of the storage says.
+    depth: Option<usize>,
+    decoders: Decoders,
+    waiting: Allowance,
+}
+
+impl Io {
+    /// `depth`: requests in flight for any storage (0 and 1: none but those of decoding threads); none: as its latency
+    /// says. `threads` decode at a time; stored bytes take a sixteenth of `memory`, 64 MiB at most.
+    pub fn new(depth: Option<usize>, threads: usize, memory: u64) -> Io {
+        Io { depth, decoders: Decoders::new(threads), waiting: Allowance::new(WAITING.min(memory / 16)) }
+    }
+
+    /// Requests to keep in flight for an array; 1 where decoding threads read by themselves.
+    pub fn depth(&self, array: &Array) -> usize {
+        match (array.source.meter(), self.depth) {
+            (None, _) => 1,
+            (Some(_), Some(depth)) => depth.max(1),
+            (Some(meter), None) => meter.depth(),
+        }
+    }
+}
+
+/// Buffers of so many threads that decode at a time.
+struct Decoders {
+    free: Mutex<Vec<Scratch>>,
+    returned: Condvar,
+}
+
+impl Decoders {
+    fn new(threads: usize) -> Decoders {
+        let free = (0..threads.max(1)).map(|_| Scratch::default()).collect();
+        Decoders { free: Mutex::new(free), returned: Condvar::new() }
+    }
+
+    /// Calls with buffers of which there are a few, as soon as some are free. A panic does not lose them.
+    fn with<T>(&self, call: impl FnOnce(&mut Scratch) -> T) -> T {
+        struct Back<'a>(&'a Decoders, Scratch);
+        impl Drop for Back<'_> {
+            fn drop(&mut self) {
+                self.0.free.lock().unwrap_or_else(PoisonError::into_inner).push(std::mem::take(&mut self.1));
+                self.0.returned.notify_one();
+            }
+        }
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let scratch = loop {
+            match free.pop() {
+                Some(scratch) => break scratch,
+                None => free = self.returned.wait(free).unwrap_or_else(PoisonError::into_inner),
+            }
+        };
+        drop(free);
+        call(&mut Back(self, scratch).1)
+    }
+}
+
+/// One request of a gather.
+enum Request {
+    /// Runs of raw chunks.
+    Runs(Range<usize>),
+    /// Encoded chunks whose stored bytes are parts of one range.
+    Chunks(Extent, Vec<(usize, Extent)>),
+    /// A chunk that must be looked for, or is decoded by a library.
+    Task(usize),
+}
+
+/// One array's part of the work.
+struct Part<'a> {
+    gathering: &'a Gathering<'a>,
+    reads: Reads<'a>,
+    requests: Vec<Request>,
+}
+
+/// Where the stored bytes of one task lie.
+enum Found {
+    Raw(Extent),
+    Stored(Extent),
+    /// Nowhere, or that is found out when it is read.
+    Unknown,
+}
+
+/// Gathers several arrays with `depth` requests in flight.
+///
+/// # Errors
+/// The first damaged or stale chunk met, or what the storage says; what was gathered before is then unspecified.
+pub fn gather_deep(
+    jobs: &[(&Array, &[ElementRange], &dyn Sink)],
+    depth: usize,
+    io: &Io,
+    work: &GatherContext<'_>,
+) -> Result<(), ArrayError> {
+    let each = jobs.iter().map(|&(array, pieces, sink)| Gathering::new(array, pieces, sink));
+    let gatherings = each.collect::<Result<Vec<Gathering<'_>>, ArrayError>>()?;
+    let mut parts = Vec::with_capacity(gatherings.len());
+    for gathering in &gatherings {
+        parts.push(Part::new(gathering, depth, work)?);
+    }
+    let all: Vec<(&Part<'_>, &Request)> =
+        parts.iter().flat_map(|part| part.requests.iter().map(move |request| (part, request))).collect();
+    for_each(depth, all.len(), |number| match all.get(number) {
+        Some((part, request)) => part.serve(request, io, work),
+        None => Ok(()),
+    })
+}
+
+impl<'a> Part<'a> {
+    fn new(gathering: &'a Gathering<'a>, depth: usize, work: &GatherContext<'_>) -> Result<Part<'a>, ArrayError> {
+        let mut part = Part { gathering, reads: Reads::new(gathering.array, gathering.sink), requests: Vec::new() };
+        let tasks = 0..gathering.tasks.len();
+        if gathering.array.source.is_scattered() {
+            part.requests = tasks.map(Request::Task).collect();
+            return Ok(part);
+        }
+        let mut stored = Vec::new();
+        for (task, found) in tasks.zip(gathering.find(depth, work)?) {
+            match found {
+                Found::Raw(extent) => gathering.add_runs(task, &extent, &mut part.reads)?,
+                Found::Stored(extent) => stored.push((task, extent)),
+                Found::Unknown => part.requests.push(Request::Task(task)),
+            }
+        }
+        part.requests.extend(part.reads.requests(MAX_GAP, RAW_BYTES).into_iter().map(Request::Runs));
+        part.requests.extend(joined(stored));
+        Ok(part)
+    }
+
+    fn serve(&self, request: &Request, io: &Io, work: &GatherContext<'_>) -> Result<(), ArrayError> {
+        let Gathering { array, .. } = self.gathering;
+        match request {
+            Request::Runs(runs) => {
+                let _bytes = io.waiting.take(if self.reads.converts() { self.reads.span(runs) } else { 0 });
+                self.reads.read(runs.clone(), work, &mut Scratch::default())
+            }
+            Request::Task(task) => self.serve_alone(*task, io, work),
+            Request::Chunks(range, chunks) => {
+                let _bytes = io.waiting.take(range.len);
+                let mut buffer = Vec::new();
+                let stored = file::read_stored(range, &mut buffer, work.counters).map_err(|error| {
+                    let first = chunks.first().map_or(0, |&(task, _)| self.gathering.chunk(task));
+                    file::read_error(&array.store, &array.element, first, error)
+                })?;
+                io.decoders.with(|scratch| {
+                    chunks.iter().try_for_each(|(task, extent)| {
+                        let from = (extent.offset - range.offset) as usize;
+                        let bytes = stored.get(from..from + extent.len as usize).unwrap_or_default();
+                        self.gathering.decode(*task, Some(bytes), work, scratch)
+                    })
+                })
+            }
+        }
+    }
+
+    /// A task whose bytes were not looked for before.
+    fn serve_alone(&self, task: usize, io: &Io, work: &GatherContext<'_>) -> Result<(), ArrayError> {
+        let gathering = self.gathering;
+        let source = &gathering.array.source;
+        if !source.is_encoded() {
+            // Nearly all of it is reading.
+            return gathering.run(task..task + 1, work, &mut Scratch::default());
+        }
+        let stored = if source.is_scattered() && !gathering.is_cached(task, work) {
+            source.stored(gathering.chunk(task), work.counters)?
+        } else {
+            None
+        };
+        match stored {
+            Some(extent) => self.serve(&Request::Chunks(extent.clone(), vec![(task, extent)]), io, work),
+            None => io.decoders.with(|scratch| gathering.run(task..task + 1, work, scratch)),
+        }
+    }
+}
+
+/// Chunks that lie close together, as one range each.
+fn joined(mut chunks: Vec<(usize, Extent)>) -> Vec<Request> {
+    let mut requests: Vec<Request> = Vec::new();
+    // Of one object at a time; objects in the order in which they are met.
+    let mut objects: Vec<Object> = Vec::new();
+    let mut number = |extent: &Extent| match objects.iter().rposition(|object| object.is_same(&extent.object)) {
+        Some(number) => number,
+        None => {
+            objects.push(extent.object.clone());
+            objects.len() - 1
+        }
+    };
+    chunks.sort_by_cached_key(|(_, extent)| (number(extent), extent.offset));
+    for (task, extent) in chunks {
+        if let Some(Request::Chunks(range, tasks)) = requests.last_mut() {
+            let (end, far) = (range.offset + range.len, extent.offset.saturating_add(extent.len));
+            let close = extent.offset >= end && extent.offset - end <= MAX_GAP && far - range.offset <= MAX_REQUEST;
+            if close && range.object.is_same(&extent.object) {
+                range.len = far - range.offset;
+                tasks.push((task, extent));
+                continue;
+            }
+        }
+        requests.push(Request::Chunks(extent.clone(), vec![(task, extent)]));
+    }
+    requests
+}
+
+impl Gathering<'_> {
+    fn is_cached(&self, task: usize, work: &GatherContext<'_>) -> bool {
+        work.cache.is_some_and(|cache| cache.has(self.array, self.chunk(task)))
+    }
+
+    /// Where the stored bytes of each task lie; what a cache holds is not looked for.
+    fn find(&self, depth: usize, work: &GatherContext<'_>) -> Result<Vec<Found>, ArrayError> {
+        let find = |task: usize| {
+            let (array, chunk) = (self.array, self.chunk(task));
+            if self.is_cached(task, work) {
+                return Ok(Found::Unknown);
+            }
+            if !array.source.is_encoded() {
+                return Ok(array.source.raw(chunk)?.map_or(Found::Unknown, Found::Raw));
+            }
+            Ok(array.source.stored(chunk, work.counters)?.map_or(Found::Unknown, Found::Stored))
+        };
+        let found: Vec<Mutex<Found>> = self.tasks.iter().map(|_| Mutex::new(Found::Unknown)).collect();
+        let depth = if self.array.source.looks_up() { depth } else { 1 };
+        for_each(depth, found.len(), |number| {
+            if let Some(place) = found.get(number) {
+                *place.lock().unwrap_or_else(PoisonError::into_inner) = find(number)?;
+            }
+            Ok(())
+        })?;
+        Ok(found.into_iter().map(|found| found.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
+    }
+}
