@@ -160,7 +160,12 @@ impl Session {
     /// # Errors
     /// A chunk exceeds the memory budget; threads cannot be started.
     pub fn engine(self) -> Result<Engine, SessionError> {
-        let limits = Limits { memory: self.memory(), threads: self.spec.threads, io_depth: self.spec.io_depth, timeout: self.spec.timeout };
+        let limits = Limits {
+            memory: self.memory(),
+            threads: self.spec.threads,
+            io_depth: self.spec.io_depth,
+            timeout: self.spec.timeout,
+        };
         room_for_chunks(&self.collection, limits.memory)?;
         let plans: Vec<Plan> = self.views.into_iter().map(|view| view.plan).collect();
         Ok(Engine::new(self.collection, plans, self.writers, self.counters, limits)?)

@@ -261,3 +261,41 @@ fn decoded_chunks_are_kept_where_they_fit() {
     settled(&engine);
     assert_eq!(tap.decoded.load(Ordering::SeqCst), chunks);
 }
+
+const DEEP: [&str; 9] = [
+    "csr-float32-none.h5ad",
+    "csr-float32-gzip.h5ad",
+    "csr-uint16-none.h5ad",
+    "dense-float64-none.h5ad",
+    "dense-float32-blosc.h5ad",
+    "csr-float32-none.v3.zarr",
+    "csr-int32-blosc.v2.zarr",
+    "csr-int16-zstd.sharded.zarr",
+    "csr-int64-none.sharded.zarr",
+];
+
+/// However many requests are in flight, files have the bytes that they have where decoding threads read: of HDF5 and zarr,
+/// raw and compressed, with and without shards, with little memory as well.
+#[test]
+fn many_requests_in_flight_give_the_same_bytes() {
+    for name in DEEP {
+        let engine = |io_depth, memory| {
+            let spec = Spec {
+                views: vec![ViewSpec::sampled(SAMPLING)],
+                memory: Some(memory),
+                threads: 2,
+                io_depth: Some(io_depth),
+                timeout: Duration::from_secs(20),
+                ..Spec::of(vec![store(name)], std::env::temp_dir())
+            };
+            Session::builder(spec).unprobed().derive().unwrap().engine().unwrap()
+        };
+        let expected = engine(1, 1 << 28);
+        for deep in [engine(24, 1 << 28), engine(3, 1 << 22)] {
+            for batch in 0..batches(&expected).min(40) {
+                let (one, other) = (read(&expected, key(0, batch)).unwrap(), read(&deep, key(0, batch)).unwrap());
+                assert!(one == other, "{name}: batch {batch}");
+            }
+        }
+    }
+}
