@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use shufflefs::array::{Container, Counters};
+use shufflefs::array::{Counters, container};
 use shufflefs::anndata::index::IndexDir;
 use shufflefs::collection::{Collection, Selection};
 
@@ -27,7 +27,7 @@ pub fn place(name: &str) -> PathBuf {
 
 /// Opens one array in every way there is; what comes does not matter, only that it comes.
 pub fn read(store: &Path, element: &str) {
-    let Ok(container) = Container::open(store) else { return };
+    let Ok(container) = container::open(store) else { return };
     let _ = (container.shape(element), container.dtype_name(element), container.attributes(element));
     let _ = container.strings(element);
     if let Ok(array) = container.array(element) {

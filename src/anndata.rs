@@ -2,6 +2,7 @@
 //!
 //! Only the elements that a mount needs are opened, so an odd `uns` or a broken neighbour never stops X.
 
+mod adapted;
 pub mod bytes;
 mod categories;
 pub mod check;
@@ -9,13 +10,18 @@ pub mod column;
 pub mod dataframe;
 pub mod index;
 mod layout;
+mod loom;
 pub mod matrix;
 pub mod progress;
+mod tenx;
 mod transpose;
 
-use crate::array::{ArrayError, Container};
+use std::path::Path;
 
-pub use layout::{matrices, stores};
+use crate::array::{ArrayError, Container, container};
+
+use adapted::{Adapted, Table};
+pub use layout::{expand, matrices, stores};
 
 /// Bytes of metadata (row bounds, one obs column) that are read into memory at most for one array.
 pub const METADATA_LIMIT: u64 = 64 << 30;
@@ -25,18 +31,42 @@ pub fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// The table of a container of one layout; `None` for any other.
+type Layout = fn(&dyn Container) -> Result<Option<Table>, ArrayError>;
+
+/// All layouts that are read besides AnnData's own.
+const LAYOUTS: &[Layout] = &[tenx::table, loom::table];
+
+/// Opens a store, or a group in it: `STORE::INNER`. One of another layout is presented as AnnData.
+///
+/// # Errors
+/// What is there is no store, or cannot be read.
+pub fn open(path: &Path) -> Result<Box<dyn Container>, ArrayError> {
+    let store = container::open(path)?;
+    // What has either is AnnData, or MuData of it, and needs no further look.
+    if store.kind("obs")?.is_some() || store.kind("X")?.is_some() {
+        return Ok(store);
+    }
+    for layout in LAYOUTS {
+        if let Some(table) = layout(&*store)? {
+            return Ok(Box::new(Adapted { store, table }));
+        }
+    }
+    Ok(store)
+}
+
 /// An error about one element of a store.
-pub fn element_error(store: &Container, element: &str, cause: impl Into<String>) -> ArrayError {
+pub fn element_error(store: &dyn Container, element: &str, cause: impl Into<String>) -> ArrayError {
     ArrayError::Element { store: store.name().to_owned(), element: element.to_owned(), cause: cause.into() }
 }
 
 /// An error about an element that is whole, but of a kind that is not read.
-pub fn unsupported(store: &Container, element: &str, cause: impl Into<String>) -> ArrayError {
+pub fn unsupported(store: &dyn Container, element: &str, cause: impl Into<String>) -> ArrayError {
     ArrayError::Unsupported { store: store.name().to_owned(), element: element.to_owned(), cause: cause.into() }
 }
 
 /// The `encoding-type` of an element; empty where it has none (stores before anndata 0.7 and by other writers).
-pub fn encoding(store: &Container, element: &str) -> Result<String, ArrayError> {
+pub fn encoding(store: &dyn Container, element: &str) -> Result<String, ArrayError> {
     let attributes = store.attributes(element)?;
     Ok(attributes.get("encoding-type").and_then(|value| value.as_str()).unwrap_or_default().to_owned())
 }

@@ -19,6 +19,7 @@ pub mod gather;
 mod hdf5;
 pub mod plain;
 mod read;
+mod transposed;
 mod zarr;
 
 use std::io;
@@ -106,6 +107,19 @@ pub struct Extent {
     pub object: Object,
     pub offset: u64,
     pub len: u64,
+}
+
+/// Makes a buffer at least so long.
+///
+/// # Errors
+/// The system has no memory: that costs one batch, where a failed `resize` would end the process.
+pub(crate) fn grow(buffer: &mut Vec<u8>, len: usize) -> std::io::Result<()> {
+    if buffer.len() < len {
+        let no_memory = |_| std::io::Error::other(format!("no memory for {len} bytes; lower --memory"));
+        buffer.try_reserve_exact(len - buffer.len()).map_err(no_memory)?;
+        buffer.resize(len, 0);
+    }
+    Ok(())
 }
 
 /// Reusable buffers of one decoding thread.

@@ -77,6 +77,7 @@ enum Command {
 /// The whole program: does what the arguments say and gives the exit code.
 pub fn main(arguments: Vec<OsString>) -> u8 {
     let inherited = Inherited::take();
+    crate::session::address_space::keep_arenas_few();
     // What is caught and told as an error need not be told twice.
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -59,7 +59,7 @@ impl Table {
 /// One store of a collection.
 pub struct Store {
     pub path: PathBuf,
-    pub container: Container,
+    pub container: Box<dyn Container>,
     /// Global number of its first row.
     pub first_row: u64,
     pub rows: u64,
@@ -174,8 +174,20 @@ impl Collection {
             anndata::stores(path)
         };
         let opened = paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        Collection::of(opened.into_iter().flatten().collect(), selection, counters)
+    }
+
+    /// The same of stores that are open, each with its path.
+    ///
+    /// # Errors
+    /// Those of `open`.
+    pub fn of(
+        opened: Vec<(PathBuf, Box<dyn Container>)>,
+        selection: &Selection,
+        counters: &Counters,
+    ) -> Result<Collection, CollectionError> {
         let store = |(path, container)| Store { path, container, first_row: 0, rows: 0, elements: Vec::new() };
-        let mut stores: Vec<Store> = opened.into_iter().flatten().map(store).collect();
+        let mut stores: Vec<Store> = opened.into_iter().map(store).collect();
         if stores.is_empty() {
             return Err(CollectionError::Option("no store was named".to_owned()));
         }
@@ -183,16 +195,16 @@ impl Collection {
         let mut first_row = 0u64;
         for store in &mut stores {
             selection.visits(store.container.name());
-            let (rows, obs) = (store.x().matrix.rows(), DataFrame::open(&store.container, "obs")?.rows);
+            let (rows, obs) = (store.x().matrix.rows(), DataFrame::open(&*store.container, "obs")?.rows);
             if obs != rows {
                 let cause = format!("{} has {rows} rows, but obs has {obs}", selection.x);
-                return Err(mismatch(&store.container, cause));
+                return Err(mismatch(&*store.container, cause));
             }
             (store.rows, store.first_row) = (rows, first_row);
             first_row = first_row.checked_add(rows).ok_or_else(|| CollectionError::Option("too many rows".into()))?;
         }
         if first_row == 0 {
-            return Err(mismatch(&stores[0].container, "no rows: there is nothing to serve".to_owned()));
+            return Err(mismatch(&*stores[0].container, "no rows: there is nothing to serve".to_owned()));
         }
         let mut elements = vec![x];
         for name in &selection.with {
@@ -274,10 +286,10 @@ impl Collection {
         if let Some(visit) = self.visit {
             visit(store.container.name());
         }
-        let names = DataFrame::open(&store.container, "obs")?.names(counters)?;
+        let names = DataFrame::open(&*store.container, "obs")?.names(counters)?;
         if names.len() as u64 != store.rows {
             let cause = format!("obs names {} rows, but there are {}", names.len(), store.rows);
-            return Err(mismatch(&store.container, cause));
+            return Err(mismatch(&*store.container, cause));
         }
         Ok(names)
     }
@@ -328,7 +340,7 @@ fn resident_files() -> Option<u64> {
     kib.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-fn mismatch(store: &Container, cause: String) -> CollectionError {
+fn mismatch(store: &dyn Container, cause: String) -> CollectionError {
     CollectionError::Mismatch { store: store.name().to_owned(), cause }
 }
 

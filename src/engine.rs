@@ -68,6 +68,9 @@ pub enum ReadError {
     Value { store: String, element: String, value: String, dtype: &'static str },
     #[error("no progress for {0} s; the store's file system may hang (see --timeout)")]
     Timeout(u64),
+    /// The system gives no memory for so many bytes.
+    #[error("no memory for {0} bytes; lower --memory, or raise the limit of this process (`ulimit -v`) or container")]
+    NoMemory(u64),
     #[error("internal error: {0}")]
     Internal(String),
 }

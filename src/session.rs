@@ -10,6 +10,7 @@
 //!
 //! Invariant: whatever opens stores for a mount goes through [`Builder::derive`], and so through the probe.
 
+pub mod address_space;
 pub mod describe;
 mod error;
 pub mod figures;
@@ -150,9 +151,10 @@ impl Session {
         }
     }
 
-    /// Bytes that images and decoded chunks may take.
-    fn memory(&self) -> u64 {
-        self.spec.memory.or_else(|| memory::default_budget(1)).unwrap_or(1 << 30)
+    /// Bytes that images and decoded chunks may take, and the number of decoding threads.
+    fn fitting(&self) -> Result<(u64, usize), SessionError> {
+        let auto = memory::default_budget(1).unwrap_or(1 << 30);
+        address_space::fit(self.spec.memory, auto, self.spec.threads)
     }
 
     /// Starts the engine that serves the views, in their order.
@@ -160,12 +162,8 @@ impl Session {
     /// # Errors
     /// A chunk exceeds the memory budget; threads cannot be started.
     pub fn engine(self) -> Result<Engine, SessionError> {
-        let limits = Limits {
-            memory: self.memory(),
-            threads: self.spec.threads,
-            io_depth: self.spec.io_depth,
-            timeout: self.spec.timeout,
-        };
+        let (memory, threads) = self.fitting()?;
+        let limits = Limits { memory, threads, io_depth: self.spec.io_depth, timeout: self.spec.timeout };
         room_for_chunks(&self.collection, limits.memory)?;
         let plans: Vec<Plan> = self.views.into_iter().map(|view| view.plan).collect();
         Ok(Engine::new(self.collection, plans, self.writers, self.counters, limits)?)
@@ -178,7 +176,7 @@ impl Session {
         let ownership = self.ownership();
         let tree = Arc::new(self.tree());
         let (keep_cache, listed) = (self.spec.cache, self.spec.format);
-        let options = self.resources(shown, config);
+        let options = self.resources(shown, config)?;
         let engine = Arc::new(self.engine()?);
         Ok(ShuffleFs {
             page_cache: PageCache::new(engine.clone(), tree.clone(), keep_cache),
@@ -197,15 +195,16 @@ impl Session {
     }
 
     /// What `.shufflefs/options.json` shows: the options, and what this process uses.
-    fn resources(&self, mut options: Value, config: Option<&str>) -> Value {
+    fn resources(&self, mut options: Value, config: Option<&str>) -> Result<Value, SessionError> {
         if let Some(config) = config {
             options["config"] = json!(config);
         }
         options["pid"] = json!(std::process::id());
-        options["memory"] = json!(self.memory());
-        options["threads"] = json!(self.spec.threads);
+        let (memory, threads) = self.fitting()?;
+        options["memory"] = json!(memory);
+        options["threads"] = json!(threads);
         options["timeout_seconds"] = json!(self.spec.timeout.as_secs_f64());
-        options
+        Ok(options)
     }
 
     fn ownership(&self) -> Ownership {

@@ -12,7 +12,7 @@ use crate::array::cast::{cast, to_i64, to_text};
 use crate::array::{ArrayError, Container, Counters, Dtype, NodeKind};
 
 /// The labels that an element holds: strings, numbers or booleans.
-pub fn labels(store: &Container, element: &str, counters: &Counters) -> Result<Categories, ArrayError> {
+pub fn labels(store: &dyn Container, element: &str, counters: &Counters) -> Result<Categories, ArrayError> {
     // A nullable array of strings, as newer pandas has them.
     let values = format!("{element}/values");
     let element = match store.kind(element)? {
@@ -32,7 +32,7 @@ pub fn labels(store: &Container, element: &str, counters: &Counters) -> Result<C
 /// # Errors
 /// A code is outside of the categories.
 pub fn categorical(
-    store: &Container,
+    store: &dyn Container,
     element: &str,
     codes: &Numbers,
     categories: Categories,
@@ -76,7 +76,7 @@ pub fn narrow(dtype: Dtype, codes: &[u8], categories: u64) -> Result<Vec<u8>, i6
 }
 
 /// Whether an element says that its categories are ordered.
-pub fn ordered(store: &Container, element: &str) -> Result<bool, ArrayError> {
+pub fn ordered(store: &dyn Container, element: &str) -> Result<bool, ArrayError> {
     let attributes = store.attributes(element)?;
     Ok(attributes
         .get("ordered")
@@ -85,7 +85,7 @@ pub fn ordered(store: &Container, element: &str) -> Result<bool, ArrayError> {
 
 /// The labels of codes as anndata 0.7 wrote them: their attribute `categories` is a path (zarr) or a reference (HDF5,
 /// a path by now), from the store where it begins with `/`, else from the frame. None for any other array.
-pub fn referred(store: &Container, frame: &str, name: &str) -> Result<Option<String>, ArrayError> {
+pub fn referred(store: &dyn Container, frame: &str, name: &str) -> Result<Option<String>, ArrayError> {
     let attributes = store.attributes(&format!("{frame}/{name}"))?;
     let usual = format!("{frame}/__categories/{name}");
     let told = match attributes.get("categories").and_then(Value::as_str) {
@@ -99,7 +99,7 @@ pub fn referred(store: &Container, frame: &str, name: &str) -> Result<Option<Str
 /// The labels of a field of records before 0.7: `uns/<name>_categories`, if every code fits. That is anndata's rule: a
 /// column of numbers may stand beside categories of the same name that belong to var.
 pub fn of_record(
-    store: &Container,
+    store: &dyn Container,
     name: &str,
     codes: &Numbers,
     counters: &Counters,

@@ -27,7 +27,7 @@ struct Finding {
 
 /// Checks one store.
 struct Check<'a> {
-    store: &'a Container,
+    store: &'a dyn Container,
     counters: Counters,
     bar: ProgressBar,
     found: Mutex<Vec<Finding>>,
@@ -50,7 +50,7 @@ const ROOM: u64 = 2 << 30;
 const MOST_UNWRITTEN: u64 = 1 << 18;
 
 /// Reads all of a store; `damage`, `bytes` read and what is `not_read`, as JSON.
-pub fn check(store: &Container) -> Value {
+pub fn check(store: &dyn Container) -> Value {
     let target =
         if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let bar = ProgressBar::with_draw_target(Some(0), target);

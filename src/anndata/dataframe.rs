@@ -47,7 +47,7 @@ pub enum ArrayContent {
 
 /// A dataframe element, opened.
 pub struct DataFrame<'a> {
-    store: &'a Container,
+    store: &'a dyn Container,
     element: String,
     /// Columns in the order that the writer gave, without the index.
     pub columns: Vec<String>,
@@ -73,7 +73,7 @@ impl<'a> DataFrame<'a> {
     ///
     /// # Errors
     /// The element is absent, and so is a matrix that tells its length; it is no dataframe.
-    pub fn open(store: &'a Container, element: &str) -> Result<DataFrame<'a>, ArrayError> {
+    pub fn open(store: &'a dyn Container, element: &str) -> Result<DataFrame<'a>, ArrayError> {
         let element = layout::located(store, element)?;
         match store.kind(&element)? {
             Some(NodeKind::Group) => DataFrame::group(store, element),
@@ -102,7 +102,7 @@ impl<'a> DataFrame<'a> {
         DataFrame { row_index: Some(row_index), ..self }
     }
 
-    fn group(store: &'a Container, element: String) -> Result<DataFrame<'a>, ArrayError> {
+    fn group(store: &'a dyn Container, element: String) -> Result<DataFrame<'a>, ArrayError> {
         let attributes = store.attributes(&element)?;
         // Who writes by hand may name no index; anndata takes these names then.
         let usual = ["_index", "index", "obs_names", "var_names", "row_names"];
@@ -146,7 +146,7 @@ impl<'a> DataFrame<'a> {
         }
     }
 
-    fn records(store: &'a Container, element: String) -> Result<DataFrame<'a>, ArrayError> {
+    fn records(store: &'a dyn Container, element: String) -> Result<DataFrame<'a>, ArrayError> {
         let fields = store.fields(&element)?;
         let (Some(index), &[rows]) = (fields.first(), store.shape(&element)?.as_slice()) else {
             return Err(element_error(store, &element, "an array without fields, not a dataframe"));
@@ -460,7 +460,7 @@ fn number_kind(dtype: Option<Dtype>) -> ColumnKind {
 }
 
 /// Strings of one axis, or a single one.
-pub fn texts(store: &Container, element: &str) -> Result<Vec<String>, ArrayError> {
+pub fn texts(store: &dyn Container, element: &str) -> Result<Vec<String>, ArrayError> {
     match store.shape(element)?.len() {
         0 | 1 => store.strings(element),
         n => Err(element_error(store, element, format!("a column has one dimension, not {n}"))),
@@ -468,7 +468,7 @@ pub fn texts(store: &Container, element: &str) -> Result<Vec<String>, ArrayError
 }
 
 /// An array of one axis; a single number is one of one element.
-pub fn numbers(store: &Container, element: &str, counters: &Counters) -> Result<Numbers, ArrayError> {
+pub fn numbers(store: &dyn Container, element: &str, counters: &Counters) -> Result<Numbers, ArrayError> {
     let array: Array = store.array(element)?;
     if array.shape.len() > 1 {
         return Err(element_error(store, element, format!("a column has one dimension, not {}", array.shape.len())));

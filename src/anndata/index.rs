@@ -72,7 +72,7 @@ impl IndexPart {
 
 /// What an entry is derived from, and what it holds.
 pub struct IndexRequest<'a> {
-    pub store: &'a Container,
+    pub store: &'a dyn Container,
     pub element: &'a str,
     /// Elements of the store whose files it was made of.
     pub sources: Vec<String>,

@@ -15,7 +15,7 @@ const MOST_GROUPS: usize = 256;
 const OWN: [&str; 10] = ["X", "obs", "var", "layers", "obsm", "varm", "obsp", "varp", "uns", "raw"];
 
 /// The name in this store: before anndata 0.7, `raw/X` was `raw.X` and `raw/var` was `raw.var`.
-pub fn located(store: &Container, element: &str) -> Result<String, ArrayError> {
+pub fn located(store: &dyn Container, element: &str) -> Result<String, ArrayError> {
     if let Some(rest) = element.strip_prefix("raw/")
         && store.kind(element)?.is_none()
     {
@@ -28,12 +28,12 @@ pub fn located(store: &Container, element: &str) -> Result<String, ArrayError> {
 }
 
 /// Whether there is such an element. `None` of Python is written as one that says so (`raw` without a raw).
-pub fn is_there(store: &Container, element: &str) -> Result<bool, ArrayError> {
+pub fn is_there(store: &dyn Container, element: &str) -> Result<bool, ArrayError> {
     Ok(store.kind(element)?.is_some() && encoding(store, element)? != "null")
 }
 
 /// The elements that `--x` can name in this store: `X`, `raw/X`, `layers/NAME`, `obsm/NAME`.
-pub fn matrices(store: &Container) -> Result<Vec<String>, ArrayError> {
+pub fn matrices(store: &dyn Container) -> Result<Vec<String>, ArrayError> {
     let mut all = Vec::new();
     for single in ["X", "raw/X"] {
         if is_there(store, &located(store, single)?)? {
@@ -58,7 +58,7 @@ pub fn matrices(store: &Container) -> Result<Vec<String>, ArrayError> {
 }
 
 /// The group's encoding; where the writer did not tell it, what its members and shape say. Empty where that is unknown.
-pub fn sparse_encoding(store: &Container, element: &str) -> Result<String, ArrayError> {
+pub fn sparse_encoding(store: &dyn Container, element: &str) -> Result<String, ArrayError> {
     let told = encoding(store, element)?;
     if !told.is_empty() {
         return Ok(told);
@@ -86,7 +86,7 @@ pub fn sparse_encoding(store: &Container, element: &str) -> Result<String, Array
 }
 
 /// Rows and columns of a sparse group: its attribute, an array of that name (as 10x writes it), else obs and var.
-pub fn sparse_shape(store: &Container, element: &str) -> Result<Option<[u64; 2]>, ArrayError> {
+pub fn sparse_shape(store: &dyn Container, element: &str) -> Result<Option<[u64; 2]>, ArrayError> {
     let attributes = store.attributes(element)?;
     for name in ["shape", "h5sparse_shape"] {
         if let Some(Value::Array(shape)) = attributes.get(name) {
@@ -122,7 +122,7 @@ fn whole(value: &Value) -> Option<u64> {
 }
 
 /// Rows and columns of whatever matrix of this kind there is, for a frame that is absent.
-pub fn lengths(store: &Container, raw: bool) -> Result<Option<[u64; 2]>, ArrayError> {
+pub fn lengths(store: &dyn Container, raw: bool) -> Result<Option<[u64; 2]>, ArrayError> {
     let candidates = matrices(store)?.into_iter().filter(|name| match name.as_str() {
         "raw/X" => raw,
         name => !raw && !name.starts_with("obsm/"),
@@ -145,7 +145,36 @@ pub fn lengths(store: &Container, raw: bool) -> Result<Option<[u64; 2]>, ArrayEr
     Ok(None)
 }
 
-fn is_anndata(store: &Container, element: &str) -> bool {
+/// Elements that only another format has, what it is, and what to do.
+const FOREIGN: &[(&[&str], &str)] = &[
+    (&["assays", "meta.data"], SEURAT),
+    (&["assays", "cell.names"], SEURAT),
+    (
+        &["uns/AnnDataSet"],
+        "this is a SnapATAC2 AnnDataSet (.h5ads), which only names other files: name those .h5ad files, or their directory",
+    ),
+    (
+        &["assay001"],
+        "these are the arrays of an R object (saveHDF5SummarizedExperiment): convert it in R with anndataR",
+    ),
+    (&["bins", "pixels"], "this is a .cool file of contacts between regions, and no AnnData"),
+    (&["geneExp"], "this is a Stereo-seq .gef file: stereopy's `read_gef` and `stereo_to_anndata` make an .h5ad of it"),
+    (
+        &["cellBin"],
+        "this is a Stereo-seq .cgef file: stereopy's `read_gef` and `stereo_to_anndata` make an .h5ad of it",
+    ),
+];
+
+const SEURAT: &str =
+    "this is an .h5seurat file: in R, SeuratDisk's `Convert(file, dest = \"h5ad\")` makes an .h5ad of it";
+
+/// What a store without a matrix is instead, if its elements tell.
+pub fn foreign(store: &dyn Container) -> Option<&'static str> {
+    let there = |element: &&str| store.kind(element).is_ok_and(|kind| kind.is_some());
+    FOREIGN.iter().find(|(elements, _)| elements.iter().all(|element| there(element))).map(|(_, told)| *told)
+}
+
+fn is_anndata(store: &dyn Container, element: &str) -> bool {
     let group = |element: &str| store.kind(element).is_ok_and(|kind| kind == Some(NodeKind::Group));
     let there = |element: &str| store.kind(element).is_ok_and(|kind| kind.is_some());
     group(element)
@@ -154,7 +183,7 @@ fn is_anndata(store: &Container, element: &str) -> bool {
 }
 
 /// AnnData groups inside of a store that is none itself: `mod/rna` (MuData), `tables/table` (SpatialData).
-pub fn inside(store: &Container) -> Vec<String> {
+pub fn inside(store: &dyn Container) -> Vec<String> {
     let mut all = Vec::new();
     // What cannot be listed holds nothing for us.
     let members = |group: &str| store.members(group).unwrap_or_default().into_iter().take(MOST_GROUPS);
@@ -169,21 +198,36 @@ pub fn inside(store: &Container) -> Vec<String> {
     all
 }
 
+/// The stores that a path stands for: those in a directory of `.h5ad` and `.zarr` stores that is no store itself, in the order
+/// of their names; else the path alone.
+pub fn expand(path: &Path) -> Vec<PathBuf> {
+    let is_zarr = ["zarr.json", ".zgroup", ".zarray", ".zmetadata"].iter().any(|file| path.join(file).is_file());
+    let entries = if is_zarr { None } else { std::fs::read_dir(path).ok() };
+    let is_store = |path: &PathBuf| {
+        let name = path.as_os_str().as_encoded_bytes();
+        [".h5ad".as_bytes(), b".zarr", b".zarr.zip"].iter().any(|ending| name.ends_with(ending))
+    };
+    let mut stores: Vec<PathBuf> = entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    stores.retain(is_store);
+    stores.sort();
+    if stores.is_empty() { vec![path.to_owned()] } else { stores }
+}
+
 /// The stores that a path names, opened: itself, or the `dataset_0`, `dataset_1`, ... of an annbatch collection, in that
 /// order.
 ///
 /// # Errors
-/// Those of [`Container::open`].
-pub fn stores(path: &Path) -> Result<Vec<(PathBuf, Container)>, ArrayError> {
-    let store = Container::open(path)?;
+/// Those of [`super::open`].
+pub fn stores(path: &Path) -> Result<Vec<(PathBuf, Box<dyn Container>)>, ArrayError> {
+    let store = super::open(path)?;
     let whole = |store| Ok(vec![(path.to_owned(), store)]);
-    if is_there(&store, "obs")? || is_there(&store, "X")? {
+    if is_there(&*store, "obs")? || is_there(&*store, "X")? {
         return whole(store);
     }
     let number = |name: &String| name.strip_prefix("dataset_")?.parse::<u64>().ok();
     let mut parts: Vec<(u64, String)> =
         store.members("")?.into_iter().filter_map(|name| Some((number(&name)?, name))).collect();
-    parts.retain(|(_, name)| is_anndata(&store, name));
+    parts.retain(|(_, name)| is_anndata(&*store, name));
     if parts.is_empty() {
         return whole(store);
     }
@@ -194,7 +238,7 @@ pub fn stores(path: &Path) -> Result<Vec<(PathBuf, Container)>, ArrayError> {
         name.push(if path.symlink_metadata().is_ok() { "::" } else { "/" });
         name.push(inner);
         let path = PathBuf::from(name);
-        Container::open(&path).map(|store| (path, store))
+        super::open(&path).map(|store| (path, store))
     };
     parts.into_iter().map(open).collect()
 }

@@ -31,7 +31,7 @@ impl Matrix {
     /// # Errors
     /// The element is absent (the message lists those that are there), is of a kind that is not read (CSC, dataframe,
     /// awkward array), or its parts disagree.
-    pub fn open(store: &Container, element: &str, counters: &Counters) -> Result<Matrix, ArrayError> {
+    pub fn open(store: &dyn Container, element: &str, counters: &Counters) -> Result<Matrix, ArrayError> {
         Matrix::open_with(store, element, None, &RowIndex::default(), counters)
     }
 
@@ -39,7 +39,7 @@ impl Matrix {
     ///
     /// # Errors
     /// Those of `open`, as far as they are seen.
-    pub fn look(store: &Container, element: &str, counters: &Counters) -> Result<Matrix, ArrayError> {
+    pub fn look(store: &dyn Container, element: &str, counters: &Counters) -> Result<Matrix, ArrayError> {
         Matrix::open_with(store, element, None, &RowIndex::looking(), counters)
     }
 
@@ -49,7 +49,7 @@ impl Matrix {
     /// # Errors
     /// Those of `open`; the index directory cannot be written.
     pub fn open_by_row(
-        store: &Container,
+        store: &dyn Container,
         element: &str,
         index: &IndexDir,
         row_index: &RowIndex,
@@ -62,7 +62,11 @@ impl Matrix {
     ///
     /// # Errors
     /// Its parts disagree.
-    pub fn open_by_column(store: &Container, element: &str, counters: &Counters) -> Result<Option<Matrix>, ArrayError> {
+    pub fn open_by_column(
+        store: &dyn Container,
+        element: &str,
+        counters: &Counters,
+    ) -> Result<Option<Matrix>, ArrayError> {
         let element = &layout::located(store, element)?;
         if store.kind(element)? != Some(NodeKind::Group) || layout::sparse_encoding(store, element)? != "csc_matrix" {
             return Ok(None);
@@ -71,7 +75,7 @@ impl Matrix {
     }
 
     fn open_with(
-        store: &Container,
+        store: &dyn Container,
         element: &str,
         index: Option<&IndexDir>,
         row_index: &RowIndex,
@@ -133,7 +137,7 @@ impl Matrix {
 }
 
 /// Before anndata 0.7 `obsm` was one array of records: a matrix of it is a field.
-fn field(store: &Container, element: &str) -> Result<Option<Array>, ArrayError> {
+fn field(store: &dyn Container, element: &str) -> Result<Option<Array>, ArrayError> {
     let Some(name) = element.strip_prefix("obsm/") else { return Ok(None) };
     if store.kind("obsm")? != Some(NodeKind::Array) {
         return Ok(None);
@@ -147,7 +151,10 @@ fn field(store: &Container, element: &str) -> Result<Option<Array>, ArrayError> 
 }
 
 /// Why there is no such matrix, and what can be asked for instead.
-fn absent(store: &Container) -> Result<String, ArrayError> {
+fn absent(store: &dyn Container) -> Result<String, ArrayError> {
+    if let Some(told) = layout::foreign(store) {
+        return Ok(format!("there is none: {told}"));
+    }
     let inside = layout::inside(store);
     if !inside.is_empty() {
         let named: Vec<String> = inside.iter().map(|group| format!("{}::{group}", store.name())).collect();
@@ -161,7 +168,7 @@ fn absent(store: &Container) -> Result<String, ArrayError> {
 }
 
 /// Whether it would be worth asking for, by its attributes alone.
-fn looks_served(store: &Container, element: &str) -> bool {
+fn looks_served(store: &dyn Container, element: &str) -> bool {
     let Ok(element) = layout::located(store, element) else { return false };
     match store.kind(&element) {
         Ok(Some(NodeKind::Group)) => {
@@ -175,7 +182,7 @@ fn looks_served(store: &Container, element: &str) -> bool {
     }
 }
 
-fn dense(store: &Container, element: &str) -> Result<Matrix, ArrayError> {
+fn dense(store: &dyn Container, element: &str) -> Result<Matrix, ArrayError> {
     if store.attributes(element)?.contains_key("h5sparse_format") || store.is_text(element)? {
         return Err(unsupported(store, element, "not a matrix of numbers"));
     }
@@ -191,7 +198,7 @@ fn dense(store: &Container, element: &str) -> Result<Matrix, ArrayError> {
 }
 
 fn group(
-    store: &Container,
+    store: &dyn Container,
     element: &str,
     index: Option<&IndexDir>,
     row_index: &RowIndex,
@@ -219,7 +226,7 @@ fn group(
 
 /// CSR; of a matrix stored by column its transpose, whose rows are the columns.
 fn sparse(
-    store: &Container,
+    store: &dyn Container,
     element: &str,
     by_column: bool,
     row_index: &RowIndex,

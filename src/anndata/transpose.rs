@@ -23,7 +23,7 @@ pub const MEMORY: u64 = 256 << 20;
 /// # Errors
 /// A chunk that cannot be read, a row number outside the matrix, an index directory that cannot be written.
 pub fn by_row(
-    store: &Container,
+    store: &dyn Container,
     element: &str,
     by_column: &Matrix,
     memory: u64,
@@ -281,12 +281,12 @@ mod tests {
         let mut wanted = values.clone();
         wanted.sort_by_key(|&(row, ..)| row);
         for memory in [1 << 12, 1 << 14, MEMORY] {
-            let store = Container::open(&path).unwrap();
+            let store = crate::array::container::open(&path).unwrap();
             let counters = Counters::default();
-            let by_column = Matrix::open_by_column(&store, "X", &counters).unwrap().unwrap();
+            let by_column = Matrix::open_by_column(&*store, "X", &counters).unwrap().unwrap();
             let index = IndexDir(Some(directory.path().join(memory.to_string())));
             for _ in 0..2 {
-                let matrix = by_row(&store, "X", &by_column, memory, &index, &counters).unwrap();
+                let matrix = by_row(&*store, "X", &by_column, memory, &index, &counters).unwrap();
                 let Matrix::Sparse { data, indices, indptr, columns, .. } = &matrix else { panic!() };
                 assert_eq!((*columns, indptr.len()), (90, 152));
                 let bytes = data.read_all(1 << 20, &counters).unwrap();
@@ -309,9 +309,9 @@ mod tests {
         let mut values = values();
         values[500].0 = 151;
         write(&path, &values);
-        let (store, counters) = (Container::open(&path).unwrap(), Counters::default());
+        let (store, counters) = (crate::array::container::open(&path).unwrap(), Counters::default());
         let index = IndexDir(Some(directory.path().join("index")));
-        let Err(error) = Matrix::open_by_row(&store, "X", &index, &RowIndex::default(), &counters) else {
+        let Err(error) = Matrix::open_by_row(&*store, "X", &index, &RowIndex::default(), &counters) else {
             panic!("opened")
         };
         assert!(error.to_string().contains("X/indices: row number 151 is outside"), "{error}");

@@ -12,7 +12,7 @@ mod zstd;
 
 use std::ops::Range;
 
-use super::ChunkBuf;
+use super::{ChunkBuf, grow};
 
 /// One step of decoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,9 +131,7 @@ pub fn decode(
             return exactly(got, out.len());
         }
         let bound = output_bound(stage, inner, len, out.len());
-        if spare.len() < bound {
-            spare.resize(bound, 0);
-        }
+        grow(spare, bound).map_err(|error| error.to_string())?;
         let place = spare.get_mut(..bound).unwrap_or_default();
         len = stage.decode(input, place)?;
         held = Some(match held {

@@ -5,7 +5,7 @@
 use std::io::{Error, ErrorKind, IoSliceMut};
 use std::sync::Arc;
 
-use super::{ArrayError, Counters, Extent};
+use super::{ArrayError, Counters, Extent, grow};
 use crate::storage::{Identity, Object};
 
 /// Compares every object with what it was.
@@ -43,9 +43,7 @@ pub fn read_vectored(
 /// The bytes of an extent, in the front of a buffer that grows as needed.
 pub fn read_stored<'a>(extent: &Extent, buffer: &'a mut Vec<u8>, counters: &Counters) -> Result<&'a [u8], Error> {
     let size = usize::try_from(extent.len).map_err(|_| ErrorKind::FileTooLarge)?;
-    if buffer.len() < size {
-        buffer.resize(size, 0);
-    }
+    grow(buffer, size)?;
     let stored = buffer.get_mut(..size).unwrap_or_default();
     read_exact(&extent.object, extent.offset, stored, counters)?;
     Ok(stored)

@@ -14,7 +14,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::cache::ChunkCache;
-use super::{Array, ArrayError, ChunkBuf, Counters, Extent, Scratch};
+use super::{Array, ArrayError, ChunkBuf, Counters, Extent, Scratch, grow};
 
 pub use deep::{Io, gather_deep};
 
@@ -238,9 +238,8 @@ impl<'a> Gathering<'a> {
             None => {
                 // Taken out, as decoding needs the other buffers.
                 let mut decoded = std::mem::take(&mut scratch.chunk);
-                if decoded.len() < geometry.chunk_bytes {
-                    decoded = vec![0; geometry.chunk_bytes];
-                }
+                grow(&mut decoded, geometry.chunk_bytes)
+                    .map_err(|error| array.damaged(chunk, error.to_string()))?;
                 let bytes = decoded.get_mut(..geometry.chunk_bytes).unwrap_or_default();
                 decode(ChunkBuf { bytes, part: geometry.part(jobs, column) }, scratch)?;
                 put(bytes);

@@ -12,12 +12,13 @@ mod source;
 mod text;
 mod zstd_filter;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use ::hdf5::{Dataset, Group};
 use serde_json::{Map, Value};
 
-use super::container::NodeKind;
+use super::container::{Candidate, Container, Kind, NodeKind};
 use super::{Array, ArrayError, RecordField, file};
 use crate::storage::{Identity, Object};
 pub use native::TypeClass;
@@ -33,26 +34,45 @@ pub struct Hdf5 {
     root: ::hdf5::File,
 }
 
-impl Hdf5 {
-    /// Opens a file that begins like HDF5, or the group `inner` of it (`""`: the root).
-    pub fn open(object: Object, name: Arc<str>, inner: &str) -> Result<Hdf5, ArrayError> {
-        let fail = |cause: String| ArrayError::Open { store: name.to_string(), cause };
-        let path = object.address().local_path();
-        let path = path.ok_or_else(|| fail("HDF5 is read from local files only: copy it first".to_owned()))?;
-        zstd_filter::register();
-        let root = ::hdf5::File::with_options()
-            // Nothing is written, and a lock would fail on file systems without locks.
-            .with_fapl(|fapl| fapl.file_locking(false))
-            .open(&path)
-            .map_err(|e| fail(open_failure(&e)))?;
-        // The library opened the path, not our descriptor: they must be one file.
-        file::check_unchanged(&name, &[object.identity()])?;
-        let hdf5 = Hdf5 { name, inner: String::new(), object, root };
-        if hdf5.kind(inner)? != Some(NodeKind::Group) {
-            let cause = format!("there is no group {inner} in the file");
-            return Err(ArrayError::Open { store: hdf5.name.to_string(), cause });
+/// Files that begin with HDF5's signature, also behind a user block.
+pub const KIND: Kind = Kind {
+    recognises: |candidate| candidate.object.as_ref().is_some_and(has_signature),
+    open: |candidate| Hdf5::open(candidate).map(|file| Box::new(file) as Box<dyn Container>),
+    needs_trial: true,
+};
+
+/// HDF5's signature at 0, or after a user block of 512, 1024, 2048, ... bytes.
+fn has_signature(object: &Object) -> bool {
+    let mut at = 0;
+    while at < object.len() {
+        let mut signature = [0; 8];
+        if object.read_exact_at(at, &mut signature).is_err() {
+            return false;
         }
-        Ok(Hdf5 { inner: inner.to_owned(), ..hdf5 })
+        if &signature == b"\x89HDF\r\n\x1a\n" {
+            return true;
+        }
+        at = if at == 0 { 512 } else { at.saturating_mul(2) };
+    }
+    false
+}
+
+impl Hdf5 {
+    /// Opens a file that begins like HDF5, or the group asked for in it.
+    fn open(mut candidate: Candidate<'_>) -> Result<Hdf5, ArrayError> {
+        let Some(object) = candidate.object.take() else { return Err(candidate.fail("a directory, not a file")) };
+        let fail = |cause: &str| candidate.fail(cause);
+        let path = object.address().local_path();
+        let path = path.ok_or_else(|| fail("HDF5 is read from local files only: copy it first"))?;
+        zstd_filter::register();
+        let root = native::open(&path).map_err(|cause| fail(&cause))?;
+        // The library opened the path, not our descriptor: they must be one file.
+        file::check_unchanged(&candidate.name, &[object.identity()])?;
+        let hdf5 = Hdf5 { name: Arc::clone(&candidate.name), inner: String::new(), object, root };
+        if hdf5.kind(candidate.inner)? != Some(NodeKind::Group) {
+            return Err(fail(&format!("there is no group {} in the file", candidate.inner)));
+        }
+        Ok(Hdf5 { inner: candidate.inner.to_owned(), ..hdf5 })
     }
 
     /// The library's path of an element.
@@ -64,32 +84,12 @@ impl Hdf5 {
         }
     }
 
-    pub fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-
-    pub fn identity(&self) -> Vec<Identity> {
-        vec![self.object.identity()]
-    }
-
-    pub fn check_unchanged(&self) -> Result<(), ArrayError> {
-        file::check_unchanged(&self.name, &self.identity())
-    }
-
     fn error(&self, element: &str, cause: impl Into<String>) -> ArrayError {
         ArrayError::Element { store: self.name.to_string(), element: element.to_owned(), cause: cause.into() }
     }
 
     fn library_error(&self, element: &str, error: &::hdf5::Error) -> ArrayError {
         self.error(element, words(error))
-    }
-
-    pub fn kind(&self, element: &str) -> Result<Option<NodeKind>, ArrayError> {
-        let path = self.at(element);
-        if path.is_empty() {
-            return Ok(Some(NodeKind::Group));
-        }
-        native::kind(&self.root, &path).map_err(|cause| self.error(element, cause))
     }
 
     fn group(&self, element: &str) -> Result<Group, ArrayError> {
@@ -119,13 +119,43 @@ impl Hdf5 {
         }
     }
 
-    pub fn members(&self, group: &str) -> Result<Vec<String>, ArrayError> {
+    fn class(&self, element: &str) -> Result<TypeClass, ArrayError> {
+        native::class_of(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
+    }
+}
+
+impl Container for Hdf5 {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn path(&self) -> &Path {
+        self.object.address().path()
+    }
+
+    fn inner(&self) -> &str {
+        &self.inner
+    }
+
+    fn identity(&self) -> Vec<Identity> {
+        vec![self.object.identity()]
+    }
+
+    fn kind(&self, element: &str) -> Result<Option<NodeKind>, ArrayError> {
+        let path = self.at(element);
+        if path.is_empty() {
+            return Ok(Some(NodeKind::Group));
+        }
+        native::kind(&self.root, &path).map_err(|cause| self.error(element, cause))
+    }
+
+    fn members(&self, group: &str) -> Result<Vec<String>, ArrayError> {
         let mut names = self.group(group)?.member_names().map_err(|e| self.library_error(group, &e))?;
         names.sort();
         Ok(names)
     }
 
-    pub fn attributes(&self, element: &str) -> Result<Map<String, Value>, ArrayError> {
+    fn attributes(&self, element: &str) -> Result<Map<String, Value>, ArrayError> {
         let read = if self.kind(element)? == Some(NodeKind::Array) {
             let dataset = self.dataset(element)?;
             attribute::all(&dataset, &self.inner)
@@ -136,46 +166,45 @@ impl Hdf5 {
         read.map_err(|e| self.library_error(element, &e))
     }
 
-    pub fn shape(&self, element: &str) -> Result<Vec<u64>, ArrayError> {
+    fn array(&self, element: &str) -> Result<Array, ArrayError> {
+        dataset::open(self, element, self.dataset(element)?)
+    }
+
+    fn shape(&self, element: &str) -> Result<Vec<u64>, ArrayError> {
         native::shape(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
     }
 
-    pub fn class(&self, element: &str) -> Result<TypeClass, ArrayError> {
-        native::class_of(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
+    fn dtype_name(&self, element: &str) -> Result<String, ArrayError> {
+        Ok(match self.class(element)? {
+            TypeClass::Number { dtype, .. } => dtype.name(),
+            TypeClass::VariableText | TypeClass::FixedText { .. } => "string",
+            TypeClass::Other(what) => what,
+        }
+        .to_owned())
     }
 
-    pub fn strings(&self, element: &str) -> Result<Vec<String>, ArrayError> {
+    fn is_text(&self, element: &str) -> Result<bool, ArrayError> {
+        Ok(matches!(self.class(element)?, TypeClass::VariableText | TypeClass::FixedText { .. }))
+    }
+
+    fn strings(&self, element: &str) -> Result<Vec<String>, ArrayError> {
         text::dataset(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
     }
 
-    /// The fields of the records of a dataset; none where it holds no records.
-    pub fn fields(&self, element: &str) -> Result<Vec<RecordField>, ArrayError> {
+    fn fields(&self, element: &str) -> Result<Vec<RecordField>, ArrayError> {
         record::fields(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
     }
 
-    pub fn field_numbers(&self, element: &str, field: &str) -> Result<Array, ArrayError> {
+    fn field_numbers(&self, element: &str, field: &str) -> Result<Array, ArrayError> {
         record::numbers(self, element, &self.dataset(element)?, field)
     }
 
-    pub fn field_strings(&self, element: &str, field: &str) -> Result<Vec<String>, ArrayError> {
+    fn field_strings(&self, element: &str, field: &str) -> Result<Vec<String>, ArrayError> {
         record::strings(&self.dataset(element)?, field).map_err(|cause| self.error(element, cause))
-    }
-
-    pub fn array(&self, element: &str) -> Result<Array, ArrayError> {
-        dataset::open(self, element, self.dataset(element)?)
     }
 }
 
 /// One line of an error of the library.
 fn words(error: &::hdf5::Error) -> String {
     error.to_string().replace('\n', " ")
-}
-
-fn open_failure(error: &::hdf5::Error) -> String {
-    let words = words(error);
-    if words.contains("truncated") || words.contains("eof") {
-        format!("the HDF5 file is truncated ({words}); copy or download it again")
-    } else {
-        format!("the HDF5 file cannot be opened ({words}); it may be damaged or still open for writing")
-    }
 }

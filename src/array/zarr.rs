@@ -16,14 +16,15 @@ mod text;
 mod zip;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 
-use super::container::NodeKind;
-use super::{Array, ArrayError, RecordField, file};
-use crate::storage::{Address, Identity, Object};
+use super::container::{Candidate, Container, Kind, NodeKind};
+use super::{Array, ArrayError, RecordField};
+use crate::storage::{Address, Identity};
 use class::ElementClass;
 use location::Location;
 use node::{Consolidated, ZarrNode};
@@ -32,6 +33,10 @@ use zip::Zip;
 /// An open `.zarr`, or a group inside of one.
 pub struct Zarr {
     name: Arc<str>,
+    /// The file or directory.
+    address: Address,
+    /// The group that elements are named from; empty for the root.
+    inner: String,
     root: Location,
     /// Chunks written later than this are not those that were mounted.
     opened: SystemTime,
@@ -46,35 +51,45 @@ struct OpenedNodes {
     files: Vec<Identity>,
 }
 
+/// Directories that hold a node of zarr.
+pub const DIRECTORY: Kind = Kind {
+    recognises: |candidate| {
+        let place = || Location::Folder(candidate.address.clone());
+        candidate.object.is_none() && (!candidate.inner.is_empty() || is_root(&place()))
+    },
+    open: |candidate| Zarr::open(&candidate).map(|zarr| Box::new(zarr) as Box<dyn Container>),
+    needs_trial: false,
+};
+
+/// Zip archives: a local header, or the end record of an archive without members; something may precede the archive.
+pub const ZIP: Kind = Kind {
+    recognises: |candidate| [b"PK\x03\x04", b"PK\x05\x06"].iter().any(|magic| candidate.start.starts_with(*magic)),
+    open: |candidate| Zarr::open_zip(candidate).map(|zarr| Box::new(zarr) as Box<dyn Container>),
+    needs_trial: false,
+};
+
 impl Zarr {
-    /// Opens a directory, or the group `inner` of it (`""`: the root).
-    pub fn open(root: Address, name: Arc<str>, inner: &str) -> Result<Zarr, ArrayError> {
-        let place = Location::Folder(root);
-        if !is_root(&place) && inner.is_empty() {
-            return Err(ArrayError::Open {
-                store: name.to_string(),
-                cause:
-                    "a directory, but no zarr store (it has no zarr.json, .zgroup, .zarray or .zmetadata); name the \
-                        store itself, or an .h5ad file"
-                        .to_owned(),
-            });
-        }
-        Zarr::at(place, name, inner, Vec::new())
+    /// Opens a directory, or the group asked for in it.
+    fn open(candidate: &Candidate<'_>) -> Result<Zarr, ArrayError> {
+        Zarr::at(candidate, Location::Folder(candidate.address.clone()), Vec::new())
     }
 
-    /// Opens a zip archive, or the group `inner` of the store in it.
-    pub fn open_zip(object: Object, name: Arc<str>, inner: &str) -> Result<Zarr, ArrayError> {
-        let fail = |cause: String| ArrayError::Open { store: name.to_string(), cause };
+    /// Opens a zip archive, or the group asked for of the store in it.
+    fn open_zip(mut candidate: Candidate<'_>) -> Result<Zarr, ArrayError> {
+        let Some(object) = candidate.object.take() else { return Err(candidate.fail("a directory, not a file")) };
+        let fail = |cause: String| candidate.fail(&cause);
         let identity = object.identity();
         let zip = Zip::open(object).map_err(fail)?;
         let top = Location::Zip { zip: Arc::new(zip), folder: String::new() };
-        let place = if is_root(&top) || is_root(&top.join(inner)) { top } else { below(&top).map_err(fail)? };
-        Zarr::at(place, Arc::clone(&name), inner, vec![identity])
+        let is_here = is_root(&top) || is_root(&top.join(candidate.inner));
+        let place = if is_here { top } else { below(&top).map_err(fail)? };
+        Zarr::at(&candidate, place, vec![identity])
     }
 
-    fn at(place: Location, name: Arc<str>, inner: &str, mut files: Vec<Identity>) -> Result<Zarr, ArrayError> {
+    fn at(candidate: &Candidate<'_>, place: Location, mut files: Vec<Identity>) -> Result<Zarr, ArrayError> {
+        let (name, inner) = (Arc::clone(&candidate.name), candidate.inner);
         let opened = SystemTime::now();
-        let fail = |cause: String| ArrayError::Open { store: name.to_string(), cause };
+        let fail = |cause: String| candidate.fail(&cause);
         let whole = node::consolidated(&place, &mut files).map_err(fail)?;
         let root = place.join(inner);
         let consolidated = match (whole, inner) {
@@ -86,7 +101,8 @@ impl Zarr {
             },
         };
         let read = Mutex::new(OpenedNodes { nodes: HashMap::new(), files });
-        let zarr = Zarr { name: Arc::clone(&name), root, opened, consolidated, read };
+        let (address, group) = (candidate.address.clone(), inner.to_owned());
+        let zarr = Zarr { name, address, inner: group, root, opened, consolidated, read };
         match zarr.node("")? {
             Some(node) if node.kind == NodeKind::Group || inner.is_empty() => Ok(zarr),
             Some(_) => Err(fail(format!("{inner} is an array, not a group"))),
@@ -97,20 +113,8 @@ impl Zarr {
         }
     }
 
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     fn read(&self) -> MutexGuard<'_, OpenedNodes> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn identity(&self) -> Vec<Identity> {
-        self.read().files.clone()
-    }
-
-    pub fn check_unchanged(&self) -> Result<(), ArrayError> {
-        file::check_unchanged(&self.name, &self.identity())
     }
 
     fn error(&self, element: &str, cause: impl Into<String>) -> ArrayError {
@@ -158,11 +162,33 @@ impl Zarr {
         }
     }
 
-    pub fn kind(&self, element: &str) -> Result<Option<NodeKind>, ArrayError> {
+    fn class(&self, element: &str) -> Result<ElementClass, ArrayError> {
+        Ok(class::of(&*self.existing(element, NodeKind::Array)?))
+    }
+}
+
+impl Container for Zarr {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn path(&self) -> &Path {
+        self.address.path()
+    }
+
+    fn inner(&self) -> &str {
+        &self.inner
+    }
+
+    fn identity(&self) -> Vec<Identity> {
+        self.read().files.clone()
+    }
+
+    fn kind(&self, element: &str) -> Result<Option<NodeKind>, ArrayError> {
         Ok(self.node(element)?.map(|node| node.kind))
     }
 
-    pub fn members(&self, group: &str) -> Result<Vec<String>, ArrayError> {
+    fn members(&self, group: &str) -> Result<Vec<String>, ArrayError> {
         self.existing(group, NodeKind::Group)?;
         if let Some(nodes) = &self.consolidated
             && nodes.contains_key(group)
@@ -176,52 +202,14 @@ impl Zarr {
         Ok(names)
     }
 
-    pub fn attributes(&self, element: &str) -> Result<Map<String, Value>, ArrayError> {
+    fn attributes(&self, element: &str) -> Result<Map<String, Value>, ArrayError> {
         match self.node(element)? {
             Some(node) => Ok(node.attributes.clone()),
             None => Err(self.error(element, "is not in the store")),
         }
     }
 
-    pub fn shape(&self, element: &str) -> Result<Vec<u64>, ArrayError> {
-        let node = self.existing(element, NodeKind::Array)?;
-        node.numbers("shape").ok_or_else(|| self.error(element, "its metadata has no shape"))
-    }
-
-    fn class(&self, element: &str) -> Result<ElementClass, ArrayError> {
-        Ok(class::of(&*self.existing(element, NodeKind::Array)?))
-    }
-
-    pub fn dtype_name(&self, element: &str) -> Result<String, ArrayError> {
-        Ok(match self.class(element)? {
-            ElementClass::Number(dtype) => dtype.name().to_owned(),
-            ElementClass::Text | ElementClass::FixedText { .. } => "string".to_owned(),
-            ElementClass::Other(name) => name,
-        })
-    }
-
-    pub fn is_text(&self, element: &str) -> Result<bool, ArrayError> {
-        Ok(matches!(self.class(element)?, ElementClass::Text | ElementClass::FixedText { .. }))
-    }
-
-    pub fn strings(&self, element: &str) -> Result<Vec<String>, ArrayError> {
-        text::strings(self, element)
-    }
-
-    /// The fields of the records of an array; none where it holds no records.
-    pub fn fields(&self, element: &str) -> Result<Vec<RecordField>, ArrayError> {
-        record::fields(self, element)
-    }
-
-    pub fn field_numbers(&self, element: &str, field: &str) -> Result<Array, ArrayError> {
-        record::numbers(self, element, field)
-    }
-
-    pub fn field_strings(&self, element: &str, field: &str) -> Result<Vec<String>, ArrayError> {
-        record::strings(self, element, field)
-    }
-
-    pub fn array(&self, element: &str) -> Result<Array, ArrayError> {
+    fn array(&self, element: &str) -> Result<Array, ArrayError> {
         let node = self.existing(element, NodeKind::Array)?;
         match class::of(&node) {
             ElementClass::Number(dtype) => open::numbers(self, element, &node, dtype),
@@ -233,6 +221,39 @@ impl Zarr {
                     .unsupported(element, format!("elements of type {name} are not read; numbers and booleans are")))
             }
         }
+    }
+
+    fn shape(&self, element: &str) -> Result<Vec<u64>, ArrayError> {
+        let node = self.existing(element, NodeKind::Array)?;
+        node.numbers("shape").ok_or_else(|| self.error(element, "its metadata has no shape"))
+    }
+
+    fn dtype_name(&self, element: &str) -> Result<String, ArrayError> {
+        Ok(match self.class(element)? {
+            ElementClass::Number(dtype) => dtype.name().to_owned(),
+            ElementClass::Text | ElementClass::FixedText { .. } => "string".to_owned(),
+            ElementClass::Other(name) => name,
+        })
+    }
+
+    fn is_text(&self, element: &str) -> Result<bool, ArrayError> {
+        Ok(matches!(self.class(element)?, ElementClass::Text | ElementClass::FixedText { .. }))
+    }
+
+    fn strings(&self, element: &str) -> Result<Vec<String>, ArrayError> {
+        text::strings(self, element)
+    }
+
+    fn fields(&self, element: &str) -> Result<Vec<RecordField>, ArrayError> {
+        record::fields(self, element)
+    }
+
+    fn field_numbers(&self, element: &str, field: &str) -> Result<Array, ArrayError> {
+        record::numbers(self, element, field)
+    }
+
+    fn field_strings(&self, element: &str, field: &str) -> Result<Vec<String>, ArrayError> {
+        record::strings(self, element, field)
     }
 }
 

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use super::exit::{self, Exit, Outcome};
 use super::{index_dir, values};
+use crate::anndata::expand;
 use crate::anndata::index::IndexDir;
+use crate::array::container::needs_trial;
 use crate::session::describe;
 use crate::session::isolate::{self, ChildTask, Failed};
 
@@ -48,7 +50,7 @@ pub fn info(args: &InfoArgs) -> Outcome {
     }
     let mut code = 0;
     let mut all = Vec::new();
-    for store in args.stores.iter().flat_map(|path| isolated(path, args)) {
+    for store in args.stores.iter().flat_map(|path| expand(path)).flat_map(|path| isolated(&path, args)) {
         if let Some(error) = store["error"].as_str() {
             exit::say(error);
             code = Exit::Store as u8;
@@ -75,7 +77,7 @@ fn described(path: &Path, check: bool) -> Vec<Value> {
 
 /// The stores of a path as JSON, by a child if libhdf5 is to parse it; or `error`.
 fn isolated(path: &Path, args: &InfoArgs) -> Vec<Value> {
-    if !isolate::is_for_hdf5(path) {
+    if !needs_trial(path) {
         return described(path, args.check);
     }
     let mut arguments: Vec<OsString> = vec!["info".into(), "--alone".into()];

@@ -17,6 +17,7 @@ use super::log::Recent;
 use super::sampling::SamplingArgs;
 use super::values::{self, Fractions, MemoryLimit, RankOf};
 use super::views::{rank, split, views};
+use crate::anndata::expand;
 use crate::array::Dtype;
 use crate::collection::element::Arithmetic;
 use crate::collection::genes::{Genes, Join};
@@ -203,8 +204,9 @@ impl OptionArgs {
         let here = absolute(PathBuf::new().join("."))?;
         let split = split(self.split, self.split_by, self.stratify, &self.sampling, &self.file)?;
         let views = views(&self.sampling, &self.file, split.as_ref(), &here).map_err(Failure::usage)?;
+        let stores = stores.into_iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
         let spec = Spec {
-            stores: stores.into_iter().map(absolute).collect::<Result<_, _>>()?,
+            stores: stores.iter().flat_map(|path| expand(path)).collect(),
             views,
             split,
             filter: self.sampling.filter.or(self.file.all.filter),

@@ -24,7 +24,7 @@ pub struct ObsColumns {
 
 /// The store's obs, mapped as far as it can be.
 fn obs(store: &Store) -> Result<DataFrame<'_>, ArrayError> {
-    Ok(DataFrame::open(&store.container, "obs")?.with(store.row_index()))
+    Ok(DataFrame::open(&*store.container, "obs")?.with(store.row_index()))
 }
 
 /// Reads the columns named, or every categorical, boolean and numeric one of any store.
@@ -62,7 +62,7 @@ pub fn names(stores: &[Store]) -> Result<Vec<String>, CollectionError> {
     let mut known = HashSet::new();
     let mut names = Vec::new();
     for store in stores {
-        let frame = DataFrame::open(&store.container, "obs")?;
+        let frame = DataFrame::open(&*store.container, "obs")?;
         names.extend(frame.columns.iter().filter(|name| known.insert((*name).clone())).cloned());
     }
     Ok(names)

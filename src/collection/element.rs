@@ -160,15 +160,15 @@ pub fn open(
     let obs = if is_x { selection.obs_wanted() } else { Some(Vec::new()) };
     for store in &*stores {
         selection.visits(store.container.name());
-        let (matrix, row_index) = matrix(&store.container, name, obs.as_deref(), selection, counters)?;
+        let (matrix, row_index) = matrix(&*store.container, name, obs.as_deref(), selection, counters)?;
         if !is_x && matrix.rows() != store.rows {
             let cause = format!("{name} has {} rows, but obs has {}", matrix.rows(), store.rows);
-            return Err(mismatch(&store.container, cause));
+            return Err(mismatch(&*store.container, cause));
         }
         if let Some((first, _)) = matrices.first() {
-            same_kind(&store.container, name, stores[0].container.name(), first, &matrix)?;
+            same_kind(&*store.container, name, stores[0].container.name(), first, &matrix)?;
         }
-        let here = gene_names(&store.container, name, &matrix, counters)?;
+        let here = gene_names(&*store.container, name, &matrix, counters)?;
         let known = names.iter().find(|(_, known)| **known == here).map(|(_, known)| known.clone());
         names.push((store.container.name().to_owned(), known.unwrap_or_else(|| Arc::new(here))));
         matrices.push((matrix, row_index));
@@ -183,7 +183,7 @@ pub fn open(
     let has_genes = name == "X" || name.starts_with("layers/") || (is_x && name == "raw/X");
     match &selection.genes {
         Some(chosen) if has_genes => {
-            let first = stores.first().map(|store| &store.container);
+            let first = stores.first().map(|store| &*store.container);
             (genes, columns) = genes::choose(chosen, first, var_of(name), &genes, columns, counters)?;
         }
         Some(_) if is_x => {
@@ -198,7 +198,7 @@ pub fn open(
         let mut part = Stored { matrix, columns, retained_bounds: None, row_index };
         if is_sparse && part.columns.extra > 0 && selection.visit.is_none() {
             part.retained_bounds =
-                Some(retained_bounds::count(&store.container, &part, name, &selection.index, counters)?);
+                Some(retained_bounds::count(&*store.container, &part, name, &selection.index, counters)?);
         }
         dtype = Some(dtype.map_or(part.dtype(), |dtype| dtype.promote(part.dtype())));
         store.elements.push(part);
@@ -223,7 +223,7 @@ pub fn open(
 /// The matrix of one store, and its row index. The probe gets neither a transpose nor row bounds of a large matrix: the
 /// mount makes and reads these without the library.
 fn matrix(
-    store: &Container,
+    store: &dyn Container,
     name: &str,
     obs: Option<&[String]>,
     selection: &Selection,
@@ -272,7 +272,7 @@ const MOST_NUMBERED: u64 = 1 << 26;
 
 /// Names of the matrix's columns: genes for X and layers, raw's genes for raw/X, numbers for obsm.
 fn gene_names(
-    store: &Container,
+    store: &dyn Container,
     name: &str,
     matrix: &Matrix,
     counters: &Counters,
@@ -296,7 +296,7 @@ fn gene_names(
 /// Both sparse or both dense, and images or embeddings of one shape. How many genes there are is for the alignment to
 /// judge.
 fn same_kind(
-    store: &Container,
+    store: &dyn Container,
     name: &str,
     first_store: &str,
     first: &Matrix,

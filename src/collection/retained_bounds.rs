@@ -24,7 +24,7 @@ const WINDOW: u64 = 4 << 20;
 /// # Errors
 /// A chunk of the column numbers that cannot be read: then no size is known.
 pub fn count(
-    store: &Container,
+    store: &dyn Container,
     part: &Stored,
     element: &str,
     directory: &IndexDir,

@@ -99,7 +99,11 @@ impl<S: FetchLoader> Shared<S> {
             Ok(layouts) => keys.iter().zip(layouts).map(|(&key, layout)| Item { key, layout }).collect(),
             Err(error) => return self.publish(keys.into_iter().map(|key| (key, Err(error.clone()))).collect()),
         };
-        let (items, images) = self.admit(self.trim(items), demanded);
+        let mut items = self.trim(items);
+        let images = match self.admit(&mut items, demanded) {
+            Ok(images) => images,
+            Err(error) => return self.publish(items.into_iter().map(|item| (item.key, Err(error.clone()))).collect()),
+        };
         if items.is_empty() {
             return;
         }
@@ -199,11 +203,14 @@ impl<S: FetchLoader> Shared<S> {
 
     /// Buffers for as many items as there is room for, others making room: for all of a prefetch or none, for at least one
     /// of a demand. The rest is left out: readers may wait for more batches of a fetch than the budget holds.
-    fn admit(&self, mut items: Vec<Item>, demanded: bool) -> (Vec<Item>, Vec<Image>) {
+    ///
+    /// # Errors
+    /// The system has no memory for a single one.
+    fn admit(&self, items: &mut Vec<Item>, demanded: bool) -> Result<Vec<Image>, ReadError> {
         let _one_at_a_time = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
         let mut images: Vec<Image> = Vec::with_capacity(items.len());
-        for item in &items {
-            let Some(image) = self.take(item.layout.size as usize, demanded, images.is_empty()) else { break };
+        for item in items.iter() {
+            let Some(image) = self.take(item.layout.size as usize, demanded, images.is_empty())? else { break };
             images.push(image);
         }
         if !demanded && images.len() < items.len() {
@@ -213,13 +220,13 @@ impl<S: FetchLoader> Shared<S> {
         let mut state = self.lock();
         state.admitted += usize::from(!images.is_empty());
         self.leave_out(&mut state, left.into_iter().map(|item| item.key).collect());
-        (items, images)
+        Ok(images)
     }
 
-    fn take(&self, size: usize, demanded: bool, first: bool) -> Option<Image> {
+    fn take(&self, size: usize, demanded: bool, first: bool) -> Result<Option<Image>, ReadError> {
         loop {
             if let Some(image) = self.pool.take(size) {
-                return Some(image);
+                return Ok(Some(image));
             }
             let mut state = self.lock();
             let victim = state.pop_victim(demanded);
@@ -228,11 +235,14 @@ impl<S: FetchLoader> Shared<S> {
                 self.stats.evicted();
                 drop(victim);
             } else if !demanded || self.stop.load(Ordering::Acquire) {
-                return None;
+                return Ok(None);
             } else if state.admitted == 0 {
                 // Nothing is in memory but what this load task has taken: a single batch may exceed the budget.
                 drop(state);
-                return first.then(|| self.pool.take_anyway(size));
+                if !first {
+                    return Ok(None);
+                }
+                return self.pool.take_anyway(size).map(Some).ok_or(ReadError::NoMemory(size as u64));
             } else {
                 let wait = self.freed.wait_timeout(state, Duration::from_millis(100));
                 drop(wait.unwrap_or_else(PoisonError::into_inner));

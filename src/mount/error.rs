@@ -59,11 +59,8 @@ pub enum MountError {
     NotOurs { path: PathBuf, kind: String },
     #[error("unmounting {path} failed: {cause}{hint}")]
     Unmount { path: PathBuf, cause: io::Error, hint: String },
-    #[error(
-        "{path} is unmounted, but its daemon (pid {pid}) has not ended after {seconds} s: a container or another mount \
-         namespace may still show the mount; `kill {pid}` ends it"
-    )]
-    StillRunning { path: PathBuf, pid: i32, seconds: u64 },
+    #[error("{path} is unmounted, but its daemon (pid {pid}) has not ended after {seconds} s: {known}")]
+    StillRunning { path: PathBuf, pid: i32, seconds: u64, known: String },
 
     #[error("a private mount namespace cannot be made ({what}: {cause}){hint}")]
     Namespace { what: &'static str, cause: io::Error, hint: String },

@@ -3,20 +3,24 @@
 //! An unmount never waits for readers. A mount that is in use is detached: its name is gone at once, and those who
 //! hold files keep them, until they close them (outside) or until the daemon's end gives them an error (inside).
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::MountError;
 use super::mountpoint::resolve;
-use super::{helper, signals, table};
+use super::{helper, list, signals, table};
 
-/// How long to wait for a daemon to end once its mount is gone.
+/// How long a daemon whose mount is gone may do nothing before it ends. After millions of listed names the kernel frees an
+/// inode for each, which takes longer than this and is work.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked at.
+const TICK: Duration = Duration::from_secs(1);
 
 /// What an unmount came to.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,12 +47,88 @@ pub fn unmount(path: &Path) -> Result<Left, MountError> {
     let daemon = daemon_of(&place);
     let left = detach(&place)?;
     if let (Left::Clean, Some((pid, descriptor))) = (&left, daemon) {
-        let ended = signals::wait(&[descriptor.as_fd()], Some(PATIENCE)).map_err(MountError::system("waiting"))?;
-        if ended != [true] {
-            return Err(MountError::StillRunning { path: place, pid, seconds: PATIENCE.as_secs() });
-        }
+        wait_for_end(&place, pid, &descriptor, entry.device)?;
     }
     Ok(left)
+}
+
+/// Waits for the end of a daemon for as long as it works, unless its mount is shown somewhere else.
+fn wait_for_end(place: &Path, pid: i32, daemon: &OwnedFd, device: (u32, u32)) -> Result<(), MountError> {
+    let (mut worked, mut since) = (None, Instant::now());
+    loop {
+        let ended = signals::wait(&[daemon.as_fd()], Some(TICK)).map_err(MountError::system("waiting"))?;
+        if ended == [true] {
+            return Ok(());
+        }
+        let now = Process::read(pid);
+        if since.elapsed() < PATIENCE {
+            worked = worked.or(now);
+            continue;
+        }
+        let elsewhere = shown_elsewhere(device);
+        if let (Some(before), Some(now), true) = (worked, now, elsewhere.is_empty())
+            && now.ticks > before.ticks
+        {
+            (worked, since) = (Some(now), Instant::now());
+            continue;
+        }
+        let known = match now.map(|process| process.state) {
+            _ if !elsewhere.is_empty() => {
+                let names = list(&elsewhere);
+                format!(
+                    "the mount is still shown in the mount namespace of {names}; it ends with that, or by `kill {pid}`"
+                )
+            }
+            Some('T' | 't') => format!("it is stopped; `kill -CONT {pid}` lets it go on"),
+            Some('D') => "it waits for the kernel or for a file system of its stores".to_owned(),
+            Some('S') => format!(
+                "it waits for something: a container whose processes we cannot see may still show the mount; `kill {pid}` \
+                 ends it"
+            ),
+            _ => format!("its state is not known; `kill {pid}` ends it"),
+        };
+        return Err(MountError::StillRunning { path: place.to_owned(), pid, seconds: PATIENCE.as_secs(), known });
+    }
+}
+
+/// What the kernel tells of a process.
+#[derive(Clone, Copy)]
+struct Process {
+    state: char,
+    /// Processor time that it has used, in its own code and in the kernel.
+    ticks: u64,
+}
+
+impl Process {
+    fn read(pid: i32) -> Option<Process> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name before it may hold anything.
+        let (_, fields) = text.rsplit_once(") ")?;
+        let fields: Vec<&str> = fields.split(' ').collect();
+        let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+        Some(Process { state: fields.first()?.chars().next()?, ticks: number(11)?.saturating_add(number(12)?) })
+    }
+}
+
+/// The processes whose mount namespace still shows a mount, one for each namespace, as far as we may see.
+fn shown_elsewhere(device: (u32, u32)) -> Vec<String> {
+    let number = format!(" {}:{} ", device.0, device.1);
+    let mut namespaces = HashSet::new();
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let path = process.path();
+        let Ok(namespace) = fs::read_link(path.join("ns/mnt")) else { continue };
+        if !namespaces.insert(namespace) {
+            continue;
+        }
+        let mounts = fs::read_to_string(path.join("mountinfo")).unwrap_or_default();
+        if mounts.lines().any(|line| line.contains(&number)) {
+            let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+            found.push(format!("{} (pid {pid})", name.trim_end()));
+        }
+    }
+    found
 }
 
 /// Unmounts if nothing holds it, detaches otherwise. A `stat` that is just going on holds it too, so busy is believed

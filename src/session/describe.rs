@@ -29,18 +29,19 @@ pub fn describe(path: &Path, check: bool, index: &IndexDir) -> Vec<Value> {
 
 fn open(path: &Path, check: bool, index: &IndexDir) -> Result<Value, ArrayError> {
     let counters = Counters { room: memory::metadata(), ..Counters::default() };
-    let store = Container::open(path)?;
-    let matrices: Vec<Value> = match matrices(&store) {
-        Ok(elements) => elements.iter().map(|element| matrix(&store, element, &counters)).collect(),
+    let store = anndata::open(path)?;
+    let store = &*store;
+    let matrices: Vec<Value> = match matrices(store) {
+        Ok(elements) => elements.iter().map(|element| matrix(store, element, &counters)).collect(),
         // To a check this is one finding among others.
         Err(error) if !check => return Err(error),
         Err(_) => Vec::new(),
     };
-    let columns = DataFrame::open(&store, "obs").map(|obs| columns(&obs));
-    let genes = DataFrame::open(&store, "var").map(|var| var.rows);
+    let columns = DataFrame::open(store, "obs").map(|obs| columns(&obs));
+    let genes = DataFrame::open(store, "var").map(|var| var.rows);
     let selection = Selection::of("X", index.clone());
     // A mount of a matrix stored by column would transpose it first: that is not for a description to do.
-    let opened = match Matrix::open_by_column(&store, "X", &counters) {
+    let opened = match Matrix::open_by_column(store, "X", &counters) {
         Ok(Some(_)) => Ok(None),
         Ok(None) => Collection::open(&[path.to_owned()], &selection, &counters).map(Some).map_err(|e| e.to_string()),
         Err(error) => Err(error.to_string()),
@@ -56,7 +57,7 @@ fn open(path: &Path, check: bool, index: &IndexDir) -> Result<Value, ArrayError>
     let stops = opened.err().map(|error| one_line(&error));
     let mut described = json!({
         "store": store.name(),
-        "rows": DataFrame::open(&store, "obs").map(|obs| obs.rows).ok(),
+        "rows": DataFrame::open(store, "obs").map(|obs| obs.rows).ok(),
         "genes": genes.ok(),
         "matrices": matrices,
         "columns": columns.unwrap_or_default(),
@@ -65,12 +66,12 @@ fn open(path: &Path, check: bool, index: &IndexDir) -> Result<Value, ArrayError>
         "formats_refused": refused,
     });
     if check {
-        described["check"] = check::check(&store);
+        described["check"] = check::check(store);
     }
     Ok(described)
 }
 
-fn matrix(store: &Container, element: &str, counters: &Counters) -> Value {
+fn matrix(store: &dyn Container, element: &str, counters: &Counters) -> Value {
     let by_column = Matrix::open_by_column(store, element, counters).transpose();
     let kind = if by_column.is_some() { "csc" } else { "csr" };
     match by_column.unwrap_or_else(|| Matrix::look(store, element, counters)) {

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{self, PipeReader, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -51,21 +51,6 @@ const TICK: Duration = Duration::from_millis(200);
 const ROUNDS: u64 = 1000;
 /// Bytes of an answer at most.
 const ANSWER: u64 = 1 << 30;
-
-/// Whether libhdf5 will parse this: a file that is no zip archive. Directories are zarr, which Rust parses.
-pub fn is_for_hdf5(path: &Path) -> bool {
-    let file = file_of(path);
-    // A pipe would be waited for.
-    if !file.is_file() {
-        return false;
-    }
-    let mut start = [0; 4];
-    match fs::File::open(file).and_then(|mut file| file.read(&mut start)) {
-        Ok(count) => count == 4 && &start != b"PK\x03\x04",
-        // Opening it will say why.
-        Err(_) => false,
-    }
-}
 
 /// Does the work in a child; its standard output.
 pub fn run(work: &ChildTask<'_>) -> Result<Vec<u8>, Failed> {
@@ -239,19 +224,5 @@ mod tests {
             how_it_ended(ExitStatus::from_raw(libc::SIGABRT), "memory allocation of 9 bytes failed\n", 5 << 30);
         assert!(memory.contains("5 GiB"), "{memory}");
         assert!(how_it_ended(ExitStatus::from_raw(101 << 8), "x\npanicked\n\n", 0).contains("101 (panicked)"));
-    }
-
-    #[test]
-    fn zip_archives_and_directories_need_no_libhdf5() {
-        let place = tempfile::tempdir().unwrap();
-        let file = |name: &str, bytes: &[u8]| {
-            let path = place.path().join(name);
-            fs::write(&path, bytes).unwrap();
-            path
-        };
-        assert!(is_for_hdf5(&file("a.h5ad", b"\x89HDF\r\n\x1a\n")));
-        assert!(is_for_hdf5(&place.path().join("a.h5ad::mod/rna")));
-        assert!(!is_for_hdf5(&file("a.zip", b"PK\x03\x04...")));
-        assert!(!is_for_hdf5(place.path()) && !is_for_hdf5(Path::new("/nonexistent")));
     }
 }

@@ -1,9 +1,11 @@
-//! How much memory this process may use at all: the machine's, or the smallest cgroup limit above us.
+//! How much memory this process may use at all: the machine's, the smallest cgroup limit above us, or its own limits.
 //!
 //! Containers and batch schedulers limit by cgroup, and a limit may stand at any level on the way to the root.
 
 use std::fs;
 use std::path::Path;
+
+use super::address_space;
 
 /// Less cannot hold one fetch of any real store.
 pub const LEAST: u64 = 16 << 20;
@@ -12,7 +14,7 @@ pub const LEAST: u64 = 16 << 20;
 pub fn limit() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
     let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    cgroups.lines().filter_map(cgroup_limit).chain(machine).min()
+    cgroups.lines().filter_map(cgroup_limit).chain(machine).chain(address_space::limit()).min()
 }
 
 /// What `--memory auto` means: a quarter of the limit, divided by the processes of a job that share it.

@@ -12,12 +12,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::array::Counters;
-use crate::array::container::file_of;
+use crate::array::container::{file_of, needs_trial};
 use crate::collection::{Collection, Selection};
 use crate::storage::{self, Identity};
 
 use super::error::{About, SessionError};
-use super::isolate::{self, ChildTask, Failed, is_for_hdf5};
+use super::isolate::{self, ChildTask, Failed};
 use super::memory;
 use super::obs::Obs;
 use super::spec::{ROW_NAMES, Spec};
@@ -72,7 +72,7 @@ impl Probed {
 /// # Errors
 /// The child did not survive a store, or a file changed meanwhile.
 pub fn stores(spec: &Spec, also: &[String]) -> Result<Probed, SessionError> {
-    let parsed: Vec<PathBuf> = spec.stores.iter().filter(|path| is_for_hdf5(path)).cloned().collect();
+    let parsed: Vec<PathBuf> = spec.stores.iter().filter(|path| needs_trial(path)).cloned().collect();
     if parsed.is_empty() {
         return Ok(Probed::default());
     }

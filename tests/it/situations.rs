@@ -1,7 +1,9 @@
 //! Situations that users met: an environment, limits, paths and file systems that differ from those of a developer's desk.
 //! One numbered test a report; the numbers are those of the report.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -10,7 +12,7 @@ use std::process::Command;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::area::{Area, Ran};
-use crate::support::{store, succeed, walk};
+use crate::support::{sha256, store, stores, succeed, walk};
 
 /// Variables that clusters set and that stop every HDF5 file if libhdf5 sees them.
 const VARIABLES: [(&str, &str); 6] = [
@@ -53,6 +55,76 @@ fn s07_libraries_do_not_see_the_environment_and_the_command_of_run_does() {
         (told.code, lines, limits),
         (Some(0), expected.iter().map(String::as_str).collect(), vec!["300", "3000"])
     );
+}
+
+/// Limits of address space and data for a child.
+fn with_memory(command: &mut Command, resource: Resource, bytes: u64) {
+    let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+    // SAFETY: between fork and exec only a system call.
+    unsafe { command.pre_exec(move || Ok(setrlimit(resource, limit)?)) };
+}
+
+/// Every file of the first epoch, by name and content.
+fn epoch(mount: &Path) -> Vec<(String, String)> {
+    let files = walk(&mount.join("epoch-0000")).into_keys();
+    files.map(|file| (file.display().to_string(), sha256(&mount.join("epoch-0000").join(&file)))).collect()
+}
+
+/// Mounts at `d`, reads the first epoch and unmounts.
+fn read_epoch(area: &Area, arguments: &[&OsStr], prepare: impl Fn(&mut Command)) -> Vec<(String, String)> {
+    let mut command = area.command([OsStr::new("mount")]);
+    command.args(arguments).arg("d");
+    prepare(&mut command);
+    let told = ran(&mut command);
+    assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""));
+    let files = epoch(&area.path("d"));
+    assert_eq!(area.run(["umount", "d"]).code, Some(0));
+    files
+}
+
+#[test]
+fn s08_a_path_need_not_be_text() {
+    let area = Area::new();
+    let folder = area.path(".").join(OsStr::from_bytes(b"donn\xe9es"));
+    fs::create_dir(&folder).unwrap();
+    for path in stores(&["sparse.h5ad", "join-c.zarr", "zip-stored.zarr.zip"]) {
+        let copy = folder.join(path.file_name().unwrap());
+        succeed(Command::new("cp").arg("-r").arg(&path).arg(&copy));
+        let expected = read_epoch(&area, &[path.as_os_str()], |_| {});
+        assert_eq!(read_epoch(&area, &[copy.as_os_str()], |_| {}), expected, "{path:?}");
+        let told = ran(area.command(["info"]).arg(&copy));
+        assert!(told.code == Some(0) && told.stdout.contains("mounts: yes"), "{told:?}");
+    }
+    let config = folder.join("mount.toml");
+    fs::write(&config, "batch_size = 16\n").unwrap();
+    let small = read_epoch(&area, &[OsStr::new("--config"), config.as_os_str(), area.store.as_os_str()], |_| {});
+    let expected = read_epoch(&area, &[OsStr::new("--batch-size"), OsStr::new("16"), area.store.as_os_str()], |_| {});
+    assert_eq!(small, expected);
+}
+
+#[test]
+fn s10_a_limit_of_address_space_bounds_the_budget() {
+    const MIB: u64 = 1 << 20;
+    let area = Area::new();
+    let arguments = [area.store.as_os_str()];
+    let expected = read_epoch(&area, &arguments, |_| {});
+    for (resource, mib) in [(Resource::As, 300), (Resource::As, 1000), (Resource::As, 2000), (Resource::Data, 300)] {
+        assert_eq!(
+            read_epoch(&area, &arguments, |command| with_memory(command, resource, mib * MIB)),
+            expected,
+            "{mib}"
+        );
+    }
+    for (arguments, mib, words) in [
+        (&["mount", "store.h5ad", "d"][..], 180, &["ulimit -v", "raise it to"][..]),
+        (&["mount", "--memory", "900MiB", "store.h5ad", "d"], 1000, &["--memory 900.0 MiB", "ulimit -v"]),
+    ] {
+        let mut command = area.command(arguments);
+        with_memory(&mut command, Resource::As, mib * MIB);
+        let told = ran(&mut command);
+        assert_eq!(told.code, Some(3), "{told:?}");
+        assert!(words.iter().all(|word| told.stderr.contains(word)), "{told:?}");
+    }
 }
 
 #[test]

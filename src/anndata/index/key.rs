@@ -27,7 +27,7 @@ impl IndexKey {
         let mut all: Vec<Value> = files.iter().map(identity).collect();
         if entry.store.path().is_dir() {
             let root = entry.store.path();
-            let inner = entry.store.name().split_once("::").map_or("", |(_, inner)| inner);
+            let inner = entry.store.inner();
             let elements: Vec<_> = entry.sources.iter().map(|source| root.join(inner).join(source)).collect();
             let mut tree = FileTree::default();
             // An older layout may keep an element elsewhere: then all of the store counts.

@@ -99,7 +99,7 @@ impl RowIndex {
     /// The index of a store, with the row bounds of matrix `x` and obs columns (`None`: all but text); made where it is not
     /// there, or not whole. It cannot fail: what it has not is read from the store.
     pub fn open(
-        store: &Container,
+        store: &dyn Container,
         x: &str,
         names: Option<&[String]>,
         directory: &IndexDir,
@@ -186,12 +186,12 @@ impl RowIndex {
 }
 
 /// Rows by obs; what is wrong with it is for others to tell.
-fn rows_of(store: &Container) -> Option<u64> {
+fn rows_of(store: &dyn Container) -> Option<u64> {
     DataFrame::open(store, "obs").ok().map(|obs| obs.rows)
 }
 
 /// What the index is to hold, of what is there.
-fn wanted(store: &Container, x: &str, names: Option<&[String]>, rows: u64) -> Vec<ColumnSource> {
+fn wanted(store: &dyn Container, x: &str, names: Option<&[String]>, rows: u64) -> Vec<ColumnSource> {
     let mut wanted: Vec<ColumnSource> = bounds(store, x, rows).ok().flatten().into_iter().collect();
     if let Ok(obs) = DataFrame::open(store, "obs") {
         for name in names.unwrap_or(&obs.columns) {
@@ -206,7 +206,7 @@ fn wanted(store: &Container, x: &str, names: Option<&[String]>, rows: u64) -> Ve
 }
 
 /// The row bounds of a matrix stored by row.
-fn bounds(store: &Container, x: &str, rows: u64) -> Result<Option<ColumnSource>, ArrayError> {
+fn bounds(store: &dyn Container, x: &str, rows: u64) -> Result<Option<ColumnSource>, ArrayError> {
     let x = layout::located(store, x)?;
     if store.kind(&x)? != Some(NodeKind::Group) || layout::sparse_encoding(store, &x)? != "csr_matrix" {
         return Ok(None);
@@ -233,7 +233,7 @@ impl IndexDir {
     /// The row index of a store, made or added to where it is not complete.
     fn rows(
         &self,
-        store: &Container,
+        store: &dyn Container,
         x: &str,
         rows: u64,
         wanted: &[ColumnSource],

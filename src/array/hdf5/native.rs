@@ -3,12 +3,16 @@
 //! Every call runs under the library's lock (`sync`), and every identifier is closed by `Id`.
 
 use std::ffi::{CString, c_char, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
+use ::hdf5::plist::FileAccess;
 use ::hdf5::sync::sync;
-use ::hdf5::{Dataset, File};
+use ::hdf5::{Dataset, File, from_id};
 use hdf5_sys::h5::H5free_memory;
 use hdf5_sys::h5a::{H5Aget_space, H5Aget_type, H5Aread};
 use hdf5_sys::h5d::{H5Dget_space, H5Dget_type, H5Dread};
+use hdf5_sys::h5f::{H5F_ACC_RDONLY, H5Fopen};
 use hdf5_sys::h5i::{H5I_type_t, H5Idec_ref, H5Iget_type, hid_t};
 use hdf5_sys::h5l::H5Lexists;
 use hdf5_sys::h5o::{H5Oexists_by_name, H5Oopen};
@@ -46,6 +50,47 @@ impl Drop for Id {
         // SAFETY: the identifier came from the library and is ours alone.
         sync(|| unsafe { H5Idec_ref(self.0) });
     }
+}
+
+/// Opens a file for reading, whatever bytes its path has.
+///
+/// # Errors
+/// Why not, in words for the user: damage only where the library found some.
+pub fn open(path: &Path) -> Result<File, String> {
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| "its path holds a zero byte")?;
+    // Nothing is written, and a lock would fail on file systems without locks.
+    let access = FileAccess::build().file_locking(false).finish().map_err(|error| super::words(&error))?;
+    sync(|| {
+        // SAFETY: a C string and a live property list.
+        let id = unsafe { H5Fopen(name.as_ptr(), H5F_ACC_RDONLY, access.id()) };
+        if id < 0 {
+            return Err(open_failure(&last_error()));
+        }
+        // SAFETY: the identifier is fresh and ours alone.
+        unsafe { from_id::<File>(id) }.map_err(|error| super::words(&error))
+    })
+}
+
+/// What the library says, and what follows for the user.
+fn open_failure(words: &str) -> String {
+    /// What it says of bytes that are not as they should be.
+    const DAMAGE: [&str; 8] =
+        ["signature", "superblock", "checksum", "object header", "B-tree", "heap", "address", "message"];
+    if words.contains("truncated") || words.contains("eof") {
+        return format!("the HDF5 file is truncated ({words}); copy or download it again");
+    }
+    // The system's own reason, which says nothing about the bytes.
+    if let Some((_, reason)) = words.split_once("error message = '") {
+        let reason = reason.split('\'').next().unwrap_or(reason);
+        let remedy = if reason.contains("Too many open files") { "; raise `ulimit -n`" } else { "" };
+        return format!("the HDF5 file cannot be opened: {reason}{remedy}");
+    }
+    if words.contains("already open") {
+        return format!("the HDF5 file cannot be opened ({words}); somebody may be writing it");
+    }
+    let is_damage = DAMAGE.iter().any(|part| words.contains(part));
+    let remedy = if is_damage { "; it may be damaged: copy or download it again" } else { "" };
+    format!("the HDF5 file cannot be opened ({words}){remedy}")
 }
 
 /// What an element type is to us.

@@ -119,7 +119,7 @@ pub fn numbers(file: &Hdf5, element: &str, dataset: &Dataset, field: &str) -> Re
     shape.extend(&member.shape);
     let bytes = read_numbers(dataset, &member, dtype, &rows, &shape).map_err(fail)?;
     let name = format!("{element}/{field}").into();
-    Ok(Array::new((Arc::clone(file.name()), name), dtype, (shape.clone(), shape), Arc::new(InMemory { bytes })))
+    Ok(Array::new((Arc::clone(&file.name), name), dtype, (shape.clone(), shape), Arc::new(InMemory { bytes })))
 }
 
 fn read_numbers(

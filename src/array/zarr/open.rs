@@ -14,6 +14,7 @@ use super::shard::Shards;
 use super::source::{ChunkFiles, Files};
 use crate::array::catch_panic::catch_panic;
 use crate::array::codec::Stage;
+use crate::array::container::Container;
 use crate::array::{Array, ArrayError, ChunkSource, Dtype, is_chunk};
 
 /// zarrs' array over any readable storage.

@@ -9,7 +9,7 @@ use super::node::ZarrNode;
 use super::{Zarr, text};
 use crate::array::codec;
 use crate::array::constant::InMemory;
-use crate::array::container::NodeKind;
+use crate::array::container::{Container, NodeKind};
 use crate::array::{Array, ArrayError, Dtype, RecordField, RecordFieldKind};
 
 /// One field and where it lies in each record.

@@ -7,7 +7,7 @@ use super::class::{self, ElementClass, Encoding};
 use super::node::ZarrNode;
 use super::{Zarr, open};
 use crate::array::catch_panic::catch_panic;
-use crate::array::container::NodeKind;
+use crate::array::container::{Container, NodeKind};
 use crate::array::{ArrayError, Counters, Dtype};
 
 /// Most strings of an array, against shapes that lie: 64 times the largest atlas.

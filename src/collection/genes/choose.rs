@@ -29,7 +29,7 @@ pub enum Genes {
 /// A gene that no store has, that was asked for twice, or whose name stands twice; a column that is absent or no boolean.
 pub fn choose(
     chosen: &Genes,
-    first: Option<&Container>,
+    first: Option<&dyn Container>,
     var: &str,
     genes: &Arc<Vec<String>>,
     columns: Vec<ColumnMap>,
@@ -104,7 +104,7 @@ fn named(names: &[String], genes: &Arc<Vec<String>>) -> Result<Vec<u32>, Collect
 }
 
 /// Rows of a store's var for which a column is true; a missing value is not.
-fn flagged(store: &Container, var: &str, column: &str, counters: &Counters) -> Result<Vec<usize>, CollectionError> {
+fn flagged(store: &dyn Container, var: &str, column: &str, counters: &Counters) -> Result<Vec<usize>, CollectionError> {
     let frame = DataFrame::open(store, var)?;
     if !frame.columns.iter().any(|name| name == column) {
         let cause = format!("--genes: {}: {var} has no column {column}", store.name());

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::anndata::matrix::Matrix;
 use crate::array::gather::ElementRange;
-use crate::array::{Array, ArrayError, DestSlice, Dtype};
+use crate::array::{Array, ArrayError, DestSlice, Dtype, grow};
 use crate::batch::row::{Misfit, Recipe, RowScratch, RowTarget};
 use crate::batch::scatter::{Align, Scatter};
 use crate::collection::Store;
@@ -202,9 +202,7 @@ const MIN_ROWS: usize = 16;
 fn gathered<'a>(array: &'a Array, rows: &[Row], buffer: &mut Vec<u8>) -> Result<GatherJob<'a>, ReadError> {
     let size = array.dtype.size();
     let bytes = rows.iter().map(|row| row.len as usize).sum::<usize>() * size;
-    if buffer.len() < bytes {
-        *buffer = vec![0; bytes];
-    }
+    grow(buffer, bytes).map_err(|_| ReadError::NoMemory(bytes as u64))?;
     let is_sparse = array.shape.len() == 1;
     let buffer = DestSlice::new(buffer);
     let mut pieces: Vec<ElementRange> = Vec::with_capacity(rows.len());

@@ -1,0 +1,105 @@
+//! Limits of a process's address space (`ulimit -v`, which SGE sets as h_vmem) and of its data (`ulimit -d`).
+//!
+//! What counts is what is mapped, touched or not: malloc's arenas reserve 64 MiB each, threads their stacks. So with such a
+//! limit both are kept few, the budget is what is left, and a mount that would have too little is refused with a figure.
+
+use bytesize::ByteSize;
+use rustix::process::{Resource, getrlimit};
+
+use super::error::SessionError;
+
+/// Address space of one decoding thread: stacks of two pools, buffers for a chunk as stored and as decoded.
+const THREAD: u64 = 32 << 20;
+/// What threads that serve, and all that grows a little with use, may take.
+const OTHER: u64 = 64 << 20;
+/// The smallest budget: two pieces that buffers are cut from.
+const LEAST: u64 = 64 << 20;
+
+/// The smaller of the limits; none if there is none.
+pub fn limit() -> Option<u64> {
+    limits().into_iter().filter_map(|(limit, _)| limit).min()
+}
+
+/// Each limit, and the line of /proc/self/status that says how much of it is used.
+fn limits() -> [(Option<u64>, &'static str); 2] {
+    [(getrlimit(Resource::As).current, "VmSize:"), (getrlimit(Resource::Data).current, "VmData:")]
+}
+
+/// Bytes that may still be mapped.
+fn left() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let used = |name: &str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(name))?.trim().strip_suffix("kB")?;
+        value.trim().parse::<u64>().ok()?.checked_mul(1024)
+    };
+    let left = |(limit, name): (Option<u64>, &str)| Some(limit?.saturating_sub(used(name).unwrap_or_default()));
+    limits().into_iter().filter_map(left).min()
+}
+
+/// With a limit, keeps malloc's arenas few. Call it before any thread exists.
+pub fn keep_arenas_few() {
+    let Some(limit) = limit() else { return };
+    #[cfg(target_env = "gnu")]
+    {
+        let arenas = libc::c_int::try_from(limit >> 30).unwrap_or(libc::c_int::MAX).clamp(1, 8);
+        // SAFETY: sets a number of the allocator.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, arenas) };
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = limit;
+}
+
+/// The budget for images and decoded chunks, and the number of decoding threads: those asked for, or (`asked` is none) as
+/// much of `auto` as fits.
+///
+/// # Errors
+/// They do not fit what is left.
+pub fn fit(asked: Option<u64>, auto: u64, threads: usize) -> Result<(u64, usize), SessionError> {
+    match left().zip(limit()) {
+        None => Ok((asked.unwrap_or(auto), threads)),
+        Some((left, limit)) => within(left, limit, asked, auto, threads).map_err(SessionError::Refused),
+    }
+}
+
+fn within(left: u64, limit: u64, asked: Option<u64>, auto: u64, threads: usize) -> Result<(u64, usize), String> {
+    let most = usize::try_from(left / 4 / THREAD).unwrap_or(usize::MAX);
+    let threads = threads.clamp(1, most.max(1));
+    let own = OTHER + THREAD * threads as u64;
+    // A quarter stays for what a batch needs besides its image.
+    let room = left.saturating_sub(own) / 4 * 3;
+    let (limit_shown, room_shown) = (ByteSize(limit), ByteSize(room));
+    if room < LEAST {
+        let needed = ByteSize(limit + (LEAST - room) / 3 * 4 + (1 << 20));
+        return Err(format!(
+            "the limit of {limit_shown} of address space or data (`ulimit -v`, `ulimit -d`, h_vmem) leaves {room_shown} for \
+             batches, and {} are the least; raise it to {needed}",
+            ByteSize(LEAST)
+        ));
+    }
+    match asked {
+        Some(asked) if asked > room => Err(format!(
+            "--memory {} does not fit the limit of {limit_shown} of address space or data (`ulimit -v`, `ulimit -d`, h_vmem), \
+             which leaves {room_shown}; ask for no more than that, or raise the limit",
+            ByteSize(asked)
+        )),
+        Some(asked) => Ok((asked, threads)),
+        None => Ok((auto.min(room), threads)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_bounds_the_budget_and_the_threads() {
+        const MIB: u64 = 1 << 20;
+        let fit = |left: u64, asked, threads| within(left * MIB, 2 * left * MIB, asked, 1 << 40, threads);
+        assert_eq!(fit(256, None, 64), Ok((96 * MIB, 2)));
+        assert_eq!(fit(1024, None, 64), Ok((528 * MIB, 8)));
+        assert_eq!(fit(1024, Some(100 * MIB), 2), Ok((100 * MIB, 2)));
+        assert!(fit(1024, Some(800 * MIB), 2).is_err_and(|cause| cause.contains("--memory 800")));
+        let refused = fit(150, None, 2).unwrap_err();
+        assert!(refused.contains("300.0 MiB") && refused.contains("raise it to"), "{refused}");
+    }
+}
