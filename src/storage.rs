@@ -9,6 +9,7 @@
 
 mod address;
 pub mod in_flight;
+pub mod descriptors;
 pub mod local;
 mod meter;
 mod version;

@@ -139,6 +139,10 @@ impl Container for Adapted {
         self.store.strings(self.stored(element)?.0)
     }
 
+    fn settle(&self) {
+        self.store.settle();
+    }
+
     fn identity(&self) -> Vec<Identity> {
         self.store.identity()
     }

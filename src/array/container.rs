@@ -111,6 +111,9 @@ pub trait Container: Send + Sync {
         Err(no_records(self.name(), element, field))
     }
 
+    /// Closes what is needed only to find elements. They are found nevertheless: it is opened again then.
+    fn settle(&self) {}
+
     /// The files whose change is noticed: the `.h5ad`, or the metadata files read so far.
     fn identity(&self) -> Vec<Identity>;
 

@@ -5,6 +5,7 @@
 
 mod attribute;
 mod dataset;
+mod files;
 mod library;
 mod native;
 mod record;
@@ -19,8 +20,9 @@ use ::hdf5::{Dataset, Group};
 use serde_json::{Map, Value};
 
 use super::container::{Candidate, Container, Kind, NodeKind};
-use super::{Array, ArrayError, RecordField, file};
+use super::{Array, ArrayError, RecordField};
 use crate::storage::{Identity, Object};
+use files::LibraryFile;
 pub use native::TypeClass;
 
 /// An open `.h5ad`, or a group inside of an HDF5 file.
@@ -31,7 +33,7 @@ pub struct Hdf5 {
     /// Ours, for the bytes of chunks.
     object: Object,
     /// The library's.
-    root: ::hdf5::File,
+    library: LibraryFile,
 }
 
 /// Files that begin with HDF5's signature, also behind a user block.
@@ -62,17 +64,19 @@ impl Hdf5 {
     fn open(mut candidate: Candidate<'_>) -> Result<Hdf5, ArrayError> {
         let Some(object) = candidate.object.take() else { return Err(candidate.fail("a directory, not a file")) };
         let fail = |cause: &str| candidate.fail(cause);
-        let path = object.address().local_path();
-        let path = path.ok_or_else(|| fail("HDF5 is read from local files only: copy it first"))?;
         zstd_filter::register();
-        let root = native::open(&path).map_err(|cause| fail(&cause))?;
-        // The library opened the path, not our descriptor: they must be one file.
-        file::check_unchanged(&candidate.name, &[object.identity()])?;
-        let hdf5 = Hdf5 { name: Arc::clone(&candidate.name), inner: String::new(), object, root };
+        let hdf5 =
+            Hdf5 { name: Arc::clone(&candidate.name), inner: String::new(), object, library: LibraryFile::new() };
+        hdf5.root()?;
         if hdf5.kind(candidate.inner)? != Some(NodeKind::Group) {
             return Err(fail(&format!("there is no group {} in the file", candidate.inner)));
         }
         Ok(Hdf5 { inner: candidate.inner.to_owned(), ..hdf5 })
+    }
+
+    /// The library's file.
+    fn root(&self) -> Result<::hdf5::File, ArrayError> {
+        self.library.get(&self.name, &self.object)
     }
 
     /// The library's path of an element.
@@ -94,8 +98,8 @@ impl Hdf5 {
 
     fn group(&self, element: &str) -> Result<Group, ArrayError> {
         match self.kind(element)? {
-            Some(NodeKind::Group) if self.at(element).is_empty() => self.root.as_group(),
-            Some(NodeKind::Group) => self.root.group(&self.at(element)),
+            Some(NodeKind::Group) if self.at(element).is_empty() => self.root()?.as_group(),
+            Some(NodeKind::Group) => self.root()?.group(&self.at(element)),
             Some(NodeKind::Array) => return Err(self.error(element, "is an array, not a group")),
             None => return Err(self.error(element, "is not in the file")),
         }
@@ -106,8 +110,9 @@ impl Hdf5 {
         match self.kind(element)? {
             Some(NodeKind::Array) => {
                 let failed = |e| self.library_error(element, &e);
-                let dataset = self.root.dataset(&self.at(element)).map_err(failed)?;
-                let home = self.root.loc_info().map_err(failed)?.fileno;
+                let root = self.root()?;
+                let dataset = root.dataset(&self.at(element)).map_err(failed)?;
+                let home = root.loc_info().map_err(failed)?.fileno;
                 if dataset.loc_info().map_err(failed)?.fileno != home {
                     // Its chunks would be looked for in this file.
                     return Err(self.error(element, "lies in another file (an external link); copy it into this one"));
@@ -146,7 +151,7 @@ impl Container for Hdf5 {
         if path.is_empty() {
             return Ok(Some(NodeKind::Group));
         }
-        native::kind(&self.root, &path).map_err(|cause| self.error(element, cause))
+        native::kind(&self.root()?, &path).map_err(|cause| self.error(element, cause))
     }
 
     fn members(&self, group: &str) -> Result<Vec<String>, ArrayError> {
@@ -172,6 +177,10 @@ impl Container for Hdf5 {
 
     fn shape(&self, element: &str) -> Result<Vec<u64>, ArrayError> {
         native::shape(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
+    }
+
+    fn settle(&self) {
+        self.library.close();
     }
 
     fn dtype_name(&self, element: &str) -> Result<String, ArrayError> {

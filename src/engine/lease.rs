@@ -67,10 +67,9 @@ pub fn sample() -> io::Result<File> {
     if is_unshared(&file) { Ok(file) } else { Err(io::Error::other("no leases")) }
 }
 
-/// How many images may be files: a quarter of the descriptors that this process may have. Stores take another half.
+/// How many images may be files: an eighth of the descriptors that this process may have. Stores take the most.
 pub fn descriptors() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(limit / 4).unwrap_or(usize::MAX).min(1 << 14)
+    crate::storage::descriptors::share(1).min(1 << 14)
 }
 
 /// What is lent, by the number of its memory.

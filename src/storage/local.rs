@@ -2,11 +2,12 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Error, ErrorKind, IoSliceMut};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::descriptors::{self, Descriptor};
 use super::{Address, Kind, Meter, Object, Opened, Ranges, Stamp, Storage, Version};
 
 /// Most places in one call (Linux's IOV_MAX).
@@ -29,18 +30,20 @@ pub fn version_of(metadata: &Metadata) -> Version {
 pub fn object(file: File, path: &Path) -> io::Result<Object> {
     let version = version_of(&file.metadata()?);
     let address = Address::new(Arc::new(Local), path.to_path_buf());
-    Ok(Object::new(address, Opened { version, ranges: Box::new(OpenFile(file)) }))
+    let ranges = Box::new(OpenFile(Descriptor::new(file, path, version.clone())));
+    Ok(Object::new(address, Opened { version, ranges }))
 }
 
 impl Storage for Local {
     fn open(&self, path: &Path, _: &Arc<Meter>) -> io::Result<Opened> {
-        // A pipe without a writer must not be waited for; for files the flag means nothing.
-        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let file = descriptors::open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(Error::new(ErrorKind::InvalidInput, "not a file"));
         }
-        Ok(Opened { version: version_of(&metadata), ranges: Box::new(OpenFile(file)) })
+        let version = version_of(&metadata);
+        let ranges = Box::new(OpenFile(Descriptor::new(file, path, version.clone())));
+        Ok(Opened { version, ranges })
     }
 
     fn kind(&self, path: &Path) -> io::Result<Kind> {
@@ -81,26 +84,30 @@ impl Storage for Local {
 }
 
 /// An open file.
-struct OpenFile(File);
+struct OpenFile(Descriptor);
 
 impl Ranges for OpenFile {
-    fn read(&self, mut offset: u64, mut places: &mut [IoSliceMut<'_>]) -> io::Result<()> {
-        // Empty places first would make a read of nothing look like the end.
-        IoSliceMut::advance_slices(&mut places, 0);
-        while !places.is_empty() {
-            let some = places.len().min(MAX_PLACES);
-            match rustix::io::preadv(&self.0, places.get_mut(..some).unwrap_or_default(), offset) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(got) => {
-                    offset = offset.saturating_add(got as u64);
-                    IoSliceMut::advance_slices(&mut places, got);
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+    fn read(&self, offset: u64, places: &mut [IoSliceMut<'_>]) -> io::Result<()> {
+        self.0.with(|file| fill(file, offset, places))
     }
+}
+
+fn fill(file: &File, mut offset: u64, mut places: &mut [IoSliceMut<'_>]) -> io::Result<()> {
+    // Empty places first would make a read of nothing look like the end.
+    IoSliceMut::advance_slices(&mut places, 0);
+    while !places.is_empty() {
+        let some = places.len().min(MAX_PLACES);
+        match rustix::io::preadv(file, places.get_mut(..some).unwrap_or_default(), offset) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(got) => {
+                offset = offset.saturating_add(got as u64);
+                IoSliceMut::advance_slices(&mut places, got);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

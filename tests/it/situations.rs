@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -100,6 +100,28 @@ fn s08_a_path_need_not_be_text() {
     let small = read_epoch(&area, &[OsStr::new("--config"), config.as_os_str(), area.store.as_os_str()], |_| {});
     let expected = read_epoch(&area, &[OsStr::new("--batch-size"), OsStr::new("16"), area.store.as_os_str()], |_| {});
     assert_eq!(small, expected);
+}
+
+#[test]
+fn s09_more_stores_than_descriptors() {
+    let area = Area::new();
+    let small = store("join-b.h5ad");
+    let paths: Vec<PathBuf> = (0..300).map(|number| area.path(&format!("store-{number:03}.h5ad"))).collect();
+    paths.iter().for_each(|path| drop(fs::copy(&small, path).unwrap()));
+    let mut arguments = ["--batch-size", "4096"].map(OsStr::new).to_vec();
+    arguments.extend(paths.iter().map(|path| path.as_os_str()));
+    let expected = read_epoch(&area, &arguments, |_| {});
+    assert_eq!(read_epoch(&area, &arguments, |command| with_files(command, 100, 100)), expected);
+    // One that is replaced while it is closed is noticed when it is opened again.
+    let mut command = area.command([OsStr::new("mount")]);
+    with_files(command.args(&arguments).arg("d"), 100, 100);
+    assert_eq!(ran(&mut command).code, Some(0));
+    let other = area.path("other");
+    fs::copy(&small, &other).unwrap();
+    fs::rename(&other, &paths[0]).unwrap();
+    let files = walk(&area.path("d/epoch-0000")).into_keys();
+    let stale = |file: PathBuf| fs::read(area.path("d/epoch-0000").join(file)).err()?.raw_os_error();
+    assert!(files.filter_map(stale).any(|error| error == libc::ESTALE));
 }
 
 #[test]

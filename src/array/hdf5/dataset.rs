@@ -156,7 +156,7 @@ impl DatasetOpener<'_> {
             store: Arc::clone(&self.file.name),
             element: Arc::clone(&self.element),
             dataset: self.dataset.clone(),
-            _file: self.file.root.clone(),
+            _file: self.file.root()?,
             shape: self.shape.clone(),
             chunk_shape: chunk_shape.clone(),
             size: self.dtype.size(),
