@@ -13,8 +13,9 @@ mod source;
 mod text;
 mod zstd_filter;
 
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::hdf5::{Dataset, Group};
 use serde_json::{Map, Value};
@@ -34,6 +35,14 @@ pub struct Hdf5 {
     object: Object,
     /// The library's.
     library: LibraryFile,
+    /// What was asked of elements: each question costs the library some tenths of a millisecond, and most are asked often.
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    kinds: HashMap<String, Option<NodeKind>>,
+    attributes: HashMap<String, Map<String, Value>>,
 }
 
 /// Files that begin with HDF5's signature, also behind a user block.
@@ -66,12 +75,16 @@ impl Hdf5 {
         let fail = |cause: &str| candidate.fail(cause);
         zstd_filter::register();
         let hdf5 =
-            Hdf5 { name: Arc::clone(&candidate.name), inner: String::new(), object, library: LibraryFile::new() };
+            Hdf5 { name: Arc::clone(&candidate.name), inner: String::new(), object, library: LibraryFile::new(), known: Mutex::default() };
         hdf5.root()?;
         if hdf5.kind(candidate.inner)? != Some(NodeKind::Group) {
             return Err(fail(&format!("there is no group {} in the file", candidate.inner)));
         }
         Ok(Hdf5 { inner: candidate.inner.to_owned(), ..hdf5 })
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The library's file.
@@ -151,7 +164,12 @@ impl Container for Hdf5 {
         if path.is_empty() {
             return Ok(Some(NodeKind::Group));
         }
-        native::kind(&self.root()?, &path).map_err(|cause| self.error(element, cause))
+        if let Some(kind) = self.known().kinds.get(&path) {
+            return Ok(*kind);
+        }
+        let kind = native::kind(&self.root()?, &path).map_err(|cause| self.error(element, cause))?;
+        self.known().kinds.insert(path, kind);
+        Ok(kind)
     }
 
     fn members(&self, group: &str) -> Result<Vec<String>, ArrayError> {
@@ -161,6 +179,9 @@ impl Container for Hdf5 {
     }
 
     fn attributes(&self, element: &str) -> Result<Map<String, Value>, ArrayError> {
+        if let Some(attributes) = self.known().attributes.get(element) {
+            return Ok(attributes.clone());
+        }
         let read = if self.kind(element)? == Some(NodeKind::Array) {
             let dataset = self.dataset(element)?;
             attribute::all(&dataset, &self.inner)
@@ -168,7 +189,9 @@ impl Container for Hdf5 {
             let group = self.group(element)?;
             attribute::all(&group, &self.inner)
         };
-        read.map_err(|e| self.library_error(element, &e))
+        let attributes = read.map_err(|e| self.library_error(element, &e))?;
+        self.known().attributes.insert(element.to_owned(), attributes.clone());
+        Ok(attributes)
     }
 
     fn array(&self, element: &str) -> Result<Array, ArrayError> {
@@ -181,6 +204,7 @@ impl Container for Hdf5 {
 
     fn settle(&self) {
         self.library.close();
+        *self.known() = Known::default();
     }
 
     fn dtype_name(&self, element: &str) -> Result<String, ArrayError> {
