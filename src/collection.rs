@@ -210,9 +210,9 @@ impl Collection {
         for name in &selection.with {
             elements.push(element::open(&mut stores, name, false, selection, counters)?);
         }
+        let columns::ObsColumns { columns, left_out, joined } = columns::read(&stores, selection, counters)?;
         // One descriptor a store is enough from now on.
         stores.iter().for_each(|store| store.container.settle());
-        let columns::ObsColumns { columns, left_out, joined } = columns::read(&stores, selection, counters)?;
         let table = Table { n_rows: first_row, elements, columns, index_dtype: selection.index_dtype };
         Ok(Collection { table, stores, left_out, joined, visit: selection.visit })
     }

@@ -74,8 +74,13 @@ impl Hdf5 {
         let Some(object) = candidate.object.take() else { return Err(candidate.fail("a directory, not a file")) };
         let fail = |cause: &str| candidate.fail(cause);
         zstd_filter::register();
-        let hdf5 =
-            Hdf5 { name: Arc::clone(&candidate.name), inner: String::new(), object, library: LibraryFile::new(), known: Mutex::default() };
+        let hdf5 = Hdf5 {
+            name: Arc::clone(&candidate.name),
+            inner: String::new(),
+            object,
+            library: LibraryFile::new(),
+            known: Mutex::default(),
+        };
         hdf5.root()?;
         if hdf5.kind(candidate.inner)? != Some(NodeKind::Group) {
             return Err(fail(&format!("there is no group {} in the file", candidate.inner)));
