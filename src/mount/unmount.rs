@@ -222,3 +222,26 @@ fn holds(process: &Path, mountpoint: &Path) -> bool {
     let places: [PathBuf; 3] = ["cwd", "root", "exe"].map(|name| process.join(name));
     open.chain(places).any(|link| fs::read_link(link).is_ok_and(|target| target.starts_with(mountpoint)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_works_is_told_from_one_that_waits() {
+        let ours = i32::try_from(std::process::id()).unwrap();
+        let before = Process::read(ours).unwrap();
+        let start = Instant::now();
+        while Process::read(ours).unwrap().ticks <= before.ticks {
+            assert!(start.elapsed() < Duration::from_secs(60), "reading /proc is work");
+        }
+        assert!(Process::read(-1).is_none());
+    }
+
+    #[test]
+    fn a_mount_is_shown_where_it_is_mounted() {
+        let root = table::at(Path::new("/")).unwrap().unwrap();
+        assert!(!shown_elsewhere(root.device).is_empty());
+        assert!(shown_elsewhere((u32::MAX, u32::MAX)).is_empty());
+    }
+}
