@@ -8,8 +8,8 @@
 //! threads read, and each is answered when it is there, in any order.
 
 mod address;
-pub mod in_flight;
 pub mod descriptors;
+pub mod in_flight;
 pub mod local;
 mod meter;
 mod version;

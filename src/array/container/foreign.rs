@@ -120,11 +120,24 @@ fn gzip(start: &[u8]) -> String {
 
 /// The first bytes of a gzip stream that is cut: what the decoder had written when it met the end.
 fn inflated(start: &[u8]) -> Vec<u8> {
+    if let Some(stored) = stored_block(start) {
+        return stored.to_vec();
+    }
     let mut bytes = vec![0; 4096];
     let _ = Decompressor::new().gzip_decompress(start, &mut bytes);
     let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     bytes.truncate(end);
     bytes
+}
+
+/// The content of a first block that is not compressed, which the decoder takes whole or not at all.
+fn stored_block(start: &[u8]) -> Option<&[u8]> {
+    let (flags, mut rest) = (*start.get(3)?, start.get(10..)?);
+    if flags & 8 != 0 {
+        rest = rest.get(rest.iter().position(|&byte| byte == 0)? + 1..)?;
+    }
+    let is_stored = flags & !8 == 0 && rest.first()? & 6 == 0;
+    is_stored.then(|| rest.get(5..)).flatten()
 }
 
 fn directory(address: &Address) -> String {
