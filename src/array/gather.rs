@@ -238,8 +238,7 @@ impl<'a> Gathering<'a> {
             None => {
                 // Taken out, as decoding needs the other buffers.
                 let mut decoded = std::mem::take(&mut scratch.chunk);
-                grow(&mut decoded, geometry.chunk_bytes)
-                    .map_err(|error| array.damaged(chunk, error.to_string()))?;
+                grow(&mut decoded, geometry.chunk_bytes).map_err(|error| array.damaged(chunk, error.to_string()))?;
                 let bytes = decoded.get_mut(..geometry.chunk_bytes).unwrap_or_default();
                 decode(ChunkBuf { bytes, part: geometry.part(jobs, column) }, scratch)?;
                 put(bytes);

@@ -119,7 +119,14 @@ impl ChunkSource for Whole {
         Ok(None)
     }
 
-    fn decode(&self, _: u64, _: Option<&[u8]>, out: ChunkBuf<'_>, _: &mut Scratch, _: &Counters) -> Result<(), ArrayError> {
+    fn decode(
+        &self,
+        _: u64,
+        _: Option<&[u8]>,
+        out: ChunkBuf<'_>,
+        _: &mut Scratch,
+        _: &Counters,
+    ) -> Result<(), ArrayError> {
         out.bytes.copy_from_slice(&self.0);
         Ok(())
     }
