@@ -139,7 +139,7 @@ fn engine() -> Engine {
 fn epochs(c: &mut Criterion) {
     let engine = engine();
     let files = engine.plan(0).batches();
-    let key = |epoch, batch, extension| ImageKey { view: 0, epoch, batch, extension };
+    let key = |epoch, batch, extension| ImageKey::file(0, epoch, batch, extension);
     let mut group = c.benchmark_group("engine, chunks in memory");
     group.throughput(Throughput::Elements(4096)).sample_size(20);
     for extension in ["safetensors", "npz", "h5ad"].map(|name| Extension::from_name(name).expect("a format")) {

@@ -8,6 +8,7 @@ pub mod element;
 pub mod genes;
 mod retained_bounds;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -260,6 +261,27 @@ impl Collection {
             }
         }
         lengths
+    }
+
+    /// Values of runs of rows in one element (0 in a dense one), from the bounds of the runs alone.
+    pub fn values_of_runs(&self, element: usize, runs: &[Range<u64>]) -> u64 {
+        if !self.table.elements[element].is_sparse() {
+            return 0;
+        }
+        let mut sum = 0;
+        for run in runs {
+            let mut start = run.start;
+            while start < run.end {
+                let store = &self.stores[self.locate(start).0];
+                let end = run.end.min(store.first_row + store.rows);
+                if let Some(bounds) = store.elements[element].bounds() {
+                    let at = |row: u64| bounds[(row - store.first_row) as usize];
+                    sum += at(end).saturating_sub(at(start));
+                }
+                start = end;
+            }
+        }
+        sum
     }
 
     /// Hands mapped pages back where many have become resident: they stay in the page cache, and cost a minor fault each

@@ -15,10 +15,13 @@ mod memory;
 #[cfg(test)]
 mod models;
 mod monitor;
+mod parts;
+mod plans;
 mod readers;
 mod stats;
 mod streams;
 mod tmpfs;
+pub mod view_file;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
@@ -43,11 +46,13 @@ use fetch::Fetches;
 use lease::Loaded;
 use load_task::LoadTask;
 use loader::{FetchLoader, StoreLoader};
+use parts::Parts;
+use plans::Plans;
 use readers::{Answer, Waiter};
 use stats::Stats;
 use streams::Streams;
 
-/// One file's image: a batch of a view's epoch in one format. Ranks share images, as they share batches.
+/// One image: a batch of a view's epoch in one format, or a part of it. Ranks share images, as they share batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ImageKey {
     /// Number of the view.
@@ -55,7 +60,28 @@ pub struct ImageKey {
     pub epoch: u64,
     /// Number of the batch in the whole epoch.
     pub batch: u64,
-    pub extension: Extension,
+    pub kind: ImageKind,
+}
+
+/// What an image holds of its batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ImageKind {
+    /// A file of its own.
+    File(Extension),
+    /// Some fields of a matrix, for files of many batches: the number of the part.
+    Part(u8),
+}
+
+impl ImageKey {
+    /// A batch as a file.
+    pub fn file(view: u16, epoch: u64, batch: u64, extension: Extension) -> ImageKey {
+        ImageKey { view, epoch, batch, kind: ImageKind::File(extension) }
+    }
+
+    /// A batch as the first part.
+    fn part(view: u16, epoch: u64, batch: u64) -> ImageKey {
+        ImageKey { view, epoch, batch, kind: ImageKind::Part(0) }
+    }
 }
 
 /// Why a read failed.
@@ -181,8 +207,9 @@ impl Engine {
         let background_pool = pool("ahead", limits.threads.saturating_sub(1).max(1))?;
         let for_chunks = budget::for_chunks(&collection, &plans, limits.memory);
         let loader = StoreLoader {
+            plans: Plans::new(plans, &collection.table),
+            parts: Parts::new(&collection, &writers),
             collection,
-            plans,
             writers,
             fetches: Fetches::new(),
             counters,

@@ -8,11 +8,13 @@ pub mod h5ad;
 mod npy;
 mod npz;
 mod safetensors;
+mod segments;
 mod tsv;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+pub use segments::{Content, FileShape, Segment, Segments};
 pub use tsv::escape;
 
 use crate::anndata::column::Values;
@@ -30,6 +32,16 @@ pub trait Format: Send + Sync {
     /// Writes every byte of `image` that no span covers. Called once, after all spans hold their values; `image` may
     /// hold anything else before. It may move what spans hold.
     fn finish(&self, batch: &Batch<'_>, layout: &Layout, image: &mut [u8]);
+
+    /// The same format as one file of many batches (`epoch-0000.NAME`). A batch file is one segment, filled at once; this one
+    /// is never in memory as a whole.
+    ///
+    /// # Errors
+    /// Why there is no such file.
+    fn segments(&self, shape: &FileShape<'_>) -> Result<Segments, String> {
+        let _ = shape;
+        Err("it holds one batch a file".to_owned())
+    }
 }
 
 /// One line of the registry: all that the rest of the program knows of a format.
@@ -151,6 +163,16 @@ impl Writers {
     /// The formats that can hold the collection.
     pub fn extensions(&self) -> Vec<Extension> {
         self.0.iter().filter(|(_, writer)| writer.is_ok()).map(|(extension, _)| *extension).collect()
+    }
+
+    /// The formats that have a file of many batches.
+    pub fn whole(&self, table: &Table) -> Vec<Extension> {
+        let nnz = vec![0; table.elements.len()];
+        let has = |extension: &Extension| {
+            let shape = FileShape { table, rows: 0, nnz: &nnz };
+            self.get(*extension).is_ok_and(|writer| writer.segments(&shape).is_ok())
+        };
+        self.extensions().into_iter().filter(has).collect()
     }
 
     /// The formats that cannot hold the collection, each with the reason.

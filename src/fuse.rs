@@ -21,10 +21,11 @@ use fuser::{
 };
 
 use crate::array::ArrayError;
+use crate::engine::view_file::{DealtEpoch, ViewFile, ViewFiles};
 use crate::engine::{Engine, ImageKey, ReadError};
 use crate::plan::rank::Rank;
 use crate::tree::documents::Documents;
-use crate::tree::{Node, Tree};
+use crate::tree::{Node, Sequence, Tree};
 
 pub use attributes::Ownership;
 use attributes::{FOREVER, ttl};
@@ -36,6 +37,7 @@ use passthrough::{OpenRequest, PASSTHROUGH_HANDLE, Passthrough};
 /// One mount's file system.
 pub struct ShuffleFs {
     pub engine: Arc<Engine>,
+    pub files: Arc<ViewFiles>,
     pub tree: Arc<Tree>,
     pub page_cache: PageCache,
     pub passthrough: Arc<Passthrough>,
@@ -91,6 +93,17 @@ impl ShuffleFs {
     }
 }
 
+/// The file of many batches that a node is.
+fn view_file(files: &ViewFiles, tree: &Tree, node: &Node) -> Option<ViewFile> {
+    let Node::Whole { view, rank, sequence, extension } = *node else { return None };
+    match sequence {
+        Sequence::Epoch(epoch) => Some(files.of_epoch(DealtEpoch { view, rank: rank.or(tree.rank), epoch }, extension)),
+        Sequence::Stored => files.stored(view, extension),
+        Sequence::By(column) => files.by(view, column, None, extension),
+        Sequence::Label(column, label) => files.by(view, column, Some(label), extension),
+    }
+}
+
 fn key(engine: &Engine, tree: &Tree, node: &Node) -> Option<(ImageKey, Option<Rank>)> {
     let Node::Batch { view, rank, epoch, batch, extension } = *node else { return None };
     // The tree of one rank has that rank's batches where the whole would be.
@@ -99,7 +112,7 @@ fn key(engine: &Engine, tree: &Tree, node: &Node) -> Option<(ImageKey, Option<Ra
         Some(rank) => rank.batch(engine.plan(view), batch)?,
         None => batch,
     };
-    Some((ImageKey { view, epoch, batch, extension }, rank))
+    Some((ImageKey::file(view, epoch, batch, extension), rank))
 }
 
 fn slice(bytes: &[u8], offset: u64, size: u32) -> &[u8] {
@@ -151,6 +164,9 @@ impl Filesystem for ShuffleFs {
             Some(Node::Control(control)) => {
                 reply.opened(self.handles.add(self.control(control)), FopenFlags::FOPEN_DIRECT_IO);
             }
+            Some(Node::Whole { .. }) if !self.keep_cache => {
+                reply.opened(self.now(), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
+            }
             Some(node) => match self.key(&node) {
                 Some((key, rank)) => {
                     let cached = self.page_cache.opened(ino.0, &node) || self.keep_cache;
@@ -183,6 +199,13 @@ impl Filesystem for ShuffleFs {
         }
         if let Some(document) = self.document(&node) {
             return reply.data(slice(document, offset, size));
+        }
+        if let Some(file) = view_file(&self.files, &self.tree, &node) {
+            let reply = Box::new(move |result: Result<&[u8], &ReadError>| match result {
+                Ok(bytes) => reply.data(bytes),
+                Err(error) => reply.error(errno(error)),
+            });
+            return self.files.read(file, (offset, size as usize), reply);
         }
         let Some((key, rank)) = self.key(&node) else { return reply.error(Errno::EISDIR) };
         if offset == 0 {

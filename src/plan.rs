@@ -106,6 +106,34 @@ impl Plan {
         Ok(Plan { sampling, rows, drawing, uneven: RemainderPolicy::Drop })
     }
 
+    /// The rows of the same view, each once, as they are stored.
+    ///
+    /// # Errors
+    /// None that a plan did not have.
+    pub fn stored(&self) -> Result<Plan, PlanError> {
+        let sampling = Sampling { drop_last: false, ..self.sampling };
+        Plan::of(self.rows.clone(), sampling, Draw::Permuted(Order::Sequential))
+    }
+
+    /// The rows of the same view, each once, grouped by a label: one code a row of the view. Within a label they are drawn as an
+    /// epoch of that label alone would be; each batch is of one label.
+    ///
+    /// # Errors
+    /// Too many rows or labels.
+    pub fn grouped(&self, codes: &[u32]) -> Result<Plan, PlanError> {
+        let sampling = Sampling { drop_last: false, ..self.sampling };
+        let classes = Classes::new(&self.rows, &sampling, codes, None, None)?.grouped();
+        Ok(Plan { sampling, drawing: Drawing::Classes(classes), ..self.clone() })
+    }
+
+    /// The batches of a label, where rows are grouped.
+    pub fn batches_of_label(&self, code: usize) -> Option<Range<u64>> {
+        match &self.drawing {
+            Drawing::Classes(classes) => classes.batches_of(code),
+            _ => None,
+        }
+    }
+
     /// The same plan, with what becomes of batches that cannot be dealt evenly to ranks.
     pub fn with_uneven(self, uneven: RemainderPolicy) -> Plan {
         Plan { uneven, ..self }
@@ -164,6 +192,16 @@ impl Plan {
             Drawing::Classes(classes) => classes.batches(),
             _ => self.served_rows().div_ceil(self.sampling.batch_size),
         }
+    }
+
+    /// Whether an epoch serves each row of the view exactly once.
+    pub fn serves_each_row_once(&self) -> bool {
+        matches!(self.drawing, Drawing::Permuted(_) | Drawing::Stored { .. }) && self.served_rows() == self.rows()
+    }
+
+    /// Whether all batches of an epoch but its last have their size.
+    pub fn has_full_batches(&self) -> bool {
+        !matches!(self.drawing, Drawing::Classes(_))
     }
 
     /// Rows of one batch of an epoch; 0 past the last. Only the last batch can be short, unless batches are of one
@@ -248,6 +286,25 @@ impl FetchRows {
 }
 
 impl EpochOrder<'_> {
+    /// The rows of a fetch as runs of global rows, in no order that means anything; `None` where they are no runs.
+    pub fn runs(&self, fetch: u64) -> Option<Vec<Range<u64>>> {
+        let (sampling, plan) = (&self.plan.sampling, self.plan);
+        let start = fetch.saturating_mul(sampling.fetch_rows()).min(plan.drawn_rows());
+        let end = start.saturating_add(sampling.fetch_rows()).min(plan.drawn_rows());
+        if plan.rows.len() < plan.rows.of() || end > plan.served_rows() {
+            return None;
+        }
+        match &self.order {
+            Ordered::Permuted(order) => {
+                let mut runs = Vec::new();
+                order.stretch(start..end, |run| runs.push(run));
+                Some(runs)
+            }
+            Ordered::Stored { .. } => Some(vec![start..end]),
+            _ => None,
+        }
+    }
+
     /// The rows of a fetch, batch by batch. Empty past the last fetch.
     pub fn fetch(&self, fetch: u64) -> FetchRows {
         let (sampling, view) = (&self.plan.sampling, &self.plan.rows);

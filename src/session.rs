@@ -31,6 +31,7 @@ use serde_json::{Value, json};
 use crate::array::Counters;
 use crate::collection::genes::ColumnMap;
 use crate::collection::{Collection, CollectionError};
+use crate::engine::view_file::ViewFiles;
 use crate::engine::{Engine, Limits};
 use crate::format::Writers;
 use crate::fuse::page_cache::PageCache;
@@ -38,7 +39,7 @@ use crate::fuse::passthrough::Passthrough;
 use crate::fuse::{Handles, Ownership, ShuffleFs};
 use crate::plan::Plan;
 use crate::tree::documents::{Documents, ViewDoc, categorical};
-use crate::tree::{Tree, category_files};
+use crate::tree::{Tree, category_files, file_names};
 use crate::view::suggest::suggest;
 
 pub use crate::anndata::one_line;
@@ -147,6 +148,10 @@ impl Session {
             listed_epochs: u64::from(self.spec.epochs),
             listed: self.spec.format,
             extensions: self.writers.extensions(),
+            whole: self.writers.whole(table),
+            labels: categorical(table)
+                .map(|(_, labels)| file_names(labels.iter().map(String::as_str), "label"))
+                .collect(),
             categories: category_files(categorical(table).map(|(column, _)| column.name.as_str())),
         }
     }
@@ -182,6 +187,7 @@ impl Session {
             page_cache: PageCache::new(engine.clone(), tree.clone(), keep_cache),
             passthrough: Arc::new(Passthrough::default()),
             epoch_bytes: engine.epoch_bytes(listed),
+            files: ViewFiles::new(engine.clone()),
             engine,
             tree,
             documents,

@@ -6,6 +6,7 @@
 pub mod documents;
 mod ino;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use crate::format::Extension;
@@ -67,6 +68,31 @@ pub enum Node {
         batch: u64,
         extension: Extension,
     },
+    /// A file a label of the i-th categorical column.
+    Labels {
+        view: u16,
+        column: u16,
+    },
+    /// Many batches as one file.
+    Whole {
+        view: u16,
+        rank: Option<Rank>,
+        sequence: Sequence,
+        extension: Extension,
+    },
+}
+
+/// What is in a file of many batches, in what order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sequence {
+    /// An epoch of the view, as its batches are.
+    Epoch(u64),
+    /// The rows of the view as they are stored.
+    Stored,
+    /// The rows of the view by the labels of the i-th categorical column.
+    By(u16),
+    /// Those of one label of it.
+    Label(u16, u32),
 }
 
 impl Node {
@@ -78,6 +104,7 @@ impl Node {
                 | Node::ControlDir
                 | Node::View(_)
                 | Node::RankDir { .. }
+                | Node::Labels { .. }
                 | Node::Epoch { .. }
         )
     }
@@ -107,8 +134,12 @@ pub struct Tree {
     pub listed: Extension,
     /// The formats that can be opened.
     pub extensions: Vec<Extension>,
+    /// Those of them that have a file of many batches.
+    pub whole: Vec<Extension>,
     /// File names of the categorical columns' labels.
     pub categories: Vec<String>,
+    /// File names of the labels of each categorical column, without extension.
+    pub labels: Vec<Vec<String>>,
 }
 
 impl Tree {
@@ -130,8 +161,12 @@ impl Tree {
             Node::Categories => Node::Category(self.categories.iter().position(|file| file == name)?),
             Node::ControlDir => Node::Control(Control::ALL.into_iter().find(|control| control.name() == name)?),
             Node::View(view) => self.view_child(*view, name)?,
-            Node::RankDir { view, rank } => {
-                Node::Epoch { view: *view, rank: Some(*rank), epoch: self.epoch_number(name)? }
+            Node::RankDir { view, rank } => self.epoch_child(*view, Some(*rank), name)?,
+            Node::Labels { view, column } => {
+                let (stem, extension) = name.rsplit_once('.')?;
+                let label = self.labels.get(usize::from(*column))?.iter().position(|label| label == stem)?;
+                let sequence = Sequence::Label(*column, u32::try_from(label).ok()?);
+                Node::Whole { view: *view, rank: None, sequence, extension: self.whole(extension)? }
             }
             Node::Epoch { view, rank, epoch } => {
                 let (stem, extension) = name.split_once('.')?;
@@ -170,7 +205,48 @@ impl Tree {
             let rank = Rank { index: number(index)?, of: number(of)? };
             return (rank_name(rank) == name).then_some(Node::RankDir { view, rank });
         }
-        Some(Node::Epoch { view, rank: None, epoch: self.epoch_number(name)? })
+        // A rank has a part of each epoch, and of nothing else.
+        let is_whole = self.rank.is_none();
+        if let Some(extension) = name.strip_prefix("stored.").filter(|_| is_whole) {
+            return Some(Node::Whole {
+                view,
+                rank: None,
+                sequence: Sequence::Stored,
+                extension: self.whole(extension)?,
+            });
+        }
+        if let Some(by) = name.strip_prefix("by-").filter(|_| is_whole) {
+            return self.by(view, by);
+        }
+        self.epoch_child(view, None, name)
+    }
+
+    /// Rows by the labels of a column: in one file, or a file a label.
+    fn by(&self, view: u16, name: &str) -> Option<Node> {
+        let column = |stem: &str| {
+            let found = self.categories.iter().position(|file| file.strip_suffix(".txt") == Some(stem))?;
+            u16::try_from(found).ok()
+        };
+        let file = name.rsplit_once('.').and_then(|(stem, extension)| {
+            let (sequence, extension) = (Sequence::By(column(stem)?), self.whole(extension)?);
+            Some(Node::Whole { view, rank: None, sequence, extension })
+        });
+        file.or_else(|| Some(Node::Labels { view, column: column(name)? }))
+    }
+
+    /// An epoch as a directory of batches, or as one file.
+    fn epoch_child(&self, view: u16, rank: Option<Rank>, name: &str) -> Option<Node> {
+        match name.split_once('.') {
+            None => Some(Node::Epoch { view, rank, epoch: self.epoch_number(name)? }),
+            Some((stem, extension)) => {
+                let (sequence, extension) = (Sequence::Epoch(self.epoch_number(stem)?), self.whole(extension)?);
+                Some(Node::Whole { view, rank, sequence, extension })
+            }
+        }
+    }
+
+    fn whole(&self, name: &str) -> Option<Extension> {
+        self.whole.iter().copied().find(|extension| extension.as_str() == name)
     }
 
     fn epoch_number(&self, name: &str) -> Option<u64> {
@@ -184,6 +260,19 @@ impl Tree {
             Node::View(view) => !self.is_flat() && usize::from(*view) < self.views.len(),
             Node::RankDir { view, rank } => self.has(*view, Some(*rank)),
             Node::Epoch { view, rank, .. } => self.has(*view, *rank),
+            Node::Labels { view, column } => {
+                self.has(*view, None) && usize::from(*column) < self.labels.len() && !self.whole.is_empty()
+            }
+            Node::Whole { view, rank, sequence, extension } => {
+                let named = match sequence {
+                    Sequence::Epoch(_) | Sequence::Stored => true,
+                    Sequence::By(column) => usize::from(*column) < self.labels.len(),
+                    Sequence::Label(column, label) => {
+                        self.labels.get(usize::from(*column)).is_some_and(|labels| (*label as usize) < labels.len())
+                    }
+                };
+                named && self.has(*view, *rank) && self.whole.contains(extension)
+            }
             Node::Batch { view, rank, batch, extension, .. } => {
                 self.has(*view, *rank) && *batch < self.batches_of(*view, *rank) && self.extensions.contains(extension)
             }
@@ -243,8 +332,20 @@ impl Tree {
         match node {
             Node::Category(_) => Node::Categories,
             Node::Control(_) => Node::ControlDir,
-            Node::Epoch { view, rank: Some(rank), .. } => Node::RankDir { view: *view, rank: *rank },
-            Node::Epoch { view, .. } | Node::RankDir { view, .. } if !self.is_flat() => Node::View(*view),
+            Node::Epoch { view, rank: Some(rank), .. } | Node::Whole { view, rank: Some(rank), .. } => {
+                Node::RankDir { view: *view, rank: *rank }
+            }
+            Node::Whole { view, sequence: Sequence::Label(column, _), .. } => {
+                Node::Labels { view: *view, column: *column }
+            }
+            Node::Labels { view, .. }
+            | Node::Epoch { view, .. }
+            | Node::Whole { view, .. }
+            | Node::RankDir { view, .. }
+                if !self.is_flat() =>
+            {
+                Node::View(*view)
+            }
             Node::Batch { view, rank, epoch, .. } => Node::Epoch { view: *view, rank: *rank, epoch: *epoch },
             _ => Node::Root,
         }
@@ -272,6 +373,9 @@ impl Tree {
             Node::Categories => self.categories.len() as u64,
             Node::ControlDir => Control::ALL.len() as u64,
             Node::Epoch { view, rank, .. } => self.batches_of(*view, *rank),
+            Node::Labels { column, .. } => {
+                self.labels.get(usize::from(*column)).map_or(0, |labels| labels.len() as u64)
+            }
             _ => 0,
         }
     }
@@ -312,6 +416,12 @@ impl Tree {
                 let control = Control::ALL[i as usize];
                 (control.name().to_owned(), Node::Control(control))
             }
+            Node::Labels { view, column } => {
+                let (extension, label) = (*self.whole.first()?, u32::try_from(i).ok()?);
+                let sequence = Sequence::Label(*column, label);
+                let name = format!("{}.{}", self.labels[usize::from(*column)][i as usize], extension.as_str());
+                (name, Node::Whole { view: *view, rank: None, sequence, extension })
+            }
             Node::Epoch { view, rank, epoch } => {
                 let node = Node::Batch { view: *view, rank: *rank, epoch: *epoch, batch: i, extension: self.listed };
                 (self.batch_name(*view, i, self.listed), node)
@@ -348,15 +458,20 @@ fn number(text: &str) -> Option<u64> {
 
 /// File names for the labels of categorical columns: the column's name where it can be one.
 pub fn category_files<'a>(columns: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let mut files: Vec<String> = Vec::new();
-    for (i, column) in columns.enumerate() {
-        let mut file = format!("{}.txt", column.replace(['/', '\0'], "_"));
-        if file.len() > 255 || files.contains(&file) {
-            file = format!("column-{i}.txt");
-        }
-        files.push(file);
-    }
-    files
+    file_names(columns, "column").into_iter().map(|name| format!("{name}.txt")).collect()
+}
+
+/// Names of files without extension, each once: those given where they can be one, else `word-NUMBER`.
+pub fn file_names<'a>(names: impl Iterator<Item = &'a str>, word: &str) -> Vec<String> {
+    // With any extension of ours.
+    const LONGEST: usize = 240;
+    let mut taken = HashSet::new();
+    let name = |(i, name): (usize, &str)| {
+        let file = name.replace(['/', '\0'], "_");
+        let fits = !file.is_empty() && file != "." && file.len() <= LONGEST && taken.insert(file.clone());
+        if fits { file } else { format!("{word}-{i}") }
+    };
+    names.enumerate().map(name).collect()
 }
 
 #[cfg(test)]

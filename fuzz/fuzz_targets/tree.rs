@@ -20,7 +20,9 @@ fuzz_target!(|data: &[u8]| {
             listed_epochs: 1 + number % 10_000_000,
             listed: Extension::ALL[0],
             extensions: Extension::ALL.to_vec(),
+            whole: vec![Extension::ALL[3]],
             categories: vec!["a.txt".to_owned(), "b.txt".to_owned()],
+            labels: vec![vec!["x".to_owned(), "y".to_owned()], Vec::new()],
         };
         let mut node = Node::Root;
         for name in String::from_utf8_lossy(path).split('/') {

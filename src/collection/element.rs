@@ -139,6 +139,16 @@ impl Stored {
         }
     }
 
+    /// Whether rows must be seen whole before they are placed: some of their values go, or depend on others, or take more than
+    /// one step to their dtype. `to`: as what values are written; `dense`: as dense rows.
+    pub fn needs_row_pass(&self, element: &Element, to: Dtype, dense: bool) -> bool {
+        let steps = to != element.kind.dtype() && self.matrix.dtype() != element.kind.dtype();
+        // Arithmetic is done in the image where it can be.
+        let computes = !element.arithmetic.is_none()
+            && (to != element.computed || (!element.is_sparse() && self.columns.map.is_some()));
+        self.retained_bounds.is_some() || (dense && element.is_sparse()) || steps || computes
+    }
+
     /// The dtype of its values in the collection: what it lacks is NaN in dense rows, which integers cannot hold.
     fn dtype(&self) -> Dtype {
         let dtype = self.matrix.dtype();

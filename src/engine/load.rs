@@ -18,7 +18,7 @@ use super::budget::Image;
 use super::fetch::Fetch;
 use super::load_task::Item;
 use super::loader::{FetchLoader, StoreLoader};
-use super::{ImageKey, ReadError};
+use super::{ImageKey, ImageKind, ReadError};
 
 /// What loading some batches of a fetch needs to know.
 struct Load<'a> {
@@ -136,7 +136,13 @@ impl<'a> Load<'a> {
             for (targets, part) in
                 [(&values, SparsePart::Values), (&columns, SparsePart::Columns), (&dense, SparsePart::Values)]
             {
-                let to = if part == SparsePart::Columns { values.to } else { targets.to };
+                // Where only column numbers are asked for, no row must be seen whole (`parts`).
+                let alone = values.places.is_empty();
+                let to = match part {
+                    SparsePart::Columns if alone => self.element(number).kind.dtype(),
+                    SparsePart::Columns => values.to,
+                    SparsePart::Values => targets.to,
+                };
                 jobs.extend(self.jobs(number, targets, part, to)?);
             }
             whole.push((number, values, columns, dense));
@@ -166,12 +172,7 @@ impl<'a> Load<'a> {
     /// Whether rows of a store must be seen whole before they are placed: some of their values go, or depend on others, or
     /// take more than one step to their dtype. `to`: as what values are written; `dense`: as dense rows.
     fn needs_row_pass(&self, number: usize, stored: &Stored, to: Dtype, dense: bool) -> bool {
-        let element = self.element(number);
-        let steps = to != element.kind.dtype() && stored.matrix.dtype() != element.kind.dtype();
-        // Arithmetic is done in the image where it can be.
-        let computes = !element.arithmetic.is_none()
-            && (to != element.computed || (!element.is_sparse() && stored.columns.map.is_some()));
-        stored.retained_bounds.is_some() || (dense && element.is_sparse()) || steps || computes
+        stored.needs_row_pass(self.element(number), to, dense)
     }
 
     /// Values of each row of a batch as they are served, and the row.
@@ -282,8 +283,10 @@ impl<'a> Load<'a> {
             self.compute(item.key, span, bytes);
             fill(&batch, span, bytes);
         }
-        let writer = self.loader.writers.get(item.key.extension);
-        writer.map_err(|reason| ReadError::Internal(reason.to_owned()))?.finish(&batch, &item.layout, image);
+        if let ImageKind::File(extension) = item.key.kind {
+            let writer = self.loader.writers.get(extension);
+            writer.map_err(|reason| ReadError::Internal(reason.to_owned()))?.finish(&batch, &item.layout, image);
+        }
         (self.work.progress)();
         Ok(())
     }

@@ -40,7 +40,7 @@ impl State {
     fn is_ahead(&self, task: &ImageKey) -> bool {
         let theirs = |key: &ImageKey| {
             let epochs = key.epoch..=key.epoch.saturating_add(1);
-            (key.view, key.extension) == (task.view, task.extension) && epochs.contains(&task.epoch)
+            (key.view, key.kind) == (task.view, task.kind) && epochs.contains(&task.epoch)
         };
         let unread = self.unread.iter().filter(|(key, _)| theirs(key)).map(|(_, image)| image.capacity());
         unread.sum::<u64>() >= self.fetch_bytes.max(1)

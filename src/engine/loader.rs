@@ -17,7 +17,9 @@ use super::budget::Image;
 use super::fetch::{Fetch, Fetches};
 use super::load::load;
 use super::load_task::Item;
-use super::{ImageKey, ReadError};
+use super::parts::Parts;
+use super::plans::Plans;
+use super::{ImageKey, ImageKind, ReadError};
 
 /// What load tasks load.
 pub trait FetchLoader: Send + Sync + 'static {
@@ -56,9 +58,9 @@ pub trait FetchLoader: Send + Sync + 'static {
 /// The stores of a mount, and what reads them.
 pub struct StoreLoader {
     pub collection: Collection,
-    /// One a view.
-    pub plans: Vec<Plan>,
+    pub plans: Plans,
     pub writers: Writers,
+    pub parts: Parts,
     pub fetches: Fetches,
     pub counters: Counters,
     /// Decoded chunks, where a fair part of all fits the budget.
@@ -76,7 +78,7 @@ impl FetchLoader for StoreLoader {
     type Fetch = Fetch;
 
     fn plan(&self, view: u16) -> &Plan {
-        &self.plans[usize::from(view)]
+        self.plans.get(&self.collection, view)
     }
 
     fn fetch(&self, view: u16, epoch: u64, fetch: u64) -> Arc<Fetch> {
@@ -84,6 +86,10 @@ impl FetchLoader for StoreLoader {
     }
 
     fn rows(&self, key: ImageKey) -> u64 {
+        // Each part of a batch but the first is of rows that were counted with it.
+        if matches!(key.kind, ImageKind::Part(part) if part > 0) {
+            return 0;
+        }
         // Short batches stand anywhere where batches are of one class, so the plan is asked, which remembers this fetch.
         let (number, place) = self.plan(key.view).fetch_of(key.batch);
         let fetch = self.fetch(key.view, key.epoch, number);
@@ -92,7 +98,11 @@ impl FetchLoader for StoreLoader {
 
     fn layout(&self, fetch: &Fetch, key: ImageKey) -> Result<Layout, ReadError> {
         let batch = fetch.batch(&self.collection.table, key, self.plan(key.view).fetch_of(key.batch).1);
-        match self.writers.get(key.extension) {
+        let extension = match key.kind {
+            ImageKind::File(extension) => extension,
+            ImageKind::Part(part) => return Ok(self.parts.layout(part, &batch)),
+        };
+        match self.writers.get(extension) {
             Ok(writer) => Ok(writer.layout(&batch)),
             // The tree has no such file, so nobody can ask for it.
             Err(reason) => Err(ReadError::Internal(reason.to_owned())),

@@ -105,7 +105,7 @@ impl<S: FetchLoader> Shared<S> {
     /// The stream that a read belongs to, and where it is: the fetch, and the batch's place in it.
     fn place(&self, key: ImageKey, rank: Option<Rank>) -> (Stream, u64, usize) {
         let (fetch, place) = self.plan(key.view).fetch_of(key.batch);
-        (Stream { view: key.view, epoch: key.epoch, rank, extension: key.extension }, fetch, place)
+        (Stream { view: key.view, epoch: key.epoch, rank, kind: key.kind }, fetch, place)
     }
 
     /// The image, if it is here. Once it is read to its end it is consumed: it may go before those that are not.
@@ -183,11 +183,11 @@ impl<S: FetchLoader> Shared<S> {
 
     /// The batches of a fetch that are neither loaded nor loading; `first` leads.
     fn missing(&self, state: &State, stream: &Stream, fetch: u64, first: Option<ImageKey>) -> Vec<ImageKey> {
-        let &Stream { view, epoch, extension, .. } = stream;
+        let &Stream { view, epoch, kind, .. } = stream;
         let others = self
             .plan(view)
             .batches_of(fetch)
-            .map(|batch| ImageKey { view, epoch, batch, extension })
+            .map(|batch| ImageKey { view, epoch, batch, kind })
             .filter(|key| Some(*key) != first && !state.has(key));
         first.into_iter().chain(others).collect()
     }

@@ -7,11 +7,10 @@ use std::collections::HashSet;
 
 use lru::LruCache;
 
-use crate::format::Extension;
 use crate::plan::Plan;
 use crate::plan::rank::Rank;
 
-use super::{ImageKey, at_most};
+use super::{ImageKey, ImageKind, at_most};
 
 /// What readers of one directory have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,11 +18,11 @@ pub struct Stream {
     pub view: u16,
     pub epoch: u64,
     pub rank: Option<Rank>,
-    pub extension: Extension,
+    pub kind: ImageKind,
 }
 
 /// View, epoch, format, fetch.
-type FormatFetch = (u16, u64, Extension, u64);
+type FormatFetch = (u16, u64, ImageKind, u64);
 
 /// The readers seen lately.
 pub struct Streams {
@@ -54,7 +53,7 @@ impl Streams {
     /// Notes that the batch at `place` of a fetch is read from its start; returns the fetches (each after its epoch) to
     /// load ahead of the readers, if they read on.
     pub fn read(&mut self, plan: &Plan, stream: Stream, fetch: u64, place: usize) -> Vec<(u64, u64)> {
-        let key = (stream.view, stream.epoch, stream.extension, fetch);
+        let key = (stream.view, stream.epoch, stream.kind, fetch);
         let whole =
             place == 0 || self.whole.get(&key).is_some() || self.touched.get(&key).is_some_and(|&first| first != place);
         if !whole {
@@ -66,7 +65,7 @@ impl Streams {
         let mut last = (stream.epoch, fetch);
         for _ in 0..AHEAD {
             let Some(next) = following(plan, Stream { epoch: last.0, ..stream }, last.1) else { break };
-            let key = (stream.view, next.0, stream.extension, next.1);
+            let key = (stream.view, next.0, stream.kind, next.1);
             self.whole.put(key, ());
             if !self.ahead.contains(&key) {
                 ahead.push(next);
@@ -78,36 +77,31 @@ impl Streams {
 
     /// Notes that a fetch is here or on its way.
     pub fn queued(&mut self, stream: &Stream, fetch: u64) {
-        self.ahead.put((stream.view, stream.epoch, stream.extension, fetch), ());
+        self.ahead.put((stream.view, stream.epoch, stream.kind, fetch), ());
     }
 
     /// Notes that a batch of a fetch that was queued did not come.
     pub fn dropped(&mut self, key: &ImageKey, fetch: u64) {
-        self.ahead.pop(&(key.view, key.epoch, key.extension, fetch));
+        self.ahead.pop(&(key.view, key.epoch, key.kind, fetch));
     }
 
     /// Notes that a fetch is not here although its first batch is asked for: what was queued ahead of earlier readers of this
     /// directory says nothing to those who read it again, or go back.
     pub fn restarted(&mut self, stream: &Stream) {
-        let theirs = |&(view, epoch, extension, _): &FormatFetch| {
-            (view, epoch, extension) == (stream.view, stream.epoch, stream.extension)
-        };
+        let theirs =
+            |&(view, epoch, kind, _): &FormatFetch| (view, epoch, kind) == (stream.view, stream.epoch, stream.kind);
         let old: Vec<FormatFetch> = self.ahead.iter().map(|(place, ())| *place).filter(theirs).collect();
         old.iter().for_each(|place| _ = self.ahead.pop(place));
     }
 
     /// Directories that are read in order, of those seen lately.
     pub fn len(&self) -> usize {
-        self.whole
-            .iter()
-            .map(|(&(view, epoch, extension, _), _)| (view, epoch, extension))
-            .collect::<HashSet<_>>()
-            .len()
+        self.whole.iter().map(|(&(view, epoch, kind, _), _)| (view, epoch, kind)).collect::<HashSet<_>>().len()
     }
 
     /// Whether a fetch is to be loaded as a whole.
     pub fn wants_whole(&self, stream: &Stream, fetch: u64) -> bool {
-        self.whole.contains(&(stream.view, stream.epoch, stream.extension, fetch))
+        self.whole.contains(&(stream.view, stream.epoch, stream.kind, fetch))
     }
 }
 
@@ -126,6 +120,10 @@ fn following(plan: &Plan, stream: Stream, fetch: u64) -> Option<(u64, u64)> {
     if next < plan.fetches() {
         return Some((stream.epoch, next));
     }
+    if let ImageKind::Part(_) = stream.kind {
+        // A file ends with its epoch.
+        return None;
+    }
     let first = stream.rank.map_or(0, |rank| rank.index);
     (first < plan.fetches()).then_some((stream.epoch + 1, first))
 }
@@ -133,13 +131,14 @@ fn following(plan: &Plan, stream: Stream, fetch: u64) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::Extension;
     use crate::plan::Sampling;
 
     #[test]
     fn a_second_batch_promotes_and_the_next_fetch_is_known() {
         let sampling = Sampling { batch_size: 10, block_size: 1, fetch_factor: 4, seed: 0, drop_last: false };
         let plan = Plan::new(&[215], sampling);
-        let stream = Stream { view: 0, epoch: 0, rank: None, extension: Extension::ALL[0] };
+        let stream = Stream { view: 0, epoch: 0, rank: None, kind: ImageKind::File(Extension::ALL[0]) };
         let mut streams = Streams::new();
         assert_eq!(streams.read(&plan, stream, 2, 1), []);
         assert!(!streams.wants_whole(&stream, 2));

@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use crate::array::Dtype;
 use crate::batch::{Batch, Field, Layout, Repr, Span};
 use crate::collection::Table;
-use crate::format::Format;
+use crate::format::{Content, FileShape, Format, Segment, Segments};
 use hdf5_image::{ALIGN, Placed};
 
 /// Why a collection cannot be served as `.h5ad`.
@@ -62,12 +62,33 @@ struct Filled {
 }
 
 impl Filled {
+    /// Items of so many rows and values.
+    fn items(&self, rows: u64, nnz: &[u64]) -> u64 {
+        match self.count {
+            ItemCount::Rows => rows,
+            ItemCount::RowsAndOne => rows + 1,
+            ItemCount::Stored(element) => nnz[element],
+        }
+    }
+
     /// Indices and bounds follow the batch: 32 bits unless a number does not fit or 64 are asked for, and both alike, as
     /// scipy has them.
     fn index_dtype(&self, batch: &Batch<'_>) -> Option<Dtype> {
         let (Field::Indices(element) | Field::Indptr(element)) = self.field else { return None };
         let wide = [batch.index_dtype(element), batch.bounds_dtype(element)].contains(&Dtype::I64);
         Some(if wide { Dtype::I64 } else { Dtype::I32 })
+    }
+
+    /// In a file of many batches bounds have 64 bits, as anndata writes them, and column numbers 32 where they fit.
+    fn index_dtype_of_many(&self, table: &Table) -> Option<Dtype> {
+        match self.field {
+            Field::Indptr(_) => Some(Dtype::I64),
+            Field::Indices(element) => {
+                let fits = table.elements[element].n_vars() <= i32::MAX as u64;
+                Some(if table.index_dtype == Some(Dtype::I64) || !fits { Dtype::I64 } else { Dtype::I32 })
+            }
+            _ => None,
+        }
     }
 }
 
@@ -92,25 +113,16 @@ impl H5ad {
         structure::build(table)
     }
 
-    fn items(count: ItemCount, batch: &Batch<'_>) -> u64 {
-        match count {
-            ItemCount::Rows => batch.rows.len() as u64,
-            ItemCount::RowsAndOne => batch.rows.len() as u64 + 1,
-            ItemCount::Stored(element) => batch.nnz[element],
-        }
-    }
-}
-
-impl Format for H5ad {
-    fn layout(&self, batch: &Batch<'_>) -> Layout {
+    /// Where the arrays lie, of so many rows and values; `index`: the dtype of column numbers and bounds.
+    fn place(&self, rows: u64, nnz: &[u64], index: impl Fn(&Filled) -> Option<Dtype>) -> Layout {
         let mut size = self.front.len() as u64;
         let spans = self
             .filled
             .iter()
             .map(|filled| {
-                let repr = filled.index_dtype(batch).map_or(filled.repr, Repr::Number);
+                let repr = index(filled).map_or(filled.repr, Repr::Number);
                 let start = size.next_multiple_of(ALIGN);
-                let len = Self::items(filled.count, batch) * filled.elements * repr.size() as u64;
+                let len = filled.items(rows, nnz) * filled.elements * repr.size() as u64;
                 // Nothing is padded for an array of no bytes, nor after the last array.
                 size = if len == 0 { size } else { start + len };
                 Span { field: filled.field, repr, start: start.min(size), len }
@@ -119,27 +131,49 @@ impl Format for H5ad {
         Layout { size, spans }
     }
 
-    fn finish(&self, batch: &Batch<'_>, layout: &Layout, image: &mut [u8]) {
-        image[..self.front.len()].copy_from_slice(&self.front);
-        let mut end = self.front.len();
+    /// Writes the front of a file that is laid out so.
+    fn patch(&self, rows: u64, nnz: &[u64], layout: &Layout, front: &mut [u8]) {
+        front.copy_from_slice(&self.front);
         for (filled, span) in self.filled.iter().zip(&layout.spans) {
-            if span.len > 0 {
-                image[end..span.start as usize].fill(0);
-                end = (span.start + span.len) as usize;
+            filled.placed.set_first_dim(front, filled.items(rows, nnz));
+            filled.placed.set_storage(front, span.start, span.len);
+            if let (Field::Indices(_) | Field::Indptr(_), Repr::Number(dtype)) = (filled.field, span.repr) {
+                filled.placed.set_integers(front, dtype);
             }
-            filled.placed.set_first_dim(image, Self::items(filled.count, batch));
-            filled.placed.set_storage(image, span.start, span.len);
-            if let Some(dtype) = filled.index_dtype(batch) {
-                filled.placed.set_integers(image, dtype);
-            }
-            filled.placed.seal(image);
+            filled.placed.seal(front);
         }
         for group in &self.sparse {
-            let rows = batch.rows.len() as u64;
-            group.set_value(image, structure::SHAPE, &rows.to_le_bytes());
-            group.seal(image);
+            group.set_value(front, structure::SHAPE, &rows.to_le_bytes());
+            group.seal(front);
         }
-        hdf5_image::set_end_of_file(image, layout.size);
+        hdf5_image::set_end_of_file(front, layout.size);
+    }
+}
+
+impl Format for H5ad {
+    fn layout(&self, batch: &Batch<'_>) -> Layout {
+        self.place(batch.rows.len() as u64, batch.nnz, |filled| filled.index_dtype(batch))
+    }
+
+    fn finish(&self, batch: &Batch<'_>, layout: &Layout, image: &mut [u8]) {
+        let (front, _) = image.split_at_mut(self.front.len());
+        self.patch(batch.rows.len() as u64, batch.nnz, layout, front);
+        let mut end = self.front.len();
+        for span in layout.spans.iter().filter(|span| span.len > 0) {
+            image[end..span.start as usize].fill(0);
+            end = (span.start + span.len) as usize;
+        }
+    }
+
+    fn segments(&self, &FileShape { table, rows, nnz }: &FileShape<'_>) -> Result<Segments, String> {
+        let layout = self.place(rows, nnz, |filled| filled.index_dtype_of_many(table));
+        let mut front = vec![0; self.front.len()];
+        self.patch(rows, nnz, &layout, &mut front);
+        let front = Segment { start: 0, len: front.len() as u64, content: Content::Bytes(front) };
+        let segment =
+            |span: &Span| Segment { start: span.start, len: span.len, content: Content::Field(span.field, span.repr) };
+        let list = std::iter::once(front).chain(layout.spans.iter().map(segment)).collect();
+        Ok(Segments::new(layout.size, list))
     }
 }
 

@@ -6,7 +6,7 @@ use fuser::{FileAttr, FileType, INodeNo};
 
 use crate::tree::{Control, Node};
 
-use super::ShuffleFs;
+use super::{ShuffleFs, view_file};
 
 /// Names and sizes never change while mounted.
 pub(super) const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -56,6 +56,7 @@ impl ShuffleFs {
             Node::Control(Control::Log) => (self.log)().len() as u64,
             Node::Control(Control::Options) => self.options.len() as u64,
             Node::Control(_) => STATS_SIZE as u64,
+            Node::Whole { .. } => self.files.size(view_file(&self.files, &self.tree, node)?)?,
             Node::Batch { .. } => self.engine.size(self.key(node)?.0)?,
             _ => self.document(node).map_or(0, |text| text.len() as u64),
         };

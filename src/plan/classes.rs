@@ -40,6 +40,8 @@ pub struct Classes {
     rows: u64,
     /// Batches of an epoch.
     batches: u64,
+    /// The batches of a class follow one another, classes ascending.
+    grouped: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -92,7 +94,19 @@ impl Classes {
         let rows = samples.unwrap_or(classed);
         let batches = if each_once { classes.iter().map(|class| class.batches).sum() } else { cut(rows) };
         let drawn = if each_once { None } else { Some(table(&counts, weights)?) };
-        Ok(Classes { members, classes, drawn, rows, batches })
+        Ok(Classes { members, classes, drawn, rows, batches, grouped: false })
+    }
+
+    /// The same with all batches of a class in a row, classes ascending; the last of each is the short one.
+    pub fn grouped(self) -> Classes {
+        Classes { grouped: true, ..self }
+    }
+
+    /// The batches of a class, where those of each are in a row.
+    pub fn batches_of(&self, class: usize) -> Option<Range<u64>> {
+        let own = self.classes.get(class).filter(|_| self.grouped)?.batches;
+        let first = self.classes[..class].iter().map(|class| class.batches).sum();
+        Some(first..first + own)
     }
 
     /// Rows that an epoch draws.
@@ -120,7 +134,12 @@ impl Classes {
             phase: rng.next_u64(),
             short: ((u128::from(rng.next_u64()) * u128::from(class.batches)) >> 64) as u64,
         });
-        let spread = if self.drawn.is_none() { spread.collect() } else { Vec::new() };
+        let in_a_row = |class: &Class| Spread { phase: 0, short: class.batches.saturating_sub(1) };
+        let spread = match &self.drawn {
+            _ if self.grouped => self.classes.iter().map(in_a_row).collect(),
+            None => spread.collect(),
+            Some(_) => Vec::new(),
+        };
         ClassEpoch { classes: self, sampling, epoch, spread }
     }
 }
@@ -263,8 +282,10 @@ impl ClassEpoch<'_> {
                 places.push(BatchRows { class, rows: rows.start as usize..rows.end as usize });
             }
         }
-        let mut rng = shuffle::rng(Domain::Batches, self.sampling.seed, self.epoch, fetch);
-        shuffle::shuffle(&mut places, &mut rng);
+        if !self.classes.grouped {
+            let mut rng = shuffle::rng(Domain::Batches, self.sampling.seed, self.epoch, fetch);
+            shuffle::shuffle(&mut places, &mut rng);
+        }
         places
     }
 
@@ -279,6 +300,15 @@ impl ClassEpoch<'_> {
 
     /// How many batches of each class come before batch `batch` of the epoch.
     fn before(&self, batch: u64) -> Vec<u64> {
+        if self.classes.grouped {
+            let mut left = batch;
+            let take = |class: &Class| {
+                let taken = class.batches.min(left);
+                left -= taken;
+                taken
+            };
+            return self.classes.classes.iter().map(take).collect();
+        }
         let at = |time: u128| {
             let count = move |(class, spread): (&Class, &Spread)| {
                 // Batches j with (j + phase) / n < time, all in 2^-64.

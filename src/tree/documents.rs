@@ -38,12 +38,8 @@ impl Documents {
         options: &Value,
     ) -> Documents {
         let table = &collection.table;
-        let formats = formats(writers);
         Documents {
-            readme: views
-                .first()
-                .map(|first| readme(collection, &formats, first.plan, views, rank))
-                .unwrap_or_default(),
+            readme: views.first().map(|first| readme(collection, writers, first.plan, views, rank)).unwrap_or_default(),
             dataset: format!("{:#}\n", dataset(collection, views, options)),
             var: var(&table.x().genes),
             categories: categorical(table).map(|(_, labels)| lines(labels)).collect(),
@@ -195,7 +191,13 @@ fn formats(writers: &Writers) -> String {
     served.chain(refused).collect()
 }
 
-fn readme(collection: &Collection, formats: &str, plan: &Plan, views: &[ViewDoc<'_>], rank: Option<Rank>) -> String {
+fn readme(
+    collection: &Collection,
+    writers: &Writers,
+    plan: &Plan,
+    views: &[ViewDoc<'_>],
+    rank: Option<Rank>,
+) -> String {
     let (table, sampling) = (&collection.table, plan.sampling());
     let kind = match &table.x().kind {
         MatrixKind::Sparse { dtype } => format!("sparse (CSR) {dtype}"),
@@ -227,6 +229,17 @@ fn readme(collection: &Collection, formats: &str, plan: &Plan, views: &[ViewDoc<
             "For several workers of one job: {above}rank-0-of-4/epoch-0000/... are four equal, disjoint parts of the epoch."
         ),
     };
+    let formats = formats(writers);
+    let many = match writers.whole(table).first() {
+        Some(format) => format!(
+            "The same rows as one file, not listed:
+  {above}epoch-0000.{name}       a whole epoch; also rank-R-of-W/epoch-0000.{name}
+  {above}stored.{name}           all rows in stored order
+  {above}by-{label}.{name}       by label, shuffled within; one label: by-{label}/LABEL.{name}\n\n",
+            name = format.as_str()
+        ),
+        None => String::new(),
+    };
     format!(
         "\
 This is a shufflefs mount: {rows} rows (cells) x {genes} columns (genes) of {x}, {kind},
@@ -248,7 +261,7 @@ Read the files in name order: that is one randomized pass. Python:
 
 Any format can be opened by its name, whatever ls shows:
 {formats}
-Any epoch can be opened (epoch-0123), also beyond those listed. To resume, go on at the next name.
+{many}Any epoch can be opened (epoch-0123), also beyond those listed. To resume, go on at the next name.
 {ranks}
 
 Blocks of {block} consecutive rows are drawn at random; k = {k} of them are mixed in memory.

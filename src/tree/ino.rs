@@ -4,13 +4,15 @@
 //! | --- | --- |
 //! | fixed | 00, number |
 //! | epoch, batch | 01, format (4; 0 for the directory, 15 for the view's), view (v), epoch (the rest), batch (b) |
+//! | file of many batches | 11, format (4; 0 for `by-COLUMN/`), 00, view (v), epoch (the rest), W (12; 0: no rank), rank (12) |
+//! | as stored; by label | the same, 01 or 10, view (v), label + 1 (the rest; 0 for all), column (16) |
 //! | of a rank | 10, format (4; 0 for the directory, 15 for the rank's), view (v), epoch (the rest), W (12), place (p) |
 //!
 //! v, b and p are as wide as the mount's views and batches need, so that the rest is wide: a number is a function of the
 //! path and the options, as the bytes are. `place` counts the batches of rank 0 of W, then those of rank 1, and so on: W
 //! equal parts need hardly more numbers than the whole.
 
-use super::{Control, Node, Tree};
+use super::{Control, Node, Sequence, Tree};
 use crate::plan::rank::Rank;
 
 /// Bits below kind and format.
@@ -18,6 +20,8 @@ const PATH_BITS: u32 = 58;
 /// More epochs than this are of no use to anybody, and their numbers would overflow sums.
 const MOST_EPOCH_BITS: u32 = 32;
 const WORLD_BITS: u32 = 12;
+/// Bits below the sequence of a file of many batches.
+const WHOLE_BITS: u32 = PATH_BITS - 2;
 /// In place of a format: the directory above the epochs.
 const ABOVE: u64 = 15;
 const FIRST_CONTROL: u64 = 16;
@@ -89,8 +93,56 @@ pub fn pack(tree: &Tree, node: &Node) -> Option<u64> {
         Node::View(view) => place(view, None, ABOVE, 0, 0),
         Node::RankDir { view, rank } => place(view, Some(rank), ABOVE, 0, 0),
         Node::Epoch { view, rank, epoch } => place(view, rank, 0, epoch, 0),
+        Node::Labels { view, column } => pack_whole(tree, view, None, Sequence::By(column), 0),
+        Node::Whole { view, rank, sequence, extension } => {
+            pack_whole(tree, view, rank, sequence, extension.code().into())
+        }
         Node::Batch { view, rank, epoch, batch, extension } => place(view, rank, extension.code().into(), epoch, batch),
     }
+}
+
+/// A file of many batches: there is one a rank, so ranks are numbers as they are.
+fn pack_whole(tree: &Tree, view: u16, rank: Option<Rank>, sequence: Sequence, format: u64) -> Option<u64> {
+    let free = WHOLE_BITS - bits(tree.views.len() as u64);
+    // The number 0 is the whole column.
+    let by = |column: u16, number: u64| Some((fits(number, free - 16)? << 16) | u64::from(column));
+    let (sequence, low) = match sequence {
+        Sequence::Epoch(epoch) => {
+            let epoch = fits(epoch, (free - 2 * WORLD_BITS).min(MOST_EPOCH_BITS))?;
+            let world = fits(rank.map_or(0, |rank| rank.of), WORLD_BITS)?;
+            let index = fits(rank.map_or(0, |rank| rank.index), WORLD_BITS)?;
+            (0, (epoch << (2 * WORLD_BITS)) | (world << WORLD_BITS) | index)
+        }
+        Sequence::Stored => (1, 0),
+        Sequence::By(column) => (2, by(column, 0)?),
+        Sequence::Label(column, label) => (2, by(column, u64::from(label) + 1)?),
+    };
+    Some((3 << 62) | (format << PATH_BITS) | (sequence << WHOLE_BITS) | shifted(view.into(), free) | low)
+}
+
+fn unpack_whole(tree: &Tree, ino: u64) -> Option<Node> {
+    let part = |from: u32, bits: u32| (ino >> from) & ((1 << bits) - 1);
+    let free = WHOLE_BITS - bits(tree.views.len() as u64);
+    let view = u16::try_from(part(free, WHOLE_BITS - free)).ok()?;
+    let format = part(PATH_BITS, 4);
+    let column = part(0, 16) as u16;
+    let mut rank = None;
+    let sequence = match (part(WHOLE_BITS, PATH_BITS - WHOLE_BITS), part(16, free - 16)) {
+        (0, _) => {
+            rank = match (part(WORLD_BITS, WORLD_BITS), part(0, WORLD_BITS)) {
+                (0, _) => None,
+                (of, index) => Some(Rank { index, of }),
+            };
+            Sequence::Epoch(part(2 * WORLD_BITS, free - 2 * WORLD_BITS))
+        }
+        (1, _) => Sequence::Stored,
+        (2, 0) if format == 0 => return Some(Node::Labels { view, column }),
+        (2, 0) => Sequence::By(column),
+        (2, number) => Sequence::Label(column, u32::try_from(number - 1).ok()?),
+        _ => return None,
+    };
+    let extension = *tree.whole.iter().find(|known| u64::from(known.code()) == format)?;
+    Some(Node::Whole { view, rank, sequence, extension })
 }
 
 /// The node of an inode number, whether or not this mount has it.
@@ -107,6 +159,7 @@ pub fn unpack(tree: &Tree, ino: u64) -> Option<Node> {
             let world = part(place, WORLD_BITS);
             (part(rank_epoch + low, view_bits), Some(world), part(low, rank_epoch), part(0, place))
         }
+        3 => return unpack_whole(tree, ino),
         _ => return None,
     };
     let view = u16::try_from(view).ok()?;

@@ -15,7 +15,9 @@ fn no_views() -> Tree {
         listed_epochs: 100,
         listed: Extension::ALL[0],
         extensions: Extension::ALL.to_vec(),
+        whole: vec![Extension::ALL[3]],
         categories: category_files(["cell type", "a/b", "a_b"].into_iter()),
+        labels: vec![file_names(["T", "B/x", "B_x", "", "a.h5ad"].into_iter(), "label"), Vec::new(), Vec::new()],
     }
 }
 
@@ -28,10 +30,25 @@ fn inode_numbers_are_paths() {
     for (index, of) in [(0, 1), (0, 2), (1, 2), (3, 4), (0, 4), (2047, 2048), (4094, 4095)] {
         let rank = Rank { index, of };
         nodes.push(Node::RankDir { view: 0, rank });
+        for epoch in [0, 99, u64::from(u32::MAX)] {
+            let sequence = Sequence::Epoch(epoch);
+            nodes.push(Node::Whole { view: 0, rank: Some(rank), sequence, extension: Extension::ALL[3] });
+        }
         for epoch in [0, 1, 99, 8191] {
             nodes.push(Node::Epoch { view: 0, rank: Some(rank), epoch });
             nodes.push(Node::Batch { view: 0, rank: Some(rank), epoch, batch: 77, extension: Extension::ALL[4] });
         }
+    }
+    for sequence in [
+        Sequence::Epoch(0),
+        Sequence::Epoch(u64::from(u32::MAX)),
+        Sequence::Stored,
+        Sequence::By(0),
+        Sequence::By(2),
+        Sequence::Label(0, 0),
+        Sequence::Label(0, 4),
+    ] {
+        nodes.push(Node::Whole { view: 0, rank: None, sequence, extension: Extension::ALL[3] });
     }
     for epoch in [0, 1, 12_345, (1 << 26) - 1] {
         nodes.push(Node::Epoch { view: 0, rank: None, epoch });
@@ -63,6 +80,7 @@ fn every_listed_name_is_found_and_no_other_spelling() {
         Node::ControlDir,
         epoch,
         Node::RankDir { view: 0, rank: Rank { index: 1, of: 2 } },
+        Node::Labels { view: 0, column: 0 },
     ] {
         for i in 0..tree.len(&directory) {
             let (name, node) = tree.entry(&directory, i).unwrap_or_else(|| panic!("{directory:?}: {i} is not listed"));
@@ -71,9 +89,18 @@ fn every_listed_name_is_found_and_no_other_spelling() {
         }
         assert_eq!(tree.entry(&directory, tree.len(&directory)), None);
     }
-    for name in
-        ["epoch-0", "epoch-00001", "Epoch-0000", "epoch-+001", "rank-0-of-0", "rank-2-of-2", "rank-00-of-2", "x"]
-    {
+    for name in [
+        "epoch-0",
+        "epoch-00001",
+        "Epoch-0000",
+        "epoch-+001",
+        "rank-0-of-0",
+        "rank-2-of-2",
+        "rank-00-of-2",
+        "x",
+        "epoch-0000.npz",
+        "epoch-0.h5ad",
+    ] {
         assert_eq!(tree.lookup(&Node::Root, name), None, "{name}");
     }
     for name in ["batch-1.npz", "batch-000005.npz", "batch-000000.xyz", "batch-000000", "batch-000000.npz.npz"] {
@@ -111,7 +138,18 @@ fn views_are_directories_and_one_alone_is_not() {
     for number in 0..3 {
         let directory = Node::View(number);
         assert_eq!(tree.parent(&directory), Node::Root);
-        for name in ["epoch-0000", "epoch-0123", "rank-2-of-3", "rank-0-of-1"] {
+        for name in [
+            "epoch-0000",
+            "epoch-0123",
+            "rank-2-of-3",
+            "rank-0-of-1",
+            "epoch-0000.h5ad",
+            "epoch-9999.h5ad",
+            "stored.h5ad",
+            "by-a_b.h5ad",
+            "by-a_b",
+            "by-cell type",
+        ] {
             let child = tree.lookup(&directory, name).unwrap_or_else(|| panic!("{name}"));
             assert_eq!(tree.parent(&child), directory);
             assert!(numbers.insert(tree.ino(&child)), "{child:?}");

@@ -308,7 +308,7 @@ fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served
     for batch in 0..batches {
         for name in ["npy", "tsv", "npz"] {
             let extension = Extension::from_name(name).expect("a format");
-            let key = ImageKey { view: 0, epoch: 0, batch, extension };
+            let key = ImageKey::file(0, 0, batch, extension);
             let Some(size) = engine.size(key).filter(|&size| size < 1 << 28) else { continue };
             let (sender, receiver) = mpsc::channel();
             let reply = Box::new(move |bytes: Result<&[u8], &_>| {

@@ -82,7 +82,7 @@ fn engine(memory: u64) -> (Engine, Arc<Tap>, u64) {
 }
 
 fn key(epoch: u64, batch: u64) -> ImageKey {
-    ImageKey { view: 0, epoch, batch, extension: Extension::ALL[0] }
+    ImageKey::file(0, epoch, batch, Extension::ALL[0])
 }
 
 /// Reads a whole file, and waits for it.

@@ -34,4 +34,5 @@ mod support;
 mod toy_container;
 mod toy_format;
 mod toy_storage;
+mod view_files;
 mod views;

@@ -58,6 +58,11 @@ pub fn python(script: &str) -> Command {
     command
 }
 
+/// The same, about to run one of `examples/trainers`.
+pub fn example(script: &str) -> Command {
+    python(&format!("../../examples/trainers/{script}"))
+}
+
 /// All stores that can be made: name -> what it is.
 pub fn store_table() -> BTreeMap<String, Value> {
     serde_json::from_str(&succeed(python("make_stores.py").arg("--list"))).unwrap()

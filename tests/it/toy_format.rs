@@ -71,7 +71,9 @@ fn a_format_is_one_file_and_one_line() {
         listed_epochs: 1,
         listed: ROWS,
         extensions: writers.extensions(),
+        whole: Vec::new(),
         categories: Vec::new(),
+        labels: Vec::new(),
     };
     let epoch = tree.lookup(&Node::Root, "epoch-0000").unwrap();
     let limits = Limits { memory: 1 << 28, threads: 2, io_depth: None, timeout: Duration::from_secs(20) };
@@ -81,7 +83,7 @@ fn a_format_is_one_file_and_one_line() {
         let (name, node) = tree.entry(&epoch, batch).unwrap();
         assert!(name.ends_with(".rows") && tree.lookup(&epoch, &name) == Some(node));
         assert_eq!(tree.ino(&node).and_then(|ino| tree.node(ino)), Some(node));
-        let key = ImageKey { view: 0, epoch: 0, batch, extension: ROWS };
+        let key = ImageKey::file(0, 0, batch, ROWS);
         let (sender, receiver) = mpsc::channel();
         let reply = move |bytes: Result<&[u8], &_>| {
             sender.send(bytes.map(<[u8]>::to_vec).is_ok_and(|b| !b.is_empty())).unwrap()

@@ -132,7 +132,7 @@ pub fn byte(key: ImageKey) -> u8 {
 }
 
 pub fn key(batch: u64) -> ImageKey {
-    ImageKey { view: 0, epoch: 0, batch, extension: Extension::ALL[2] }
+    ImageKey::file(0, 0, batch, Extension::ALL[2])
 }
 
 pub fn broken() -> ReadError {

@@ -1,0 +1,87 @@
+//! The parts of batches that files of many batches are made of: images of a matrix without a file around them.
+//!
+//! Values and column numbers of a sparse matrix are a part each, so that a reader that takes one array after the other decodes
+//! each chunk once. They are one part where a row must be seen whole to know either of them.
+
+use crate::batch::{Batch, Field, Layout, Repr, Span};
+use crate::collection::Collection;
+use crate::format::{Content, FileShape, Writers};
+
+/// The fields of each part.
+pub struct Parts(Vec<Vec<(Field, Repr)>>);
+
+/// Where a field begins.
+const ALIGN: u64 = 64;
+
+impl Parts {
+    /// The parts that the files of all formats need.
+    pub fn new(collection: &Collection, writers: &Writers) -> Parts {
+        let table = &collection.table;
+        let nnz = vec![1; table.elements.len()];
+        let mut parts: Vec<Vec<(Field, Repr)>> = Vec::new();
+        for extension in writers.extensions() {
+            let Ok(writer) = writers.get(extension) else { continue };
+            let Ok(segments) = writer.segments(&FileShape { table, rows: 1, nnz: &nnz }) else { continue };
+            let mut own: Vec<Vec<(Field, Repr)>> = Vec::new();
+            for segment in segments.list {
+                let Content::Field(field, repr) = segment.content else { continue };
+                let same = |other: &Field| match (*other, field) {
+                    (Field::Data(a), Field::Indices(b)) | (Field::Indices(a), Field::Data(b)) => a == b,
+                    _ => false,
+                };
+                let (Field::Data(_) | Field::Indices(_) | Field::Dense(_)) = field else { continue };
+                match own.iter_mut().find(|part| part.iter().any(|(other, _)| same(other))) {
+                    Some(part) => part.push((field, repr)),
+                    None => own.push(vec![(field, repr)]),
+                }
+            }
+            let own = own.into_iter().flat_map(|part| {
+                if is_together(collection, &part) {
+                    vec![part]
+                } else {
+                    part.into_iter().map(|field| vec![field]).collect()
+                }
+            });
+            for part in own {
+                if !parts.contains(&part) {
+                    parts.push(part);
+                }
+            }
+        }
+        Parts(parts)
+    }
+
+    /// The part that has a field written so.
+    pub fn of(&self, field: Field, repr: Repr) -> Option<u8> {
+        let part = self.0.iter().position(|part| part.contains(&(field, repr)))?;
+        u8::try_from(part).ok()
+    }
+
+    /// Where the fields of a part of a batch lie.
+    pub fn layout(&self, part: u8, batch: &Batch<'_>) -> Layout {
+        let mut size: u64 = 0;
+        let fields = self.0.get(usize::from(part)).map(Vec::as_slice).unwrap_or_default();
+        let span = |&(field, repr): &(Field, Repr)| {
+            let elements = match field {
+                Field::Data(element) | Field::Indices(element) => batch.nnz[element],
+                Field::Dense(element) => batch.shape(element).iter().product(),
+                _ => 0,
+            };
+            let start = size.next_multiple_of(ALIGN);
+            let len = elements * repr.size() as u64;
+            size = start + len;
+            Span { field, repr, start, len }
+        };
+        let spans = fields.iter().map(span).collect();
+        Layout { size, spans }
+    }
+}
+
+/// Whether values and column numbers cannot be known apart.
+fn is_together(collection: &Collection, part: &[(Field, Repr)]) -> bool {
+    part.iter().any(|&(field, repr)| {
+        let (Field::Data(number), Repr::Number(to)) = (field, repr) else { return false };
+        let element = &collection.table.elements[number];
+        collection.stores.iter().any(|store| store.elements[number].needs_row_pass(element, to, false))
+    })
+}
