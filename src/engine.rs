@@ -235,13 +235,13 @@ impl Engine {
     /// fetch are on average. Exact where that is the whole epoch.
     pub fn epoch_bytes(&self, extension: Extension) -> u64 {
         let one = |(view, plan): (u16, &Plan)| {
-            let size = |batch| self.size(ImageKey { view, epoch: 0, batch, extension });
+            let size = |batch| self.size(ImageKey::file(view, 0, batch, extension));
             let sizes: Vec<u64> = plan.batches_of(0).filter_map(size).collect();
             let sum = u128::from(sizes.iter().fold(0_u64, |sum, &size| sum.saturating_add(size)));
             let all = sum * u128::from(plan.batches()) / sizes.len().max(1) as u128;
             u64::try_from(all).unwrap_or(u64::MAX)
         };
-        (0..).zip(&self.shared.loader.plans).map(one).fold(0, u64::saturating_add)
+        (0..).zip(self.shared.loader.plans.views()).map(one).fold(0, u64::saturating_add)
     }
 
     /// What `.shufflefs/stats.json` shows.
