@@ -66,7 +66,19 @@ fn promoted_dtypes_and_half_floats() {
 
 #[test]
 fn a_filter() {
-    whole(&["sparse.h5ad"], &["--where", "cell_type != 'no such type'"]);
+    whole(&["sparse.h5ad"], &["--where", "cell_type != 'T cell'"]);
+}
+
+#[test]
+fn further_elements() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("elements.h5ad");
+    succeed(python("check_view_files.py").arg("--make").arg(&store));
+    let with = ["--with", "layers/spliced,layers/whole,obsm/X_pca,raw/X"];
+    let mount = Mount::new(&[store], &[&SMALL[..], &with].concat());
+    let said = check(&mount, &["epoch-0000.h5ad=epoch-0000", "stored.h5ad=", "by-kind.h5ad=by:kind"]);
+    said.iter().for_each(|said| each_once(said, &700.into()));
+    mount.unmount();
 }
 
 #[test]
