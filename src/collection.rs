@@ -7,6 +7,7 @@ mod columns;
 pub mod element;
 pub mod genes;
 mod retained_bounds;
+mod var;
 
 use std::ops::Range;
 use std::path::PathBuf;

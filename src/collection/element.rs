@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::anndata::bytes::Bounds;
+use crate::anndata::column::Column;
 use crate::anndata::dataframe::DataFrame;
 use crate::anndata::index::Mapping;
 use crate::anndata::index::rows::RowIndex;
@@ -13,6 +14,7 @@ use crate::anndata::matrix::Matrix;
 use crate::array::{ArrayError, Container, Counters, Dtype};
 
 use super::genes::{self, ColumnMap, Join};
+use super::var;
 use super::{CollectionError, Selection, Store, mismatch, retained_bounds};
 
 /// How a matrix is served.
@@ -61,6 +63,8 @@ pub struct Element {
     pub kind: MatrixKind,
     /// Names of its columns.
     pub genes: Arc<Vec<String>>,
+    /// Columns of var, by gene; of X alone.
+    pub var: Arc<Vec<Column>>,
     pub arithmetic: Arithmetic,
     /// What arithmetic is done in; the served dtype where there is none.
     pub computed: Dtype,
@@ -70,7 +74,14 @@ impl Element {
     /// An element that is served as it is stored.
     pub fn plain(name: &str, kind: MatrixKind, genes: Arc<Vec<String>>) -> Element {
         let computed = kind.dtype();
-        Element { name: name.to_owned(), kind, genes, arithmetic: Arithmetic::default(), computed }
+        Element {
+            name: name.to_owned(),
+            kind,
+            genes,
+            var: Default::default(),
+            arithmetic: Arithmetic::default(),
+            computed,
+        }
     }
 
     pub fn is_sparse(&self) -> bool {
@@ -201,6 +212,13 @@ pub fn open(
         }
         _ => {}
     }
+    let var = match (stores.first(), columns.first()) {
+        (Some(first), Some(map)) if is_x && has_genes => {
+            var::columns(&first.container, var_of(name), map, genes.len(), counters)
+        }
+        _ => Vec::new(),
+    };
+    let var = Arc::new(var);
     let mut dtype: Option<Dtype> = None;
     let mut row = matrices.first().map(|(first, _)| first.row_shape()).unwrap_or_default();
     let is_sparse = matrices.first().is_some_and(|(first, _)| first.is_sparse());
@@ -227,7 +245,7 @@ pub fn open(
         }
         MatrixKind::Dense { dtype, row }
     };
-    Ok(Element { name: name.to_owned(), kind, genes, arithmetic, computed })
+    Ok(Element { name: name.to_owned(), kind, genes, var, arithmetic, computed })
 }
 
 /// The matrix of one store, and its row index. The probe gets neither a transpose nor row bounds of a large matrix: the

@@ -95,6 +95,14 @@ impl Filled {
 /// The `.h5ad` format of one table.
 #[derive(Clone, Debug)]
 pub struct H5ad {
+    batch: Skeleton,
+    /// With all columns of var, which would be most of a batch.
+    many: Skeleton,
+}
+
+/// What is the same in files of one kind.
+#[derive(Clone, Debug)]
+struct Skeleton {
     /// The front of every file, a multiple of [`ALIGN`] long.
     front: Vec<u8>,
     /// In the order of their data.
@@ -110,9 +118,14 @@ pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
 impl H5ad {
     /// Prepares what all batches of `table` share.
     pub fn new(table: &Table) -> Result<H5ad, H5adError> {
-        structure::build(table)
+        let batch = structure::build(table, false)?;
+        // Columns of var that do not fit are left out.
+        let many = structure::build(table, true).unwrap_or_else(|_| batch.clone());
+        Ok(H5ad { batch, many })
     }
+}
 
+impl Skeleton {
     /// Where the arrays lie, of so many rows and values; `index`: the dtype of column numbers and bounds.
     fn place(&self, rows: u64, nnz: &[u64], index: impl Fn(&Filled) -> Option<Dtype>) -> Layout {
         let mut size = self.front.len() as u64;
@@ -152,13 +165,13 @@ impl H5ad {
 
 impl Format for H5ad {
     fn layout(&self, batch: &Batch<'_>) -> Layout {
-        self.place(batch.rows.len() as u64, batch.nnz, |filled| filled.index_dtype(batch))
+        self.batch.place(batch.rows.len() as u64, batch.nnz, |filled| filled.index_dtype(batch))
     }
 
     fn finish(&self, batch: &Batch<'_>, layout: &Layout, image: &mut [u8]) {
-        let (front, _) = image.split_at_mut(self.front.len());
-        self.patch(batch.rows.len() as u64, batch.nnz, layout, front);
-        let mut end = self.front.len();
+        let (front, _) = image.split_at_mut(self.batch.front.len());
+        self.batch.patch(batch.rows.len() as u64, batch.nnz, layout, front);
+        let mut end = self.batch.front.len();
         for span in layout.spans.iter().filter(|span| span.len > 0) {
             image[end..span.start as usize].fill(0);
             end = (span.start + span.len) as usize;
@@ -166,9 +179,9 @@ impl Format for H5ad {
     }
 
     fn segments(&self, &FileShape { table, rows, nnz }: &FileShape<'_>) -> Result<Segments, String> {
-        let layout = self.place(rows, nnz, |filled| filled.index_dtype_of_many(table));
-        let mut front = vec![0; self.front.len()];
-        self.patch(rows, nnz, &layout, &mut front);
+        let layout = self.many.place(rows, nnz, |filled| filled.index_dtype_of_many(table));
+        let mut front = vec![0; self.many.front.len()];
+        self.many.patch(rows, nnz, &layout, &mut front);
         let front = Segment { start: 0, len: front.len() as u64, content: Content::Bytes(front) };
         let segment =
             |span: &Span| Segment { start: span.start, len: span.len, content: Content::Field(span.field, span.repr) };

@@ -112,6 +112,20 @@ def backed(path, whole, rng):
     with_backing.file.close()
 
 
+def var(adata, mount, dataset, file):
+    """Columns of var are those of the first store, where it has all genes."""
+    path = dataset["stores"][0]["path"]
+    if not path.endswith(".h5ad") or not set(adata.var_names) <= set(ad.read_h5ad(path, backed="r").var_names):
+        return
+    want = ad.read_h5ad(path).var
+    if want.index.is_unique:
+        want = want.loc[adata.var_names]
+    need(list(adata.var.columns) == list(want.columns), f"{file}: var has {list(adata.var.columns)}, not {list(want.columns)}")
+    for name in want:
+        got, value = adata.var[name].astype(object), want[name].astype(object)
+        need(got.equals(value), f"{file}: var/{name}")
+
+
 def job(mount, file, directory):
     rng = random.Random(5)
     path = str(mount / file)
@@ -151,6 +165,7 @@ def job(mount, file, directory):
             labels = (mount / "categories" / f"{name.replace('/', '_')}.txt").read_text().splitlines()
             need(len(adata.obs[name].cat.categories) == len(labels), f"{file}: categories of {name}")
     need(list(adata.var_names) == [line.split("\t")[1] for line in (mount / "var.tsv").read_text().splitlines()[1:]], "var")
+    var(adata, mount, dataset, file)
     if adata.X is not None:
         backed(path, adata, rng)
     print(json.dumps({"file": file, "rows": len(rows), "distinct": len(set(rows.tolist())), "bytes": len(raw)}), flush=True)
@@ -185,9 +200,17 @@ def main():
     if sys.argv[1] == "--make":
         rng = np.random.default_rng(3)
         sparse = lambda columns: sp.random(700, columns, 0.2, "csr", np.float32, rng)
-        adata = ad.AnnData(sparse(40), pd.DataFrame({"kind": pd.Categorical(rng.choice(["a", "b"], 700))}))
+        x = sparse(40)
+        some = np.asarray(x[:, :10].sum(axis=1)).ravel()
+        kind = pd.Categorical(np.where(some > np.median(some), "a", "b"))
+        adata = ad.AnnData(x, pd.DataFrame({"kind": kind}))
         adata.obs_names, adata.var_names = [f"r{i}" for i in range(700)], [f"g{i}" for i in range(40)]
         adata.raw = ad.AnnData(sparse(60), adata.obs)
+        adata.var["ensembl_id"] = [f"ENSG{i:05d}" for i in range(40)]
+        adata.var["mean"] = rng.random(40)
+        adata.var["variable"] = rng.random(40) < 0.5
+        adata.var["biotype"] = pd.Categorical(rng.choice(["coding", "other"], 40))
+        adata.var["length"] = pd.array([None, *range(39)], dtype="Int32")
         adata.layers["spliced"] = sparse(40)
         adata.layers["whole"] = rng.random((700, 40))
         adata.obsm["X_pca"] = rng.random((700, 5)).astype(np.float32)

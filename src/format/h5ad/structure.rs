@@ -4,8 +4,9 @@
 //! in the file: obs first, the matrices last, so that the small arrays share pages with the headers.
 
 use super::hdf5_image::{AttributeValue, DataSource, FrontBuilder, Placed, TooLong, Type};
-use super::{Filled, H5ad, H5adError, ItemCount, link_names};
-use crate::anndata::column::{Categories, Column, Values};
+use super::{Filled, H5adError, ItemCount, Skeleton, link_names};
+use crate::anndata::bytes::Bytes;
+use crate::anndata::column::{Categories, Column, Numbers, Values};
 use crate::array::Dtype;
 use crate::batch::{Field, Repr};
 use crate::collection::Table;
@@ -24,13 +25,14 @@ const TEXT_MAX: usize = i32::MAX as usize;
 /// Elements of a dense row: far above any memory, and small enough that sizes of batches never overflow.
 const ROW_MAX: u64 = 1 << 36;
 
-pub fn build(table: &Table) -> Result<H5ad, H5adError> {
+pub fn build(table: &Table, with_var: bool) -> Result<Skeleton, H5adError> {
     let names = link_names(table.columns.iter().map(|column| column.name.as_str()));
     check(table, &names)?;
     let mut builder = StructureBuilder { image: FrontBuilder::new(), filled: Vec::new(), sparse: Vec::new() };
-    let root = builder.anndata(table, &names).map_err(|TooLong| H5adError::Header)?;
+    let var: &[Column] = if with_var { &table.x().var } else { &[] };
+    let root = builder.anndata(table, &names, var).map_err(|TooLong| H5adError::Header)?;
     let StructureBuilder { image, filled, sparse } = builder;
-    Ok(H5ad { front: image.seal(&root), filled, sparse })
+    Ok(Skeleton { front: image.seal(&root), filled, sparse })
 }
 
 fn check(table: &Table, names: &[String]) -> Result<(), H5adError> {
@@ -88,11 +90,11 @@ struct StructureBuilder {
 }
 
 impl StructureBuilder {
-    fn anndata(&mut self, table: &Table, names: &[String]) -> Result<Placed, TooLong> {
+    fn anndata(&mut self, table: &Table, names: &[String], columns: &[Column]) -> Result<Placed, TooLong> {
         let obs = self.obs(table, names)?;
         let (mut layers, mut obsm, mut raw) = (Vec::new(), Vec::new(), None);
         let x = self.matrix(0, table.x())?;
-        let var = self.var(table.x())?;
+        let var = self.var(table.x(), columns)?;
         let mut links = vec![("obs", obs), ("var", var)];
         if is_image(table.x()) {
             obsm.push(("X", x))
@@ -126,7 +128,7 @@ impl StructureBuilder {
 
     /// `raw`: a matrix with genes of its own.
     fn raw(&mut self, element: &Element, x: u64) -> Result<u64, TooLong> {
-        let links = [("X", x), ("var", self.var(element)?), ("varm", self.dict(&[])?)];
+        let links = [("X", x), ("var", self.var(element, &[])?), ("varm", self.dict(&[])?)];
         Ok(self.image.group(&encoding("raw", "0.1.0"), &links)?.address())
     }
 
@@ -144,7 +146,7 @@ impl StructureBuilder {
         self.frame(names, &links)
     }
 
-    fn var(&mut self, x: &Element) -> Result<u64, TooLong> {
+    fn var(&mut self, x: &Element, columns: &[Column]) -> Result<u64, TooLong> {
         let index = match &x.kind {
             // The columns of X need names, and anndata numbers what has none.
             MatrixKind::Dense { row, .. } if row.len() <= 1 && x.n_vars() != x.genes.len() as u64 => {
@@ -153,7 +155,12 @@ impl StructureBuilder {
             }
             _ => self.constant_texts(&x.genes)?,
         };
-        self.frame(&[], &[("_index", index)])
+        let names = link_names(columns.iter().map(|column| column.name.as_str()));
+        let mut links = vec![("_index", index)];
+        for (column, name) in columns.iter().zip(&names) {
+            links.push((name, self.constant_column(column)?));
+        }
+        self.frame(&names, &links)
     }
 
     fn frame(&mut self, names: &[String], links: &[(&str, u64)]) -> Result<u64, TooLong> {
@@ -200,6 +207,47 @@ impl StructureBuilder {
         }
     }
 
+    /// A column that is the same in every file.
+    fn constant_column(&mut self, column: &Column) -> Result<u64, TooLong> {
+        match &column.values {
+            Values::Categorical { codes, categories, ordered } => {
+                let codes = self.constant(codes)?;
+                let categories = self.categories(categories)?;
+                let [encoding, version] = encoding("categorical", "0.2.0");
+                let attributes = [encoding, version, ("ordered", AttributeValue::Bool(*ordered))];
+                Ok(self.image.group(&attributes, &[("codes", codes), ("categories", categories)])?.address())
+            }
+            Values::Numbers { numbers, mask } => {
+                let values = self.constant(numbers)?;
+                match (mask, numbers.dtype) {
+                    (Some(mask), Dtype::Bool) => self.constant_nullable("nullable-boolean", values, mask),
+                    (Some(mask), dtype) if !dtype.is_float() => {
+                        self.constant_nullable("nullable-integer", values, mask)
+                    }
+                    _ => Ok(values),
+                }
+            }
+            Values::Text { texts, mask, .. } => {
+                let texts: Vec<String> = (0..texts.len()).map(|i| texts.at(i).to_owned()).collect();
+                let values = self.constant_texts(&texts)?;
+                match mask {
+                    Some(mask) => self.constant_nullable("nullable-string-array", values, mask),
+                    None => Ok(values),
+                }
+            }
+        }
+    }
+
+    fn constant_nullable(&mut self, kind: &'static str, values: u64, mask: &Bytes) -> Result<u64, TooLong> {
+        let mask = self.constant(&Numbers { dtype: Dtype::Bool, bytes: mask.clone() })?;
+        Ok(self.image.group(&encoding(kind, "0.1.0"), &[("values", values), ("mask", mask)])?.address())
+    }
+
+    fn constant(&mut self, numbers: &Numbers) -> Result<u64, TooLong> {
+        let (dims, source) = ([numbers.len() as u64], DataSource::Constant(numbers.bytes.to_vec()));
+        Ok(self.image.dataset(Type::Number(numbers.dtype), &dims, &encoding("array", "0.2.0"), source)?.address())
+    }
+
     fn nullable(&mut self, kind: &'static str, values: u64, mask: Field) -> Result<u64, TooLong> {
         let mask = self.fill(mask, Repr::Number(Dtype::Bool), "array")?;
         let links = [("values", values), ("mask", mask)];
@@ -210,10 +258,7 @@ impl StructureBuilder {
         let Some(numbers) = &categories.numbers else {
             return self.constant_texts(&categories.labels);
         };
-        let storage = DataSource::Constant(numbers.bytes.to_vec());
-        let dims = [numbers.len() as u64];
-        let attributes = encoding("array", "0.2.0");
-        Ok(self.image.dataset(Type::Number(numbers.dtype), &dims, &attributes, storage)?.address())
+        self.constant(numbers)
     }
 
     fn constant_texts(&mut self, texts: &[String]) -> Result<u64, TooLong> {
