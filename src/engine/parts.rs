@@ -17,10 +17,11 @@ impl Parts {
     /// The parts that the files of all formats need.
     pub fn new(collection: &Collection, writers: &Writers) -> Parts {
         let table = &collection.table;
-        let nnz = vec![1; table.elements.len()];
         let mut parts: Vec<Vec<(Field, Repr)>> = Vec::new();
-        for extension in writers.extensions() {
+        // Few values and many: column numbers may be wider where there are many.
+        for (extension, values) in writers.extensions().into_iter().flat_map(|of| [(of, 1), (of, 1 << 40)]) {
             let Ok(writer) = writers.get(extension) else { continue };
+            let nnz = vec![values; table.elements.len()];
             let Ok(segments) = writer.segments(&FileShape { table, rows: 1, nnz: &nnz }) else { continue };
             let mut own: Vec<Vec<(Field, Repr)>> = Vec::new();
             for segment in segments.list {

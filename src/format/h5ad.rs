@@ -79,16 +79,12 @@ impl Filled {
         Some(if wide { Dtype::I64 } else { Dtype::I32 })
     }
 
-    /// In a file of many batches bounds have 64 bits, as anndata writes them, and column numbers 32 where they fit.
-    fn index_dtype_of_many(&self, table: &Table) -> Option<Dtype> {
-        match self.field {
-            Field::Indptr(_) => Some(Dtype::I64),
-            Field::Indices(element) => {
-                let fits = table.elements[element].n_vars() <= i32::MAX as u64;
-                Some(if table.index_dtype == Some(Dtype::I64) || !fits { Dtype::I64 } else { Dtype::I32 })
-            }
-            _ => None,
-        }
+    /// The same in a file of so many values: scipy works with both alike only.
+    fn index_dtype_of_many(&self, table: &Table, nnz: &[u64]) -> Option<Dtype> {
+        let (Field::Indices(element) | Field::Indptr(element)) = self.field else { return None };
+        let most = nnz[element].max(table.elements[element].n_vars());
+        let wide = table.index_dtype == Some(Dtype::I64) || most > i32::MAX as u64;
+        Some(if wide { Dtype::I64 } else { Dtype::I32 })
     }
 }
 
@@ -179,7 +175,7 @@ impl Format for H5ad {
     }
 
     fn segments(&self, &FileShape { table, rows, nnz }: &FileShape<'_>) -> Result<Segments, String> {
-        let layout = self.many.place(rows, nnz, |filled| filled.index_dtype_of_many(table));
+        let layout = self.many.place(rows, nnz, |filled| filled.index_dtype_of_many(table, nnz));
         let mut front = vec![0; self.many.front.len()];
         self.many.patch(rows, nnz, &layout, &mut front);
         let front = Segment { start: 0, len: front.len() as u64, content: Content::Bytes(front) };
