@@ -214,7 +214,7 @@ pub fn open(
     }
     let var = match (stores.first(), columns.first()) {
         (Some(first), Some(map)) if is_x && has_genes => {
-            var::columns(&first.container, var_of(name), map, genes.len(), counters)
+            var::columns(&*first.container, var_of(name), map, genes.len(), counters)
         }
         _ => Vec::new(),
     };
