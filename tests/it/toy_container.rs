@@ -161,7 +161,7 @@ fn a_container_is_one_file_and_one_line() {
     let engine = Engine::new(collection, vec![plan], writers, counters, limits).unwrap();
     let read = || {
         let npy = Extension::ALL.iter().find(|extension| extension.as_str() == "npy").unwrap();
-        let key = ImageKey { view: 0, epoch: 0, batch: 0, extension: *npy };
+        let key = ImageKey::file(0, 0, 0, *npy);
         let (sender, receiver) = mpsc::channel();
         let reply = move |bytes: Result<&[u8], &_>| {
             sender.send(bytes.map(<[u8]>::to_vec).map_err(ToString::to_string)).unwrap()
