@@ -1,6 +1,6 @@
 //! Real launchers and automounters: Slurm, Open MPI, MPICH, torchrun, autofs, started here and ended with the test.
 //!
-//! `scripts/setup` installs what they need. Where it is missing a test says so and passes, unless SHUFFLEFS_REQUIRE_CLUSTERS is
+//! `scripts/setup --clusters` installs what they need. Where it is missing a test says so and passes, unless SHUFFLEFS_REQUIRE_CLUSTERS is
 //! set, as scripts/test does.
 
 use std::fs;
@@ -14,16 +14,22 @@ use crate::support::{ROOT, bounded, python, succeed};
 /// Rows of the area's store.
 const ROWS: u64 = 2000;
 
-/// Whether all of these programs are here.
+/// Whether all of these programs are here, and we are root, as starting them asks for.
 fn installed(what: &str, programs: &[&Path]) -> bool {
     let missing: Vec<_> = programs.iter().filter(|path| !path.exists()).collect();
-    let is_here = missing.is_empty() && is_root();
-    let required = std::env::var_os("SHUFFLEFS_REQUIRE_CLUSTERS").is_some();
-    assert!(is_here || !required, "{what} is required: {missing:?} missing; scripts/setup installs it, as root");
-    if !is_here {
-        eprintln!("skipped: {what} is not installed ({missing:?}); scripts/setup installs it");
+    if !is_root() {
+        eprintln!("skipped: starting {what} needs root");
+        return false;
     }
-    is_here
+    let required = std::env::var_os("SHUFFLEFS_REQUIRE_CLUSTERS").is_some();
+    assert!(
+        missing.is_empty() || !required,
+        "{what} is required: {missing:?} missing; scripts/setup --clusters installs it"
+    );
+    if !missing.is_empty() {
+        eprintln!("skipped: {what} is not installed ({missing:?}); scripts/setup --clusters installs it");
+    }
+    missing.is_empty()
 }
 
 fn launcher(path: &str) -> PathBuf {
@@ -372,4 +378,38 @@ fn autofs() {
     }
     kill(pid, libc::SIGTERM);
     serving.end();
+}
+
+/// What Kubernetes makes of a sidecar: its mount propagates to the trainer's namespace, and when it is killed, the same command
+/// is started again.
+#[test]
+fn a_killed_sidecar_is_started_again() {
+    if !is_root() {
+        return;
+    }
+    let area = Area::new();
+    let volume = area.path("epochs");
+    fs::create_dir(&volume).unwrap();
+    succeed(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&volume));
+    succeed(Command::new("mount").arg("--make-shared").arg(&volume));
+    let cells = volume.join("cells");
+    fs::create_dir(&cells).unwrap();
+    let namespace = |propagation: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", propagation]).stdin(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let trainer = Serving(namespace("slave").args(["sleep", "600"]).spawn().unwrap());
+    let place = |of: &str| fs::read_link(format!("/proc/{of}/ns/mnt")).unwrap();
+    until("the trainer has a namespace", || place(&trainer.pid().to_string()) != place("self"));
+    let readme = format!("/proc/{}/root{}/{README}", trainer.pid(), cells.display());
+    for _ in 0..2 {
+        let mut sidecar = namespace("shared");
+        sidecar.arg(env!("CARGO_BIN_EXE_shufflefs")).args(["mount", "--foreground"]).arg(&area.store).arg(&cells);
+        let mut sidecar = Serving(sidecar.spawn().unwrap());
+        patiently("the trainer sees the mount", || fs::read(&readme).is_ok_and(|text| !text.is_empty()));
+        kill(sidecar.pid(), libc::SIGKILL);
+        sidecar.end();
+        assert_eq!(fs::read(&readme).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
+    }
 }
