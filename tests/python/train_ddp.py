@@ -22,6 +22,7 @@ optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
 seen = []
 for batch in DataLoader(mount.torch(epoch=0), batch_size=None, num_workers=2):
     x = torch.sparse_csr_tensor(batch["indptr"], batch["indices"], batch["data"], tuple(batch["shape"].tolist())).to_dense()
+    x = torch.nan_to_num(x).clamp(0, 10)  # the store holds NaN, which no weights are equal after
     optimizer.zero_grad()
     model(torch.log1p(x)).square().mean().backward()
     optimizer.step()
