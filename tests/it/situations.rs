@@ -107,7 +107,9 @@ fn s09_more_stores_than_descriptors() {
     let area = Area::new();
     let small = store("join-b.h5ad");
     let paths: Vec<PathBuf> = (0..300).map(|number| area.path(&format!("store-{number:03}.h5ad"))).collect();
-    paths.iter().for_each(|path| drop(fs::copy(&small, path).unwrap()));
+    for path in &paths {
+        fs::copy(&small, path).unwrap();
+    }
     let mut arguments = ["--batch-size", "4096"].map(OsStr::new).to_vec();
     arguments.extend(paths.iter().map(|path| path.as_os_str()));
     let expected = read_epoch(&area, &arguments, |_| {});

@@ -137,7 +137,10 @@ fn stored_block(start: &[u8]) -> Option<&[u8]> {
         rest = rest.get(rest.iter().position(|&byte| byte == 0)? + 1..)?;
     }
     let is_stored = flags & !8 == 0 && rest.first()? & 6 == 0;
-    is_stored.then(|| rest.get(5..)).flatten()
+    let len = usize::from(u16::from_le_bytes([*rest.get(1)?, *rest.get(2)?]));
+    let content = rest.get(5..).filter(|_| is_stored)?;
+    // What follows it is a checksum, or the next block.
+    Some(content.get(..len).unwrap_or(content))
 }
 
 fn directory(address: &Address) -> String {
