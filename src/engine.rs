@@ -5,6 +5,7 @@
 //! its buffers, and those already running need nothing more, so waiting for memory ends. Readers never wait on a
 //! session thread: their reply moves in here, and a monitor ends those that wait without progress.
 
+mod advice;
 mod budget;
 mod fetch;
 pub mod lease;
@@ -247,6 +248,11 @@ impl Engine {
     /// What `.shufflefs/stats.json` shows.
     pub fn stats(&self) -> serde_json::Value {
         self.shared.stats_json()
+    }
+
+    /// What readers wait for, in words, and which option would change it.
+    pub fn advice(&self) -> String {
+        advice::advice(&self.shared.stats_json())
     }
 
     /// The same in Prometheus' text format.

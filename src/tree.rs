@@ -21,11 +21,13 @@ pub enum Control {
     Prometheus,
     Options,
     Log,
+    Advice,
 }
 
 impl Control {
     /// All, in listing order.
-    pub const ALL: [Control; 4] = [Control::Stats, Control::Prometheus, Control::Options, Control::Log];
+    pub const ALL: [Control; 5] =
+        [Control::Stats, Control::Prometheus, Control::Options, Control::Log, Control::Advice];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -33,6 +35,7 @@ impl Control {
             Control::Prometheus => "stats.prom",
             Control::Options => "options.json",
             Control::Log => "log",
+            Control::Advice => "advice",
         }
     }
 }

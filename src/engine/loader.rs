@@ -5,6 +5,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use serde_json::{Value, json};
+
 use crate::array::Counters;
 use crate::array::cache::ChunkCache;
 use crate::array::gather::Io;
@@ -12,6 +14,7 @@ use crate::batch::Layout;
 use crate::collection::Collection;
 use crate::format::Writers;
 use crate::plan::Plan;
+use crate::storage::Meter;
 
 use super::budget::Image;
 use super::fetch::{Fetch, Fetches};
@@ -72,6 +75,29 @@ pub struct StoreLoader {
     pub background_pool: rayon::ThreadPool,
     /// Buffers of loads that see rows whole: one pair a loader, as fresh memory costs a page fault for every 4 KiB.
     pub scratch: Mutex<Vec<[Vec<u8>; 2]>>,
+}
+
+impl StoreLoader {
+    /// What storage was asked for, over all stores; latency and depth are those of the slowest.
+    pub fn storage(&self) -> Value {
+        let meters: Vec<&Meter> =
+            self.collection.stores.iter().map(|store| &**store.container.address().meter()).collect();
+        let sum = |of: fn(&Meter) -> u64| meters.iter().map(|meter| of(meter)).sum::<u64>();
+        let most = |of: &dyn Fn(&Meter) -> u64| meters.iter().map(|meter| of(meter)).max().unwrap_or(0);
+        let slow = meters.iter().filter(|meter| meter.is_slow()).count();
+        json!({
+            "requests": sum(Meter::requests),
+            "bytes": sum(Meter::bytes),
+            "failed": sum(Meter::failed),
+            "retries": sum(Meter::retries),
+            "in_flight": sum(Meter::in_flight),
+            "p50_microseconds": most(&|meter| meter.quantile(0.5)),
+            "p99_microseconds": most(&|meter| meter.quantile(0.99)),
+            "latency_microseconds": most(&|meter| if meter.is_slow() { meter.latency() } else { 0 }),
+            "slow_stores": slow,
+            "depth": self.io.depth_of(&meters),
+        })
+    }
 }
 
 impl FetchLoader for StoreLoader {

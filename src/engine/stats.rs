@@ -121,6 +121,7 @@ impl Shared {
                 "scatter_seconds": seconds(&store.scatter_ns),
                 "read_seconds": seconds(&store.read_ns),
             },
+            "storage": self.loader.storage(),
             "served": {
                 "reads": get(&stats.reads),
                 "bytes": get(&stats.bytes),

@@ -43,6 +43,7 @@ impl ShuffleFs {
         let mut text = match control {
             Control::Stats => format!("{:#}", self.engine.stats()).into_bytes(),
             Control::Prometheus => self.engine.prometheus().into_bytes(),
+            Control::Advice => self.engine.advice().into_bytes(),
             Control::Options => return self.options.clone().into_bytes(),
             Control::Log => return (self.log)(),
         };

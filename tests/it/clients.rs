@@ -149,7 +149,7 @@ fn the_tree_is_as_documented() {
             assert_eq!(fs::read(&file).unwrap().len() as u64, size, "{}", file.display());
         }
     }
-    for name in ["stats.json", "stats.prom", "options.json", "log"] {
+    for name in ["stats.json", "stats.prom", "options.json", "log", "advice"] {
         fs::read(mount.join(".shufflefs").join(name)).unwrap_or_else(|e| panic!(".shufflefs/{name}: {e}"));
     }
     assert!(fs::read_to_string(mount.join("README.txt")).unwrap().lines().count() <= 60);

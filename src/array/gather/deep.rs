@@ -11,8 +11,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use super::raw::Reads;
 use super::{ElementRange, GatherContext, Gathering, RAW_BYTES, Sink};
 use crate::array::{Array, ArrayError, Extent, Scratch, file};
-use crate::storage::Object;
 use crate::storage::in_flight::{Allowance, for_each};
+use crate::storage::{Meter, Object};
 
 /// Bytes between two ranges that are read as well rather than making two requests.
 const MAX_GAP: u64 = 256 << 10;
@@ -36,6 +36,11 @@ impl Io {
     /// says. `threads` decode at a time; stored bytes take a sixteenth of `memory`, 64 MiB at most.
     pub fn new(depth: Option<usize>, threads: usize, memory: u64) -> Io {
         Io { depth, decoders: Decoders::new(threads), waiting: Allowance::new(WAITING.min(memory / 16)) }
+    }
+
+    /// Requests that are kept in flight for the slowest of these.
+    pub fn depth_of(&self, meters: &[&Meter]) -> usize {
+        self.depth.unwrap_or_else(|| meters.iter().map(|meter| meter.depth()).max().unwrap_or(1))
     }
 
     /// Requests to keep in flight for an array; 1 where decoding threads read by themselves.
