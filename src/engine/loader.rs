@@ -80,8 +80,11 @@ pub struct StoreLoader {
 impl StoreLoader {
     /// What storage was asked for, over all stores; latency and depth are those of the slowest.
     pub fn storage(&self) -> Value {
-        let meters: Vec<&Meter> =
-            self.collection.stores.iter().map(|store| &**store.container.address().meter()).collect();
+        // All arrays of a store share its meter.
+        let elements = self.collection.stores.iter().flat_map(|store| &store.elements);
+        let arrays = elements.flat_map(|part| part.matrix.arrays());
+        let mut meters: Vec<&Meter> = arrays.filter_map(|array| array.source.meter()).collect();
+        meters.dedup_by(|a, b| std::ptr::eq(*a, *b));
         let sum = |of: fn(&Meter) -> u64| meters.iter().map(|meter| of(meter)).sum::<u64>();
         let most = |of: &dyn Fn(&Meter) -> u64| meters.iter().map(|meter| of(meter)).max().unwrap_or(0);
         let slow = meters.iter().filter(|meter| meter.is_slow()).count();
