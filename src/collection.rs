@@ -152,6 +152,8 @@ pub struct StorageProfile {
     pub chunk_rows: Option<f64>,
     /// Rows of a chunk of a dense matrix: a block of another size would pay for chunks it does not need.
     pub dense_chunk_rows: Option<u64>,
+    /// Of stores behind a network: bytes of one row that one request brings, as a sparse row lies in two arrays.
+    pub request_row_bytes: Option<f64>,
 }
 
 /// Stores as one table of rows.
@@ -321,7 +323,8 @@ impl Collection {
 
     /// What the automatic block size and fetch factor follow from.
     pub fn storage_profile(&self) -> StorageProfile {
-        let mut storage_profile = StorageProfile { row_bytes: 0.0, chunk_rows: None, dense_chunk_rows: None };
+        let mut storage_profile =
+            StorageProfile { row_bytes: 0.0, chunk_rows: None, dense_chunk_rows: None, request_row_bytes: None };
         for (number, element) in self.table.elements.iter().enumerate() {
             let parts = || self.stores.iter().map(|store| (store, &store.elements[number]));
             let served: u64 = parts().map(|(store, part)| part.served(store.rows, element)).sum();
@@ -350,7 +353,16 @@ impl Collection {
                 }
             }
         }
+        if self.is_remote() {
+            let arrays = if self.table.x().is_sparse() { 2.0 } else { 1.0 };
+            storage_profile.request_row_bytes = Some(storage_profile.row_bytes / arrays);
+        }
         storage_profile
+    }
+
+    /// Whether any store lies behind a network.
+    pub fn is_remote(&self) -> bool {
+        self.stores.iter().any(|store| crate::storage::name::is_remote(store.container.path()))
     }
 }
 

@@ -18,19 +18,19 @@ pub mod isolate;
 pub mod memory;
 mod obs;
 pub mod probe;
+pub mod remote;
 mod shown;
 pub mod spec;
 mod views;
 
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
 use crate::array::Counters;
 use crate::collection::genes::ColumnMap;
-use crate::collection::{Collection, CollectionError};
+use crate::collection::{Collection, CollectionError, Store};
 use crate::engine::view_file::ViewFiles;
 use crate::engine::{Engine, Limits};
 use crate::format::Writers;
@@ -38,6 +38,7 @@ use crate::fuse::page_cache::PageCache;
 use crate::fuse::passthrough::Passthrough;
 use crate::fuse::{Handles, Ownership, ShuffleFs};
 use crate::plan::Plan;
+use crate::storage::{name, pattern};
 use crate::tree::documents::{Documents, ViewDoc, categorical};
 use crate::tree::{Tree, category_files, file_names};
 use crate::view::suggest::suggest;
@@ -100,7 +101,9 @@ impl Builder {
     /// # Errors
     /// A store that cannot be read, stores that do not fit together, a view without rows, a format that cannot hold them.
     pub fn derive(self) -> Result<Session, SessionError> {
-        let spec = self.spec;
+        let mut spec = self.spec;
+        remote::of_mount(&spec)?;
+        spec.stores = pattern::expand(&spec.stores).map_err(SessionError::Refused)?;
         let counters = Counters { room: self.metadata, ..Counters::default() };
         let selection = spec.selection(&self.also);
         let probed = if self.probed { probe::stores(&spec, &self.also)? } else { probe::Probed::default() };
@@ -112,6 +115,7 @@ impl Builder {
             error => error.into(),
         })?;
         probed.confirm()?;
+        remote::opened();
         log_differences(&spec, &collection);
         let writers = Writers::new(&collection.table);
         if let Err(reason) = writers.get(spec.format) {
@@ -254,7 +258,11 @@ fn room_for_chunks(collection: &Collection, memory: u64) -> Result<(), SessionEr
 
 /// When the newest store was written.
 fn newest(collection: &Collection) -> SystemTime {
-    let times = collection.stores.iter().filter_map(|store| std::fs::metadata(store.container.path()).ok());
-    let newest = times.map(|metadata| (metadata.mtime(), metadata.mtime_nsec())).max().unwrap_or_default();
-    UNIX_EPOCH + Duration::new(newest.0.try_into().unwrap_or(0), newest.1.try_into().unwrap_or(0))
+    let written = |store: &Store| {
+        if name::is_remote(store.container.path()) {
+            return store.container.identity().iter().filter_map(|object| object.version.modified()).max();
+        }
+        std::fs::metadata(store.container.path()).ok()?.modified().ok()
+    };
+    collection.stores.iter().filter_map(written).max().unwrap_or(UNIX_EPOCH)
 }

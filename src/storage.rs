@@ -8,10 +8,16 @@
 //! threads read, and each is answered when it is there, in any order.
 
 mod address;
+#[cfg(feature = "remote")]
+mod cache;
 pub mod descriptors;
 pub mod in_flight;
 pub mod local;
 mod meter;
+pub mod name;
+pub mod pattern;
+#[cfg(feature = "remote")]
+pub mod remote;
 mod version;
 
 use std::fmt::Debug;
@@ -41,8 +47,8 @@ pub struct Opened {
     pub ranges: Box<dyn Ranges>,
 }
 
-/// A file system, an object store: what is behind one scheme of names. To add one, implement this and give it a line in
-/// [`SCHEMES`].
+/// A file system, an object store: what is behind one scheme of names. To add one, implement this and let
+/// [`locate`] know it.
 ///
 /// Errors are those of the system, with its `ErrorKind`: `NotFound` means that there is no such object, and nothing else.
 pub trait Storage: Debug + Send + Sync {
@@ -51,6 +57,18 @@ pub trait Storage: Debug + Send + Sync {
     /// # Errors
     /// `NotFound`; `InvalidInput` where a thing lies there that is no object.
     fn open(&self, path: &Path, meter: &Arc<Meter>) -> io::Result<Opened>;
+
+    /// Opens the version of an object that was open before: without a round trip where every read is conditional on it.
+    ///
+    /// # Errors
+    /// Those of `open`; `StaleNetworkFileHandle` where it is another now.
+    fn reopen(&self, path: &Path, was: &Version, meter: &Arc<Meter>) -> io::Result<Opened> {
+        let opened = self.open(path, meter)?;
+        match was.difference(&opened.version) {
+            None => Ok(opened),
+            Some(change) => Err(io::Error::new(io::ErrorKind::StaleNetworkFileHandle, change)),
+        }
+    }
 
     /// What lies at a path.
     ///
@@ -99,21 +117,29 @@ pub trait Ranges: Send + Sync {
     fn read(&self, offset: u64, places: &mut [IoSliceMut<'_>]) -> io::Result<()>;
 }
 
-/// Makes the storage of a scheme.
-type Connect = fn() -> io::Result<Arc<dyn Storage>>;
-
-/// Storages by the beginning of their names. Every other name is a path of the local file system.
-const SCHEMES: &[(&str, Connect)] = &[];
-
 /// Where a name points to.
 ///
 /// # Errors
 /// The storage cannot be reached.
 pub fn locate(name: &Path) -> io::Result<Address> {
-    for (scheme, connect) in SCHEMES {
-        if name.to_str().is_some_and(|name| name.starts_with(scheme)) {
-            return Ok(Address::new(connect()?, name.to_path_buf()));
-        }
+    if name::is_remote(name) {
+        return remote_address(name);
+    }
+    if let Some(cause) = name.to_str().and_then(name::unknown_scheme).filter(|_| !name.exists()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, cause));
     }
     Ok(Address::new(Arc::new(local::Local), name.to_path_buf()))
+}
+
+#[cfg(feature = "remote")]
+fn remote_address(name: &Path) -> io::Result<Address> {
+    Ok(Address::new(Arc::new(remote::Remote), name.to_path_buf()))
+}
+
+#[cfg(not(feature = "remote"))]
+fn remote_address(_: &Path) -> io::Result<Address> {
+    Err(io::Error::new(
+        io::ErrorKind::Unsupported,
+        "this build reads local files only: build it with the feature `remote`",
+    ))
 }

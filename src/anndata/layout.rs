@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::encoding;
+use crate::array::container::file_of;
 use crate::array::{ArrayError, Container, NodeKind, RecordFieldKind};
 
 /// Groups of one level that are looked through for AnnData.
@@ -235,7 +236,7 @@ pub fn stores(path: &Path) -> Result<Vec<(PathBuf, Box<dyn Container>)>, ArrayEr
     let open = |(_, inner): (u64, String)| {
         let mut name = path.as_os_str().to_owned();
         // `STORE::GROUP` already names a group.
-        name.push(if path.symlink_metadata().is_ok() { "::" } else { "/" });
+        name.push(if file_of(path) == path { "::" } else { "/" });
         name.push(inner);
         let path = PathBuf::from(name);
         super::open(&path).map(|store| (path, store))

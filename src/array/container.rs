@@ -19,7 +19,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::{Array, ArrayError, RecordField, file, hdf5, zarr};
-use crate::storage::{self, Address, Identity, Object};
+use crate::storage::{self, Address, Identity, Object, name};
 
 /// What an element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +174,11 @@ pub const KINDS: &[Kind] = &[hdf5::KIND, zarr::ZIP, zarr::DIRECTORY];
 
 /// Takes `STORE::INNER` apart; INNER is empty where a whole store is named.
 fn split(path: &Path) -> (&Path, &str) {
+    if name::is_remote(path) {
+        // Nothing is asked over a network to tell what a name means: the last `::` is the one.
+        let (store, inner) = path.to_str().and_then(|name| name.rsplit_once("::")).unwrap_or(("", ""));
+        return if store.is_empty() { (path, "") } else { (Path::new(store), inner.trim_matches('/')) };
+    }
     let bytes = path.as_os_str().as_bytes();
     let exists = |path: &Path| path.symlink_metadata().is_ok();
     if exists(path) {
@@ -251,6 +256,8 @@ impl<'a> Candidate<'a> {
             return Err(candidate.fail("what stands behind `::` is a group's path without `.` and `..`"));
         }
         let failed = |error: Error| match error.kind() {
+            // The storage's own words.
+            _ if error.get_ref().is_some() => error.to_string(),
             ErrorKind::NotFound => foreign::dangling(address).unwrap_or_else(|| "no such file or directory".to_owned()),
             ErrorKind::PermissionDenied => "permission denied; it must be readable by this user".to_owned(),
             _ => match error.raw_os_error() {

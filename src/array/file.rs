@@ -23,6 +23,23 @@ pub fn check_unchanged(store: &str, objects: &[Identity]) -> Result<(), ArrayErr
     Ok(())
 }
 
+/// As `check_unchanged`, but asks the storage in any case: where nothing was read, nothing was conditional.
+///
+/// # Errors
+/// As above.
+pub fn confirm(store: &str, objects: &[Identity]) -> Result<(), ArrayError> {
+    for object in objects {
+        match object.confirm() {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::StaleNetworkFileHandle => {
+                return Err(ArrayError::Stale { store: store.to_owned(), cause: error.to_string() });
+            }
+            Err(error) => return Err(failed(store, object.address.to_string(), error)),
+        }
+    }
+    Ok(())
+}
+
 /// Fills `buffer` from `offset` on.
 pub fn read_exact(object: &Object, offset: u64, buffer: &mut [u8], counters: &Counters) -> Result<(), Error> {
     read_vectored(object, offset, &mut [IoSliceMut::new(buffer)], counters)

@@ -5,6 +5,7 @@
 
 mod attribute;
 mod dataset;
+mod driver;
 mod files;
 mod library;
 mod native;
@@ -173,6 +174,10 @@ impl Container for Hdf5 {
             return Ok(*kind);
         }
         let kind = native::kind(&self.root()?, &path).map_err(|cause| self.error(element, cause))?;
+        if let (None, Some(cause)) = (kind, driver::cause()) {
+            // To the library, what cannot be read is not there.
+            return Err(self.error(element, cause));
+        }
         self.known().kinds.insert(path, kind);
         Ok(kind)
     }
@@ -242,7 +247,7 @@ impl Container for Hdf5 {
     }
 }
 
-/// One line of an error of the library.
+/// One line of an error of the library; of the storage, where that is the reason.
 fn words(error: &::hdf5::Error) -> String {
-    error.to_string().replace('\n', " ")
+    driver::cause().unwrap_or_else(|| error.to_string().replace('\n', " "))
 }

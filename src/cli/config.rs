@@ -37,7 +37,7 @@ pub struct Config {
 }
 
 /// Options whose values are paths: relative ones begin beside the file.
-const PATHS: [&str; 3] = ["rows", "index-dir", "log"];
+const PATHS: [&str; 4] = ["rows", "index-dir", "cache-dir", "log"];
 
 /// Reads a file.
 ///

@@ -8,13 +8,14 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::exit::{self, Exit, Outcome};
+use super::exit::{self, Exit, OrExit, Outcome};
 use super::{index_dir, values};
 use crate::anndata::expand;
 use crate::anndata::index::IndexDir;
 use crate::array::container::needs_trial;
-use crate::session::describe;
 use crate::session::isolate::{self, ChildTask, Failed};
+use crate::session::{SessionError, describe, remote};
+use crate::storage::{name, pattern};
 
 #[derive(Debug, Args)]
 #[command(after_help = super::exit::HELP)]
@@ -35,6 +36,10 @@ pub struct InfoArgs {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = values::timeout)]
     pub timeout: Duration,
 
+    /// Do not sign requests to remote stores: for public buckets
+    #[arg(long)]
+    pub anonymous: bool,
+
     /// What the parent runs: describes one store as JSON
     #[arg(long, hide = true)]
     pub alone: bool,
@@ -48,9 +53,12 @@ pub fn info(args: &InfoArgs) -> Outcome {
         println!("{}", Value::Array(stores));
         return Ok(0);
     }
+    remote::configure(args.anonymous, args.timeout, index_dir::standard());
+    let named: Vec<PathBuf> = args.stores.iter().cloned().map(named).collect::<Result<_, _>>()?;
+    let stores = pattern::expand(&named).map_err(SessionError::Refused).or_exit(Exit::Store)?;
     let mut code = 0;
     let mut all = Vec::new();
-    for store in args.stores.iter().flat_map(|path| expand(path)).flat_map(|path| isolated(&path, args)) {
+    for store in stores.iter().flat_map(|path| expand(path)).flat_map(|path| isolated(&path, args)) {
         if let Some(error) = store["error"].as_str() {
             exit::say(error);
             code = Exit::Store as u8;
@@ -69,6 +77,11 @@ pub fn info(args: &InfoArgs) -> Outcome {
         println!("{:#}", Value::Array(all));
     }
     Ok(code)
+}
+
+/// A store without what must not be shown.
+fn named(path: PathBuf) -> Result<PathBuf, exit::Failure> {
+    name::conceal(path).map_err(exit::Failure::usage)
 }
 
 fn described(path: &Path, check: bool) -> Vec<Value> {

@@ -25,6 +25,7 @@ use crate::format::Extension;
 use crate::fuse::ShuffleFs;
 use crate::plan::RemainderPolicy;
 use crate::session::{Session, SessionError, Spec, memory};
+use crate::storage::name;
 
 /// What a mount was asked to be: what it serves, and what is of the mount alone.
 #[derive(Debug, Clone, PartialEq)]
@@ -158,6 +159,19 @@ pub struct OptionArgs {
           value_parser = values::timeout)]
     pub timeout: Duration,
 
+    /// Do not sign requests to remote stores: for public buckets [default: credentials of the environment, of ~/.aws, of the
+    /// instance]
+    #[arg(long, help_heading = "Resources")]
+    pub anonymous: bool,
+
+    /// Keep what is read of remote stores here, on a disk of this node, for later epochs and other jobs [default: not kept]
+    #[arg(long, value_name = "DIR", help_heading = "Resources")]
+    pub cache_dir: Option<PathBuf>,
+
+    /// Bytes of --cache-dir at most: what was not used for longest is removed
+    #[arg(long, value_name = "SIZE", default_value = "100GiB", help_heading = "Resources", value_parser = values::size)]
+    pub cache_size: u64,
+
     /// Keep file contents in the page cache, for readers that read the same files again [default: read past it]
     #[arg(long, help_heading = "Resources")]
     pub cache: bool,
@@ -204,7 +218,7 @@ impl OptionArgs {
         let here = absolute(PathBuf::new().join("."))?;
         let split = split(self.split, self.split_by, self.stratify, &self.sampling, &self.file)?;
         let views = views(&self.sampling, &self.file, split.as_ref(), &here).map_err(Failure::usage)?;
-        let stores = stores.into_iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
+        let stores = stores.into_iter().map(store).collect::<Result<Vec<_>, _>>()?;
         let spec = Spec {
             stores: stores.iter().flat_map(|path| expand(path)).collect(),
             views,
@@ -228,6 +242,9 @@ impl OptionArgs {
             threads: self.threads.map_or_else(|| cores(sharing), usize::from),
             io_depth: self.io_depth.map(usize::from),
             timeout: self.timeout,
+            anonymous: self.anonymous,
+            cache_dir: self.cache_dir.map(absolute).transpose()?,
+            cache_size: self.cache_size,
             cache: self.cache,
             uid: self.uid,
             gid: self.gid,
@@ -253,6 +270,18 @@ fn cores(sharing: u64) -> usize {
 /// own has divided them already.
 fn share_of_cores(ours: usize, all: usize, sharing: usize) -> usize {
     if ours.saturating_mul(sharing) <= all { ours.max(1) } else { (ours / sharing.max(1)).max(1) }
+}
+
+/// A store as it was named: paths from the root on, as a daemon's directory is another; names of remote objects without
+/// what must not be shown.
+fn store(path: PathBuf) -> Result<PathBuf, Failure> {
+    if name::is_remote(&path) {
+        return name::conceal(path).map_err(Failure::usage);
+    }
+    if path.to_str().is_some_and(|text| name::unknown_scheme(text).is_some()) && !path.exists() {
+        return Ok(path);
+    }
+    std::path::absolute(&path).map_err(|error| Failure::usage(format_args!("{}: {error}", path.display())))
 }
 
 /// Further matrices, each once and not that of --x.

@@ -46,6 +46,10 @@ pub struct PlanArgs {
           value_parser = clap::value_parser!(u64).range(1..=super::values::MOST_RANKS))]
     world: Option<u64>,
 
+    /// What a million requests of a remote store cost, in dollars
+    #[arg(long, value_name = "DOLLARS", default_value_t = 0.4, help_heading = "Plan")]
+    request_price: f64,
+
     /// Print JSON [default: text]
     #[arg(long, help_heading = "Plan")]
     json: bool,
@@ -90,7 +94,8 @@ pub fn plan(args: PlanArgs) -> Outcome {
     let text = match &args.resume {
         Some(resume) => remains(resume, args.world.unwrap_or(1), &session, args.json)?,
         None => {
-            let told = figures::figures(&session, args.label.as_deref()).or_exit(Exit::Store)?;
+            let mut told = figures::figures(&session, args.label.as_deref()).or_exit(Exit::Store)?;
+            price(&mut told, args.request_price);
             if args.json { format!("{told:#}\n") } else { text(&told) }
         }
     };
@@ -150,6 +155,15 @@ fn remains(
     Ok(text)
 }
 
+/// Adds what the requests of an epoch cost, where stores are remote.
+fn price(told: &mut Value, million: f64) {
+    for view in told["views"].as_object_mut().into_iter().flat_map(|views| views.values_mut()) {
+        if let Some(requests) = view["requests_per_epoch"].as_f64() {
+            view["requests_dollars"] = json!(requests / 1e6 * million);
+        }
+    }
+}
+
 /// The same as text: one line a figure, one column a view.
 fn text(told: &Value) -> String {
     let number = |value: &Value| value.as_u64().unwrap_or_default();
@@ -161,7 +175,7 @@ fn text(told: &Value) -> String {
     type Show<'a> = &'a dyn Fn(&Value) -> String;
     let plain: Show<'_> = &|value| value.to_string();
     let entropy = format!("entropy of {label}, bits");
-    let rows: [(&str, &str, Show<'_>); 14] = [
+    let rows: [(&str, &str, Show<'_>); 16] = [
         ("rows", "rows", plain),
         ("rows an epoch", "rows_per_epoch", plain),
         ("batches", "batches", plain),
@@ -174,6 +188,8 @@ fn text(told: &Value) -> String {
         ("memory a fetch", "bytes_per_fetch", &bytes),
         ("chunks read a row", "chunks_per_row", &float),
         ("read amplification", "read_amplification", &float),
+        ("requests an epoch, about", "requests_per_epoch", plain),
+        ("  in dollars", "requests_dollars", &float),
         (&entropy, "label_entropy_bits", &float),
         ("  perfectly shuffled", "label_entropy_shuffled_bits", &float),
     ];

@@ -119,6 +119,14 @@ pub fn memory(text: &str) -> Result<MemoryLimit, String> {
     }
 }
 
+/// Bytes of a cache.
+pub fn size(text: &str) -> Result<u64, String> {
+    match text.parse::<ByteSize>() {
+        Ok(ByteSize(bytes)) if bytes >= LEAST_MEMORY => Ok(bytes),
+        _ => Err("allowed are sizes such as 500GiB or 2TB (at least 16MiB)".to_owned()),
+    }
+}
+
 pub fn timeout(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

@@ -9,21 +9,27 @@ const MAX_BLOCK: u64 = 1024;
 /// Chunk bytes decoded over bytes needed.
 const MAX_AMPLIFICATION: f64 = 1.25;
 const MAX_FETCH_BYTES: f64 = (1u64 << 30) as f64;
+/// Bytes of a request over a network: below, its round trip costs more than its bytes.
+const MIN_REQUEST: f64 = (1u64 << 20) as f64;
 const MIN_K: u64 = 256;
 const MAX_K: u64 = 1024;
 
 /// Rows a block: the smallest power of two from 16 to 1024 that reads at most 1.25 times what it needs, or the largest
-/// whose fetch of 256 blocks stays under 1 GiB; whole chunk rows for a chunked dense matrix.
+/// whose fetch of 256 blocks stays under 1 GiB; whole chunk rows for a chunked dense matrix. Behind a network a block is also
+/// at least 1 MiB a request, under the same limit.
 pub fn block_size(profile: &StorageProfile) -> u64 {
     let fits = |block: u64| MIN_K as f64 * block as f64 * profile.row_bytes <= MAX_FETCH_BYTES;
     if let Some(rows) = profile.dense_chunk_rows {
-        let whole = MIN_BLOCK.div_ceil(rows.max(1)) * rows.max(1);
-        if fits(whole) {
-            return whole;
+        let least = profile.request_row_bytes.map_or(0.0, |row| (MIN_REQUEST / row.max(1.0)).ceil()) as u64;
+        let least = least.clamp(MIN_BLOCK, MAX_BLOCK);
+        let whole = |least: u64| least.div_ceil(rows.max(1)) * rows.max(1);
+        if let Some(block) = [whole(least), whole(MIN_BLOCK)].into_iter().find(|&block| fits(block)) {
+            return block;
         }
     }
+    let small = |block: u64| profile.request_row_bytes.is_some_and(|row| block as f64 * row < MIN_REQUEST);
     let mut block = MIN_BLOCK;
-    while block < MAX_BLOCK && amplification(profile, block) > MAX_AMPLIFICATION && fits(2 * block) {
+    while block < MAX_BLOCK && (amplification(profile, block) > MAX_AMPLIFICATION || small(block)) && fits(2 * block) {
         block *= 2;
     }
     block
@@ -50,16 +56,32 @@ mod tests {
 
     #[test]
     fn follows_the_chunks() {
-        let raw = StorageProfile { row_bytes: 12_000.0, chunk_rows: None, dense_chunk_rows: None };
+        let raw =
+            StorageProfile { row_bytes: 12_000.0, chunk_rows: None, dense_chunk_rows: None, request_row_bytes: None };
         assert_eq!((block_size(&raw), fetch_factor(&raw, 256, 16)), (16, 64));
         let gzip = StorageProfile { chunk_rows: Some(12.0), ..raw };
         assert_eq!((block_size(&gzip), fetch_factor(&gzip, 256, 64)), (64, 256));
         // annbatch's chunks would want 1,024 rows, but 256 such blocks are 3 GiB: 256 rows it is, and k = 256.
         let sharded = StorageProfile { chunk_rows: Some(195.0), ..raw };
         assert_eq!((block_size(&sharded), fetch_factor(&sharded, 256, 256)), (256, 256));
-        let dense = StorageProfile { row_bytes: 4.0 * 50.0, chunk_rows: Some(782.0), dense_chunk_rows: Some(782) };
+        let dense =
+            StorageProfile { row_bytes: 4.0 * 50.0, chunk_rows: Some(782.0), dense_chunk_rows: Some(782), ..raw };
         assert_eq!(block_size(&dense), 782);
         let wide = StorageProfile { row_bytes: 4.0 * 20_000.0, ..dense };
         assert_eq!(block_size(&wide), 32);
+    }
+
+    #[test]
+    fn requests_over_a_network_are_large() {
+        let local =
+            StorageProfile { row_bytes: 12_000.0, chunk_rows: None, dense_chunk_rows: None, request_row_bytes: None };
+        let remote = StorageProfile { request_row_bytes: Some(6_000.0), ..local };
+        assert_eq!((block_size(&local), block_size(&remote)), (16, 256));
+        // Still 256 blocks in a GiB.
+        let wide = StorageProfile { row_bytes: 100_000.0, request_row_bytes: Some(50_000.0), ..local };
+        assert_eq!(block_size(&wide), 32);
+        let dense =
+            StorageProfile { row_bytes: 200.0, dense_chunk_rows: Some(100), request_row_bytes: Some(200.0), ..local };
+        assert_eq!(block_size(&dense), 1100);
     }
 }

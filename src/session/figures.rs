@@ -48,6 +48,9 @@ pub fn figures(session: &Session, label: Option<&str>) -> Result<Value, SessionE
         put("bytes_per_fetch", json!(sample.batch_bytes.saturating_mul(sampling.fetch_factor.min(plan.batches()))));
         put("chunks_per_row", json!(sample.chunks_per_row));
         put("read_amplification", json!(sample.amplification));
+        if collection.is_remote() {
+            put("requests_per_epoch", json!(sample.requests));
+        }
         if let Some(codes) = &codes {
             let draw = obs.draw(asked, plan.view())?;
             put("label_entropy_bits", json!(entropy_of(plan, codes)));
@@ -76,6 +79,9 @@ struct Sample {
     chunks_per_row: Option<f64>,
     /// Elements decoded over elements needed; `None` where nothing is encoded.
     amplification: Option<f64>,
+    /// Runs of neighbouring chunks, or of elements that are stored as they are, read in an epoch: as many requests of a
+    /// store behind a network.
+    requests: u64,
 }
 
 impl Sample {
@@ -107,6 +113,7 @@ impl Sample {
             batch_bytes: bytes / batches.max(1),
             chunks_per_row: per(read.chunks, read.rows),
             amplification: per(read.decoded, read.needed),
+            requests: (read.requests as f64 * plan.fetches() as f64 / fetches.max(1) as f64) as u64,
         }
     }
 }
@@ -118,6 +125,7 @@ struct ReadCosts {
     chunks: u64,
     decoded: u64,
     needed: u64,
+    requests: u64,
 }
 
 impl ReadCosts {
@@ -146,10 +154,17 @@ impl ReadCosts {
 
     /// Runs of elements of an array of one axis.
     fn flat(&mut self, array: &Array, runs: &[(u64, u64)]) {
+        let size = array.chunk_elements().max(1);
+        // Runs are sorted: one that begins where the last ended, or in its chunk or the next, takes no request of its own.
+        let unit = if array.source.is_encoded() { size } else { 1 };
+        let mut last = None;
+        for &(start, end) in runs.iter().filter(|(start, end)| start < end) {
+            self.requests += u64::from(last.is_none_or(|last| start / unit > last + 1));
+            last = Some((end - 1) / unit);
+        }
         if !array.source.is_encoded() {
             return;
         }
-        let size = array.chunk_elements().max(1);
         let mut chunks = HashSet::new();
         for &(start, end) in runs.iter().filter(|(start, end)| start < end) {
             chunks.extend(start / size..=(end - 1) / size);
@@ -161,15 +176,18 @@ impl ReadCosts {
 
     /// Whole rows of an array of several axes.
     fn rows_of(&mut self, array: &Array, rows: impl Iterator<Item = u64>) {
-        if !array.source.is_encoded() {
-            return;
-        }
-        let high = array.chunk_shape[0].max(1);
+        let high = if array.source.is_encoded() { array.chunk_shape[0].max(1) } else { 1 };
         let mut bands = HashSet::new();
         let mut count = 0;
+        let mut last = None;
         for row in rows {
+            self.requests += u64::from(last.is_none_or(|last| row / high > last + 1));
+            last = Some(row / high);
             bands.insert(row / high);
             count += 1;
+        }
+        if !array.source.is_encoded() {
+            return;
         }
         let across = |(shape, chunk): (&u64, &u64)| shape.div_ceil((*chunk).max(1));
         let wide: u64 = array.shape.iter().zip(&array.chunk_shape).skip(1).map(across).product();

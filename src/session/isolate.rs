@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::{memory, one_line};
+use super::{memory, one_line, remote};
 use crate::array::container::file_of;
 use crate::mount::signals;
 
@@ -86,6 +86,7 @@ fn start(work: &ChildTask<'_>, room: u64) -> io::Result<(Child, PipeReader, Opti
     // The binary that runs, also if its file was replaced meanwhile.
     let mut command = Command::new("/proc/self/exe");
     command.arg0("shufflefs").args(&work.arguments);
+    command.env(remote::HANDED, remote::handed());
     command.stdin(input(&work.input)?).stdout(OwnedFd::from(output));
     let said = if work.terminal {
         None
@@ -145,10 +146,12 @@ fn room() -> u64 {
     memory::metadata().unwrap_or(64 << 30).max(least)
 }
 
-/// In the child, first of all: if memory runs out nevertheless, it is this process that goes.
+/// In the child, first of all: if memory runs out nevertheless, it is this process that goes. And it reads remote stores
+/// as its parent does.
 pub fn volunteer() {
     // Without /proc there is no such choice.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
+    remote::take();
 }
 
 /// Watches whether a child gets on: whether it reads.

@@ -54,6 +54,11 @@ pub struct Spec {
     pub io_depth: Option<usize>,
     /// How long a load, or libhdf5 in the probe, may make no progress.
     pub timeout: Duration,
+    /// Requests to remote stores are not signed.
+    pub anonymous: bool,
+    /// Where what is read of remote stores is kept, and bytes of it at most.
+    pub cache_dir: Option<PathBuf>,
+    pub cache_size: u64,
     /// Keep file contents in the kernel's page cache.
     pub cache: bool,
     /// Owner of the files; `None`: this process's.
@@ -138,6 +143,9 @@ impl Spec {
             threads: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
             io_depth: None,
             timeout: Duration::from_secs(60),
+            anonymous: false,
+            cache_dir: None,
+            cache_size: 100 << 30,
             cache: false,
             uid: None,
             gid: None,

@@ -80,6 +80,9 @@ fn one(view: &ViewSpec, spec: &Spec, obs: &mut Obs<'_>, rows: Option<&Bits>) -> 
         return Err(SessionError::Refused(format!("has no rows: {cause}")));
     }
     let mut doc = Map::new();
+    if let Some(why) = why(view, collection) {
+        doc.insert("block_size_chosen_because".to_owned(), json!(why));
+    }
     doc.insert("view_rows".to_owned(), json!(selected.len()));
     let counted = [spec.split.as_ref().and_then(|split| split.by.as_ref())]
         .into_iter()
@@ -112,6 +115,12 @@ fn sampling(view: &ViewSpec, collection: &Collection) -> Sampling {
     let fetch_factor =
         view.fetch_factor.map_or_else(|| auto::fetch_factor(&profile, batch_size, block_size), u64::from);
     Sampling { batch_size, block_size, fetch_factor, seed: view.seed, drop_last: view.drop_last }
+}
+
+/// Why the automatic block size is what it is, where a network had a say.
+fn why(view: &ViewSpec, collection: &Collection) -> Option<&'static str> {
+    let asked = view.block_size.is_some() || matches!(view.draw, DrawSpec::Once(Order::Random));
+    (!asked && collection.is_remote()).then_some("a store is remote: at least 1 MiB a request, and 256 blocks mixed")
 }
 
 fn restrictions(filter: Option<&Filter>, rows: Option<&Path>) -> String {

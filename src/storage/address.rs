@@ -97,6 +97,28 @@ impl Identity {
         Ok(Identity { address: address.clone(), version: address.version()? })
     }
 
+    /// Opens the object as it was.
+    ///
+    /// # Errors
+    /// Those of [`Storage::reopen`].
+    pub fn open(&self) -> io::Result<Object> {
+        let Address { storage, path, meter } = &self.address;
+        Ok(Object::new(self.address.clone(), storage.reopen(path, &self.version, meter)?))
+    }
+
+    /// Fails if the object is another now, asking the storage whatever its reads are conditional on.
+    ///
+    /// # Errors
+    /// `StaleNetworkFileHandle`; those of [`Storage::version`].
+    pub fn confirm(&self) -> io::Result<()> {
+        let stale = |cause: String| Error::new(ErrorKind::StaleNetworkFileHandle, format!("{}: {cause}", self.address));
+        match self.address.version() {
+            Ok(now) => self.version.difference(&now).map_or(Ok(()), |change| Err(stale(change))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(stale("it was removed".to_owned())),
+            Err(error) => Err(error),
+        }
+    }
+
     /// How the object differs now, if it does; that it is gone is a difference, too.
     ///
     /// # Errors

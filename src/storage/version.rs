@@ -31,6 +31,12 @@ impl Version {
         }
     }
 
+    /// Whether it was written after a moment. Servers tell whole seconds, and some round up.
+    pub fn is_after(&self, moment: SystemTime) -> bool {
+        let slack = if matches!(self.stamp, Stamp::Tag { .. }) { Duration::from_secs(2) } else { Duration::ZERO };
+        self.modified().is_some_and(|written| written > moment + slack)
+    }
+
     /// How `now` differs, if it does.
     pub fn difference(&self, now: &Version) -> Option<String> {
         if now.size != self.size {

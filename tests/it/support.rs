@@ -144,6 +144,11 @@ impl Mount {
 
     /// As `new`; the parent's exit status and messages where it fails.
     pub fn try_new(stores: &[PathBuf], options: &[&str]) -> Result<Mount, Output> {
+        Mount::with(stores, options, &[])
+    }
+
+    /// As `try_new`, with variables in the environment.
+    pub fn with(stores: &[PathBuf], options: &[&str], variables: &[(&str, &str)]) -> Result<Mount, Output> {
         let directory = tempfile::Builder::new().prefix("shufflefs-test-").tempdir().unwrap();
         let mut mount = Mount { stores: stores.to_vec(), directory, mounted: true };
         // Files, not pipes: a daemon that keeps its parent's stderr open must not keep us waiting.
@@ -151,6 +156,7 @@ impl Mount {
         let status = shufflefs()
             .arg("mount")
             .args(options)
+            .envs(variables.iter().copied())
             .args(stores)
             .arg(mount.path())
             .stdout(File::create(&out).unwrap())

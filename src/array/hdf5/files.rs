@@ -42,9 +42,11 @@ impl LibraryFile {
             return Ok(file.clone());
         }
         let fail = |cause: String| ArrayError::Open { store: store.to_owned(), cause };
-        let path = object.address().local_path();
-        let path = path.ok_or_else(|| fail("HDF5 is read from local files only: copy it first".to_owned()))?;
-        let opened = native::open(&path).map_err(fail)?;
+        let opened = match object.address().local_path() {
+            Some(path) => native::open(&path),
+            None => super::driver::open(object.clone()),
+        };
+        let opened = opened.map_err(fail)?;
         // The library opened the path, not our descriptor: they must be one file.
         file::check_unchanged(store, &[object.identity()])?;
         // What has to go is closed without the lock.

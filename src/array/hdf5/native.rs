@@ -418,7 +418,7 @@ pub fn class_of(dataset: &Dataset) -> Result<TypeClass, String> {
 }
 
 /// What the library's error stack says of the call that just failed.
-fn last_error() -> String {
+pub fn last_error() -> String {
     match ::hdf5::Error::query() {
         Ok(error) => format!("HDF5: {}", super::words(&error)),
         Err(_) => "HDF5: reading failed".to_owned(),

@@ -4,7 +4,7 @@ use std::io::{Error, ErrorKind};
 use std::sync::{Arc, Weak};
 
 use crate::array::{Counters, Extent, file};
-use crate::storage::{Object, WeakObject};
+use crate::storage::{Identity, Object, WeakObject};
 
 #[derive(Clone)]
 pub enum Blob {
@@ -52,6 +52,14 @@ impl Blob {
         match self {
             Blob::Stored(extent) => extent.len,
             Blob::Memory(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// The object, if this is all of one.
+    pub fn identity(&self) -> Option<Identity> {
+        match self {
+            Blob::Stored(Extent { object, offset: 0, len }) if *len == object.len() => Some(object.identity()),
+            _ => None,
         }
     }
 

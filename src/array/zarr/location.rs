@@ -122,7 +122,7 @@ impl Location {
         };
         let address = root.join(key);
         match address.open() {
-            Ok(object) if object.version().modified().is_some_and(|written| written > opened) => {
+            Ok(object) if object.version().is_after(opened) => {
                 Err(Trouble::Written(format!("{address}: written since")))
             }
             Ok(object) => Ok(Some(Blob::whole(object))),

@@ -3,6 +3,7 @@
 //! The inner chunks are the chunks of the array. An index is read with one call and kept, bounded, as a shard is
 //! usually asked for many of its chunks; no file is kept open longer than its reads need.
 
+use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -11,7 +12,7 @@ use lru::LruCache;
 use super::blob::{Blob, WeakBlob};
 use super::source::{Files, grid, indices};
 use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, codec, file};
-use crate::storage::Meter;
+use crate::storage::{Identity, Meter};
 
 /// Bytes of the indices that one array keeps.
 const KEPT: u64 = 16 << 20;
@@ -21,6 +22,8 @@ struct ShardIndex {
     entries: Vec<(u64, u64)>,
     /// Length of the shard.
     len: u64,
+    /// Of a shard that is an object of its own.
+    identity: Option<Identity>,
     /// The shard, while anyone reads it.
     blob: Mutex<WeakBlob>,
 }
@@ -99,10 +102,10 @@ impl Shards {
             return Ok(Arc::clone(index));
         }
         let index = match self.open(shard, chunk)? {
-            None => ShardIndex { entries: Vec::new(), len: 0, blob: Mutex::new(WeakBlob::None) },
+            None => ShardIndex { entries: Vec::new(), len: 0, identity: None, blob: Mutex::new(WeakBlob::None) },
             Some(blob) => {
                 let entries = self.read_index(&blob, chunk, counters)?;
-                ShardIndex { entries, len: blob.len(), blob: Mutex::new(blob.downgrade()) }
+                ShardIndex { entries, len: blob.len(), identity: blob.identity(), blob: Mutex::new(blob.downgrade()) }
             }
         };
         Ok(Arc::clone(entry.index.get_or_init(|| Arc::new(index))))
@@ -153,10 +156,18 @@ impl Shards {
         if let Some(blob) = held.upgrade() {
             return Ok(Some(StoredRange { blob, offset, len }));
         }
-        match self.open(shard, chunk)? {
-            Some(blob) if blob.len() == index.len => {
+        let reopened = match &index.identity {
+            Some(identity) => identity.open().map(|object| Some(Blob::whole(object))),
+            // Unpacked from an archive, whose directory says where it lies.
+            None => Ok(self.open(shard, chunk)?),
+        };
+        match reopened {
+            Ok(Some(blob)) if blob.len() == index.len => {
                 *held = blob.downgrade();
                 Ok(Some(StoredRange { blob, offset, len }))
+            }
+            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::StaleNetworkFileHandle) => {
+                Err(file::read_error(&self.files.store, &self.files.element, chunk, error))
             }
             _ => Err(ArrayError::Stale {
                 store: self.files.store.to_string(),

@@ -54,7 +54,7 @@ impl Files {
         match self.root.chunk(&self.key(indices), self.opened) {
             Ok(Some(blob)) => Ok(Some(blob)),
             // A store that was taken away must not read as zeros.
-            Ok(None) => file::check_unchanged(&self.store, &self.metadata).map(|()| None),
+            Ok(None) => file::confirm(&self.store, &self.metadata).map(|()| None),
             Err(Trouble::Written(cause)) => Err(ArrayError::Stale { store: self.store.to_string(), cause }),
             Err(Trouble::Damaged(cause)) => {
                 // Of an archive that was replaced, nothing fits.

@@ -1,0 +1,154 @@
+//! Names that stand for several objects: `{a,b}` sets, and `*`, `?` and `[a-z]` in names of remote objects, which no shell
+//! expands. A `*` stays within one level.
+
+use std::io::{Error, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use super::locate;
+use super::name::{Name, is_remote};
+
+/// Most names that one pattern may stand for.
+const MOST: usize = 100_000;
+
+/// The names that these stand for, in their order; those of one pattern sorted. Local paths stay as they are.
+///
+/// # Errors
+/// A pattern that nothing matches, in one line; the storage's.
+pub fn expand(names: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
+    let mut all = Vec::new();
+    for name in names {
+        match name.to_str().filter(|_| is_remote(name)) {
+            Some(text) => {
+                for text in sets(text)? {
+                    all.extend(matching(&text)?.into_iter().map(PathBuf::from));
+                }
+            }
+            None => all.push(name.clone()),
+        }
+    }
+    Ok(all)
+}
+
+/// A name without `{a,b}`: one for each choice.
+fn sets(text: &str) -> Result<Vec<String>, String> {
+    let mut done = Vec::new();
+    let mut left = vec![text.to_owned()];
+    while let Some(text) = left.pop() {
+        let inner = text.find('{').and_then(|open| Some((open, text[open..].find('}')? + open)));
+        match inner {
+            Some((open, close)) => {
+                let choices = text[open + 1..close].split(',').rev();
+                left.extend(choices.map(|choice| format!("{}{choice}{}", &text[..open], &text[close + 1..])));
+            }
+            None => done.push(text),
+        }
+        if done.len() + left.len() > MOST {
+            return Err("a set in braces stands for too many names".to_owned());
+        }
+    }
+    Ok(done)
+}
+
+fn is_pattern(text: &str) -> bool {
+    text.contains(['*', '?', '['])
+}
+
+/// The names that match a pattern, found level by level.
+fn matching(text: &str) -> Result<Vec<String>, String> {
+    let (store, inner) = text.rsplit_once("::").map_or((text, None), |(store, inner)| (store, Some(inner)));
+    if !is_pattern(store) {
+        return Ok(vec![text.to_owned()]);
+    }
+    let failed = |cause: String| format!("{text}: {cause}");
+    let name = Name::parse(store).map_err(failed)?;
+    let mut folders = vec![name.root.clone()];
+    for part in name.key.split('/') {
+        let mut below = Vec::new();
+        for folder in &folders {
+            if !is_pattern(part) {
+                below.push(format!("{folder}/{part}"));
+                continue;
+            }
+            let listed = locate(Path::new(folder)).and_then(|folder| folder.list());
+            let listed = match listed {
+                Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+                listed => listed.map_err(|error: Error| failed(error.to_string()))?,
+            };
+            let fitting = listed.into_iter().filter(|name| fits(part.as_bytes(), name.as_bytes()));
+            below.extend(fitting.map(|name| format!("{folder}/{name}")));
+        }
+        folders = below;
+    }
+    if folders.is_empty() {
+        return Err(failed("no object matches".to_owned()));
+    }
+    folders.sort();
+    Ok(folders.into_iter().map(|name| inner.map_or(name.clone(), |inner| format!("{name}::{inner}"))).collect())
+}
+
+/// Whether a name fits a pattern of one level.
+fn fits(pattern: &[u8], name: &[u8]) -> bool {
+    match pattern.split_first() {
+        None => name.is_empty(),
+        Some((b'*', rest)) => (0..=name.len()).any(|at| fits(rest, name.get(at..).unwrap_or_default())),
+        Some((b'?', rest)) => name.split_first().is_some_and(|(_, after)| fits(rest, after)),
+        Some((b'[', rest)) if rest.contains(&b']') => {
+            let end = rest.iter().position(|&byte| byte == b']').unwrap_or(0);
+            let (set, rest) = (rest.get(..end).unwrap_or_default(), rest.get(end + 1..).unwrap_or_default());
+            name.split_first().is_some_and(|(&byte, after)| is_in(set, byte) && fits(rest, after))
+        }
+        Some((byte, rest)) => name.split_first().is_some_and(|(first, after)| first == byte && fits(rest, after)),
+    }
+}
+
+/// Whether a byte is one of a set such as `abc`, `a-z` or `!0-9`.
+fn is_in(set: &[u8], byte: u8) -> bool {
+    let (negated, mut set) = match set.split_first() {
+        Some((b'!' | b'^', rest)) => (true, rest),
+        _ => (false, set),
+    };
+    let mut found = false;
+    while let Some((&first, rest)) = set.split_first() {
+        set = match rest {
+            [b'-', last, rest @ ..] => {
+                found |= (first..=*last).contains(&byte);
+                rest
+            }
+            rest => {
+                found |= first == byte;
+                rest
+            }
+        };
+    }
+    found != negated
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_stand_for_each_of_their_names_in_order() {
+        let all = sets("s3://b/{x,y}/{1,2}.h5ad").expect("few");
+        assert_eq!(all, ["s3://b/x/1.h5ad", "s3://b/x/2.h5ad", "s3://b/y/1.h5ad", "s3://b/y/2.h5ad"]);
+        assert_eq!(sets("s3://b/plain{").expect("one"), ["s3://b/plain{"]);
+    }
+
+    #[test]
+    fn patterns_fit_one_level() {
+        for (pattern, name, expected) in [
+            ("*.h5ad", "a.h5ad", true),
+            ("*.h5ad", "a.zarr", false),
+            ("plate_?.*", "plate_7.h5ad", true),
+            ("plate_[0-4]", "plate_7", false),
+            ("plate_[!0-4]", "plate_7", true),
+            ("", "a", false),
+        ] {
+            assert_eq!(fits(pattern.as_bytes(), name.as_bytes()), expected, "{pattern} {name}");
+        }
+        let names = ["/data/a*.h5ad".into(), "s3://b/{a,b}.h5ad::mod/rna".into()];
+        let expected: Vec<PathBuf> =
+            ["/data/a*.h5ad", "s3://b/a.h5ad::mod/rna", "s3://b/b.h5ad::mod/rna"].map(PathBuf::from).into();
+        assert_eq!(expand(&names), Ok(expected));
+    }
+}

@@ -1,0 +1,102 @@
+//! How many requests to one server are under way: more while it answers, half as many when it says that it is too much.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Most requests under way to one server.
+const MOST: usize = 512;
+/// The limit is halved once in this time: requests that fail together are one sign.
+const ONE_SIGN: Duration = Duration::from_millis(100);
+
+/// A bound on requests under way.
+#[derive(Debug)]
+pub struct Flight {
+    state: Mutex<State>,
+    freed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    under_way: usize,
+    /// In 1/64 of a request, so that it can grow by less than one.
+    limit: usize,
+    halved: Option<Instant>,
+}
+
+const UNIT: usize = 64;
+
+impl Default for Flight {
+    fn default() -> Flight {
+        let state = State { under_way: 0, limit: MOST * UNIT, halved: None };
+        Flight { state: Mutex::new(state), freed: Condvar::new() }
+    }
+}
+
+/// One request under way.
+pub struct Permit<'a>(&'a Flight);
+
+impl Flight {
+    /// Waits until one more request may be made; none if that does not come before `until`.
+    pub fn enter(&self, until: Instant) -> Option<Permit<'_>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while state.under_way >= (state.limit / UNIT).max(1) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            state = self.freed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.under_way += 1;
+        Some(Permit(self))
+    }
+
+    /// A request was answered.
+    pub fn answered(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.limit < MOST * UNIT {
+            // One more for each round of as many answers.
+            state.limit += (UNIT * UNIT / state.limit).max(1);
+        }
+    }
+
+    /// The server said that it is too much.
+    pub fn refused(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.halved.is_none_or(|at| at.elapsed() >= ONE_SIGN) {
+            // Of what is under way: a limit far above it would have to be halved many times.
+            let now = (state.under_way * UNIT).min(state.limit);
+            state.limit = (now / 2).max(UNIT);
+            state.halved = Some(Instant::now());
+        }
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).under_way -= 1;
+        self.0.freed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(flight: &Flight) -> usize {
+        flight.state.lock().unwrap().limit / UNIT
+    }
+
+    #[test]
+    fn a_refusal_halves_what_is_under_way_once_and_answers_bring_it_back() {
+        let flight = Flight::default();
+        let soon = Instant::now() + Duration::from_secs(5);
+        let permits: Vec<_> = (0..64).map(|_| flight.enter(soon).unwrap()).collect();
+        (0..64).for_each(|_| flight.refused());
+        assert_eq!(limit(&flight), 32);
+        assert!(flight.enter(Instant::now()).is_none());
+        drop(permits);
+        (0..33).for_each(|_| flight.answered());
+        assert_eq!(limit(&flight), 33);
+        assert!(flight.enter(Instant::now()).is_some());
+    }
+}
