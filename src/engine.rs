@@ -9,6 +9,7 @@ mod advice;
 mod budget;
 mod fetch;
 pub mod lease;
+mod lease_table;
 mod load;
 mod load_task;
 mod loader;

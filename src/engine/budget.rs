@@ -10,7 +10,7 @@ use crate::plan::Plan;
 use crate::slab::{Buffer, Slab};
 use crate::sync::{Mutex, MutexGuard};
 
-use super::lease::LeaseTable;
+use super::lease_table::LeaseTable;
 use super::memory::Memory;
 
 /// The part of the budget that decoded chunks may take: what four fetches (in use, two ahead, retained) leave, but no more

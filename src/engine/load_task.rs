@@ -53,6 +53,12 @@ pub struct Item {
     pub layout: Layout,
 }
 
+/// Runs a part of a load; a panic in it is an error of its readers, and does not end the loader.
+fn caught<T>(run: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    let internal = |_| Err(ReadError::Internal("a load panicked; please report it".to_owned()));
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(internal)
+}
+
 impl<S: FetchLoader> Shared<S> {
     /// A loader's life: demand first; prefetch only while no demand runs, as it would halve its speed.
     pub fn run_loads(&self) {
@@ -93,10 +99,14 @@ impl<S: FetchLoader> Shared<S> {
 
     fn execute(&self, fetch: u64, keys: Vec<ImageKey>, progress: &AtomicU64, (demanded, in_background): (bool, bool)) {
         let Some(&ImageKey { view, epoch, .. }) = keys.first() else { return };
-        let fetch = self.loader.fetch(view, epoch, fetch);
-        let layouts: Result<Vec<Layout>, ReadError> = keys.iter().map(|key| self.loader.layout(&fetch, *key)).collect();
-        let items = match layouts {
-            Ok(layouts) => keys.iter().zip(layouts).map(|(&key, layout)| Item { key, layout }).collect(),
+        let planned = caught(|| {
+            let fetch = self.loader.fetch(view, epoch, fetch);
+            let item = |&key: &ImageKey| Ok(Item { key, layout: self.loader.layout(&fetch, key)? });
+            let items: Vec<Item> = keys.iter().map(item).collect::<Result<_, ReadError>>()?;
+            Ok((fetch, items))
+        });
+        let (fetch, items) = match planned {
+            Ok(planned) => planned,
             Err(error) => return self.publish(keys.into_iter().map(|key| (key, Err(error.clone()))).collect()),
         };
         let mut items = self.trim(items);
@@ -130,9 +140,7 @@ impl<S: FetchLoader> Shared<S> {
         advance: &(dyn Fn() + Sync),
     ) -> Vec<Result<Image, ReadError>> {
         let attempt = |items: &[Item], images: &mut [Image]| {
-            let run = || self.loader.load(fetch, items, images, in_background, advance);
-            let internal = |_| Err(ReadError::Internal("a load panicked; please report it".to_owned()));
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(internal)
+            caught(|| self.loader.load(fetch, items, images, in_background, advance))
         };
         match attempt(items, &mut images) {
             Ok(()) => images.into_iter().map(Ok).collect(),

@@ -132,6 +132,22 @@ fn failed_flights_give_their_memory_back() {
     });
 }
 
+/// Plans and layouts that panic, more often than there are loaders: readers get an error, and every later read its bytes.
+#[test]
+fn a_panic_before_the_load_ends_no_loader() {
+    check(1000, || {
+        let world = World::new([4096; 2], AMPLE, |_, _, _| Ok(()));
+        world.panics.store(4, Ordering::Relaxed);
+        thread::scope(|scope| {
+            for batch in [0, 1, 3] {
+                let world = &world;
+                scope.spawn(move || while world.read(key(batch)).is_err() {});
+            }
+        });
+        world.end();
+    });
+}
+
 /// A demand that hangs does not hold up a reader of what is queued as prefetch behind it: that becomes a demand as well.
 #[test]
 fn a_reader_promotes_a_queued_prefetch() {

@@ -11,8 +11,8 @@ use super::{ShuffleFs, view_file};
 /// Names and sizes never change while mounted.
 pub(super) const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 const NEVER: Duration = Duration::ZERO;
-/// Size of `stats.json` and `stats.prom`: their text is padded, so that it is exact although the numbers grow.
-const STATS_SIZE: usize = 4096;
+/// `stats.json` and `stats.prom` are padded to a multiple of this, so that their size stays what `stat` said while numbers grow.
+const STATS_STEP: usize = 4096;
 
 /// How the files look to `stat`.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +25,14 @@ pub struct Ownership {
 
 pub(super) fn ttl(node: &Node) -> Duration {
     if matches!(node, Node::Control(_)) { NEVER } else { FOREVER }
+}
+
+/// The text, all of it, with blanks and a line end up to the next step.
+fn padded(text: String) -> Vec<u8> {
+    let mut text = text.into_bytes();
+    text.resize((text.len() + 1).next_multiple_of(STATS_STEP) - 1, b' ');
+    text.push(b'\n');
+    text
 }
 
 impl ShuffleFs {
@@ -40,23 +48,20 @@ impl ShuffleFs {
     }
 
     pub(super) fn control(&self, control: Control) -> Vec<u8> {
-        let mut text = match control {
-            Control::Stats => format!("{:#}", self.engine.stats()).into_bytes(),
-            Control::Prometheus => self.engine.prometheus().into_bytes(),
-            Control::Advice => self.engine.advice().into_bytes(),
-            Control::Options => return self.options.clone().into_bytes(),
-            Control::Log => return (self.log)(),
-        };
-        text.resize(STATS_SIZE - 1, b' ');
-        text.push(b'\n');
-        text
+        match control {
+            Control::Stats => padded(format!("{:#}", self.engine.stats())),
+            Control::Prometheus => padded(self.engine.prometheus()),
+            Control::Advice => padded(self.engine.advice()),
+            Control::Options => self.options.clone().into_bytes(),
+            Control::Log => (self.log)(),
+        }
     }
 
     pub(super) fn attr(&self, node: &Node) -> Option<FileAttr> {
         let size = match node {
             Node::Control(Control::Log) => (self.log)().len() as u64,
             Node::Control(Control::Options) => self.options.len() as u64,
-            Node::Control(_) => STATS_SIZE as u64,
+            Node::Control(control) => self.control(*control).len() as u64,
             Node::Whole { .. } => self.files.size(view_file(&self.files, &self.tree, node)?)?,
             Node::Batch { .. } => self.engine.size(self.key(node)?.0)?,
             _ => self.document(node).map_or(0, |text| text.len() as u64),
@@ -96,5 +101,19 @@ impl ShuffleFs {
             };
             Some((i + 1, name, node))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_are_padded_and_never_cut() {
+        for len in [0, 1, 4094, 4095, 4096, 5000, 9000] {
+            let text = padded("x".repeat(len));
+            assert!(text.len().is_multiple_of(STATS_STEP) && text.len() > len && text.len() <= len + STATS_STEP);
+            assert!(text.starts_with("x".repeat(len).as_bytes()) && text.ends_with(b"\n"));
+        }
     }
 }

@@ -12,8 +12,8 @@ use shuttle::thread;
 
 use crate::batch::Layout;
 use crate::engine::budget::{Image, Pool, capacity};
-use crate::engine::load_task::Item;
 use crate::engine::loader::FetchLoader;
+use crate::engine::load_task::Item;
 use crate::engine::{Engine, ImageKey, LOADERS, Limits, ReadError, Shared};
 use crate::format::Extension;
 use crate::plan::{Plan, Sampling};
@@ -31,6 +31,8 @@ pub struct FakeLoader {
     pool: OnceLock<Arc<Pool>>,
     /// Readers that may hold an image which has gone.
     pub holding: AtomicUsize,
+    /// How many of the next plans and layouts panic, in turns.
+    pub panics: AtomicUsize,
     /// What went wrong where a panic would be caught.
     wrong: Mutex<Vec<String>>,
 }
@@ -64,6 +66,15 @@ impl FakeLoader {
         }
     }
 
+    /// Even numbers of panics left are for plans, odd ones for layouts.
+    fn panic_if_asked(&self, turn: usize) {
+        let left = self.panics.load(Ordering::Relaxed);
+        let taken = || self.panics.compare_exchange(left, left - 1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if left > 0 && left % 2 == turn && taken() {
+            resume_unwind(Box::new("as the model asks"));
+        }
+    }
+
     /// Images fit the budget, or are one batch alone that does not; beyond that is only what readers hold.
     fn check_budget(&self) {
         let Some(pool) = self.pool.get() else { return };
@@ -84,6 +95,7 @@ impl FetchLoader for FakeLoader {
     }
 
     fn fetch(&self, _: u16, _: u64, _: u64) -> Arc<()> {
+        self.panic_if_asked(0);
         Arc::new(())
     }
 
@@ -92,6 +104,7 @@ impl FetchLoader for FakeLoader {
     }
 
     fn layout(&self, (): &(), key: ImageKey) -> Result<Layout, ReadError> {
+        self.panic_if_asked(1);
         Ok(Layout { size: self.size(key) as u64, spans: Vec::new() })
     }
 
@@ -180,6 +193,7 @@ impl World {
             loads: Mutex::default(),
             pool: OnceLock::new(),
             holding: AtomicUsize::new(0),
+            panics: AtomicUsize::new(0),
             wrong: Mutex::default(),
         };
         let engine = Engine::start(batches, memory, Limits { memory, threads: 1, io_depth: None, timeout }).unwrap();

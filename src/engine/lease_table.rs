@@ -1,0 +1,91 @@
+//! Which memory the kernel may show to readers, so that it is not written to again before all have let go of it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
+
+use super::memory::{Memory, is_unshared};
+
+/// What is lent, by the number of its memory.
+#[derive(Default)]
+pub struct LeaseTable {
+    entries: HashMap<u64, Lease>,
+    /// Of it, the memory that no image holds any more.
+    gone: Vec<Memory>,
+    bytes: u64,
+}
+
+struct Lease {
+    file: Arc<File>,
+    bytes: u64,
+    /// Handles of ours: while there is one, the kernel may be about to open the file.
+    holders: usize,
+}
+
+impl LeaseTable {
+    /// Notes one more holder of a file, if so many bytes may be lent in all.
+    pub fn lease(&mut self, memory: &Memory, most: u64) -> bool {
+        let Some((file, number)) = memory.as_file() else { return false };
+        let bytes = memory.capacity() as u64;
+        if !self.entries.contains_key(&number) && self.bytes + bytes > most {
+            self.sweep();
+            if self.bytes + bytes > most {
+                return false;
+            }
+        }
+        let entry = self.entries.entry(number).or_insert_with(|| {
+            self.bytes += bytes;
+            Lease { file: file.clone(), bytes, holders: 0 }
+        });
+        entry.holders += 1;
+        true
+    }
+
+    /// Notes one holder less.
+    pub fn end_lease(&mut self, memory: &Memory) {
+        if let Some(entry) = memory.as_file().and_then(|(_, number)| self.entries.get_mut(&number)) {
+            entry.holders -= 1;
+        }
+    }
+
+    /// Takes the memory of an image that is no more, where the kernel may still show it; else gives it back.
+    pub fn keep(&mut self, memory: Memory) -> Option<Memory> {
+        let number = memory.as_file().map(|(_, number)| number);
+        if let Some((number, entry)) = number.and_then(|number| Some((number, self.entries.get(&number)?))) {
+            if entry.holders > 0 || !is_unshared(&entry.file) {
+                self.gone.push(memory);
+                return None;
+            }
+            self.bytes -= entry.bytes;
+            self.entries.remove(&number);
+        }
+        Some(memory)
+    }
+
+    /// Memory that the kernel has let go since.
+    pub fn returned(&mut self) -> Vec<Memory> {
+        if self.gone.is_empty() {
+            return Vec::new();
+        }
+        self.sweep();
+        let entries = &self.entries;
+        let free = |memory: &mut Memory| memory.as_file().is_none_or(|(_, number)| !entries.contains_key(&number));
+        self.gone.extract_if(.., free).collect()
+    }
+
+    fn sweep(&mut self) {
+        self.entries.retain(|_, entry| entry.holders > 0 || !is_unshared(&entry.file));
+        self.bytes = self.entries.values().map(|entry| entry.bytes).sum();
+    }
+
+    /// Bytes that are lent now.
+    pub fn bytes(&mut self) -> u64 {
+        self.sweep();
+        self.bytes
+    }
+
+    /// Of them, those that no image holds any more.
+    pub fn gone_bytes(&self) -> u64 {
+        self.gone.iter().map(|memory| memory.capacity() as u64).sum()
+    }
+}
