@@ -109,9 +109,9 @@ pub enum Field {
 pub enum Repr {
     /// Numbers, converted from the collection's dtype where it differs.
     Number(Dtype),
-    /// Text of so many code points of 4 bytes each, little-endian (numpy `<U`), zeros after it.
+    /// Text of a fixed number of code points of 4 bytes each, little-endian (numpy `<U`), zeros after it.
     Ucs4(usize),
-    /// Text of so many bytes of UTF-8, zeros after it.
+    /// Text of a fixed number of bytes of UTF-8, zeros after it.
     Utf8(usize),
 }
 

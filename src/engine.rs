@@ -128,9 +128,9 @@ struct Loading {
 }
 
 struct State {
-    /// Loaded and not yet read to the end: what readers are about to want.
+    /// Images that nobody has read to the end yet.
     unread: LruCache<ImageKey, Arc<Image>>,
-    /// Read to the end: kept for other jobs while there is room, and the first to go.
+    /// Images read to their end: retained for other jobs while there is room, evicted first.
     read: LruCache<ImageKey, Arc<Image>>,
     read_bytes: u64,
     loading: HashMap<ImageKey, Loading>,
@@ -138,7 +138,7 @@ struct State {
     demand: VecDeque<u64>,
     prefetch: VecDeque<u64>,
     demand_running: usize,
-    /// Prefetches to come that are loaded on all threads, as a reader has waited for what was on its way.
+    /// How many of the next prefetches run on the full pool, after a reader stalled on one that was in flight.
     full_speed_prefetches: u32,
     /// Load tasks that have their buffers and are loading: memory that will be let go.
     admitted: usize,
@@ -164,7 +164,7 @@ struct Shared<S = StoreLoader> {
     pool: Arc<Pool>,
     limits: Limits,
     start: Clock,
-    /// Of any load task: a queued one lives as long as others get on.
+    /// When any load task last made progress: a queued task does not time out while others progress.
     progress: AtomicU64,
     state: Mutex<State>,
     /// A load task was queued, or the engine stops.
@@ -360,7 +360,7 @@ impl<S: FetchLoader> Engine<S> {
         }
     }
 
-    /// Notes that a file is opened that will be read from the page cache: its stream gets on as if it were read here.
+    /// Notes that a file was opened that will be read from the page cache: its stream advances as if it were read here.
     pub fn opened(&self, key: ImageKey, rank: Option<Rank>) {
         self.shared.opened(&mut self.shared.lock(), key, rank);
     }
@@ -369,7 +369,7 @@ impl<S: FetchLoader> Engine<S> {
 impl<S: FetchLoader> Drop for Engine<S> {
     fn drop(&mut self) {
         {
-            // With the lock: a worker that has looked and not yet begun to wait would miss the word, and wait for ever.
+            // Set under the lock: a worker between its check and its wait would miss the notification and wait for ever.
             let _state = self.shared.lock();
             self.shared.stop.store(true, Ordering::Release);
         }
@@ -399,7 +399,7 @@ impl<S: FetchLoader> Shared<S> {
     fn log_once(&self, state: &mut State, error: &ReadError) {
         self.stats.failed();
         let message = error.to_string();
-        // Of values that do not fit there may be one in every batch: the first is told.
+        // Every batch may hold a value that does not fit: only the first is logged.
         let subject = match error {
             ReadError::Value { store, element, .. } => format!("{store}: {element}: value"),
             _ => message.clone(),
@@ -417,7 +417,7 @@ fn yield_to_readers() {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 5) };
 }
 
-/// So many of anything that is worth remembering.
+/// A capacity for an LRU cache; at least 1.
 fn at_most(n: usize) -> NonZeroUsize {
     NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN)
 }

@@ -19,6 +19,9 @@
 //! - `slab`: memory of images and of decoded chunks.
 //! - `sync`: the locks of engine and chunk cache, which models replace.
 
+// What comes from a store is an error, never a panic; tests may unwrap.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
+
 pub mod anndata;
 pub mod array;
 pub mod batch;

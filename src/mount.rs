@@ -42,7 +42,7 @@ const END: Duration = Duration::from_secs(2);
 /// What the kernel may read ahead through its page cache: four requests of the largest size.
 const READ_AHEAD_KIB: &str = "4096";
 
-/// What the kernel is told about a mount.
+/// Settings of a mount that the kernel sees.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// What the table of mounts shows as the source.

@@ -134,7 +134,7 @@ impl Plan {
         }
     }
 
-    /// The same plan, with what becomes of batches that cannot be dealt evenly to ranks.
+    /// The same plan, with what becomes of batches that ranks cannot share evenly.
     pub fn with_uneven(self, uneven: RemainderPolicy) -> Plan {
         Plan { uneven, ..self }
     }

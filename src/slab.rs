@@ -61,7 +61,7 @@ impl Slab {
                 self.region.insert(region).clone()
             }
         };
-        // SAFETY: so many bytes of the piece are behind `used`.
+        // SAFETY: the region has at least `size` bytes behind `used`.
         let start = unsafe { region.start.add(self.used) };
         self.used = (self.used + size).next_multiple_of(ALIGN).min(region.len);
         Ok(Buffer { region: Some(region), start, len: size })
@@ -91,7 +91,7 @@ impl Drop for Buffer {
         let page = rustix::param::page_size();
         let begin = self.start.as_ptr().align_offset(page);
         let Some(len) = self.len.checked_sub(begin).map(|len| len / page * page).filter(|&len| len > 0) else { return };
-        // SAFETY: these pages are within the buffer, which nobody has any more. The kernel is told to make no huge pages of
+        // SAFETY: these pages are within the buffer, which is being dropped. The advice keeps the kernel from making huge pages of
         // this piece from now on, which would take their memory again; of the whole piece, as a mapping has one advice.
         unsafe {
             libc::madvise(region.start.as_ptr().cast(), region.len, libc::MADV_NOHUGEPAGE);

@@ -43,7 +43,7 @@ mod model {
     /// Preemptions that a PCT schedule places: most races need two or three at certain steps.
     const DEPTH: usize = 3;
 
-    /// Runs a model with so many random schedules, and as many that favour few preemptions at unlikely steps (PCT:
+    /// Runs a model with `schedules` random schedules, and as many that favour few preemptions at unlikely steps (PCT:
     /// Burckhardt et al., "A randomized scheduler with probabilistic guarantees of finding bugs", ASPLOS 2010). Seeds are
     /// fixed, so each run sees the same ones. A thread that waits for ever fails the model.
     pub fn check(schedules: usize, model: impl Fn() + Send + Sync + Copy + 'static) {

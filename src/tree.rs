@@ -120,7 +120,7 @@ pub struct View {
     pub name: String,
     /// Batches of one epoch.
     pub batches: u64,
-    /// What becomes of batches that cannot be dealt evenly to ranks.
+    /// What becomes of batches that ranks cannot share evenly.
     pub uneven: RemainderPolicy,
 }
 

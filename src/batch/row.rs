@@ -171,7 +171,7 @@ impl Recipe<'_> {
     }
 }
 
-/// A buffer of so many bytes, whatever they are.
+/// A buffer of `size` bytes of any value.
 fn sized(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
     buffer.resize(len, 0);
     buffer

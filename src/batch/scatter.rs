@@ -101,7 +101,7 @@ impl Scatter {
         }
     }
 
-    /// Column numbers by the table; what is outside it is told by `out_of_bound`, and then nothing here is served.
+    /// Column numbers by the table; a number outside of it is reported by `out_of_bound`, and then no batch is served.
     fn put_numbers(&self, map: &[u32], piece: usize, at: u64, elements: &[u8]) {
         fn each<const N: usize>(map: &[u32], elements: impl Iterator<Item = u64>, out: &mut [u8]) -> u64 {
             let mut worst = 0;

@@ -1,8 +1,7 @@
-//! Images that are lent to the kernel, which shows them to readers that map files: no copy and no request.
+//! Images that the kernel maps into readers itself (FUSE passthrough): no copy and no request.
 //!
-//! Lent memory is written to again only once no handle of ours holds it and the kernel says that nobody has it open or mapped
-//! (`memory`): a wrong byte is worse than a slow one. It counts in the budget as long, and cannot be evicted; so no more
-//! than a quarter of the budget is lent at a time.
+//! Leased memory is reused only once no handle of ours holds it and the kernel grants a write lease, i.e. nobody has it open or
+//! mapped (`memory`). Until then it counts in the budget and cannot be evicted, so at most a quarter of the budget is leased.
 
 use std::fs::File;
 use std::io;
@@ -16,7 +15,7 @@ use super::tmpfs::new_file;
 /// An image that is loaded, and stays while this is held.
 pub struct Loaded(pub(super) Arc<Image>);
 
-/// An image that is lent: its memory stays as it is while this is held, and then as long as the kernel shows it.
+/// An image under a lease: its memory is unchanged while this is held, and after that while the kernel maps it.
 pub struct LeasedImage {
     image: Arc<Image>,
     file: Arc<File>,
@@ -27,12 +26,12 @@ impl Loaded {
         self.0.bytes()
     }
 
-    /// Whether it may be lent, room permitting.
+    /// Whether it is a file in memory, which can be leased.
     pub fn is_file(&self) -> bool {
         self.0.memory().as_file().is_some()
     }
 
-    /// Lends it, unless it is no file or too much is lent.
+    /// Leases it; `None` if it is no file, or too much is leased.
     pub fn lease(&self) -> Option<LeasedImage> {
         let (file, _) = self.0.memory().as_file()?;
         self.0.lease().then(|| LeasedImage { image: self.0.clone(), file: file.clone() })

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::memory::{Memory, is_unshared};
 
-/// What is lent, by the number of its memory.
+/// Leases, by the number of the memory.
 #[derive(Default)]
 pub struct LeaseTable {
     entries: HashMap<u64, Lease>,
-    /// Of it, the memory that no image holds any more.
+    /// Memory of dropped images that the kernel may still map.
     gone: Vec<Memory>,
     bytes: u64,
 }
@@ -23,7 +23,7 @@ struct Lease {
 }
 
 impl LeaseTable {
-    /// Notes one more holder of a file, if so many bytes may be lent in all.
+    /// Notes one more holder of a file, unless that would lend more than `most` bytes in all.
     pub fn lease(&mut self, memory: &Memory, most: u64) -> bool {
         let Some((file, number)) = memory.as_file() else { return false };
         let bytes = memory.capacity() as u64;
@@ -48,7 +48,7 @@ impl LeaseTable {
         }
     }
 
-    /// Takes the memory of an image that is no more, where the kernel may still show it; else gives it back.
+    /// Retains a dropped image's memory while the kernel may still map it; otherwise returns it.
     pub fn keep(&mut self, memory: Memory) -> Option<Memory> {
         let number = memory.as_file().map(|(_, number)| number);
         if let Some((number, entry)) = number.and_then(|number| Some((number, self.entries.get(&number)?))) {
@@ -62,7 +62,7 @@ impl LeaseTable {
         Some(memory)
     }
 
-    /// Memory that the kernel has let go since.
+    /// Retained memory that the kernel no longer maps.
     pub fn returned(&mut self) -> Vec<Memory> {
         if self.gone.is_empty() {
             return Vec::new();

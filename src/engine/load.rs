@@ -242,7 +242,7 @@ impl<'a> Load<'a> {
             };
             let missing = (is_dense && columns.missing > 0).then(|| not_a_number(to));
             // SAFETY: each row of each batch has its own run of its own target, and the buffers behind the targets are
-            // borrowed mutably by whoever runs the jobs until they have ended. Names of aligned genes are unique, so no
+            // borrowed mutably by the caller until the jobs have ended. Names of aligned genes are unique, so no
             // two columns go to one.
             let sink = unsafe { Scatter::new(array.dtype, to, align, places, bound) };
             GatherJob { array, pieces, sink, missing }

@@ -15,13 +15,13 @@ pub struct LoadTask {
     pub id: u64,
     pub fetch: u64,
     pub keys: Vec<ImageKey>,
-    /// Milliseconds since the engine started at which it last got on.
+    /// When it last made progress, in milliseconds since the engine started.
     pub progress: Arc<AtomicU64>,
     pub started: bool,
 }
 
 impl State {
-    /// What goes first when memory is needed: the longest consumed; for a demand also what nobody has read for longest.
+    /// Eviction order: the least recently used read image; a demand load may also evict the least recently used unread one.
     fn pop_victim(&mut self, demanded: bool) -> Option<Arc<Image>> {
         if let Some((_, image)) = self.read.pop_lru() {
             self.read_bytes -= image.capacity();
@@ -35,8 +35,8 @@ impl State {
         self.loading.get(key).is_some_and(|loading| !loading.waiters.is_empty())
     }
 
-    /// Whether the readers of this load task have a whole fetch before them: what is loaded now is not needed soon, and a core
-    /// left to a reader is worth more (uncompressed h5ad, 2 cores: 1.1 to 1.4 times the rows/s; docs/performance.md).
+    /// Whether the readers of this task still have a whole fetch of unread images: the task can then run in the background, and
+    /// a core left to a reader is worth more (uncompressed h5ad, 2 cores: 1.1 to 1.4 times the rows/s; docs/performance.md).
     fn is_ahead(&self, task: &ImageKey) -> bool {
         let theirs = |key: &ImageKey| {
             let epochs = key.epoch..=key.epoch.saturating_add(1);
@@ -60,7 +60,7 @@ fn caught<T>(run: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError>
 }
 
 impl<S: FetchLoader> Shared<S> {
-    /// A loader's life: demand first; prefetch only while no demand runs, as it would halve its speed.
+    /// The loop of a loader thread: demand first; prefetch only while no demand runs, as it would halve the demand's rate.
     pub fn run_loads(&self) {
         let mut state = self.lock();
         loop {
@@ -126,7 +126,7 @@ impl<S: FetchLoader> Shared<S> {
         let outcomes = self.load_all(&fetch, &items, images, in_background, &advance);
         self.stats.loaded(outcomes.len(), begun.elapsed());
         self.publish(items.into_iter().map(|item| item.key).zip(outcomes).collect());
-        // Not before its images are where they can be evicted: whoever waits for memory waits for them.
+        // After its images were published, where they can be evicted: loads that wait for memory wait for `admitted` to fall.
         self.lock().admitted -= 1;
     }
 

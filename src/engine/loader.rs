@@ -29,7 +29,7 @@ pub trait FetchLoader: Send + Sync + 'static {
     /// One fetch of one epoch, planned.
     type Fetch;
 
-    /// The plan of a view. Keys are of views that there are.
+    /// The plan of a view. Panics if `view` is out of range.
     fn plan(&self, view: u16) -> &Plan;
 
     fn fetch(&self, view: u16, epoch: u64, fetch: u64) -> Arc<Self::Fetch>;
@@ -44,7 +44,7 @@ pub trait FetchLoader: Send + Sync + 'static {
     fn layout(&self, fetch: &Self::Fetch, key: ImageKey) -> Result<Layout, ReadError>;
 
     /// Fills the images of `items`, which are batches of `fetch` in one format. What an image held before does not matter.
-    /// `in_background`: they are not needed soon. `advance` is called whenever it gets on.
+    /// `in_background`: no reader needs them soon. `advance` is called after each chunk; deadlines are measured from it.
     ///
     /// # Errors
     /// A damaged or stale store: then no image may be served.

@@ -16,13 +16,13 @@ use super::stats::Stats;
 use super::streams::Stream;
 use super::{ImageKey, Loading, Opened, ReadError, Reply, Shared, State};
 
-/// Consumed fetches that are kept for slower jobs.
+/// Fetches of read images that are retained for slower jobs.
 const KEPT_FETCHES: u64 = 3;
 
-/// Prefetches that are in a hurry once a reader has waited for what is on its way: loading is what holds it up.
+/// After a reader stalls on an in-flight prefetch, this many prefetches run on the full pool.
 const FULL_SPEED_PREFETCHES: u32 = 4;
 
-/// How a reader is told.
+/// What a reader gets: bytes, or the image itself.
 pub enum Answer {
     Bytes(Reply),
     Image(Opened),
@@ -108,7 +108,7 @@ impl<S: FetchLoader> Shared<S> {
         (Stream { view: key.view, epoch: key.epoch, rank, kind: key.kind }, fetch, place)
     }
 
-    /// The image, if it is here. Once it is read to its end it is consumed: it may go before those that are not.
+    /// The image, if it is in memory. A read to its end makes it a read image, which is evicted before unread ones.
     fn loaded(&self, state: &mut State, key: ImageKey, waiter: &Waiter) -> Option<Arc<Image>> {
         let Some(image) = state.unread.get(&key) else { return state.read.get(&key).cloned() };
         let image = image.clone();
@@ -127,7 +127,7 @@ impl<S: FetchLoader> Shared<S> {
         self.stats.read(self.loader.rows(key));
     }
 
-    /// Lets go of what was consumed long ago, budget or not: buffers that come back are written to without a page fault,
+    /// Drops read images beyond a few fetches even where the budget has room: reused buffers are written without a page fault,
     /// which fresh memory costs for every 4 KiB (that halves the rate of uncompressed stores). What stays is for other jobs
     /// that read the same epoch a little later.
     fn forget_old(&self, state: &mut State) {

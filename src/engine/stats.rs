@@ -82,7 +82,7 @@ impl Stats {
         self.rows.fetch_add(rows, Ordering::Relaxed);
     }
 
-    /// A load task loaded so many images.
+    /// Counts a load task that loaded `images` images in `time`.
     pub fn loaded(&self, images: usize, time: Duration) {
         self.tasks.fetch_add(1, Ordering::Relaxed);
         self.images.fetch_add(images as u64, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 //! Such readers (safetensors, numpy, h5py) wait for the daemon many times a file; with the file in the page cache before
 //! they open it they never do, and the copy is made on another core. Readers that take a whole file in one read are
 //! served without the page cache, which is a copy less. Content is a pure function of the path, so a page can never be
-//! out of date; what is missing is read as ever. What was stored or opened longest ago is dropped again: memory that is
+//! out of date; missing pages are read through FUSE as usual. What was stored or opened longest ago is dropped again: memory that is
 //! used over and over is quicker than fresh memory, and the rest of the cache is left to others. Nothing here is waited
 //! for by a session thread: the thread below asks the kernel for names, and these requests are answered there.
 
@@ -97,7 +97,7 @@ impl PageCache {
             shared.running.store(true, Ordering::Relaxed);
             let for_thread = shared.clone();
             let thread = std::thread::Builder::new().name("page-cache".to_owned());
-            // Without it files are read as ever.
+            // Without the thread nothing is stored, and files are read through FUSE.
             if thread.spawn(move || for_thread.run(&kernel)).is_err() {
                 shared.running.store(false, Ordering::Relaxed);
             }
@@ -141,7 +141,7 @@ impl PageCache {
     }
 }
 
-/// A read of so many bytes is of a reader that takes what it can get.
+/// A first read of at least this many bytes comes from a reader that takes whole files.
 const WHOLE: usize = 512 << 10;
 
 impl Drop for PageCache {
@@ -216,7 +216,7 @@ impl PusherShared {
         }
     }
 
-    /// Notes that so many bytes were stored, and makes room for them.
+    /// Notes that `bytes` of an inode were stored, and drops the oldest stored files beyond the limit.
     fn note(&self, kernel: &Kernel, ino: u64, bytes: u64) {
         let mut state = self.lock();
         state.stored.put(ino, bytes);

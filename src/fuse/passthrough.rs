@@ -4,7 +4,7 @@
 //! All handles of one inode that are open at a time must be alike, or the kernel refuses one: all lent the same image, or none
 //! lent. So handles are counted here, by inode, from the first one on. Only mappings are passed through: reads come here as
 //! ever (FOPEN_DIRECT_IO), as splice would put our pages into pipes, where nothing tells when they are let go.
-//! It needs Linux 6.9 and CAP_SYS_ADMIN; without, files go through the page cache as ever.
+//! Passthrough needs Linux 6.9 and CAP_SYS_ADMIN; without them, mapped files go through the page cache.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -18,10 +18,10 @@ use crate::plan::rank::Rank;
 
 use super::errno;
 
-/// Handles with this bit are of a file that was lent.
+/// Handles with this bit belong to a file opened with a backing file.
 pub const PASSTHROUGH_HANDLE: u64 = 1 << 62;
 
-/// What is lent through one mount.
+/// The passthrough of one mount: its state, and the open handles of each inode.
 #[derive(Default)]
 pub struct Passthrough {
     stage: AtomicU8,
@@ -33,7 +33,7 @@ const OFF: u8 = 0;
 const POSSIBLE: u8 = 1;
 const ON: u8 = 2;
 
-/// The handles of one inode: how many, and what all of them were lent.
+/// The open handles of one inode: how many, and the backing file that all of them share.
 struct InodeHandles {
     count: u64,
     backing_file: Option<Arc<BackingFile>>,
@@ -81,7 +81,7 @@ impl Passthrough {
         engine.open(key, rank, Box::new(opened));
     }
 
-    /// Whether files can be lent: if the kernel takes one, images are made so from now on.
+    /// Whether the kernel takes backing files; from the first success on, the engine makes images as files.
     fn is_on(&self, engine: &Engine, reply: &ReplyOpen) -> bool {
         if self.stage.load(Ordering::Relaxed) == POSSIBLE {
             let stage = match sample().and_then(|file| reply.open_backing(file)) {
@@ -91,7 +91,7 @@ impl Passthrough {
                     OFF
                 }
             };
-            // Another thread may have come to another end, and have lent something.
+            // Another thread may have decided meanwhile, and have opened a backing file.
             if self.stage.compare_exchange(POSSIBLE, stage, Ordering::Relaxed, Ordering::Relaxed) == Ok(POSSIBLE)
                 && stage == ON
             {
@@ -101,7 +101,7 @@ impl Passthrough {
         self.stage.load(Ordering::Relaxed) == ON
     }
 
-    /// Whether the reader will not be heard of again, as it needs no requests.
+    /// Answers; true if the kernel will send no READs for this handle.
     fn answer(&self, file: &OpenRequest, image: Option<&Loaded>, reply: ReplyOpen) -> bool {
         let backing_file =
             if self.stage.load(Ordering::Relaxed) == OFF { None } else { self.count(file, image, &reply) };
@@ -111,13 +111,13 @@ impl Passthrough {
                 reply.opened_passthrough(FileHandle(file.handle.0 | PASSTHROUGH_HANDLE), direct, &backing_file.backing)
             }
             None if file.cached => reply.opened(file.handle, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
-            // Through the page cache a cold file is half as fast (DESIGN.md section 5).
+            // Through the page cache a cold file is read at half the rate (docs/performance.md).
             None => reply.opened(file.handle, direct),
         }
         backing_file.is_some() || file.cached
     }
 
-    /// Counts one more handle; what it is lent.
+    /// Counts one more handle of an inode; the backing file that it gets, if any.
     fn count(&self, file: &OpenRequest, image: Option<&Loaded>, reply: &ReplyOpen) -> Option<Arc<BackingFile>> {
         let mut open = self.lock();
         let handles = open.entry(file.ino).or_insert_with(|| {
@@ -131,7 +131,7 @@ impl Passthrough {
         handles.backing_file.clone()
     }
 
-    /// Notes that a handle is gone. The kernel has let go of what it was for by then, but for mappings.
+    /// Notes that a handle was released. Mappings made through it may live on.
     pub fn release(&self, ino: u64) {
         let mut open = self.lock();
         let Some(handles) = open.get_mut(&ino) else { return };
@@ -143,7 +143,7 @@ impl Passthrough {
         }
     }
 
-    /// Gives the bytes of what a handle was lent: they may have been evicted since.
+    /// Passes on the bytes of the image that a handle was opened with; the engine may have evicted it since.
     pub fn read(&self, ino: u64, handle: FileHandle, take: impl FnOnce(Option<&[u8]>)) {
         let backing = if handle.0 & PASSTHROUGH_HANDLE == 0 {
             None

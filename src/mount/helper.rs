@@ -39,7 +39,7 @@ pub(super) fn mount(path: &Path, options: &str) -> Result<OwnedFd, MountError> {
     }
 }
 
-/// Unmounts; lazily also while files are open. Busy is told as `EBUSY`.
+/// Unmounts; lazily also while files are open. A busy mount is `EBUSY`.
 pub(super) fn unmount(path: &Path, lazy: bool) -> Result<(), MountError> {
     let output = first_that_exists(|name| {
         let mut command = Command::new(name);

@@ -110,7 +110,7 @@ pub(super) fn is_end(number: i32) -> bool {
     matches!(number, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT)
 }
 
-/// Whether whoever started us chose to ignore this signal (`nohup`, a shell's `&`).
+/// Whether the process that started us ignores this signal (`nohup`, a shell's `&`).
 pub fn is_ignored(number: i32) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: a null new action only reads the present one into the zeroed struct.

@@ -27,7 +27,7 @@ struct StoreBlocks {
 }
 
 impl Blocks {
-    /// Blocks of `size` rows over stores of so many rows each.
+    /// Blocks of `size` rows; `store_rows`: rows of each store.
     pub fn new(store_rows: impl IntoIterator<Item = u64>, size: u64) -> Blocks {
         let mut segments = Vec::new();
         let (mut first_row, mut first_block) = (0, 0);

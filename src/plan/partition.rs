@@ -1,12 +1,12 @@
-//! Batches dealt to W ranks, each the same number: whole fetches go round, what is left over goes batch by batch.
+//! Batches divided among W ranks, the same number each: whole fetches round robin, the remainder batch by batch.
 //!
-//! No fetch but those left over is read by two ranks, so no chunk is decoded for two of them because of how batches
-//! were dealt. What is dealt is an epoch, or what remains of one: first some equal ends of fetches, then whole fetches,
+//! Only fetches of the remainder are read by two ranks, so the division makes no rank decode another's chunks. What is divided
+//! is an epoch, or what remains of one: first some equal ends of fetches, then whole fetches,
 //! then a short one. Every rank's i-th batch is computed; nothing is listed.
 
 use std::ops::Range;
 
-/// What becomes of the batches that cannot be dealt evenly.
+/// What becomes of the batches that ranks cannot share evenly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RemainderPolicy {
     /// At most W - 1 batches of an epoch are served to nobody.
@@ -39,7 +39,7 @@ pub fn share(batches: u64, world: u64, uneven: RemainderPolicy) -> u64 {
 /// Batches of an epoch, in its order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batches {
-    /// Ends of so many fetches that follow each other: batches `part` of the first, and so on.
+    /// The ends of this many consecutive fetches: batches `part` of the first, and the same places of the next ones.
     pub(super) ends: u64,
     pub(super) part: Range<u64>,
     /// Whole fetches.
@@ -76,7 +76,7 @@ impl Batches {
         merged
     }
 
-    /// The batches dealt to so many ranks.
+    /// The batches, divided among `world` ranks.
     pub fn partition(&self, world: u64, uneven: RemainderPolicy) -> RankPartition<'_> {
         RankPartition { batches: self, world: world.max(1), uneven }
     }
@@ -96,7 +96,7 @@ impl Batches {
     }
 }
 
-/// Batches dealt to a number of ranks.
+/// Batches divided among a number of ranks.
 #[derive(Clone, Copy, Debug)]
 pub struct RankPartition<'a> {
     batches: &'a Batches,

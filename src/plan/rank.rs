@@ -1,6 +1,6 @@
 //! Equal parts of an epoch for distributed training: rank r of W.
 //!
-//! How batches are dealt says [`super::partition`]. Every rank has the same number of batches, so no collective operation
+//! [`super::partition`] divides the batches. Every rank has the same number of batches, so no collective operation
 //! waits for a rank that has none.
 
 use super::Plan;

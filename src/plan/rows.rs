@@ -45,7 +45,7 @@ struct PagedRows {
 }
 
 impl Rows {
-    /// All rows of stores of so many rows each.
+    /// All rows; `store_rows`: rows of each store.
     pub fn all(store_rows: &[u64]) -> Rows {
         let all = store_rows.iter().sum();
         Rows { counts: store_rows.into(), len: all, all, selection: None }
@@ -258,7 +258,7 @@ enum PageKind {
     Words,
 }
 
-/// How a page of so many rows keeps `count` of them; an empty page is an empty list.
+/// How a page of `rows` rows stores `count` selected ones; an empty page is an empty list.
 fn kind(count: u64, rows: u64) -> PageKind {
     if count == rows {
         PageKind::Full

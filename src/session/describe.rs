@@ -17,7 +17,7 @@ use super::memory;
 /// The store as JSON, or one by one those of an annbatch collection; `error` for one that cannot be opened. `check`: with a
 /// scan for damage.
 pub fn describe(path: &Path, check: bool, index: &IndexDir) -> Vec<Value> {
-    // A path that cannot be opened is told by `open`.
+    // `open` reports a path that cannot be opened.
     let stores = anndata::stores(path).unwrap_or_default();
     let parts =
         if stores.is_empty() { vec![path.to_owned()] } else { stores.into_iter().map(|(path, _)| path).collect() };

@@ -47,7 +47,7 @@ pub enum Failed {
 const LEAST_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a child is looked at; its end is noticed at once.
 const TICK: Duration = Duration::from_millis(200);
-/// A child that has read its stores so many times over goes in circles.
+/// A child that has read its stores this many times over is in an endless loop.
 const ROUNDS: u64 = 1000;
 /// Bytes of an answer at most.
 const ANSWER: u64 = 1 << 30;
@@ -108,7 +108,7 @@ fn start(work: &ChildTask<'_>, room: u64) -> io::Result<(Child, PipeReader, Opti
                 let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
                 libc::setrlimit(resource, &raw const limit);
             }
-            // The parent has blocked what ends a mount; a child that waits for nobody must not inherit that.
+            // The parent has blocked the signals that end a mount; the child must not inherit that.
             let mut none = std::mem::zeroed();
             libc::sigemptyset(&raw mut none);
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
@@ -154,7 +154,7 @@ pub fn volunteer() {
     remote::take();
 }
 
-/// Watches whether a child gets on: whether it reads.
+/// Watches a child's progress by the bytes that it reads.
 struct Meter {
     io: PathBuf,
     patience: Duration,

@@ -22,7 +22,7 @@ use super::memory;
 use super::obs::Obs;
 use super::spec::{ROW_NAMES, Spec};
 
-/// What the child is told, as JSON on its standard input; the stores are its arguments.
+/// The child's request, as JSON on its standard input; the stores are its arguments.
 #[derive(Serialize, Deserialize)]
 struct Request {
     selection: Selection,

@@ -1,4 +1,4 @@
-//! Views made of a collection: which rows each has, how it draws them, and what is told of it.
+//! Views made of a collection: which rows each has, how it draws them, and how `dataset.json` describes it.
 //!
 //! Columns that only a view needs are read here, used and let go; they are not served.
 

@@ -24,7 +24,7 @@ pub struct Documents {
 pub struct ViewDoc<'a> {
     pub name: &'a str,
     pub plan: &'a Plan,
-    /// What else is told: how its rows were chosen, and what they are.
+    /// Further fields of `dataset.json`: how its rows were chosen, and what they are.
     pub more: Map<String, Value>,
 }
 

@@ -54,7 +54,7 @@ impl Division {
     }
 }
 
-/// Bits for so many numbers from 0.
+/// Bits that the numbers 0..count need.
 fn bits(count: u64) -> u32 {
     count.saturating_sub(1).checked_ilog2().map_or(0, |log| log + 1)
 }

@@ -1,6 +1,6 @@
 //! A list of rows: global row numbers, or `src_path:obs_name`; one a line, or a `.npy` array of numbers.
 //!
-//! The order in the list and repeats mean nothing: a list is a set. A bad entry is told with its line.
+//! The order in the list and repeats mean nothing: a list is a set. An error names the line of the bad entry.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
