@@ -21,6 +21,7 @@
 
 // What comes from a store is an error, never a panic; tests may unwrap.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
+#![deny(clippy::undocumented_unsafe_blocks)]
 
 pub mod anndata;
 pub mod array;

@@ -319,6 +319,7 @@ impl TypedObject {
             // the library compares with the dataset's; the caller gives the room.
             TypedObject::Dataset(id) => {
                 let space = self.space()?;
+                // SAFETY: as said above the arm.
                 sync(|| unsafe {
                     if start.is_empty() {
                         return Ok(H5Dread(id, memory.id(), 0, 0, H5P_DEFAULT, out));
@@ -371,8 +372,8 @@ impl TypedObject {
 pub fn referred(attribute: TypedObject) -> Result<Option<String>, String> {
     let TypedObject::Attribute(id) = attribute else { return Ok(None) };
     let datatype = attribute.datatype()?;
-    // SAFETY: both types are live; `reference` has the size of an object reference, checked here.
     let mut reference = [0_u8; 8];
+    // SAFETY: both types are live; `reference` has the size of an object reference, checked here.
     let plain = sync(|| unsafe { H5Tequal(datatype.id(), *H5T_STD_REF_OBJ) > 0 && H5Tget_size(datatype.id()) == 8 });
     if !plain {
         return Ok(None);

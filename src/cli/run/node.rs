@@ -23,9 +23,8 @@ const ATTEMPTS: usize = 100;
 pub fn job(name: &str, args: &RunArgs) -> String {
     let mut hash = DefaultHasher::new();
     let job = match name {
-        // SAFETY: getppid cannot fail.
         "" => launcher::job(&|name| std::env::var(name).ok())
-            .unwrap_or_else(|| format!("parent {}", unsafe { libc::getppid() })),
+            .unwrap_or_else(|| format!("parent {}", std::os::unix::process::parent_id())),
         name => format!("name {name}"),
     };
     let namespace = |kind: &str| std::fs::metadata(format!("/proc/self/ns/{kind}")).map_or(0, |file| file.ino());

@@ -169,11 +169,12 @@ impl Load<'_> {
                     // SAFETY: each row has its own places (`rows_of`), in buffers borrowed mutably by the caller of `matrices`.
                     let out = match (row.columns, written.columns) {
                         (Some(place), Some(index)) => {
+                            // SAFETY: as above.
                             let (values, columns) = unsafe { (row.values.bytes(), place.bytes()) };
                             RowTarget::Csr { values, to: written.values, columns, index }
                         }
-                        // SAFETY: as above.
                         _ => RowTarget::Dense {
+                            // SAFETY: as above.
                             row: unsafe { row.values.bytes() },
                             to: written.values,
                             missing: &missing,
