@@ -13,8 +13,10 @@ mod layout;
 mod loom;
 pub mod matrix;
 pub mod progress;
+pub mod table;
 mod tenx;
 mod transpose;
+mod values;
 
 use std::path::Path;
 

@@ -21,6 +21,7 @@ use crate::anndata::index::IndexDir;
 use crate::anndata::index::rows::RowIndex;
 use crate::array::{ArrayError, Container, Counters, Dtype};
 use element::{Arithmetic, Element, MatrixKind, Stored};
+use genes::matching::Matching;
 use genes::{Genes, Join};
 
 /// Why stores cannot be served as one collection.
@@ -93,8 +94,16 @@ pub struct Selection {
     /// obs columns that will be asked for besides.
     pub also: Vec<String>,
     pub join: Join,
+    /// What counts as one gene.
+    pub matching: Matching,
     /// Genes of X and layers; `None`: all.
     pub genes: Option<Genes>,
+    /// Genes that are named and that a store lacks are zeros, if it has at least this share of them; `None`: an error.
+    pub absent_zero: Option<f64>,
+    /// The column of var that names genes; `None`: its index.
+    pub genes_column: Option<String>,
+    /// Matrices are served as dense rows, stored sparse or not.
+    pub dense: bool,
     /// What is done to the values of X.
     pub arithmetic: Arithmetic,
     /// The dtype of X as served; `None`: as stored, or as computed.
@@ -121,7 +130,11 @@ impl Selection {
             obs: None,
             also: Vec::new(),
             join: Join::Exact,
+            matching: Matching::Exact,
             genes: None,
+            absent_zero: None,
+            genes_column: None,
+            dense: false,
             arithmetic: Arithmetic::default(),
             dtype: None,
             index_dtype: None,
@@ -255,7 +268,8 @@ impl Collection {
         for run in order.chunk_by(|a, b| self.locate(a.0).0 == self.locate(b.0).0) {
             let Some(&(first, _)) = run.first() else { continue };
             let store = &self.stores[self.locate(first).0];
-            let mut of = store.elements[element].bounds().map(Lengths::new);
+            let is_sparse = self.table.elements[element].is_sparse();
+            let mut of = store.elements[element].bounds().filter(|_| is_sparse).map(Lengths::new);
             for &(row, place) in run {
                 lengths[place] = match &mut of {
                     Some(of) => of.of((row - store.first_row) as usize),
@@ -339,6 +353,7 @@ impl Collection {
             for (store, part) in parts() {
                 // Rows without values count as one value: a block of them costs no more.
                 let per_row = (part.matrix.stored() as f64 / store.rows.max(1) as f64).max(1.0);
+                let is_sparse = part.matrix.is_sparse();
                 for array in part.matrix.arrays().into_iter().filter(|array| array.source.is_encoded()) {
                     let chunk_rows = if is_sparse {
                         array.chunk_elements().min(array.shape[0]) as f64 / per_row

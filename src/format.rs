@@ -5,6 +5,7 @@
 //! once between decoder and reader.
 
 pub mod h5ad;
+pub mod names;
 mod npy;
 mod npz;
 mod safetensors;
@@ -245,29 +246,30 @@ impl Shape {
 }
 
 /// All tensors of a table's batches: X (`data`, `indices`, `indptr`, or `X`), `row`, `obs/<column>`,
-/// `obs/<column>/mask`, and the further elements under their names. `text` says how strings of so many characters and
+/// `obs/<column>/mask`, and the further elements, all by their served names ([`names`]). `text` says how strings of so many characters and
 /// bytes at most are written.
 fn tensors(table: &Table, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
     let tensor = |name: &str, field, repr, extent| Tensor { name: name.to_owned(), field, repr, extent };
+    let (columns, elements) = (names::columns(table), names::elements(table));
     let number = |dtype| Some(Repr::Number(dtype));
     let matrix = |i: usize| match &table.elements[i].kind {
         MatrixKind::Sparse { dtype } => vec![
-            tensor(&part_name(table, i, "data"), Field::Data(i), number(*dtype), TensorShape::Stored(i)),
-            tensor(&part_name(table, i, "indices"), Field::Indices(i), None, TensorShape::Stored(i)),
-            tensor(&part_name(table, i, "indptr"), Field::Indptr(i), None, TensorShape::RowsAndOne),
+            tensor(&part_name(&elements, i, "data"), Field::Data(i), number(*dtype), TensorShape::Stored(i)),
+            tensor(&part_name(&elements, i, "indices"), Field::Indices(i), None, TensorShape::Stored(i)),
+            tensor(&part_name(&elements, i, "indptr"), Field::Indptr(i), None, TensorShape::RowsAndOne),
         ],
         MatrixKind::Dense { dtype, .. } => {
-            let name = if i == 0 { "X" } else { &table.elements[i].name };
+            let name = if i == 0 { "X" } else { &elements[i] };
             vec![tensor(name, Field::Dense(i), number(*dtype), TensorShape::Matrix(i))]
         }
     };
     let mut all = matrix(0);
     all.push(tensor("row", Field::Row, number(Dtype::I64), TensorShape::Rows));
-    for (i, column) in table.columns.iter().enumerate() {
-        let name = format!("obs/{}", column.name);
+    for (i, (column, name)) in table.columns.iter().zip(&columns).enumerate() {
+        let name = format!("obs/{name}");
         let (repr, mask) = match &column.values {
             Values::Categorical { codes, .. } => (Repr::Number(codes.dtype), false),
-            Values::Numbers { numbers, mask } => (Repr::Number(numbers.dtype), mask.is_some()),
+            Values::Numbers { numbers, mask, .. } => (Repr::Number(numbers.dtype), mask.is_some()),
             Values::Text { mask, chars, bytes, .. } => (text(*chars, *bytes), mask.is_some()),
         };
         if mask {
@@ -280,8 +282,8 @@ fn tensors(table: &Table, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
 }
 
 /// A part of a sparse element: X's stand at the top, where scipy looks for them.
-fn part_name(table: &Table, element: usize, part: &str) -> String {
-    if element == 0 { part.to_owned() } else { format!("{}/{part}", table.elements[element].name) }
+fn part_name(elements: &[String], element: usize, part: &str) -> String {
+    if element == 0 { part.to_owned() } else { format!("{}/{part}", elements[element]) }
 }
 
 #[cfg(test)]

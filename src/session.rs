@@ -34,13 +34,15 @@ use crate::collection::{Collection, CollectionError, Store};
 use crate::engine::view_file::ViewFiles;
 use crate::engine::{Engine, Limits};
 use crate::format::Writers;
+use crate::format::names::categories_file;
 use crate::fuse::page_cache::PageCache;
 use crate::fuse::passthrough::Passthrough;
 use crate::fuse::{Handles, Ownership, ShuffleFs};
 use crate::plan::Plan;
 use crate::storage::{name, pattern};
+use crate::tree::Tree;
 use crate::tree::documents::{Documents, ViewDoc, categorical};
-use crate::tree::{Tree, category_files, file_names};
+use crate::tree::file_names;
 use crate::view::suggest::suggest;
 
 pub use crate::anndata::one_line;
@@ -154,9 +156,9 @@ impl Session {
             extensions: self.writers.extensions(),
             whole: self.writers.whole(table),
             labels: categorical(table)
-                .map(|(_, labels)| file_names(labels.iter().map(String::as_str), "label"))
+                .map(|column| file_names(column.labels.iter().map(String::as_str), "label"))
                 .collect(),
-            categories: category_files(categorical(table).map(|(column, _)| column.name.as_str())),
+            categories: categorical(table).map(|column| categories_file(&column.served)).collect(),
         }
     }
 
@@ -236,6 +238,13 @@ fn log_differences(spec: &Spec, collection: &Collection) {
         let ColumnMap { shared, missing, extra, .. } = &store.x().columns;
         let (path, join) = (store.path.display(), spec.join.as_str());
         tracing::info!("{path}: {shared} genes aligned by name, {missing} missing, {extra} left out (--join {join})");
+    }
+    let absent = &collection.table.x().absent;
+    if let Some(first) = absent.first() {
+        let (count, asked) = (absent.len(), collection.table.x().genes.len());
+        tracing::info!(
+            "{count} of the {asked} genes of --genes are in no store, such as {first}: zero (--absent zero)"
+        );
     }
 }
 

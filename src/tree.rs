@@ -459,11 +459,6 @@ fn number(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) { None } else { text.parse().ok() }
 }
 
-/// File names for the labels of categorical columns: the column's name where it can be one.
-pub fn category_files<'a>(columns: impl Iterator<Item = &'a str>) -> Vec<String> {
-    file_names(columns, "column").into_iter().map(|name| format!("{name}.txt")).collect()
-}
-
 /// Names of files without extension, each once: those given where they can be one, else `word-NUMBER`.
 pub fn file_names<'a>(names: impl Iterator<Item = &'a str>, word: &str) -> Vec<String> {
     // With any extension of ours.

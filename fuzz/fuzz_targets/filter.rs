@@ -20,16 +20,34 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let mut texts = Texts::default();
     (0..rows).for_each(|row| texts.push(["a", "", "b\"", "é"][row % 4]));
     let labels = Categories { labels: vec!["a".to_owned(), "b".to_owned()], numbers: None };
-    let codes = Numbers { dtype: Dtype::I8, bytes: (0..rows).map(|row| (row % 3) as u8).map(|code| if code == 2 { 255 } else { code }).collect() };
-    let floats = (0..rows).flat_map(|row| (if row % 5 == 0 { f32::NAN } else { row as f32 / 7.0 }).to_le_bytes()).collect();
+    let codes = Numbers {
+        dtype: Dtype::I8,
+        bytes: (0..rows).map(|row| (row % 3) as u8).map(|code| if code == 2 { 255 } else { code }).collect(),
+    };
+    let floats =
+        (0..rows).flat_map(|row| (if row % 5 == 0 { f32::NAN } else { row as f32 / 7.0 }).to_le_bytes()).collect();
     let mask = Some((0..rows).map(|row| u8::from(row % 6 == 0)).collect());
     Table(vec![
         ("t", Values::Text { texts, mask: None, chars: 2, bytes: 2 }),
         ("c", Values::Categorical { codes: codes.clone(), categories: labels.clone(), ordered: false }),
         ("o", Values::Categorical { codes, categories: labels, ordered: true }),
-        ("f", Values::Numbers { numbers: Numbers { dtype: Dtype::F32, bytes: floats }, mask: None }),
-        ("n", Values::Numbers { numbers: Numbers { dtype: Dtype::U8, bytes: (0..rows as u8).collect() }, mask }),
-        ("b", Values::Numbers { numbers: Numbers { dtype: Dtype::Bool, bytes: (0..rows).map(|row| (row % 2) as u8).collect() }, mask: None }),
+        ("f", Values::Numbers { numbers: Numbers { dtype: Dtype::F32, bytes: floats }, mask: None, time: None }),
+        (
+            "n",
+            Values::Numbers {
+                numbers: Numbers { dtype: Dtype::U8, bytes: (0..rows as u8).collect() },
+                mask,
+                time: None,
+            },
+        ),
+        (
+            "b",
+            Values::Numbers {
+                numbers: Numbers { dtype: Dtype::Bool, bytes: (0..rows).map(|row| (row % 2) as u8).collect() },
+                mask: None,
+                time: None,
+            },
+        ),
     ])
 });
 
@@ -63,7 +81,10 @@ fuzz_target!(|data: &[u8]| {
             assert!(listed.map_or(true, |bits| bits.iter().all(|row| row < ROWS)));
         }
         1 => drop(list::weights(content, ROWS)),
-        2 => drop(fractions(&String::from_utf8_lossy(content)).map(|all| assert!(all.iter().map(|f| f.parts).sum::<u64>() <= 1_000_000_000))),
+        2 => drop(
+            fractions(&String::from_utf8_lossy(content))
+                .map(|all| assert!(all.iter().map(|f| f.parts).sum::<u64>() <= 1_000_000_000)),
+        ),
         _ => {
             let text = String::from_utf8_lossy(content);
             let evaluated = |text: &str| Filter::parse(text).and_then(|filter| filter.evaluate(ROWS, &*TABLE));

@@ -6,9 +6,10 @@
 use serde_json::Value;
 
 use super::column::{Categories, Numbers, Values};
-use super::dataframe::{numbers, texts};
 use super::element_error;
+use super::values::{numbers, texts};
 use crate::array::cast::{cast, to_i64, to_text};
+use crate::array::meaning::Meaning;
 use crate::array::{ArrayError, Container, Counters, Dtype, NodeKind};
 
 /// The labels that an element holds: strings, numbers or booleans.
@@ -23,6 +24,10 @@ pub fn labels(store: &dyn Container, element: &str, counters: &Counters) -> Resu
         return Ok(Categories { labels: texts(store, element)?, numbers: None });
     }
     let numbers = numbers(store, element, counters)?;
+    if let Meaning::Time(time) = store.meaning(element)? {
+        let labels = (0..numbers.len()).map(|i| time.text(to_i64(numbers.dtype, numbers.at(i)))).collect();
+        return Ok(Categories { labels, numbers: None });
+    }
     let labels = (0..numbers.len()).map(|i| to_text(numbers.dtype, numbers.at(i))).collect();
     Ok(Categories { labels, numbers: Some(numbers) })
 }

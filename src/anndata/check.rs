@@ -146,7 +146,10 @@ impl Check<'_> {
             self.bar.tick();
             let path = format!("obs/{name}");
             match frame.kind(name) {
-                Ok(ColumnKind::Other) => self.leave((path, "its encoding is not read".to_owned())),
+                Ok(ColumnKind::Other) => match frame.what(name) {
+                    Ok(what) => self.leave((path, format!("{what}, which is not read"))),
+                    Err(error) => self.fail(&path, error),
+                },
                 Err(error) => self.fail(&path, error),
                 Ok(_) => {
                     if let Err(error) = frame.column(name, &self.counters) {

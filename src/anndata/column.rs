@@ -2,6 +2,7 @@
 
 use super::bytes::Bytes;
 use crate::array::Dtype;
+use crate::array::meaning::Time;
 
 /// Elements of one dtype, little-endian.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,8 +69,9 @@ pub struct Categories {
 pub enum Values {
     /// Codes are i8, i16 or i32; -1 is missing.
     Categorical { codes: Numbers, categories: Categories, ordered: bool },
-    /// Numbers and booleans; `mask` (one byte a row, 1 = missing) where the column is nullable.
-    Numbers { numbers: Numbers, mask: Option<Bytes> },
+    /// Numbers and booleans; `mask` (one byte a row, 1 = missing) where the column is nullable. Of times the int64 that
+    /// count them, [`NOT_A_TIME`](crate::array::meaning::NOT_A_TIME) where one is missing.
+    Numbers { numbers: Numbers, mask: Option<Bytes>, time: Option<Time> },
     /// Strings; `mask` as above. `chars` and `bytes` are the longest string's length.
     Text { texts: Texts, mask: Option<Bytes>, chars: usize, bytes: usize },
 }
@@ -82,6 +84,11 @@ pub struct Column {
 }
 
 impl Values {
+    /// Numbers or booleans, none of them missing by a mask.
+    pub fn plain(numbers: Numbers) -> Values {
+        Values::Numbers { numbers, mask: None, time: None }
+    }
+
     /// The smallest signed type for codes of so many categories, and -1.
     pub fn code_dtype(categories: usize) -> Dtype {
         match categories {

@@ -1,12 +1,15 @@
 //! obs and var: dataframes of named columns with an index.
 
-use crate::array::cast::{to_i64, to_text};
-use crate::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind, RecordField, RecordFieldKind};
+mod read;
 
-use super::bytes::Bytes;
-use super::column::{Categories, Column, Numbers, Texts, Values};
-use super::index::rows::{ColumnSource, RowIndex};
-use super::{METADATA_LIMIT, categories, element_error, encoding, layout, unsupported};
+use crate::array::cast::{to_i64, to_text};
+use crate::array::meaning::{Meaning, Time};
+use crate::array::{ArrayError, Container, Counters, Dtype, NodeKind, RecordField, RecordFieldKind};
+
+use super::column::{Numbers, Values};
+use super::index::rows::RowIndex;
+use super::values::numbers;
+use super::{METADATA_LIMIT, categories, element_error, encoding, layout};
 
 /// What a column is, without reading its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,8 +17,10 @@ pub enum ColumnKind {
     Categorical,
     Number,
     Boolean,
+    /// Datetimes or durations.
+    Time(Time),
     Text,
-    /// An encoding that is not read.
+    /// What is not read; [`DataFrame::what`] says what it is.
     Other,
 }
 
@@ -25,6 +30,7 @@ impl ColumnKind {
             ColumnKind::Categorical => "categorical",
             ColumnKind::Number => "number",
             ColumnKind::Boolean => "boolean",
+            ColumnKind::Time(time) => time.kind(),
             ColumnKind::Text => "text",
             ColumnKind::Other => "other",
         }
@@ -56,6 +62,8 @@ pub struct DataFrame<'a> {
     layout: FrameLayout,
     /// Columns that need not be read.
     row_index: Option<&'a RowIndex>,
+    /// Whether enums of HDF5 that are no booleans are categoricals of their names; else they are numbers, as in anndata.
+    enums_are_labels: bool,
 }
 
 /// How a frame is laid out.
@@ -92,6 +100,7 @@ impl<'a> DataFrame<'a> {
                     rows,
                     layout: FrameLayout::Numbered,
                     row_index: None,
+                    enums_are_labels: false,
                 })
             }
         }
@@ -100,6 +109,11 @@ impl<'a> DataFrame<'a> {
     /// The same frame, its columns from the row index where that has them.
     pub fn with(self, row_index: &'a RowIndex) -> DataFrame<'a> {
         DataFrame { row_index: Some(row_index), ..self }
+    }
+
+    /// The same frame, enums as categoricals of their names where that is asked for.
+    pub fn enums_as_labels(self, enums_are_labels: bool) -> DataFrame<'a> {
+        DataFrame { enums_are_labels, ..self }
     }
 
     fn group(store: &'a dyn Container, element: String) -> Result<DataFrame<'a>, ArrayError> {
@@ -122,7 +136,8 @@ impl<'a> DataFrame<'a> {
             }
         };
         let layout = if index.is_empty() { FrameLayout::Numbered } else { FrameLayout::Group };
-        let mut frame = DataFrame { store, element, columns, index, rows: 0, layout, row_index: None };
+        let mut frame =
+            DataFrame { store, element, columns, index, rows: 0, layout, row_index: None, enums_are_labels: false };
         frame.rows = match frame.layout {
             FrameLayout::Numbered => frame.counted()?,
             _ => frame.index_len()?,
@@ -153,7 +168,16 @@ impl<'a> DataFrame<'a> {
         };
         let index = index.name.clone();
         let columns = fields.iter().skip(1).map(|field| field.name.clone()).collect();
-        Ok(DataFrame { store, element, columns, index, rows, layout: FrameLayout::Records(fields), row_index: None })
+        Ok(DataFrame {
+            store,
+            element,
+            columns,
+            index,
+            rows,
+            layout: FrameLayout::Records(fields),
+            row_index: None,
+            enums_are_labels: false,
+        })
     }
 
     fn path(&self, name: &str) -> String {
@@ -274,7 +298,41 @@ impl<'a> DataFrame<'a> {
         if self.store.is_text(path)? {
             return Ok(ColumnKind::Text);
         }
-        Ok(number_kind(Dtype::from_name(&self.store.dtype_name(path)?)))
+        Ok(match self.store.meaning(path)? {
+            Meaning::Time(time) => ColumnKind::Time(time),
+            Meaning::Names(names) if names.booleans().is_some() => ColumnKind::Boolean,
+            Meaning::Names(_) if self.enums_are_labels => ColumnKind::Categorical,
+            Meaning::Names(_) => ColumnKind::Number,
+            Meaning::Numbers => number_kind(Dtype::from_name(&self.store.dtype_name(path)?)),
+        })
+    }
+
+    /// What a column is that is not read, in words for a message.
+    pub fn what(&self, name: &str) -> Result<String, ArrayError> {
+        if let FrameLayout::Records(fields) = &self.layout {
+            let Some(field) = fields.iter().find(|field| field.name == name) else { return Ok("absent".to_owned()) };
+            return Ok(match &field.kind {
+                RecordFieldKind::Other(what) => what.clone(),
+                _ => format!("a list of shape {:?} a row", field.shape),
+            });
+        }
+        let path = self.path(name);
+        Ok(match self.store.kind(&path)? {
+            None => "absent, though column-order names it".to_owned(),
+            Some(NodeKind::Group) => match encoding(self.store, &path)?.as_str() {
+                "" => "a group that is no column (it has no encoding-type)".to_owned(),
+                "dataframe" => "a table (dataframe)".to_owned(),
+                other => format!("a column of encoding {other:?}"),
+            },
+            Some(NodeKind::Array) => match self.store.shape(&path) {
+                Err(_) => "without values (a null space)".to_owned(),
+                Ok(shape) if shape.len() != 1 => format!("a table of shape {shape:?}"),
+                Ok(_) => match self.store.dtype_name(&path)?.as_str() {
+                    "compound" => "a table (records)".to_owned(),
+                    other => other.to_owned(),
+                },
+            },
+        })
     }
 
     fn field_kind(&self, fields: &[RecordField], name: &str) -> Result<ColumnKind, ArrayError> {
@@ -293,6 +351,12 @@ impl<'a> DataFrame<'a> {
 
     /// How many categories a categorical column has.
     pub fn category_count(&self, name: &str) -> Result<u64, ArrayError> {
+        let path = self.path(name);
+        if self.store.kind(&path)? == Some(NodeKind::Array)
+            && let Meaning::Names(names) = self.store.meaning(&path)?
+        {
+            return Ok(names.0.len() as u64);
+        }
         let element = match &self.layout {
             FrameLayout::Records(_) => format!("uns/{name}_categories"),
             _ => match self.store.kind(&self.path(name))? {
@@ -304,151 +368,6 @@ impl<'a> DataFrame<'a> {
         let element = if self.store.kind(&element)? == Some(NodeKind::Group) { values } else { element };
         Ok(self.store.shape(&element)?.first().copied().unwrap_or(1))
     }
-
-    /// Reads a column.
-    ///
-    /// # Errors
-    /// Its length is not the frame's, a code is out of range, or its encoding is not read.
-    pub fn column(&self, name: &str, counters: &Counters) -> Result<Column, ArrayError> {
-        let path = self.path(name);
-        for part in ["", "/codes", "/values", "/mask"].map(|part| format!("{path}{part}")) {
-            if self.store.kind(&part)? == Some(NodeKind::Array) {
-                self.one_a_row(&part)?;
-            }
-        }
-        let values = match (self.kind(name)?, self.store.kind(&path)?) {
-            (ColumnKind::Other, None) => {
-                return Err(unsupported(self.store, &path, "there is no such column; leave it out of --obs"));
-            }
-            (ColumnKind::Text, None) => text(self.store.field_strings(&self.element, name)?, None),
-            (ColumnKind::Categorical, None) => self.record_categorical(name, counters)?,
-            (_, None) => Values::Numbers { numbers: self.field(name, counters)?, mask: None },
-            (ColumnKind::Categorical, Some(NodeKind::Array)) => self.referred(name, counters)?,
-            (ColumnKind::Categorical, _) => self.categorical(&path, counters)?,
-            (ColumnKind::Text, Some(NodeKind::Group)) => {
-                let mask = self.mask(&path, counters)?;
-                text(texts(self.store, &format!("{path}/values"))?, Some(mask))
-            }
-            (ColumnKind::Text, _) => text(texts(self.store, &path)?, None),
-            (ColumnKind::Number | ColumnKind::Boolean, Some(NodeKind::Group)) => Values::Numbers {
-                numbers: self.numbers(&format!("{path}/values"), counters)?,
-                mask: Some(self.mask(&path, counters)?),
-            },
-            (ColumnKind::Number | ColumnKind::Boolean, _) => {
-                Values::Numbers { numbers: self.numbers(&path, counters)?, mask: None }
-            }
-            (ColumnKind::Other, _) => {
-                let encoding = encoding(self.store, &path)?;
-                let cause = format!("a column of encoding {encoding:?} is not read; leave it out of --obs");
-                return Err(unsupported(self.store, &path, cause));
-            }
-        };
-        let column = Column { name: name.to_owned(), values };
-        if column.len() as u64 != self.rows {
-            let cause = format!("has {} values, but there are {} rows", column.len(), self.rows);
-            return Err(element_error(self.store, &path, cause));
-        }
-        Ok(column)
-    }
-
-    /// Fails if an array has not one value a row: before it is read, as its shape may lie.
-    fn one_a_row(&self, element: &str) -> Result<(), ArrayError> {
-        match self.store.shape(element)?.as_slice() {
-            &[n] if n != self.rows => {
-                let cause = format!("has {n} values, but there are {} rows", self.rows);
-                Err(element_error(self.store, element, cause))
-            }
-            // Another number of axes is told by who reads it.
-            _ => Ok(()),
-        }
-    }
-
-    /// An array of one axis, mapped if it can be.
-    fn numbers(&self, element: &str, counters: &Counters) -> Result<Numbers, ArrayError> {
-        let Some(row_index) = self.row_index else { return numbers(self.store, element, counters) };
-        match row_index.numbers(&self.store.array(element)?, counters)? {
-            Some(numbers) => Ok(numbers),
-            None => numbers(self.store, element, counters),
-        }
-    }
-
-    /// Codes and labels as a column. Codes of the row index were checked when it was made.
-    fn labelled(
-        &self,
-        element: &str,
-        categories: Categories,
-        ordered: bool,
-        counters: &Counters,
-    ) -> Result<Values, ArrayError> {
-        let codes = self.numbers(element, counters)?;
-        if self.row_index.is_some_and(|row_index| row_index.holds(element)) {
-            return Ok(Values::Categorical { codes, categories, ordered });
-        }
-        categories::categorical(self.store, element, &codes, categories, ordered)
-    }
-
-    /// What the row index can hold of a column: numbers, codes and masks in arrays of their own.
-    pub fn sources(&self, name: &str) -> Result<Vec<ColumnSource>, ArrayError> {
-        let path = self.path(name);
-        let source = |element: String, content: ArrayContent| {
-            let array = self.store.array(&element)?;
-            let fits = match content {
-                ArrayContent::Codes { .. } => !array.dtype.is_float() && array.dtype != Dtype::Bool,
-                _ => true,
-            };
-            Ok::<_, ArrayError>(fits.then_some(ColumnSource { element, array, content }))
-        };
-        let sources = match (self.kind(name)?, self.store.kind(&path)?) {
-            (ColumnKind::Categorical, Some(kind)) => {
-                let element = if kind == NodeKind::Group { format!("{path}/codes") } else { path };
-                vec![source(element, ArrayContent::Codes { categories: self.category_count(name)? })?]
-            }
-            (ColumnKind::Number | ColumnKind::Boolean, Some(NodeKind::Group)) => {
-                vec![
-                    source(format!("{path}/values"), ArrayContent::Plain)?,
-                    source(format!("{path}/mask"), ArrayContent::Plain)?,
-                ]
-            }
-            (ColumnKind::Number | ColumnKind::Boolean, Some(NodeKind::Array)) => {
-                vec![source(path, ArrayContent::Plain)?]
-            }
-            _ => Vec::new(),
-        };
-        Ok(sources.into_iter().flatten().collect())
-    }
-
-    fn mask(&self, path: &str, counters: &Counters) -> Result<Bytes, ArrayError> {
-        let element = format!("{path}/mask");
-        let mask = self.numbers(&element, counters)?;
-        if mask.dtype != Dtype::Bool || mask.len() as u64 != self.rows {
-            let cause = format!("a mask of {} {} values for {} rows", mask.len(), mask.dtype, self.rows);
-            return Err(element_error(self.store, &element, cause));
-        }
-        Ok(mask.bytes)
-    }
-
-    fn categorical(&self, path: &str, counters: &Counters) -> Result<Values, ArrayError> {
-        let categories = categories::labels(self.store, &format!("{path}/categories"), counters)?;
-        let element = format!("{path}/codes");
-        self.labelled(&element, categories, categories::ordered(self.store, path)?, counters)
-    }
-
-    /// anndata 0.7: codes here, labels elsewhere; whether they are ordered is told there.
-    fn referred(&self, name: &str, counters: &Counters) -> Result<Values, ArrayError> {
-        let path = self.path(name);
-        let element = categories::referred(self.store, &self.element, name)?.unwrap_or_default();
-        let labels = categories::labels(self.store, &element, counters)?;
-        self.labelled(&path, labels, categories::ordered(self.store, &element)?, counters)
-    }
-
-    fn record_categorical(&self, name: &str, counters: &Counters) -> Result<Values, ArrayError> {
-        let path = self.path(name);
-        let codes = self.field(name, counters)?;
-        match categories::of_record(self.store, name, &codes, counters)? {
-            Some(labels) => categories::categorical(self.store, &path, &codes, labels, false),
-            None => Err(element_error(self.store, &path, "its categories are gone")),
-        }
-    }
 }
 
 fn number_kind(dtype: Option<Dtype>) -> ColumnKind {
@@ -457,32 +376,4 @@ fn number_kind(dtype: Option<Dtype>) -> ColumnKind {
         Some(_) => ColumnKind::Number,
         None => ColumnKind::Other,
     }
-}
-
-/// Strings of one axis, or a single one.
-pub fn texts(store: &dyn Container, element: &str) -> Result<Vec<String>, ArrayError> {
-    match store.shape(element)?.len() {
-        0 | 1 => store.strings(element),
-        n => Err(element_error(store, element, format!("a column has one dimension, not {n}"))),
-    }
-}
-
-/// An array of one axis; a single number is one of one element.
-pub fn numbers(store: &dyn Container, element: &str, counters: &Counters) -> Result<Numbers, ArrayError> {
-    let array: Array = store.array(element)?;
-    if array.shape.len() > 1 {
-        return Err(element_error(store, element, format!("a column has one dimension, not {}", array.shape.len())));
-    }
-    Ok(Numbers { dtype: array.dtype, bytes: array.read_all(METADATA_LIMIT, counters)?.into() })
-}
-
-fn text(strings: Vec<String>, mask: Option<Bytes>) -> Values {
-    let mut texts = Texts::default();
-    let (mut chars, mut bytes) = (0, 0);
-    for string in &strings {
-        texts.push(string);
-        chars = chars.max(string.chars().count());
-        bytes = bytes.max(string.len());
-    }
-    Values::Text { texts, mask, chars, bytes }
 }

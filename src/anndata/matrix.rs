@@ -2,13 +2,14 @@
 //!
 //! All that is cheap is checked at the open: shapes, lengths, row bounds. Column numbers are checked as they are served.
 
-use crate::array::cast::to_u64s;
-use crate::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind, RecordFieldKind};
+use crate::array::cast::{cast, to_u64s};
+use crate::array::meaning::Meaning;
+use crate::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind, RecordFieldKind, constant};
 
 use super::bytes::Bounds;
 use super::index::IndexDir;
 use super::index::rows::RowIndex;
-use super::{METADATA_LIMIT, element_error, layout, matrices, transpose, unsupported};
+use super::{METADATA_LIMIT, element_error, layout, matrices, table, transpose, unsupported};
 
 /// Rows of numbers.
 pub enum Matrix {
@@ -91,6 +92,40 @@ impl Matrix {
                 None => Err(element_error(store, element, absent(store)?)),
             },
         }
+    }
+
+    /// Whether a store has such an element, of whatever kind.
+    pub fn is_there(store: &dyn Container, element: &str) -> Result<bool, ArrayError> {
+        let located = layout::located(store, element)?;
+        Ok(layout::is_there(store, &located)? || matrices(store)?.iter().any(|there| there == element))
+    }
+
+    /// A matrix that a store has not: rows without stored values, or of NaN. `columns` is the shape of its rows, `dtype` a
+    /// float where it is dense.
+    pub fn absent(
+        store: &dyn Container,
+        element: &str,
+        sparse: bool,
+        dtype: Dtype,
+        rows: u64,
+        columns: &[u64],
+    ) -> Matrix {
+        let name = store.name();
+        if sparse {
+            let nothing = |dtype| constant::in_memory(name, element, dtype, vec![0], Vec::new());
+            let bounds = vec![0; usize::try_from(rows).unwrap_or(usize::MAX).saturating_add(1)];
+            return Matrix::Sparse {
+                data: nothing(dtype),
+                indices: nothing(Dtype::I32),
+                indptr: bounds.into(),
+                rows,
+                columns: columns.iter().product(),
+            };
+        }
+        let mut nan = vec![0; dtype.size()];
+        cast(Dtype::F64, dtype, &f64::NAN.to_le_bytes(), &mut nan);
+        let shape = std::iter::once(rows).chain(columns.iter().copied()).collect();
+        Matrix::Dense { array: constant::filled(name, element, dtype, shape, nan) }
     }
 
     pub fn rows(&self) -> u64 {
@@ -186,13 +221,13 @@ fn dense(store: &dyn Container, element: &str) -> Result<Matrix, ArrayError> {
     if store.attributes(element)?.contains_key("h5sparse_format") || store.is_text(element)? {
         return Err(unsupported(store, element, "not a matrix of numbers"));
     }
+    if let Meaning::Time(time) = store.meaning(element)? {
+        return Err(unsupported(store, element, format!("holds {time}, not numbers")));
+    }
     let array = store.array(element)?;
     match array.shape.len() {
         0 => Err(element_error(store, element, "a single number, not a matrix")),
         1 => Err(element_error(store, element, "has one dimension; a matrix has rows and columns")),
-        n if n > 2 && !element.starts_with("obsm/") => {
-            Err(element_error(store, element, format!("has {n} dimensions; a matrix has two")))
-        }
         _ => Ok(Matrix::Dense { array }),
     }
 }
@@ -218,6 +253,9 @@ fn group(
             element,
             "a group without encoding-type, and not data, indices and indptr of a sparse matrix with its shape",
         )),
+        "dataframe" if element.starts_with("obsm/") => {
+            table::open(store, element, counters).map(|array| Matrix::Dense { array })
+        }
         other => {
             Err(unsupported(store, element, format!("its encoding is {other}; CSR and dense matrices are served")))
         }

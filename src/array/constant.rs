@@ -1,6 +1,8 @@
 //! Arrays without bytes in a data file of their own: never written, or small enough to hold.
 
-use super::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, codec};
+use std::sync::Arc;
+
+use super::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Extent, Scratch, codec};
 
 /// An array that was declared and never written.
 pub struct Unwritten {
@@ -33,7 +35,7 @@ impl ChunkSource for Unwritten {
     }
 }
 
-/// An array held in memory as one chunk (HDF5's compact layout: at most 64 KiB).
+/// An array held in memory, its chunks one behind the other.
 pub struct InMemory {
     pub bytes: Vec<u8>,
 }
@@ -45,16 +47,18 @@ impl ChunkSource for InMemory {
 
     fn decode(
         &self,
-        _: u64,
+        chunk: u64,
         _: Option<&[u8]>,
         out: ChunkBuf<'_>,
         _: &mut Scratch,
         _: &Counters,
     ) -> Result<(), ArrayError> {
-        // Of the same shape by construction.
-        if out.bytes.len() == self.bytes.len() {
-            out.bytes.copy_from_slice(&self.bytes);
-        }
+        let start = usize::try_from(chunk).unwrap_or(usize::MAX).saturating_mul(out.bytes.len());
+        let stored = self.bytes.get(start..).unwrap_or_default();
+        // The last chunk may reach beyond the array.
+        let (inside, beyond) = out.bytes.split_at_mut(stored.len().min(out.bytes.len()));
+        inside.copy_from_slice(&stored[..inside.len()]);
+        beyond.fill(0);
         Ok(())
     }
 
@@ -65,6 +69,21 @@ impl ChunkSource for InMemory {
     fn is_encoded(&self) -> bool {
         false
     }
+}
+
+/// An array of these elements, in C order.
+pub fn in_memory(store: &str, element: &str, dtype: Dtype, shape: Vec<u64>, bytes: Vec<u8>) -> Array {
+    of(store, element, dtype, shape, Arc::new(InMemory { bytes }))
+}
+
+/// An array whose elements are all `fill`.
+pub fn filled(store: &str, element: &str, dtype: Dtype, shape: Vec<u64>, fill: Vec<u8>) -> Array {
+    of(store, element, dtype, shape, Arc::new(Unwritten { fill }))
+}
+
+fn of(store: &str, element: &str, dtype: Dtype, shape: Vec<u64>, source: Arc<dyn ChunkSource>) -> Array {
+    let chunk_shape = parts(&shape, dtype.size()).into_iter().map(|axis| axis.max(1)).collect();
+    Array::new((store.into(), element.into()), dtype, (shape, chunk_shape), source)
 }
 
 /// Chunks of about 1 MiB along the first axis, for an array that has none of its own.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::meaning::Meaning;
 use super::{Array, ArrayError, RecordField, file, hdf5, zarr};
 use crate::storage::{self, Address, Identity, Object, name};
 
@@ -74,6 +75,14 @@ pub trait Container: Send + Sync {
     /// # Errors
     /// There is none.
     fn dtype_name(&self, element: &str) -> Result<String, ArrayError>;
+
+    /// What the integers of an array stand for.
+    ///
+    /// # Errors
+    /// There is none.
+    fn meaning(&self, _element: &str) -> Result<Meaning, ArrayError> {
+        Ok(Meaning::Numbers)
+    }
 
     /// Whether an array holds strings.
     ///

@@ -4,6 +4,7 @@
 //! that is not decoded here come back to it.
 
 mod attribute;
+mod boolean;
 mod dataset;
 mod driver;
 mod files;
@@ -22,7 +23,8 @@ use ::hdf5::{Dataset, Group};
 use serde_json::{Map, Value};
 
 use super::container::{Candidate, Container, Kind, NodeKind};
-use super::{Array, ArrayError, RecordField};
+use super::meaning::Meaning;
+use super::{Array, ArrayError, Dtype, RecordField};
 use crate::storage::{Identity, Object};
 use files::LibraryFile;
 pub use native::TypeClass;
@@ -219,11 +221,25 @@ impl Container for Hdf5 {
 
     fn dtype_name(&self, element: &str) -> Result<String, ArrayError> {
         Ok(match self.class(element)? {
-            TypeClass::Number { dtype, .. } => dtype.name(),
+            TypeClass::Time(time) => return Ok(time.to_string()),
+            TypeClass::Enum { .. } if self.meaning(element)? == Meaning::Numbers => Dtype::Bool.name(),
+            TypeClass::Number { dtype, .. } | TypeClass::Enum { dtype, .. } => dtype.name(),
             TypeClass::VariableText | TypeClass::FixedText { .. } => "string",
             TypeClass::Other(what) => what,
         }
         .to_owned())
+    }
+
+    fn meaning(&self, element: &str) -> Result<Meaning, ArrayError> {
+        let dataset = self.dataset(element)?;
+        Ok(match native::class_of(&dataset).map_err(|cause| self.error(element, cause))? {
+            TypeClass::Time(time) => Meaning::Time(time),
+            TypeClass::Enum { .. } => match dataset::names(&dataset).map_err(|cause| self.error(element, cause))? {
+                names if names.two_valued().is_some() => Meaning::Numbers,
+                names => Meaning::Names(names),
+            },
+            _ => Meaning::Numbers,
+        })
     }
 
     fn is_text(&self, element: &str) -> Result<bool, ArrayError> {

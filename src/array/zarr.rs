@@ -23,7 +23,8 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use super::container::{Candidate, Container, Kind, NodeKind};
-use super::{Array, ArrayError, RecordField};
+use super::meaning::Meaning;
+use super::{Array, ArrayError, Dtype, RecordField};
 use crate::storage::{Address, Identity};
 use class::ElementClass;
 use location::Location;
@@ -209,10 +210,18 @@ impl Container for Zarr {
         }
     }
 
+    fn meaning(&self, element: &str) -> Result<Meaning, ArrayError> {
+        Ok(match self.class(element)? {
+            ElementClass::Time(time) => Meaning::Time(time),
+            _ => Meaning::Numbers,
+        })
+    }
+
     fn array(&self, element: &str) -> Result<Array, ArrayError> {
         let node = self.existing(element, NodeKind::Array)?;
         match class::of(&node) {
             ElementClass::Number(dtype) => open::numbers(self, element, &node, dtype),
+            ElementClass::Time(_) => open::numbers(self, element, &class::as_integers(&node), Dtype::I64),
             ElementClass::Text | ElementClass::FixedText { .. } => {
                 Err(self.error(element, "holds strings, not numbers"))
             }
@@ -232,6 +241,7 @@ impl Container for Zarr {
         Ok(match self.class(element)? {
             ElementClass::Number(dtype) => dtype.name().to_owned(),
             ElementClass::Text | ElementClass::FixedText { .. } => "string".to_owned(),
+            ElementClass::Time(time) => time.to_string(),
             ElementClass::Other(name) => name,
         })
     }

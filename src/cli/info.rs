@@ -150,6 +150,7 @@ fn text(store: &Value) -> String {
         let what = match (column["stops"].as_str(), column["categories"].as_u64()) {
             (Some(stops), _) => format!("not served: {stops}"),
             (None, Some(categories)) => format!("categorical, {categories} categories"),
+            _ if column["unit"].is_string() => format!("{}64[{}]", string(&column["kind"]), string(&column["unit"])),
             _ => string(&column["kind"]),
         };
         out.push_str(&format!("    {}: {what}\n", string(&column["name"])));

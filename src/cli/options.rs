@@ -15,11 +15,12 @@ use super::index_dir;
 use super::launcher;
 use super::log::Recent;
 use super::sampling::SamplingArgs;
-use super::values::{self, Fractions, MemoryLimit, RankOf};
+use super::values::{self, Absent, Fractions, MemoryLimit, RankOf};
 use super::views::{rank, split, views};
 use crate::anndata::expand;
 use crate::array::Dtype;
 use crate::collection::element::Arithmetic;
+use crate::collection::genes::matching::Matching;
 use crate::collection::genes::{Genes, Join};
 use crate::format::Extension;
 use crate::fuse::ShuffleFs;
@@ -112,6 +113,30 @@ pub struct OptionArgs {
     /// column of the first store's var is true; or names, comma-separated [default: all]
     #[arg(long, value_name = "FILE|var:COLUMN|NAME,...", help_heading = "Output", value_parser = values::genes)]
     pub genes: Option<Genes>,
+
+    /// What counts as one gene: exact (equal names), unversioned (but for a version suffix, ENSG00000141510.18), case (but
+    /// for upper and lower case). The first spelling is served
+    #[arg(long, value_name = "exact|unversioned|case", default_value = "exact", hide_possible_values = true,
+          help_heading = "Output", value_parser = values::matching())]
+    pub genes_match: Matching,
+
+    /// A text column of var that names genes in place of its index, for --genes and several stores [default: the index]
+    #[arg(long, value_name = "COLUMN", help_heading = "Output")]
+    pub genes_column: Option<String>,
+
+    /// Genes that --genes names and a store lacks: refuse, or zero (nothing is stored for them; 0 in dense rows)
+    #[arg(long, value_name = "refuse|zero", default_value = "refuse", hide_possible_values = true,
+          help_heading = "Output", value_parser = values::absent())]
+    pub absent: Absent,
+
+    /// With --absent zero: the least share of the named genes that each store must have, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value = "0.3333", help_heading = "Output", value_parser = values::share)]
+    pub min_matched: f64,
+
+    /// Serve X and further matrices as dense rows, also those that are stored sparse; makes stores of both kinds one
+    /// [default: as stored]
+    #[arg(long, help_heading = "Output")]
+    pub dense: bool,
 
     /// Scale each row of X to this total over all of its stored values, before genes are chosen; rows of zeros stay zero
     /// [default: off]
@@ -233,6 +258,10 @@ impl OptionArgs {
             x: self.x,
             obs: self.obs.map(|names| names.into_iter().filter(|name| !name.is_empty()).collect()),
             join: self.join,
+            matching: self.genes_match,
+            genes_column: self.genes_column,
+            absent_zero: absent_zero(self.absent, self.genes.as_ref(), self.min_matched)?,
+            dense: self.dense,
             genes: self.genes,
             arithmetic: Arithmetic { normalize: self.normalize, log1p: self.log1p },
             dtype: self.dtype,
@@ -282,6 +311,15 @@ fn store(path: PathBuf) -> Result<PathBuf, Failure> {
         return Ok(path);
     }
     std::path::absolute(&path).map_err(|error| Failure::usage(format_args!("{}: {error}", path.display())))
+}
+
+/// The least share of a list of genes, where those that a store lacks are zero.
+fn absent_zero(absent: Absent, genes: Option<&Genes>, least: f64) -> Result<Option<f64>, Failure> {
+    match (absent, genes) {
+        (Absent::Refuse, _) => Ok(None),
+        (Absent::Zero, Some(Genes::Names(_))) => Ok(Some(least)),
+        (Absent::Zero, _) => Err(Failure::usage("--absent zero: name the genes with --genes, as a file or a list")),
+    }
 }
 
 /// Further matrices, each once and not that of --x.

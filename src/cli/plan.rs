@@ -168,6 +168,10 @@ fn price(told: &mut Value, million: f64) {
 fn text(told: &Value) -> String {
     let number = |value: &Value| value.as_u64().unwrap_or_default();
     let mut text = format!("{} rows, {} genes\n", number(&told["rows"]), number(&told["genes"]));
+    if let Some(absent) = told["genes_in_no_store"].as_u64() {
+        let asked = number(&told["genes"]);
+        text.push_str(&format!("{absent} of the {asked} genes named are in no store: zero\n"));
+    }
     let Some(views) = told["views"].as_object() else { return text };
     let label = told["label"].as_str().unwrap_or_default();
     let bytes = |value: &Value| bytesize::ByteSize(number(value)).to_string();

@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::array::Dtype;
+use crate::collection::genes::matching::Matching;
 use crate::collection::genes::{Genes, Join};
 use crate::format::Extension;
 use crate::plan::rank::Rank;
@@ -46,6 +47,42 @@ pub fn format() -> impl TypedValueParser<Value = Extension> {
 /// What becomes of genes that not all stores have.
 pub fn join() -> impl TypedValueParser<Value = Join> {
     PossibleValuesParser::new(Join::ALL.map(Join::as_str)).try_map(|name| Join::from_name(&name).ok_or("unknown join"))
+}
+
+/// What counts as one gene.
+pub fn matching() -> impl TypedValueParser<Value = Matching> {
+    PossibleValuesParser::new(Matching::ALL.map(Matching::as_str))
+        .try_map(|name| Matching::from_name(&name).ok_or("unknown matching"))
+}
+
+/// What becomes of genes that are named and that a store lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    Refuse,
+    Zero,
+}
+
+impl Absent {
+    const ALL: [Absent; 2] = [Absent::Refuse, Absent::Zero];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Absent::Refuse => "refuse",
+            Absent::Zero => "zero",
+        }
+    }
+}
+
+pub fn absent() -> impl TypedValueParser<Value = Absent> {
+    PossibleValuesParser::new(Absent::ALL.map(Absent::as_str)).try_map(|name| named(Absent::ALL, Absent::as_str, &name))
+}
+
+/// A share from 0 to 1.
+pub fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("allowed are numbers from 0 to 1, such as 0.5".into()),
+    }
 }
 
 /// In what order rows are drawn.

@@ -22,9 +22,9 @@ pub struct ObsColumns {
     pub joined: Vec<(String, String)>,
 }
 
-/// The store's obs, mapped as far as it can be.
-fn obs(store: &Store) -> Result<DataFrame<'_>, ArrayError> {
-    Ok(DataFrame::open(&*store.container, "obs")?.with(store.row_index()))
+/// The store's obs, mapped as far as it can be. Columns that are named have enums as labels.
+fn obs(store: &Store, named: bool) -> Result<DataFrame<'_>, ArrayError> {
+    Ok(DataFrame::open(&*store.container, "obs")?.with(store.row_index()).enums_as_labels(named))
 }
 
 /// Reads the columns named, or every categorical, boolean and numeric one of any store.
@@ -33,13 +33,11 @@ fn obs(store: &Store) -> Result<DataFrame<'_>, ArrayError> {
 /// A named column that no store has or that cannot be served; a served column that is damaged.
 pub fn read(stores: &[Store], selection: &Selection, counters: &Counters) -> Result<ObsColumns, CollectionError> {
     let named = selection.obs.as_deref();
-    let frames = stores.iter().map(obs).collect::<Result<Vec<_>, _>>()?;
+    let frames = stores.iter().map(|store| obs(store, named.is_some())).collect::<Result<Vec<_>, _>>()?;
+    let mut known = HashSet::new();
     let candidates: Vec<String> = match named {
-        Some(names) => names.to_vec(),
-        None => {
-            let mut known = HashSet::new();
-            frames.iter().flat_map(|frame| &frame.columns).filter(|name| known.insert(*name)).cloned().collect()
-        }
+        Some(names) => names.iter().filter(|name| known.insert(*name)).cloned().collect(),
+        None => frames.iter().flat_map(|frame| &frame.columns).filter(|name| known.insert(*name)).cloned().collect(),
     };
     let mut read = ObsColumns::default();
     for name in candidates {
@@ -78,7 +76,7 @@ pub fn read_one(
     visit: Option<Visit>,
     counters: &Counters,
 ) -> Result<Values, CollectionError> {
-    let frames = stores.iter().map(obs).collect::<Result<Vec<_>, _>>()?;
+    let frames = stores.iter().map(|store| obs(store, false)).collect::<Result<Vec<_>, _>>()?;
     match one(stores, &frames, name, true, visit, counters)? {
         Ok((values, _)) => Ok(values),
         Err(reason) => Err(CollectionError::Option(format!("obs column {name}: {reason}"))),
@@ -98,7 +96,7 @@ fn one(
     for (store, frame) in stores.iter().zip(frames) {
         let kind = if frame.columns.iter().any(|column| column == name) { Some(frame.kind(name)?) } else { None };
         if kind == Some(ColumnKind::Other) {
-            return Ok(Err(format!("{} holds it in an encoding that is not read", store.container.name())));
+            return Ok(Err(format!("in {} it is {}, which is not read", store.container.name(), frame.what(name)?)));
         }
         kinds.push(kind);
     }
@@ -129,7 +127,7 @@ fn one(
     // The probe has only looked at large columns: there is nothing to unite.
     if visit.is_some() {
         let numbers = Numbers { dtype: Dtype::Bool, bytes: Default::default() };
-        return Ok(Ok((Values::Numbers { numbers, mask: None }, Vec::new())));
+        return Ok(Ok((Values::plain(numbers), Vec::new())));
     }
     Ok(unite::unite(parts))
 }

@@ -4,6 +4,8 @@
 //! while rows are scattered. Stores with equal lists share one table, so a thousand stores cost one.
 
 mod choose;
+pub mod matching;
+pub mod vocabulary;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -140,17 +142,19 @@ fn same_set((path, first): &Named, (store, names): &Named) -> Result<(), (String
     if missing.is_empty() && more.is_empty() {
         return Ok(());
     }
+    let shared = first.len() - missing.len();
+    let inner = if shared == 0 { "serve " } else { "serve the genes that all stores have with --join inner, or " };
     let some = |names: &[&String]| names.first().map_or(String::new(), |name| format!(" (such as {name})"));
     Err((
         store.clone(),
         format!(
-            "its genes are not those of {path}: {} are shared, {} are missing{}, {} are new{}; serve the genes that all \
-             stores have with --join inner, or those of any with --join outer",
-            first.len() - missing.len(),
+            "its genes are not those of {path}: {shared} are shared, {} are missing{}, {} are new{}{}; {inner}those of any \
+             with --join outer",
             missing.len(),
             some(&missing),
             more.len(),
             some(&more),
+            matching::hint(first, names),
         ),
     ))
 }

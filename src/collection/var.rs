@@ -44,8 +44,8 @@ fn picked(values: &Values, order: &[usize]) -> Values {
         Values::Categorical { codes, categories, ordered } => {
             Values::Categorical { codes: numbers(codes), categories: categories.clone(), ordered: *ordered }
         }
-        Values::Numbers { numbers: all, mask: missing } => {
-            Values::Numbers { numbers: numbers(all), mask: mask(missing) }
+        Values::Numbers { numbers: all, mask: missing, time } => {
+            Values::Numbers { numbers: numbers(all), mask: mask(missing), time: *time }
         }
         Values::Text { texts, mask: missing, .. } => {
             let mut some = Texts::default();
@@ -67,8 +67,8 @@ mod tests {
     #[test]
     fn values_follow_their_genes() {
         let numbers = Numbers { dtype: Dtype::I16, bytes: [1i16, 2, 3].iter().flat_map(|n| n.to_le_bytes()).collect() };
-        let Values::Numbers { numbers, mask: Some(mask) } =
-            picked(&Values::Numbers { numbers, mask: Some(vec![0, 1, 0].into()) }, &[2, 1])
+        let Values::Numbers { numbers, mask: Some(mask), .. } =
+            picked(&Values::Numbers { numbers, mask: Some(vec![0, 1, 0].into()), time: None }, &[2, 1])
         else {
             panic!("other values");
         };

@@ -5,7 +5,6 @@ mod rows;
 use rayon::prelude::*;
 
 use crate::anndata::matrix::Matrix;
-use crate::array::cast::cast;
 use crate::array::gather::{ElementRange, GatherContext, Sink, gather, gather_deep};
 use crate::array::{Array, ArrayError, DestSlice, Dtype};
 use crate::batch::arithmetic::{apply, total};
@@ -240,7 +239,7 @@ impl<'a> Load<'a> {
                 Some(map) => map.len() as u64,
                 None => element.n_vars(),
             };
-            let missing = (is_dense && columns.missing > 0).then(|| not_a_number(to));
+            let missing = (is_dense && columns.missing > 0).then(|| element.lacking(to));
             // SAFETY: each row of each batch has its own run of its own target, and the buffers behind the targets are
             // borrowed mutably by the caller until the jobs have ended. Names of aligned genes are unique, so no
             // two columns go to one.
@@ -317,13 +316,6 @@ impl<'a> Load<'a> {
 
 fn part<'a>(image: &'a mut [u8], span: &Span) -> &'a mut [u8] {
     &mut image[span.start as usize..][..span.len as usize]
-}
-
-/// As numpy's NaN. Only floats lack genes: see `Store::dtype`.
-fn not_a_number(dtype: Dtype) -> Vec<u8> {
-    let mut out = vec![0; dtype.size()];
-    cast(Dtype::F64, dtype, &f64::NAN.to_le_bytes(), &mut out);
-    out
 }
 
 fn misplaced() -> ReadError {

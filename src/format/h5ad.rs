@@ -10,8 +10,6 @@ mod hdf5_image;
 mod lookup3;
 mod structure;
 
-use std::collections::HashSet;
-
 use crate::array::Dtype;
 use crate::batch::{Batch, Field, Layout, Repr, Span};
 use crate::collection::Table;
@@ -24,8 +22,6 @@ pub enum H5adError {
     /// An attribute has at most 65,535 bytes, 16 a name; anndata itself cannot write more either.
     #[error("obs has {columns} columns; `.h5ad` holds at most {most}: select fewer, or read another format")]
     TooManyColumns { columns: usize, most: usize },
-    #[error("the name of obs column {column} has {bytes} bytes; `.h5ad` allows at most {most}: leave this column out")]
-    NameTooLong { column: usize, bytes: usize, most: usize },
     #[error("a dense row of shape {row:?} is too large for `.h5ad`")]
     RowTooLarge { row: Vec<u64> },
     /// Rows of a layer are as long as those of X.
@@ -186,52 +182,10 @@ impl Format for H5ad {
     }
 }
 
-/// Names that may be links: no `/` (it separates path components), no zero byte, not empty, not `.`; each once, and none
-/// `_index`. A name that needs no change keeps it, whatever stands before.
-fn link_names<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
-    let clean = |name: &str| match name {
-        "" | "." => "_".to_owned(),
-        _ => name.replace(['/', '\0'], "_"),
-    };
-    let mut kept = HashSet::from(["_index".to_owned()]);
-    let first: Vec<Option<String>> = names
-        .clone()
-        .map(|name| {
-            let link = clean(name);
-            (link == name && kept.insert(link.clone())).then_some(link)
-        })
-        .collect();
-    let mut taken = kept;
-    names
-        .zip(first)
-        .map(|(name, link)| {
-            link.unwrap_or_else(|| {
-                let stem = clean(name);
-                let mut link = stem.clone();
-                let mut n = 0;
-                while !taken.insert(link.clone()) {
-                    n += 1;
-                    link = format!("{stem}_{n}");
-                }
-                link
-            })
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::collection::element::{Element, MatrixKind};
-
-    #[test]
-    fn link_names_are_valid_and_unique() {
-        let names = |names: &[&str]| link_names(names.iter().copied());
-        assert_eq!(names(&["a", "b"]), ["a", "b"]);
-        // What stands later but needs no change keeps its name.
-        assert_eq!(names(&["a/b", "a_b", "a_b", "a_b_1"]), ["a_b_2", "a_b", "a_b_3", "a_b_1"]);
-        assert_eq!(names(&["", ".", "_", "_index", "x\0"]), ["__1", "__2", "_", "_index_1", "x_"]);
-    }
 
     fn table() -> Table {
         let matrix = MatrixKind::Sparse { dtype: Dtype::U8 };

@@ -5,7 +5,7 @@ use crate::batch::{Batch, Layout, Repr};
 use crate::collection::Table;
 
 use super::npy::{header, header_len};
-use super::{Format, Tensor, part_name, tensors};
+use super::{Format, Tensor, names, part_name, tensors};
 
 /// The `.npz` format of one table.
 pub struct Npz {
@@ -42,8 +42,9 @@ impl Npz {
             .into_iter()
             .map(|tensor| NpzMember { name: format!("{}.npy", tensor.name), content: MemberContent::Tensor(tensor) })
             .collect();
+        let elements = names::elements(table);
         for (i, _) in table.elements.iter().enumerate().filter(|(_, element)| element.is_sparse()) {
-            let name = format!("{}.npy", part_name(table, i, "shape"));
+            let name = format!("{}.npy", part_name(&elements, i, "shape"));
             members.push(NpzMember { name, content: MemberContent::Shape(i) });
             if i == 0 {
                 members.push(NpzMember { name: "format.npy".to_owned(), content: MemberContent::Format });

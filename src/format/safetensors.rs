@@ -9,7 +9,7 @@ use crate::array::Dtype;
 use crate::batch::{Batch, Field, Layout, Repr};
 use crate::collection::Table;
 
-use super::{Format, Tensor, part_name, tensors};
+use super::{Format, Tensor, names, part_name, tensors};
 
 /// The `.safetensors` format of one table.
 pub struct Safetensors {
@@ -41,7 +41,8 @@ impl Safetensors {
         }
         let kind = if table.x().is_sparse() { "csr" } else { "dense" };
         let further = table.elements.iter().enumerate().skip(1).filter(|(_, element)| element.is_sparse());
-        let shapes = further.map(|(i, _)| (i, quoted(part_name(table, i, "shape")))).collect();
+        let elements = names::elements(table);
+        let shapes = further.map(|(i, _)| (i, quoted(part_name(&elements, i, "shape")))).collect();
         Safetensors { tensors, kind, shapes }
     }
 

@@ -7,44 +7,49 @@ use crate::array::cast::{to_i64, to_text};
 use crate::batch::{Batch, Layout};
 use crate::collection::Table;
 
-use super::Format;
+use super::{Format, names};
 
-/// The `.tsv` format.
-pub struct Tsv;
+/// The `.tsv` format of one table.
+pub struct Tsv {
+    /// The first line: `row`, then the served names of the columns.
+    header: String,
+}
 
-pub fn open(_: &Table) -> Result<Box<dyn Format>, String> {
-    Ok(Box::new(Tsv))
+impl Tsv {
+    pub fn new(table: &Table) -> Tsv {
+        let names = names::columns(table).into_iter();
+        Tsv { header: std::iter::once("row".to_owned()).chain(names).collect::<Vec<_>>().join("\t") }
+    }
+
+    fn text(&self, batch: &Batch<'_>) -> String {
+        let mut text = format!("{}\n", self.header);
+        for &row in batch.rows {
+            text.push_str(&row.to_string());
+            for column in &batch.table.columns {
+                text.push('\t');
+                value(column, row as usize, &mut text);
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
+    Ok(Box::new(Tsv::new(table)))
 }
 
 impl Format for Tsv {
     fn layout(&self, batch: &Batch<'_>) -> Layout {
-        Layout { size: text(batch).len() as u64, spans: Vec::new() }
+        Layout { size: self.text(batch).len() as u64, spans: Vec::new() }
     }
 
     fn finish(&self, batch: &Batch<'_>, _layout: &Layout, image: &mut [u8]) {
-        image.copy_from_slice(text(batch).as_bytes());
+        image.copy_from_slice(self.text(batch).as_bytes());
     }
 }
 
-fn text(batch: &Batch<'_>) -> String {
-    let mut text = String::from("row");
-    for column in &batch.table.columns {
-        text.push('\t');
-        escape(&column.name, &mut text);
-    }
-    text.push('\n');
-    for &row in batch.rows {
-        text.push_str(&row.to_string());
-        for column in &batch.table.columns {
-            text.push('\t');
-            value(column, row as usize, &mut text);
-        }
-        text.push('\n');
-    }
-    text
-}
-
-/// One value; nothing where it is missing.
+/// One value; nothing where it is missing, NaN included: readers then take the column for numbers.
 fn value(column: &Column, row: usize, text: &mut String) {
     match &column.values {
         Values::Categorical { codes, categories, .. } => {
@@ -54,7 +59,15 @@ fn value(column: &Column, row: usize, text: &mut String) {
             }
         }
         Values::Numbers { mask: Some(mask), .. } | Values::Text { mask: Some(mask), .. } if mask[row] != 0 => {}
-        Values::Numbers { numbers, .. } => text.push_str(&to_text(numbers.dtype, numbers.at(row))),
+        Values::Numbers { numbers, time: Some(time), .. } => {
+            text.push_str(&time.text(to_i64(numbers.dtype, numbers.at(row))));
+        }
+        Values::Numbers { numbers, .. } => {
+            let value = to_text(numbers.dtype, numbers.at(row));
+            if value != "nan" {
+                text.push_str(&value);
+            }
+        }
         Values::Text { texts, .. } => escape(texts.at(row), text),
     }
 }

@@ -105,8 +105,14 @@ fn array(array: &Array) -> Value {
 fn columns(obs: &DataFrame<'_>) -> Vec<Value> {
     let one = |name: &String| {
         let kind = obs.kind(name)?;
-        let categories = if kind == ColumnKind::Categorical { Some(obs.category_count(name)?) } else { None };
-        Ok::<Value, ArrayError>(json!({"name": name, "kind": kind.name(), "categories": categories}))
+        let mut told = json!({"name": name, "kind": kind.name(), "categories": null});
+        match kind {
+            ColumnKind::Categorical => told["categories"] = json!(obs.category_count(name)?),
+            ColumnKind::Time(time) => told["unit"] = json!(time.unit.name()),
+            ColumnKind::Other => told["stops"] = json!(format!("{}, which is not read", obs.what(name)?)),
+            _ => {}
+        }
+        Ok::<Value, ArrayError>(told)
     };
     let stopped = |name: &String, error: ArrayError| json!({"name": name, "stops": one_line(&error.to_string())});
     obs.columns.iter().map(|name| one(name).unwrap_or_else(|error| stopped(name, error))).collect()

@@ -63,6 +63,7 @@ pub fn figures(session: &Session, label: Option<&str>) -> Result<Value, SessionE
         "stores": collection.stores.iter().map(|store| store.path.to_string_lossy()).collect::<Vec<_>>(),
         "rows": collection.table.n_rows,
         "genes": collection.table.x().n_vars(),
+        "genes_in_no_store": collection.table.x().absent_is_zero.then(|| collection.table.x().absent.len()),
         "format": spec.format.as_str(),
         "label": label,
         "options": session.options(),

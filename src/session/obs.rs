@@ -66,7 +66,7 @@ impl<'a> Obs<'a> {
                 std::iter::repeat_n((number as u32).to_le_bytes(), store.rows as usize)
             };
             let bytes = self.collection.stores.iter().enumerate().flat_map(number).flatten().collect();
-            Values::Numbers { numbers: Numbers { dtype: Dtype::U32, bytes }, mask: None }
+            Values::Numbers { numbers: Numbers { dtype: Dtype::U32, bytes }, mask: None, time: None }
         } else {
             return Ok(());
         };
@@ -135,7 +135,7 @@ impl<'a> Obs<'a> {
                     "obs column {name} is of {dtype}: groups and classes are labels, text or whole numbers"
                 )));
             }
-            Values::Numbers { numbers, mask } => {
+            Values::Numbers { numbers, mask, .. } => {
                 let missing = |i: usize| mask.as_ref().is_some_and(|mask| mask[i] != 0);
                 let of = |i| if missing(i) { NO_CLASS } else { code(&to_text(numbers.dtype, numbers.at(i))) };
                 (0..numbers.len()).map(of).collect()
@@ -241,7 +241,7 @@ impl<'a> Obs<'a> {
         let WeightSource { name, file } = source;
         self.load(name)?;
         let of_column = match self.column(name) {
-            Some(Values::Numbers { numbers, mask }) => {
+            Some(Values::Numbers { numbers, mask, .. }) => {
                 let missing = |row: usize| mask.as_ref().is_some_and(|mask| mask[row] != 0);
                 let weight = |row: usize| {
                     if missing(row) { f32::NAN } else { to_f64(numbers.dtype, numbers.at(row)) as f32 }

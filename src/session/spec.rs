@@ -7,6 +7,7 @@ use crate::anndata::index::IndexDir;
 use crate::array::Dtype;
 use crate::collection::Selection;
 use crate::collection::element::Arithmetic;
+use crate::collection::genes::matching::Matching;
 use crate::collection::genes::{Genes, Join};
 use crate::format::Extension;
 use crate::plan::rank::Rank;
@@ -39,6 +40,14 @@ pub struct Spec {
     pub join: Join,
     /// `None`: all.
     pub genes: Option<Genes>,
+    /// What counts as one gene.
+    pub matching: Matching,
+    /// The column of var that names genes; `None`: its index.
+    pub genes_column: Option<String>,
+    /// Named genes that a store lacks are zero, if it has at least this share of them; `None`: an error.
+    pub absent_zero: Option<f64>,
+    /// All matrices are served as dense rows.
+    pub dense: bool,
     pub arithmetic: Arithmetic,
     /// `None`: as stored, or as computed.
     pub dtype: Option<Dtype>,
@@ -135,6 +144,10 @@ impl Spec {
             obs: None,
             join: Join::Exact,
             genes: None,
+            matching: Matching::Exact,
+            genes_column: None,
+            absent_zero: None,
+            dense: false,
             arithmetic: Arithmetic::default(),
             dtype: None,
             index_dtype: None,
@@ -161,6 +174,10 @@ impl Spec {
             also: self.view_columns().into_iter().chain(also.iter().cloned()).collect(),
             join: self.join,
             genes: self.genes.clone(),
+            matching: self.matching,
+            genes_column: self.genes_column.clone(),
+            absent_zero: self.absent_zero,
+            dense: self.dense,
             arithmetic: self.arithmetic,
             dtype: self.dtype,
             index_dtype: self.index_dtype,

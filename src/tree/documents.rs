@@ -6,7 +6,7 @@ use crate::anndata::column::{Column, Values};
 use crate::collection::element::{Element, MatrixKind};
 use crate::collection::genes::ColumnMap;
 use crate::collection::{Collection, Table};
-use crate::format::Writers;
+use crate::format::{Writers, names};
 use crate::plan::Plan;
 use crate::plan::rank::Rank;
 
@@ -42,15 +42,22 @@ impl Documents {
             readme: views.first().map(|first| readme(collection, writers, first.plan, views, rank)).unwrap_or_default(),
             dataset: format!("{:#}\n", dataset(collection, views, options)),
             var: var(&table.x().genes),
-            categories: categorical(table).map(|(_, labels)| lines(labels)).collect(),
+            categories: categorical(table).map(|column| lines(column.labels)).collect(),
         }
     }
 }
 
-/// The categorical columns and their labels, in the order of their files.
-pub fn categorical(table: &Table) -> impl Iterator<Item = (&Column, &[String])> {
-    table.columns.iter().filter_map(|column| match &column.values {
-        Values::Categorical { categories, .. } => Some((column, categories.labels.as_slice())),
+/// A categorical column.
+pub struct Labelled<'a> {
+    /// Its name in the batches.
+    pub served: String,
+    pub labels: &'a [String],
+}
+
+/// The categorical columns, in the order of their files.
+pub fn categorical(table: &Table) -> impl Iterator<Item = Labelled<'_>> {
+    table.columns.iter().zip(names::columns(table)).filter_map(|(column, served)| match &column.values {
+        Values::Categorical { categories, .. } => Some(Labelled { served, labels: &categories.labels }),
         _ => None,
     })
 }
@@ -104,7 +111,7 @@ fn dataset(collection: &Collection, views: &[ViewDoc<'_>], options: &Value) -> V
         "genes": table.x().genes.len(),
         "x": element(table.x()),
         "with": table.elements.iter().skip(1).map(element).collect::<Vec<_>>(),
-        "columns": table.columns.iter().map(column).collect::<Vec<_>>(),
+        "columns": table.columns.iter().zip(names::columns(table)).map(column).collect::<Vec<_>>(),
         "columns_left_out": left_out,
         "columns_joined": joined,
         "options": options,
@@ -163,21 +170,50 @@ fn element(element: &Element) -> Value {
         MatrixKind::Sparse { .. } => ("csr", vec![element.n_vars()]),
         MatrixKind::Dense { row, .. } => ("dense", row.clone()),
     };
-    json!({"element": element.name, "kind": kind, "dtype": element.kind.dtype().name(), "row_shape": row})
+    let mut told =
+        json!({"element": element.name, "kind": kind, "dtype": element.kind.dtype().name(), "row_shape": row});
+    // Columns of a dataframe have names; others of obsm are numbered, and genes are in var.tsv.
+    if element.is_obsm() && element.genes.iter().zip(0..).any(|(name, at)| *name != at.to_string()) {
+        told["columns"] = json!(*element.genes);
+    }
+    if element.absent_is_zero {
+        const LISTED: usize = 20;
+        let absent = &element.absent;
+        let some: Vec<&String> = absent.iter().take(LISTED).collect();
+        told["genes_in_no_store"] = json!({"count": absent.len(), "such_as": some});
+    }
+    told
 }
 
-fn column(column: &Column) -> Value {
+fn column((column, served): (&Column, String)) -> Value {
     let (kind, dtype, categories, ordered, nullable) = match &column.values {
         Values::Categorical { codes, categories, ordered } => {
             ("categorical", codes.dtype.name(), Some(categories.labels.len()), Some(*ordered), true)
         }
-        Values::Numbers { numbers, mask } => {
-            let kind = if numbers.dtype == crate::array::Dtype::Bool { "boolean" } else { "number" };
+        Values::Numbers { numbers, mask, time } => {
+            let number = if numbers.dtype == crate::array::Dtype::Bool { "boolean" } else { "number" };
+            let kind = time.map_or(number, |time| time.kind());
             (kind, numbers.dtype.name(), None, None, mask.is_some())
         }
         Values::Text { mask, .. } => ("text", "string", None, None, mask.is_some()),
     };
-    json!({"name": column.name, "kind": kind, "dtype": dtype, "categories": categories, "ordered": ordered, "nullable": nullable})
+    let unit = match &column.values {
+        Values::Numbers { time: Some(time), .. } => Some(time.unit.name()),
+        _ => None,
+    };
+    let tensor = format!("obs/{served}");
+    let file = categories.map(|_| format!("categories/{}", names::categories_file(&served)));
+    json!({
+        "name": column.name,
+        "names": {"npz": tensor, "safetensors": tensor, "h5ad": served, "tsv": served},
+        "kind": kind,
+        "dtype": dtype,
+        "unit": unit,
+        "categories": categories,
+        "categories_file": file,
+        "ordered": ordered,
+        "nullable": nullable,
+    })
 }
 
 /// A line for each format: what reads it, or why its files do not exist.
@@ -207,7 +243,7 @@ fn readme(
         MatrixKind::Sparse { .. } => "X = scipy.sparse.load_npz(path)            # CSR, one row a cell",
         MatrixKind::Dense { .. } => "X = np.load(path)['X']                     # one row a cell",
     };
-    let label = categorical(table).next().map_or("COLUMN", |(column, _)| column.name.as_str());
+    let label = categorical(table).next().map_or("COLUMN".to_owned(), |column| column.served);
     let names: Vec<&str> = views.iter().map(|view| view.name).collect();
     let (above, told) = match names.as_slice() {
         [_] => (String::new(), String::new()),
@@ -261,6 +297,13 @@ Read the files in name order: that is one randomized pass. Python:
 
 Any format can be opened by its name, whatever ls shows:
 {formats}
+A label may be called NA or nan: tell readers of .tsv that only an empty field is missing:
+  pandas  pd.read_csv(path, sep='\\t', quoting=3, keep_default_na=False, na_values=[''])
+  R       read.delim(path, quote='', na.strings='', check.names=FALSE)
+
+A name that cannot be a file's (with /, a line break, longer than 251 bytes, or called row) is escaped in all formats and
+in categories/ alike: a/b is a%2Fb. dataset.json has each column's name and its names in the files.
+
 {many}Any epoch can be opened (epoch-0123), also beyond those listed. To resume, go on at the next name.
 {ranks}
 

@@ -1,30 +1,18 @@
 //! Further elements, chosen genes, arithmetic and dtypes: what is served equals what numpy makes of what anndata reads.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::support::{Mount, ROOT, python, shufflefs, succeed, text};
+use crate::support::{Mount, made_by, python, shufflefs, succeed, text};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 const SMALL: [&str; 6] = ["--batch-size", "64", "--block-size", "8", "--fetch-factor", "4"];
 const FORMATS: [&str; 4] = ["npz", "safetensors", "npy", "h5ad"];
 const ALL: &str = "layers/spliced,obsm/X_pca,raw/X,layers/whole,obsm/image,obsm/links";
 
-/// Paths of stores with every kind of element; made once, until the script changes.
+/// Paths of stores with every kind of element.
 fn stores(names: &[&str]) -> Vec<PathBuf> {
-    let script = fs::read(Path::new(ROOT).join("tests/python/check_fields.py")).unwrap();
-    let name: String = Sha256::digest(script).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let root = Path::new(ROOT).join("target/test-stores");
-    fs::create_dir_all(&root).unwrap();
-    let lock = fs::File::create(root.join(".fields-lock")).unwrap();
-    lock.lock().unwrap();
-    let directory = root.join(format!("fields-{name}"));
-    if !directory.exists() {
-        let making = tempfile::tempdir_in(&root).unwrap();
-        succeed(python("check_fields.py").arg("make").arg(making.path()));
-        fs::rename(making.keep(), &directory).unwrap();
-    }
+    let directory = made_by("check_fields.py");
     names.iter().map(|name| directory.join(name)).collect()
 }
 
@@ -164,7 +152,12 @@ fn what_cannot_be_served_is_one_line() {
             3,
             &["bare.h5ad", "layers/spliced", "layers/whole"][..],
         ),
-        (&["a.h5ad", "bare.h5ad"], &["--with", "layers/spliced"], 3, &["bare.h5ad", "layers/spliced", "obsm/X_pca"]),
+        (
+            &["a.h5ad", "bare.h5ad"],
+            &["--with", "layers/spliced"],
+            3,
+            &["not in ", "bare.h5ad, but in ", "--join outer"],
+        ),
         (&["a.h5ad", "wide.h5ad"], &["--with", "obsm/X_pca"], 3, &["wide.h5ad", "obsm/X_pca", "[6]", "[5]"]),
         (&["a.h5ad"], &["--with", "X"], 2, &["--with", "X"]),
         (&["a.h5ad"], &["--with", "obsm/X_pca,obsm/X_pca"], 2, &["named twice"]),

@@ -87,10 +87,10 @@ fn missing() -> Bytes {
 fn every_kind() -> Vec<Column> {
     let mut columns: Vec<Column> = Dtype::ALL
         .iter()
-        .map(|&d| column(d.name(), Values::Numbers { numbers: numbers(d, |r| r % 3), mask: None }))
+        .map(|&d| column(d.name(), Values::Numbers { numbers: numbers(d, |r| r % 3), mask: None, time: None }))
         .collect();
     for dtype in Dtype::ALL {
-        let values = Values::Numbers { numbers: numbers(dtype, |r| r % 2), mask: Some(missing()) };
+        let values = Values::Numbers { numbers: numbers(dtype, |r| r % 2), mask: Some(missing()), time: None };
         columns.push(column(&format!("nullable {dtype}"), values));
     }
     for (dtype, ordered) in [(Dtype::I8, false), (Dtype::I16, true), (Dtype::I32, false)] {
@@ -142,7 +142,7 @@ fn cases() -> Vec<Case> {
     let odd = names.iter().map(|name| column(name, text(|r| format!("{name}{r}").replace('\0', ""), false))).collect();
     cases.push(case("odd-names", sparse.clone(), 10, odd));
     for n in [2_000, 4_092] {
-        let value = |i: u64| Values::Numbers { numbers: numbers(Dtype::U16, move |r| r + i), mask: None };
+        let value = |i: u64| Values::Numbers { numbers: numbers(Dtype::U16, move |r| r + i), mask: None, time: None };
         let many = (0..n).map(|i| column(&format!("a column with a rather long name {i}"), value(i))).collect();
         cases.push(case(format!("columns-{n}"), sparse.clone(), 60_000, many));
     }
@@ -233,7 +233,7 @@ fn expected(column: &Column, rows: &[u64]) -> Value {
             let values = rows.iter().map(|&row| code(row).checked_sub(1).map_or(Value::Null, label)).collect();
             return json!({"kind": kind, "dtype": codes.dtype.name(), "values": Value::Array(values), "categories": all});
         }
-        Values::Numbers { numbers, mask } => {
+        Values::Numbers { numbers, mask, .. } => {
             let nullable = mask.as_ref().filter(|_| !numbers.dtype.is_float());
             let value = |&row: &u64| match nullable {
                 Some(mask) if mask[row as usize] == 1 => Value::Null,
@@ -292,8 +292,8 @@ fn anndata_reads_every_shape() {
         let rows: Vec<String> = case.rows.iter().map(u64::to_string).collect();
         let columns: Vec<Value> = case.table.columns.iter().map(|column| expected(column, &case.rows)).collect();
         let names = if case.name == "odd-names" {
-            let long = "long".repeat(3_000);
-            json!(["a_b_1", "a_b", "__1", "__2", "_index_1", "é_ü", "a_b_2", "nul_", "_", "..", long])
+            let long = format!("{}%~12d9a6ffbfa76969", "long".repeat(50));
+            json!(["a%2Fb", "a_b", "%", "%2E", "%5Findex", "é%2Fü", "a%2Fb%", "nul%00", "_", "%2E.", long])
         } else {
             Value::from_iter(case.table.columns.iter().map(|column| column.name.clone()))
         };
@@ -360,7 +360,8 @@ fn visit(file: &Path, case: &Case) {
 #[test]
 fn what_does_not_fit_is_refused() {
     let with = |names: Vec<String>| {
-        let values = Values::Numbers { numbers: Numbers { dtype: Dtype::U8, bytes: Vec::new().into() }, mask: None };
+        let values =
+            Values::Numbers { numbers: Numbers { dtype: Dtype::U8, bytes: Vec::new().into() }, mask: None, time: None };
         let columns = names.iter().map(|name| column(name, values.clone())).collect();
         H5ad::new(&case("", MatrixKind::Sparse { dtype: Dtype::F32 }, 1, columns).table).err()
     };
@@ -368,8 +369,7 @@ fn what_does_not_fit_is_refused() {
         with((0..4_093).map(|i| i.to_string()).collect()),
         Some(H5adError::TooManyColumns { columns: 4_093, most: 4_092 })
     );
-    assert_eq!(with(vec!["x".repeat(65_522)]), None);
-    assert_eq!(with(vec!["x".repeat(65_523)]), Some(H5adError::NameTooLong { column: 0, bytes: 65_523, most: 65_522 }));
+    assert_eq!(with(vec!["x".repeat(1 << 20)]), None, "its served name is shorter");
     let huge = MatrixKind::Dense { dtype: Dtype::F32, row: vec![1 << 40, 1 << 40] };
     assert!(matches!(H5ad::new(&case("", huge, 1, Vec::new()).table), Err(H5adError::RowTooLarge { .. })));
 }

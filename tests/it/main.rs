@@ -19,6 +19,7 @@ mod foreign;
 mod garbage;
 mod h5ad_format;
 mod join;
+mod kinds;
 mod launchers;
 mod lifecycle;
 mod node;

@@ -292,9 +292,9 @@ fn column(kind: u8, name: String, rows: usize) -> Column {
     let bytes = (0..rows).map(|row| text(row).len()).max().unwrap_or(0);
     let values = match kind {
         0 => Values::Categorical { codes: codes(&|row| (row % 4) as i8 - 1), categories, ordered: false },
-        1 => Values::Numbers { numbers: numbers(), mask: None },
-        2 => Values::Numbers { numbers: numbers(), mask: Some(mask()) },
-        3 => Values::Numbers { numbers: Numbers { dtype: Dtype::Bool, bytes: mask() }, mask: None },
+        1 => Values::Numbers { numbers: numbers(), mask: None, time: None },
+        2 => Values::Numbers { numbers: numbers(), mask: Some(mask()), time: None },
+        3 => Values::Numbers { numbers: Numbers { dtype: Dtype::Bool, bytes: mask() }, mask: None, time: None },
         4 => Values::Text { texts: texts(), mask: None, chars, bytes },
         _ => Values::Text { texts: texts(), mask: Some(mask()), chars, bytes },
     };

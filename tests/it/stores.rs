@@ -78,7 +78,6 @@ fn cases(data: &Path) -> Vec<Case> {
                 let refused = match kind {
                     _ if x == "X" && refused(&name).is_some() => refused(&name),
                     _ if kind.starts_with("csc") => CSC.map(str::to_owned),
-                    _ if kind.starts_with("DataFrame") => Some("its encoding is dataframe".to_owned()),
                     _ if kind.starts_with("Array") => Some("its encoding is awkward-array".to_owned()),
                     _ => None,
                 };

@@ -85,6 +85,22 @@ pub fn stores(names: &[impl AsRef<str>]) -> Vec<PathBuf> {
     names.iter().map(|name| directory.join(name.as_ref())).collect()
 }
 
+/// The directory of what `SCRIPT make DIRECTORY` writes; made once, until the script changes.
+pub fn made_by(script: &str) -> PathBuf {
+    let source = fs::read(Path::new(ROOT).join("tests/python").join(script)).unwrap();
+    let root = Path::new(ROOT).join("target/test-stores");
+    fs::create_dir_all(&root).unwrap();
+    let lock = File::create(root.join(format!(".{script}-lock"))).unwrap();
+    lock.lock().unwrap();
+    let directory = root.join(format!("{script}-{}", &hex(&Sha256::digest(source))[..16]));
+    if !directory.exists() {
+        let making = tempfile::tempdir_in(&root).unwrap();
+        succeed(python(script).arg("make").arg(making.path()));
+        fs::rename(making.keep(), &directory).unwrap();
+    }
+    directory
+}
+
 pub fn store(name: &str) -> PathBuf {
     stores(&[name]).remove(0)
 }

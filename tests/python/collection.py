@@ -155,6 +155,10 @@ def element(adata, x):
     if head == "layers":
         return adata.layers[name], list(adata.var_names)
     value = adata.obsm[name]
+    if isinstance(value, pd.DataFrame):
+        numbers = [c for c in value if value[c].dtype == bool or getattr(value[c].dtype, "kind", "O") in "iuf"]
+        dtype = np.result_type(*[value[c].dtype for c in numbers])
+        return np.column_stack([value[c].to_numpy().astype(dtype) for c in numbers]), numbers
     return value, [str(i) for i in range(value.shape[1])]
 
 

@@ -41,15 +41,24 @@ fn one(values: TypedObject, inner: &str) -> Result<Option<Value>, String> {
             let within = |path: &String| path.strip_prefix('/')?.strip_prefix(inner).map(str::to_owned);
             return Ok(path.as_ref().and_then(within).map(|path| format!("/{}", path.trim_start_matches('/')).into()));
         }
-        TypeClass::Other(_) => return Ok(None),
+        TypeClass::Other(_) | TypeClass::Time(_) => return Ok(None),
         class @ (TypeClass::VariableText | TypeClass::FixedText { .. }) => {
             text::attribute(values, class, count)?.into_iter().map(Value::from).collect()
         }
-        TypeClass::Number { dtype, .. } => {
+        class @ (TypeClass::Number { dtype, .. } | TypeClass::Enum { dtype, .. }) => {
             let bytes = usize::try_from(count).ok().and_then(|n| n.checked_mul(dtype.size())).ok_or("too large")?;
             let mut buffer = vec![0; bytes];
             values.read_bytes(&native::little_endian(&datatype)?, &[], &[], &mut buffer)?;
-            buffer.chunks_exact(dtype.size()).map(|element| number(dtype, element)).collect()
+            // R's logical is an enum: whether categories are ordered is one.
+            let booleans =
+                matches!(class, TypeClass::Enum { .. }).then(|| native::names(datatype.id()).ok()?.booleans());
+            let value = |element| match booleans.flatten() {
+                Some(booleans) => {
+                    booleans.split(dtype, element).map_or(Value::Null, |(yes, _)| Value::from(yes == [1]))
+                }
+                None => number(dtype, element),
+            };
+            buffer.chunks_exact(dtype.size()).map(value).collect()
         }
     };
     Ok(Some(if shape.is_empty() { list.into_iter().next().unwrap_or_default() } else { Value::Array(list) }))

@@ -12,9 +12,10 @@ use hdf5_sys::h5z::H5Zfilter_avail;
 use super::library::Hdf5Library;
 use super::native::{self, TypeClass, TypedObject};
 use super::source::{ChunkMap, Chunked, Contiguous, StoredChunk};
-use super::{Hdf5, words};
+use super::{Hdf5, boolean, words};
 use crate::array::codec::Stage;
 use crate::array::constant::{self, InMemory, Unwritten};
+use crate::array::meaning::{Booleans, Names};
 use crate::array::{Array, ArrayError, ChunkSource, Dtype, is_chunk};
 
 /// H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS.
@@ -29,13 +30,17 @@ struct DatasetOpener<'a> {
     shape: Vec<u64>,
     dtype: Dtype,
     big: bool,
+    /// Of an enum that is read as booleans.
+    booleans: Option<Booleans>,
 }
 
-/// Opens an array of numbers or booleans.
+/// Opens an array of numbers or booleans; of an enum that is none its integers, of times what they count.
 pub fn open(file: &Hdf5, element: &str, dataset: Dataset) -> Result<Array, ArrayError> {
     let fail = |cause: String| file.error(element, cause);
-    let (dtype, big) = match native::class_of(&dataset).map_err(fail)? {
-        TypeClass::Number { dtype, big } => (dtype, big),
+    let (dtype, big, booleans) = match native::class_of(&dataset).map_err(fail)? {
+        TypeClass::Number { dtype, big } => (dtype, big, None),
+        TypeClass::Time(_) => (Dtype::I64, false, None),
+        TypeClass::Enum { dtype, big } => (dtype, big, names(&dataset).map_err(fail)?.two_valued()),
         TypeClass::VariableText | TypeClass::FixedText { .. } => {
             return Err(fail("holds strings, not numbers".to_owned()));
         }
@@ -49,7 +54,16 @@ pub fn open(file: &Hdf5, element: &str, dataset: Dataset) -> Result<Array, Array
     };
     let shape = native::shape(&dataset).map_err(fail)?;
     let plist = dataset.create_plist().map_err(|e| file.library_error(element, &e))?;
-    DatasetOpener { file, element: element.into(), dataset, plist, shape, dtype, big }.array()
+    let array = DatasetOpener { file, element: element.into(), dataset, plist, shape, dtype, big, booleans }.array()?;
+    Ok(match booleans {
+        Some(booleans) => boolean::booleans(array, booleans),
+        None => array,
+    })
+}
+
+/// The names of a dataset of an enum.
+pub fn names(dataset: &Dataset) -> Result<Names, String> {
+    native::names(TypedObject::of(dataset).datatype()?.id())
 }
 
 impl DatasetOpener<'_> {
@@ -138,7 +152,8 @@ impl DatasetOpener<'_> {
             return Ok(self.finish(parts, source));
         };
         self.within(offset, bytes)?;
-        let chunk_shape = if self.big { constant::parts(&self.shape, self.dtype.size()) } else { self.shape.clone() };
+        let in_parts = self.big || self.booleans.is_some();
+        let chunk_shape = if in_parts { constant::parts(&self.shape, self.dtype.size()) } else { self.shape.clone() };
         let source = Arc::new(Contiguous {
             store: Arc::clone(&self.file.name),
             element: Arc::clone(&self.element),

@@ -2,7 +2,7 @@
 //!
 //! Every call runs under the library's lock (`sync`), and every identifier is closed by `Id`.
 
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{CString, c_char, c_uint, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -25,11 +25,14 @@ use hdf5_sys::h5s::{
 use hdf5_sys::h5t::{
     H5T_STD_REF_OBJ, H5T_class_t, H5T_order_t, H5T_sign_t, H5T_str_t, H5Tcopy, H5Tequal, H5Tget_class, H5Tget_ebias,
     H5Tget_fields, H5Tget_member_name, H5Tget_member_value, H5Tget_nmembers, H5Tget_offset, H5Tget_order,
-    H5Tget_precision, H5Tget_sign, H5Tget_size, H5Tget_strpad, H5Tis_variable_str, H5Tset_order,
+    H5Tget_precision, H5Tget_sign, H5Tget_size, H5Tget_strpad, H5Tget_super, H5Tget_tag, H5Tis_variable_str,
+    H5Tset_order,
 };
 
 use crate::array::Dtype;
+use crate::array::cast::to_i64;
 use crate::array::container::NodeKind;
+use crate::array::meaning::{Booleans, Names, Time};
 
 /// An identifier of the library, closed when dropped.
 pub struct Id(hid_t);
@@ -100,6 +103,13 @@ pub enum TypeClass {
         dtype: Dtype,
         big: bool,
     },
+    /// Integers with names ([`names`] has them), among them booleans ([`Names::booleans`]).
+    Enum {
+        dtype: Dtype,
+        big: bool,
+    },
+    /// Times as numpy has them: little-endian, 8 bytes each.
+    Time(Time),
     /// Pointers to strings elsewhere in the file.
     VariableText,
     /// So many bytes each.
@@ -119,16 +129,16 @@ pub fn class(type_id: hid_t) -> TypeClass {
         match H5Tget_class(type_id) {
             H5T_class_t::H5T_INTEGER => integer(type_id, size),
             H5T_class_t::H5T_FLOAT => float(type_id, size),
-            H5T_class_t::H5T_ENUM if is_bool(type_id, size) => TypeClass::Number { dtype: Dtype::Bool, big: false },
-            H5T_class_t::H5T_ENUM => TypeClass::Other("enum"),
+            H5T_class_t::H5T_ENUM => enumeration(type_id, size),
             H5T_class_t::H5T_STRING if H5Tis_variable_str(type_id) > 0 => TypeClass::VariableText,
             H5T_class_t::H5T_STRING => {
                 TypeClass::FixedText { size, spaces: H5Tget_strpad(type_id) == H5T_str_t::H5T_STR_SPACEPAD }
             }
-            H5T_class_t::H5T_COMPOUND => TypeClass::Other("compound"),
+            H5T_class_t::H5T_COMPOUND => compound(type_id),
             H5T_class_t::H5T_REFERENCE => TypeClass::Other("reference"),
-            H5T_class_t::H5T_OPAQUE => TypeClass::Other("opaque"),
-            H5T_class_t::H5T_BITFIELD => TypeClass::Other("bitfield"),
+            H5T_class_t::H5T_OPAQUE => opaque(type_id, size),
+            H5T_class_t::H5T_BITFIELD => bits(type_id, size),
+            H5T_class_t::H5T_TIME => TypeClass::Other("HDF5 time"),
             H5T_class_t::H5T_VLEN => TypeClass::Other("variable-length list"),
             H5T_class_t::H5T_ARRAY => TypeClass::Other("array of arrays"),
             _ => TypeClass::Other("unknown type"),
@@ -194,34 +204,118 @@ unsafe fn float(id: hid_t, size: usize) -> TypeClass {
     }
 }
 
-/// h5py's bool: an enum of one byte, FALSE = 0 and TRUE = 1.
+/// Bits are read as the unsigned integer of their bytes, as h5py does: booleans of Julia and PyTables.
 ///
 /// # Safety
+/// `id` is a live bit field, and the library's lock is held.
+unsafe fn bits(id: hid_t, size: usize) -> TypeClass {
+    let dtype = match size {
+        1 => Dtype::U8,
+        2 => Dtype::U16,
+        4 => Dtype::U32,
+        8 => Dtype::U64,
+        _ => return TypeClass::Other("bit field of odd width"),
+    };
+    // SAFETY: as the caller promises.
+    let big = unsafe { H5Tget_order(id) == H5T_order_t::H5T_ORDER_BE };
+    TypeClass::Number { dtype, big: big && size > 1 }
+}
+
+/// # Safety
 /// `id` is a live enum datatype, and the library's lock is held.
-unsafe fn is_bool(id: hid_t, size: usize) -> bool {
-    // SAFETY: as the caller promises. A value of a one-byte enum is one byte; the library owns the name until freed.
-    unsafe {
-        if size != 1 || H5Tget_nmembers(id) != 2 {
-            return false;
+unsafe fn enumeration(id: hid_t, size: usize) -> TypeClass {
+    // SAFETY: as the caller promises; `base` is live until it is dropped.
+    let Ok(base) = Id::new(unsafe { H5Tget_super(id) }, "reading an enum's base type") else {
+        return TypeClass::Other("enum");
+    };
+    // SAFETY: as above.
+    let TypeClass::Number { dtype, big } = (unsafe { integer(base.id(), size) }) else {
+        return TypeClass::Other("enum of integers of odd width");
+    };
+    match names(id) {
+        // Its bytes are those of a boolean.
+        Ok(names) if size == 1 && names.booleans() == Some(Booleans { no: 0, yes: 1, missing: None }) => {
+            TypeClass::Number { dtype: Dtype::Bool, big: false }
         }
-        (0..2).all(|member| {
-            let mut value = 0_u8;
-            if H5Tget_member_value(id, member, (&raw mut value).cast::<c_void>()) < 0 {
-                return false;
+        Ok(_) => TypeClass::Enum { dtype, big },
+        Err(_) => TypeClass::Other("enum"),
+    }
+}
+
+/// The names of an enum and the integers that they stand for.
+///
+/// # Errors
+/// The type is damaged, or none.
+pub fn names(id: hid_t) -> Result<Names, String> {
+    // SAFETY: `id` is a live enum datatype, whose base is an integer of at most 8 bytes, as the size is checked; a value
+    // of it has the bytes of the base type, in its order. The library owns a name until it is freed.
+    sync(|| unsafe {
+        let base = Id::new(H5Tget_super(id), "reading an enum's base type")?;
+        let size = H5Tget_size(base.id());
+        let TypeClass::Number { dtype, big } = integer(base.id(), size) else {
+            return Err("an enum of integers of odd width".to_owned());
+        };
+        let count = c_uint::try_from(H5Tget_nmembers(id)).unwrap_or(0);
+        let mut names = Vec::new();
+        for member in 0..count {
+            let mut value = [0_u8; 8];
+            if H5Tget_member_value(id, member, value.as_mut_ptr().cast::<c_void>()) < 0 {
+                return Err("a value of its enum cannot be read: it is damaged".to_owned());
             }
+            let bytes = value.get_mut(..dtype.size()).unwrap_or_default();
+            if big {
+                bytes.reverse();
+            }
+            let number = to_i64(dtype, bytes);
             let name = H5Tget_member_name(id, member);
             if name.is_null() {
-                return false;
+                return Err("a name of its enum cannot be read: it is damaged".to_owned());
             }
-            let known = match std::ffi::CStr::from_ptr(name).to_bytes() {
-                b"FALSE" => value == 0,
-                b"TRUE" => value == 1,
-                _ => false,
-            };
+            names.push((std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned(), number));
             H5free_memory(name.cast::<c_void>());
-            known
-        })
+        }
+        // By value: the order of members in the type is the writer's accident.
+        names.sort_by_key(|(_, number)| *number);
+        Ok(Names(names))
+    })
+}
+
+/// Times as h5py writes numpy's, by their tag; other opaque bytes are not read.
+///
+/// # Safety
+/// `id` is a live opaque datatype, and the library's lock is held.
+unsafe fn opaque(id: hid_t, size: usize) -> TypeClass {
+    // SAFETY: as the caller promises; the library owns the tag until it is freed.
+    let tag = unsafe {
+        let pointer = H5Tget_tag(id);
+        let tag = owned(pointer);
+        H5free_memory(pointer.cast::<c_void>());
+        tag
+    };
+    let descr = tag.strip_prefix("NUMPY:").unwrap_or_default();
+    match Time::from_descr(descr).filter(|_| size == 8 && !descr.starts_with('>')) {
+        Some(time) => TypeClass::Time(time),
+        None if descr.contains("M8") => TypeClass::Other("datetime64 in big-endian order or of an odd unit"),
+        None if descr.contains("m8") => TypeClass::Other("timedelta64 in big-endian order or of an odd unit"),
+        None => TypeClass::Other("opaque bytes"),
     }
+}
+
+/// Complex numbers as h5py writes them are records of `r` and `i`.
+///
+/// # Safety
+/// `id` is a live compound datatype, and the library's lock is held.
+unsafe fn compound(id: hid_t) -> TypeClass {
+    // SAFETY: as the caller promises; the library owns the name until it is freed.
+    let is = |member: c_uint, wanted: &str| unsafe {
+        let pointer = H5Tget_member_name(id, member);
+        let name = owned(pointer);
+        H5free_memory(pointer.cast::<c_void>());
+        name == wanted
+    };
+    // SAFETY: as above.
+    let two = unsafe { H5Tget_nmembers(id) } == 2;
+    TypeClass::Other(if two && is(0, "r") && is(1, "i") { "complex numbers" } else { "compound" })
 }
 
 /// Whether a link path leads to a group or a dataset. A dangling link leads nowhere.
@@ -394,11 +488,16 @@ pub fn referred(attribute: TypedObject) -> Result<Option<String>, String> {
     })
 }
 
-/// The same type in little-endian order.
+/// The same type in little-endian order; of an enum, whose order cannot be changed, the integers.
 pub fn little_endian(datatype: &Id) -> Result<Id, String> {
     // SAFETY: the type is live; the copy is ours to change.
     sync(|| unsafe {
-        let copy = Id::new(H5Tcopy(datatype.id()), "copying a type")?;
+        let is_enum = H5Tget_class(datatype.id()) == H5T_class_t::H5T_ENUM;
+        let copy = match is_enum && H5Tget_order(datatype.id()) == H5T_order_t::H5T_ORDER_BE {
+            true => H5Tget_super(datatype.id()),
+            false => H5Tcopy(datatype.id()),
+        };
+        let copy = Id::new(copy, "copying a type")?;
         if H5Tget_order(copy.id()) == H5T_order_t::H5T_ORDER_BE
             && H5Tset_order(copy.id(), H5T_order_t::H5T_ORDER_LE) < 0
         {

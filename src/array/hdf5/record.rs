@@ -38,7 +38,8 @@ struct FieldType {
 pub fn fields(dataset: &Dataset) -> Result<Vec<RecordField>, String> {
     let known = |member: FieldType| RecordField {
         kind: match member.class {
-            TypeClass::Number { dtype, .. } => RecordFieldKind::Number(dtype),
+            TypeClass::Number { dtype, .. } | TypeClass::Enum { dtype, .. } => RecordFieldKind::Number(dtype),
+            TypeClass::Time(time) => RecordFieldKind::Other(time.to_string()),
             TypeClass::VariableText | TypeClass::FixedText { .. } => RecordFieldKind::Text,
             TypeClass::Other(what) => RecordFieldKind::Other(what.to_owned()),
         },
@@ -111,7 +112,7 @@ fn find(dataset: &Dataset, field: &str) -> Result<FieldType, String> {
 pub fn numbers(file: &Hdf5, element: &str, dataset: &Dataset, field: &str) -> Result<Array, ArrayError> {
     let fail = |cause: String| file.error(element, cause);
     let member = find(dataset, field).map_err(fail)?;
-    let TypeClass::Number { dtype, .. } = member.class else {
+    let (TypeClass::Number { dtype, .. } | TypeClass::Enum { dtype, .. }) = member.class else {
         return Err(fail(format!("field {field} holds no numbers")));
     };
     let rows = native::shape(dataset).map_err(fail)?;

@@ -1,9 +1,10 @@
 //! What an array's elements are, from its metadata alone.
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::node::ZarrNode;
 use crate::array::Dtype;
+use crate::array::meaning::{NOT_A_TIME, Time, Unit};
 
 /// Element types as far as they matter here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum ElementClass {
         size: u64,
         encoding: Encoding,
     },
+    /// Times as numpy has them.
+    Time(Time),
     /// Named for messages.
     Other(String),
 }
@@ -49,6 +52,9 @@ fn v2(node: &ZarrNode) -> ElementClass {
         });
         return if text { ElementClass::Text } else { ElementClass::Other("object".to_owned()) };
     }
+    if let Some(time) = Time::from_descr(dtype) {
+        return ElementClass::Time(time);
+    }
     let Ok(size) = size.parse::<u64>() else { return ElementClass::Other(dtype.to_owned()) };
     match (kind, size) {
         ("b", 1) => ElementClass::Number(Dtype::Bool),
@@ -76,6 +82,16 @@ fn v3(node: &ZarrNode) -> ElementClass {
     let name = dtype.as_str().or_else(|| dtype.get("name").and_then(Value::as_str)).unwrap_or("unknown type");
     let size = dtype.get("configuration").and_then(|c| c.get("length_bytes")).and_then(Value::as_u64);
     match (name, size) {
+        ("numpy.datetime64" | "numpy.timedelta64", _) => {
+            let setting = |key: &str| dtype.get("configuration").and_then(|c| c.get(key));
+            let unit = setting("unit").and_then(Value::as_str).and_then(Unit::from_name);
+            let once = setting("scale_factor").is_none_or(|factor| factor.as_u64() == Some(1));
+            let is_duration = name == "numpy.timedelta64";
+            match unit.filter(|_| once) {
+                Some(unit) => ElementClass::Time(Time { is_duration, unit }),
+                None => ElementClass::Other(format!("{name} of an odd unit")),
+            }
+        }
         ("string", _) => ElementClass::Text,
         ("null_terminated_bytes", Some(size)) => ElementClass::FixedText { size, encoding: Encoding::Bytes },
         ("fixed_length_utf32", Some(size)) => {
@@ -88,4 +104,19 @@ fn v3(node: &ZarrNode) -> ElementClass {
         }
         _ => Dtype::from_name(name).map_or_else(|| ElementClass::Other(name.to_owned()), ElementClass::Number),
     }
+}
+
+/// The metadata of times as that of the integers that they are stored as.
+pub fn as_integers(node: &ZarrNode) -> ZarrNode {
+    let mut metadata = node.metadata.clone();
+    if node.version == 2 {
+        let order = node.metadata.get("dtype").and_then(Value::as_str).and_then(|dtype| dtype.get(..1)).unwrap_or("<");
+        metadata.insert("dtype".to_owned(), json!(format!("{order}i8")));
+    } else {
+        metadata.insert("data_type".to_owned(), json!("int64"));
+    }
+    if metadata.get("fill_value").is_some_and(|fill| fill == "NaT") {
+        metadata.insert("fill_value".to_owned(), json!(NOT_A_TIME));
+    }
+    ZarrNode { kind: node.kind, version: node.version, metadata, attributes: Map::new() }
 }

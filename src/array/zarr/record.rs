@@ -30,6 +30,7 @@ pub fn fields(zarr: &Zarr, element: &str) -> Result<Vec<RecordField>, ArrayError
         kind: match member.class {
             ElementClass::Number(dtype) => RecordFieldKind::Number(dtype),
             ElementClass::Text | ElementClass::FixedText { .. } => RecordFieldKind::Text,
+            ElementClass::Time(time) => RecordFieldKind::Other(time.to_string()),
             ElementClass::Other(what) => RecordFieldKind::Other(what),
         },
         name: member.name,
@@ -60,6 +61,7 @@ fn members(node: &ZarrNode) -> Option<Vec<FieldPlace>> {
         let width = match &class {
             ElementClass::Number(dtype) => dtype.size() as u64,
             ElementClass::FixedText { size, .. } => *size,
+            ElementClass::Time(_) => 8,
             ElementClass::Text | ElementClass::Other(_) => text.get(2..)?.parse().ok()?,
         };
         let size = shape.iter().try_fold(width, |n, &c| n.checked_mul(c))?;

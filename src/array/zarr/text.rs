@@ -37,6 +37,7 @@ pub fn strings(zarr: &Zarr, element: &str) -> Result<Vec<String>, ArrayError> {
         ElementClass::Text => variable(zarr, element, &node),
         ElementClass::FixedText { size, encoding } => fixed(zarr, element, &node, size, encoding),
         ElementClass::Number(dtype) => Err(zarr.error(element, format!("holds {dtype}, not strings"))),
+        ElementClass::Time(time) => Err(zarr.error(element, format!("holds {time}, not strings"))),
         ElementClass::Other(name) => Err(zarr.error(element, format!("holds elements of type {name}, not strings"))),
     }
 }

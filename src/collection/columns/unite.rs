@@ -6,6 +6,7 @@ use crate::anndata::bytes::Bytes;
 use crate::anndata::column::{Categories, Numbers, Texts, Values};
 use crate::array::Dtype;
 use crate::array::cast::{cast, to_i64};
+use crate::array::meaning::{NOT_A_TIME, Time};
 
 /// The column in one store; `None` where it has no such column.
 pub struct StoreColumn<'a> {
@@ -57,7 +58,7 @@ pub fn unite(mut parts: Vec<StoreColumn<'_>>) -> Result<(Values, Vec<String>), S
         (_, Some(numbers), Some(text)) => {
             return Err(format!("it is text in {text}, but numbers or booleans in {numbers}"));
         }
-        (_, Some(_), None) => numbers(parts, &mut rules),
+        (_, Some(_), None) => numbers(times(parts, &mut rules)?, &mut rules),
         (Some(labels), None, text) => {
             if let Some(text) = text {
                 rules.push(format!("categorical in {labels}, text in {text}: categorical, the texts are labels"));
@@ -69,13 +70,57 @@ pub fn unite(mut parts: Vec<StoreColumn<'_>>) -> Result<(Values, Vec<String>), S
     Ok((values, rules))
 }
 
+/// Times of several units in the finest of them; times and numbers do not fit together.
+fn times<'a>(mut parts: Vec<StoreColumn<'a>>, rules: &mut Vec<String>) -> Result<Vec<StoreColumn<'a>>, String> {
+    let mut kinds: Vec<(Option<Time>, &str)> = Vec::new();
+    for part in &parts {
+        if let Some(Values::Numbers { time, .. }) = &part.values
+            && !kinds.iter().any(|(known, _)| known == time)
+        {
+            kinds.push((*time, part.store));
+        }
+    }
+    let [(first, first_store), rest @ ..] = kinds.as_slice() else { return Ok(parts) };
+    let name = |time: &Option<Time>| time.map_or("numbers or booleans".to_owned(), |time| time.to_string());
+    let finest = kinds.iter().filter_map(|(time, _)| *time).max_by_key(|time| time.unit);
+    for (time, store) in rest {
+        let fits = |time: &Option<Time>| time.zip(finest).is_some_and(|(time, finest)| time.steps_of(finest).is_some());
+        if !fits(first) || !fits(time) {
+            return Err(format!("it is {} in {first_store}, but {} in {store}", name(first), name(time)));
+        }
+    }
+    let Some(finest) = finest.filter(|_| !rest.is_empty()) else { return Ok(parts) };
+    for part in &mut parts {
+        let Some(Values::Numbers { numbers, time: Some(time), .. }) = &mut part.values else { continue };
+        let steps = time.steps_of(finest).unwrap_or(1);
+        let scaled = |ticks: i64| if ticks == NOT_A_TIME { Some(ticks) } else { ticks.checked_mul(steps) };
+        let all = |part: &[u8]| part.as_chunks().0.iter().map(|bytes| scaled(i64::from_le_bytes(*bytes))).collect();
+        let mut bytes = Bytes::default();
+        for ticks in numbers.bytes.parts() {
+            let Some(ticks): Option<Vec<i64>> = all(ticks) else {
+                return Err(format!(
+                    "{} in {} has times that {finest} of other stores does not hold",
+                    time, part.store
+                ));
+            };
+            bytes.push(ticks.into_iter().flat_map(i64::to_le_bytes).collect());
+        }
+        (numbers.bytes, *time) = (bytes, finest);
+    }
+    let names: Vec<String> = kinds.iter().map(|(time, _)| name(time)).collect();
+    rules.push(format!("{}: {finest}", names.join(" and ")));
+    Ok(parts)
+}
+
 /// Promoted as numpy does; what is missing is NaN if all are plain floats, else masked.
 fn numbers(parts: Vec<StoreColumn<'_>>, rules: &mut Vec<String>) -> Values {
     let mut dtypes: Vec<Dtype> = Vec::new();
+    let mut time = None;
     let (mut masked, mut plain, mut absent) = (false, false, false);
     for part in &parts {
         match &part.values {
-            Some(Values::Numbers { numbers, mask }) => {
+            Some(Values::Numbers { numbers, mask, time: here }) => {
+                time = time.or(*here);
                 if !dtypes.contains(&numbers.dtype) {
                     dtypes.push(numbers.dtype);
                 }
@@ -93,15 +138,17 @@ fn numbers(parts: Vec<StoreColumn<'_>>, rules: &mut Vec<String>) -> Values {
     if masked && plain {
         rules.push("nullable in some: nullable".to_owned());
     }
-    let nullable = masked || (absent && !dtype.is_float());
+    let nullable = masked || (absent && !dtype.is_float() && time.is_none());
     let mut missing = vec![0; dtype.size()];
-    if dtype.is_float() {
+    if time.is_some() {
+        missing = NOT_A_TIME.to_le_bytes().to_vec();
+    } else if dtype.is_float() {
         cast(Dtype::F64, dtype, &f64::NAN.to_le_bytes(), &mut missing);
     }
     let (mut bytes, mut masks) = (Bytes::default(), Bytes::default());
     for part in parts {
         match part.values {
-            Some(Values::Numbers { numbers, mask }) => {
+            Some(Values::Numbers { numbers, mask, .. }) => {
                 let rows = numbers.len();
                 if numbers.dtype == dtype {
                     bytes.append(numbers.bytes);
@@ -120,7 +167,7 @@ fn numbers(parts: Vec<StoreColumn<'_>>, rules: &mut Vec<String>) -> Values {
             }
         }
     }
-    Values::Numbers { numbers: Numbers { dtype, bytes }, mask: nullable.then_some(masks) }
+    Values::Numbers { numbers: Numbers { dtype, bytes }, mask: nullable.then_some(masks), time }
 }
 
 fn promoted(from: Dtype, to: Dtype, numbers: &[u8]) -> Vec<u8> {
@@ -283,7 +330,7 @@ mod tests {
 
     fn bytes(dtype: Dtype, bytes: &[u8], mask: Option<&[u8]>) -> Values {
         let mask = mask.map(|mask| mask.to_vec().into());
-        Values::Numbers { numbers: Numbers { dtype, bytes: bytes.to_vec().into() }, mask }
+        Values::Numbers { numbers: Numbers { dtype, bytes: bytes.to_vec().into() }, mask, time: None }
     }
 
     fn text(strings: &[&str]) -> Values {

@@ -113,7 +113,7 @@ fn flagged(store: &dyn Container, var: &str, column: &str, counters: &Counters) 
     }
     let kind = frame.kind(column)?;
     if kind == ColumnKind::Boolean
-        && let Values::Numbers { numbers, mask } = frame.column(column, counters)?.values
+        && let Values::Numbers { numbers, mask, .. } = frame.column(column, counters)?.values
     {
         let is_true = |at: &usize| {
             numbers.at(*at).first() != Some(&0) && mask.as_ref().is_none_or(|mask| *at < mask.len() && mask[*at] == 0)

@@ -16,7 +16,7 @@ use crate::batch::row::{Misfit, Recipe, RowScratch, RowTarget};
 use crate::batch::scatter::{Align, Scatter};
 use crate::collection::Store;
 
-use super::{GatherJob, Load, ReadError, Targets, bad_column, bad_value, misplaced, not_a_number};
+use super::{GatherJob, Load, ReadError, Targets, bad_column, bad_value, misplaced};
 
 /// Values in scratch at a time: 8 to 16 bytes each, besides the budget.
 const SCRATCH_VALUES: u64 = 4 << 20;
@@ -161,7 +161,7 @@ impl Load<'_> {
             computed: element.computed,
             served: element.kind.dtype(),
         };
-        let missing = if stored.columns.missing > 0 { not_a_number(written.values) } else { Vec::new() };
+        let missing = if stored.columns.missing > 0 { element.lacking(written.values) } else { Vec::new() };
         self.pool.install(|| {
             each.into_par_iter().with_min_len(MIN_ROWS).try_for_each_init(
                 RowScratch::default,

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use super::lookup3::lookup3;
 use crate::array::Dtype;
+use crate::array::meaning::Time;
 
 /// An address that leads nowhere: a dataset without storage, a group without a heap.
 const UNDEFINED: u64 = u64::MAX;
@@ -40,6 +41,8 @@ pub struct TooLong;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Type {
     Number(Dtype),
+    /// Times as h5py writes numpy's: 8 opaque bytes that have a tag.
+    Time(Time),
     /// Text of so many bytes of UTF-8, padded with zeros.
     Utf8(usize),
     /// Text in the global heap, as h5py writes `str`.
@@ -357,6 +360,12 @@ fn dataspace(dims: Option<&[u64]>) -> Vec<u8> {
 fn datatype(ty: Type) -> Vec<u8> {
     match ty {
         Type::Number(dtype) => number(dtype),
+        Type::Time(time) => {
+            // Class 5; the tag's length, with zeros to a multiple of 8, and 8 bytes an element.
+            let mut tag = format!("NUMPY:{}\0", time.descr()).into_bytes();
+            align(&mut tag, 8);
+            [&[0x15, tag.len() as u8, 0, 0, 8, 0, 0, 0], tag.as_slice()].concat()
+        }
         Type::Utf8(bytes) => {
             // Class 3; padded with zeros (1), UTF-8 (1 << 4).
             let mut data = vec![0x13, 0x11, 0, 0];

@@ -4,13 +4,14 @@
 //! in the file: obs first, the matrices last, so that the small arrays share pages with the headers.
 
 use super::hdf5_image::{AttributeValue, DataSource, FrontBuilder, Placed, TooLong, Type};
-use super::{Filled, H5adError, ItemCount, Skeleton, link_names};
+use super::{Filled, H5adError, ItemCount, Skeleton};
 use crate::anndata::bytes::Bytes;
 use crate::anndata::column::{Categories, Column, Numbers, Values};
 use crate::array::Dtype;
 use crate::batch::{Field, Repr};
 use crate::collection::Table;
 use crate::collection::element::{Element, MatrixKind};
+use crate::format::names;
 
 /// Which attribute of a sparse matrix is its shape.
 pub const SHAPE: usize = 2;
@@ -18,15 +19,13 @@ pub const SHAPE: usize = 2;
 /// One message holds 65,535 bytes: 9 fixed, the name `column-order`, a datatype of 20 and a dataspace of 12, then 16
 /// a name.
 const COLUMNS_MAX: usize = (65_535 - 9 - 13 - 20 - 12) / 16;
-/// A link message: 5 bytes before the name, 8 after it.
-const NAME_MAX: usize = 65_535 - 13;
 /// The size of a datatype has 4 bytes, and numpy's item size 31 bits.
 const TEXT_MAX: usize = i32::MAX as usize;
 /// Elements of a dense row: far above any memory, and small enough that sizes of batches never overflow.
 const ROW_MAX: u64 = 1 << 36;
 
 pub fn build(table: &Table, with_var: bool) -> Result<Skeleton, H5adError> {
-    let names = link_names(table.columns.iter().map(|column| column.name.as_str()));
+    let names = names::columns(table);
     check(table, &names)?;
     let mut builder = StructureBuilder { image: FrontBuilder::new(), filled: Vec::new(), sparse: Vec::new() };
     let var: &[Column] = if with_var { &table.x().var } else { &[] };
@@ -38,9 +37,6 @@ pub fn build(table: &Table, with_var: bool) -> Result<Skeleton, H5adError> {
 fn check(table: &Table, names: &[String]) -> Result<(), H5adError> {
     if names.len() > COLUMNS_MAX {
         return Err(H5adError::TooManyColumns { columns: names.len(), most: COLUMNS_MAX });
-    }
-    if let Some((column, name)) = names.iter().enumerate().find(|(_, name)| name.len() > NAME_MAX) {
-        return Err(H5adError::NameTooLong { column, bytes: name.len(), most: NAME_MAX });
     }
     let x = table.x();
     for (i, element) in table.elements.iter().enumerate() {
@@ -101,18 +97,13 @@ impl StructureBuilder {
         } else {
             links.push(("X", x))
         }
-        let inner = |group: &str| {
-            let names = table.elements.iter().skip(1).filter_map(|element| element.name.strip_prefix(group));
-            link_names(names)
-        };
-        let (layer_names, obsm_names) = (inner("layers/"), inner("obsm/"));
-        let (mut layer_name, mut obsm_name) = (layer_names.iter(), obsm_names.iter());
-        for (i, element) in table.elements.iter().enumerate().skip(1) {
+        let served = names::elements(table);
+        for (i, (element, name)) in table.elements.iter().zip(&served).enumerate().skip(1) {
             let address = self.matrix(i, element)?;
-            if element.name.starts_with("layers/") {
-                layers.extend(layer_name.next().map(|name| (name.as_str(), address)));
-            } else if element.is_obsm() {
-                obsm.extend(obsm_name.next().map(|name| (name.as_str(), address)));
+            if let Some(name) = name.strip_prefix("layers/") {
+                layers.push((name, address));
+            } else if let Some(name) = name.strip_prefix("obsm/") {
+                obsm.push((name, address));
             } else {
                 raw = Some(self.raw(element, address)?);
             }
@@ -155,7 +146,7 @@ impl StructureBuilder {
             }
             _ => self.constant_texts(&x.genes)?,
         };
-        let names = link_names(columns.iter().map(|column| column.name.as_str()));
+        let names = names::of_var(columns);
         let mut links = vec![("_index", index)];
         for (column, name) in columns.iter().zip(&names) {
             links.push((name, self.constant_column(column)?));
@@ -185,16 +176,18 @@ impl StructureBuilder {
                 let links = [("codes", codes), ("categories", categories)];
                 Ok(self.image.group(&attributes, &links)?.address())
             }
-            Values::Numbers { numbers, mask: missing } => {
+            Values::Numbers { numbers, mask: missing, time } => {
                 let repr = Repr::Number(numbers.dtype);
                 let kind = match numbers.dtype {
                     _ if missing.is_none() => None,
                     Dtype::Bool => Some("nullable-boolean"),
+                    _ if time.is_some() => None,
                     // anndata 0.12 has no nullable float: NaN stands for a missing one.
                     dtype if dtype.is_float() => None,
                     _ => Some("nullable-integer"),
                 };
-                let values = self.fill(values, repr, "array")?;
+                let ty = time.map_or(Type::Number(numbers.dtype), Type::Time);
+                let values = self.fill_as(ty, values, repr, "array")?;
                 kind.map_or(Ok(values), |kind| self.nullable(kind, values, mask))
             }
             Values::Text { mask: missing, bytes, .. } => {
@@ -217,7 +210,11 @@ impl StructureBuilder {
                 let attributes = [encoding, version, ("ordered", AttributeValue::Bool(*ordered))];
                 Ok(self.image.group(&attributes, &[("codes", codes), ("categories", categories)])?.address())
             }
-            Values::Numbers { numbers, mask } => {
+            Values::Numbers { numbers, time: Some(time), .. } => {
+                let (dims, source) = ([numbers.len() as u64], DataSource::Constant(numbers.bytes.to_vec()));
+                Ok(self.image.dataset(Type::Time(*time), &dims, &encoding("array", "0.2.0"), source)?.address())
+            }
+            Values::Numbers { numbers, mask, .. } => {
                 let values = self.constant(numbers)?;
                 match (mask, numbers.dtype) {
                     (Some(mask), Dtype::Bool) => self.constant_nullable("nullable-boolean", values, mask),
@@ -321,6 +318,10 @@ impl StructureBuilder {
             Repr::Number(dtype) => Type::Number(dtype),
             Repr::Utf8(bytes) | Repr::Ucs4(bytes) => Type::Utf8(bytes),
         };
+        self.fill_as(ty, field, repr, kind)
+    }
+
+    fn fill_as(&mut self, ty: Type, field: Field, repr: Repr, kind: &'static str) -> Result<u64, TooLong> {
         let placed = self.image.dataset(ty, &[0], &encoding(kind, "0.2.0"), DataSource::Later)?;
         let address = placed.address();
         self.filled.push(Filled { field, repr, count: ItemCount::Rows, elements: 1, placed });

@@ -12,6 +12,7 @@ use crate::anndata::bytes::Bytes;
 use crate::anndata::column::{Categories, Numbers, Texts, Values};
 use crate::array::Dtype;
 use crate::array::cast::{to_f64, to_i64};
+use crate::array::meaning::NOT_A_TIME;
 use crate::view::bits::Bits;
 use crate::view::suggest::suggest;
 
@@ -78,11 +79,14 @@ impl<'a> NamedColumn<'a> {
             }
             Values::Text { mask: None, .. } => Bits::none(rows),
             Values::Text { mask: Some(mask), .. } => Bits::of(rows, |row| mask[row] != 0),
-            Values::Numbers { numbers, mask } => {
+            Values::Numbers { numbers, mask, time } => {
                 let mask = mask.as_ref();
                 let masked = |row: usize| mask.is_some_and(|mask| mask[row] != 0);
                 let float = numbers.dtype.is_float();
-                Bits::of(rows, |row| masked(row) || (float && to_f64(numbers.dtype, numbers.at(row)).is_nan()))
+                let no_time = |row| time.is_some() && to_i64(numbers.dtype, numbers.at(row)) == NOT_A_TIME;
+                Bits::of(rows, |row| {
+                    masked(row) || no_time(row) || (float && to_f64(numbers.dtype, numbers.at(row)).is_nan())
+                })
             }
         }
     }
@@ -293,7 +297,7 @@ fn by_number(rows: u64, column: &NamedColumn<'_>, test: &dyn Fn(Dtype) -> Test) 
             let missing = test(None);
             looked_up(rows, codes, kept.len(), &|code| code.map_or(missing, |code| kept[code]))
         }
-        Values::Numbers { numbers, mask } => {
+        Values::Numbers { numbers, mask, .. } => {
             let test = test(numbers.dtype);
             let here = |row: usize| mask.as_ref().is_none_or(|mask| mask[row] == 0);
             // The common dtypes without asking for the dtype at each row.
@@ -353,7 +357,7 @@ fn code(codes: &Numbers, row: usize) -> Option<usize> {
 /// The number of a row; `None` is missing.
 fn number(values: &Values, row: usize) -> Option<Number> {
     match values {
-        Values::Numbers { numbers, mask } => {
+        Values::Numbers { numbers, mask, .. } => {
             mask.as_ref().is_none_or(|mask| mask[row] == 0).then(|| element(numbers, row))
         }
         Values::Categorical { codes, categories: Categories { numbers: Some(numbers), .. }, .. } => {

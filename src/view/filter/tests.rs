@@ -39,21 +39,33 @@ fn table() -> Table {
         ("organ", labels(&[1, 1, 0, 0], &["lung", "liver"], false)),
         ("stage", labels(&[0, 1, 2, -1], &["early", "mid", "late"], true)),
         ("name", Values::Text { texts, mask: Some(vec![0, 0, 1, 0].into()), chars: 3, bytes: 3 }),
-        ("score", Values::Numbers { numbers: Numbers { dtype: Dtype::F32, bytes: floats.into() }, mask: None }),
+        (
+            "score",
+            Values::Numbers { numbers: Numbers { dtype: Dtype::F32, bytes: floats.into() }, mask: None, time: None },
+        ),
         (
             "n_genes",
             Values::Numbers {
                 numbers: Numbers { dtype: Dtype::I64, bytes: ints.into() },
                 mask: Some(vec![0, 0, 0, 1].into()),
+                time: None,
             },
         ),
         (
             "percent.mt",
-            Values::Numbers { numbers: Numbers { dtype: Dtype::U8, bytes: vec![1, 2, 3, 4].into() }, mask: None },
+            Values::Numbers {
+                numbers: Numbers { dtype: Dtype::U8, bytes: vec![1, 2, 3, 4].into() },
+                mask: None,
+                time: None,
+            },
         ),
         (
             "is primary",
-            Values::Numbers { numbers: Numbers { dtype: Dtype::Bool, bytes: vec![1, 0, 1, 0].into() }, mask: None },
+            Values::Numbers {
+                numbers: Numbers { dtype: Dtype::Bool, bytes: vec![1, 0, 1, 0].into() },
+                mask: None,
+                time: None,
+            },
         ),
         (
             "year",
@@ -205,7 +217,10 @@ fn a_hundred_million_rows_take_seconds() {
                 ordered: false,
             },
         ),
-        ("score", Values::Numbers { numbers: Numbers { dtype: Dtype::F32, bytes: floats.into() }, mask: None }),
+        (
+            "score",
+            Values::Numbers { numbers: Numbers { dtype: Dtype::F32, bytes: floats.into() }, mask: None, time: None },
+        ),
     ]));
     for text in
         ["tissue == 'label 7'", "score > 500", "tissue in ['label 1', 'label 2'] and score > 500 or tissue is null"]

@@ -1,0 +1,151 @@
+//! The name that an obs column or a matrix has in a batch: one rule for all formats and for the files of `categories/`.
+//!
+//! A name that is usable everywhere is kept, whatever other names there are. Any other is escaped: `%` and two hexadecimal
+//! digits for each byte that is not allowed, as in a URL. An escaped name that is taken gets `%` at its end until it is free,
+//! so that no two columns share a name and none has the exact name of another.
+
+use std::collections::HashSet;
+
+use crate::anndata::column::Column;
+use crate::collection::Table;
+
+/// Bytes of a usable name: with `.txt` it is the longest name of a file.
+const MOST: usize = 251;
+/// Bytes that are left of an escaped name that is too long; a checksum of the whole name follows.
+const BEGINNING: usize = 200;
+/// Names that `.tsv` and `.h5ad` use themselves.
+const RESERVED: [&str; 2] = ["row", "_index"];
+
+/// The served names of the obs columns.
+pub fn columns(table: &Table) -> Vec<String> {
+    served(table.columns.iter().map(|column| column.name.as_str()), &RESERVED)
+}
+
+/// The served names of columns of var, which only `.h5ad` has.
+pub fn of_var(columns: &[Column]) -> Vec<String> {
+    served(columns.iter().map(|column| column.name.as_str()), &RESERVED)
+}
+
+/// The served paths of the elements: `layers/NAME` and `obsm/NAME` with NAME by the rule above, others as they are.
+pub fn elements(table: &Table) -> Vec<String> {
+    let mut paths: Vec<String> = table.elements.iter().map(|element| element.name.clone()).collect();
+    for group in ["layers/", "obsm/"] {
+        let of_group: Vec<(usize, &str)> = table
+            .elements
+            .iter()
+            .enumerate()
+            .filter_map(|(i, element)| Some((i, element.name.strip_prefix(group)?)))
+            .collect();
+        let names = served(of_group.iter().map(|(_, name)| *name), &[]);
+        for ((i, _), name) in of_group.iter().zip(names) {
+            paths[*i] = format!("{group}{name}");
+        }
+    }
+    paths
+}
+
+/// The file below `categories/` with the labels of a column of this served name.
+pub fn categories_file(name: &str) -> String {
+    format!("{name}.txt")
+}
+
+fn served<'a>(names: impl Iterator<Item = &'a str> + Clone, reserved: &[&str]) -> Vec<String> {
+    let usable = |name: &str| is_usable(name) && !reserved.contains(&name);
+    let exact: HashSet<&str> = names.clone().filter(|name| usable(name)).collect();
+    // An exact name is that of the first column with it; a second one is treated as one to escape.
+    let (mut free, mut taken) = (exact.clone(), HashSet::new());
+    let one = |name: &'a str| {
+        if free.remove(name) {
+            return name.to_owned();
+        }
+        let mut served = escaped(name, reserved);
+        while exact.contains(served.as_str()) || taken.contains(&served) {
+            served.push('%');
+        }
+        taken.insert(served.clone());
+        served
+    };
+    names.map(one).collect()
+}
+
+/// Whether it can be a file's name, a link of HDF5, one part of a path and one field of a line.
+fn is_usable(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && name.len() <= MOST && !name.chars().any(is_escaped)
+}
+
+fn is_escaped(char: char) -> bool {
+    matches!(char, '/' | '\\') || char.is_control()
+}
+
+fn escaped(name: &str, reserved: &[&str]) -> String {
+    // A name without any byte to escape is escaped at its first one: `.`, `row`.
+    let first = matches!(name, "." | "..") || reserved.contains(&name);
+    let mut out = String::with_capacity(name.len() + 8);
+    let mut beginning = 0;
+    for (i, char) in name.chars().enumerate() {
+        // `%` itself, so that the original can be told.
+        if is_escaped(char) || char == '%' || (first && i == 0) {
+            let mut bytes = [0; 4];
+            char.encode_utf8(&mut bytes).bytes().for_each(|byte| out.push_str(&format!("%{byte:02X}")));
+        } else {
+            out.push(char);
+        }
+        if out.len() <= BEGINNING {
+            beginning = out.len();
+        }
+    }
+    if out.len() > MOST {
+        out.truncate(beginning);
+        out.push_str(&format!("%~{:08x}{:08x}", crc32fast::hash(name.as_bytes()), crc32c::crc32c(name.as_bytes())));
+    }
+    if out.is_empty() { "%".to_owned() } else { out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        served(names.iter().copied(), &RESERVED)
+    }
+
+    #[test]
+    fn usable_names_are_kept() {
+        for name in [
+            "a_b",
+            "cell type",
+            "größe µ",
+            "mask",
+            "Row",
+            "index",
+            "a%2Fb",
+            "%mito",
+            "...",
+            "a,b",
+            "\"q\"",
+            &"x".repeat(251),
+        ] {
+            assert_eq!(names(&[name]), [name]);
+        }
+        assert_eq!(names(&["Ab", "ab"]), ["Ab", "ab"]);
+    }
+
+    #[test]
+    fn others_are_escaped() {
+        let odd = ["a/b", "a\\b", "", ".", "..", "row", "_index", "new\nline", "50%/a", "nul\0"];
+        let want = ["a%2Fb", "a%5Cb", "%", "%2E", "%2E.", "%72ow", "%5Findex", "new%0Aline", "50%25%2Fa", "nul%00"];
+        assert_eq!(names(&odd), want);
+    }
+
+    #[test]
+    fn no_two_share_a_name() {
+        assert_eq!(names(&["a/b", "a_b", "a%2Fb", "a/b"]), ["a%2Fb%", "a_b", "a%2Fb", "a%2Fb%%"]);
+        // The order does not decide who keeps an exact name.
+        assert_eq!(names(&["a%2Fb", "a/b"]), ["a%2Fb", "a%2Fb%"]);
+        assert_eq!(names(&["a", "a"]), ["a", "a%"]);
+        let long = ["x".repeat(300), format!("{}y", "x".repeat(299)), "é/".repeat(200)];
+        let served = names(&long.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(served.iter().all(|name| name.len() <= 220 && name.contains("%~")), "{served:?}");
+        assert!(served[0].starts_with(&"x".repeat(200)) && served[0] != served[1]);
+    }
+}
