@@ -394,7 +394,7 @@ def main():
         mount, a = pathlib.Path(arguments[0]), pickle.loads(pathlib.Path(arguments[2]).read_bytes())
         for path, rows, _ in rows_of(mount):
             table = eval(arguments[1], {"pd": pd, "path": path.with_suffix(".tsv")})
-            assert table["f"].dtype == "float64" and table["n"].dtype == "float64", table.dtypes
+            assert table["f"].dtype == "float64" and table["n"].dtype.kind in "if", table.dtypes
             for name in ("label", "f", "n"):
                 want = a.obs[name].iloc[rows]
                 if name == "label":
