@@ -1,7 +1,7 @@
 //! An on-disk array as chunks: where they lie, how they decode.
 //!
 //! The storage libraries find things (structure, attributes, strings, the chunk map); the bytes of a chunk are
-//! read with `pread` and decoded here, because libhdf5 holds one global lock and zarrs reaches half of the speed
+//! read with `pread` and decoded here, because libhdf5 holds one global lock and zarr libraries reach half of the speed
 //! (DESIGN.md section 5). A filter that is not decoded here falls back to the library, chosen per array at open.
 
 pub mod cache;

@@ -1,6 +1,6 @@
 //! Calls into libraries that may panic on damaged input, which then is an error like any other.
 //!
-//! zarrs takes lengths inside of chunks of strings at their word, and slices with them.
+//! pco decodes bit streams whose lengths come from the input.
 
 use std::any::Any;
 use std::cell::Cell;

@@ -4,77 +4,192 @@
 //! what a compressed stream says of itself, and a chunk that comes out longer or shorter than declared is an error.
 
 mod blosc;
-mod checksum;
+mod bzip2;
+pub mod checksum;
+mod convert;
 mod deflate;
+pub mod filter;
+mod lz4;
 mod lzf;
+pub mod lzma;
+mod packbits;
+mod pcodec;
+pub mod shard;
 mod shuffle;
+pub mod transpose;
+pub mod value_cast;
 mod zstd;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::{ChunkBuf, grow};
+use checksum::Sum;
+use filter::Filter;
+use lzma::Lzma;
+use shard::Shard;
+use transpose::Transpose;
 
 /// One step of decoding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Stage {
     Gzip,
     Zlib,
     Zstd,
     Blosc,
+    Lz4,
     Lzf,
+    Bzip2,
+    Lzma(Arc<Lzma>),
+    Pcodec,
     /// Byte shuffle of elements of so many bytes.
     Shuffle(usize),
-    /// Four bytes of CRC-32C after the data.
-    Crc32c,
-    /// Four bytes of HDF5's Fletcher checksum after the data.
-    Fletcher32,
+    /// Four bytes of a checksum after the data.
+    Sum(Arc<Sum>),
+    /// Four bytes of a checksum before the data.
+    LeadingSum(Arc<Sum>),
+    /// Booleans as bits.
+    Packbits,
+    Filter(Arc<Filter>),
+    Transpose(Arc<Transpose>),
+    /// Words of so many bytes in big-endian order.
+    Swap(usize),
+    Shard(Arc<Shard>),
+}
+
+/// Why a step fails.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// More comes out than there is room for.
+    Full,
+    Bad(String),
+}
+
+impl From<String> for Fault {
+    fn from(cause: String) -> Fault {
+        Fault::Bad(cause)
+    }
+}
+
+impl From<&str> for Fault {
+    fn from(cause: &str) -> Fault {
+        Fault::Bad(cause.to_owned())
+    }
 }
 
 impl Stage {
+    /// A checksum after the data.
+    pub fn sum(sum: Sum) -> Stage {
+        Stage::Sum(Arc::new(sum))
+    }
+
     /// The name that `info` prints.
-    pub const fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Stage::Gzip | Stage::Zlib => "gzip",
             Stage::Zstd => "zstd",
             Stage::Blosc => "blosc",
+            Stage::Lz4 => "lz4",
             Stage::Lzf => "lzf",
+            Stage::Bzip2 => "bz2",
+            Stage::Lzma(_) => "lzma",
+            Stage::Pcodec => "pcodec",
             Stage::Shuffle(_) => "shuffle",
-            Stage::Crc32c => "crc32c",
-            Stage::Fletcher32 => "fletcher32",
+            Stage::Sum(sum) | Stage::LeadingSum(sum) => sum.name(),
+            Stage::Packbits => "packbits",
+            Stage::Filter(filter) => filter.name(),
+            Stage::Transpose(_) => "transpose",
+            Stage::Swap(_) => "big-endian",
+            Stage::Shard(_) => "sharding",
         }
     }
 
-    /// Bytes that this step takes off the end, if it is a checksum.
-    const fn trailer(self) -> Option<usize> {
+    /// Stored bytes of so many decoded ones, where one follows from the other.
+    pub fn encoded(&self, decoded: usize) -> Option<usize> {
         match self {
-            Stage::Crc32c | Stage::Fletcher32 => Some(4),
+            Stage::Shuffle(_) | Stage::Transpose(_) | Stage::Swap(_) => Some(decoded),
+            Stage::Sum(_) | Stage::LeadingSum(_) => decoded.checked_add(4),
+            Stage::Packbits => Some(packbits::packed(decoded)),
+            Stage::Filter(filter) => {
+                let (stored, to) = filter.types();
+                (decoded / to.size()).checked_mul(stored.size())
+            }
             _ => None,
         }
     }
 
-    const fn keeps_size(self) -> bool {
-        matches!(self, Stage::Shuffle(_))
+    /// The data without a checksum, if this step is one and it is right.
+    fn verify<'a>(&self, input: &'a [u8]) -> Option<Result<&'a [u8], Fault>> {
+        let (sum, split) = match self {
+            Stage::Sum(sum) => (sum, input.split_last_chunk::<4>()),
+            Stage::LeadingSum(sum) => (sum, input.split_first_chunk::<4>().map(|(sum, data)| (data, sum))),
+            _ => return None,
+        };
+        Some(match split {
+            None => Err(format!("{} bytes are too few for a checksum", input.len()).into()),
+            Some((data, stored)) if sum.matches(data, *stored) => Ok(data),
+            Some(_) => Err("the checksum does not match".into()),
+        })
     }
 
-    /// Decodes `input` into the front of `out`; says how many bytes came.
-    fn decode(self, input: &[u8], out: &mut [u8]) -> Result<usize, String> {
+    /// Decodes `input` into the front of `out`; returns the number of bytes written.
+    fn decode(&self, input: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
+        // Of steps that keep the number of elements: as many bytes as come out.
+        let place = |out: &'_ mut [u8], size: usize| -> Result<(), Fault> {
+            if size > out.len() { Err(Fault::Full) } else { Ok(()) }
+        };
         match self {
             Stage::Gzip => deflate::gzip(input, out),
             Stage::Zlib => deflate::zlib(input, out),
             Stage::Zstd => zstd::decode(input, out),
             Stage::Blosc => blosc::decode(input, out),
+            Stage::Lz4 => lz4::decode(input, out),
             Stage::Lzf => lzf::decode(input, out),
+            Stage::Bzip2 => bzip2::decode(input, out),
+            Stage::Lzma(lzma) => lzma.decode(input, out),
+            Stage::Pcodec => pcodec::decode(input, out),
+            Stage::Packbits => packbits::decode(input, out),
+            Stage::Shard(shard) => shard.decode(input, out),
             Stage::Shuffle(size) => {
-                let place = out.get_mut(..input.len()).ok_or("shuffled data is longer than the chunk")?;
-                shuffle::unshuffle(size, input, place);
+                place(out, input.len())?;
+                shuffle::unshuffle(*size, input, out.get_mut(..input.len()).unwrap_or_default());
                 Ok(input.len())
             }
-            Stage::Crc32c | Stage::Fletcher32 => Err("a checksum is no transform".to_owned()),
+            Stage::Swap(size) => {
+                place(out, input.len())?;
+                let out = out.get_mut(..input.len()).unwrap_or_default();
+                out.copy_from_slice(input);
+                swap(out, *size);
+                Ok(input.len())
+            }
+            Stage::Transpose(transpose) => {
+                let whole = transpose.shape.iter().product::<usize>() * transpose.size;
+                if input.len() != whole {
+                    return Err(format!("{} bytes are transposed, {whole} are declared", input.len()).into());
+                }
+                place(out, whole)?;
+                transpose.decode(input, out.get_mut(..whole).unwrap_or_default());
+                Ok(whole)
+            }
+            Stage::Filter(filter) => {
+                let (stored, to) = filter.types();
+                let count = input.len() / stored.size();
+                let size = count.saturating_mul(to.size());
+                place(out, size)?;
+                let input = input.get(..count * stored.size()).unwrap_or_default();
+                filter.decode(input, out.get_mut(..size).unwrap_or_default())?;
+                Ok(size)
+            }
+            Stage::Sum(_) | Stage::LeadingSum(_) => {
+                let data = self.verify(input).unwrap_or(Ok(input))?;
+                out.get_mut(..data.len()).ok_or(Fault::Full)?.copy_from_slice(data);
+                Ok(data.len())
+            }
         }
     }
 
     /// Decodes only `part` of what comes to exactly `out`, if that is less work and skips no checksum; whether it did.
-    fn decode_part(self, input: &[u8], part: Range<usize>, out: &mut [u8]) -> bool {
+    fn decode_part(&self, input: &[u8], part: Range<usize>, out: &mut [u8]) -> bool {
         match self {
             Stage::Zstd => zstd::decode_prefix(input, part.end, out),
             Stage::Blosc => blosc::decode_part(input, part, out),
@@ -82,16 +197,11 @@ impl Stage {
         }
     }
 
-    /// The data before the checksum, if the checksum is right.
-    fn verify(self, input: &[u8]) -> Result<usize, String> {
-        let Some((data, sum)) = input.split_last_chunk::<4>() else {
-            return Err(format!("{} bytes are too few for a checksum", input.len()));
-        };
-        let good = match self {
-            Stage::Crc32c => crc32c::crc32c(data) == u32::from_le_bytes(*sum),
-            _ => checksum::fletcher32_matches(data, *sum),
-        };
-        if good { Ok(data.len()) } else { Err(format!("the {} checksum does not match", self.name())) }
+    fn words(&self, fault: Fault, room: usize) -> String {
+        match fault {
+            Fault::Full => format!("{}: decodes to more than the {room} bytes declared", self.name()),
+            Fault::Bad(cause) => format!("{}: {cause}", self.name()),
+        }
     }
 }
 
@@ -107,33 +217,35 @@ pub fn decode(
     buffers: &mut [Vec<u8>; 2],
 ) -> Result<(), String> {
     let ChunkBuf { bytes: out, part } = out;
-    // Which buffer holds the current bytes (none: `stored` does), and how many there are.
+    // Which buffer holds the current bytes (none: `stored` does), and where in it.
     let mut held: Option<usize> = None;
-    let mut len = stored.len();
-    for (index, &stage) in stages.iter().enumerate() {
+    let mut at = 0..stored.len();
+    for (index, stage) in stages.iter().enumerate() {
         let inner = stages.get(index + 1..).unwrap_or_default();
         let [first, second] = &mut *buffers;
-        let (input, spare) = match held {
+        let (source, spare) = match held {
             None => (stored, first),
             Some(0) => (first.as_slice(), second),
             Some(_) => (second.as_slice(), first),
         };
-        let input = input.get(..len).unwrap_or_default();
-        if stage.trailer().is_some() {
-            len = stage.verify(input)?;
+        let input = source.get(at.clone()).unwrap_or_default();
+        if let Some(data) = stage.verify(input) {
+            let len = data.map_err(|fault| stage.words(fault, out.len()))?.len();
+            let start = if matches!(stage, Stage::LeadingSum(_)) { at.end - len } else { at.start };
+            at = start..start + len;
             continue;
         }
         if inner.is_empty() {
             if part.len() < out.len() && stage.decode_part(input, part.clone(), out) {
                 return Ok(());
             }
-            let got = stage.decode(input, out)?;
+            let got = stage.decode(input, out).map_err(|fault| stage.words(fault, out.len()))?;
             return exactly(got, out.len());
         }
-        let bound = output_bound(stage, inner, len, out.len());
+        let bound = output_bound(inner, out.len());
         grow(spare, bound).map_err(|error| error.to_string())?;
         let place = spare.get_mut(..bound).unwrap_or_default();
-        len = stage.decode(input, place)?;
+        at = 0..stage.decode(input, place).map_err(|fault| stage.words(fault, bound))?;
         held = Some(match held {
             Some(0) => 1,
             _ => 0,
@@ -144,25 +256,50 @@ pub fn decode(
         Some(0) => &buffers[0],
         Some(_) => &buffers[1],
     };
-    exactly(len, out.len())?;
-    if let Some(bytes) = bytes.get(..len) {
+    exactly(at.len(), out.len())?;
+    if let Some(bytes) = bytes.get(at) {
         out.copy_from_slice(bytes);
     }
     Ok(())
 }
 
-/// The most bytes that a step may yield, from what the steps after it must end in.
-fn output_bound(stage: Stage, inner: &[Stage], input: usize, end: usize) -> usize {
-    if stage.keeps_size() {
-        return input;
+/// As [`decode`], all of it.
+pub fn decode_into(stages: &[Stage], stored: &[u8], out: &mut [u8], buffers: &mut [Vec<u8>; 2]) -> Result<(), String> {
+    decode(stages, stored, &mut ChunkBuf::whole(out), buffers)
+}
+
+/// Decodes to a size that only the stream knows, such as that of strings.
+///
+/// # Errors
+/// The cause in words; also where more comes out than 4,096 bytes for each stored one, which no text compresses to.
+pub fn decode_unsized(stages: &[Stage], stored: &[u8]) -> Result<Vec<u8>, String> {
+    const LEAST: usize = 64 << 10;
+    let most = stored.len().saturating_mul(4096).saturating_add(16 << 20).min(2 << 30);
+    let mut bytes = stored.to_vec();
+    for stage in stages {
+        let mut room = bytes.len().saturating_mul(4).max(LEAST).min(most);
+        bytes = loop {
+            let mut out = Vec::new();
+            grow(&mut out, room).map_err(|error| error.to_string())?;
+            match stage.decode(&bytes, &mut out) {
+                Ok(len) => {
+                    out.truncate(len);
+                    break out;
+                }
+                Err(Fault::Full) if room < most => room = room.saturating_mul(4).min(most),
+                Err(fault) => return Err(stage.words(fault, room)),
+            }
+        };
     }
-    let trailers = inner.iter().filter_map(|s| s.trailer()).sum::<usize>();
-    if inner.iter().all(|s| s.keeps_size() || s.trailer().is_some()) {
-        end.saturating_add(trailers)
-    } else {
-        // One compressor inside another: what the inner one made of incompressible data is little larger.
-        end.saturating_add(end / 8).saturating_add(64 << 10)
-    }
+    Ok(bytes)
+}
+
+/// The most bytes that may come before the steps `inner`, which end in `end` bytes.
+fn output_bound(inner: &[Stage], end: usize) -> usize {
+    inner.iter().rev().fold(end, |size, stage| {
+        // What a compressor makes of incompressible data is little larger.
+        stage.encoded(size).unwrap_or_else(|| size.saturating_add(size / 8).saturating_add(64 << 10))
+    })
 }
 
 fn exactly(got: usize, want: usize) -> Result<(), String> {
@@ -271,7 +408,7 @@ mod tests {
                 let part = start..start + below(data.len() - start) + 1;
                 let mut out = vec![255; data.len()];
                 let place = &mut ChunkBuf { bytes: &mut out, part: part.clone() };
-                decode(&[stage], stored, place, &mut Default::default()).unwrap();
+                decode(std::slice::from_ref(&stage), stored, place, &mut Default::default()).unwrap();
                 assert!(out[part.clone()] == data[part.clone()], "{stage:?} {part:?}");
                 let end = part.end.saturating_add(most).min(data.len());
                 assert!(out[end..].iter().all(|&byte| byte == 255), "{stage:?} {part:?}: more than that was decoded");
@@ -296,22 +433,47 @@ mod tests {
         let data = sample(1000);
         let mut summed = data.clone();
         summed.extend(crc32c::crc32c(&data).to_le_bytes());
-        assert_eq!(run(&[Stage::Crc32c], &summed, 1000).unwrap(), data);
-        assert_eq!(run(&[Stage::Gzip, Stage::Crc32c], &gz(&summed), 1000).unwrap(), data);
+        assert_eq!(run(&[Stage::sum(Sum::Crc32c)], &summed, 1000).unwrap(), data);
+        assert_eq!(run(&[Stage::Gzip, Stage::sum(Sum::Crc32c)], &gz(&summed), 1000).unwrap(), data);
         summed[17] ^= 1;
-        assert!(run(&[Stage::Crc32c], &summed, 1000).unwrap_err().contains("crc32c"));
-        assert!(run(&[Stage::Gzip, Stage::Crc32c], &gz(&summed), 1000).is_err());
-        assert!(run(&[Stage::Crc32c], &[1, 2], 0).is_err());
+        assert!(run(&[Stage::sum(Sum::Crc32c)], &summed, 1000).unwrap_err().contains("crc32c"));
+        assert!(run(&[Stage::Gzip, Stage::sum(Sum::Crc32c)], &gz(&summed), 1000).is_err());
+        assert!(run(&[Stage::sum(Sum::Crc32c)], &[1, 2], 0).is_err());
+    }
+
+    fn every_stage() -> Vec<Stage> {
+        let lzma = |lzma| Stage::Lzma(Arc::new(lzma));
+        vec![
+            Stage::Gzip,
+            Stage::Zlib,
+            Stage::Zstd,
+            Stage::Blosc,
+            Stage::Lz4,
+            Stage::Lzf,
+            Stage::Bzip2,
+            lzma(Lzma::Auto),
+            lzma(Lzma::Xz),
+            lzma(Lzma::Alone),
+            lzma(Lzma::Raw(vec![lzma::Filter::Lzma2(1 << 20)])),
+            lzma(Lzma::Raw(vec![lzma::Filter::Delta(4), lzma::Filter::Lzma1(1 << 20, [3, 0, 2])])),
+            Stage::Pcodec,
+            Stage::Packbits,
+            Stage::Swap(4),
+            Stage::sum(Sum::Fletcher32),
+            Stage::sum(Sum::Crc32c),
+            Stage::LeadingSum(Arc::new(Sum::Adler32)),
+            Stage::Filter(Arc::new(Filter::Delta { stored: crate::array::Dtype::I16, to: crate::array::Dtype::F64 })),
+        ]
     }
 
     #[test]
     fn noise_never_panics() {
         let noise = sample(4096);
-        for stage in [Stage::Gzip, Stage::Zlib, Stage::Zstd, Stage::Blosc, Stage::Lzf, Stage::Fletcher32, Stage::Crc32c]
-        {
+        for stage in every_stage() {
             for at in 0..200 {
-                let _ = run(&[stage], &noise[at..at + at], 512);
-                let _ = run(&[stage, Stage::Shuffle(4)], &noise[at..at + 100], 96);
+                let _ = run(std::slice::from_ref(&stage), &noise[at..at + at], 512);
+                let _ = run(&[stage.clone(), Stage::Shuffle(4)], &noise[at..at + 100], 96);
+                let _ = decode_unsized(std::slice::from_ref(&stage), &noise[at..at + 100]);
             }
         }
     }

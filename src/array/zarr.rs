@@ -1,15 +1,17 @@
-//! zarr v2 and v3 in a directory or a zip archive: zarrs understands the metadata, the chunk files are read here.
+//! zarr v2 and v3 in a directory or a zip archive: metadata as zarr-python reads it.
 //!
 //! Only the metadata of named elements is parsed. Where the store has consolidated metadata it is believed, and
 //! nothing is listed; otherwise directories are.
 
 mod blob;
+mod chain;
 mod class;
-mod library;
+mod layout;
 mod location;
 mod node;
 mod open;
 mod record;
+mod scalar;
 mod shard;
 mod source;
 mod text;
@@ -234,7 +236,10 @@ impl Container for Zarr {
 
     fn shape(&self, element: &str) -> Result<Vec<u64>, ArrayError> {
         let node = self.existing(element, NodeKind::Array)?;
-        node.numbers("shape").ok_or_else(|| self.error(element, "its metadata has no shape"))
+        node.metadata
+            .get("shape")
+            .and_then(scalar::sizes)
+            .ok_or_else(|| self.error(element, "its metadata has no shape"))
     }
 
     fn dtype_name(&self, element: &str) -> Result<String, ArrayError> {

@@ -6,6 +6,7 @@ mod checker;
 mod clients;
 mod clouds;
 mod clusters;
+mod codecs;
 mod columns;
 mod command_line;
 mod csc;

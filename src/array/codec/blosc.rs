@@ -3,6 +3,8 @@
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
 
+use super::Fault;
+
 /// Bytes that the buffer decodes to, if its header is consistent with its length.
 fn decoded_size(input: &[u8]) -> Option<usize> {
     let mut size = 0_usize;
@@ -13,10 +15,10 @@ fn decoded_size(input: &[u8]) -> Option<usize> {
 }
 
 /// Decodes one blosc buffer into the front of `out`.
-pub fn decode(input: &[u8], out: &mut [u8]) -> Result<usize, String> {
-    let size = decoded_size(input).ok_or("blosc: the header is damaged")?;
+pub fn decode(input: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
+    let size = decoded_size(input).ok_or("the header is damaged")?;
     if size > out.len() {
-        return Err(format!("blosc: decodes to {size} bytes, more than the {} declared", out.len()));
+        return Err(Fault::Full);
     }
     // SAFETY: `blosc_cbuffer_validate` vouches that the header is consistent with the input's length, and c-blosc
     // writes no more than the given size of `out`. The buffers are distinct borrows.
@@ -30,7 +32,7 @@ pub fn decode(input: &[u8], out: &mut [u8]) -> Result<usize, String> {
     };
     match usize::try_from(got) {
         Ok(got) if got == size => Ok(got),
-        _ => Err("blosc: the stream is damaged".to_owned()),
+        _ => Err("the stream is damaged".into()),
     }
 }
 

@@ -7,29 +7,30 @@ use std::cell::RefCell;
 
 use libdeflater::{DecompressionError, Decompressor};
 
+use super::Fault;
+
 thread_local! {
     static DEFLATE: RefCell<Decompressor> = RefCell::new(Decompressor::new());
 }
 
-fn words(error: DecompressionError, room: usize) -> String {
+fn fault(error: DecompressionError) -> Fault {
     match error {
-        DecompressionError::BadData => "the deflate stream is damaged".to_owned(),
-        DecompressionError::InsufficientSpace => format!("decodes to more than the {room} bytes declared"),
+        DecompressionError::BadData => "the deflate stream is damaged".into(),
+        DecompressionError::InsufficientSpace => Fault::Full,
     }
 }
 
 /// One zlib stream (HDF5's deflate, numcodecs' zlib).
-pub fn zlib(input: &[u8], out: &mut [u8]) -> Result<usize, String> {
-    DEFLATE.with_borrow_mut(|d| d.zlib_decompress(input, out).map_err(|e| words(e, out.len())))
+pub fn zlib(input: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
+    DEFLATE.with_borrow_mut(|d| d.zlib_decompress(input, out).map_err(fault))
 }
 
 /// A gzip file of one or more members.
-pub fn gzip(mut input: &[u8], out: &mut [u8]) -> Result<usize, String> {
+pub fn gzip(mut input: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
     let mut filled = 0;
     loop {
         let room = out.get_mut(filled..).unwrap_or_default();
-        let size = room.len();
-        let got = DEFLATE.with_borrow_mut(|d| d.gzip_decompress(input, room)).map_err(|e| words(e, size))?;
+        let got = DEFLATE.with_borrow_mut(|d| d.gzip_decompress(input, room)).map_err(fault)?;
         let next = next_member(input, room.get(..got).unwrap_or_default());
         filled += got;
         match next {

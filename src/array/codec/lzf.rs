@@ -2,11 +2,13 @@
 //!
 //! Own code because it is 40 lines and writes into the caller's slice; the `lzf` crate grows a vector byte by byte.
 
+use super::Fault;
+
 /// Decodes `input` into the front of `out`.
-pub fn decode(input: &[u8], out: &mut [u8]) -> Result<usize, String> {
+pub fn decode(input: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
     let room = out.len();
-    let more = || format!("lzf: decodes to more than the {room} bytes declared");
-    let cut = || "lzf: the stream ends early".to_owned();
+    let more = || Fault::Full;
+    let cut = || Fault::from("the stream ends early");
     let (mut at, mut filled) = (0, 0);
     while let Some(&control) = input.get(at) {
         at += 1;
@@ -28,7 +30,7 @@ pub fn decode(input: &[u8], out: &mut [u8]) -> Result<usize, String> {
             len += 2;
             let distance = ((control & 0x1f) << 8) + usize::from(*input.get(at).ok_or_else(cut)?) + 1;
             at += 1;
-            let from = filled.checked_sub(distance).ok_or("lzf: a reference before the start")?;
+            let from = filled.checked_sub(distance).ok_or("a reference before the start")?;
             if filled + len > room {
                 return Err(more());
             }

@@ -6,6 +6,8 @@ use zstd::bulk::Decompressor;
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 use zstd::zstd_safe::get_frame_content_size;
 
+use super::Fault;
+
 /// Data are compressed in blocks of up to so many bytes: less is not saved by stopping early.
 const BLOCK: usize = 128 << 10;
 /// The smallest window of a decoder, and so of every frame (RFC 8878, 3.1.1.1.2).
@@ -17,13 +19,17 @@ thread_local! {
 }
 
 /// Decodes all frames into the front of `out`.
-pub fn decode(input: &[u8], out: &mut [u8]) -> Result<usize, String> {
+pub fn decode(input: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
     WHOLE.with_borrow_mut(|slot| {
         let decompressor = match slot {
             Some(decompressor) => decompressor,
-            None => slot.insert(Decompressor::new().map_err(|e| format!("zstd: {e}"))?),
+            None => slot.insert(Decompressor::new().map_err(|e| e.to_string())?),
         };
-        decompressor.decompress_to_buffer(input, out).map_err(|e| format!("zstd: {e}"))
+        decompressor.decompress_to_buffer(input, out).map_err(|e| match e.to_string() {
+            // libzstd's words for a destination that is too small; the crate hands on no code.
+            text if text.contains("Destination buffer is too small") => Fault::Full,
+            text => Fault::Bad(text),
+        })
     })
 }
 

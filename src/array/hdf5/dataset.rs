@@ -14,6 +14,7 @@ use super::native::{self, TypeClass, TypedObject};
 use super::source::{ChunkMap, Chunked, Contiguous, StoredChunk};
 use super::{Hdf5, boolean, words};
 use crate::array::codec::Stage;
+use crate::array::codec::checksum::Sum;
 use crate::array::constant::{self, InMemory, Unwritten};
 use crate::array::meaning::{Booleans, Names};
 use crate::array::{Array, ArrayError, ChunkSource, Dtype, is_chunk};
@@ -310,7 +311,7 @@ impl FilterSpec {
         match self.id {
             1 => Some(Stage::Zlib),
             2 if self.size > 0 => Some(Stage::Shuffle(self.size)),
-            3 => Some(Stage::Fletcher32),
+            3 => Some(Stage::sum(Sum::Fletcher32)),
             32000 => Some(Stage::Lzf),
             32001 => Some(Stage::Blosc),
             super::zstd_filter::ZSTD => Some(Stage::Zstd),

@@ -62,7 +62,7 @@ impl Chunked {
 
     fn active(&self, mask: u32) -> impl DoubleEndedIterator<Item = Stage> {
         let skipped = move |index: usize| u32::try_from(index).ok().and_then(|i| mask.checked_shr(i)).unwrap_or(0) & 1;
-        self.stages.iter().copied().enumerate().filter(move |&(index, _)| skipped(index) == 0).map(|(_, stage)| stage)
+        self.stages.iter().cloned().enumerate().filter(move |&(index, _)| skipped(index) == 0).map(|(_, stage)| stage)
     }
 }
 

@@ -31,6 +31,12 @@ pub enum Encoding {
     Utf32Big,
 }
 
+/// Whether strings of any length are bytes, which need not be UTF-8.
+pub fn is_bytes(node: &ZarrNode) -> bool {
+    let named = |key: &str| node.metadata.get(key).is_some_and(|list| list.to_string().contains("\"vlen-bytes\""));
+    named("codecs") || named("filters") || named("compressor")
+}
+
 pub fn of(node: &ZarrNode) -> ElementClass {
     match node.version {
         2 => v2(node),
@@ -47,10 +53,16 @@ fn v2(node: &ZarrNode) -> ElementClass {
         _ => return ElementClass::Other(dtype.to_owned()),
     };
     if kind == "O" {
-        let text = node.metadata.get("filters").and_then(Value::as_array).is_some_and(|filters| {
-            filters.iter().any(|filter| filter.get("id").and_then(Value::as_str) == Some("vlen-utf8"))
-        });
-        return if text { ElementClass::Text } else { ElementClass::Other("object".to_owned()) };
+        let filters = node.metadata.get("filters").and_then(Value::as_array).into_iter().flatten();
+        let mut ids = filters.chain(node.metadata.get("compressor")).filter_map(|codec| codec.get("id")?.as_str());
+        // Those that turn Python's objects into bytes.
+        const OBJECTS: [&str; 7] =
+            ["vlen-utf8", "vlen-bytes", "vlen-array", "pickle", "json2", "msgpack2", "categorize"];
+        return match ids.find(|id| OBJECTS.contains(id)) {
+            Some("vlen-utf8" | "vlen-bytes") => ElementClass::Text,
+            Some(id) => ElementClass::Other(format!("object, written by codec {id},")),
+            None => ElementClass::Other("object".to_owned()),
+        };
     }
     if let Some(time) = Time::from_descr(dtype) {
         return ElementClass::Time(time);
@@ -92,16 +104,10 @@ fn v3(node: &ZarrNode) -> ElementClass {
                 None => ElementClass::Other(format!("{name} of an odd unit")),
             }
         }
-        ("string", _) => ElementClass::Text,
+        ("string" | "variable_length_bytes" | "bytes", _) => ElementClass::Text,
         ("null_terminated_bytes", Some(size)) => ElementClass::FixedText { size, encoding: Encoding::Bytes },
-        ("fixed_length_utf32", Some(size)) => {
-            let big = node.metadata.get("codecs").and_then(Value::as_array).is_some_and(|codecs| {
-                let endian = |codec: &Value| codec.get("configuration").and_then(|c| c.get("endian")).cloned();
-                codecs.iter().any(|codec| endian(codec).is_some_and(|e| e == "big"))
-            });
-            let encoding = if big { Encoding::Utf32Big } else { Encoding::Utf32Little };
-            ElementClass::FixedText { size, encoding }
-        }
+        // The codecs bring it into little-endian order.
+        ("fixed_length_utf32", Some(size)) => ElementClass::FixedText { size, encoding: Encoding::Utf32Little },
         _ => Dtype::from_name(name).map_or_else(|| ElementClass::Other(name.to_owned()), ElementClass::Number),
     }
 }

@@ -4,12 +4,8 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use zarrs::storage::byte_range::{ByteRange, ByteRangeIterator};
-use zarrs::storage::{Bytes, MaybeBytesIterator, ReadableStorageTraits, StorageError, StoreKey};
-
 use super::blob::Blob;
 use super::zip::Zip;
-use crate::array::{Counters, MAX_CHUNK};
 use crate::storage::{Address, Identity, Kind, Meter};
 
 /// Most bytes of a metadata file: consolidated metadata of a hundred thousand arrays.
@@ -137,11 +133,6 @@ impl Location {
             Err(error) => Err(Trouble::Unreadable(address.to_string(), error)),
         }
     }
-
-    /// This place as a storage of zarrs.
-    pub fn storage(&self) -> Arc<dyn ReadableStorageTraits> {
-        Arc::new(ZarrsStorage(self.clone()))
-    }
 }
 
 fn below(folder: &str, path: &str) -> String {
@@ -149,53 +140,5 @@ fn below(folder: &str, path: &str) -> String {
         ("", path) => path.to_owned(),
         (folder, "") => folder.to_owned(),
         (folder, path) => format!("{folder}/{path}"),
-    }
-}
-
-/// What zarrs reads chunks from by itself.
-struct ZarrsStorage(Location);
-
-impl ZarrsStorage {
-    fn blob(&self, key: &StoreKey) -> Result<Option<Blob>, StorageError> {
-        match &self.0 {
-            Location::Folder(root) => match root.join(key.as_str()).open() {
-                Ok(object) => Ok(Some(Blob::whole(object))),
-                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(StorageError::Other(error.to_string())),
-            },
-            Location::Zip { zip, folder } => zip.read(&below(folder, key.as_str())).map_err(StorageError::Other),
-        }
-    }
-}
-
-impl ReadableStorageTraits for ZarrsStorage {
-    fn get_partial_many<'a>(
-        &'a self,
-        key: &StoreKey,
-        byte_ranges: ByteRangeIterator<'a>,
-    ) -> Result<MaybeBytesIterator<'a>, StorageError> {
-        let Some(blob) = self.blob(key)? else { return Ok(None) };
-        let parts = byte_ranges.map(move |range| {
-            let outside = || StorageError::Other(format!("{range:?} lies outside its {} bytes", blob.len()));
-            let (start, len) = match range {
-                ByteRange::FromStart(start, None) => (start, blob.len().checked_sub(start).ok_or_else(outside)?),
-                ByteRange::FromStart(start, Some(len)) => (start, len),
-                ByteRange::Suffix(len) => (blob.len().checked_sub(len).ok_or_else(outside)?, len),
-            };
-            if start.checked_add(len).is_none_or(|end| end > blob.len()) || len > MAX_CHUNK {
-                return Err(outside());
-            }
-            let bytes = blob.read(start, len, &Counters::default());
-            bytes.map(Bytes::from).map_err(|e| StorageError::Other(e.to_string()))
-        });
-        Ok(Some(Box::new(parts)))
-    }
-
-    fn size_key(&self, key: &StoreKey) -> Result<Option<u64>, StorageError> {
-        Ok(self.blob(key)?.map(|blob| blob.len()))
-    }
-
-    fn supports_get_partial(&self) -> bool {
-        true
     }
 }

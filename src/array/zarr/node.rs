@@ -22,11 +22,6 @@ pub struct ZarrNode {
 }
 
 impl ZarrNode {
-    /// A list of sizes in the metadata.
-    pub fn numbers(&self, key: &str) -> Option<Vec<u64>> {
-        self.metadata.get(key)?.as_array()?.iter().map(Value::as_u64).collect()
-    }
-
     fn v3(mut metadata: Map<String, Value>) -> Result<ZarrNode, String> {
         let kind = match metadata.get("node_type").and_then(Value::as_str) {
             Some("array") => NodeKind::Array,
@@ -34,7 +29,6 @@ impl ZarrNode {
             _ => return Err("zarr.json does not say whether it is a group or an array".to_owned()),
         };
         let attributes = object(metadata.remove("attributes"));
-        // zarrs needs no attributes, and copies what it is given.
         metadata.remove("consolidated_metadata");
         Ok(ZarrNode { kind, version: 3, metadata, attributes })
     }

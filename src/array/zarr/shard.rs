@@ -11,6 +11,7 @@ use lru::LruCache;
 
 use super::blob::{Blob, WeakBlob};
 use super::source::{Files, grid, indices};
+use crate::array::codec::shard::Index;
 use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, codec, file};
 use crate::storage::{Identity, Meter};
 
@@ -49,28 +50,20 @@ pub struct Shards {
     inner: Vec<u64>,
     shards: Vec<u64>,
     /// Chunks of a shard.
-    count: u64,
-    checked: bool,
-    at_start: bool,
+    count: usize,
+    layout: Index,
     kept: Mutex<LruCache<u64, Arc<ShardEntry>>>,
 }
 
 impl Shards {
     /// None if the shard shape is not a multiple of the chunk shape.
-    pub fn new(
-        files: Files,
-        shape: &[u64],
-        shard: &[u64],
-        chunk: &[u64],
-        checked: bool,
-        at_start: bool,
-    ) -> Option<Shards> {
+    pub fn new(files: Files, shape: &[u64], shard: &[u64], chunk: &[u64], layout: Index) -> Option<Shards> {
         if shard.iter().zip(chunk).any(|(&s, &c)| c == 0 || s % c != 0) {
             return None;
         }
         let inner: Vec<u64> = shard.iter().zip(chunk).map(|(&s, &c)| s / c).collect();
-        let count = inner.iter().try_fold(1_u64, |n, &c| n.checked_mul(c))?;
-        let bytes = count.checked_mul(16)?;
+        let count = inner.iter().try_fold(1_usize, |n, &c| n.checked_mul(usize::try_from(c).ok()?))?;
+        let bytes = layout.stored(count)? as u64;
         let most = usize::try_from((KEPT / bytes.max(1)).clamp(4, 1024)).ok().and_then(NonZeroUsize::new)?;
         Some(Shards {
             files,
@@ -78,8 +71,7 @@ impl Shards {
             inner,
             shards: grid(shape, shard),
             count,
-            checked,
-            at_start,
+            layout,
             kept: Mutex::new(LruCache::new(most)),
         })
     }
@@ -113,26 +105,16 @@ impl Shards {
 
     fn read_index(&self, blob: &Blob, chunk: u64, counters: &Counters) -> Result<Vec<(u64, u64)>, ArrayError> {
         let len = blob.len();
-        let trailer = if self.checked { 4 } else { 0 };
-        // `count * 16` was checked when the array was opened; the file's length bounds the buffer.
-        let size = self.count * 16 + trailer;
-        let Some(offset) = len.checked_sub(size).map(|end| if self.at_start { 0 } else { end }) else {
+        // It was checked when the array was opened that this is a number; the file's length bounds the buffer.
+        let size = self.layout.stored(self.count).unwrap_or(usize::MAX) as u64;
+        let Some(offset) = len.checked_sub(size).map(|end| if self.layout.at_start { 0 } else { end }) else {
             let cause = format!("the shard of {len} bytes is too short for its index of {size}: it is truncated");
             return Err(self.files.damaged(chunk, cause));
         };
         let bytes = blob
             .read(offset, size, counters)
             .map_err(|e| file::read_error(&self.files.store, &self.files.element, chunk, e))?;
-        let mut index = bytes.as_slice();
-        if self.checked {
-            let (data, sum) = index.split_last_chunk::<4>().unwrap_or((&[], &[0; 4]));
-            if crc32c::crc32c(data) != u32::from_le_bytes(*sum) {
-                return Err(self.files.damaged(chunk, "the checksum of the shard's index does not match"));
-            }
-            index = data;
-        }
-        let numbers = index.as_chunks::<8>().0.as_chunks::<2>().0;
-        Ok(numbers.iter().map(|[offset, len]| (u64::from_le_bytes(*offset), u64::from_le_bytes(*len))).collect())
+        self.layout.entries(&bytes, self.count).map_err(|cause| self.files.damaged(chunk, cause))
     }
 
     /// Where a chunk lies; none where it was never written.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::blob::Blob;
+use super::layout::Keys;
 use super::location::{Location, Trouble};
-use super::open::{Chain, Zarrs};
 use crate::array::codec::{self, Stage};
 use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, file};
 use crate::storage::{Identity, Meter};
@@ -19,12 +19,12 @@ pub struct Files {
     pub opened: SystemTime,
     /// The metadata files that said how to read it.
     pub metadata: Vec<Identity>,
-    pub zarrs: Arc<Zarrs>,
-    /// The metadata has one axis more than the chunk keys.
+    pub keys: Keys,
+    /// The array has one axis more than the chunk keys.
     pub trailing: bool,
-    pub chain: Chain,
+    /// Outermost first.
+    pub stages: Vec<Stage>,
     pub fill: Vec<u8>,
-    pub size: usize,
     /// Bytes of a decoded chunk (inner chunk of a shard).
     pub chunk_bytes: u64,
 }
@@ -40,13 +40,9 @@ impl Files {
     }
 
     fn key(&self, indices: &[u64]) -> String {
-        let key = self.zarrs.chunk_key(indices);
-        let mut key = key.as_str();
-        if self.trailing {
-            // The last index, always 0, and its separator.
-            key = key.get(..key.len().saturating_sub(2)).unwrap_or(key);
-        }
-        key.to_owned()
+        // The last index, always 0.
+        let indices = if self.trailing { indices.split_last().map_or(indices, |(_, rest)| rest) } else { indices };
+        self.keys.key(indices)
     }
 
     /// Opens a chunk or shard; none where it was never written.
@@ -108,20 +104,15 @@ impl Files {
         mut out: ChunkBuf<'_>,
         buffers: &mut [Vec<u8>; 2],
     ) -> Result<(), ArrayError> {
-        let stages: Vec<Stage> = self.chain.stages.iter().rev().copied().collect();
-        codec::decode(&stages, stored, &mut out, buffers).map_err(|cause| self.damaged(chunk, cause))?;
-        if self.chain.big {
-            codec::swap(out.bytes, self.size);
-        }
-        Ok(())
+        codec::decode(&self.stages, stored, &mut out, buffers).map_err(|cause| self.damaged(chunk, cause))
     }
 
     pub fn is_encoded(&self) -> bool {
-        !self.chain.stages.is_empty() || (self.chain.big && self.size > 1)
+        !self.stages.is_empty()
     }
 
     pub fn filters(&self) -> Vec<String> {
-        self.chain.stages.iter().map(|stage| stage.name().to_owned()).collect()
+        self.stages.iter().rev().map(|stage| stage.name().to_owned()).collect()
     }
 }
 

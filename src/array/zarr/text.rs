@@ -1,19 +1,24 @@
-//! Strings: of any length by zarrs, of fixed length as arrays of bytes with one more axis.
+//! Strings: of any length chunk by chunk, of fixed length as arrays of bytes with one more axis.
 
-use serde_json::{Value, json};
-use zarrs::array::ArraySubset;
+use serde_json::Value;
 
+use super::chain::{Chain, Element};
 use super::class::{self, ElementClass, Encoding};
 use super::node::ZarrNode;
-use super::{Zarr, open};
-use crate::array::catch_panic::catch_panic;
+use super::{Zarr, layout, open, source};
+use crate::array::codec::shard::runs;
 use crate::array::container::{Container, NodeKind};
-use crate::array::{ArrayError, Counters, Dtype};
+use crate::array::{ArrayError, Counters, codec};
 
 /// Most strings of an array, against shapes that lie: 64 times the largest atlas.
 const MOST: u64 = 1 << 33;
 /// Most strings of one chunk.
 const MOST_IN_CHUNK: u64 = 1 << 28;
+
+/// Most stored bytes of a chunk of strings.
+const MOST_STORED: u64 = 2 << 30;
+/// Most bytes of a string of fixed length, or of a record.
+const MOST_BYTES: usize = 64 << 20;
 
 /// Strings that are believed without a look at what is stored: 16 M, which cost 400 MB.
 const FREE: u64 = 1 << 24;
@@ -43,49 +48,118 @@ pub fn strings(zarr: &Zarr, element: &str) -> Result<Vec<String>, ArrayError> {
 }
 
 fn variable(zarr: &Zarr, element: &str, node: &ZarrNode) -> Result<Vec<String>, ArrayError> {
-    let array = open::zarrs(zarr, element, node)?;
-    let shape = array.shape().to_vec();
-    let damaged = |chunk: u64, cause: String| ArrayError::Damaged {
-        store: zarr.name.to_string(),
-        element: element.to_owned(),
-        chunk,
-        cause,
-    };
-    let total = shape.iter().try_fold(1_u64, |n, &c| n.checked_mul(c)).filter(|&n| n <= MOST);
+    let stored = Element { dtype: None, size: 0, word: 0, fill: Vec::new() };
+    let layout = layout::of(node, &stored).map_err(|cause| zarr.unsupported(element, cause))?;
+    let total = layout.shape.iter().try_fold(1_u64, |n, &c| n.checked_mul(c)).filter(|&n| n <= MOST);
     let Some(total) = total else { return Err(zarr.error(element, "its shape is too large: it is damaged")) };
     if total == 0 {
         return Ok(Vec::new());
     }
     plausible(zarr, element, total)?;
-    let zero = vec![0; shape.len()];
-    let chunk = array.chunk_shape(&zero).map_err(|e| zarr.error(element, e.to_string()))?;
-    let in_chunk = chunk
-        .iter()
-        .try_fold(1_u64, |n, &c| n.checked_mul(c.get()))
-        .filter(|&n| n <= MOST_IN_CHUNK.min(total.max(FREE)));
-    if in_chunk.is_none() {
+    let in_chunk = layout.outer.iter().try_fold(1_u64, |n, &c| n.checked_mul(c));
+    let sizes = |axes: &[u64]| axes.iter().map(|&n| usize::try_from(n).ok()).collect::<Option<Vec<usize>>>();
+    let (Some(shape), Some(chunk), Some(_)) =
+        (sizes(&layout.shape), sizes(&layout.outer), in_chunk.filter(|&n| n <= MOST_IN_CHUNK.min(total.max(FREE))))
+    else {
         return Err(zarr.unsupported(element, "its chunks are too large; rewrite it in smaller ones"));
-    }
-    if let ([rows], [rows_in_chunk]) = (shape.as_slice(), chunk.as_slice()) {
-        let mut all: Vec<String> = Vec::new();
-        for number in 0..rows.div_ceil(rows_in_chunk.get()) {
-            let texts: Vec<String> = catch_panic(|| array.retrieve_chunk(&[number]).map_err(|e| e.to_string()))
-                .flatten()
-                .map_err(|cause| damaged(number, cause))?;
-            let here = rows_in_chunk.get().min(rows - number * rows_in_chunk.get());
-            if (texts.len() as u64) < here {
-                return Err(damaged(number, format!("holds {} strings, {here} are declared", texts.len())));
+    };
+    let kind = Kind { lossy: class::is_bytes(node), fill: fill_text(node) };
+    let files = open::files(zarr, element, layout.keys);
+    let grid = source::grid(&layout.shape, &layout.outer);
+    let mut all = vec![String::new(); shape.iter().product()];
+    for number in 0..grid.iter().product::<u64>() {
+        let texts = match files.open(&source::indices(number, &grid), number)? {
+            None => vec![kind.fill.clone(); chunk.iter().product()],
+            Some(blob) => {
+                let stored = blob.all(MOST_STORED).map_err(|e| files.damaged(number, e.to_string()))?;
+                kind.decode(&layout.chain, &stored, &chunk).map_err(|cause| files.damaged(number, cause))?
             }
-            all.extend(texts.into_iter().take(usize::try_from(here).unwrap_or(usize::MAX)));
+        };
+        scatter(&shape, &chunk, usize::try_from(number).unwrap_or(usize::MAX), texts, &mut all);
+    }
+    Ok(all)
+}
+
+/// Moves the strings of a chunk to their places.
+fn scatter(shape: &[usize], chunk: &[usize], number: usize, mut texts: Vec<String>, all: &mut [String]) {
+    runs(shape, chunk, number, |from, to, len| {
+        if let (Some(places), Some(texts)) = (all.get_mut(to..to + len), texts.get_mut(from..from + len)) {
+            places.swap_with_slice(texts);
         }
-        return Ok(all);
+    });
+}
+
+/// The string that stands where none was written.
+fn fill_text(node: &ZarrNode) -> String {
+    match node.metadata.get("fill_value") {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        _ => String::new(),
     }
-    if total > MOST_IN_CHUNK {
-        return Err(zarr.unsupported(element, format!("{total} strings of {} axes are too many", shape.len())));
+}
+
+/// How strings of any length are read.
+struct Kind {
+    /// Bytes that need not be UTF-8.
+    lossy: bool,
+    fill: String,
+}
+
+impl Kind {
+    /// The strings of a chunk, or of a shard.
+    fn decode(&self, chain: &Chain, stored: &[u8], shape: &[usize]) -> Result<Vec<String>, String> {
+        let (chunk_shape, index, inner) = match chain {
+            Chain::Chunk(stages) => {
+                let bytes = codec::decode_unsized(stages, stored)?;
+                return self.parse(&bytes, shape.iter().product());
+            }
+            Chain::Shard { chunk_shape, index, inner } => (chunk_shape, index, inner),
+        };
+        let chunk: Vec<usize> = chunk_shape.iter().filter_map(|&n| usize::try_from(n).ok()).collect();
+        if chunk.len() != shape.len() || shape.iter().zip(&chunk).any(|(s, c)| *c == 0 || s % c != 0) {
+            return Err("the shard shape is not a multiple of the chunk shape".to_owned());
+        }
+        let mut all = vec![String::new(); shape.iter().product()];
+        let count = shape.iter().zip(&chunk).map(|(s, c)| s / c).product();
+        for (number, part) in index.split(stored, count)?.into_iter().enumerate() {
+            let texts = match part {
+                Some(part) => self.decode(inner, part, &chunk)?,
+                None => vec![self.fill.clone(); chunk.iter().product()],
+            };
+            scatter(shape, &chunk, number, texts, &mut all);
+        }
+        Ok(all)
     }
-    catch_panic(|| array.retrieve_array_subset(&ArraySubset::new_with_shape(shape)).map_err(|e| e.to_string()))
-        .flatten()
-        .map_err(|cause| damaged(0, cause))
+
+    /// numcodecs' `vlen-utf8` and `vlen-bytes`: how many there are, then length and bytes of each.
+    fn parse(&self, bytes: &[u8], count: usize) -> Result<Vec<String>, String> {
+        let cut = || "the strings end early".to_owned();
+        let next = |bytes: &mut &[u8]| -> Result<usize, String> {
+            let (number, rest) = bytes.split_first_chunk::<4>().ok_or_else(cut)?;
+            *bytes = rest;
+            Ok(u32::from_le_bytes(*number) as usize)
+        };
+        let mut rest = bytes;
+        let found = next(&mut rest)?;
+        if found != count {
+            return Err(format!("holds {found} strings, {count} are declared"));
+        }
+        if rest.len() / 4 < count {
+            return Err(cut());
+        }
+        let mut texts = Vec::with_capacity(count);
+        for _ in 0..count {
+            let len = next(&mut rest)?;
+            let (text, after) = rest.split_at_checked(len).ok_or_else(cut)?;
+            rest = after;
+            texts.push(match std::str::from_utf8(text) {
+                Ok(text) => text.to_owned(),
+                Err(_) if self.lossy => String::from_utf8_lossy(text).into_owned(),
+                Err(_) => return Err("holds a string that is not UTF-8".to_owned()),
+            });
+        }
+        Ok(texts)
+    }
 }
 
 fn fixed(
@@ -117,33 +191,16 @@ fn fixed(
 pub fn bytes(zarr: &Zarr, element: &str, node: &ZarrNode, size: u64) -> Result<Vec<u8>, ArrayError> {
     let shape = zarr.shape(element)?;
     plausible(zarr, element, shape.iter().fold(1_u64, |n, &c| n.saturating_mul(c)))?;
-    let rank = shape.len();
-    let mut metadata = node.metadata.clone();
-    let lengthen = |value: Option<&mut Value>| {
-        if let Some(Value::Array(axes)) = value {
-            axes.push(json!(size));
-        }
-    };
-    lengthen(metadata.get_mut("shape"));
-    if node.version == 2 {
-        lengthen(metadata.get_mut("chunks"));
-        metadata.insert("dtype".to_owned(), json!("|u1"));
-    } else {
-        lengthen(metadata.get_mut("chunk_grid").and_then(|g| g.get_mut("configuration")?.get_mut("chunk_shape")));
-        metadata.insert("data_type".to_owned(), json!("uint8"));
-        metadata.remove("dimension_names");
+    let size = usize::try_from(size).ok().filter(|&size| size <= MOST_BYTES);
+    let size = size.ok_or_else(|| zarr.unsupported(element, "its strings are too long"))?;
+    let is_wide = class::of(node) == ElementClass::FixedText { size: size as u64, encoding: Encoding::Utf32Little };
+    let mut fill = vec![0; size];
+    if let (true, Some(Value::String(text))) = (is_wide, node.metadata.get("fill_value")) {
+        let points = text.chars().flat_map(|char| u32::from(char).to_le_bytes());
+        fill.iter_mut().zip(points).for_each(|(place, byte)| *place = byte);
     }
-    if node.version == 2 && rank > 1 && metadata.get("order") == Some(&json!("F")) {
-        return Err(zarr.unsupported(element, "records and fixed-length text in F order are not read; rewrite it"));
-    }
-    metadata.insert("order".to_owned(), json!("C"));
-    metadata.insert("fill_value".to_owned(), json!(0));
-    if node.version != 2 {
-        metadata.remove("order");
-    }
-    let bytes_node =
-        ZarrNode { kind: NodeKind::Array, version: node.version, metadata, attributes: serde_json::Map::new() };
-    let array = open::with_trailing(zarr, element, &bytes_node, Dtype::U8, true)?;
+    let word = if is_wide { 4 } else { 1 };
+    let array = open::bytes(zarr, element, node, fill, word)?;
     array.read_all(MOST, &Counters::default())
 }
 

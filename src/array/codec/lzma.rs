@@ -1,0 +1,109 @@
+//! LZMA in the formats of Python's `lzma`: xz, the older `.lzma`, and raw streams with their filters in the metadata.
+
+use liblzma::stream::{Action, CONCATENATED, Filters, LzmaOptions, Status, Stream};
+
+use super::Fault;
+
+/// Memory that a stream may ask of its decoder: above the 65 MiB of preset 9, far below what a damaged header can ask.
+const MEMORY: u64 = 256 << 20;
+
+/// How the stream is framed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lzma {
+    Auto,
+    Xz,
+    Alone,
+    /// In the order of writing.
+    Raw(Vec<Filter>),
+}
+
+/// A filter of a raw stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Dictionary size; literal context, literal position and position bits.
+    Lzma1(u32, [u32; 3]),
+    Lzma2(u32),
+    /// Distance in bytes, 1 to 256.
+    Delta(u32),
+    /// A branch converter, by liblzma's number of it.
+    Branch(u64),
+}
+
+impl Lzma {
+    fn stream(&self, room: usize) -> Result<Stream, String> {
+        let stream = match self {
+            Lzma::Auto => Stream::new_auto_decoder(MEMORY, CONCATENATED),
+            Lzma::Xz => Stream::new_stream_decoder(MEMORY, CONCATENATED),
+            Lzma::Alone => Stream::new_lzma_decoder(MEMORY),
+            Lzma::Raw(filters) => Stream::new_raw_decoder(&chain(filters, room)?),
+        };
+        stream.map_err(|e| e.to_string())
+    }
+
+    /// Decodes into the front of `out`; returns the number of bytes written.
+    pub fn decode(&self, mut input: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
+        let mut stream = self.stream(out.len())?;
+        let mut filled = 0;
+        loop {
+            let place = out.get_mut(filled..).unwrap_or_default();
+            let is_full = place.is_empty();
+            // A full buffer still has to take the end of the stream: one byte more tells the two apart.
+            let mut beyond = [0];
+            let place = if is_full { &mut beyond[..] } else { place };
+            let before = (stream.total_in(), stream.total_out());
+            let action = if input.is_empty() { Action::Finish } else { Action::Run };
+            let status = stream.process(input, place, action).map_err(|e| e.to_string())?;
+            let read = usize::try_from(stream.total_in() - before.0).unwrap_or(usize::MAX);
+            let wrote = usize::try_from(stream.total_out() - before.1).unwrap_or(usize::MAX);
+            input = input.get(read..).unwrap_or_default();
+            if is_full && wrote > 0 {
+                return Err(Fault::Full);
+            }
+            filled += wrote;
+            match status {
+                Status::StreamEnd => return Ok(filled),
+                // A raw stream has no end of its own where the encoder wrote none.
+                _ if read == 0 && wrote == 0 && input.is_empty() && matches!(self, Lzma::Raw(_)) => return Ok(filled),
+                _ if read == 0 && wrote == 0 => return Err("the stream ends early".into()),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// liblzma's filter chain. No reference reaches further back than what is decoded, so a dictionary of `room` bytes does.
+fn chain(filters: &[Filter], room: usize) -> Result<Filters, String> {
+    let most = u32::try_from(room.max(4096)).unwrap_or(u32::MAX);
+    let mut chain = Filters::new();
+    for filter in filters {
+        match filter {
+            Filter::Lzma1(size, [lc, lp, pb]) => {
+                let mut options = LzmaOptions::new_preset(6).map_err(|e| e.to_string())?;
+                options.dict_size((*size).min(most).max(4096));
+                options.literal_context_bits(*lc).literal_position_bits(*lp).position_bits(*pb);
+                chain.lzma1(&options);
+            }
+            Filter::Lzma2(size) => {
+                let mut options = LzmaOptions::new_preset(6).map_err(|e| e.to_string())?;
+                options.dict_size((*size).min(most).max(4096));
+                chain.lzma2(&options);
+            }
+            Filter::Delta(distance) => {
+                let byte = u8::try_from(distance.wrapping_sub(1)).map_err(|_| "a delta distance out of range")?;
+                chain.delta_properties(&[byte]).map_err(|e| e.to_string())?;
+            }
+            Filter::Branch(id) => {
+                match id {
+                    4 => chain.x86(),
+                    5 => chain.powerpc(),
+                    6 => chain.ia64(),
+                    7 => chain.arm(),
+                    8 => chain.arm_thumb(),
+                    9 => chain.sparc(),
+                    _ => return Err(format!("filter {id} of lzma is unknown")),
+                };
+            }
+        }
+    }
+    Ok(chain)
+}

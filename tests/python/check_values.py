@@ -1,0 +1,15 @@
+"""Compares the rows of a mount's first epoch with values that are given. Usage: check_values.py '{"mount": ..., "x": [...], "shape": [...], "dtype": ...}'"""
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+import check_epoch
+
+job = json.loads(sys.argv[1])
+x = check_epoch.served(pathlib.Path(job["mount"]), 0)
+x = x.toarray() if hasattr(x, "toarray") else x
+want = np.array(job["x"], dtype=job["dtype"]).reshape(job["shape"])
+assert x.dtype == want.dtype and x.shape == want.shape, (x.dtype, x.shape, want.dtype, want.shape)
+assert np.array_equal(x, want, equal_nan=True), np.argwhere(x != want)[:5]
