@@ -38,9 +38,9 @@ fn every_codec_on_every_array() {
     let left_out = succeed(python("codec_stores.py").arg(dir.path()));
     let mut checker = Checker::start();
     let mut wrong = Vec::new();
-    for prefix in ["dense-", "csr-"] {
+    for (prefix, least) in [("dense-", 60), ("csr-", 12)] {
         let stores = of(dir.path(), prefix);
-        assert!(stores.len() > 60, "{} stores; {left_out}", stores.len());
+        assert!(stores.len() >= least, "{prefix}: {} stores; {left_out}", stores.len());
         wrong.extend(check(&mut checker, &stores));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
