@@ -55,7 +55,7 @@ impl Flight {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.limit < MOST * UNIT {
             // One more for each round of as many answers.
-            state.limit += (UNIT * UNIT / state.limit).max(1);
+            state.limit += (UNIT * UNIT).div_ceil(state.limit);
         }
     }
 
