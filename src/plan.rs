@@ -300,7 +300,7 @@ impl EpochOrder<'_> {
                 order.stretch(start..end, |run| runs.push(run));
                 Some(runs)
             }
-            Ordered::Stored { .. } => Some(vec![start..end]),
+            Ordered::Stored { .. } => Some(std::iter::once(start..end).collect()),
             _ => None,
         }
     }

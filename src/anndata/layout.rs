@@ -172,7 +172,7 @@ const SEURAT: &str =
 /// What a store without a matrix is instead, if its elements tell.
 pub fn foreign(store: &dyn Container) -> Option<&'static str> {
     let there = |element: &&str| store.kind(element).is_ok_and(|kind| kind.is_some());
-    FOREIGN.iter().find(|(elements, _)| elements.iter().all(|element| there(element))).map(|(_, told)| *told)
+    FOREIGN.iter().find(|(elements, _)| elements.iter().all(&there)).map(|(_, told)| *told)
 }
 
 fn is_anndata(store: &dyn Container, element: &str) -> bool {
@@ -214,12 +214,15 @@ pub fn expand(path: &Path) -> Vec<PathBuf> {
     if stores.is_empty() { vec![path.to_owned()] } else { stores }
 }
 
+/// A store and the path that names it.
+pub type OpenedStore = (PathBuf, Box<dyn Container>);
+
 /// The stores that a path names, opened: itself, or the `dataset_0`, `dataset_1`, ... of an annbatch collection, in that
 /// order.
 ///
 /// # Errors
 /// Those of [`super::open`].
-pub fn stores(path: &Path) -> Result<Vec<(PathBuf, Box<dyn Container>)>, ArrayError> {
+pub fn stores(path: &Path) -> Result<Vec<OpenedStore>, ArrayError> {
     let store = super::open(path)?;
     let whole = |store| Ok(vec![(path.to_owned(), store)]);
     if is_there(&*store, "obs")? || is_there(&*store, "X")? {

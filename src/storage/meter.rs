@@ -162,7 +162,12 @@ mod tests {
     #[test]
     fn depth_follows_latency() {
         let meter = Meter::default();
-        let read = |millis| meter.measure(100, || Ok(std::thread::sleep(Duration::from_millis(millis))));
+        let read = |millis| {
+            meter.measure(100, || {
+                std::thread::sleep(Duration::from_millis(millis));
+                Ok(())
+            })
+        };
         read(5).unwrap();
         assert_eq!(meter.depth(), 1);
         (0..20).for_each(|_| read(5).unwrap());
@@ -170,7 +175,12 @@ mod tests {
         // From the page cache now, though threads wait for a processor.
         (0..60).for_each(|_| {
             let spin = Instant::now();
-            meter.measure(100, || Ok(while spin.elapsed() < Duration::from_millis(1) {})).unwrap();
+            meter
+                .measure(100, || {
+                    while spin.elapsed() < Duration::from_millis(1) {}
+                    Ok(())
+                })
+                .unwrap();
         });
         assert_eq!(meter.depth(), 1);
     }
