@@ -57,7 +57,7 @@ fn every_codec_on_every_array() {
         if !store.join("X/c/1/0").exists() {
             continue;
         }
-        let mount = Mount::new(&[store.clone()], &[&SMALL[..], &["--order", "sequential"]].concat());
+        let mount = Mount::new(std::slice::from_ref(&store), &[&SMALL[..], &["--order", "sequential"]].concat());
         let error = fs::read(mount.join("epoch-0000/batch-000000.npz")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EIO), "{}", store.display());
         fs::read(mount.join("epoch-0000/batch-000002.npz")).unwrap();

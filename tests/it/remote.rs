@@ -232,7 +232,8 @@ fn what_cannot_be_reached_is_told_in_one_line_and_soon() {
         ("AWS_ACCESS_KEY_ID", "a".to_owned()),
         ("AWS_SECRET_ACCESS_KEY", "b".to_owned()),
     ]);
-    let cases: Vec<(String, &[(String, String)], &str)> = vec![
+    type Case<'a> = (String, &'a [(String, String)], &'a str);
+    let cases: Vec<Case<'_>> = vec![
         ("s4://cells/x.h5ad".to_owned(), &nobody, "near: s3://"),
         ("s3:///x.h5ad".to_owned(), &nobody, "no bucket"),
         ("s3://cells/x.h5ad".to_owned(), &nobody, "--anonymous"),
