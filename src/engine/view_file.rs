@@ -1,7 +1,7 @@
 //! Files of many batches: a whole epoch of a view, or a part of one, as one file.
 //!
 //! Such a file is never in memory. Known bytes come from its layout (`format::Segments`), fields of obs and row bounds from the
-//! collection, and matrices from images of one batch and one field each ([`Parts`]), which the engine loads, prefetches and
+//! collection, and matrices from images of one batch and one field each (`Parts`), which the engine loads, prefetches and
 //! evicts like the images of batch files. The place of a batch in the file follows from the values before each group of
 //! `fetch_factor` batches: 8 bytes a group and sparse matrix, counted when values or row bounds are first read. `stat` needs only
 //! the totals of the view, unless its rows are drawn, dropped or dealt to ranks: then it counts, too.

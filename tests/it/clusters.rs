@@ -1,6 +1,6 @@
 //! Real launchers and automounters: Slurm, Open MPI, MPICH, torchrun, autofs, started here and ended with the test.
 //!
-//! `scripts/setup --clusters` installs what they need. Where it is missing a test says so and passes, unless SHUFFLEFS_REQUIRE_CLUSTERS is
+//! `scripts/setup --tests` installs what they need. Where it is missing a test says so and passes, unless SHUFFLEFS_REQUIRE_CLUSTERS is
 //! set, as scripts/test does.
 
 use std::fs;
@@ -24,10 +24,10 @@ fn installed(what: &str, programs: &[&Path]) -> bool {
     let required = std::env::var_os("SHUFFLEFS_REQUIRE_CLUSTERS").is_some();
     assert!(
         missing.is_empty() || !required,
-        "{what} is required: {missing:?} missing; scripts/setup --clusters installs it"
+        "{what} is required: {missing:?} missing; scripts/setup --tests installs it"
     );
     if !missing.is_empty() {
-        eprintln!("skipped: {what} is not installed ({missing:?}); scripts/setup --clusters installs it");
+        eprintln!("skipped: {what} is not installed ({missing:?}); scripts/setup --tests installs it");
     }
     missing.is_empty()
 }
