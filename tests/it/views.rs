@@ -216,17 +216,24 @@ fn a_mount_of_one_rank_is_that_ranks_tree() {
     assert_eq!(own.json("dataset.json")["options"]["rank"], "1/3");
     let listed = |variables: &[(&str, &str)]| {
         let mut command = shufflefs();
-        for name in
-            ["RANK", "WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS"]
-        {
+        for name in [
+            "RANK",
+            "WORLD_SIZE",
+            "OMPI_COMM_WORLD_RANK",
+            "OMPI_COMM_WORLD_SIZE",
+            "SLURM_PROCID",
+            "SLURM_STEP_NUM_TASKS",
+            "SLURM_STEP_ID",
+        ] {
             command.env_remove(name);
         }
         command.args(["run", "--rank", "auto"]).args(options).arg(&stores(1)[0]);
         command.args(["--", "sh", "-c", "sha256sum {}/epoch-0000/batch-000002.npz | cut -c 1-64"]);
         command.envs(variables.iter().copied()).output().unwrap()
     };
-    for variables in [[("SLURM_PROCID", "1"), ("SLURM_NTASKS", "3")], [("RANK", "1"), ("WORLD_SIZE", "3")]] {
-        let output = listed(&variables);
+    let step = [("SLURM_STEP_ID", "0"), ("SLURM_PROCID", "1"), ("SLURM_STEP_NUM_TASKS", "3")];
+    for variables in [&step[..], &[("RANK", "1"), ("WORLD_SIZE", "3")]] {
+        let output = listed(variables);
         let wanted = sha256(&own.join("epoch-0000/batch-000002.npz"));
         assert_eq!(text(&output.stdout).trim(), wanted, "{}", text(&output.stderr));
     }

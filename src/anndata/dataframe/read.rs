@@ -153,7 +153,8 @@ impl DataFrame<'_> {
     fn mask(&self, path: &str, counters: &Counters) -> Result<Bytes, ArrayError> {
         let element = format!("{path}/mask");
         let mask = self.numbers(&element, counters)?;
-        if mask.dtype.is_float() || mask.len() as u64 != self.rows {
+        // Bit fields are read as bytes; anndata refuses any other numbers as a mask.
+        if !matches!(mask.dtype, Dtype::Bool | Dtype::U8) || mask.len() as u64 != self.rows {
             let cause = format!("a mask of {} {} values for {} rows", mask.len(), mask.dtype, self.rows);
             return Err(element_error(self.store, &element, cause));
         }

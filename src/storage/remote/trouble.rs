@@ -61,7 +61,7 @@ impl Trouble {
             Some(_) => return Trouble::Final(answer(text)),
             None => {}
         }
-        if text.contains("Received non-partial response") {
+        if ["Received non-partial response", "Range request not supported"].iter().any(|words| text.contains(words)) {
             return Trouble::Final(
                 "the server ignores ranges (it answered 200 to a request for a part); serve it from another server, or \
                  download it"
