@@ -57,11 +57,14 @@ pub fn of(node: &ZarrNode, element: &Element) -> Result<Layout, String> {
     }
     let sharded = field("codecs").as_array().and_then(|codecs| codecs.first());
     let unit = sharded.and_then(|codec| chain::sizes(codec, "chunk_shape")).unwrap_or_default();
-    for (axis, size) in outer.iter_mut().enumerate() {
+    for (axis, (size, &len)) in outer.iter_mut().zip(&shape).enumerate() {
         // Writers put 0 for an axis without elements; zarr-python reads the smallest size there is.
-        if *size == 0 {
+        if *size == 0 && len == 0 {
             *size = unit.get(axis).copied().unwrap_or(1).max(1);
         }
+    }
+    if outer.contains(&0) {
+        return Err("its chunks have no elements: the metadata is damaged".to_owned());
     }
     let keys = match node.version {
         2 => Keys { separator: separator(field("dimension_separator"), '.')?, prefix: false },

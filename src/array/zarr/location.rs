@@ -1,6 +1,6 @@
 //! Where a store's keys are: objects of a storage, or members of a zip archive.
 
-use std::io::ErrorKind;
+use std::io::{Error, ErrorKind};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -68,9 +68,9 @@ impl Location {
                     Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                         return Ok(None);
                     }
-                    Err(error) => return Err(error.to_string()),
+                    Err(error) => return Err(no_metadata(&error)),
                 };
-                let text = object.read_all(MAX_METADATA).map_err(|e| e.to_string())?;
+                let text = object.read_all(MAX_METADATA).map_err(|error| no_metadata(&error))?;
                 files.push(object.identity());
                 Ok(Some(text))
             }
@@ -132,6 +132,15 @@ impl Location {
             }
             Err(error) => Err(Trouble::Unreadable(address.to_string(), error)),
         }
+    }
+}
+
+/// Why there is no text of a metadata file.
+fn no_metadata(error: &Error) -> String {
+    match error.kind() {
+        // A pipe or a device, or larger than any metadata.
+        ErrorKind::InvalidInput | ErrorKind::FileTooLarge => format!("{error}: this is not a metadata file"),
+        _ => error.to_string(),
     }
 }
 
