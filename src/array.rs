@@ -1,8 +1,8 @@
 //! An on-disk array as chunks: where they lie, how they decode.
 //!
-//! The storage libraries find things (structure, attributes, strings, the chunk map); the bytes of a chunk are
-//! read with `pread` and decoded here, because libhdf5 holds one global lock and zarr libraries reach half of the speed
-//! (DESIGN.md section 5). A filter that is not decoded here falls back to the library, chosen per array at open.
+//! libhdf5 finds the structure, attributes, strings and chunk map of an HDF5 file; zarr metadata is read here. The stored
+//! bytes of a chunk are read through `storage` and decoded here, because libhdf5 holds one global lock. An HDF5 filter that
+//! is not decoded here falls back to libhdf5, chosen for each array at open.
 
 pub mod cache;
 pub mod cast;
