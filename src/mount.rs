@@ -66,8 +66,8 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts and serves; returns once the root of the mount answers. `started` is then told of the kernel's side, unless
-    /// somebody else did the mounting.
+    /// Mounts and serves; returns once the root of the mount answers. `started` is then told of the kernel's side. Where
+    /// somebody else did the mounting (`/dev/fd/N`), the mount is looked for instead, and `started` is called if it is visible here.
     pub fn start<F: Filesystem>(
         filesystem: F,
         mut mountpoint: Mountpoint,
@@ -77,6 +77,7 @@ impl Mounted {
         let path = mountpoint.path().to_owned();
         let given = mountpoint.take_descriptor();
         let is_given = given.is_some();
+        let visible = given.as_ref().and_then(|given| table::of_descriptor(given.as_fd()));
         let descriptor = match given {
             Some(descriptor) => descriptor,
             None => attach::attach(&path, settings)?,
@@ -101,11 +102,12 @@ impl Mounted {
             })
             .map_err(|cause| detach_on_error(MountError::System { what: "starting a thread", cause }))?;
         let device = if is_given { None } else { Some(answering(&path).map_err(detach_on_error)?) };
-        if let Some((major, minor)) = device {
+        let root = visible.map_or_else(|| (device, path.clone()), |entry| (Some(entry.device), entry.mountpoint));
+        if let (Some((major, minor)), root) = root {
             // Best effort: only root may. Readers that map files (safetensors, torch) then ask for 1 MiB at a time and not
             // for 128 KiB: 1.5 times their rate.
             let _ = fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), READ_AHEAD_KIB);
-            started(Kernel { notifier, root: path.clone(), device: libc::makedev(major, minor) });
+            started(Kernel { notifier, root, device: libc::makedev(major, minor) });
         }
         mountpoint.unlock();
         tracing::info!("mounted on {}", path.display());

@@ -6,6 +6,7 @@
 use std::ffi::{CString, OsString};
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,15 @@ pub fn at(path: &Path) -> io::Result<Option<MountEntry>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
     // Later lines lie on top of earlier ones.
     Ok(parse(&table).filter(|entry| entry.mountpoint == path).last())
+}
+
+/// The mount that this descriptor of `/dev/fuse` serves, if it is mounted already and can be seen from here. Kernels before 6.11
+/// do not tell which it is.
+pub fn of_descriptor(descriptor: BorrowedFd<'_>) -> Option<MountEntry> {
+    let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", descriptor.as_raw_fd())).ok()?;
+    let minor: u32 = about.lines().find_map(|line| line.strip_prefix("fuse_connection:"))?.trim().parse().ok()?;
+    let table = std::fs::read("/proc/self/mountinfo").ok()?;
+    parse(&table).find(|entry| entry.device == (0, minor))
 }
 
 /// Whether this file system type is one that we mount.

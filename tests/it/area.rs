@@ -210,6 +210,25 @@ impl Drop for DeviceForAll {
     }
 }
 
+/// Whether all of these programs are here, and we are root, as starting them asks for.
+#[track_caller]
+pub fn installed(what: &str, programs: &[&Path]) -> bool {
+    let missing: Vec<_> = programs.iter().filter(|path| !path.exists()).collect();
+    if !is_root() {
+        eprintln!("skipped: starting {what} needs root");
+        return false;
+    }
+    let required = std::env::var_os("SHUFFLEFS_REQUIRE_CLUSTERS").is_some();
+    assert!(
+        missing.is_empty() || !required,
+        "{what} is required: {missing:?} missing; scripts/setup --tests installs it"
+    );
+    if !missing.is_empty() {
+        eprintln!("skipped: {what} is not installed ({missing:?}); scripts/setup --tests installs it");
+    }
+    missing.is_empty()
+}
+
 pub fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }

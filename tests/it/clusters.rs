@@ -8,29 +8,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::area::{Area, README, Ran, Serving, is_root, kill, processes, until};
+use crate::area::{Area, README, Ran, Serving, installed, is_root, kill, processes, until};
 use crate::support::{ROOT, bounded, python, succeed};
 
 /// Rows of the area's store.
 const ROWS: u64 = 2000;
-
-/// Whether all of these programs are here, and we are root, as starting them asks for.
-fn installed(what: &str, programs: &[&Path]) -> bool {
-    let missing: Vec<_> = programs.iter().filter(|path| !path.exists()).collect();
-    if !is_root() {
-        eprintln!("skipped: starting {what} needs root");
-        return false;
-    }
-    let required = std::env::var_os("SHUFFLEFS_REQUIRE_CLUSTERS").is_some();
-    assert!(
-        missing.is_empty() || !required,
-        "{what} is required: {missing:?} missing; scripts/setup --tests installs it"
-    );
-    if !missing.is_empty() {
-        eprintln!("skipped: {what} is not installed ({missing:?}); scripts/setup --tests installs it");
-    }
-    missing.is_empty()
-}
 
 fn launcher(path: &str) -> PathBuf {
     Path::new(ROOT).join("target/clusters").join(path)

@@ -335,38 +335,6 @@ fn umount_refuses_what_is_not_ours() {
 }
 
 #[test]
-fn an_opened_device_is_served_and_not_unmounted() {
-    if !is_root() {
-        return;
-    }
-    let area = Area::new();
-    fs::create_dir(area.path("d")).unwrap();
-    let device = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();
-    let number = std::os::fd::AsRawFd::as_raw_fd(&device);
-    let target = std::ffi::CString::new(area.path("d").to_str().unwrap()).unwrap();
-    let options = std::ffi::CString::new(format!("fd={number},rootmode=40000,user_id=0,group_id=0")).unwrap();
-    let kind = c"fuse.shufflefs";
-    let code =
-        unsafe { libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), libc::MS_RDONLY, options.as_ptr().cast()) };
-    assert_eq!(code, 0);
-    let mut command = area.command(["mount", "store.h5ad", "/dev/fd/200", "-f"]);
-    unsafe {
-        command.pre_exec(
-            move || {
-                if libc::dup2(number, 200) == 200 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-            },
-        )
-    };
-    let mut serving = crate::area::Serving(command.spawn().unwrap());
-    drop(device);
-    let file = area.path("d").join(README);
-    assert!(in_time("reading", move || fs::read(file)).is_ok());
-    kill(serving.pid(), libc::SIGTERM);
-    assert_eq!(serving.end().code(), Some(0));
-    assert_eq!(mounts_below(&area.path("d")).len(), 1, "who mounted it unmounts it");
-}
-
-#[test]
 fn as_a_user_through_fusermount3() {
     let Some(area) = Area::of_nobody() else {
         return;

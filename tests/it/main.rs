@@ -9,6 +9,7 @@ mod clusters;
 mod codecs;
 mod columns;
 mod command_line;
+mod containers;
 mod csc;
 mod damage;
 mod damaged;

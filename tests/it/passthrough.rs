@@ -37,7 +37,7 @@ fn expected(epochs: std::ops::Range<u64>) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// Maps a file and closes it.
-fn map(path: &Path) -> Mmap {
+pub fn map(path: &Path) -> Mmap {
     let file = File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     // SAFETY: nobody may change the file: that is what these tests are about.
     unsafe { Mmap::map(&file) }.unwrap_or_else(|e| panic!("{}: {e}", path.display()))
@@ -53,7 +53,8 @@ fn memory(mount: &Mount) -> [u64; 2] {
     ["leased_bytes", "used_bytes"].map(|name| stats["memory"][name].as_u64().unwrap())
 }
 
-fn can_lend() -> bool {
+/// Whether images can be lent to the kernel here.
+pub fn can_lend() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
