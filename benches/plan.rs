@@ -8,7 +8,8 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use shufflefs::plan::rank::Rank;
 use shufflefs::plan::resume::{Stopped, remaining};
-use shufflefs::plan::{Draw, Order, Plan, Rows, Sampling};
+use shufflefs::plan::strategy::{Inputs, by_name};
+use shufflefs::plan::{Plan, Rows, Sampling};
 
 const STORES: u64 = 100;
 const SAMPLING: Sampling = Sampling { batch_size: 256, block_size: 16, fetch_factor: 64, seed: 0, drop_last: false };
@@ -19,6 +20,10 @@ type Selected = Box<dyn Fn(u64) -> bool>;
 fn stores(rows: u64) -> Vec<u64> {
     // Not whole blocks, so that every store has a short one.
     (0..STORES).map(|store| rows / STORES + store % 7).collect()
+}
+
+fn made(rows: Rows, strategy: &str, inputs: Inputs) -> Plan {
+    Plan::of(by_name(strategy).expect("registered").strategy(rows, SAMPLING, inputs).expect("valid"))
 }
 
 /// The next of a Weyl sequence: places spread over everything, without a generator's cost.
@@ -45,8 +50,8 @@ fn everything(c: &mut Criterion) {
     });
     let plan = Plan::new(&stores, SAMPLING);
     random_fetch(c, "1e9 rows: random fetch, k=1024", &plan);
-    for (name, order) in [("random", Order::Random), ("buffered", Order::Buffered), ("sequential", Order::Sequential)] {
-        let plan = Plan::of(Rows::all(&stores), SAMPLING, Draw::Permuted(order)).expect("valid");
+    for name in ["random", "buffered", "sequential"] {
+        let plan = made(Rows::all(&stores), name, Inputs::default());
         random_fetch(c, &format!("1e9 rows: random fetch, order {name}"), &plan);
     }
     let mut place = 0;
@@ -98,7 +103,7 @@ fn selections(c: &mut Criterion) {
         c.bench_function(&format!("selection of 1e8, {name}: rank"), |b| {
             b.iter(|| black_box(view.rank(next(&mut place) % n)))
         });
-        let plan = Plan::of(view, SAMPLING, Draw::Permuted(Order::Block)).expect("valid");
+        let plan = made(view, "block", Inputs::default());
         random_fetch(c, &format!("selection of 1e8, {name}: random fetch, k=1024"), &plan);
     }
 }
@@ -111,27 +116,29 @@ fn draws(c: &mut Criterion) {
     group.sample_size(10);
     group.bench_function("weighted: make a plan (with a copy of the weights)", |b| {
         b.iter(|| {
-            let draw = Draw::Weighted { weights: weights.clone(), samples: None };
-            black_box(Plan::of(Rows::all(&stores), SAMPLING, draw)).expect("valid")
+            let inputs = Inputs { weights: Some(weights.clone()), ..Inputs::default() };
+            black_box(made(Rows::all(&stores), "weights", inputs))
         })
     });
     group.finish();
-    let plan = Plan::of(Rows::all(&stores), SAMPLING, Draw::Weighted { weights, samples: None }).expect("valid");
-    random_fetch(c, "1e8 rows, weighted: random fetch, k=1024", &plan);
-    drop(plan);
-    for classes in [20, 1000] {
-        let codes: Vec<u32> = (0..n).map(|row| (row / 50 % classes) as u32).collect();
-        let draw = |weights: Option<Vec<f64>>| Draw::Classes { codes: codes.clone(), weights, samples: None };
+    let weighted = made(Rows::all(&stores), "weights", Inputs { weights: Some(weights), ..Inputs::default() });
+    random_fetch(c, "1e8 rows, weighted: random fetch, k=1024", &weighted);
+    drop(weighted);
+    for count in [20, 1000] {
+        let codes: Vec<u32> = (0..n).map(|row| (row / 50 % count) as u32).collect();
+        let classes = |weights: Option<Vec<f32>>| {
+            made(Rows::all(&stores), "class-batches", Inputs { codes: Some(codes.clone()), weights, samples: None })
+        };
         let mut group = c.benchmark_group("1e8 rows");
         group.sample_size(10);
-        group.bench_function(format!("{classes} classes: make a plan (with a copy of the codes)"), |b| {
-            b.iter(|| black_box(Plan::of(Rows::all(&stores), SAMPLING, draw(None))).expect("valid"))
+        group.bench_function(format!("{count} classes: make a plan (with a copy of the codes)"), |b| {
+            b.iter(|| black_box(classes(None)))
         });
         group.finish();
-        let plan = Plan::of(Rows::all(&stores), SAMPLING, draw(None)).expect("valid");
-        random_fetch(c, &format!("1e8 rows, {classes} classes, each row once: random fetch"), &plan);
-        let plan = Plan::of(Rows::all(&stores), SAMPLING, draw(Some(vec![1.0; classes as usize]))).expect("valid");
-        random_fetch(c, &format!("1e8 rows, {classes} classes by weight: random fetch"), &plan);
+        let once = classes(None);
+        random_fetch(c, &format!("1e8 rows, {count} classes, each row once: random fetch"), &once);
+        let drawn = classes(Some(vec![1.0; codes.len()]));
+        random_fetch(c, &format!("1e8 rows, {count} classes by weight: random fetch"), &drawn);
     }
 }
 

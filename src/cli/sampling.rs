@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::values::{self, Auto};
-use crate::plan::Order;
+use crate::plan::strategy::STRATEGIES;
 use crate::session::spec::{DrawSpec, WeightSource};
 use crate::view::filter::Filter;
 
@@ -53,7 +53,7 @@ pub struct SamplingArgs {
     /// In what order rows are drawn: block (blocks at random, shuffled in each fetch), random (block size 1), sequential
     /// (as stored), buffered (as stored, shuffled in each fetch) [default: block]
     #[arg(long, value_name = "ORDER", help_heading = "Views", value_parser = values::order())]
-    pub order: Option<Order>,
+    pub order: Option<&'static str>,
 
     /// Draw rows with replacement by weights: an obs column, or a file with one number for each row, as text or .npy; with
     /// --class-batches: draw classes by the sum of their rows' weights [default: none]
@@ -116,18 +116,24 @@ impl SamplingArgs {
         let directory = self.directory.as_deref().unwrap_or(here);
         let source = |name: &String| WeightSource { name: name.clone(), file: directory.join(name) };
         let draw = match (self.order, &self.weights, &self.balance, &self.class_batches) {
-            (order, None, None, None) => DrawSpec::Once(order.unwrap_or_default()),
-            (None, Some(weights), None, None) => DrawSpec::Weights(source(weights)),
-            (None, None, Some(column), None) => DrawSpec::Balance(column.clone()),
-            (None, weights, None, Some(column)) => {
-                DrawSpec::Classes { column: column.clone(), weights: weights.as_ref().map(source) }
+            (order, None, None, None) => DrawSpec::once(order.unwrap_or(STRATEGIES[0].name)),
+            (None, Some(weights), None, None) => {
+                DrawSpec { strategy: "weights", labels: None, weights: Some(source(weights)) }
             }
+            (None, None, Some(column), None) => {
+                DrawSpec { strategy: "balance", labels: Some(column.clone()), weights: None }
+            }
+            (None, weights, None, Some(column)) => DrawSpec {
+                strategy: "class-batches",
+                labels: Some(column.clone()),
+                weights: weights.as_ref().map(source),
+            },
             (Some(_), ..) => {
                 return Err("order is for rows that are drawn once: not with weights, balance or class-batches".into());
             }
             _ => return Err("balance draws by weights of its own: not with weights or class-batches".into()),
         };
-        if self.samples.is_some() && matches!(draw, DrawSpec::Once(_)) {
+        if self.samples.is_some() && !draw.has_inputs() {
             return Err(
                 "samples is for rows that are drawn with replacement: add weights, balance or class-batches".into()
             );

@@ -9,8 +9,9 @@ use crate::array::Dtype;
 use crate::collection::genes::matching::Matching;
 use crate::collection::genes::{Genes, Join};
 use crate::format::Extension;
+use crate::plan::RemainderPolicy;
 use crate::plan::rank::Rank;
-use crate::plan::{Order, RemainderPolicy};
+use crate::plan::strategy::{STRATEGIES, by_name};
 use crate::session::memory::LEAST as LEAST_MEMORY;
 use crate::view::split::{self, Fraction};
 
@@ -85,19 +86,17 @@ pub fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// In what order rows are drawn.
-pub fn order() -> impl TypedValueParser<Value = Order> {
-    PossibleValuesParser::new(Order::ALL.map(Order::as_str)).try_map(|name| named(Order::ALL, Order::as_str, &name))
+/// In what order rows are drawn: a strategy that needs no column.
+pub fn order() -> impl TypedValueParser<Value = &'static str> {
+    let names =
+        STRATEGIES.iter().filter(|strategy| !strategy.labels && !strategy.weights).map(|strategy| strategy.name);
+    PossibleValuesParser::new(names).try_map(|name| by_name(&name).map(|strategy| strategy.name).ok_or("unknown order"))
 }
 
 /// What becomes of batches that ranks cannot share evenly.
 pub fn uneven() -> impl TypedValueParser<Value = RemainderPolicy> {
     PossibleValuesParser::new(RemainderPolicy::ALL.map(RemainderPolicy::as_str))
-        .try_map(|name| named(RemainderPolicy::ALL, RemainderPolicy::as_str, &name))
-}
-
-fn named<T: Copy, const N: usize>(all: [T; N], name_of: fn(T) -> &'static str, name: &str) -> Result<T, &'static str> {
-    all.into_iter().find(|&value| name_of(value) == name).ok_or("unknown")
+        .try_map(|name| RemainderPolicy::ALL.into_iter().find(|policy| policy.as_str() == name).ok_or("unknown"))
 }
 
 /// The sides of a split. Not a `Vec`, which clap takes for several values.

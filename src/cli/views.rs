@@ -131,13 +131,12 @@ pub fn nearest(name: &str, views: &[ViewSpec]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Order;
     use crate::session::spec::DrawSpec;
     use crate::view::split::fractions;
 
     fn file() -> ViewsFile {
         let train = SamplingArgs { balance: Some("cell_type".into()), samples: Some(10), ..Default::default() };
-        let val = SamplingArgs { order: Some(Order::Sequential), batch_size: Some(64), ..Default::default() };
+        let val = SamplingArgs { order: Some("sequential"), batch_size: Some(64), ..Default::default() };
         let all = SamplingArgs { batch_size: Some(32), seed: Some(1), ..Default::default() };
         ViewsFile { all, views: vec![("train".into(), train), ("val".into(), val)] }
     }
@@ -149,8 +148,8 @@ mod tests {
         let [train, val] = views.as_slice() else { panic!("{views:?}") };
         assert_eq!((train.batch_size, train.seed, train.samples), (32, 7, Some(10)));
         assert_eq!((val.batch_size, val.seed), (64, 7));
-        assert_eq!(val.draw, DrawSpec::Once(Order::Sequential));
-        let said = SamplingArgs { batch_size: Some(8), order: Some(Order::Random), ..Default::default() };
+        assert_eq!(val.draw, DrawSpec::once("sequential"));
+        let said = SamplingArgs { batch_size: Some(8), order: Some("random"), ..Default::default() };
         let error = super::views(&said, &file(), None, Path::new("/"));
         assert!(error.is_err_and(|error| error.contains("view train: samples")));
     }

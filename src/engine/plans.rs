@@ -83,7 +83,7 @@ impl Plans {
         self.derived[derived].get_or_init(|| {
             let view = self.view(number);
             let made = match derived.checked_sub(self.views.len()) {
-                None => view.stored(),
+                None => Ok(view.stored()),
                 Some(grouped) => self.grouped(collection, view, grouped % self.columns.len().max(1)),
             };
             made.unwrap_or_else(|error| {

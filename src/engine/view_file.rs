@@ -91,7 +91,7 @@ impl ViewFiles {
         let file = self.of_epoch(DealtEpoch { view, rank: None, epoch: 0 }, extension);
         let Some(label) = label else { return Some(file) };
         // A label without rows in this view is a file without rows.
-        let batches = loader.plan(view).batches_of_label(label as usize).unwrap_or(0..0);
+        let batches = loader.plan(view).strategy().batches_of_label(label as usize).unwrap_or(0..0);
         Some(ViewFile { batches: Some((batches.start, batches.end)), ..file })
     }
 
@@ -204,7 +204,7 @@ impl ViewFiles {
 
     /// Whether the place of a row follows from the batch size.
     fn has_full_batches(&self, dealt: DealtEpoch) -> bool {
-        dealt.rank.is_none() && self.engine.plan(dealt.view).has_full_batches()
+        dealt.rank.is_none() && self.engine.plan(dealt.view).strategy().has_full_batches()
     }
 
     /// What is known of an epoch; it may not have been counted yet.

@@ -22,15 +22,18 @@ use std::ops::Range;
 use rand_chacha::rand_core::Rng;
 
 use super::blocks::{BlockOrder, Blocks};
-use super::draw::{NO_CLASS, class_rows};
+use super::labels::{NO_CLASS, class_rows};
 use super::permutation::Permutation;
 use super::shuffle::{self, Domain, below};
+use super::strategy::{Chances, EpochOrder, Strategy};
 use super::weights::{Alias, check};
 use super::{FetchRows, PlanError, Rows, Sampling};
 
 /// The classes of a view's rows.
 #[derive(Clone, Debug)]
 pub struct Classes {
+    view: Rows,
+    sampling: Sampling,
     /// Global rows, class by class, ascending within each.
     members: Vec<u32>,
     classes: Vec<Class>,
@@ -54,10 +57,10 @@ struct Class {
 }
 
 impl Classes {
-    /// One code a row of the view; see [`super::Draw::Classes`].
+    /// One code a row of the view; see [`super::strategy::Inputs`]; `weights`: one a class.
     pub fn new(
-        view: &Rows,
-        sampling: &Sampling,
+        view: Rows,
+        sampling: Sampling,
         codes: &[u32],
         weights: Option<Vec<f64>>,
         samples: Option<u64>,
@@ -78,7 +81,7 @@ impl Classes {
             Some(*next - count as usize)
         });
         let firsts: Vec<usize> = firsts.collect();
-        let (members, store_rows) = sort(view, codes, firsts.clone(), classed as usize);
+        let (members, store_rows) = sort(&view, codes, firsts.clone(), classed as usize);
         let cut = |rows: u64| {
             if sampling.drop_last { rows / sampling.batch_size } else { rows.div_ceil(sampling.batch_size) }
         };
@@ -94,7 +97,7 @@ impl Classes {
         let rows = samples.unwrap_or(classed);
         let batches = if each_once { classes.iter().map(|class| class.batches).sum() } else { cut(rows) };
         let drawn = if each_once { None } else { Some(table(&counts, weights)?) };
-        Ok(Classes { members, classes, drawn, rows, batches, grouped: false })
+        Ok(Classes { view, sampling, members, classes, drawn, rows, batches, grouped: false })
     }
 
     /// The same with all batches of a class in a row, classes ascending; the last of each is the short one.
@@ -102,33 +105,8 @@ impl Classes {
         Classes { grouped: true, ..self }
     }
 
-    /// The batches of a class, where those of each are in a row.
-    pub fn batches_of(&self, class: usize) -> Option<Range<u64>> {
-        let own = self.classes.get(class).filter(|_| self.grouped)?.batches;
-        let first = self.classes[..class].iter().map(|class| class.batches).sum();
-        Some(first..first + own)
-    }
-
-    /// Rows that an epoch draws.
-    pub fn rows(&self) -> u64 {
-        self.rows
-    }
-
-    /// Rows that an epoch serves.
-    pub fn served_rows(&self, sampling: &Sampling) -> u64 {
-        if sampling.drop_last { self.batches * sampling.batch_size } else { self.rows }
-    }
-
-    pub fn batches(&self) -> u64 {
-        self.batches
-    }
-
-    pub fn blocks(&self) -> u64 {
-        self.classes.iter().map(|class| class.blocks.count()).sum()
-    }
-
-    pub fn epoch(&self, sampling: Sampling, epoch: u64) -> ClassEpoch<'_> {
-        let mut rng = shuffle::rng(Domain::Spread, sampling.seed, epoch, 0);
+    fn order(&self, epoch: u64) -> ClassEpoch<'_> {
+        let mut rng = shuffle::rng(Domain::Spread, self.sampling.seed, epoch, 0);
         // Two draws for every class, so that what one gets does not depend on the others.
         let spread = self.classes.iter().map(|class| Spread {
             phase: rng.next_u64(),
@@ -140,7 +118,56 @@ impl Classes {
             None => spread.collect(),
             Some(_) => Vec::new(),
         };
-        ClassEpoch { classes: self, sampling, epoch, spread }
+        ClassEpoch { classes: self, sampling: self.sampling, epoch, spread }
+    }
+}
+
+impl Strategy for Classes {
+    fn view(&self) -> &Rows {
+        &self.view
+    }
+
+    fn sampling(&self) -> &Sampling {
+        &self.sampling
+    }
+
+    fn blocks(&self) -> u64 {
+        self.classes.iter().map(|class| class.blocks.count()).sum()
+    }
+
+    fn drawn_rows(&self) -> u64 {
+        self.rows
+    }
+
+    fn served_rows(&self) -> u64 {
+        if self.sampling.drop_last { self.batches * self.sampling.batch_size } else { self.rows }
+    }
+
+    fn batches(&self) -> u64 {
+        self.batches
+    }
+
+    fn batch_rows(&self, epoch: u64, batch: u64) -> u64 {
+        let (fetch, place) = (batch / self.sampling.fetch_factor, batch % self.sampling.fetch_factor);
+        self.order(epoch).batch_rows(fetch, place as usize)
+    }
+
+    fn epoch(&self, epoch: u64) -> Box<dyn EpochOrder + '_> {
+        Box::new(self.order(epoch))
+    }
+
+    fn chances(&self) -> Chances<'_> {
+        Chances::Unmixed
+    }
+
+    fn has_full_batches(&self) -> bool {
+        false
+    }
+
+    fn batches_of_label(&self, label: usize) -> Option<Range<u64>> {
+        let own = self.classes.get(label).filter(|_| self.grouped)?.batches;
+        let first = self.classes[..label].iter().map(|class| class.batches).sum();
+        Some(first..first + own)
     }
 }
 
@@ -178,7 +205,7 @@ fn table(counts: &[u64], weights: Option<Vec<f64>>) -> Result<Alias, PlanError> 
 
 /// One epoch's batches.
 #[derive(Clone, Debug)]
-pub struct ClassEpoch<'a> {
+struct ClassEpoch<'a> {
     classes: &'a Classes,
     sampling: Sampling,
     epoch: u64,
@@ -201,9 +228,8 @@ struct BatchRows {
     rows: Range<usize>,
 }
 
-impl ClassEpoch<'_> {
-    /// The rows of a fetch, batch by batch. Empty past the last fetch.
-    pub fn fetch(&self, fetch: u64) -> FetchRows {
+impl EpochOrder for ClassEpoch<'_> {
+    fn fetch(&self, fetch: u64) -> FetchRows {
         let started = self.started(fetch);
         let places = self.places(fetch, &started);
         // What each class has in this fetch, classes ascending.
@@ -232,9 +258,11 @@ impl ClassEpoch<'_> {
         }
         found
     }
+}
 
+impl ClassEpoch<'_> {
     /// Rows of the batch at a place of a fetch; 0 past the last.
-    pub fn batch_rows(&self, fetch: u64, place: usize) -> u64 {
+    fn batch_rows(&self, fetch: u64, place: usize) -> u64 {
         self.places(fetch, &self.started(fetch)).get(place).map_or(0, |place| place.rows.len() as u64)
     }
 

@@ -14,11 +14,14 @@ use rand_chacha::rand_core::Rng;
 
 use super::blocks::Blocks;
 use super::shuffle::{self, Domain, below};
-use super::{PlanError, Rows};
+use super::strategy::{Chances, EpochOrder, Strategy, Stream, StreamOrder};
+use super::{PlanError, Rows, Sampling};
 
 /// The weights of a view's rows.
 #[derive(Clone, Debug)]
 pub struct Weighted {
+    rows: Rows,
+    sampling: Sampling,
     weights: Vec<f32>,
     blocks: Blocks,
     table: Alias,
@@ -27,10 +30,10 @@ pub struct Weighted {
 
 impl Weighted {
     /// `samples` rows an epoch (default: as many as there are), by one weight a row.
-    pub fn new(blocks: Blocks, weights: Vec<f32>, samples: Option<u64>) -> Result<Weighted, PlanError> {
-        let rows = blocks.rows();
-        if weights.len() as u64 != rows {
-            return Err(PlanError::Count { what: "weights", given: weights.len() as u64, wanted: rows });
+    pub fn new(rows: Rows, sampling: Sampling, weights: Vec<f32>, samples: Option<u64>) -> Result<Weighted, PlanError> {
+        let blocks = Blocks::new(rows.store_counts().iter().copied(), sampling.block_size);
+        if weights.len() as u64 != rows.len() {
+            return Err(PlanError::Count { what: "weights", given: weights.len() as u64, wanted: rows.len() });
         }
         check("row", weights.iter().map(|&weight| f64::from(weight)))?;
         let sums = (0..blocks.count()).map(|block| {
@@ -38,26 +41,19 @@ impl Weighted {
             weights[block.start as usize..block.end as usize].iter().map(|&weight| f64::from(weight)).sum()
         });
         let table = Alias::new(sums.collect(), "row")?;
-        Ok(Weighted { weights, blocks, table, samples: samples.unwrap_or(rows) })
-    }
-
-    pub fn samples(&self) -> u64 {
-        self.samples
-    }
-
-    pub fn blocks(&self) -> u64 {
-        self.blocks.count()
+        let samples = samples.unwrap_or(rows.len());
+        Ok(Weighted { rows, sampling, weights, blocks, table, samples })
     }
 
     /// Appends a stretch of an epoch's draws as global rows.
-    pub fn draw(&self, view: &Rows, seed: u64, epoch: u64, stretch: Range<u64>, rows: &mut Vec<u64>) {
+    fn draw(&self, epoch: u64, stretch: Range<u64>, rows: &mut Vec<u64>) {
         let (mut block_rows, mut sums) = (Vec::new(), Vec::new());
         let size = self.blocks.size();
         for unit in stretch.start / size..stretch.end.div_ceil(size) {
-            let mut rng = shuffle::rng(Domain::Draws, seed, epoch, unit);
+            let mut rng = shuffle::rng(Domain::Draws, self.sampling.seed, epoch, unit);
             let block = self.blocks.block(self.table.draw(&mut rng) as u64);
             block_rows.clear();
-            view.select_run(block.clone(), &mut block_rows);
+            self.rows.select_run(block.clone(), &mut block_rows);
             sums.clear();
             let mut sum = 0.0;
             sums.extend(self.weights[block.start as usize..block.end as usize].iter().map(|&weight| {
@@ -74,6 +70,33 @@ impl Weighted {
                 }
             }
         }
+    }
+}
+
+impl Strategy for Weighted {
+    fn view(&self) -> &Rows {
+        &self.rows
+    }
+
+    fn sampling(&self) -> &Sampling {
+        &self.sampling
+    }
+
+    fn blocks(&self) -> u64 {
+        self.blocks.count()
+    }
+
+    fn drawn_rows(&self) -> u64 {
+        self.samples
+    }
+
+    fn epoch(&self, epoch: u64) -> Box<dyn EpochOrder + '_> {
+        let stream = Stream::Rows(Box::new(move |stretch, rows| self.draw(epoch, stretch, rows)));
+        Box::new(StreamOrder { strategy: self, epoch, shuffled: true, stream })
+    }
+
+    fn chances(&self) -> Chances<'_> {
+        Chances::Weights(&self.weights)
     }
 }
 
@@ -212,7 +235,8 @@ mod tests {
 
     #[test]
     fn refuses_what_are_no_weights() {
-        let new = |weights: &[f32]| Weighted::new(Blocks::new([3], 2), weights.to_vec(), None).err();
+        let sampling = Sampling { batch_size: 2, block_size: 2, fetch_factor: 1, seed: 0, drop_last: false };
+        let new = |weights: &[f32]| Weighted::new(Rows::all(&[3]), sampling, weights.to_vec(), None).err();
         assert!(matches!(new(&[1.0; 2]), Some(PlanError::Count { given: 2, wanted: 3, .. })));
         assert!(matches!(new(&[1.0, -1.0, 1.0]), Some(PlanError::Weight { index: 1, .. })));
         assert!(matches!(new(&[1.0, 1.0, f32::NAN]), Some(PlanError::Weight { index: 2, .. })));

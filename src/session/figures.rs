@@ -9,7 +9,8 @@ use crate::array::Array;
 use crate::batch::{Batch, Lengths};
 use crate::collection::Collection;
 use crate::format::Format;
-use crate::plan::{Draw, FetchRows, NO_CLASS, Plan, entropy};
+use crate::plan::strategy::Chances;
+use crate::plan::{FetchRows, NO_CLASS, Plan, entropy};
 
 use super::{Obs, Session, SessionError};
 
@@ -28,7 +29,7 @@ pub fn figures(session: &Session, label: Option<&str>) -> Result<Value, SessionE
     let mut obs = Obs::new(collection, counters)?;
     let codes = label.map(|name| obs.codes(name)).transpose()?;
     let mut each = Map::new();
-    for (asked, view) in spec.views.iter().zip(views) {
+    for view in views {
         let plan = &view.plan;
         let sampling = plan.sampling();
         let mut told = Map::new();
@@ -41,7 +42,7 @@ pub fn figures(session: &Session, label: Option<&str>) -> Result<Value, SessionE
         put("batch_size", json!(sampling.batch_size));
         put("block_size", json!(sampling.block_size));
         put("fetch_factor", json!(sampling.fetch_factor));
-        put("k", json!(sampling.k()));
+        put("k", json!(plan.k()));
         put("selection_bytes", json!(plan.view().bytes()));
         let sample = Sample::of(collection, plan, writer);
         put("bytes_per_batch", json!(sample.batch_bytes));
@@ -52,9 +53,8 @@ pub fn figures(session: &Session, label: Option<&str>) -> Result<Value, SessionE
             put("requests_per_epoch", json!(sample.requests));
         }
         if let Some(codes) = &codes {
-            let draw = obs.draw(asked, plan.view())?;
             put("label_entropy_bits", json!(entropy_of(plan, codes)));
-            put("label_entropy_shuffled_bits", json!(perfect(plan, &draw, codes)));
+            put("label_entropy_shuffled_bits", json!(perfect(plan, codes)));
         }
         told.extend(view.doc.clone());
         each.insert(view.name.clone(), Value::Object(told));
@@ -201,23 +201,23 @@ impl ReadCosts {
 
 /// The expected entropy of a label if rows were drawn with the same weights and no regard to where they are stored; `None`
 /// for batches of one class, which are not meant to be mixed. `codes` are those of all rows.
-fn perfect(plan: &Plan, draw: &Draw, codes: &[u32]) -> Option<f64> {
+fn perfect(plan: &Plan, codes: &[u32]) -> Option<f64> {
     let size = plan.sampling().batch_size;
     // Those without a label are one label more.
     let labels = codes.iter().filter(|&&code| code != NO_CLASS).max().map_or(0, |&code| code as usize + 1);
     let label = |row: u64| (codes[row as usize] as usize).min(labels);
-    match draw {
-        Draw::Permuted(_) => {
+    match plan.strategy().chances() {
+        Chances::Equal => {
             let mut counts = vec![0u64; labels + 1];
             plan.view().iter().for_each(|row| counts[label(row)] += 1);
             Some(entropy::shuffled(&counts, size))
         }
-        Draw::Weighted { weights, .. } => {
+        Chances::Weights(weights) => {
             let mut sums = vec![0.0; labels + 1];
             plan.view().iter().zip(weights).for_each(|(row, &weight)| sums[label(row)] += f64::from(weight));
             Some(entropy::drawn(&sums, size))
         }
-        Draw::Classes { .. } => None,
+        Chances::Unmixed => None,
     }
 }
 

@@ -9,8 +9,8 @@ use crate::anndata::column::{Numbers, Texts, Values};
 use crate::array::cast::{to_f64, to_i64, to_text};
 use crate::array::{Counters, Dtype};
 use crate::collection::{Collection, Store};
-use crate::plan::draw::balanced;
-use crate::plan::{Draw, NO_CLASS, Rows};
+use crate::plan::strategy::Inputs;
+use crate::plan::{NO_CLASS, Rows};
 use crate::view::bits::Bits;
 use crate::view::filter::{ColumnLookup, Filter};
 use crate::view::list::{self, Names};
@@ -201,32 +201,13 @@ impl<'a> Obs<'a> {
         Ok(sides.into_iter().map(|side| (side.rows, side.groups)).unzip())
     }
 
-    pub fn draw(&mut self, view: &ViewSpec, rows: &Rows) -> Result<Draw, SessionError> {
-        let samples = view.samples;
-        Ok(match &view.draw {
-            DrawSpec::Once(order) => Draw::Permuted(*order),
-            DrawSpec::Weights(source) => Draw::Weighted { weights: self.weights(source, rows)?, samples },
-            DrawSpec::Balance(column) => {
-                let codes = self.of_view(column, rows)?;
-                Draw::Weighted { weights: balanced(&codes)?, samples }
-            }
-            DrawSpec::Classes { column, weights } => {
-                let codes = self.of_view(column, rows)?;
-                let weights = match weights {
-                    None => None,
-                    Some(source) => {
-                        let classes = codes.iter().filter(|&&code| code != NO_CLASS).max().map_or(0, |&code| code + 1);
-                        let mut sums = vec![0.0; classes as usize];
-                        for (&code, weight) in codes.iter().zip(self.weights(source, rows)?) {
-                            if let Some(sum) = sums.get_mut(code as usize) {
-                                *sum += f64::from(weight);
-                            }
-                        }
-                        Some(sums)
-                    }
-                };
-                Draw::Classes { codes, weights, samples }
-            }
+    /// What the view's strategy is made of.
+    pub fn inputs(&mut self, view: &ViewSpec, rows: &Rows) -> Result<Inputs, SessionError> {
+        let DrawSpec { labels, weights, .. } = &view.draw;
+        Ok(Inputs {
+            codes: labels.as_ref().map(|column| self.of_view(column, rows)).transpose()?,
+            weights: weights.as_ref().map(|source| self.weights(source, rows)).transpose()?,
+            samples: view.samples,
         })
     }
 

@@ -79,16 +79,15 @@ fn view_options(view: &ViewSpec, sampling: &Sampling) -> Map<String, Value> {
     put("fetch_factor", json!(sampling.fetch_factor));
     put("seed", json!(sampling.seed));
     put("drop_last", json!(sampling.drop_last));
-    match &view.draw {
-        DrawSpec::Once(order) => put("order", json!(order.as_str())),
-        DrawSpec::Weights(source) => put("weights", json!(source.name)),
-        DrawSpec::Balance(column) => put("balance", json!(column)),
-        DrawSpec::Classes { column, weights } => {
-            put("class_batches", json!(column));
-            if let Some(source) = weights {
-                put("weights", json!(source.name));
-            }
-        }
+    let DrawSpec { strategy, labels, weights } = &view.draw;
+    if !view.draw.has_inputs() {
+        put("order", json!(strategy));
+    }
+    if let Some(column) = labels {
+        put(&strategy.replace('-', "_"), json!(column));
+    }
+    if let Some(source) = weights {
+        put("weights", json!(source.name));
     }
     if let Some(samples) = view.samples {
         put("samples", json!(samples));

@@ -11,7 +11,8 @@ use crate::collection::genes::matching::Matching;
 use crate::collection::genes::{Genes, Join};
 use crate::format::Extension;
 use crate::plan::rank::Rank;
-use crate::plan::{Order, RemainderPolicy, Sampling};
+use crate::plan::strategy::STRATEGIES;
+use crate::plan::{RemainderPolicy, Sampling};
 use crate::view::filter::Filter;
 use crate::view::split::Fraction;
 
@@ -96,13 +97,26 @@ pub struct ViewSpec {
     pub drop_last: bool,
 }
 
-/// How a view draws its rows.
+/// How a view draws its rows: a registered strategy, and where its inputs come from.
 #[derive(Debug, Clone, PartialEq)]
-pub enum DrawSpec {
-    Once(Order),
-    Weights(WeightSource),
-    Balance(String),
-    Classes { column: String, weights: Option<WeightSource> },
+pub struct DrawSpec {
+    /// The name of a [`Registration`](crate::plan::strategy::Registration).
+    pub strategy: &'static str,
+    /// An obs column whose values are labels.
+    pub labels: Option<String>,
+    pub weights: Option<WeightSource>,
+}
+
+impl DrawSpec {
+    /// A strategy that needs no column.
+    pub fn once(strategy: &'static str) -> DrawSpec {
+        DrawSpec { strategy, labels: None, weights: None }
+    }
+
+    /// Whether it needs a column, and so draws with other chances than once each.
+    pub fn has_inputs(&self) -> bool {
+        self.labels.is_some() || self.weights.is_some()
+    }
 }
 
 /// Weights by the name of a column, or of a file if there is no such column.
@@ -195,15 +209,8 @@ impl Spec {
             names.extend(split.by.iter().chain(&split.stratify).cloned());
         }
         for view in &self.views {
-            match &view.draw {
-                DrawSpec::Once(_) => {}
-                DrawSpec::Weights(source) => names.push(source.name.clone()),
-                DrawSpec::Balance(column) => names.push(column.clone()),
-                DrawSpec::Classes { column, weights } => {
-                    names.push(column.clone());
-                    names.extend(weights.iter().map(|source| source.name.clone()));
-                }
-            }
+            names.extend(view.draw.labels.clone());
+            names.extend(view.draw.weights.iter().map(|source| source.name.clone()));
         }
         names.sort();
         names.dedup();
@@ -241,7 +248,7 @@ impl ViewSpec {
             side: None,
             filter: None,
             rows: None,
-            draw: DrawSpec::Once(Order::Block),
+            draw: DrawSpec::once(STRATEGIES[0].name),
             samples: None,
             batch_size: 256,
             block_size: None,

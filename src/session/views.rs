@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::array::Counters;
 use crate::collection::Collection;
-use crate::plan::{Order, Plan, Rows, Sampling, auto};
+use crate::plan::strategy::{self, Registration};
+use crate::plan::{Plan, Rows, Sampling, auto};
 use crate::tree;
 use crate::tree::documents::ViewDoc;
 use crate::view::bits::Bits;
@@ -16,7 +17,7 @@ use crate::view::filter::Filter;
 
 use super::error::{About, SessionError};
 use super::obs::Obs;
-use super::spec::{DrawSpec, Spec, ViewSpec};
+use super::spec::{Spec, ViewSpec};
 
 /// A view of a collection.
 pub struct ViewPlan {
@@ -88,10 +89,7 @@ fn one(view: &ViewSpec, spec: &Spec, obs: &mut Obs<'_>, rows: Option<&Bits>) -> 
         .into_iter()
         .chain([spec.split.as_ref().and_then(|split| split.stratify.as_ref())])
         .flatten()
-        .chain(match &view.draw {
-            DrawSpec::Balance(column) | DrawSpec::Classes { column, .. } => Some(column),
-            _ => None,
-        });
+        .chain(&view.draw.labels);
     let mut counts = Map::new();
     for column in counted {
         counts.insert(column.clone(), obs.label_counts(column, &selected)?);
@@ -99,19 +97,20 @@ fn one(view: &ViewSpec, spec: &Spec, obs: &mut Obs<'_>, rows: Option<&Bits>) -> 
     if !counts.is_empty() {
         doc.insert("rows_by_label".to_owned(), Value::Object(counts));
     }
-    let draw = obs.draw(view, &selected)?;
-    let plan = Plan::of(selected, sampling(view, collection), draw)?.with_uneven(spec.uneven);
+    let registered = strategy::by_name(view.draw.strategy)
+        .ok_or_else(|| SessionError::Refused(format!("no strategy is called {}", view.draw.strategy)))?;
+    let inputs = obs.inputs(view, &selected)?;
+    let sampling = sampling(view, registered, collection);
+    let plan = Plan::of(registered.strategy(selected, sampling, inputs)?).with_uneven(spec.uneven);
     Ok(ViewPlan { name: view.name.clone(), plan, doc })
 }
 
 /// The sampling asked for, `auto` filled in from the collection.
-fn sampling(view: &ViewSpec, collection: &Collection) -> Sampling {
+fn sampling(view: &ViewSpec, registered: &Registration, collection: &Collection) -> Sampling {
     let profile = collection.storage_profile();
     let batch_size = u64::from(view.batch_size);
-    let block_size = match view.draw {
-        DrawSpec::Once(Order::Random) => 1,
-        _ => view.block_size.map_or_else(|| auto::block_size(&profile), u64::from),
-    };
+    let asked = registered.block_size.or(view.block_size.map(u64::from));
+    let block_size = asked.unwrap_or_else(|| auto::block_size(&profile));
     let fetch_factor =
         view.fetch_factor.map_or_else(|| auto::fetch_factor(&profile, batch_size, block_size), u64::from);
     Sampling { batch_size, block_size, fetch_factor, seed: view.seed, drop_last: view.drop_last }
@@ -119,7 +118,8 @@ fn sampling(view: &ViewSpec, collection: &Collection) -> Sampling {
 
 /// Why the automatic block size is what it is, where a network had a say.
 fn why(view: &ViewSpec, collection: &Collection) -> Option<&'static str> {
-    let asked = view.block_size.is_some() || matches!(view.draw, DrawSpec::Once(Order::Random));
+    let implied = strategy::by_name(view.draw.strategy).and_then(|registered| registered.block_size);
+    let asked = view.block_size.is_some() || implied.is_some();
     (!asked && collection.is_remote()).then_some("a store is remote: at least 1 MiB a request, and 256 blocks mixed")
 }
 

@@ -146,7 +146,7 @@ fn sampled(plan: &Plan) -> Map<String, Value> {
         "batch_size": sampling.batch_size,
         "block_size": sampling.block_size,
         "fetch_factor": sampling.fetch_factor,
-        "k": sampling.k(),
+        "k": plan.k(),
         "drop_last": sampling.drop_last,
         "batches": plan.batches(),
         "fetches": plan.fetches(),
@@ -318,7 +318,7 @@ What the mount does: cat .shufflefs/stats.json .shufflefs/log
         batch = sampling.batch_size,
         batches = plan.batches(),
         block = sampling.block_size,
-        k = sampling.k(),
+        k = plan.k(),
         seed = sampling.seed,
     )
 }

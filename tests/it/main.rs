@@ -39,5 +39,6 @@ mod support;
 mod toy_container;
 mod toy_format;
 mod toy_storage;
+mod toy_strategy;
 mod view_files;
 mod views;

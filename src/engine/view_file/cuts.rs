@@ -5,7 +5,8 @@ use rayon::prelude::*;
 use crate::collection::Collection;
 use crate::engine::ImageKey;
 use crate::engine::loader::{FetchLoader, StoreLoader};
-use crate::plan::{EpochOrder, Plan, Rows};
+use crate::plan::strategy::EpochOrder;
+use crate::plan::{Plan, Rows};
 
 use super::DealtEpoch;
 
@@ -43,12 +44,12 @@ impl Cuts {
         let group = |group: u64| {
             let batches = group * factor..((group + 1) * factor).min(dealt.batches(plan));
             match dealt.rank {
-                None => of_fetch(&stores.collection, &epoch, group),
+                None => of_fetch(&stores.collection, epoch.as_ref(), group),
                 Some(_) => of_batches(stores, plan, dealt, batches),
             }
         };
         let counts: Vec<(u64, Vec<u64>)> = stores.threads.install(|| (0..groups).into_par_iter().map(group).collect());
-        let full = dealt.rank.is_none() && plan.has_full_batches();
+        let full = dealt.rank.is_none() && plan.strategy().has_full_batches();
         let rows = if full { Vec::new() } else { sums(counts.iter().map(|(rows, _)| *rows)) };
         let values = |(number, element): (usize, &crate::collection::element::Element)| {
             if element.is_sparse() { sums(counts.iter().map(|(_, values)| values[number])) } else { Vec::new() }
@@ -70,7 +71,7 @@ fn sums(counts: impl Iterator<Item = u64>) -> Vec<u64> {
 }
 
 /// Rows and values of a fetch. Of runs of rows only the bounds are looked up, which is what makes 1e8 rows a second.
-fn of_fetch(collection: &Collection, epoch: &EpochOrder<'_>, fetch: u64) -> (u64, Vec<u64>) {
+fn of_fetch(collection: &Collection, epoch: &dyn EpochOrder, fetch: u64) -> (u64, Vec<u64>) {
     let elements = 0..collection.table.elements.len();
     if let Some(runs) = epoch.runs(fetch) {
         let rows = runs.iter().map(|run| run.end - run.start).sum();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::draws::{batches, excess, plan, sorted, subset};
+use super::draws::{batches, classes, excess, plan, sorted, subset};
 use super::*;
 
 /// Codes of 12 classes: most rows in a few, some of no class, class 5 empty, class 11 of one row.
@@ -27,8 +27,7 @@ fn class_batches_hold_one_class_and_each_row_once() {
     for (batch_size, block_size, fetch_factor) in [(1, 1, 1), (7, 3, 5), (64, 16, 4), (256, 16, 64), (10, 4000, 3)] {
         for drop_last in [false, true] {
             let sampling = Sampling { drop_last, ..sampling(batch_size, block_size, fetch_factor) };
-            let plan =
-                plan(&stores, &rows, sampling, Draw::Classes { codes: codes.clone(), weights: None, samples: None });
+            let plan = plan(&stores, &rows, sampling, classes(codes.clone(), None, None));
             for epoch in [0, 3] {
                 let found = batches(&plan, epoch);
                 let mut of_class = [0u64; 12];
@@ -64,7 +63,7 @@ fn classes_are_spread_over_the_epoch_in_whole_blocks() {
     // Class 0 has 3/5 of the rows, 1 and 2 have 1/5 each, in runs of 100.
     let codes: Vec<u32> = (0..200_000).map(|row| [0, 1, 0, 2, 0][row / 100 % 5]).collect();
     let all: Vec<u64> = (0..200_000).collect();
-    let draw = Draw::Classes { codes: codes.clone(), weights: None, samples: None };
+    let draw = classes(codes.clone(), None, None);
     let plan = plan(&[200_000], &all, sampling(50, 10, 20), draw);
     let mut firsts = [0u64; 3];
     for epoch in 0..3 {
@@ -95,7 +94,7 @@ fn class_batches_can_be_drawn_by_weight() {
     let class = |row: &u64| codes[rows.binary_search(row).expect("selected")] as usize;
     let weights: Vec<f64> = (0..12).map(|code| [1.0, 0.0, 2.5][code % 3]).collect();
     for (weights, samples) in [(Some(weights.clone()), None), (None, Some(50_003)), (Some(weights), Some(999))] {
-        let draw = Draw::Classes { codes: codes.clone(), weights: weights.clone(), samples };
+        let draw = classes(codes.clone(), weights.clone(), samples);
         let plan = plan(&stores, &rows, sampling(16, 4, 16), draw);
         let (mut of_class, mut of_row) = ([0u64; 12], HashMap::<u64, u64>::new());
         for epoch in 0..2_000_000 / plan.drawn_rows() {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::classes::codes;
 use super::*;
+use crate::plan::strategy::{Inputs, STRATEGIES, by_name, conforms};
 
 /// Every third, and all of a stretch, of stores of awkward sizes.
 pub(super) fn subset() -> (Vec<u64>, Vec<u64>) {
@@ -16,8 +17,50 @@ pub(super) fn view(stores: &[u64], rows: &[u64]) -> Rows {
     Rows::from_ascending(stores, rows.iter().copied()).expect("ascending")
 }
 
+/// A registered strategy, and what it is made of.
+pub(super) type Draw = (&'static str, Inputs);
+
+pub(super) fn once(order: &'static str) -> Draw {
+    (order, Inputs::default())
+}
+
+fn weighted(weights: Vec<f32>, samples: Option<u64>) -> Draw {
+    ("weights", Inputs { codes: None, weights: Some(weights), samples })
+}
+
+/// `weights`: one a class, which the first of its rows has.
+pub(super) fn classes(codes: Vec<u32>, weights: Option<Vec<f64>>, samples: Option<u64>) -> Draw {
+    let of_rows = |weights: Vec<f64>| {
+        let mut left = weights;
+        let weight = |&code: &u32| left.get_mut(code as usize).map_or(0.0, |weight| std::mem::take(weight) as f32);
+        codes.iter().map(weight).collect()
+    };
+    let weights = weights.map(of_rows);
+    ("class-batches", Inputs { codes: Some(codes), weights, samples })
+}
+
+fn made(rows: Rows, sampling: Sampling, (name, inputs): Draw) -> Result<Plan, PlanError> {
+    by_name(name).expect("registered").strategy(rows, sampling, inputs).map(Plan::of)
+}
+
 pub(super) fn plan(stores: &[u64], rows: &[u64], sampling: Sampling, draw: Draw) -> Plan {
-    Plan::of(view(stores, rows), sampling, draw).expect("valid")
+    made(view(stores, rows), sampling, draw).expect("valid")
+}
+
+#[test]
+fn every_registered_strategy_conforms() {
+    for registered in &STRATEGIES {
+        assert_eq!(conforms(registered), Ok(()));
+    }
+}
+
+#[test]
+fn k_is_no_more_than_there_are_blocks() {
+    let (stores, rows) = subset();
+    let small = plan(&stores, &rows[..40], sampling(16, 4, 256), once("block"));
+    assert_eq!((small.k(), small.blocks()), (10.0, 10));
+    assert_eq!(plan(&stores, &rows, sampling(16, 4, 8), once("block")).k(), 32.0);
+    assert_eq!(plan(&[9], &[], sampling(2, 2, 2), once("block")).k(), 0.0);
 }
 
 /// All rows of an epoch, batch by batch, from fetches asked for last first; checks what the plan says of them.
@@ -78,12 +121,12 @@ fn golden(plan: &Plan) -> String {
 #[test]
 fn every_order_serves_each_selected_row_once() {
     let (stores, rows) = subset();
-    for order in [Order::Block, Order::Random, Order::Sequential, Order::Buffered] {
+    for order in ["block", "random", "sequential", "buffered"] {
         for (batch_size, block_size, fetch_factor) in [(1, 1, 1), (7, 3, 5), (64, 16, 4), (256, 16, 64), (10, 4000, 3)]
         {
             for drop_last in [false, true] {
                 let sampling = Sampling { drop_last, ..sampling(batch_size, block_size, fetch_factor) };
-                let plan = plan(&stores, &rows, sampling, Draw::Permuted(order));
+                let plan = plan(&stores, &rows, sampling, once(order));
                 for epoch in [0, 7] {
                     let served = sorted(batches(&plan, epoch).concat());
                     let left = rows.len() % batch_size as usize;
@@ -100,7 +143,7 @@ fn every_order_serves_each_selected_row_once() {
 fn a_view_of_everything_is_the_collection() {
     let stores = [333, 2, 90, 41, 7];
     let whole = Plan::new(&stores, sampling(8, 16, 3));
-    let view = plan(&stores, &(0..473).collect::<Vec<_>>(), sampling(8, 16, 3), Draw::Permuted(Order::Block));
+    let view = plan(&stores, &(0..473).collect::<Vec<_>>(), sampling(8, 16, 3), once("block"));
     assert_eq!(epoch_rows(&whole, 5), epoch_rows(&view, 5));
     assert_eq!(view.view().bytes(), 0);
 }
@@ -108,10 +151,10 @@ fn a_view_of_everything_is_the_collection() {
 #[test]
 fn stored_orders() {
     let (stores, rows) = subset();
-    let sequential = plan(&stores, &rows, sampling(10, 16, 5), Draw::Permuted(Order::Sequential));
+    let sequential = plan(&stores, &rows, sampling(10, 16, 5), once("sequential"));
     assert_eq!(batches(&sequential, 0).concat(), rows);
     assert_eq!(batches(&sequential, 9).concat(), rows);
-    let buffered = plan(&stores, &rows, sampling(10, 16, 5), Draw::Permuted(Order::Buffered));
+    let buffered = plan(&stores, &rows, sampling(10, 16, 5), once("buffered"));
     let (first, second) = (epoch_rows(&buffered, 0), epoch_rows(&buffered, 1));
     assert_ne!(first, second);
     for (fetch, stored) in first.chunks(50).zip(rows.chunks(50)) {
@@ -123,7 +166,7 @@ fn stored_orders() {
 #[test]
 fn blocks_are_runs_of_selected_rows() {
     let (stores, rows) = subset();
-    let plan = plan(&stores, &rows, sampling(64, 16, 8), Draw::Permuted(Order::Block));
+    let plan = plan(&stores, &rows, sampling(64, 16, 8), once("block"));
     let order = plan.epoch(2);
     let mut places: Vec<usize> =
         order.fetch(1).rows.iter().map(|row| rows.binary_search(row).expect("selected")).collect();
@@ -139,7 +182,7 @@ fn weights_are_frequencies() {
     let weights: Vec<f32> = (0..rows.len()).map(|i| [0.0, 1.0, 0.25, 3.0, 0.5][i % 5]).collect();
     let sum: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
     for (block_size, samples) in [(16, None), (1, None), (7, Some(100_001)), (100_000, None)] {
-        let draw = Draw::Weighted { weights: weights.clone(), samples };
+        let draw = weighted(weights.clone(), samples);
         let plan = plan(&stores, &rows, sampling(64, block_size, 8), draw);
         assert_eq!(plan.drawn_rows(), samples.unwrap_or(rows.len() as u64));
         let epochs = 4_000_000 / plan.drawn_rows();
@@ -179,12 +222,11 @@ fn weights_are_frequencies() {
 
 #[test]
 fn a_drawn_block_gives_a_block_of_draws() {
-    let plan = plan(
-        &[10_000],
-        &(0..10_000).collect::<Vec<_>>(),
-        sampling(64, 16, 8),
-        Draw::Weighted { weights: vec![1.0; 10_000], samples: Some(1_000_000) },
-    );
+    let drawn = |sampling: Sampling| {
+        let draw = weighted(vec![1.0; 10_000], Some(1_000_000));
+        plan(&[10_000], &(0..10_000).collect::<Vec<_>>(), sampling, draw)
+    };
+    let plan = drawn(sampling(64, 16, 8));
     for fetch in [0, 5, 1000] {
         let mut blocks: Vec<u64> = plan.epoch(1).fetch(fetch).rows.iter().map(|row| row / 16).collect();
         blocks.sort_unstable();
@@ -192,20 +234,16 @@ fn a_drawn_block_gives_a_block_of_draws() {
         assert!((28..=32).contains(&blocks.len()), "{}", blocks.len());
     }
     // A stretch that does not start with a block is the same draws.
-    let other = Plan { sampling: Sampling { batch_size: 10, fetch_factor: 3, ..plan.sampling }, ..plan.clone() };
+    let other = Sampling { batch_size: 10, fetch_factor: 3, ..*plan.sampling() };
+    let other = drawn(other);
     assert_eq!(sorted(epoch_rows(&plan, 0)), sorted(epoch_rows(&other, 0)));
 }
 
 #[test]
 fn balanced_classes_are_drawn_alike() {
     let codes: Vec<u32> = (0..20_000u32).map(|row| [0, 1, NO_CLASS, 3][(row.isqrt() % 4) as usize]).collect();
-    let weights = draw::balanced(&codes).expect("codes");
-    let plan = plan(
-        &[20_000],
-        &(0..20_000).collect::<Vec<_>>(),
-        sampling(64, 4, 8),
-        Draw::Weighted { weights, samples: Some(400_000) },
-    );
+    let weights = labels::balanced(&codes).expect("codes");
+    let plan = plan(&[20_000], &(0..20_000).collect::<Vec<_>>(), sampling(64, 4, 8), weighted(weights, Some(400_000)));
     let mut found = [0u64; 4];
     for row in epoch_rows(&plan, 0) {
         found[codes[row as usize] as usize] += 1;
@@ -221,10 +259,10 @@ fn epochs_of_every_draw_are_independent() {
     let all: Vec<u64> = (0..4096).collect();
     let codes: Vec<u32> = (0..4096).map(|row| row / 600).collect();
     for draw in [
-        Draw::Permuted(Order::Random),
-        Draw::Weighted { weights: vec![1.0; 4096], samples: None },
-        Draw::Classes { codes: codes.clone(), weights: None, samples: None },
-        Draw::Classes { codes, weights: Some(vec![1.0; 7]), samples: None },
+        once("random"),
+        weighted(vec![1.0; 4096], None),
+        classes(codes.clone(), None, None),
+        classes(codes, Some(vec![1.0; 7]), None),
     ] {
         let plan = plan(&[4096], &all, sampling(64, 16, 4), draw);
         let first = epoch_rows(&plan, 0);
@@ -237,18 +275,16 @@ fn epochs_of_every_draw_are_independent() {
 
 #[test]
 fn draws_that_cannot_be() {
-    let of = |draw| Plan::of(Rows::all(&[3]), sampling(2, 2, 2), draw).err();
-    let classes =
-        |codes: &[u32], weights: Option<Vec<f64>>| Draw::Classes { codes: codes.to_vec(), weights, samples: None };
+    let of = |draw| made(Rows::all(&[3]), sampling(2, 2, 2), draw).err();
+    let classes = |codes: &[u32], weights: Option<Vec<f64>>| classes(codes.to_vec(), weights, None);
     assert!(matches!(of(classes(&[0, 1], None)), Some(PlanError::Count { given: 2, wanted: 3, .. })));
     assert!(matches!(of(classes(&[NO_CLASS; 3], None)), Some(PlanError::NoClass)));
     assert!(matches!(of(classes(&[0, 1, u32::MAX - 1], None)), Some(PlanError::Code { .. })));
-    assert!(matches!(of(classes(&[0, 1, 2], Some(vec![1.0; 2]))), Some(PlanError::Count { .. })));
     assert!(matches!(of(classes(&[0, 0, 2], Some(vec![0.0, 1.0, 0.0]))), Some(PlanError::NoWeight { .. })));
     assert!(matches!(of(classes(&[0, 0, 1], Some(vec![1.0, f64::NAN]))), Some(PlanError::Weight { index: 1, .. })));
-    let none = Plan::of(Rows::all(&[3]), sampling(2, 2, 2), Draw::Weighted { weights: vec![1.0; 3], samples: Some(0) });
+    let none = made(Rows::all(&[3]), sampling(2, 2, 2), weighted(vec![1.0; 3], Some(0)));
     assert_eq!(none.expect("valid").batches(), 0);
-    let empty = Plan::of(view(&[9], &[]), sampling(2, 2, 2), Draw::Permuted(Order::Block)).expect("valid");
+    let empty = made(view(&[9], &[]), sampling(2, 2, 2), once("block")).expect("valid");
     assert_eq!((empty.batches(), empty.fetches()), (0, 0));
 }
 
@@ -260,12 +296,12 @@ fn golden_draws() {
     let weights: Vec<f32> = (0..rows.len()).map(|i| (i % 7) as f32 * 0.3).collect();
     assert_eq!(
         [
-            of(Draw::Permuted(Order::Block)),
-            of(Draw::Permuted(Order::Random)),
-            of(Draw::Permuted(Order::Buffered)),
-            of(Draw::Weighted { weights, samples: None }),
-            of(Draw::Classes { codes: codes.clone(), weights: None, samples: None }),
-            of(Draw::Classes { codes, weights: Some((0..12).map(f64::from).collect()), samples: Some(5000) }),
+            of(once("block")),
+            of(once("random")),
+            of(once("buffered")),
+            of(weighted(weights, None)),
+            of(classes(codes.clone(), None, None)),
+            of(classes(codes, Some((0..12).map(f64::from).collect()), Some(5000))),
         ],
         [
             "34ee76533fccfd12",

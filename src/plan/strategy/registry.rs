@@ -1,0 +1,86 @@
+//! Every strategy by its name: one line each.
+
+use std::sync::Arc;
+
+use super::{Inputs, Permuted, Stored, Strategy};
+use crate::plan::classes::Classes;
+use crate::plan::labels::{balanced, class_sums};
+use crate::plan::weights::Weighted;
+use crate::plan::{PlanError, Rows, Sampling};
+
+/// One line of the registry.
+pub struct Registration {
+    /// In options and documents. One that needs no column is a value of `--order`.
+    pub name: &'static str,
+    /// Whether it needs [`Inputs::codes`].
+    pub labels: bool,
+    /// Whether it needs [`Inputs::weights`].
+    pub weights: bool,
+    /// The block size that it implies.
+    pub block_size: Option<u64>,
+    /// Makes it; an input that it needs and that is not given counts as empty.
+    pub make: Make,
+}
+
+/// Makes a strategy; the block size that it implies is in the sampling.
+pub type Make = fn(Rows, Sampling, Inputs) -> Result<Arc<dyn Strategy>, PlanError>;
+
+/// Every strategy; the first is the default.
+pub const STRATEGIES: [Registration; 7] = [
+    once("block", None, |rows, sampling, _| Ok(Arc::new(Permuted::new(rows, sampling)))),
+    once("sequential", None, |rows, sampling, _| Ok(Arc::new(Stored::new(rows, sampling, false)))),
+    once("buffered", None, |rows, sampling, _| Ok(Arc::new(Stored::new(rows, sampling, true)))),
+    once("random", Some(1), |rows, sampling, _| Ok(Arc::new(Permuted::new(rows, sampling)))),
+    Registration {
+        name: "weights",
+        labels: false,
+        weights: true,
+        block_size: None,
+        make: |rows, sampling, inputs| {
+            let weights = inputs.weights.unwrap_or_default();
+            Ok(Arc::new(Weighted::new(rows, sampling, weights, inputs.samples)?))
+        },
+    },
+    Registration {
+        name: "balance",
+        labels: true,
+        weights: false,
+        block_size: None,
+        make: |rows, sampling, inputs| {
+            let weights = balanced(&inputs.codes.unwrap_or_default())?;
+            Ok(Arc::new(Weighted::new(rows, sampling, weights, inputs.samples)?))
+        },
+    },
+    Registration {
+        name: "class-batches",
+        labels: true,
+        weights: false,
+        block_size: None,
+        make: |rows, sampling, inputs| {
+            let codes = inputs.codes.unwrap_or_default();
+            let weights = inputs.weights.map(|weights| class_sums(&codes, &weights));
+            Ok(Arc::new(Classes::new(rows, sampling, &codes, weights, inputs.samples)?))
+        },
+    },
+];
+
+/// A strategy that serves every row once and needs no column.
+const fn once(name: &'static str, block_size: Option<u64>, make: Make) -> Registration {
+    Registration { name, labels: false, weights: false, block_size, make }
+}
+
+/// The registered strategy of a name.
+pub fn by_name(name: &str) -> Option<&'static Registration> {
+    STRATEGIES.iter().find(|registered| registered.name == name)
+}
+
+impl Registration {
+    /// Makes the strategy over a view's rows. `sampling`'s sizes must be at least 1; the command line checks that.
+    ///
+    /// # Errors
+    /// Inputs that are not one a row, weights that are none, codes that are too large.
+    pub fn strategy(&self, rows: Rows, sampling: Sampling, inputs: Inputs) -> Result<Arc<dyn Strategy>, PlanError> {
+        let block_size = self.block_size.unwrap_or(sampling.block_size);
+        (self.make)(rows, Sampling { block_size, ..sampling }, inputs)
+    }
+}
