@@ -5,6 +5,7 @@
 //! its buffers, and those already running need nothing more, so waiting for memory ends. Readers never wait on a
 //! session thread: their reply moves in here, and a monitor ends those that wait without progress.
 
+pub mod access;
 mod advice;
 mod budget;
 mod fetch;
@@ -17,11 +18,11 @@ mod memory;
 #[cfg(test)]
 mod models;
 mod monitor;
+mod notices;
 mod parts;
 mod plans;
 mod readers;
 mod stats;
-mod streams;
 mod tmpfs;
 pub mod view_file;
 
@@ -43,6 +44,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Clock, Condvar, Mutex, MutexGuard};
 
+use access::Access;
 use budget::{Image, Pool};
 use fetch::Fetches;
 use lease::Loaded;
@@ -52,7 +54,6 @@ use parts::Parts;
 use plans::Plans;
 use readers::{Answer, Waiter};
 use stats::Stats;
-use streams::Streams;
 
 /// One image: a batch of a view's epoch in one format, or a part of it. Ranks share images, as they share batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -143,7 +144,7 @@ struct State {
     /// Load tasks that have their buffers and are loading: memory that will be let go.
     admitted: usize,
     next_task: u64,
-    streams: Streams,
+    access: Access,
     /// Bytes of the last whole fetch loaded: what the next one will about need.
     fetch_bytes: u64,
     /// Messages already logged: one line for each damaged chunk, not one for each batch.
@@ -154,6 +155,11 @@ impl State {
     /// Whether an image is loaded, or on its way.
     fn has(&self, key: &ImageKey) -> bool {
         self.loading.contains_key(key) || self.unread.contains(key) || self.read.contains(key)
+    }
+
+    /// An image, if it is loaded; it does not count as used.
+    fn peek(&self, key: &ImageKey) -> Option<Loaded> {
+        self.unread.peek(key).or_else(|| self.read.peek(key)).cloned().map(Loaded)
     }
 }
 
@@ -277,7 +283,7 @@ impl<S: FetchLoader> Engine<S> {
             full_speed_prefetches: 0,
             admitted: 0,
             next_task: 0,
-            streams: Streams::new(),
+            access: Access::new(),
             fetch_bytes: 0,
             logged: HashSet::new(),
         };
@@ -338,31 +344,6 @@ impl<S: FetchLoader> Engine<S> {
         let since = Instant::now();
         let (offset, len, answer) = (0, usize::MAX, Answer::Image(opened));
         self.shared.read(key, rank, Waiter { offset, len, answer, since, opened: Some(since) });
-    }
-
-    /// From now on images are files that can be lent, as far as there are descriptors.
-    pub fn use_files(&self) {
-        self.shared.pool.use_files(lease::descriptors());
-    }
-
-    /// An image, if it is loaded.
-    pub fn loaded(&self, key: ImageKey) -> Option<Loaded> {
-        let state = self.shared.lock();
-        state.unread.peek(&key).or_else(|| state.read.peek(&key)).cloned().map(Loaded)
-    }
-
-    /// Notes that an image is in the kernel's page cache: what reads it from there is not seen here.
-    pub fn stored(&self, key: ImageKey) {
-        let mut state = self.shared.lock();
-        if let Some(image) = state.unread.pop(&key) {
-            self.shared.stats.stored(image.len());
-            self.shared.mark_read(&mut state, key, &image);
-        }
-    }
-
-    /// Notes that a file was opened that will be read from the page cache: its stream advances as if it were read here.
-    pub fn opened(&self, key: ImageKey, rank: Option<Rank>) {
-        self.shared.opened(&mut self.shared.lock(), key, rank);
     }
 }
 

@@ -21,6 +21,7 @@ use fuser::{
 };
 
 use crate::array::ArrayError;
+use crate::engine::access::Opening;
 use crate::engine::view_file::{DealtEpoch, ViewFile, ViewFiles};
 use crate::engine::{Engine, ImageKey, ReadError};
 use crate::plan::rank::Rank;
@@ -169,13 +170,12 @@ impl Filesystem for ShuffleFs {
             }
             Some(node) => match self.key(&node) {
                 Some((key, rank)) => {
-                    let cached = self.page_cache.opened(ino.0, &node) || self.keep_cache;
-                    let (handle, maps) = (self.now(), self.page_cache.maps(&node));
-                    self.passthrough.open(
-                        &self.engine,
-                        OpenRequest { ino: ino.0, key, rank, handle, maps, cached },
-                        reply,
-                    );
+                    let (handle, Opening { service, store_ahead }) = (self.now(), self.engine.opens(key, rank, ino.0));
+                    if store_ahead {
+                        self.page_cache.store_after(&node);
+                    }
+                    let file = OpenRequest { ino: ino.0, key, rank, handle, service };
+                    self.passthrough.open(&self.engine, file, reply);
                 }
                 None => reply.opened(self.now(), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
             },
@@ -208,9 +208,9 @@ impl Filesystem for ShuffleFs {
             return self.files.read(file, (offset, size as usize), reply);
         }
         let Some((key, rank)) = self.key(&node) else { return reply.error(Errno::EISDIR) };
-        if offset == 0 {
-            // The page cache's own requests have no lock owner.
-            self.page_cache.read(&node, lock_owner.is_none(), size as usize, || self.engine.size(key));
+        // The page cache's own requests have no lock owner.
+        if offset == 0 && self.engine.starts(key, rank, lock_owner.is_none(), size as usize) {
+            self.page_cache.store_after(&node);
         }
         self.passthrough.read(ino.0, fh, |lent| {
             if let Some(bytes) = lent {

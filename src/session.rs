@@ -189,8 +189,11 @@ impl Session {
         let (keep_cache, listed) = (self.spec.cache, self.spec.format);
         let options = self.resources(shown, config)?;
         let engine = Arc::new(self.engine()?);
+        if keep_cache {
+            engine.keep_pages();
+        }
         Ok(ShuffleFs {
-            page_cache: PageCache::new(engine.clone(), tree.clone(), keep_cache),
+            page_cache: PageCache::new(engine.clone(), tree.clone()),
             passthrough: Arc::new(Passthrough::default()),
             epoch_bytes: engine.epoch_bytes(listed),
             files: ViewFiles::new(engine.clone()),

@@ -262,7 +262,7 @@ impl<S: FetchLoader> Shared<S> {
     fn leave_out(&self, state: &mut State, keys: Vec<ImageKey>) {
         let Some(first) = keys.first() else { return };
         let fetch = self.plan(first.view).fetch_of(first.batch).0;
-        state.streams.dropped(first, fetch);
+        state.access.streams.dropped(first, fetch);
         let (waited, others): (Vec<ImageKey>, Vec<ImageKey>) = keys.into_iter().partition(|key| state.is_waited(key));
         for key in others {
             state.loading.remove(&key);

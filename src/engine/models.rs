@@ -242,7 +242,7 @@ fn an_image_stays_with_who_holds_it() {
                     if let Some(image) = world.engine.loaded(key(batch)) {
                         thread::yield_now();
                         assert!(image.bytes().iter().all(|&at| at == byte(key(batch))));
-                        world.engine.stored(key(batch));
+                        world.engine.stored(key(batch), batch, 1);
                         world.engine.opened(key(batch), None);
                     }
                     world.holding.fetch_sub(1, Ordering::Relaxed);

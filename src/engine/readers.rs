@@ -8,12 +8,12 @@ use std::time::Instant;
 use crate::plan::rank::Rank;
 use crate::sync::atomic::AtomicU64;
 
+use super::access::streams::Stream;
 use super::budget::Image;
 use super::lease::Loaded;
 use super::load_task::LoadTask;
 use super::loader::FetchLoader;
 use super::stats::Stats;
-use super::streams::Stream;
 use super::{ImageKey, Loading, Opened, ReadError, Reply, Shared, State};
 
 /// Fetches of read images that are retained for slower jobs.
@@ -68,7 +68,7 @@ impl<S: FetchLoader> Shared<S> {
     /// A stream has come to a batch: looks ahead of it.
     pub fn opened(&self, state: &mut State, key: ImageKey, rank: Option<Rank>) {
         let (stream, fetch, place) = self.place(key, rank);
-        for (epoch, fetch) in state.streams.read(self.plan(key.view), stream, fetch, place) {
+        for (epoch, fetch) in state.access.streams.read(self.plan(key.view), stream, fetch, place) {
             self.look_ahead(state, Stream { epoch, ..stream }, fetch);
         }
     }
@@ -81,9 +81,9 @@ impl<S: FetchLoader> Shared<S> {
         // A file is read from its start once: later reads of it say nothing new about where its reader goes.
         if waiter.offset == 0 {
             if place == 0 && !state.has(&key) {
-                state.streams.restarted(&stream);
+                state.access.streams.restarted(&stream);
             }
-            ahead = state.streams.read(self.plan(key.view), stream, fetch, place);
+            ahead = state.access.streams.read(self.plan(key.view), stream, fetch, place);
         }
         let image = self.loaded(&mut state, key, &waiter);
         let (image, waiter) = match image {
@@ -103,7 +103,7 @@ impl<S: FetchLoader> Shared<S> {
     }
 
     /// The stream that a read belongs to, and where it is: the fetch, and the batch's place in it.
-    fn place(&self, key: ImageKey, rank: Option<Rank>) -> (Stream, u64, usize) {
+    pub fn place(&self, key: ImageKey, rank: Option<Rank>) -> (Stream, u64, usize) {
         let (fetch, place) = self.plan(key.view).fetch_of(key.batch);
         (Stream { view: key.view, epoch: key.epoch, rank, kind: key.kind }, fetch, place)
     }
@@ -153,7 +153,7 @@ impl<S: FetchLoader> Shared<S> {
             }
             return;
         }
-        let keys = if state.streams.wants_whole(&stream, fetch) {
+        let keys = if state.access.streams.wants_whole(&stream, fetch) {
             self.missing(state, &stream, fetch, Some(key))
         } else {
             vec![key]
@@ -173,7 +173,7 @@ impl<S: FetchLoader> Shared<S> {
             return;
         }
         let keys = self.missing(state, &stream, fetch, None);
-        state.streams.queued(&stream, fetch);
+        state.access.streams.queued(&stream, fetch);
         if !keys.is_empty() {
             let task = self.queue(state, fetch, keys);
             state.prefetch.push_back(task);

@@ -103,7 +103,7 @@ impl Shared {
         let (unread, read, loading, streams, unread_bytes, retained) = {
             let state = self.lock();
             let unread: u64 = state.unread.iter().map(|(_, image)| image.capacity()).sum();
-            let counts = (state.unread.len(), state.read.len(), state.loading.len(), state.streams.len());
+            let counts = (state.unread.len(), state.read.len(), state.loading.len(), state.access.streams.len());
             (counts.0, counts.1, counts.2, counts.3, unread, state.read_bytes)
         };
         let ((used, free), gone) = (self.pool.used(), self.pool.gone());

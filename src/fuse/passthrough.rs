@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fuser::{BackingId, FileHandle, FopenFlags, ReplyOpen};
 
+use crate::engine::access::Service;
 use crate::engine::lease::{LeasedImage, Loaded, sample};
 use crate::engine::{Engine, ImageKey};
 use crate::plan::rank::Rank;
@@ -51,10 +52,7 @@ pub struct OpenRequest {
     pub rank: Option<Rank>,
     /// Its handle.
     pub handle: FileHandle,
-    /// Whether its reader maps files.
-    pub maps: bool,
-    /// Whether its pages are, or may be, in the page cache.
-    pub cached: bool,
+    pub service: Service,
 }
 
 impl Passthrough {
@@ -63,11 +61,11 @@ impl Passthrough {
         self.stage.store(POSSIBLE, Ordering::Relaxed);
     }
 
-    /// Answers an `open`: where its reader maps files, once the image is loaded.
+    /// Answers an `open`: where its image is to be lent, once that is loaded.
     pub fn open(self: &Arc<Self>, engine: &Engine, file: OpenRequest, reply: ReplyOpen) {
         let (key, rank) = (file.key, file.rank);
         // All handles of an inode are alike: where there are others, there is nothing to wait for.
-        if file.cached || !file.maps || !self.is_on(engine, &reply) || self.lock().contains_key(&file.ino) {
+        if file.service != Service::Lease || !self.is_on(engine, &reply) || self.lock().contains_key(&file.ino) {
             if self.answer(&file, None, reply) {
                 engine.opened(key, rank);
             }
@@ -110,11 +108,13 @@ impl Passthrough {
             Some(backing_file) => {
                 reply.opened_passthrough(FileHandle(file.handle.0 | PASSTHROUGH_HANDLE), direct, &backing_file.backing)
             }
-            None if file.cached => reply.opened(file.handle, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
+            None if file.service == Service::PageCache => {
+                reply.opened(file.handle, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH)
+            }
             // Through the page cache a cold file is read at half the rate (docs/performance.md).
             None => reply.opened(file.handle, direct),
         }
-        backing_file.is_some() || file.cached
+        backing_file.is_some() || file.service == Service::PageCache
     }
 
     /// Counts one more handle of an inode; the backing file that it gets, if any.

@@ -7,10 +7,9 @@ use std::collections::HashSet;
 
 use lru::LruCache;
 
+use crate::engine::{ImageKey, ImageKind, at_most};
 use crate::plan::Plan;
 use crate::plan::rank::Rank;
-
-use super::{ImageKey, ImageKind, at_most};
 
 /// What readers of one directory have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
