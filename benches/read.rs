@@ -9,7 +9,7 @@ use std::sync::{Arc, mpsc};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use shufflefs::anndata::matrix::Matrix;
 use shufflefs::array::gather::{ElementRange, GatherContext, Sink, gather};
-use shufflefs::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch};
+use shufflefs::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Scratch};
 use shufflefs::engine::{Engine, ImageKey};
 use shufflefs::format::Extension;
 use shufflefs::plan::Sampling;
@@ -91,10 +91,6 @@ struct Memory {
 }
 
 impl ChunkSource for Memory {
-    fn raw(&self, _chunk: u64) -> Result<Option<Extent>, ArrayError> {
-        Ok(None)
-    }
-
     fn decode(
         &self,
         chunk: u64,
@@ -105,10 +101,6 @@ impl ChunkSource for Memory {
     ) -> Result<(), ArrayError> {
         out.bytes.copy_from_slice(&self.chunks[chunk as usize]);
         Ok(())
-    }
-
-    fn filters(&self) -> Vec<String> {
-        Vec::new()
     }
 
     fn is_encoded(&self) -> bool {

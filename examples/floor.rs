@@ -7,10 +7,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use rayon::prelude::*;
-use shufflefs::anndata::index::IndexDir;
-use shufflefs::array::Counters;
 use shufflefs::array::gather::{ElementRange, GatherContext, Sink, gather};
-use shufflefs::collection::{Collection, Selection};
+use shufflefs::session::{Session, Spec};
 
 /// Takes elements and forgets them.
 struct Nowhere;
@@ -29,10 +27,8 @@ const PIECE: u64 = 1 << 16;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stores: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    let counters = Counters::default();
-    let index = IndexDir(Some(std::env::temp_dir().join("shufflefs-floor")));
-    let selection = Selection { obs: Some(Vec::new()), ..Selection::of("X", index) };
-    let collection = Collection::open(&stores, &selection, &counters)?;
+    let spec = Spec { obs: Some(Vec::new()), ..Spec::of(stores, std::env::temp_dir().join("shufflefs-floor")) };
+    let Session { collection, counters, .. } = Session::builder(spec).unprobed().derive()?;
     for _ in 0..3 {
         let work = GatherContext { counters: &counters, progress: &|| {}, cache: None, io: None };
         let start = Instant::now();

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use shufflefs::array::{Counters, container};
-use shufflefs::anndata::index::IndexDir;
-use shufflefs::collection::{Collection, Selection};
+use shufflefs::anndata::names::MatrixName;
+use shufflefs::session::{Session, Spec};
 
 /// Bytes that a target reads of one array at most.
 pub const LIMIT: u64 = 16 << 20;
@@ -38,11 +38,10 @@ pub fn read(store: &Path, element: &str) {
 
 /// Opens a store as a mount does, then reads its matrix.
 pub fn mount(store: &Path) {
-    for x in ["X", "layers/dense"] {
-        let index = IndexDir(Some(store.with_file_name("index")));
-        let selection = Selection::of(x, index);
-        let Ok(collection) = Collection::open(&[store.to_owned()], &selection, &Counters::default()) else { continue };
-        for array in collection.stores.iter().flat_map(|store| store.x().matrix.arrays()) {
+    for x in [MatrixName::X, MatrixName::Layer("dense".to_owned())] {
+        let spec = Spec { x, ..Spec::of(vec![store.to_owned()], store.with_file_name("index")) };
+        let Ok(session) = Session::builder(spec).unprobed().derive() else { continue };
+        for array in session.collection.stores.iter().flat_map(|store| store.x().matrix.arrays()) {
             let _ = array.read_all(LIMIT, &Counters::default());
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Extent, Scratch, codec};
+use super::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Scratch, codec};
 
 /// An array that was declared and never written.
 pub struct Unwritten {
@@ -10,10 +10,6 @@ pub struct Unwritten {
 }
 
 impl ChunkSource for Unwritten {
-    fn raw(&self, _: u64) -> Result<Option<Extent>, ArrayError> {
-        Ok(None)
-    }
-
     fn decode(
         &self,
         _: u64,
@@ -25,14 +21,6 @@ impl ChunkSource for Unwritten {
         codec::fill(out.bytes, &self.fill);
         Ok(())
     }
-
-    fn filters(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn is_encoded(&self) -> bool {
-        false
-    }
 }
 
 /// An array held in memory, its chunks one behind the other.
@@ -41,10 +29,6 @@ pub struct InMemory {
 }
 
 impl ChunkSource for InMemory {
-    fn raw(&self, _: u64) -> Result<Option<Extent>, ArrayError> {
-        Ok(None)
-    }
-
     fn decode(
         &self,
         chunk: u64,
@@ -60,14 +44,6 @@ impl ChunkSource for InMemory {
         inside.copy_from_slice(&stored[..inside.len()]);
         beyond.fill(0);
         Ok(())
-    }
-
-    fn filters(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn is_encoded(&self) -> bool {
-        false
     }
 }
 

@@ -13,6 +13,7 @@ mod native;
 mod record;
 mod source;
 mod text;
+mod types;
 mod zstd_filter;
 
 use std::collections::HashMap;
@@ -27,7 +28,7 @@ use super::meaning::Meaning;
 use super::{Array, ArrayError, Dtype, RecordField};
 use crate::storage::{Identity, Object};
 use files::LibraryFile;
-pub use native::TypeClass;
+pub use types::TypeClass;
 
 /// An open `.h5ad`, or a group inside of an HDF5 file.
 pub struct Hdf5 {
@@ -146,7 +147,7 @@ impl Hdf5 {
     }
 
     fn class(&self, element: &str) -> Result<TypeClass, ArrayError> {
-        native::class_of(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
+        types::class_of(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
     }
 }
 
@@ -232,7 +233,7 @@ impl Container for Hdf5 {
 
     fn meaning(&self, element: &str) -> Result<Meaning, ArrayError> {
         let dataset = self.dataset(element)?;
-        Ok(match native::class_of(&dataset).map_err(|cause| self.error(element, cause))? {
+        Ok(match types::class_of(&dataset).map_err(|cause| self.error(element, cause))? {
             TypeClass::Time(time) => Meaning::Time(time),
             TypeClass::Enum { .. } => match dataset::names(&dataset).map_err(|cause| self.error(element, cause))? {
                 names if names.two_valued().is_some() => Meaning::Numbers,

@@ -33,14 +33,6 @@ impl ChunkSource for RawFile {
     fn meter(&self) -> Option<&Meter> {
         Some(self.extent.object.address().meter())
     }
-
-    fn filters(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn is_encoded(&self) -> bool {
-        false
-    }
 }
 
 /// The 1-D array of `len` elements that begins at `offset`; the caller has seen that the file holds it.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch};
+use super::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Scratch};
 
 struct Transposed {
     stored: Array,
@@ -26,10 +26,6 @@ impl Array {
 }
 
 impl ChunkSource for Transposed {
-    fn raw(&self, _: u64) -> Result<Option<Extent>, ArrayError> {
-        Ok(None)
-    }
-
     fn decode(
         &self,
         chunk: u64,

@@ -1,11 +1,8 @@
 //! Figures of a plan from a few of its fetches: sizes, chunks read, entropy.
 
-use std::collections::HashSet;
-
 use serde_json::{Map, Value, json};
 
-use crate::anndata::matrix::Matrix;
-use crate::array::Array;
+use crate::array::cost::ReadCost;
 use crate::batch::{Batch, Lengths};
 use crate::collection::Collection;
 use crate::format::Format;
@@ -109,12 +106,13 @@ impl Sample {
             }
             read.add(collection, &fetch);
         }
-        let per = |sum: u64, of: u64| (read.chunks > 0 && of > 0).then(|| sum as f64 / of as f64);
+        let ReadCosts { rows, chunks: ReadCost { chunks, decoded, needed, requests } } = read;
+        let per = |sum: u64, of: u64| (chunks > 0 && of > 0).then(|| sum as f64 / of as f64);
         Sample {
             batch_bytes: bytes / batches.max(1),
-            chunks_per_row: per(read.chunks, read.rows),
-            amplification: per(read.decoded, read.needed),
-            requests: (read.requests as f64 * plan.fetches() as f64 / fetches.max(1) as f64) as u64,
+            chunks_per_row: per(chunks, rows),
+            amplification: per(decoded, needed),
+            requests: (requests as f64 * plan.fetches() as f64 / fetches.max(1) as f64) as u64,
         }
     }
 }
@@ -123,10 +121,7 @@ impl Sample {
 #[derive(Default)]
 struct ReadCosts {
     rows: u64,
-    chunks: u64,
-    decoded: u64,
-    needed: u64,
-    requests: u64,
+    chunks: ReadCost,
 }
 
 impl ReadCosts {
@@ -140,62 +135,9 @@ impl ReadCosts {
             let from = rows.partition_point(|&(store, _)| store < number);
             let to = rows.partition_point(|&(store, _)| store <= number);
             for part in &store.elements {
-                let rows = rows[from..to].iter().map(|&(_, row)| row);
-                match &part.matrix {
-                    Matrix::Sparse { indptr, .. } => {
-                        let runs: Vec<(u64, u64)> =
-                            rows.map(|row| (indptr[row as usize], indptr[row as usize + 1])).collect();
-                        part.matrix.arrays().into_iter().for_each(|array| self.flat(array, &runs));
-                    }
-                    Matrix::Dense { array } => self.rows_of(array, rows),
-                }
+                part.matrix.add_cost(rows[from..to].iter().map(|&(_, row)| row), &mut self.chunks);
             }
         }
-    }
-
-    /// Runs of elements of an array of one axis.
-    fn flat(&mut self, array: &Array, runs: &[(u64, u64)]) {
-        let size = array.chunk_elements().max(1);
-        // Runs are sorted: one that begins where the last ended, or in its chunk or the next, takes no request of its own.
-        let unit = if array.source.is_encoded() { size } else { 1 };
-        let mut last = None;
-        for &(start, end) in runs.iter().filter(|(start, end)| start < end) {
-            self.requests += u64::from(last.is_none_or(|last| start / unit > last + 1));
-            last = Some((end - 1) / unit);
-        }
-        if !array.source.is_encoded() {
-            return;
-        }
-        let mut chunks = HashSet::new();
-        for &(start, end) in runs.iter().filter(|(start, end)| start < end) {
-            chunks.extend(start / size..=(end - 1) / size);
-            self.needed += end - start;
-        }
-        self.chunks += chunks.len() as u64;
-        self.decoded += chunks.len() as u64 * size.min(array.shape[0]);
-    }
-
-    /// Whole rows of an array of several axes.
-    fn rows_of(&mut self, array: &Array, rows: impl Iterator<Item = u64>) {
-        let high = if array.source.is_encoded() { array.chunk_shape[0].max(1) } else { 1 };
-        let mut bands = HashSet::new();
-        let mut count = 0;
-        let mut last = None;
-        for row in rows {
-            self.requests += u64::from(last.is_none_or(|last| row / high > last + 1));
-            last = Some(row / high);
-            bands.insert(row / high);
-            count += 1;
-        }
-        if !array.source.is_encoded() {
-            return;
-        }
-        let across = |(shape, chunk): (&u64, &u64)| shape.div_ceil((*chunk).max(1));
-        let wide: u64 = array.shape.iter().zip(&array.chunk_shape).skip(1).map(across).product();
-        let row: u64 = array.shape.iter().skip(1).product();
-        self.chunks += bands.len() as u64 * wide;
-        self.decoded += bands.len() as u64 * wide * array.chunk_elements();
-        self.needed += count * row;
     }
 }
 

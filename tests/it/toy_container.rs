@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use shufflefs::anndata::index::IndexDir;
 use shufflefs::array::container::{Candidate, Container, Kind, NodeKind, open_as};
-use shufflefs::array::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Extent, Scratch};
+use shufflefs::array::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Scratch};
 use shufflefs::collection::{Collection, Selection};
 use shufflefs::engine::{Engine, ImageKey, Limits};
 use shufflefs::format::{Extension, Writers};
@@ -115,10 +115,6 @@ impl Container for Toy {
 struct Whole(Vec<u8>);
 
 impl ChunkSource for Whole {
-    fn raw(&self, _: u64) -> Result<Option<Extent>, ArrayError> {
-        Ok(None)
-    }
-
     fn decode(
         &self,
         _: u64,
@@ -129,10 +125,6 @@ impl ChunkSource for Whole {
     ) -> Result<(), ArrayError> {
         out.bytes.copy_from_slice(&self.0);
         Ok(())
-    }
-
-    fn filters(&self) -> Vec<String> {
-        Vec::new()
     }
 
     fn is_encoded(&self) -> bool {
@@ -148,7 +140,7 @@ fn a_container_is_one_file_and_one_line() {
     std::fs::write(&path, format!("TOY\n{content}\n")).unwrap();
     let store = open_as(&[TOY], &path).unwrap();
     let counters = Counters::default();
-    let selection = Selection::of("X", IndexDir(None));
+    let selection = Selection::of(shufflefs::anndata::names::MatrixName::X, IndexDir(None));
     let collection = Collection::of(vec![(path.clone(), store)], &selection, &counters).unwrap();
     assert_eq!(
         (collection.table.n_rows, collection.table.x().genes.as_slice()),

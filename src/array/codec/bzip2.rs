@@ -3,32 +3,21 @@
 use ::bzip2::{Decompress, Status};
 
 use super::Fault;
+use super::stream::{Step, run};
 
 /// Decodes into the front of `out`; returns the number of bytes written.
 pub fn decode(mut input: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
     let mut filled = 0;
     loop {
         let mut stream = Decompress::new(false);
-        loop {
-            let place = out.get_mut(filled..).unwrap_or_default();
-            let is_full = place.is_empty();
-            // A full buffer still has to take the end of the stream: one byte more tells the two apart.
-            let mut beyond = [0];
-            let place = if is_full { &mut beyond[..] } else { place };
+        let step = |input: &[u8], place: &mut [u8]| {
             let before = (stream.total_in(), stream.total_out());
             let status = stream.decompress(input, place).map_err(|_| "the stream is damaged")?;
-            let read = usize::try_from(stream.total_in() - before.0).unwrap_or(usize::MAX);
-            let wrote = usize::try_from(stream.total_out() - before.1).unwrap_or(usize::MAX);
-            input = input.get(read..).unwrap_or_default();
-            if is_full && wrote > 0 {
-                return Err(Fault::Full);
-            }
-            filled += wrote;
-            match status {
-                Status::StreamEnd => break,
-                _ if read == 0 && wrote == 0 => return Err("the stream ends early".into()),
-                _ => {}
-            }
+            let (read, wrote) = (stream.total_in() - before.0, stream.total_out() - before.1);
+            Ok(Step { read, wrote, ended: status == Status::StreamEnd })
+        };
+        if !run(&mut input, out, &mut filled, step)? {
+            return Err("the stream ends early".into());
         }
         // As Python's bz2: another stream may follow; what is none is ignored.
         if !input.starts_with(b"BZh") {

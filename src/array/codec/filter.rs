@@ -77,7 +77,7 @@ impl Filter {
             Filter::AsType { stored, to, .. } => astype(*stored, *to, input, out),
             Filter::ScaleOffset { dtype, scale, offset } => {
                 out.copy_from_slice(input);
-                scale_own(*dtype, scale, offset, out)?;
+                scale_own(*dtype, [scale, offset], true, out)?;
             }
             Filter::ValueCast(cast) => cast.decode(input, out)?,
         }
@@ -92,7 +92,7 @@ impl Filter {
         match self {
             Filter::ScaleOffset { dtype, scale, offset } => {
                 out.copy_from_slice(fill);
-                unscale_own(*dtype, scale, offset, &mut out)?;
+                scale_own(*dtype, [scale, offset], false, &mut out)?;
             }
             Filter::ValueCast(cast) => cast.encode(fill, &mut out)?,
             _ => astype(to, stored, fill, &mut out),
@@ -187,42 +187,22 @@ fn integers(dtype: Dtype, elements: &mut [u8], number: impl Fn(i128) -> Result<i
     Ok(())
 }
 
-fn scale_own(dtype: Dtype, scale: &[u8; 8], offset: &[u8; 8], out: &mut [u8]) -> Result<(), String> {
+/// `(x - offset) * scale` in the array's own type, or undone (`x / scale + offset`) as it is decoded.
+fn scale_own(dtype: Dtype, [scale, offset]: [&[u8; 8]; 2], undo: bool, out: &mut [u8]) -> Result<(), String> {
     macro_rules! floats {
         ($number:ty) => {{
             const SIZE: usize = size_of::<$number>();
             let of = |bytes: &[u8; 8]| {
                 bytes.first_chunk::<SIZE>().map_or(<$number>::of(0.0), |b| <$number>::from_le_bytes(*b))
             };
-            scale_floats::<$number, SIZE>(out, of(scale), of(offset), <$number>::from_le_bytes, <$number>::to_le_bytes);
-            Ok(())
-        }};
-    }
-    match dtype {
-        Dtype::F16 => floats!(f16),
-        Dtype::F32 => floats!(f32),
-        Dtype::F64 => floats!(f64),
-        _ => {
-            let own = |bytes: &[u8; 8]| integer(dtype, bytes.get(..dtype.size()).unwrap_or_default());
-            let (scale, offset) = (own(scale), own(offset));
-            integers(dtype, out, |value| match value.checked_rem(scale) {
-                Some(0) => Ok(value / scale + offset),
-                _ => Err(format!("{value} is no multiple of the scale {scale}")),
-            })
-        }
-    }
-}
-
-fn unscale_own(dtype: Dtype, scale: &[u8; 8], offset: &[u8; 8], out: &mut [u8]) -> Result<(), String> {
-    macro_rules! floats {
-        ($number:ty) => {{
-            const SIZE: usize = size_of::<$number>();
-            let of = |bytes: &[u8; 8]| {
-                bytes.first_chunk::<SIZE>().map_or(<$number>::of(0.0), |b| <$number>::from_le_bytes(*b))
-            };
-            let minus = of(offset).mul(<$number>::of(-1.0));
-            for element in out.as_chunks_mut::<SIZE>().0 {
-                *element = <$number>::from_le_bytes(*element).add(minus).mul(of(scale)).to_le_bytes();
+            let (scale, offset) = (of(scale), of(offset));
+            if undo {
+                scale_floats::<$number, SIZE>(out, scale, offset, <$number>::from_le_bytes, <$number>::to_le_bytes);
+            } else {
+                let minus = offset.mul(<$number>::of(-1.0));
+                for element in out.as_chunks_mut::<SIZE>().0 {
+                    *element = <$number>::from_le_bytes(*element).add(minus).mul(scale).to_le_bytes();
+                }
             }
             Ok(())
         }};
@@ -234,7 +214,11 @@ fn unscale_own(dtype: Dtype, scale: &[u8; 8], offset: &[u8; 8], out: &mut [u8]) 
         _ => {
             let own = |bytes: &[u8; 8]| integer(dtype, bytes.get(..dtype.size()).unwrap_or_default());
             let (scale, offset) = (own(scale), own(offset));
-            integers(dtype, out, |value| Ok((value - offset) * scale))
+            integers(dtype, out, |value| match value.checked_rem(scale) {
+                _ if !undo => Ok((value - offset) * scale),
+                Some(0) => Ok(value / scale + offset),
+                _ => Err(format!("{value} is no multiple of the scale {scale}")),
+            })
         }
     }
 }

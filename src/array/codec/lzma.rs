@@ -3,6 +3,7 @@
 use liblzma::stream::{Action, CONCATENATED, Filters, LzmaOptions, Status, Stream};
 
 use super::Fault;
+use super::stream::{Step, run};
 
 /// Memory that a stream may ask of its decoder: above the 65 MiB of preset 9, far below what a damaged header can ask.
 const MEMORY: u64 = 256 << 20;
@@ -44,30 +45,19 @@ impl Lzma {
     pub fn decode(&self, mut input: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
         let mut stream = self.stream(out.len())?;
         let mut filled = 0;
-        loop {
-            let place = out.get_mut(filled..).unwrap_or_default();
-            let is_full = place.is_empty();
-            // A full buffer still has to take the end of the stream: one byte more tells the two apart.
-            let mut beyond = [0];
-            let place = if is_full { &mut beyond[..] } else { place };
+        let step = |input: &[u8], place: &mut [u8]| {
             let before = (stream.total_in(), stream.total_out());
             let action = if input.is_empty() { Action::Finish } else { Action::Run };
             let status = stream.process(input, place, action).map_err(|e| e.to_string())?;
-            let read = usize::try_from(stream.total_in() - before.0).unwrap_or(usize::MAX);
-            let wrote = usize::try_from(stream.total_out() - before.1).unwrap_or(usize::MAX);
-            input = input.get(read..).unwrap_or_default();
-            if is_full && wrote > 0 {
-                return Err(Fault::Full);
-            }
-            filled += wrote;
-            match status {
-                Status::StreamEnd => return Ok(filled),
-                // A raw stream has no end of its own where the encoder wrote none.
-                _ if read == 0 && wrote == 0 && input.is_empty() && matches!(self, Lzma::Raw(_)) => return Ok(filled),
-                _ if read == 0 && wrote == 0 => return Err("the stream ends early".into()),
-                _ => {}
-            }
+            let (read, wrote) = (stream.total_in() - before.0, stream.total_out() - before.1);
+            Ok(Step { read, wrote, ended: status == Status::StreamEnd })
+        };
+        let ended = run(&mut input, out, &mut filled, step)?;
+        // A raw stream has no end of its own where the encoder wrote none.
+        if ended || (input.is_empty() && matches!(self, Lzma::Raw(_))) {
+            return Ok(filled);
         }
+        Err("the stream ends early".into())
     }
 }
 

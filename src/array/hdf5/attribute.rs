@@ -4,8 +4,9 @@ use ::hdf5::Location;
 use half::f16;
 use serde_json::{Map, Value};
 
-use super::native::{self, TypeClass, TypedObject};
+use super::native::{self, TypedObject};
 use super::text;
+use super::types::{self, TypeClass};
 use crate::array::Dtype;
 
 /// Elements of one attribute: a list of a million columns, and no more than a shape that lies may cost.
@@ -35,7 +36,7 @@ fn one(values: TypedObject, inner: &str) -> Result<Option<Value>, String> {
     if count > MOST {
         return Ok(None);
     }
-    let list: Vec<Value> = match native::class(datatype.id()) {
+    let list: Vec<Value> = match types::class(datatype.id()) {
         TypeClass::Other("reference") if shape.is_empty() => {
             let path = native::referred(values)?;
             let within = |path: &String| path.strip_prefix('/')?.strip_prefix(inner).map(str::to_owned);
@@ -48,10 +49,10 @@ fn one(values: TypedObject, inner: &str) -> Result<Option<Value>, String> {
         class @ (TypeClass::Number { dtype, .. } | TypeClass::Enum { dtype, .. }) => {
             let bytes = usize::try_from(count).ok().and_then(|n| n.checked_mul(dtype.size())).ok_or("too large")?;
             let mut buffer = vec![0; bytes];
-            values.read_bytes(&native::little_endian(&datatype)?, &[], &[], &mut buffer)?;
+            values.read_bytes(&types::little_endian(&datatype)?, &[], &[], &mut buffer)?;
             // R's logical is an enum: whether categories are ordered is one.
             let booleans =
-                matches!(class, TypeClass::Enum { .. }).then(|| native::names(datatype.id()).ok()?.booleans());
+                matches!(class, TypeClass::Enum { .. }).then(|| types::names(datatype.id()).ok()?.booleans());
             let value = |element| match booleans.flatten() {
                 Some(booleans) => {
                     booleans.split(dtype, element).map_or(Value::Null, |(yes, _)| Value::from(yes == [1]))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::array::cast::to_i64;
 use crate::array::meaning::Booleans;
-use crate::array::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Extent, Scratch};
+use crate::array::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Scratch};
 use crate::storage::Meter;
 
 /// The integers of an enum, read as booleans.
@@ -29,10 +29,6 @@ pub fn booleans(array: Array, booleans: Booleans) -> Array {
 }
 
 impl ChunkSource for Named {
-    fn raw(&self, _: u64) -> Result<Option<Extent>, ArrayError> {
-        Ok(None)
-    }
-
     fn meter(&self) -> Option<&Meter> {
         self.inner.meter()
     }

@@ -10,8 +10,9 @@ use hdf5_sys::h5p::{H5Pget_chunk_opts, H5Pget_external_count, H5Pget_fill_value,
 use hdf5_sys::h5z::H5Zfilter_avail;
 
 use super::library::Hdf5Library;
-use super::native::{self, TypeClass, TypedObject};
+use super::native::{self, TypedObject};
 use super::source::{ChunkMap, Chunked, Contiguous, StoredChunk};
+use super::types::{self, TypeClass};
 use super::{Hdf5, boolean, words};
 use crate::array::codec::Stage;
 use crate::array::codec::checksum::Sum;
@@ -38,7 +39,7 @@ struct DatasetOpener<'a> {
 /// Opens an array of numbers or booleans; of an enum that is none its integers, of times what they count.
 pub fn open(file: &Hdf5, element: &str, dataset: Dataset) -> Result<Array, ArrayError> {
     let fail = |cause: String| file.error(element, cause);
-    let (dtype, big, booleans) = match native::class_of(&dataset).map_err(fail)? {
+    let (dtype, big, booleans) = match types::class_of(&dataset).map_err(fail)? {
         TypeClass::Number { dtype, big } => (dtype, big, None),
         TypeClass::Time(_) => (Dtype::I64, false, None),
         TypeClass::Enum { dtype, big } => (dtype, big, names(&dataset).map_err(fail)?.two_valued()),
@@ -64,7 +65,7 @@ pub fn open(file: &Hdf5, element: &str, dataset: Dataset) -> Result<Array, Array
 
 /// The names of a dataset of an enum.
 pub fn names(dataset: &Dataset) -> Result<Names, String> {
-    native::names(TypedObject::of(dataset).datatype()?.id())
+    types::names(TypedObject::of(dataset).datatype()?.id())
 }
 
 impl DatasetOpener<'_> {
@@ -94,7 +95,7 @@ impl DatasetOpener<'_> {
                 let values = TypedObject::of(&self.dataset);
                 values
                     .datatype()
-                    .and_then(|t| native::little_endian(&t))
+                    .and_then(|t| types::little_endian(&t))
                     .and_then(|memory| values.read_bytes(&memory, &vec![0; self.shape.len()], &self.shape, &mut buffer))
                     .map_err(|cause| self.error(cause))?;
                 let chunk_shape = self.shape.clone();
@@ -122,7 +123,7 @@ impl DatasetOpener<'_> {
     /// The fill value, little-endian; zeros where none is set.
     fn fill(&self) -> Vec<u8> {
         let mut fill = vec![0; self.dtype.size()];
-        if let Ok(memory) = TypedObject::of(&self.dataset).datatype().and_then(|t| native::little_endian(&t)) {
+        if let Ok(memory) = TypedObject::of(&self.dataset).datatype().and_then(|t| types::little_endian(&t)) {
             // SAFETY: `fill` has room for one element of that type, whose size is that of the dtype.
             let status =
                 sync(|| unsafe { H5Pget_fill_value(self.plist.id(), memory.id(), fill.as_mut_ptr().cast::<c_void>()) });

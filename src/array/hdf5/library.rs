@@ -4,8 +4,9 @@
 
 use ::hdf5::{Dataset, File};
 
-use super::native::{self, TypedObject};
-use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch};
+use super::native::TypedObject;
+use super::types::{self};
+use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Scratch};
 
 pub struct Hdf5Library {
     pub store: std::sync::Arc<str>,
@@ -32,7 +33,7 @@ impl Hdf5Library {
             rest /= grid;
         }
         let values = TypedObject::of(&self.dataset);
-        let memory = native::little_endian(&values.datatype()?)?;
+        let memory = types::little_endian(&values.datatype()?)?;
         if count == self.chunk_shape {
             return values.read_bytes(&memory, &start, &count, out);
         }
@@ -66,10 +67,6 @@ fn corner(part: &[u8], count: &[u64], out: &mut [u8], shape: &[u64], size: usize
 }
 
 impl ChunkSource for Hdf5Library {
-    fn raw(&self, _chunk: u64) -> Result<Option<Extent>, ArrayError> {
-        Ok(None)
-    }
-
     fn decode(
         &self,
         chunk: u64,

@@ -14,8 +14,9 @@ use hdf5_sys::h5t::{
 };
 
 use super::Hdf5;
-use super::native::{self, Id, TypeClass, TypedObject};
+use super::native::{self, Id, TypedObject};
 use super::text;
+use super::types::{self, TypeClass};
 use crate::array::constant::InMemory;
 use crate::array::{Array, ArrayError, Dtype, RecordField, RecordFieldKind};
 
@@ -86,7 +87,7 @@ fn member(datatype: &Id, index: c_uint) -> Result<FieldType, String> {
         } else {
             own
         };
-        let class = native::class(base.id());
+        let class = types::class(base.id());
         Ok(FieldType { name, base, class, shape })
     })
 }
@@ -134,7 +135,7 @@ fn read_numbers(
     // Filters of old files make a table at most a thousand times smaller.
     let held = dataset.storage_size().saturating_mul(1100).saturating_add(1 << 16);
     let size = size.filter(|&n| n <= held).ok_or("its shape is too large for the file: it is damaged")?;
-    let base = native::little_endian(&member.base)?;
+    let base = types::little_endian(&member.base)?;
     let memory = if member.shape.is_empty() {
         base
     } else {

@@ -165,10 +165,6 @@ impl ChunkSource for Contiguous {
         Some(self.object.address().meter())
     }
 
-    fn filters(&self) -> Vec<String> {
-        Vec::new()
-    }
-
     fn is_encoded(&self) -> bool {
         self.big
     }

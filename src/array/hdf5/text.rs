@@ -11,7 +11,8 @@ use hdf5_sys::h5p::H5P_DEFAULT;
 use hdf5_sys::h5s::H5Screate_simple;
 use hdf5_sys::h5t::{H5Tcopy, H5Treclaim};
 
-use super::native::{self, Id, TypeClass, TypedObject};
+use super::native::{self, Id, TypedObject};
+use super::types::{self, TypeClass};
 
 /// Elements of one slice.
 const SLICE: u64 = 1 << 16;
@@ -20,7 +21,7 @@ const SLICE_BYTES: u64 = 64 << 20;
 
 /// All strings of a dataset in C order.
 pub fn dataset(dataset: &Dataset) -> Result<Vec<String>, String> {
-    let class = native::class_of(dataset)?;
+    let class = types::class_of(dataset)?;
     with_type(dataset, class, &TypedObject::of(dataset).datatype()?)
 }
 

@@ -8,7 +8,7 @@ use super::chain::{Chain, Element};
 use super::layout::{self, Keys};
 use super::node::ZarrNode;
 use super::shard::Shards;
-use super::source::{ChunkFiles, Files};
+use super::source::{ChunkFiles, Files, StoredChunks};
 use super::{Zarr, scalar};
 use crate::array::codec::Stage;
 use crate::array::container::Container;
@@ -62,11 +62,12 @@ fn open(
         ..files(zarr, element, keys.clone())
     };
     let source: Arc<dyn ChunkSource> = match chain {
-        Chain::Chunk(stages) => Arc::new(ChunkFiles::new(files(stages), &shape, &outer)),
+        Chain::Chunk(stages) => Arc::new(StoredChunks(ChunkFiles::new(files(stages), &shape, &outer))),
         Chain::Shard { index, inner, .. } => {
             let stages = inner.whole(&chunk_shape, &stored).map_err(|cause| zarr.unsupported(element, cause))?;
             let shards = Shards::new(files(stages), &shape, &outer, &chunk_shape, index);
-            Arc::new(shards.ok_or_else(|| zarr.error(element, "the shard shape is not a multiple of the chunk shape"))?)
+            let no_multiple = || zarr.error(element, "the shard shape is not a multiple of the chunk shape");
+            Arc::new(StoredChunks(shards.ok_or_else(no_multiple)?))
         }
     };
     Ok(Array::new((Arc::clone(&zarr.name), element.into()), dtype, (shape, chunk_shape), source))

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use lru::LruCache;
 
 use super::blob::{Blob, WeakBlob};
-use super::source::{Files, grid, indices};
+use super::source::{ChunkPlaces, Files, StoredRange, grid, indices};
 use crate::array::codec::shard::Index;
-use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, codec, file};
-use crate::storage::{Identity, Meter};
+use crate::array::{ArrayError, Counters, file};
+use crate::storage::Identity;
 
 /// Bytes of the indices that one array keeps.
 const KEPT: u64 = 16 << 20;
@@ -27,13 +27,6 @@ struct ShardIndex {
     identity: Option<Identity>,
     /// The shard, while anyone reads it.
     blob: Mutex<WeakBlob>,
-}
-
-/// A chunk that was written.
-struct StoredRange {
-    blob: Blob,
-    offset: u64,
-    len: u64,
 }
 
 /// The index of one shard, once it was read. A failure is not kept.
@@ -116,8 +109,13 @@ impl Shards {
             .map_err(|e| file::read_error(&self.files.store, &self.files.element, chunk, e))?;
         self.layout.entries(&bytes, self.count).map_err(|cause| self.files.damaged(chunk, cause))
     }
+}
 
-    /// Where a chunk lies; none where it was never written.
+impl ChunkPlaces for Shards {
+    fn files(&self) -> &Files {
+        &self.files
+    }
+
     fn find(&self, chunk: u64, counters: &Counters) -> Result<Option<StoredRange>, ArrayError> {
         let (mut shard, mut within) = (0, 0);
         let at = indices(chunk, &self.chunks);
@@ -157,60 +155,7 @@ impl Shards {
             }),
         }
     }
-}
-
-impl ChunkSource for Shards {
-    fn raw(&self, chunk: u64) -> Result<Option<Extent>, ArrayError> {
-        if self.files.is_encoded() {
-            return Ok(None);
-        }
-        let found = self.find(chunk, &Counters::default())?;
-        let extent = found.and_then(|StoredRange { blob, offset, len }| blob.extent(offset, len));
-        Ok(extent.filter(|extent| extent.len == self.files.chunk_bytes))
-    }
-
-    fn decode(
-        &self,
-        chunk: u64,
-        stored: Option<&[u8]>,
-        out: ChunkBuf<'_>,
-        scratch: &mut Scratch,
-        counters: &Counters,
-    ) -> Result<(), ArrayError> {
-        if let Some(stored) = stored {
-            return self.files.decode_stored(chunk, stored, out, &mut scratch.filter);
-        }
-        match self.find(chunk, counters)? {
-            Some(StoredRange { blob, offset, len }) => {
-                self.files.decode(chunk, (&blob, offset, len), out, scratch, counters)
-            }
-            None => {
-                codec::fill(out.bytes, &self.files.fill);
-                Ok(())
-            }
-        }
-    }
-
-    fn stored(&self, chunk: u64, counters: &Counters) -> Result<Option<Extent>, ArrayError> {
-        match self.find(chunk, counters)? {
-            Some(StoredRange { blob, offset, len }) => self.files.extent(chunk, (&blob, offset, len)),
-            None => Ok(None),
-        }
-    }
-
     fn looks_up(&self) -> bool {
         true
-    }
-
-    fn meter(&self) -> Option<&Meter> {
-        Some(self.files.root.meter())
-    }
-
-    fn filters(&self) -> Vec<String> {
-        self.files.filters()
-    }
-
-    fn is_encoded(&self) -> bool {
-        self.files.is_encoded()
     }
 }

@@ -75,29 +75,33 @@ impl Files {
     }
 
     /// Where stored bytes lie, if they lie in an object.
-    pub fn extent(&self, chunk: u64, (blob, offset, len): (&Blob, u64, u64)) -> Result<Option<Extent>, ArrayError> {
-        self.check_len(chunk, len)?;
-        Ok(blob.extent(offset, len))
+    fn extent(
+        &self,
+        chunk: u64,
+        StoredRange { blob, offset, len }: &StoredRange,
+    ) -> Result<Option<Extent>, ArrayError> {
+        self.check_len(chunk, *len)?;
+        Ok(blob.extent(*offset, *len))
     }
 
     /// Reads and decodes stored bytes.
-    pub fn decode(
+    fn decode(
         &self,
         chunk: u64,
-        (blob, offset, len): (&Blob, u64, u64),
+        StoredRange { blob, offset, len }: &StoredRange,
         out: ChunkBuf<'_>,
         scratch: &mut Scratch,
         counters: &Counters,
     ) -> Result<(), ArrayError> {
-        self.check_len(chunk, len)?;
+        self.check_len(chunk, *len)?;
         let stored = blob
-            .stored(offset, len, &mut scratch.stored, counters)
+            .stored(*offset, *len, &mut scratch.stored, counters)
             .map_err(|e| file::read_error(&self.store, &self.element, chunk, e))?;
         self.decode_stored(chunk, stored, out, &mut scratch.filter)
     }
 
     /// Decodes stored bytes.
-    pub fn decode_stored(
+    fn decode_stored(
         &self,
         chunk: u64,
         stored: &[u8],
@@ -107,11 +111,11 @@ impl Files {
         codec::decode(&self.stages, stored, &mut out, buffers).map_err(|cause| self.damaged(chunk, cause))
     }
 
-    pub fn is_encoded(&self) -> bool {
+    fn is_encoded(&self) -> bool {
         !self.stages.is_empty()
     }
 
-    pub fn filters(&self) -> Vec<String> {
+    fn filters(&self) -> Vec<String> {
         self.stages.iter().rev().map(|stage| stage.name().to_owned()).collect()
     }
 }
@@ -137,7 +141,88 @@ pub fn grid(shape: &[u64], chunk: &[u64]) -> Vec<u64> {
     shape.iter().zip(chunk).map(|(&n, &c)| n.div_ceil(c.max(1))).collect()
 }
 
-/// An array without shards.
+/// A chunk that was written.
+pub struct StoredRange {
+    pub blob: Blob,
+    pub offset: u64,
+    pub len: u64,
+}
+
+/// Where the chunks of an array lie.
+pub trait ChunkPlaces: Send + Sync {
+    fn files(&self) -> &Files;
+
+    /// Where a chunk lies; none where it was never written.
+    fn find(&self, chunk: u64, counters: &Counters) -> Result<Option<StoredRange>, ArrayError>;
+
+    /// Whether `find` may have to read.
+    fn looks_up(&self) -> bool;
+}
+
+/// The chunks of an array, wherever they lie.
+pub struct StoredChunks<P>(pub P);
+
+impl<P: ChunkPlaces> ChunkSource for StoredChunks<P> {
+    fn raw(&self, chunk: u64) -> Result<Option<Extent>, ArrayError> {
+        let files = self.0.files();
+        if files.is_encoded() {
+            return Ok(None);
+        }
+        let found = self.0.find(chunk, &Counters::default())?;
+        let extent = found.and_then(|StoredRange { blob, offset, len }| blob.extent(offset, len));
+        Ok(extent.filter(|extent| extent.len == files.chunk_bytes))
+    }
+
+    fn decode(
+        &self,
+        chunk: u64,
+        stored: Option<&[u8]>,
+        out: ChunkBuf<'_>,
+        scratch: &mut Scratch,
+        counters: &Counters,
+    ) -> Result<(), ArrayError> {
+        let files = self.0.files();
+        if let Some(stored) = stored {
+            return files.decode_stored(chunk, stored, out, &mut scratch.filter);
+        }
+        match self.0.find(chunk, counters)? {
+            Some(range) => files.decode(chunk, &range, out, scratch, counters),
+            None => {
+                codec::fill(out.bytes, &files.fill);
+                Ok(())
+            }
+        }
+    }
+
+    fn stored(&self, chunk: u64, counters: &Counters) -> Result<Option<Extent>, ArrayError> {
+        match self.0.find(chunk, counters)? {
+            Some(range) => self.0.files().extent(chunk, &range),
+            None => Ok(None),
+        }
+    }
+
+    fn looks_up(&self) -> bool {
+        self.0.looks_up()
+    }
+
+    fn is_scattered(&self) -> bool {
+        !self.0.looks_up()
+    }
+
+    fn meter(&self) -> Option<&Meter> {
+        Some(self.0.files().root.meter())
+    }
+
+    fn filters(&self) -> Vec<String> {
+        self.0.files().filters()
+    }
+
+    fn is_encoded(&self) -> bool {
+        self.0.files().is_encoded()
+    }
+}
+
+/// An array without shards: each chunk is an object of its own.
 pub struct ChunkFiles {
     files: Files,
     grid: Vec<u64>,
@@ -149,55 +234,17 @@ impl ChunkFiles {
     }
 }
 
-impl ChunkSource for ChunkFiles {
-    fn raw(&self, chunk: u64) -> Result<Option<Extent>, ArrayError> {
-        if self.files.is_encoded() {
-            return Ok(None);
-        }
-        let Some(blob) = self.files.open(&indices(chunk, &self.grid), chunk)? else { return Ok(None) };
-        Ok(blob.extent(0, blob.len()).filter(|extent| extent.len == self.files.chunk_bytes))
+impl ChunkPlaces for ChunkFiles {
+    fn files(&self) -> &Files {
+        &self.files
     }
 
-    fn decode(
-        &self,
-        chunk: u64,
-        stored: Option<&[u8]>,
-        out: ChunkBuf<'_>,
-        scratch: &mut Scratch,
-        counters: &Counters,
-    ) -> Result<(), ArrayError> {
-        if let Some(stored) = stored {
-            return self.files.decode_stored(chunk, stored, out, &mut scratch.filter);
-        }
-        match self.files.open(&indices(chunk, &self.grid), chunk)? {
-            Some(blob) => self.files.decode(chunk, (&blob, 0, blob.len()), out, scratch, counters),
-            None => {
-                codec::fill(out.bytes, &self.files.fill);
-                Ok(())
-            }
-        }
+    fn find(&self, chunk: u64, _: &Counters) -> Result<Option<StoredRange>, ArrayError> {
+        let blob = self.files.open(&indices(chunk, &self.grid), chunk)?;
+        Ok(blob.map(|blob| StoredRange { offset: 0, len: blob.len(), blob }))
     }
 
-    fn stored(&self, chunk: u64, _: &Counters) -> Result<Option<Extent>, ArrayError> {
-        match self.files.open(&indices(chunk, &self.grid), chunk)? {
-            Some(blob) => self.files.extent(chunk, (&blob, 0, blob.len())),
-            None => Ok(None),
-        }
-    }
-
-    fn is_scattered(&self) -> bool {
-        true
-    }
-
-    fn meter(&self) -> Option<&Meter> {
-        Some(self.files.root.meter())
-    }
-
-    fn filters(&self) -> Vec<String> {
-        self.files.filters()
-    }
-
-    fn is_encoded(&self) -> bool {
-        self.files.is_encoded()
+    fn looks_up(&self) -> bool {
+        false
     }
 }

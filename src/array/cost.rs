@@ -1,0 +1,121 @@
+//! What reading parts of arrays costs: chunks decoded, elements among them that are needed, requests.
+
+use std::collections::HashSet;
+
+use super::Array;
+
+/// Sums over the arrays of one fetch or more. Within a fetch each chunk is decoded once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadCost {
+    /// Encoded chunks, and their elements.
+    pub chunks: u64,
+    pub decoded: u64,
+    /// Elements among these that are needed.
+    pub needed: u64,
+    /// Runs of neighbouring chunks, or of elements that are stored as they are: as many requests over a network.
+    pub requests: u64,
+}
+
+impl ReadCost {
+    /// Adds runs of elements of an array of one axis, in ascending order.
+    pub fn runs(&mut self, array: &Array, runs: &[(u64, u64)]) {
+        let size = array.chunk_elements().max(1);
+        // Runs are sorted: one that begins where the last ended, or in its chunk or the next, takes no request of its own.
+        let unit = if array.source.is_encoded() { size } else { 1 };
+        let mut last = None;
+        for &(start, end) in runs.iter().filter(|(start, end)| start < end) {
+            self.requests += u64::from(last.is_none_or(|last| start / unit > last + 1));
+            last = Some((end - 1) / unit);
+        }
+        if !array.source.is_encoded() {
+            return;
+        }
+        let mut chunks = HashSet::new();
+        for &(start, end) in runs.iter().filter(|(start, end)| start < end) {
+            chunks.extend(start / size..=(end - 1) / size);
+            self.needed += end - start;
+        }
+        self.chunks += chunks.len() as u64;
+        self.decoded += chunks.len() as u64 * size.min(array.shape[0]);
+    }
+
+    /// Adds whole rows of an array of several axes, in ascending order.
+    pub fn rows(&mut self, array: &Array, rows: impl Iterator<Item = u64>) {
+        let high = if array.source.is_encoded() { array.chunk_shape[0].max(1) } else { 1 };
+        let mut bands = HashSet::new();
+        let mut count = 0;
+        let mut last = None;
+        for row in rows {
+            self.requests += u64::from(last.is_none_or(|last| row / high > last + 1));
+            last = Some(row / high);
+            bands.insert(row / high);
+            count += 1;
+        }
+        if !array.source.is_encoded() {
+            return;
+        }
+        let across = |(shape, chunk): (&u64, &u64)| shape.div_ceil((*chunk).max(1));
+        let wide: u64 = array.shape.iter().zip(&array.chunk_shape).skip(1).map(across).product();
+        let row: u64 = array.shape.iter().skip(1).product();
+        self.chunks += bands.len() as u64 * wide;
+        self.decoded += bands.len() as u64 * wide * array.chunk_elements();
+        self.needed += count * row;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Scratch};
+
+    /// Nothing is read of it.
+    struct Encoded(bool);
+
+    impl ChunkSource for Encoded {
+        fn decode(
+            &self,
+            _: u64,
+            _: Option<&[u8]>,
+            _: ChunkBuf<'_>,
+            _: &mut Scratch,
+            _: &Counters,
+        ) -> Result<(), ArrayError> {
+            Ok(())
+        }
+
+        fn is_encoded(&self) -> bool {
+            self.0
+        }
+    }
+
+    fn array(shape: &[u64], chunk: &[u64], is_encoded: bool) -> Array {
+        let shapes = (shape.to_vec(), chunk.to_vec());
+        Array::new(("store".into(), "x".into()), Dtype::U8, shapes, Arc::new(Encoded(is_encoded)))
+    }
+
+    #[test]
+    fn runs_share_chunks_and_neighbours_a_request() {
+        let runs = [(0, 5), (5, 9), (12, 12), (40, 41), (50, 60)];
+        let mut cost = ReadCost::default();
+        cost.runs(&array(&[100], &[10], true), &runs);
+        assert_eq!(cost, ReadCost { chunks: 3, decoded: 30, needed: 20, requests: 2 });
+        // As they are stored, only elements count: 5 to 9 follows on 0 to 5.
+        let mut cost = ReadCost::default();
+        cost.runs(&array(&[100], &[100], false), &runs);
+        assert_eq!(cost, ReadCost { requests: 3, ..ReadCost::default() });
+    }
+
+    #[test]
+    fn rows_take_all_chunks_across() {
+        let rows = [0, 1, 9, 35, 99];
+        let mut cost = ReadCost::default();
+        cost.rows(&array(&[100, 7], &[10, 4], true), rows.into_iter());
+        // Three bands of two chunks each.
+        assert_eq!(cost, ReadCost { chunks: 6, decoded: 6 * 40, needed: 5 * 7, requests: 3 });
+        let mut cost = ReadCost::default();
+        cost.rows(&array(&[100, 7], &[100, 7], false), rows.into_iter());
+        assert_eq!(cost, ReadCost { requests: 4, ..ReadCost::default() });
+    }
+}
