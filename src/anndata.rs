@@ -11,8 +11,12 @@ pub mod dataframe;
 pub mod index;
 mod layout;
 mod loom;
+pub mod mapping;
 pub mod matrix;
+pub mod names;
 pub mod progress;
+pub mod row_index;
+mod sparse;
 pub mod table;
 mod tenx;
 mod transpose;
@@ -24,6 +28,7 @@ use crate::array::{ArrayError, Container, container};
 
 use adapted::{Adapted, Table};
 pub use layout::{expand, matrices, stores};
+use names::{Frame, MatrixName};
 
 /// Bytes of metadata (row bounds, one obs column) that are read into memory at most for one array.
 pub const METADATA_LIMIT: u64 = 64 << 30;
@@ -46,7 +51,7 @@ const LAYOUTS: &[Layout] = &[tenx::table, loom::table];
 pub fn open(path: &Path) -> Result<Box<dyn Container>, ArrayError> {
     let store = container::open(path)?;
     // What has either is AnnData, or MuData of it, and needs no further look.
-    if store.kind("obs")?.is_some() || store.kind("X")?.is_some() {
+    if store.kind(Frame::Obs.path())?.is_some() || store.kind(&MatrixName::X.path())?.is_some() {
         return Ok(store);
     }
     for layout in LAYOUTS {

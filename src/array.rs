@@ -10,6 +10,7 @@ pub mod catch_panic;
 mod codec;
 pub mod constant;
 pub mod container;
+pub mod cost;
 mod dest;
 pub mod dtype;
 mod file;
@@ -156,7 +157,9 @@ pub trait ChunkSource: Send + Sync {
     ///
     /// # Errors
     /// `Stale` or `Io` where it must be looked for and cannot be found.
-    fn raw(&self, chunk: u64) -> Result<Option<Extent>, ArrayError>;
+    fn raw(&self, _chunk: u64) -> Result<Option<Extent>, ArrayError> {
+        Ok(None)
+    }
 
     /// Where a chunk's stored bytes lie, so that they may be read before, beside those of others; none where `decode` must
     /// do all of it (nothing was written, or a library reads).
@@ -198,10 +201,14 @@ pub trait ChunkSource: Send + Sync {
 
     /// The filters as `info` prints them, innermost first, e.g. `["shuffle", "gzip"]`; ends with `"(library)"` where
     /// the fallback is used.
-    fn filters(&self) -> Vec<String>;
+    fn filters(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Whether stored bytes are smaller than or unlike the decoded ones, so that a block pays for whole chunks.
-    fn is_encoded(&self) -> bool;
+    fn is_encoded(&self) -> bool {
+        false
+    }
 }
 
 /// Tells arrays apart for as long as the process lives. Clones of an array have its number, as they have its bytes.

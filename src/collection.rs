@@ -18,7 +18,8 @@ use crate::anndata::bytes::Lengths;
 use crate::anndata::column::{Column, Values};
 use crate::anndata::dataframe::DataFrame;
 use crate::anndata::index::IndexDir;
-use crate::anndata::index::rows::RowIndex;
+use crate::anndata::names::{Frame, MatrixName};
+use crate::anndata::row_index::RowIndex;
 use crate::array::{ArrayError, Container, Counters, Dtype};
 use element::{Arithmetic, Element, MatrixKind, Stored};
 use genes::matching::Matching;
@@ -85,10 +86,9 @@ impl Store {
 /// What to serve of the stores.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Selection {
-    /// `X`, `raw/X`, `layers/NAME` or `obsm/NAME`.
-    pub x: String,
+    pub x: MatrixName,
     /// Further elements of the same kinds.
-    pub with: Vec<String>,
+    pub with: Vec<MatrixName>,
     /// obs columns by name; `None`: every categorical, boolean and numeric one.
     pub obs: Option<Vec<String>>,
     /// obs columns that will be asked for besides.
@@ -112,20 +112,26 @@ pub struct Selection {
     /// Where derived arrays are kept.
     #[serde(skip)]
     pub index: IndexDir,
-    /// Set in the probe (`session::probe`): called before each store is read. Large arrays are then opened and not read, and
+    /// Set in the probe (`session::probe`). Large arrays are then opened and not read, and
     /// nothing is derived or united: what comes of it is only fit to be dropped.
     #[serde(skip)]
     pub visit: Option<Visit>,
 }
 
-/// Told the name of the store that is read next.
-pub type Visit = fn(&str);
+/// How the probe opens stores.
+#[derive(Clone, Copy, Debug)]
+pub struct Visit {
+    /// Told the name of the store that is read next.
+    pub tell: fn(&str),
+    /// The mount opens further stores besides: what follows from all stores together is not known, and refuses nothing.
+    pub partial: bool,
+}
 
 impl Selection {
     /// One element as it is stored.
-    pub fn of(x: &str, index: IndexDir) -> Selection {
+    pub fn of(x: MatrixName, index: IndexDir) -> Selection {
         Selection {
-            x: x.to_owned(),
+            x,
             with: Vec::new(),
             obs: None,
             also: Vec::new(),
@@ -146,8 +152,13 @@ impl Selection {
     /// Tells the probe which store is read next.
     fn visits(&self, store: &str) {
         if let Some(visit) = self.visit {
-            visit(store);
+            (visit.tell)(store);
         }
+    }
+
+    /// Whether the mount opens further stores besides those that are opened here.
+    fn is_partial(&self) -> bool {
+        self.visit.is_some_and(|visit| visit.partial)
     }
 
     /// The obs columns that will be read, by name; `None`: all but text.
@@ -212,7 +223,7 @@ impl Collection {
         let mut first_row = 0u64;
         for store in &mut stores {
             selection.visits(store.container.name());
-            let (rows, obs) = (store.x().matrix.rows(), DataFrame::open(&*store.container, "obs")?.rows);
+            let (rows, obs) = (store.x().matrix.rows(), DataFrame::open(&*store.container, Frame::Obs)?.rows);
             if obs != rows {
                 let cause = format!("{} has {rows} rows, but obs has {obs}", selection.x);
                 return Err(mismatch(&*store.container, cause));
@@ -220,7 +231,7 @@ impl Collection {
             (store.rows, store.first_row) = (rows, first_row);
             first_row = first_row.checked_add(rows).ok_or_else(|| CollectionError::Option("too many rows".into()))?;
         }
-        if first_row == 0 {
+        if first_row == 0 && !selection.is_partial() {
             return Err(mismatch(&*stores[0].container, "no rows: there is nothing to serve".to_owned()));
         }
         let mut elements = vec![x];
@@ -325,9 +336,9 @@ impl Collection {
     pub fn row_names(&self, store: usize, counters: &Counters) -> Result<Vec<String>, CollectionError> {
         let store = &self.stores[store];
         if let Some(visit) = self.visit {
-            visit(store.container.name());
+            (visit.tell)(store.container.name());
         }
-        let names = DataFrame::open(&*store.container, "obs")?.names(counters)?;
+        let names = DataFrame::open(&*store.container, Frame::Obs)?.names(counters)?;
         if names.len() as u64 != store.rows {
             let cause = format!("obs names {} rows, but there are {}", names.len(), store.rows);
             return Err(mismatch(&*store.container, cause));
@@ -347,7 +358,7 @@ impl Collection {
             let per_value = if is_sparse { value + 4 } else { value };
             storage_profile.row_bytes += served as f64 * per_value as f64 / self.table.n_rows as f64;
             // Rows of obsm are short: what their chunks cost is nothing beside those of genes.
-            if number > 0 && element.is_obsm() {
+            if number > 0 && element.name.is_obsm() {
                 continue;
             }
             for (store, part) in parts() {

@@ -9,6 +9,7 @@ pub mod access;
 mod advice;
 mod budget;
 mod fetch;
+mod from_stores;
 pub mod lease;
 mod lease_table;
 mod load;
@@ -23,6 +24,7 @@ mod parts;
 mod plans;
 mod readers;
 mod stats;
+mod store_loader;
 mod tmpfs;
 pub mod view_file;
 
@@ -49,11 +51,12 @@ use budget::{Image, Pool};
 use fetch::Fetches;
 use lease::Loaded;
 use load_task::LoadTask;
-use loader::{FetchLoader, StoreLoader};
+use loader::FetchLoader;
 use parts::Parts;
 use plans::Plans;
 use readers::{Answer, Waiter};
 use stats::Stats;
+use store_loader::StoreLoader;
 
 /// One image: a batch of a view's epoch in one format, or a part of it. Ranks share images, as they share batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

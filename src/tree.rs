@@ -186,13 +186,8 @@ impl Tree {
     }
 
     fn root_child(&self, name: &str) -> Option<Node> {
-        match name {
-            "README.txt" => return Some(Node::Readme),
-            "dataset.json" => return Some(Node::Dataset),
-            "var.tsv" => return Some(Node::Var),
-            "categories" => return Some(Node::Categories),
-            ".shufflefs" => return Some(Node::ControlDir),
-            _ => {}
+        if let Some((_, node)) = FIXED.iter().chain([&CONTROL]).find(|(fixed, _)| *fixed == name) {
+            return Some(*node);
         }
         if self.is_flat() {
             return self.view_child(0, name);
@@ -203,7 +198,7 @@ impl Tree {
 
     /// What stands where the epochs of a view do.
     fn view_child(&self, view: u16, name: &str) -> Option<Node> {
-        if let Some(rank) = name.strip_prefix("rank-") {
+        if let Some(rank) = name.strip_prefix(RANK) {
             let (index, of) = rank.split_once("-of-")?;
             let rank = Rank { index: number(index)?, of: number(of)? };
             return (rank_name(rank) == name).then_some(Node::RankDir { view, rank });
@@ -253,7 +248,7 @@ impl Tree {
     }
 
     fn epoch_number(&self, name: &str) -> Option<u64> {
-        let epoch = number(name.strip_prefix("epoch-")?)?;
+        let epoch = number(name.strip_prefix(EPOCH)?)?;
         (self.epoch_name(epoch) == name).then_some(epoch)
     }
 
@@ -309,7 +304,7 @@ impl Tree {
 
     /// `epoch-0007`.
     pub fn epoch_name(&self, epoch: u64) -> String {
-        format!("epoch-{epoch:0width$}", width = digits(self.listed_epochs).max(4))
+        format!("{EPOCH}{epoch:0width$}", width = digits(self.listed_epochs).max(4))
     }
 
     /// `batch-001234.npz`.
@@ -437,16 +432,27 @@ impl Tree {
 /// Digits of the largest number of a batch.
 const MOST_DIGITS: usize = u64::MAX.ilog10() as usize + 1;
 
-/// What the root holds beside epochs or views; `.shufflefs` and ranks are there, but not listed.
+/// What the root holds beside epochs or views, as it is listed.
 const FIXED: [(&str, Node); 4] = [
     ("README.txt", Node::Readme),
     ("categories", Node::Categories),
     ("dataset.json", Node::Dataset),
     ("var.tsv", Node::Var),
 ];
+/// It is there, but not listed; so are ranks.
+const CONTROL: (&str, Node) = (".shufflefs", Node::ControlDir);
+
+/// How names of epochs and ranks begin.
+const EPOCH: &str = "epoch-";
+const RANK: &str = "rank-";
+
+/// Whether a name at the root is one of the mount's own, so that no view can have it.
+pub fn is_reserved(name: &str) -> bool {
+    FIXED.iter().chain([&CONTROL]).any(|(fixed, _)| *fixed == name) || name.starts_with(EPOCH) || name.starts_with(RANK)
+}
 
 fn rank_name(rank: Rank) -> String {
-    format!("rank-{}-of-{}", rank.index, rank.of)
+    format!("{RANK}{}-of-{}", rank.index, rank.of)
 }
 
 /// Digits of the last of `count` numbers from 0.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow_buffer::{Buffer, ScalarBuffer};
 
-use super::index::{AT_ONCE, Mapping};
+use super::mapping::{AT_ONCE, Mapping};
 
 /// Elements of one column, little-endian: one part a store, or one in all. No element lies across two parts.
 #[derive(Clone, Default)]

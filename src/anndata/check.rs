@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::dataframe::{ColumnKind, DataFrame};
 use super::matrix::Matrix;
+use super::names::Frame;
 use super::{matrices, one_line};
 use crate::array::cast::{max_index, to_i64};
 use crate::array::{Array, ArrayError, ChunkBuf, Container, Counters, Dtype, Extent, NodeKind, Scratch};
@@ -113,8 +114,8 @@ impl Check<'_> {
         self.bar.set_message(self.store.name().to_owned());
         let rows = self.obs();
         let mut genes = Vec::new();
-        for frame in ["var", "raw/var"] {
-            genes.push(if frame == "var" || matches!(self.store.kind(frame), Ok(Some(_))) {
+        for frame in [Frame::Var, Frame::RawVar] {
+            genes.push(if frame == Frame::Var || matches!(self.store.kind(frame.path()), Ok(Some(_))) {
                 self.names(frame)
             } else {
                 None
@@ -124,12 +125,12 @@ impl Check<'_> {
         match matrices(self.store) {
             Ok(elements) => {
                 for element in elements {
-                    let columns = match element.as_str() {
-                        "raw/X" => genes.get(1).copied().flatten(),
-                        name if name.starts_with("obsm/") => None,
-                        _ => genes.first().copied().flatten(),
+                    let columns = match element.frame() {
+                        Some(Frame::RawVar) => genes.get(1).copied().flatten(),
+                        Some(_) => genes.first().copied().flatten(),
+                        None => None,
                     };
-                    scans.extend(self.matrix(&element, rows, columns));
+                    scans.extend(self.matrix(&element.path(), rows, columns));
                 }
             }
             Err(error) => self.fail("", error),
@@ -139,12 +140,12 @@ impl Check<'_> {
 
     /// The number of rows, if it is known.
     fn obs(&self) -> Option<u64> {
-        let rows = self.names("obs");
+        let rows = self.names(Frame::Obs);
         let store = self.store;
-        let Ok(frame) = DataFrame::open(store, "obs") else { return rows };
+        let Ok(frame) = DataFrame::open(store, Frame::Obs) else { return rows };
         for name in &frame.columns {
             self.bar.tick();
-            let path = format!("obs/{name}");
+            let path = format!("{}/{name}", Frame::Obs.path());
             match frame.kind(name) {
                 Ok(ColumnKind::Other) => match frame.what(name) {
                     Ok(what) => self.leave((path, format!("{what}, which is not read"))),
@@ -169,13 +170,13 @@ impl Check<'_> {
     }
 
     /// Reads the index of a dataframe; its length.
-    fn names(&self, frame: &str) -> Option<u64> {
+    fn names(&self, frame: Frame) -> Option<u64> {
         let opened = DataFrame::open(self.store, frame);
         let names = opened.and_then(|opened| Ok((opened.rows, opened.names(&self.counters)?.len() as u64)));
         match names {
             Ok((rows, names)) if rows == names => return Some(rows),
-            Ok((rows, names)) => self.add(frame, None, format!("its index holds {names} names for {rows} rows")),
-            Err(error) => self.fail(frame, error),
+            Ok((rows, names)) => self.add(frame.path(), None, format!("its index holds {names} names for {rows} rows")),
+            Err(error) => self.fail(frame.path(), error),
         }
         None
     }

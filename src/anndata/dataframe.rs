@@ -7,7 +7,8 @@ use crate::array::meaning::{Meaning, Time};
 use crate::array::{ArrayError, Container, Counters, Dtype, NodeKind, RecordField, RecordFieldKind};
 
 use super::column::{Numbers, Values};
-use super::index::rows::RowIndex;
+use super::names::Frame;
+use super::row_index::RowIndex;
 use super::values::numbers;
 use super::{METADATA_LIMIT, categories, element_error, encoding, layout};
 
@@ -37,20 +38,6 @@ impl ColumnKind {
     }
 }
 
-/// What the numbers of an array are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ArrayContent {
-    /// Row bounds of so many stored values.
-    Bounds {
-        stored: u64,
-    },
-    /// Codes of so many categories.
-    Codes {
-        categories: u64,
-    },
-    Plain,
-}
-
 /// A dataframe element, opened.
 pub struct DataFrame<'a> {
     store: &'a dyn Container,
@@ -77,21 +64,27 @@ enum FrameLayout {
 }
 
 impl<'a> DataFrame<'a> {
-    /// Opens `obs`, `var` or `raw/var`. One that is absent beside a matrix has rows and no columns.
+    /// Opens a frame. One that is absent beside a matrix has rows and no columns.
     ///
     /// # Errors
     /// The element is absent, and so is a matrix that tells its length; it is no dataframe.
-    pub fn open(store: &'a dyn Container, element: &str) -> Result<DataFrame<'a>, ArrayError> {
+    pub fn open(store: &'a dyn Container, frame: Frame) -> Result<DataFrame<'a>, ArrayError> {
+        DataFrame::at(store, frame.path())
+    }
+
+    /// The same of any element that is a dataframe.
+    ///
+    /// # Errors
+    /// Those of `open`.
+    pub fn at(store: &'a dyn Container, element: &str) -> Result<DataFrame<'a>, ArrayError> {
         let element = layout::located(store, element)?;
         match store.kind(&element)? {
             Some(NodeKind::Group) => DataFrame::group(store, element),
             Some(NodeKind::Array) if encoding(store, &element)? != "null" => DataFrame::records(store, element),
             _ => {
-                let raw = element.starts_with("raw");
-                let Some([rows, columns]) = layout::lengths(store, raw)? else {
+                let Some(rows) = layout::length(store, &element)? else {
                     return Err(element_error(store, &element, "there is none: not an AnnData store?"));
                 };
-                let rows = if element == "obs" { rows } else { columns };
                 Ok(DataFrame {
                     store,
                     element,
@@ -155,10 +148,9 @@ impl<'a> DataFrame<'a> {
                 return Ok(rows);
             }
         }
-        match layout::lengths(self.store, self.element.starts_with("raw"))? {
-            Some([rows, columns]) => Ok(if self.element == "obs" { rows } else { columns }),
-            None => Err(element_error(self.store, &self.element, "has no index and no columns: not an AnnData store?")),
-        }
+        layout::length(self.store, &self.element)?.ok_or_else(|| {
+            element_error(self.store, &self.element, "has no index and no columns: not an AnnData store?")
+        })
     }
 
     fn records(store: &'a dyn Container, element: String) -> Result<DataFrame<'a>, ArrayError> {
@@ -341,7 +333,9 @@ impl<'a> DataFrame<'a> {
             Some(RecordField { kind: RecordFieldKind::Number(dtype), shape, .. }) if shape.is_empty() => {
                 let counters = Counters::default();
                 match categories::of_record(self.store, name, &self.field(name, &counters)?, &counters)? {
-                    Some(_) if self.element == "obs" || self.element == "var" => ColumnKind::Categorical,
+                    Some(_) if matches!(Frame::at(&self.element), Some(Frame::Obs | Frame::Var)) => {
+                        ColumnKind::Categorical
+                    }
                     _ => number_kind(Some(*dtype)),
                 }
             }

@@ -10,7 +10,6 @@
 mod arrow;
 mod build;
 mod key;
-mod map;
 pub mod rows;
 
 use std::borrow::Cow;
@@ -24,12 +23,12 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::bytes::Bounds;
+use super::mapping::Mapping;
 use crate::array::{Array, ArrayError, Container, Dtype, plain};
 use crate::storage::{Object, local};
 use arrow::Envelope;
 
 pub use build::{Appender, Building};
-pub use map::{AT_ONCE, Mapping};
 
 /// Changes whenever what is written does.
 const FORMAT: u32 = 2;

@@ -7,25 +7,19 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::encoding;
+use super::names::{Frame, LAYERS, MatrixName, OBSM, ROOT, before_0_7};
 use crate::array::container::file_of;
 use crate::array::{ArrayError, Container, NodeKind, RecordFieldKind};
 
 /// Groups of one level that are looked through for AnnData.
 const MOST_GROUPS: usize = 256;
-/// What AnnData holds: none of it is another AnnData.
-const OWN: [&str; 10] = ["X", "obs", "var", "layers", "obsm", "varm", "obsp", "varp", "uns", "raw"];
 
 /// The name in this store: before anndata 0.7, `raw/X` was `raw.X` and `raw/var` was `raw.var`.
 pub fn located(store: &dyn Container, element: &str) -> Result<String, ArrayError> {
-    if let Some(rest) = element.strip_prefix("raw/")
-        && store.kind(element)?.is_none()
-    {
-        let old = format!("raw.{rest}");
-        if store.kind(&old)?.is_some() {
-            return Ok(old);
-        }
+    match before_0_7(element) {
+        Some(old) if store.kind(element)?.is_none() && store.kind(&old)?.is_some() => Ok(old),
+        _ => Ok(element.to_owned()),
     }
-    Ok(element.to_owned())
 }
 
 /// Whether there is such an element. `None` of Python is written as one that says so (`raw` without a raw).
@@ -33,24 +27,23 @@ pub fn is_there(store: &dyn Container, element: &str) -> Result<bool, ArrayError
     Ok(store.kind(element)?.is_some() && encoding(store, element)? != "null")
 }
 
-/// The elements that `--x` can name in this store: `X`, `raw/X`, `layers/NAME`, `obsm/NAME`.
-pub fn matrices(store: &dyn Container) -> Result<Vec<String>, ArrayError> {
+/// The elements that `--x` can name in this store.
+pub fn matrices(store: &dyn Container) -> Result<Vec<MatrixName>, ArrayError> {
     let mut all = Vec::new();
-    for single in ["X", "raw/X"] {
-        if is_there(store, &located(store, single)?)? {
-            all.push(single.to_owned());
+    for single in [MatrixName::X, MatrixName::RawX] {
+        if is_there(store, &located(store, &single.path())?)? {
+            all.push(single);
         }
     }
-    for group in ["layers", "obsm"] {
+    for group in [LAYERS, OBSM] {
+        let named = |name| if group == LAYERS { MatrixName::Layer(name) } else { MatrixName::Obsm(name) };
         match store.kind(group)? {
-            Some(NodeKind::Group) => {
-                all.extend(store.members(group)?.into_iter().map(|name| format!("{group}/{name}")));
-            }
+            Some(NodeKind::Group) => all.extend(store.members(group)?.into_iter().map(named)),
             // Before 0.7: one array of records, a field for each.
             Some(NodeKind::Array) => {
                 let fields = store.fields(group)?.into_iter();
                 let numbers = fields.filter(|field| matches!(field.kind, RecordFieldKind::Number(_)));
-                all.extend(numbers.map(|field| format!("{group}/{}", field.name)));
+                all.extend(numbers.map(|field| named(field.name)));
             }
             None => {}
         }
@@ -58,78 +51,27 @@ pub fn matrices(store: &dyn Container) -> Result<Vec<String>, ArrayError> {
     Ok(all)
 }
 
-/// The group's encoding; where the writer did not tell it, what its members and shape say. Empty where that is unknown.
-pub fn sparse_encoding(store: &dyn Container, element: &str) -> Result<String, ArrayError> {
-    let told = encoding(store, element)?;
-    if !told.is_empty() {
-        return Ok(told);
-    }
-    let attributes = store.attributes(element)?;
-    if let Some(format) = attributes.get("h5sparse_format").and_then(Value::as_str) {
-        return Ok(format!("{format}_matrix"));
-    }
-    for part in ["data", "indices", "indptr"] {
-        if store.kind(&format!("{element}/{part}"))? != Some(NodeKind::Array) {
-            return Ok(String::new());
-        }
-    }
-    let bounds = store.shape(&format!("{element}/indptr"))?;
-    let columns = sparse_shape(store, element)?.and_then(|[rows, columns]| {
-        let fits = |n: u64| bounds.as_slice() == [n.saturating_add(1)];
-        // A square one is taken for rows, as nearly all are.
-        if fits(rows) { Some(false) } else { fits(columns).then_some(true) }
-    });
-    Ok(match columns {
-        Some(false) => "csr_matrix".to_owned(),
-        Some(true) => "csc_matrix".to_owned(),
-        None => String::new(),
-    })
-}
-
-/// Rows and columns of a sparse group: its attribute, an array of that name (as 10x writes it), else obs and var.
-pub fn sparse_shape(store: &dyn Container, element: &str) -> Result<Option<[u64; 2]>, ArrayError> {
-    let attributes = store.attributes(element)?;
-    for name in ["shape", "h5sparse_shape"] {
-        if let Some(Value::Array(shape)) = attributes.get(name) {
-            return Ok(two(shape.iter().map(whole)));
-        }
-    }
-    let own = format!("{element}/shape");
-    if store.kind(&own)? == Some(NodeKind::Array) {
-        let array = store.array(&own)?;
-        if array.shape == [2] {
-            let bytes = array.read_all(64, &crate::array::Counters::default())?;
-            let numbers = bytes.chunks_exact(array.dtype.size());
-            return Ok(two(numbers.map(|n| u64::try_from(crate::array::cast::to_i64(array.dtype, n)).ok())));
-        }
-    }
-    let var = if element.starts_with("raw") { located(store, "raw/var")? } else { "var".to_owned() };
-    let length = |frame: &str| match store.kind(frame)? {
-        Some(_) => super::dataframe::DataFrame::open(store, frame).map(|frame| Some(frame.rows)),
-        None => Ok(None),
-    };
-    Ok(length("obs")?.zip(length(&var)?).map(|(rows, columns)| [rows, columns]))
-}
-
-fn two(numbers: impl Iterator<Item = Option<u64>>) -> Option<[u64; 2]> {
+/// Two numbers that are known.
+pub fn two(numbers: impl Iterator<Item = Option<u64>>) -> Option<[u64; 2]> {
     let numbers: Vec<u64> = numbers.collect::<Option<_>>()?;
     numbers.try_into().ok()
 }
 
 /// A whole number; R writes them as floats.
-fn whole(value: &Value) -> Option<u64> {
+pub fn whole(value: &Value) -> Option<u64> {
     let float = || value.as_f64().filter(|n| n.fract() == 0.0 && (0.0..9e15).contains(n)).map(|n| n as u64);
     value.as_u64().or_else(float)
 }
 
-/// Rows and columns of whatever matrix of this kind there is, for a frame that is absent.
-pub fn lengths(store: &dyn Container, raw: bool) -> Result<Option<[u64; 2]>, ArrayError> {
-    let candidates = matrices(store)?.into_iter().filter(|name| match name.as_str() {
-        "raw/X" => raw,
-        name => !raw && !name.starts_with("obsm/"),
-    });
-    for element in candidates {
-        let element = located(store, &element)?;
+/// The length of a frame that does not tell it: that of whatever matrix there is beside it.
+pub fn length(store: &dyn Container, frame: &str) -> Result<Option<u64>, ArrayError> {
+    let frame = Frame::at(frame);
+    let of_var = |matrix: &MatrixName| match frame {
+        Some(Frame::RawVar) => *matrix == MatrixName::RawX,
+        _ => matrix.frame() == Some(Frame::Var),
+    };
+    for element in matrices(store)?.into_iter().filter(of_var) {
+        let element = located(store, &element.path())?;
         let shape = match store.kind(&element)? {
             Some(NodeKind::Array) => two(store.shape(&element)?.into_iter().take(2).map(Some)),
             Some(NodeKind::Group) => {
@@ -139,8 +81,8 @@ pub fn lengths(store: &dyn Container, raw: bool) -> Result<Option<[u64; 2]>, Arr
             }
             None => None,
         };
-        if shape.is_some() {
-            return Ok(shape);
+        if let Some([rows, columns]) = shape {
+            return Ok(Some(if matches!(frame, Some(Frame::Var | Frame::RawVar)) { columns } else { rows }));
         }
     }
     Ok(None)
@@ -180,7 +122,7 @@ fn is_anndata(store: &dyn Container, element: &str) -> bool {
     let there = |element: &str| store.kind(element).is_ok_and(|kind| kind.is_some());
     group(element)
         && (encoding(store, element).is_ok_and(|encoding| encoding == "anndata")
-            || (there(&format!("{element}/obs")) && there(&format!("{element}/var"))))
+            || [Frame::Obs, Frame::Var].iter().all(|frame| there(&format!("{element}/{}", frame.path()))))
 }
 
 /// AnnData groups inside of a store that is none itself: `mod/rna` (MuData), `tables/table` (SpatialData).
@@ -188,7 +130,7 @@ pub fn inside(store: &dyn Container) -> Vec<String> {
     let mut all = Vec::new();
     // What cannot be listed holds nothing for us.
     let members = |group: &str| store.members(group).unwrap_or_default().into_iter().take(MOST_GROUPS);
-    for outer in members("").filter(|name| !OWN.contains(&name.as_str())) {
+    for outer in members("").filter(|name| !ROOT.contains(&name.as_str())) {
         if is_anndata(store, &outer) {
             all.push(outer);
         } else if store.kind(&outer).is_ok_and(|kind| kind == Some(NodeKind::Group)) {
@@ -225,7 +167,7 @@ pub type OpenedStore = (PathBuf, Box<dyn Container>);
 pub fn stores(path: &Path) -> Result<Vec<OpenedStore>, ArrayError> {
     let store = super::open(path)?;
     let whole = |store| Ok(vec![(path.to_owned(), store)]);
-    if is_there(&*store, "obs")? || is_there(&*store, "X")? {
+    if is_there(&*store, Frame::Obs.path())? || is_there(&*store, &MatrixName::X.path())? {
         return whole(store);
     }
     let number = |name: &String| name.strip_prefix("dataset_")?.parse::<u64>().ok();

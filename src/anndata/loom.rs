@@ -6,6 +6,7 @@
 use serde_json::json;
 
 use super::adapted::Table;
+use super::names::{Frame, LAYERS, MatrixName, OBSM};
 use crate::array::{ArrayError, Container, NodeKind};
 
 /// Attributes that name cells and genes; the first that is there.
@@ -20,16 +21,19 @@ pub fn table(store: &dyn Container) -> Result<Option<Table>, ArrayError> {
         }
     }
     let mut table = Table::anndata();
-    table.transposed("X", "matrix");
-    for group in ["layers", "obsm"] {
+    table.transposed(&MatrixName::X.path(), "matrix");
+    for group in [LAYERS, OBSM] {
         table.group(group, json!({"encoding-type": "dict"}));
     }
-    if store.kind("layers")? == Some(NodeKind::Group) {
-        for name in store.members("layers")? {
-            table.transposed(&format!("layers/{name}"), &format!("layers/{name}"));
+    // loom has a group of this name, too.
+    let layers = "layers";
+    if store.kind(layers)? == Some(NodeKind::Group) {
+        for name in store.members(layers)? {
+            let element = format!("{layers}/{name}");
+            table.transposed(&MatrixName::Layer(name).path(), &element);
         }
     }
-    for (frame, group, names) in [("obs", "col_attrs", CELLS), ("var", "row_attrs", GENES)] {
+    for (frame, group, names) in [(Frame::Obs, "col_attrs", CELLS), (Frame::Var, "row_attrs", GENES)] {
         let members = store.members(group)?;
         let index = names.into_iter().find(|name| members.iter().any(|member| member == name));
         let mut columns = Vec::new();
@@ -40,11 +44,11 @@ pub fn table(store: &dyn Container) -> Result<Option<Table>, ArrayError> {
             }
             match store.shape(&element)?.len() {
                 1 => columns.push((name.clone(), element)),
-                2 if frame == "obs" => table.array(&format!("obsm/{name}"), &element),
+                2 if frame == Frame::Obs => table.array(&MatrixName::Obsm(name.clone()).path(), &element),
                 _ => {}
             }
         }
-        table.frame(frame, index.map(|name| format!("{group}/{name}")).as_deref(), &columns);
+        table.frame(frame.path(), index.map(|name| format!("{group}/{name}")).as_deref(), &columns);
     }
     Ok(Some(table))
 }

@@ -14,7 +14,7 @@ pub fn is_table(store: &dyn Container, element: &str) -> Result<bool, ArrayError
 
 /// The columns of numbers and booleans, in the writer's order.
 pub fn columns(store: &dyn Container, element: &str) -> Result<Vec<String>, ArrayError> {
-    let frame = DataFrame::open(store, element)?;
+    let frame = DataFrame::at(store, element)?;
     let mut names = Vec::new();
     for name in &frame.columns {
         if matches!(frame.kind(name)?, ColumnKind::Number | ColumnKind::Boolean) {
@@ -29,7 +29,7 @@ pub fn columns(store: &dyn Container, element: &str) -> Result<Vec<String>, Arra
 /// # Errors
 /// It has no columns of numbers, or one of them cannot be read.
 pub fn open(store: &dyn Container, element: &str, counters: &Counters) -> Result<Array, ArrayError> {
-    let frame = DataFrame::open(store, element)?;
+    let frame = DataFrame::at(store, element)?;
     let names = columns(store, element)?;
     let mut read: Vec<(Dtype, Vec<u8>)> = Vec::with_capacity(names.len());
     for name in &names {

@@ -6,6 +6,7 @@
 use serde_json::json;
 
 use super::adapted::Table;
+use super::names::{Frame, MatrixName};
 use crate::array::{ArrayError, Container, NodeKind};
 
 /// Groups of the root that are looked at.
@@ -57,11 +58,11 @@ fn of(store: &dyn Container, group: &str) -> Result<Table, ArrayError> {
     let length = |element: &str| Ok::<u64, ArrayError>(store.shape(element)?.first().copied().unwrap_or_default());
     let mut table = Table::anndata();
     let shape = [length(&at("barcodes"))?, length(&ids)?];
-    table.group("X", json!({"encoding-type": "csr_matrix", "shape": shape}));
+    table.group(&MatrixName::X.path(), json!({"encoding-type": "csr_matrix", "shape": shape}));
     for part in ["data", "indices", "indptr"] {
         table.array(&format!("X/{part}"), &at(part));
     }
-    table.frame("obs", Some(&at("barcodes")), &[]);
+    table.frame(Frame::Obs.path(), Some(&at("barcodes")), &[]);
     let mut columns = vec![("gene_ids".to_owned(), ids.clone())];
     if is_new {
         for name in store.members(&at("features"))? {
@@ -77,6 +78,6 @@ fn of(store: &dyn Container, group: &str) -> Result<Table, ArrayError> {
         }
     }
     let index = if is_array(store, &names)? { names } else { ids };
-    table.frame("var", Some(&index), &columns);
+    table.frame(Frame::Var.path(), Some(&index), &columns);
     Ok(table)
 }

@@ -241,7 +241,7 @@ fn read_u64(array: &Array, start: u64, len: u64, counters: &Counters) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::anndata::index::rows::RowIndex;
+    use crate::anndata::row_index::RowIndex;
 
     /// Values (row, column, value) in stored order: by column, rows within one in any order, some twice.
     fn values() -> Vec<(u64, u64, f32)> {

@@ -18,6 +18,7 @@ use super::sampling::SamplingArgs;
 use super::values::{self, Absent, Fractions, MemoryLimit, RankOf};
 use super::views::{rank, split, views};
 use crate::anndata::expand;
+use crate::anndata::names::MatrixName;
 use crate::array::Dtype;
 use crate::collection::element::Arithmetic;
 use crate::collection::genes::matching::Matching;
@@ -91,13 +92,13 @@ pub struct OptionArgs {
 
     /// The matrix to serve: X, raw/X, layers/NAME or obsm/NAME
     #[arg(long, value_name = "MATRIX", default_value = "X", help_heading = "Output", value_parser = values::matrix)]
-    pub x: String,
+    pub x: MatrixName,
 
     /// Further matrices of the same rows, comma-separated or repeated: raw/X, layers/NAME, obsm/NAME; in .npz, .safetensors
     /// and .h5ad [default: none]
     #[arg(long, value_name = "MATRIX,...", value_delimiter = ',', help_heading = "Output",
           value_parser = values::further)]
-    pub with: Vec<String>,
+    pub with: Vec<MatrixName>,
 
     /// obs columns to serve, comma-separated or repeated; empty for none [default: every categorical, boolean and numeric
     /// column]
@@ -323,8 +324,8 @@ fn absent_zero(absent: Absent, genes: Option<&Genes>, least: f64) -> Result<Opti
 }
 
 /// Further matrices, each once and not that of --x.
-fn further(x: &str, with: Vec<String>) -> Result<Vec<String>, Failure> {
-    let mut known: Vec<String> = vec![x.to_owned()];
+fn further(x: &MatrixName, with: Vec<MatrixName>) -> Result<Vec<MatrixName>, Failure> {
+    let mut known = vec![x.clone()];
     for name in with {
         if known.contains(&name) {
             return Err(Failure::usage(format_args!("--with: {name} is named twice, or is what --x names")));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use crate::anndata::names::MatrixName;
 use crate::array::Dtype;
 use crate::collection::genes::matching::Matching;
 use crate::collection::genes::{Genes, Join};
@@ -96,7 +97,11 @@ pub fn order() -> impl TypedValueParser<Value = &'static str> {
 /// What becomes of batches that ranks cannot share evenly.
 pub fn uneven() -> impl TypedValueParser<Value = RemainderPolicy> {
     PossibleValuesParser::new(RemainderPolicy::ALL.map(RemainderPolicy::as_str))
-        .try_map(|name| RemainderPolicy::ALL.into_iter().find(|policy| policy.as_str() == name).ok_or("unknown"))
+        .try_map(|name| named(RemainderPolicy::ALL, RemainderPolicy::as_str, &name))
+}
+
+fn named<T: Copy, const N: usize>(all: [T; N], name_of: fn(T) -> &'static str, name: &str) -> Result<T, &'static str> {
+    all.into_iter().find(|&value| name_of(value) == name).ok_or("unknown")
 }
 
 /// The sides of a split. Not a `Vec`, which clap takes for several values.
@@ -182,21 +187,17 @@ pub fn timeout(text: &str) -> Result<Duration, String> {
 }
 
 /// Which matrix is X: `X`, `raw/X`, `layers/NAME`, `obsm/NAME`.
-pub fn matrix(text: &str) -> Result<String, String> {
-    let named = ["layers/", "obsm/"].iter().filter_map(|group| text.strip_prefix(group)).any(|name| !name.is_empty());
-    if named || matches!(text, "X" | "raw/X") {
-        Ok(text.to_owned())
-    } else {
-        Err("allowed are X, raw/X, layers/NAME and obsm/NAME".into())
-    }
+pub fn matrix(text: &str) -> Result<MatrixName, String> {
+    MatrixName::at(text).ok_or_else(|| "allowed are X, raw/X, layers/NAME and obsm/NAME".into())
 }
 
 /// Further matrices: as `matrix`, but X is what --x chooses.
-pub fn further(text: &str) -> Result<String, String> {
-    if text == "X" {
-        return Err("X is served anyway, or what --x names in its place".into());
+pub fn further(text: &str) -> Result<MatrixName, String> {
+    match MatrixName::at(text) {
+        Some(MatrixName::X) => Err("X is served anyway, or what --x names in its place".into()),
+        Some(name) => Ok(name),
+        None => Err("allowed are raw/X, layers/NAME and obsm/NAME".into()),
     }
-    matrix(text).map_err(|_| "allowed are raw/X, layers/NAME and obsm/NAME".into())
 }
 
 const DTYPES: [(&str, Dtype); 12] = [

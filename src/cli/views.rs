@@ -9,6 +9,7 @@ use super::sampling::SamplingArgs;
 use super::values::{Auto, Fractions, RankOf};
 use crate::plan::rank::Rank;
 use crate::session::spec::{SplitSpec, ViewSpec};
+use crate::tree::is_reserved;
 use crate::view::filter::Filter;
 use crate::view::suggest::suggest;
 
@@ -101,12 +102,11 @@ fn one(
 
 /// A view's name is a directory, beside what else the root holds.
 fn check_name(name: &str) -> Result<(), String> {
-    let taken = ["README.txt", "categories", "dataset.json", "var.tsv"];
     let cause = if name.is_empty() || name.len() > 64 {
         "has 1 to 64 characters"
     } else if !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) || name.starts_with(['.', '-']) {
         "holds letters, digits, _ - and . alone, and begins with none of - and ."
-    } else if taken.contains(&name) || name.starts_with("epoch-") || name.starts_with("rank-") {
+    } else if is_reserved(name) {
         "is a directory of the mount, and must not be one that is there already"
     } else {
         return Ok(());

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use crate::anndata::column::{Column, Numbers, Values};
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
+use crate::anndata::names::Frame;
 use crate::array::{ArrayError, Counters, Dtype};
 
 use super::{CollectionError, Selection, Store, Visit};
@@ -24,7 +25,7 @@ pub struct ObsColumns {
 
 /// The store's obs, mapped as far as it can be. Columns that are named have enums as labels.
 fn obs(store: &Store, named: bool) -> Result<DataFrame<'_>, ArrayError> {
-    Ok(DataFrame::open(&*store.container, "obs")?.with(store.row_index()).enums_as_labels(named))
+    Ok(DataFrame::open(&*store.container, Frame::Obs)?.with(store.row_index()).enums_as_labels(named))
 }
 
 /// Reads the columns named, or every categorical, boolean and numeric one of any store.
@@ -48,7 +49,7 @@ pub fn read(stores: &[Store], selection: &Selection, counters: &Counters) -> Res
                 }
                 read.columns.push(Column { name, values });
             }
-            Err(reason) if named.is_none() => read.left_out.push((name, reason)),
+            Err(reason) if named.is_none() || selection.is_partial() => read.left_out.push((name, reason)),
             Err(reason) => return Err(CollectionError::Option(format!("--obs {name}: {reason}"))),
         }
     }
@@ -60,7 +61,7 @@ pub fn names(stores: &[Store]) -> Result<Vec<String>, CollectionError> {
     let mut known = HashSet::new();
     let mut names = Vec::new();
     for store in stores {
-        let frame = DataFrame::open(&*store.container, "obs")?;
+        let frame = DataFrame::open(&*store.container, Frame::Obs)?;
         names.extend(frame.columns.iter().filter(|name| known.insert((*name).clone())).cloned());
     }
     Ok(names)
@@ -105,13 +106,15 @@ fn one(
         let first = frames.first().map(|frame| list(&frame.columns)).unwrap_or_default();
         return Ok(Err(format!("no store has such a column (the first has {first})")));
     }
-    if !named && there.all(|&kind| kind == ColumnKind::Text) {
+    // A store that the probe has not may hold labels.
+    let all = visit.is_none_or(|visit| !visit.partial);
+    if all && !named && there.all(|&kind| kind == ColumnKind::Text) {
         return Ok(Err("text is served when named in --obs".to_owned()));
     }
     let mut parts = Vec::with_capacity(stores.len());
     for ((store, frame), kind) in stores.iter().zip(frames).zip(kinds) {
         if let Some(visit) = visit {
-            visit(store.container.name());
+            (visit.tell)(store.container.name());
         }
         let rows = store.rows as usize;
         let values = match kind {

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use crate::anndata::bytes::Bounds;
 use crate::anndata::column::Column;
-use crate::anndata::index::Mapping;
-use crate::anndata::index::rows::RowIndex;
+use crate::anndata::mapping::Mapping;
 use crate::anndata::matrix::Matrix;
+use crate::anndata::names::MatrixName;
+use crate::anndata::row_index::RowIndex;
 use crate::array::Dtype;
 use crate::array::cast::cast;
 
@@ -59,8 +60,7 @@ impl Arithmetic {
 /// One matrix as it is served.
 #[derive(Clone, Debug)]
 pub struct Element {
-    /// `X`, `raw/X`, `layers/NAME` or `obsm/NAME`.
-    pub name: String,
+    pub name: MatrixName,
     pub kind: MatrixKind,
     /// Names of its columns.
     pub genes: Arc<Vec<String>>,
@@ -77,10 +77,10 @@ pub struct Element {
 
 impl Element {
     /// An element that is served as it is stored.
-    pub fn plain(name: &str, kind: MatrixKind, genes: Arc<Vec<String>>) -> Element {
+    pub fn plain(name: MatrixName, kind: MatrixKind, genes: Arc<Vec<String>>) -> Element {
         let computed = kind.dtype();
         Element {
-            name: name.to_owned(),
+            name,
             kind,
             genes,
             var: Default::default(),
@@ -103,10 +103,6 @@ impl Element {
 
     pub fn is_sparse(&self) -> bool {
         matches!(self.kind, MatrixKind::Sparse { .. })
-    }
-
-    pub fn is_obsm(&self) -> bool {
-        self.name.starts_with("obsm/")
     }
 
     /// Columns of a sparse matrix, or elements of a dense row.

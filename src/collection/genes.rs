@@ -10,7 +10,7 @@ pub mod vocabulary;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-pub use choose::{Genes, choose};
+pub use choose::{Genes, choose, flagged};
 
 /// What becomes of genes that not all stores have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

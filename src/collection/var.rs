@@ -2,13 +2,14 @@
 
 use crate::anndata::column::{Column, Numbers, Texts, Values};
 use crate::anndata::dataframe::DataFrame;
+use crate::anndata::names::Frame;
 use crate::array::{Container, Counters};
 
 use super::genes::{ColumnMap, DROPPED};
 
 /// The columns of a store's var in the order of `genes` genes of the collection. One that cannot be read is left out, and
 /// the log says so: no batch needs it.
-pub fn columns(store: &dyn Container, frame: &str, map: &ColumnMap, genes: usize, counters: &Counters) -> Vec<Column> {
+pub fn columns(store: &dyn Container, frame: Frame, map: &ColumnMap, genes: usize, counters: &Counters) -> Vec<Column> {
     let Ok(frame) = DataFrame::open(store, frame) else { return Vec::new() };
     if map.missing > 0 || (map.map.is_none() && frame.rows != genes as u64) {
         return Vec::new();

@@ -15,8 +15,8 @@ use crate::collection::genes::DROPPED;
 
 use super::budget::Image;
 use super::fetch::Fetch;
-use super::load_task::Item;
-use super::loader::{FetchLoader, StoreLoader};
+use super::loader::{FetchLoader, Item};
+use super::store_loader::StoreLoader;
 use super::{ImageKey, ImageKind, ReadError};
 
 /// What loading some batches of a fetch needs to know.

@@ -3,11 +3,10 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::batch::Layout;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 use super::budget::{Image, capacity};
-use super::loader::FetchLoader;
+use super::loader::{FetchLoader, Item};
 use super::{ImageKey, ReadError, Shared, State};
 
 /// One load: some batches of one fetch in one format.
@@ -45,12 +44,6 @@ impl State {
         let unread = self.unread.iter().filter(|(key, _)| theirs(key)).map(|(_, image)| image.capacity());
         unread.sum::<u64>() >= self.fetch_bytes.max(1)
     }
-}
-
-/// One batch of a load task, laid out.
-pub struct Item {
-    pub key: ImageKey,
-    pub layout: Layout,
 }
 
 /// Runs a part of a load; a panic in it is an error of its readers, and does not end the loader.

@@ -189,7 +189,7 @@ mod tests {
 
     fn table() -> Table {
         let matrix = MatrixKind::Sparse { dtype: Dtype::U8 };
-        let x = Element::plain("X", matrix, vec!["g".into(), "h".into()].into());
+        let x = Element::plain(crate::anndata::names::MatrixName::X, matrix, vec!["g".into(), "h".into()].into());
         Table { n_rows: 10, elements: vec![x], columns: Vec::new(), index_dtype: None }
     }
 

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 
 use crate::anndata::column::Column;
+use crate::anndata::names::MatrixName;
 use crate::collection::Table;
 
 /// Bytes of a usable name: with `.txt` it is the longest name of a file.
@@ -28,20 +29,28 @@ pub fn of_var(columns: &[Column]) -> Vec<String> {
 
 /// The served paths of the elements: `layers/NAME` and `obsm/NAME` with NAME by the rule above, others as they are.
 pub fn elements(table: &Table) -> Vec<String> {
-    let mut paths: Vec<String> = table.elements.iter().map(|element| element.name.clone()).collect();
-    for group in ["layers/", "obsm/"] {
-        let of_group: Vec<(usize, &str)> = table
-            .elements
+    element_names(table).iter().map(MatrixName::path).collect()
+}
+
+/// The same as names.
+pub fn element_names(table: &Table) -> Vec<MatrixName> {
+    let mut all: Vec<MatrixName> = table.elements.iter().map(|element| element.name.clone()).collect();
+    for is_layer in [true, false] {
+        let of_group: Vec<(usize, String)> = all
             .iter()
             .enumerate()
-            .filter_map(|(i, element)| Some((i, element.name.strip_prefix(group)?)))
+            .filter_map(|(i, name)| match name {
+                MatrixName::Layer(name) if is_layer => Some((i, name.clone())),
+                MatrixName::Obsm(name) if !is_layer => Some((i, name.clone())),
+                _ => None,
+            })
             .collect();
-        let names = served(of_group.iter().map(|(_, name)| *name), &[]);
+        let names = served(of_group.iter().map(|(_, name)| name.as_str()), &[]);
         for ((i, _), name) in of_group.iter().zip(names) {
-            paths[*i] = format!("{group}{name}");
+            all[*i] = if is_layer { MatrixName::Layer(name) } else { MatrixName::Obsm(name) };
         }
     }
-    paths
+    all
 }
 
 /// The file below `categories/` with the labels of a column of this served name.

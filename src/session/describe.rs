@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
 use crate::anndata::index::IndexDir;
 use crate::anndata::matrix::Matrix;
+use crate::anndata::names::{Frame, MatrixName};
 use crate::anndata::{self, check, matrices, one_line};
 use crate::array::{Array, ArrayError, Container, Counters};
 use crate::collection::{Collection, Selection};
@@ -32,16 +33,16 @@ fn open(path: &Path, check: bool, index: &IndexDir) -> Result<Value, ArrayError>
     let store = anndata::open(path)?;
     let store = &*store;
     let matrices: Vec<Value> = match matrices(store) {
-        Ok(elements) => elements.iter().map(|element| matrix(store, element, &counters)).collect(),
+        Ok(elements) => elements.iter().map(|element| matrix(store, &element.path(), &counters)).collect(),
         // To a check this is one finding among others.
         Err(error) if !check => return Err(error),
         Err(_) => Vec::new(),
     };
-    let columns = DataFrame::open(store, "obs").map(|obs| columns(&obs));
-    let genes = DataFrame::open(store, "var").map(|var| var.rows);
-    let selection = Selection::of("X", index.clone());
+    let columns = DataFrame::open(store, Frame::Obs).map(|obs| columns(&obs));
+    let genes = DataFrame::open(store, Frame::Var).map(|var| var.rows);
+    let selection = Selection::of(MatrixName::X, index.clone());
     // A mount of a matrix stored by column would transpose it first: that is not for a description to do.
-    let opened = match Matrix::open_by_column(store, "X", &counters) {
+    let opened = match Matrix::open_by_column(store, &MatrixName::X.path(), &counters) {
         Ok(Some(_)) => Ok(None),
         Ok(None) => Collection::open(&[path.to_owned()], &selection, &counters).map(Some).map_err(|e| e.to_string()),
         Err(error) => Err(error.to_string()),
@@ -57,7 +58,7 @@ fn open(path: &Path, check: bool, index: &IndexDir) -> Result<Value, ArrayError>
     let stops = opened.err().map(|error| one_line(&error));
     let mut described = json!({
         "store": store.name(),
-        "rows": DataFrame::open(store, "obs").map(|obs| obs.rows).ok(),
+        "rows": DataFrame::open(store, Frame::Obs).map(|obs| obs.rows).ok(),
         "genes": genes.ok(),
         "matrices": matrices,
         "columns": columns.unwrap_or_default(),

@@ -3,7 +3,7 @@
 //!
 //! The child walks the code that the mount walks, [`Collection::open`] and [`Obs::load`], with the mount's own
 //! [`Selection`]; so whatever a later version opens besides is opened in the child first. It skips what needs no library:
-//! large arrays are opened and not read, nothing is derived.
+//! large arrays are opened and not read, nothing is derived. It gets the stores alone that a C library parses (`Kind::needs_trial`).
 
 use std::ffi::OsString;
 use std::io;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::array::Counters;
 use crate::array::container::{file_of, needs_trial};
-use crate::collection::{Collection, Selection};
+use crate::collection::{Collection, Selection, Visit};
 use crate::storage::{self, Identity};
 
 use super::error::{About, SessionError};
@@ -28,6 +28,8 @@ struct Request {
     selection: Selection,
     /// obs columns that views read.
     columns: Vec<String>,
+    /// Whether the mount opens further stores, which no C library parses.
+    partial: bool,
 }
 
 /// The child. What is refused is no failure here: the parent will come to the same error, and report it.
@@ -36,10 +38,10 @@ struct Request {
 /// The request cannot be read.
 pub fn child(stores: &[PathBuf]) -> Result<(), SessionError> {
     isolate::volunteer();
-    let Request { mut selection, columns } =
+    let Request { mut selection, columns, partial } =
         serde_json::from_reader(io::stdin().lock()).map_err(|error| SessionError::Refused(error.to_string()))?;
     // If it is the last word, the parent knows which store it was.
-    selection.visit = Some(|store| println!("{store}"));
+    selection.visit = Some(Visit { tell: |store| println!("{store}"), partial });
     let counters = Counters { room: memory::metadata(), ..Counters::default() };
     let Ok(collection) = Collection::open(stores, &selection, &counters) else { return Ok(()) };
     let Ok(mut obs) = Obs::new(&collection, &counters) else { return Ok(()) };
@@ -97,9 +99,10 @@ fn fate(spec: &Spec, also: &[String], parsed: &[PathBuf]) -> Result<Option<(Stri
     if spec.lists_rows() {
         columns.push(ROW_NAMES[0].to_owned());
     }
-    let request = serde_json::to_vec(&Request { selection, columns }).map_err(io::Error::other)?;
+    let partial = parsed.len() < spec.stores.len();
+    let request = serde_json::to_vec(&Request { selection, columns, partial }).map_err(io::Error::other)?;
     let mut arguments: Vec<OsString> = vec!["probe".into(), "--".into()];
-    arguments.extend(spec.stores.iter().map(|path| path.clone().into_os_string()));
+    arguments.extend(parsed.iter().map(|path| path.clone().into_os_string()));
     let task = ChildTask { arguments, input: request, stores: parsed, patience: spec.timeout, terminal: false };
     Ok(match isolate::run(&task) {
         Ok(_) => None,

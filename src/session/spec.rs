@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::anndata::index::IndexDir;
+use crate::anndata::names::MatrixName;
 use crate::array::Dtype;
 use crate::collection::Selection;
 use crate::collection::element::Arithmetic;
@@ -33,9 +34,9 @@ pub struct Spec {
     pub epochs: u32,
     pub format: Extension,
     /// `X`, `raw/X`, `layers/NAME` or `obsm/NAME`.
-    pub x: String,
+    pub x: MatrixName,
     /// Further matrices.
-    pub with: Vec<String>,
+    pub with: Vec<MatrixName>,
     /// `None`: every categorical, boolean and numeric column.
     pub obs: Option<Vec<String>>,
     pub join: Join,
@@ -153,7 +154,7 @@ impl Spec {
             rank: None,
             epochs: 100,
             format: Extension::ALL[0],
-            x: "X".to_owned(),
+            x: MatrixName::X,
             with: Vec::new(),
             obs: None,
             join: Join::Exact,

@@ -173,7 +173,7 @@ fn element(element: &Element) -> Value {
     let mut told =
         json!({"element": element.name, "kind": kind, "dtype": element.kind.dtype().name(), "row_shape": row});
     // Columns of a dataframe have names; others of obsm are numbered, and genes are in var.tsv.
-    if element.is_obsm() && element.genes.iter().zip(0..).any(|(name, at)| *name != at.to_string()) {
+    if element.name.is_obsm() && element.genes.iter().zip(0..).any(|(name, at)| *name != at.to_string()) {
         told["columns"] = json!(*element.genes);
     }
     if element.absent_is_zero {

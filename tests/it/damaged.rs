@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::Value;
+use shufflefs::anndata::names::MatrixName;
 use shufflefs::engine::ImageKey;
 use shufflefs::format::Extension;
 use shufflefs::plan::Sampling;
@@ -292,7 +293,7 @@ fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served
     let sampling = Sampling { batch_size: 24, block_size: 4, fetch_factor: 1, seed: 1, drop_last: false };
     let spec = Spec {
         views: vec![ViewSpec::sampled(sampling)],
-        x: MATRICES[x].to_owned(),
+        x: MatrixName::at(MATRICES[x]).unwrap(),
         obs,
         memory: Some(64 << 20),
         threads: 1,

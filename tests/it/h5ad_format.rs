@@ -11,6 +11,7 @@ use half::f16;
 use serde_json::{Value, json};
 use shufflefs::anndata::bytes::Bytes;
 use shufflefs::anndata::column::{Categories, Column, Numbers, Texts, Values};
+use shufflefs::anndata::names::MatrixName;
 use shufflefs::array::Dtype;
 use shufflefs::batch::{Batch, Field, Layout, Repr, Span};
 use shufflefs::collection::Table;
@@ -30,7 +31,7 @@ struct Case {
 
 fn case(name: impl Into<String>, matrix: MatrixKind, genes: usize, columns: Vec<Column>) -> Case {
     let genes: Vec<String> = (0..genes).map(|i| format!("Gène-{i}")).collect();
-    let elements = vec![Element::plain("X", matrix, genes.into())];
+    let elements = vec![Element::plain(MatrixName::X, matrix, genes.into())];
     let table = Table { n_rows: ROWS, elements, columns, index_dtype: None };
     Case { name: name.into(), table, rows: vec![1_002, 0, 17, 4, 999], per_row: 3 }
 }

@@ -29,6 +29,7 @@ mod packages;
 mod page_cache;
 mod passthrough;
 mod pieces;
+mod probe;
 mod properties;
 mod remote;
 mod run;

@@ -16,6 +16,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseResult, TestRng, TestR
 
 use crate::pieces::Pieces;
 use shufflefs::anndata::column::{Categories, Column, Numbers, Texts, Values};
+use shufflefs::anndata::names::MatrixName;
 use shufflefs::array::cache::ChunkCache;
 use shufflefs::array::gather::{ElementRange, GatherContext, Io, gather};
 use shufflefs::array::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Extent, Scratch};
@@ -125,10 +126,6 @@ impl ChunkSource for Shared {
         let stored = stored.unwrap_or(&self.0.chunks[chunk as usize]);
         out.bytes[out.part.clone()].copy_from_slice(&stored[out.part]);
         Ok(())
-    }
-
-    fn filters(&self) -> Vec<String> {
-        Vec::new()
     }
 
     fn is_encoded(&self) -> bool {
@@ -308,11 +305,11 @@ fn table(served: &Served) -> Table {
         Some(columns) => MatrixKind::Dense { dtype: served.x, row: vec![columns] },
         None => MatrixKind::Sparse { dtype: served.x },
     };
-    let mut elements = vec![Element::plain("X", kind, genes.into())];
+    let mut elements = vec![Element::plain(MatrixName::X, kind, genes.into())];
     if served.with {
         let places = vec!["0".to_owned(), "1".to_owned(), "2".to_owned()];
         elements.push(Element::plain(
-            "obsm/X_pca",
+            MatrixName::at("obsm/X_pca").unwrap(),
             MatrixKind::Dense { dtype: Dtype::F32, row: vec![3] },
             places.into(),
         ));

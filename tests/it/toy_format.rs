@@ -52,7 +52,7 @@ const ROWS: Extension = Extension::new(&FormatEntry {
 
 fn collection(store: &str) -> (Collection, Counters) {
     let counters = Counters::default();
-    let selection = Selection::of("X", IndexDir(Some(std::env::temp_dir())));
+    let selection = Selection::of(shufflefs::anndata::names::MatrixName::X, IndexDir(Some(std::env::temp_dir())));
     (Collection::open(&[support::store(store)], &selection, &counters).unwrap(), counters)
 }
 

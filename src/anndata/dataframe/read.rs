@@ -4,10 +4,10 @@ use crate::array::cast::cast;
 use crate::array::meaning::{Meaning, Names, Time};
 use crate::array::{ArrayError, Counters, Dtype, NodeKind};
 
-use super::{ArrayContent, ColumnKind, DataFrame};
+use super::{ColumnKind, DataFrame};
 use crate::anndata::bytes::Bytes;
 use crate::anndata::column::{Categories, Column, Numbers, Values};
-use crate::anndata::index::rows::ColumnSource;
+use crate::anndata::row_index::{ArrayContent, ColumnSource};
 use crate::anndata::values::{numbers, text, texts};
 use crate::anndata::{categories, element_error, unsupported};
 

@@ -7,95 +7,20 @@
 //! to read them takes no longer than to find a file.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use arrow_buffer::Buffer;
-
-use super::{Building, Index, IndexDir, IndexPart, IndexRequest, Mapping, build, failed, key, open};
-use crate::anndata::bytes::Bounds;
-use crate::anndata::categories::narrow;
-use crate::anndata::column::{Numbers, Values};
-use crate::anndata::dataframe::{ArrayContent, DataFrame};
-use crate::anndata::layout;
+use super::{Building, Index, IndexDir, IndexPart, IndexRequest, build, failed, key, open};
+use crate::anndata::dataframe::DataFrame;
+use crate::anndata::mapping::Mapping;
+use crate::anndata::names::Frame;
 use crate::anndata::progress::Progress;
-use crate::array::cast::to_u64s;
+use crate::anndata::row_index::{ArrayContent, ColumnSource, LEAST_ROWS, RowIndex};
+use crate::anndata::{layout, sparse};
 use crate::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind};
 
-/// Rows of the smallest store that gets an index: 8 MiB of row bounds.
-pub const LEAST_ROWS: u64 = 1 << 20;
-/// Elements that one thread reads at once.
-const WINDOW: u64 = 1 << 19;
-
-/// Columns of one store, mapped; those that it has not are read from the store.
-#[derive(Default)]
-pub struct RowIndex {
-    held: HashMap<String, (Dtype, Buffer)>,
-    mapping: Option<Arc<Mapping>>,
-    /// Large arrays are opened and not read.
-    looks: bool,
-}
-
-/// A column to be written.
-pub struct ColumnSource {
-    pub element: String,
-    pub array: Array,
-    pub content: ArrayContent,
-}
-
-impl ColumnSource {
-    fn part(&self) -> IndexPart {
-        let dtype = match self.content {
-            ArrayContent::Bounds { .. } => Dtype::U64,
-            ArrayContent::Codes { categories } => Values::code_dtype(usize::try_from(categories).unwrap_or(usize::MAX)),
-            ArrayContent::Plain => self.array.dtype,
-        };
-        IndexPart { name: self.element.clone().into(), dtype, len: self.array.shape[0] }
-    }
-
-    /// Elements as they are written. Row bounds come with the last one before them.
-    fn read(&self, start: u64, len: u64, counters: &Counters) -> Result<Vec<u8>, ArrayError> {
-        let before = u64::from(start > 0 && matches!(self.content, ArrayContent::Bounds { .. }));
-        let mut bytes = self.array.read_window(start - before, len + before, counters)?;
-        // In words for the user once it is read from the store.
-        let wrong = || self.array.damaged(0, "its numbers cannot be");
-        match self.content {
-            ArrayContent::Plain => Ok(bytes),
-            ArrayContent::Codes { categories } => narrow(self.array.dtype, &bytes, categories).map_err(|_| wrong()),
-            ArrayContent::Bounds { stored } => {
-                let bounds = to_u64s(self.array.dtype, &bytes);
-                let rises = bounds.windows(2).all(|pair| pair[0] <= pair[1]);
-                let begins = start > 0 || bounds.first() == Some(&0);
-                let ends = start + len < self.array.shape[0] || bounds.last() == Some(&stored);
-                if !(rises && begins && ends) {
-                    return Err(wrong());
-                }
-                if self.array.dtype.size() == 8 {
-                    bytes.drain(..before as usize * 8);
-                    return Ok(bytes);
-                }
-                Ok(bounds.iter().skip(before as usize).flat_map(|bound| bound.to_le_bytes()).collect())
-            }
-        }
-    }
-
-    /// Where it is read in pieces, without decoding a chunk twice.
-    fn windows(&self) -> impl Iterator<Item = (u64, u64)> + use<> {
-        let total = self.array.shape[0];
-        let chunk = if self.array.source.is_encoded() { self.array.chunk_elements().max(1) } else { 1 };
-        let window = WINDOW.div_ceil(chunk).saturating_mul(chunk).min(total).max(1);
-        (0..total.div_ceil(window)).map(move |number| (number * window, window.min(total - number * window)))
-    }
-}
-
 impl RowIndex {
-    /// For who looks whether a store can be opened: what is large is opened, but not read, unless it is the library that
-    /// would read it.
-    pub fn looking() -> RowIndex {
-        RowIndex { looks: true, ..RowIndex::default() }
-    }
-
     /// The index of a store, with the row bounds of matrix `x` and obs columns (`None`: all but text); made where it is not
     /// there, or not whole. It cannot fail: what it has not is read from the store.
     pub fn open(
@@ -117,7 +42,7 @@ impl RowIndex {
                 return RowIndex::default();
             }
             match directory.rows(store, x, rows, &wanted, counters) {
-                Ok(index) => return RowIndex::of(&index),
+                Ok(index) => return mapped(&index),
                 Err(BuildFailure::Column(element)) => failed.insert(element),
                 Err(BuildFailure::Index(error)) => {
                     tracing::warn!("{error}; until then its row bounds and obs columns take memory");
@@ -126,74 +51,26 @@ impl RowIndex {
             };
         }
     }
+}
 
-    fn of(index: &Index) -> RowIndex {
-        let Ok(mapping) = Mapping::new(&index.file) else { return RowIndex::default() };
-        let buffer = |(part, &start): (&IndexPart, &u64)| {
-            Some((part.name.to_string(), (part.dtype, mapping.buffer(start, part.bytes()?)?)))
-        };
-        let held = index.parts.iter().zip(&index.starts).filter_map(buffer).collect();
-        RowIndex { held, mapping: Some(mapping), looks: false }
-    }
-
-    /// Row bounds, if they need not be read.
-    ///
-    /// # Errors
-    /// Those of the library, where it is what decodes them.
-    pub fn bounds(&self, array: &Array, counters: &Counters) -> Result<Option<Bounds>, ArrayError> {
-        if self.looked(array, counters)? {
-            return Ok(Some(Vec::new().into()));
-        }
-        let held = self.held.get(array.element.as_ref()).zip(self.mapping.clone());
-        Ok(held.map(|((_, bytes), mapping)| Bounds::mapped(bytes.clone(), mapping)))
-    }
-
-    /// Values of a column, if they need not be read; codes are narrow and checked.
-    ///
-    /// # Errors
-    /// As above.
-    pub fn numbers(&self, array: &Array, counters: &Counters) -> Result<Option<Numbers>, ArrayError> {
-        if self.looked(array, counters)? {
-            return Ok(Some(Numbers { dtype: array.dtype, bytes: Default::default() }));
-        }
-        let held = self.held.get(array.element.as_ref());
-        Ok(held.map(|(dtype, bytes)| Numbers { dtype: *dtype, bytes: bytes.clone().into() }))
-    }
-
-    /// Whether looking at it is all that is to be done.
-    fn looked(&self, array: &Array, counters: &Counters) -> Result<bool, ArrayError> {
-        let large = array.shape.first().is_some_and(|&len| len >= LEAST_ROWS);
-        if !(self.looks && large) {
-            return Ok(false);
-        }
-        if array.source.filters().last().is_some_and(|last| last == "(library)") {
-            let source =
-                ColumnSource { element: array.element.to_string(), array: array.clone(), content: ArrayContent::Plain };
-            source.windows().try_for_each(|(start, len)| array.read_window(start, len, counters).map(drop))?;
-        }
-        Ok(true)
-    }
-
-    /// Whether this very element is held.
-    pub fn holds(&self, element: &str) -> bool {
-        self.held.contains_key(element)
-    }
-
-    /// The file that it is.
-    pub fn mapping(&self) -> Option<&Arc<Mapping>> {
-        self.mapping.as_ref()
-    }
+fn mapped(index: &Index) -> RowIndex {
+    let Ok(mapping) = Mapping::new(&index.file) else { return RowIndex::default() };
+    let buffer = |(part, &start): (&IndexPart, &u64)| {
+        Some((part.name.to_string(), (part.dtype, mapping.buffer(start, part.bytes()?)?)))
+    };
+    let held = index.parts.iter().zip(&index.starts).filter_map(buffer).collect();
+    RowIndex::of(held, mapping)
 }
 
 /// Rows by obs; what is wrong with it is for others to tell.
 fn rows_of(store: &dyn Container) -> Option<u64> {
-    DataFrame::open(store, "obs").ok().map(|obs| obs.rows)
+    DataFrame::open(store, Frame::Obs).ok().map(|obs| obs.rows)
 }
 
 /// What the index is to hold, of what is there.
 fn wanted(store: &dyn Container, x: &str, names: Option<&[String]>, rows: u64) -> Vec<ColumnSource> {
     let mut wanted: Vec<ColumnSource> = bounds(store, x, rows).ok().flatten().into_iter().collect();
-    if let Ok(obs) = DataFrame::open(store, "obs") {
+    if let Ok(obs) = DataFrame::open(store, Frame::Obs) {
         for name in names.unwrap_or(&obs.columns) {
             let sources = obs.sources(name).unwrap_or_default();
             // The same column may be named twice.
@@ -208,7 +85,7 @@ fn wanted(store: &dyn Container, x: &str, names: Option<&[String]>, rows: u64) -
 /// The row bounds of a matrix stored by row.
 fn bounds(store: &dyn Container, x: &str, rows: u64) -> Result<Option<ColumnSource>, ArrayError> {
     let x = layout::located(store, x)?;
-    if store.kind(&x)? != Some(NodeKind::Group) || layout::sparse_encoding(store, &x)? != "csr_matrix" {
+    if store.kind(&x)? != Some(NodeKind::Group) || sparse::encoding(store, &x)? != "csr_matrix" {
         return Ok(None);
     }
     let (element, stored) = (format!("{x}/indptr"), store.shape(&format!("{x}/data"))?);
@@ -240,7 +117,7 @@ impl IndexDir {
         counters: &Counters,
     ) -> Result<Index, BuildFailure> {
         let bounds = wanted.iter().filter(|source| matches!(source.content, ArrayContent::Bounds { .. }));
-        let sources = bounds.map(|source| source.element.clone()).chain(["obs".to_owned()]).collect();
+        let sources = bounds.map(|source| source.element.clone()).chain([Frame::Obs.path().to_owned()]).collect();
         let parts: Vec<IndexPart> = wanted.iter().map(ColumnSource::part).collect();
         let entry = IndexRequest {
             store,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::{Arithmetic, Element, MatrixKind, Stored};
 use crate::anndata::column::Values;
 use crate::anndata::dataframe::DataFrame;
-use crate::anndata::index::rows::RowIndex;
 use crate::anndata::matrix::Matrix;
+use crate::anndata::names::{Frame, MatrixName};
+use crate::anndata::row_index::RowIndex;
 use crate::anndata::table;
 use crate::array::cast::to_i64;
 use crate::array::{ArrayError, Container, Counters, Dtype};
@@ -20,23 +21,27 @@ type Opened = Option<(Matrix, RowIndex)>;
 /// Opens an element in every store and adds each store's part of it. `is_x`: what options ask of X is for this one.
 pub fn open(
     stores: &mut [Store],
-    name: &str,
+    name: &MatrixName,
     is_x: bool,
     selection: &Selection,
     counters: &Counters,
 ) -> Result<Element, CollectionError> {
-    let there = if is_x { vec![true; stores.len()] } else { presence(stores, name, selection.join)? };
+    let path = &name.path();
+    let there = if is_x { vec![true; stores.len()] } else { presence(stores, name, selection)? };
     let mut opened: Vec<Opened> = Vec::with_capacity(stores.len());
     let mut names: Vec<genes::Named> = Vec::with_capacity(stores.len());
     // raw has genes of its own, and the columns of obsm are no genes.
-    let has_genes = name == "X" || name.starts_with("layers/") || (is_x && name == "raw/X");
+    let has_genes = match name.frame() {
+        Some(Frame::RawVar) => is_x,
+        frame => frame.is_some(),
+    };
     let column = selection.genes_column.as_deref().filter(|_| has_genes);
     // obs columns are held with X.
     let obs = if is_x { selection.obs_wanted() } else { Some(Vec::new()) };
     for (store, there) in stores.iter().zip(there) {
         selection.visits(store.container.name());
         let here = if there {
-            let (matrix, row_index) = matrix(&*store.container, name, obs.as_deref(), selection, counters)?;
+            let (matrix, row_index) = matrix(&*store.container, path, obs.as_deref(), selection, counters)?;
             if !is_x && matrix.rows() != store.rows {
                 let cause = format!("{name} has {} rows, but obs has {}", matrix.rows(), store.rows);
                 return Err(mismatch(&*store.container, cause));
@@ -55,7 +60,7 @@ pub fn open(
         let known = names.iter().find(|(_, known)| **known == here).map(|(_, known)| known.clone());
         names.push((store.container.name().to_owned(), known.unwrap_or_else(|| Arc::new(here))));
     }
-    if name.starts_with("obsm/") {
+    if name.is_obsm() {
         fill_in(&mut names, &opened);
     }
     let (genes, columns) = aligned(stores, names, (name, has_genes, is_x), selection, counters)?;
@@ -75,34 +80,37 @@ pub fn open(
     if let Some(first) = row.first_mut() {
         *first = genes.len() as u64;
     }
-    let stored = parts(stores, opened, columns, &row, (name, is_sparse, absent_is_zero), selection, counters)?;
+    let stored = parts(stores, opened, columns, &row, (path, is_sparse, absent_is_zero), selection, counters)?;
     let (arithmetic, asked) =
         if is_x { (selection.arithmetic, selection.dtype) } else { (Arithmetic::default(), None) };
     let computed = if arithmetic.is_none() { asked.unwrap_or(stored) } else { Arithmetic::dtype(stored, asked) };
     let dtype = asked.unwrap_or(computed);
     let kind = if is_sparse {
-        fits_index(name, genes.len() as u64, selection.index_dtype)?;
+        fits_index(path, genes.len() as u64, selection.index_dtype)?;
         MatrixKind::Sparse { dtype }
     } else {
         MatrixKind::Dense { dtype, row }
     };
-    Ok(Element { name: name.to_owned(), kind, genes, var: Arc::new(var), arithmetic, computed, absent_is_zero, absent })
+    Ok(Element { name: name.clone(), kind, genes, var: Arc::new(var), arithmetic, computed, absent_is_zero, absent })
 }
 
 /// Which stores have an element. If only some do, an outer join serves what is missing as such.
-fn presence(stores: &[Store], name: &str, join: Join) -> Result<Vec<bool>, CollectionError> {
-    let there = |store: &Store| Matrix::is_there(&*store.container, name);
+fn presence(stores: &[Store], name: &MatrixName, selection: &Selection) -> Result<Vec<bool>, CollectionError> {
+    let there = |store: &Store| Matrix::is_there(&*store.container, &name.path());
     let there = stores.iter().map(there).collect::<Result<Vec<bool>, _>>()?;
     let with = |wanted: bool| {
         let of =
             stores.iter().zip(&there).filter(|&(_, &there)| there == wanted).map(|(store, _)| store.container.name());
         list(&of.collect::<Vec<_>>())
     };
+    if selection.is_partial() {
+        return Ok(there);
+    }
     // What no store has is refused as it is opened, with what there is instead.
     if !there.contains(&true) {
         return Ok(vec![true; stores.len()]);
     }
-    if there.contains(&false) && join != Join::Outer {
+    if there.contains(&false) && selection.join != Join::Outer {
         return Err(CollectionError::Option(format!(
             "--with: {name} is not in {}, but in {}; leave it out, or serve it with --join outer, where nothing is stored for \
              the rows of stores without it (NaN in dense rows)",
@@ -141,12 +149,20 @@ fn fill_in(names: &mut [genes::Named], opened: &[Opened]) {
 fn aligned(
     stores: &[Store],
     mut names: Vec<genes::Named>,
-    (name, has_genes, is_x): (&str, bool, bool),
+    (name, has_genes, is_x): (&MatrixName, bool, bool),
     selection: &Selection,
     counters: &Counters,
 ) -> Result<genes::Aligned, CollectionError> {
     let failed = |(store, cause)| CollectionError::Mismatch { store, cause };
     let asked = selection.genes.as_ref().filter(|_| has_genes);
+    if selection.is_partial() {
+        if let (Some(Genes::Var(column)), Some(first)) = (asked, stores.first()) {
+            // The mount reads it of its first store, which may be another: then it refuses nothing.
+            let _ = genes::flagged(&*first.container, var_of(name), column, counters);
+        }
+        let genes = names.first().map(|(_, first)| first.clone()).unwrap_or_default();
+        return Ok((genes, vec![ColumnMap::default(); names.len()]));
+    }
     if selection.genes.is_some() && is_x && !has_genes {
         return Err(CollectionError::Option(format!("--genes: the columns of {name} are no genes")));
     }
@@ -285,8 +301,8 @@ fn fits_index(name: &str, columns: u64, asked: Option<Dtype>) -> Result<(), Coll
 }
 
 /// The dataframe that names the matrix's columns.
-fn var_of(name: &str) -> &'static str {
-    if name.starts_with("raw/") { "raw/var" } else { "var" }
+fn var_of(name: &MatrixName) -> Frame {
+    name.frame().unwrap_or(Frame::Var)
 }
 
 /// Columns of an obsm matrix: the most that are named by number.
@@ -296,14 +312,15 @@ const MOST_NUMBERED: u64 = 1 << 26;
 /// of a dataframe, and numbers for other elements of obsm. `row` is the shape of its rows, if it is there.
 fn column_names(
     store: &dyn Container,
-    name: &str,
+    name: &MatrixName,
     column: Option<&str>,
     row: Option<&[u64]>,
     counters: &Counters,
 ) -> Result<Vec<String>, CollectionError> {
-    if name.starts_with("obsm/") {
-        if table::is_table(store, name)? {
-            return Ok(table::columns(store, name)?);
+    let Some(var) = name.frame() else {
+        let path = name.path();
+        if table::is_table(store, &path)? {
+            return Ok(table::columns(store, &path)?);
         }
         // Named one by one: a shape that lies would fill the memory with names.
         let count = row.and_then(|row| row.first()).copied().unwrap_or(0);
@@ -311,12 +328,11 @@ fn column_names(
             return Err(mismatch(store, format!("{name} has {count} columns; at most {MOST_NUMBERED} are served")));
         }
         return Ok((0..count).map(|column| column.to_string()).collect());
-    }
-    let var = var_of(name);
+    };
     let frame = DataFrame::open(store, var)?;
     let mut names = frame.names(counters)?;
     if let Some(count) = row.and_then(|row| row.first()).filter(|&&count| count != names.len() as u64) {
-        return Err(mismatch(store, format!("{name} has {count} columns, but {var} names {}", names.len())));
+        return Err(mismatch(store, format!("{name} has {count} columns, but {} names {}", var.path(), names.len())));
     }
     if let Some(column) = column {
         by_column(&mut names, store, &frame, column, counters)?;
@@ -361,20 +377,20 @@ fn by_column(
 /// judge.
 fn same_kind(
     store: &dyn Container,
-    name: &str,
+    name: &MatrixName,
     first_store: &str,
     first: &Matrix,
     matrix: &Matrix,
     dense: bool,
 ) -> Result<(), CollectionError> {
-    let without = if name == "X" { "mount them apart" } else { "mount them apart, or leave it out" };
+    let without = if *name == MatrixName::X { "mount them apart" } else { "mount them apart, or leave it out" };
     if first.is_sparse() != matrix.is_sparse() && !dense {
         let kind = |matrix: &Matrix| if matrix.is_sparse() { "sparse" } else { "dense" };
         let cause = format!("its {name} is {}, but that of {first_store} is {}", kind(matrix), kind(first));
         return Err(mismatch(store, format!("{cause}; serve both as dense rows with --dense, or {without}")));
     }
     let (a, b) = (first.row_shape(), matrix.row_shape());
-    if a.get(1..) != b.get(1..) || (a != b && name.starts_with("obsm/")) {
+    if a.get(1..) != b.get(1..) || (a != b && name.is_obsm()) {
         let cause = format!("rows of its {name} have shape {b:?}, but those of {first_store} {a:?}");
         return Err(mismatch(store, format!("{cause}; {without}")));
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::anndata::column::Values;
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
+use crate::anndata::names::Frame;
 use crate::array::{Container, Counters};
 use crate::collection::CollectionError;
 
@@ -30,7 +31,7 @@ pub enum Genes {
 pub fn choose(
     chosen: &Genes,
     first: Option<&dyn Container>,
-    var: &str,
+    var: Frame,
     genes: &Arc<Vec<String>>,
     columns: Vec<ColumnMap>,
     counters: &Counters,
@@ -104,10 +105,15 @@ fn named(names: &[String], genes: &Arc<Vec<String>>) -> Result<Vec<u32>, Collect
 }
 
 /// Rows of a store's var for which a column is true; a missing value is not.
-fn flagged(store: &dyn Container, var: &str, column: &str, counters: &Counters) -> Result<Vec<usize>, CollectionError> {
+pub fn flagged(
+    store: &dyn Container,
+    var: Frame,
+    column: &str,
+    counters: &Counters,
+) -> Result<Vec<usize>, CollectionError> {
     let frame = DataFrame::open(store, var)?;
     if !frame.columns.iter().any(|name| name == column) {
-        let cause = format!("--genes: {}: {var} has no column {column}", store.name());
+        let cause = format!("--genes: {}: {} has no column {column}", store.name(), var.path());
         let known = Arc::new(frame.columns.clone());
         return Err(CollectionError::Unknown { cause, wanted: column.to_owned(), known });
     }
@@ -121,8 +127,9 @@ fn flagged(store: &dyn Container, var: &str, column: &str, counters: &Counters) 
         return Ok((0..numbers.len()).filter(is_true).collect());
     }
     Err(CollectionError::Option(format!(
-        "--genes: {}: {var}/{column} is {}, not boolean: true for the genes to serve",
+        "--genes: {}: {}/{column} is {}, not boolean: true for the genes to serve",
         store.name(),
+        var.path(),
         kind.name()
     )))
 }
@@ -141,7 +148,7 @@ mod tests {
         let stores = ["a b c d", "d a c b"].map(|names| (names.to_owned(), Arc::new(list(names))));
         let (genes, columns) = align(&stores, Join::Exact).unwrap();
         let chosen = Genes::Names(list("c a"));
-        let (genes, columns) = choose(&chosen, None, "var", &genes, columns, &Counters::default()).unwrap();
+        let (genes, columns) = choose(&chosen, None, Frame::Var, &genes, columns, &Counters::default()).unwrap();
         assert_eq!(*genes, ["c", "a"]);
         let map = |store: usize| columns[store].map.as_ref().unwrap().to_vec();
         assert_eq!((map(0), map(1)), (vec![1, DROPPED, 0, DROPPED], vec![DROPPED, 1, 0, DROPPED]));

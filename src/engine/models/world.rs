@@ -12,8 +12,8 @@ use shuttle::thread;
 
 use crate::batch::Layout;
 use crate::engine::budget::{Image, Pool, capacity};
-use crate::engine::load_task::Item;
 use crate::engine::loader::FetchLoader;
+use crate::engine::loader::Item;
 use crate::engine::{Engine, ImageKey, LOADERS, Limits, ReadError, Shared};
 use crate::format::Extension;
 use crate::plan::{Plan, Sampling};

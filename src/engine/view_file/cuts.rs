@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use crate::collection::Collection;
 use crate::engine::ImageKey;
-use crate::engine::loader::{FetchLoader, StoreLoader};
+use crate::engine::loader::FetchLoader;
+use crate::engine::store_loader::StoreLoader;
 use crate::plan::strategy::EpochOrder;
 use crate::plan::{Plan, Rows};
 

@@ -7,7 +7,8 @@ use crate::array::Dtype;
 use crate::array::cast::cast;
 use crate::batch::{Batch, Field, Repr, Span, fill::fill};
 use crate::engine::fetch::Fetch;
-use crate::engine::loader::{FetchLoader, StoreLoader};
+use crate::engine::loader::FetchLoader;
+use crate::engine::store_loader::StoreLoader;
 use crate::engine::{ImageKey, ImageKind};
 use crate::plan::Plan;
 

@@ -7,6 +7,7 @@ use super::hdf5_image::{AttributeValue, DataSource, FrontBuilder, Placed, TooLon
 use super::{Filled, H5adError, ItemCount, Skeleton};
 use crate::anndata::bytes::Bytes;
 use crate::anndata::column::{Categories, Column, Numbers, Values};
+use crate::anndata::names::MatrixName;
 use crate::array::Dtype;
 use crate::batch::{Field, Repr};
 use crate::collection::Table;
@@ -46,17 +47,18 @@ fn check(table: &Table, names: &[String]) -> Result<(), H5adError> {
                 return Err(H5adError::RowTooLarge { row: row.clone() });
             }
         }
-        let (name, x_name) = (element.name.clone(), x.name.clone());
-        if i > 0 && name.starts_with("layers/") && element.genes != x.genes {
+        let (name, x_name) = (element.name.path(), x.name.path());
+        if i > 0 && element.name.is_layer() && element.genes != x.genes {
             return Err(H5adError::Layer { element: name, x: x_name });
         }
-        if i > 0 && name == "obsm/X" && is_image(x) {
+        // An image is written as `obsm/X`.
+        if i > 0 && element.name == MatrixName::Obsm("X".to_owned()) && is_image(x) {
             return Err(H5adError::Taken { element: name, x: x_name });
         }
     }
-    let genes = table.elements.iter().filter(|element| !element.is_obsm()).map(|element| {
-        let frame = if element.name == "raw/X" { "raw/var" } else { "var" };
-        (format!("{frame}/_index"), width(&element.genes))
+    let genes = table.elements.iter().filter_map(|element| {
+        let frame = element.name.frame()?;
+        Some((format!("{}/_index", frame.path()), width(&element.genes)))
     });
     let columns = table.columns.iter().map(|column| {
         let bytes = match &column.values {
@@ -97,15 +99,13 @@ impl StructureBuilder {
         } else {
             links.push(("X", x))
         }
-        let served = names::elements(table);
+        let served = names::element_names(table);
         for (i, (element, name)) in table.elements.iter().zip(&served).enumerate().skip(1) {
             let address = self.matrix(i, element)?;
-            if let Some(name) = name.strip_prefix("layers/") {
-                layers.push((name, address));
-            } else if let Some(name) = name.strip_prefix("obsm/") {
-                obsm.push((name, address));
-            } else {
-                raw = Some(self.raw(element, address)?);
+            match name {
+                MatrixName::Layer(name) => layers.push((name.as_str(), address)),
+                MatrixName::Obsm(name) => obsm.push((name.as_str(), address)),
+                MatrixName::X | MatrixName::RawX => raw = Some(self.raw(element, address)?),
             }
         }
         links.push(("obsm", self.dict(&obsm)?));

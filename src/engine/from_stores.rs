@@ -1,0 +1,60 @@
+//! Fetches planned, laid out and loaded from stores.
+
+use std::sync::Arc;
+
+use crate::batch::Layout;
+use crate::plan::Plan;
+
+use super::budget::Image;
+use super::fetch::Fetch;
+use super::load::load;
+use super::loader::{FetchLoader, Item};
+use super::store_loader::StoreLoader;
+use super::{ImageKey, ImageKind, ReadError};
+
+impl FetchLoader for StoreLoader {
+    type Fetch = Fetch;
+
+    fn plan(&self, view: u16) -> &Plan {
+        self.plans.get(&self.collection, view)
+    }
+
+    fn fetch(&self, view: u16, epoch: u64, fetch: u64) -> Arc<Fetch> {
+        self.fetches.get(&self.collection, self.plan(view), (view, epoch, fetch))
+    }
+
+    fn rows(&self, key: ImageKey) -> u64 {
+        // Each part of a batch but the first is of rows that were counted with it.
+        if matches!(key.kind, ImageKind::Part(part) if part > 0) {
+            return 0;
+        }
+        // Short batches stand anywhere where batches are of one class, so the plan is asked, which remembers this fetch.
+        let (number, place) = self.plan(key.view).fetch_of(key.batch);
+        let fetch = self.fetch(key.view, key.epoch, number);
+        fetch.batch(&self.collection.table, key, place).rows.len() as u64
+    }
+
+    fn layout(&self, fetch: &Fetch, key: ImageKey) -> Result<Layout, ReadError> {
+        let batch = fetch.batch(&self.collection.table, key, self.plan(key.view).fetch_of(key.batch).1);
+        let extension = match key.kind {
+            ImageKind::File(extension) => extension,
+            ImageKind::Part(part) => return Ok(self.parts.layout(part, &batch)),
+        };
+        match self.writers.get(extension) {
+            Ok(writer) => Ok(writer.layout(&batch)),
+            // The tree has no such file, so nobody can ask for it.
+            Err(reason) => Err(ReadError::Internal(reason.to_owned())),
+        }
+    }
+
+    fn load(
+        &self,
+        fetch: &Fetch,
+        items: &[Item],
+        images: &mut [Image],
+        in_background: bool,
+        advance: &(dyn Fn() + Sync),
+    ) -> Result<(), ReadError> {
+        load(self, fetch, items, images, in_background, advance)
+    }
+}
