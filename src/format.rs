@@ -4,6 +4,7 @@
 //! `finish` then writes headers, constants and checksums. So `st_size` needs no data, and a row's bytes are copied
 //! once between decoder and reader.
 
+pub mod directory;
 pub mod h5ad;
 pub mod names;
 mod npy;
@@ -11,12 +12,16 @@ mod npz;
 mod safetensors;
 mod segments;
 mod tsv;
+mod zarr;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+pub use directory::DirectoryKind;
 pub use segments::{Content, FileShape, Segment, Segments};
 pub use tsv::escape;
+
+use directory::{DirectoryFormat, OpenedDirectory};
 
 use crate::anndata::column::Values;
 use crate::array::Dtype;
@@ -134,7 +139,10 @@ impl fmt::Debug for Extension {
 
 /// The writers of all formats for one collection. A format that cannot hold it (too many columns for `.h5ad`, say) has
 /// the reason in its place, and its files do not exist.
-pub struct Writers(Vec<(Extension, Opened)>);
+pub struct Writers {
+    files: Vec<(Extension, Opened)>,
+    directories: Vec<(DirectoryKind, OpenedDirectory)>,
+}
 
 /// A format's writer, or why it cannot hold the table.
 type Opened = Result<Box<dyn Format>, String>;
@@ -147,7 +155,8 @@ impl Writers {
 
     /// Writers of these formats.
     pub fn of(table: &Table, extensions: &[Extension]) -> Writers {
-        Writers(extensions.iter().map(|&extension| (extension, (extension.0.open)(table))).collect())
+        let files = extensions.iter().map(|&extension| (extension, (extension.0.open)(table))).collect();
+        Writers { files, directories: DirectoryKind::ALL.iter().map(|&kind| (kind, kind.open(table))).collect() }
     }
 
     /// The writer of a format.
@@ -155,7 +164,7 @@ impl Writers {
     /// # Errors
     /// Why it cannot hold this collection.
     pub fn get(&self, extension: Extension) -> Result<&dyn Format, &str> {
-        match self.0.iter().find(|(other, _)| *other == extension) {
+        match self.files.iter().find(|(other, _)| *other == extension) {
             Some((_, writer)) => writer.as_deref().map_err(String::as_str),
             None => Err("there is no such format"),
         }
@@ -163,7 +172,7 @@ impl Writers {
 
     /// The formats that can hold the collection.
     pub fn extensions(&self) -> Vec<Extension> {
-        self.0.iter().filter(|(_, writer)| writer.is_ok()).map(|(extension, _)| *extension).collect()
+        self.files.iter().filter(|(_, writer)| writer.is_ok()).map(|(extension, _)| *extension).collect()
     }
 
     /// The formats that have a file of many batches.
@@ -176,11 +185,42 @@ impl Writers {
         self.extensions().into_iter().filter(has).collect()
     }
 
-    /// The formats that cannot hold the collection, each with the reason.
-    pub fn refused(&self) -> Vec<(Extension, String)> {
-        self.0.iter().filter_map(|(extension, writer)| Some((*extension, writer.as_ref().err()?.clone()))).collect()
+    /// The writer of a directory format.
+    ///
+    /// # Errors
+    /// Why it cannot hold this collection.
+    pub fn directory(&self, kind: DirectoryKind) -> Result<&dyn DirectoryFormat, &str> {
+        match self.directories.iter().find(|(other, _)| *other == kind) {
+            Some((_, writer)) => writer.as_deref().map_err(String::as_str),
+            None => Err("there is no such format"),
+        }
+    }
+
+    /// The directory formats that can hold the collection.
+    pub fn directories(&self) -> Vec<DirectoryKind> {
+        self.directories.iter().filter(|(_, writer)| writer.is_ok()).map(|(kind, _)| *kind).collect()
+    }
+
+    /// Numbers that the directory of an epoch of so many rows takes at most.
+    pub fn numbers(&self, table: &Table, rows: u64) -> u64 {
+        // Many values: no format has more files of fewer.
+        let nnz = vec![MANY_VALUES; table.elements.len()];
+        let shape = FileShape { table, rows, nnz: &nnz };
+        let numbers = |kind: DirectoryKind| Some(self.directory(kind).ok()?.directory(&shape).ok()?.numbers());
+        self.directories().into_iter().filter_map(numbers).max().unwrap_or(0)
+    }
+
+    /// The names of the formats that cannot hold the collection, each with the reason.
+    pub fn refused(&self) -> Vec<(&'static str, String)> {
+        let files = self.files.iter().filter_map(|(of, writer)| Some((of.as_str(), writer.as_ref().err()?.clone())));
+        let directories =
+            self.directories.iter().filter_map(|(of, writer)| Some((of.as_str(), writer.as_ref().err()?.clone())));
+        files.chain(directories).collect()
     }
 }
+
+/// More values than a matrix has for its rows, as far as layouts go.
+pub const MANY_VALUES: u64 = 1 << 40;
 
 /// A named tensor of a batch, as `.npz` and `.safetensors` both have them: all that does not depend on the batch.
 struct Tensor {

@@ -24,6 +24,7 @@ use crate::array::ArrayError;
 use crate::engine::access::Opening;
 use crate::engine::view_file::{DealtEpoch, ViewFile, ViewFiles};
 use crate::engine::{Engine, ImageKey, ReadError};
+use crate::format::directory::{Directory, Inside};
 use crate::plan::rank::Rank;
 use crate::tree::documents::Documents;
 use crate::tree::{Node, Sequence, Tree};
@@ -88,20 +89,58 @@ impl ShuffleFs {
         self.tree.node(ino.0)
     }
 
+    /// The directory of an epoch that a node is or is in, and the node's number there.
+    fn directory(&self, node: &Node) -> Option<(Arc<Directory>, u64)> {
+        let Node::Inside { view, rank, epoch, kind, number } = *node else { return None };
+        let dealt = DealtEpoch { view, rank: rank.or(self.tree.rank), epoch };
+        match self.files.directory(dealt, kind) {
+            Ok(directory) => Some((directory, number)),
+            Err(reason) => {
+                tracing::warn!("there is no .{}: {reason}", kind.as_str());
+                None
+            }
+        }
+    }
+
+    fn child(&self, parent: &Node, name: &str) -> Option<Node> {
+        match self.directory(parent) {
+            Some((directory, folder)) => Some(inside(parent, directory.lookup(folder, name)?)),
+            None => self.tree.lookup(parent, name),
+        }
+    }
+
+    fn is_dir(&self, node: &Node) -> bool {
+        match self.directory(node) {
+            Some((directory, number)) => matches!(directory.get(number), Some(Inside::Folder)),
+            None => node.is_dir(),
+        }
+    }
+
     /// The image behind a batch file; ranks map to batches of the whole epoch.
     fn key(&self, node: &Node) -> Option<(ImageKey, Option<Rank>)> {
         key(&self.engine, &self.tree, node)
     }
 }
 
-/// The file of many batches that a node is.
+/// The file of many batches that a node is, or one in the directory of an epoch.
 fn view_file(files: &ViewFiles, tree: &Tree, node: &Node) -> Option<ViewFile> {
+    if let Node::Inside { view, rank, epoch, kind, number } = *node {
+        return Some(files.inside(DealtEpoch { view, rank: rank.or(tree.rank), epoch }, kind, number));
+    }
     let Node::Whole { view, rank, sequence, extension } = *node else { return None };
     match sequence {
         Sequence::Epoch(epoch) => Some(files.of_epoch(DealtEpoch { view, rank: rank.or(tree.rank), epoch }, extension)),
         Sequence::Stored => files.stored(view, extension),
         Sequence::By(column) => files.by(view, column, None, extension),
         Sequence::Label(column, label) => files.by(view, column, Some(label), extension),
+    }
+}
+
+/// Another node of the same directory of an epoch.
+fn inside(node: &Node, to: u64) -> Node {
+    match *node {
+        Node::Inside { view, rank, epoch, kind, .. } => Node::Inside { view, rank, epoch, kind, number: to },
+        other => other,
     }
 }
 
@@ -142,7 +181,7 @@ impl Filesystem for ShuffleFs {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found = self.node(parent).zip(name.to_str()).and_then(|(parent, name)| self.tree.lookup(&parent, name));
+        let found = self.node(parent).zip(name.to_str()).and_then(|(parent, name)| self.child(&parent, name));
         match found.and_then(|node| Some((node, self.attr(&node)?))) {
             Some((node, attr)) => reply.entry_with_ttls(&FOREVER, &ttl(&node), &attr, Generation(0)),
             None => reply.error(Errno::ENOENT),
@@ -165,7 +204,7 @@ impl Filesystem for ShuffleFs {
             Some(Node::Control(control)) => {
                 reply.opened(self.handles.add(self.control(control)), FopenFlags::FOPEN_DIRECT_IO);
             }
-            Some(Node::Whole { .. }) if !self.keep_cache => {
+            Some(Node::Whole { .. } | Node::Inside { .. }) if !self.keep_cache => {
                 reply.opened(self.now(), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
             }
             Some(node) => match self.key(&node) {
@@ -250,9 +289,11 @@ impl Filesystem for ShuffleFs {
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let Some(directory) = self.node(ino).filter(Node::is_dir) else { return reply.error(Errno::ENOTDIR) };
+        let Some(directory) = self.node(ino).filter(|node| self.is_dir(node)) else {
+            return reply.error(Errno::ENOTDIR);
+        };
         for (next, name, node) in self.entries(directory, offset) {
-            let kind = if node.is_dir() { FileType::Directory } else { FileType::RegularFile };
+            let kind = if self.is_dir(&node) { FileType::Directory } else { FileType::RegularFile };
             let Some(ino) = self.tree.ino(&node) else { continue };
             if reply.add(INodeNo(ino), next, kind, name) {
                 break;
@@ -262,7 +303,9 @@ impl Filesystem for ShuffleFs {
     }
 
     fn readdirplus(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        let Some(directory) = self.node(ino).filter(Node::is_dir) else { return reply.error(Errno::ENOTDIR) };
+        let Some(directory) = self.node(ino).filter(|node| self.is_dir(node)) else {
+            return reply.error(Errno::ENOTDIR);
+        };
         for (next, name, node) in self.entries(directory, offset) {
             let Some(attr) = self.attr(&node) else { continue };
             if reply.add(attr.ino, next, name, &ttl(&node), &attr, Generation(0)) {

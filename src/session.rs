@@ -124,7 +124,7 @@ impl Builder {
             return Err(SessionError::Refused(format!("--format {}: {reason}", spec.format.as_str())));
         }
         for (format, reason) in writers.refused() {
-            tracing::warn!("there are no .{} files: {reason}", format.as_str());
+            tracing::warn!("there are no .{format} files: {reason}");
         }
         let views = views::views(&spec, &collection, &counters)?;
         Ok(Session { spec, collection, writers, views, counters })
@@ -148,6 +148,7 @@ impl Session {
     /// The names of the mount.
     pub fn tree(&self) -> Tree {
         let table = &self.collection.table;
+        let most_rows = self.views.iter().map(|view| view.plan.drawn_rows()).max().unwrap_or(0);
         Tree {
             views: self.views.iter().map(ViewPlan::in_tree).collect(),
             rank: self.spec.rank,
@@ -155,6 +156,8 @@ impl Session {
             listed: self.spec.format,
             extensions: self.writers.extensions(),
             whole: self.writers.whole(table),
+            directories: self.writers.directories(),
+            numbers: self.writers.numbers(table, most_rows),
             labels: categorical(table)
                 .map(|column| file_names(column.labels.iter().map(String::as_str), "label"))
                 .collect(),

@@ -9,7 +9,7 @@ mod ino;
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use crate::format::Extension;
+use crate::format::{DirectoryKind, Extension};
 use crate::plan::RemainderPolicy;
 use crate::plan::partition::share;
 use crate::plan::rank::Rank;
@@ -83,6 +83,14 @@ pub enum Node {
         sequence: Sequence,
         extension: Extension,
     },
+    /// The directory of an epoch in a directory format, or what is in it, by its number there (`format::directory`).
+    Inside {
+        view: u16,
+        rank: Option<Rank>,
+        epoch: u64,
+        kind: DirectoryKind,
+        number: u64,
+    },
 }
 
 /// What is in a file of many batches, in what order.
@@ -109,6 +117,7 @@ impl Node {
                 | Node::RankDir { .. }
                 | Node::Labels { .. }
                 | Node::Epoch { .. }
+                | Node::Inside { number: 0, .. }
         )
     }
 }
@@ -139,6 +148,10 @@ pub struct Tree {
     pub extensions: Vec<Extension>,
     /// Those of them that have a file of many batches.
     pub whole: Vec<Extension>,
+    /// The formats whose epochs are directories.
+    pub directories: Vec<DirectoryKind>,
+    /// Numbers that such a directory takes at most.
+    pub numbers: u64,
     /// File names of the categorical columns' labels.
     pub categories: Vec<String>,
     /// File names of the labels of each categorical column, without extension.
@@ -232,13 +245,16 @@ impl Tree {
         file.or_else(|| Some(Node::Labels { view, column: column(name)? }))
     }
 
-    /// An epoch as a directory of batches, or as one file.
+    /// An epoch as a directory of batches, as one file, or in a directory format.
     fn epoch_child(&self, view: u16, rank: Option<Rank>, name: &str) -> Option<Node> {
         match name.split_once('.') {
             None => Some(Node::Epoch { view, rank, epoch: self.epoch_number(name)? }),
             Some((stem, extension)) => {
-                let (sequence, extension) = (Sequence::Epoch(self.epoch_number(stem)?), self.whole(extension)?);
-                Some(Node::Whole { view, rank, sequence, extension })
+                let epoch = self.epoch_number(stem)?;
+                if let Some(&kind) = self.directories.iter().find(|kind| kind.as_str() == extension) {
+                    return Some(Node::Inside { view, rank, epoch, kind, number: 0 });
+                }
+                Some(Node::Whole { view, rank, sequence: Sequence::Epoch(epoch), extension: self.whole(extension)? })
             }
         }
     }
@@ -258,6 +274,9 @@ impl Tree {
             Node::View(view) => !self.is_flat() && usize::from(*view) < self.views.len(),
             Node::RankDir { view, rank } => self.has(*view, Some(*rank)),
             Node::Epoch { view, rank, .. } => self.has(*view, *rank),
+            Node::Inside { view, rank, kind, number, .. } => {
+                self.has(*view, *rank) && self.directories.contains(kind) && *number < self.numbers
+            }
             Node::Labels { view, column } => {
                 self.has(*view, None) && usize::from(*column) < self.labels.len() && !self.whole.is_empty()
             }
@@ -325,20 +344,21 @@ impl Tree {
         name
     }
 
-    /// The directory that holds a node; the root's is itself.
+    /// The directory that holds a node; the root's is itself. What is inside of the directory of an epoch is not known here.
     pub fn parent(&self, node: &Node) -> Node {
         match node {
             Node::Category(_) => Node::Categories,
             Node::Control(_) => Node::ControlDir,
-            Node::Epoch { view, rank: Some(rank), .. } | Node::Whole { view, rank: Some(rank), .. } => {
-                Node::RankDir { view: *view, rank: *rank }
-            }
+            Node::Epoch { view, rank: Some(rank), .. }
+            | Node::Whole { view, rank: Some(rank), .. }
+            | Node::Inside { view, rank: Some(rank), number: 0, .. } => Node::RankDir { view: *view, rank: *rank },
             Node::Whole { view, sequence: Sequence::Label(column, _), .. } => {
                 Node::Labels { view: *view, column: *column }
             }
             Node::Labels { view, .. }
             | Node::Epoch { view, .. }
             | Node::Whole { view, .. }
+            | Node::Inside { view, number: 0, .. }
             | Node::RankDir { view, .. }
                 if !self.is_flat() =>
             {

@@ -5,7 +5,8 @@
 
 use crate::batch::{Batch, Field, Layout, Repr, Span};
 use crate::collection::Collection;
-use crate::format::{Content, FileShape, Writers};
+use crate::collection::Table;
+use crate::format::{FileShape, MANY_VALUES, Writers};
 
 /// The fields of each part.
 pub struct Parts(Vec<Vec<(Field, Repr)>>);
@@ -19,13 +20,9 @@ impl Parts {
         let table = &collection.table;
         let mut parts: Vec<Vec<(Field, Repr)>> = Vec::new();
         // Few values and many: column numbers may be wider where there are many.
-        for (extension, values) in writers.extensions().into_iter().flat_map(|of| [(of, 1), (of, 1 << 40)]) {
-            let Ok(writer) = writers.get(extension) else { continue };
-            let nnz = vec![values; table.elements.len()];
-            let Ok(segments) = writer.segments(&FileShape { table, rows: 1, nnz: &nnz }) else { continue };
+        for fields in fields(table, writers) {
             let mut own: Vec<Vec<(Field, Repr)>> = Vec::new();
-            for segment in segments.list {
-                let Content::Field(field, repr) = segment.content else { continue };
+            for (field, repr) in fields {
                 let same = |other: &Field| match (*other, field) {
                     (Field::Data(a), Field::Indices(b)) | (Field::Indices(a), Field::Data(b)) => a == b,
                     _ => false,
@@ -76,6 +73,21 @@ impl Parts {
         let spans = fields.iter().map(span).collect();
         Layout { size, spans }
     }
+}
+
+/// The fields of each file of many batches, and of each directory. Of few values and of many: column numbers may be wider where
+/// there are many.
+fn fields(table: &Table, writers: &Writers) -> Vec<Vec<(Field, Repr)>> {
+    let mut all = Vec::new();
+    for values in [1, MANY_VALUES] {
+        let nnz = vec![values; table.elements.len()];
+        let shape = FileShape { table, rows: 1, nnz: &nnz };
+        let of_file = |extension| Some(writers.get(extension).ok()?.segments(&shape).ok()?.fields().collect());
+        let of_directory = |kind| Some(writers.directory(kind).ok()?.directory(&shape).ok()?.fields());
+        all.extend(writers.extensions().into_iter().filter_map(of_file));
+        all.extend(writers.directories().into_iter().filter_map(of_directory));
+    }
+    all
 }
 
 /// Whether values and column numbers cannot be known apart.

@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use lru::LruCache;
 
 use crate::batch::Field;
-use crate::format::{Content, Extension, FileShape, Segment, Segments};
+use crate::format::directory::{Directory, FileContent, Inside, Made};
+use crate::format::{Content, DirectoryKind, Extension, FileShape, Segment, Segments};
 use crate::plan::rank::Rank;
 
 use super::loader::FetchLoader;
@@ -32,7 +33,16 @@ pub struct ViewFile {
     pub dealt: DealtEpoch,
     /// Batches of the epoch, from and to; `None`: all.
     pub batches: Option<(u64, u64)>,
-    pub extension: Extension,
+    pub place: FilePlace,
+}
+
+/// Where the rows are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FilePlace {
+    /// All of them in one file of a format.
+    Whole(Extension),
+    /// In a directory of a format; the number of the file in it.
+    Inside(DirectoryKind, u64),
 }
 
 /// Batches one after the other: what the place of a batch in a file depends on.
@@ -46,12 +56,16 @@ pub struct DealtEpoch {
 /// Layouts and orders that are remembered.
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
-type Layouts = LruCache<(Extension, u64, Vec<u64>), Arc<Segments>>;
+/// A format's name, rows, and values of each element.
+type ShapeKey = (&'static str, u64, Vec<u64>);
 
 /// The files of many batches of one mount.
 pub struct ViewFiles {
     engine: Arc<Engine>,
-    layouts: Mutex<Layouts>,
+    layouts: Mutex<LruCache<ShapeKey, Arc<Segments>>>,
+    directories: Mutex<LruCache<ShapeKey, Arc<Directory>>>,
+    /// Files that are made as a whole.
+    made: Mutex<LruCache<ViewFile, Arc<Segments>>>,
     cuts: Mutex<LruCache<DealtEpoch, Arc<OnceLock<Cuts>>>>,
     totals: Mutex<LruCache<u16, Arc<Vec<u64>>>>,
 }
@@ -62,6 +76,8 @@ impl ViewFiles {
         Arc::new(ViewFiles {
             engine,
             layouts: Mutex::new(LruCache::new(KEPT)),
+            directories: Mutex::new(LruCache::new(KEPT)),
+            made: Mutex::new(LruCache::new(KEPT)),
             cuts: Mutex::new(LruCache::new(KEPT)),
             totals: Mutex::new(LruCache::new(views)),
         })
@@ -69,7 +85,29 @@ impl ViewFiles {
 
     /// An epoch, or a rank's part of it, as one file.
     pub fn of_epoch(&self, dealt: DealtEpoch, extension: Extension) -> ViewFile {
-        ViewFile { dealt, batches: None, extension }
+        ViewFile { dealt, batches: None, place: FilePlace::Whole(extension) }
+    }
+
+    /// A file in the directory of an epoch, or of a rank's part of it.
+    pub fn inside(&self, dealt: DealtEpoch, kind: DirectoryKind, number: u64) -> ViewFile {
+        ViewFile { dealt, batches: None, place: FilePlace::Inside(kind, number) }
+    }
+
+    /// The directory of an epoch.
+    ///
+    /// # Errors
+    /// Why the format has none.
+    pub fn directory(&self, dealt: DealtEpoch, kind: DirectoryKind) -> Result<Arc<Directory>, String> {
+        let loader = &self.engine.shared.loader;
+        let (rows, nnz) = self.shape(self.inside(dealt, kind, 0));
+        let key = (kind.as_str(), rows, nnz);
+        if let Some(found) = lock(&self.directories).get(&key) {
+            return Ok(found.clone());
+        }
+        let shape = FileShape { table: &loader.collection.table, rows, nnz: &key.2 };
+        let directory = Arc::new(loader.writers.directory(kind)?.directory(&shape)?);
+        lock(&self.directories).put(key, directory.clone());
+        Ok(directory)
     }
 
     /// A view as it is stored.
@@ -140,9 +178,9 @@ impl ViewFiles {
         let mut bytes = vec![0; (range.end - range.start) as usize];
         let mut pieces = Vec::new();
         for segment in within(layout, &range) {
-            let from = range.start.max(segment.start) - segment.start;
-            let to = range.end.min(segment.start + segment.len) - segment.start;
-            let at = (segment.start + from - range.start) as usize;
+            let from = range.start.max(segment.start) - segment.start + segment.from;
+            let to = range.end.min(segment.start + segment.len) - segment.start + segment.from;
+            let at = (segment.start + from - segment.from - range.start) as usize;
             let out = &mut bytes[at..at + (to - from) as usize];
             let found = match &segment.content {
                 Content::Bytes(known) => known.get(from as usize..to as usize).map(|known| out.copy_from_slice(known)),
@@ -173,9 +211,23 @@ impl ViewFiles {
 
     fn layout(&self, file: ViewFile) -> Result<Arc<Segments>, String> {
         let loader = &self.engine.shared.loader;
-        let writer = loader.writers.get(file.extension)?;
+        let extension = match file.place {
+            FilePlace::Whole(extension) => extension,
+            FilePlace::Inside(kind, number) => {
+                let content = match self.directory(file.dealt, kind)?.get(number) {
+                    Some(Inside::File(content)) => content.clone(),
+                    Some(Inside::Numbered(content)) => content,
+                    _ => return Err("a directory is no file".to_owned()),
+                };
+                return match content {
+                    FileContent::Segments(segments) => Ok(segments),
+                    FileContent::Made(made) => self.make(file, made),
+                };
+            }
+        };
+        let writer = loader.writers.get(extension)?;
         let (rows, nnz) = self.shape(file);
-        let key = (file.extension, rows, nnz);
+        let key = (extension.as_str(), rows, nnz);
         if let Some(found) = lock(&self.layouts).get(&key) {
             return Ok(found.clone());
         }
@@ -183,6 +235,28 @@ impl ViewFiles {
         let layout = Arc::new(layout);
         lock(&self.layouts).put(key, layout.clone());
         Ok(layout)
+    }
+
+    /// A file that is made from items of a field.
+    fn make(&self, file: ViewFile, made: Made) -> Result<Arc<Segments>, String> {
+        if let Some(found) = lock(&self.made).get(&file) {
+            return Ok(found.clone());
+        }
+        // Short batches may stand anywhere: then rows are counted.
+        let counted = (!self.has_full_batches(file.dealt)).then(|| self.count(file.dealt));
+        let cuts = counted.as_ref().and_then(|counted| counted.get());
+        let reading = Reading::new(&self.engine.shared.loader, file, cuts);
+        let size = made.repr.size() as u64;
+        let (from, to) = made.items;
+        let mut items = vec![0; ((to - from) * size) as usize];
+        let bytes = from * size..to * size;
+        reading.fill((made.field, made.repr), bytes, &mut items).ok_or("items of a field lie nowhere")?;
+        let bytes = (made.make)(made.repr, &items, made.padded);
+        let len = bytes.len() as u64;
+        let segment = Segment { start: 0, len, from: 0, content: Content::Bytes(bytes) };
+        let segments = Arc::new(Segments::new(len, vec![segment]));
+        lock(&self.made).put(file, segments.clone());
+        Ok(segments)
     }
 
     /// Rows of a file, and their values in each element.

@@ -15,6 +15,7 @@ use crate::batch::{Batch, Field, Layout, Repr, Span};
 use crate::collection::Table;
 use crate::format::{Content, FileShape, Format, Segment, Segments};
 use hdf5_image::{ALIGN, Placed};
+pub use structure::check_elements;
 
 /// Why a collection cannot be served as `.h5ad`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,13 +76,18 @@ impl Filled {
         Some(if wide { Dtype::I64 } else { Dtype::I32 })
     }
 
-    /// The same in a file of so many values: scipy works with both alike only.
+    /// The same in a file of so many values.
     fn index_dtype_of_many(&self, table: &Table, nnz: &[u64]) -> Option<Dtype> {
         let (Field::Indices(element) | Field::Indptr(element)) = self.field else { return None };
-        let most = nnz[element].max(table.elements[element].n_vars());
-        let wide = table.index_dtype == Some(Dtype::I64) || most > i32::MAX as u64;
-        Some(if wide { Dtype::I64 } else { Dtype::I32 })
+        Some(index_dtype_of_many(table, element, nnz[element]))
     }
+}
+
+/// The dtype of the column numbers and row bounds of an element of so many values: scipy works with both alike only.
+pub fn index_dtype_of_many(table: &Table, element: usize, nnz: u64) -> Dtype {
+    let most = nnz.max(table.elements[element].n_vars());
+    let wide = table.index_dtype == Some(Dtype::I64) || most > i32::MAX as u64;
+    if wide { Dtype::I64 } else { Dtype::I32 }
 }
 
 /// The `.h5ad` format of one table.
@@ -174,9 +180,13 @@ impl Format for H5ad {
         let layout = self.many.place(rows, nnz, |filled| filled.index_dtype_of_many(table, nnz));
         let mut front = vec![0; self.many.front.len()];
         self.many.patch(rows, nnz, &layout, &mut front);
-        let front = Segment { start: 0, len: front.len() as u64, content: Content::Bytes(front) };
-        let segment =
-            |span: &Span| Segment { start: span.start, len: span.len, content: Content::Field(span.field, span.repr) };
+        let front = Segment { start: 0, len: front.len() as u64, from: 0, content: Content::Bytes(front) };
+        let segment = |span: &Span| Segment {
+            start: span.start,
+            len: span.len,
+            from: 0,
+            content: Content::Field(span.field, span.repr),
+        };
         let list = std::iter::once(front).chain(layout.spans.iter().map(segment)).collect();
         Ok(Segments::new(layout.size, list))
     }

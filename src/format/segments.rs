@@ -29,6 +29,8 @@ pub enum Content {
 pub struct Segment {
     pub start: u64,
     pub len: u64,
+    /// The first byte of the field that it holds; 0 for known bytes.
+    pub from: u64,
     pub content: Content,
 }
 
@@ -45,5 +47,13 @@ impl Segments {
         list.retain(|segment| segment.len > 0);
         list.sort_by_key(|segment| segment.start);
         Segments { size, list }
+    }
+
+    /// The fields that it holds, as they are written.
+    pub fn fields(&self) -> impl Iterator<Item = (Field, Repr)> + '_ {
+        self.list.iter().filter_map(|segment| match segment.content {
+            Content::Field(field, repr) => Some((field, repr)),
+            Content::Bytes(_) => None,
+        })
     }
 }

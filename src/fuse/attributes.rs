@@ -6,7 +6,7 @@ use fuser::{FileAttr, FileType, INodeNo};
 
 use crate::tree::{Control, Node};
 
-use super::{ShuffleFs, view_file};
+use super::{ShuffleFs, inside, view_file};
 
 /// Names and sizes never change while mounted.
 pub(super) const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -62,11 +62,12 @@ impl ShuffleFs {
             Node::Control(Control::Log) => (self.log)().len() as u64,
             Node::Control(Control::Options) => self.options.len() as u64,
             Node::Control(control) => self.control(*control).len() as u64,
-            Node::Whole { .. } => self.files.size(view_file(&self.files, &self.tree, node)?)?,
+            Node::Inside { .. } if self.is_dir(node) => 0,
+            Node::Whole { .. } | Node::Inside { .. } => self.files.size(view_file(&self.files, &self.tree, node)?)?,
             Node::Batch { .. } => self.engine.size(self.key(node)?.0)?,
             _ => self.document(node).map_or(0, |text| text.len() as u64),
         };
-        let directory = node.is_dir();
+        let directory = self.is_dir(node);
         let Ownership { uid, gid, mtime } = self.ownership;
         Some(FileAttr {
             ino: INodeNo(self.tree.ino(node)?),
@@ -78,11 +79,7 @@ impl ShuffleFs {
             crtime: mtime,
             kind: if directory { FileType::Directory } else { FileType::RegularFile },
             perm: if directory { 0o555 } else { 0o444 },
-            nlink: if directory {
-                2 + u32::try_from(self.tree.subdirectories(node)).unwrap_or(u32::MAX - 2)
-            } else {
-                1
-            },
+            nlink: if directory { 2 + u32::try_from(self.subdirectories(node)).unwrap_or(u32::MAX - 2) } else { 1 },
             uid,
             gid,
             rdev: 0,
@@ -91,13 +88,30 @@ impl ShuffleFs {
         })
     }
 
+    fn subdirectories(&self, node: &Node) -> u64 {
+        match self.directory(node) {
+            Some((directory, folder)) => directory.folders(folder),
+            None => self.tree.subdirectories(node),
+        }
+    }
+
     /// Entries of a directory from an offset on: `.`, `..`, then what the tree lists.
     pub(super) fn entries(&self, directory: Node, offset: u64) -> impl Iterator<Item = (u64, String, Node)> + '_ {
-        let dots = [(".", directory), ("..", self.tree.parent(&directory))];
-        (offset..self.tree.len(&directory) + 2).filter_map(move |i| {
-            let (name, node) = match dots.get(i as usize) {
-                Some((name, node)) => ((*name).to_owned(), *node),
-                None => self.tree.entry(&directory, i - 2)?,
+        let epoch = self.directory(&directory);
+        let (parent, len) = match &epoch {
+            Some((epoch, folder)) if *folder > 0 => (inside(&directory, epoch.parent(*folder)), epoch.len(*folder)),
+            Some((epoch, folder)) => (self.tree.parent(&directory), epoch.len(*folder)),
+            None => (self.tree.parent(&directory), self.tree.len(&directory)),
+        };
+        let dots = [(".", directory), ("..", parent)];
+        (offset..len + 2).filter_map(move |i| {
+            let (name, node) = match (dots.get(i as usize), &epoch) {
+                (Some((name, node)), _) => ((*name).to_owned(), *node),
+                (None, Some((epoch, folder))) => {
+                    let (name, number) = epoch.entry(*folder, i - 2)?;
+                    (name, inside(&directory, number))
+                }
+                (None, None) => self.tree.entry(&directory, i - 2)?,
             };
             Some((i + 1, name, node))
         })

@@ -51,7 +51,7 @@ fn open(path: &Path, check: bool, index: &IndexDir) -> Result<Value, ArrayError>
         Ok(Some(collection)) => Writers::new(&collection.table)
             .refused()
             .into_iter()
-            .map(|(format, reason)| (format.as_str().to_owned(), reason.into()))
+            .map(|(format, reason)| (format.to_owned(), reason.into()))
             .collect(),
         _ => Map::new(),
     };

@@ -222,8 +222,7 @@ fn formats(writers: &Writers) -> String {
         .extensions()
         .into_iter()
         .map(|format| format!("  {:<26} {}\n", format!("batch-000000.{}", format.as_str()), format.readers()));
-    let refused =
-        writers.refused().into_iter().map(|(format, reason)| format!("  no .{}: {reason}\n", format.as_str()));
+    let refused = writers.refused().into_iter().map(|(format, reason)| format!("  no .{format}: {reason}\n"));
     served.chain(refused).collect()
 }
 
@@ -266,12 +265,18 @@ fn readme(
         ),
     };
     let formats = formats(writers);
+    let directories: String = writers
+        .directories()
+        .into_iter()
+        .map(|format| format!("  {:<26} {}\n", format!("{above}epoch-0000.{}/", format.as_str()), format.readers()))
+        .collect();
     let many = match writers.whole(table).first() {
         Some(format) => format!(
             "The same rows as one file, not listed:
   {above}epoch-0000.{name}       a whole epoch; also rank-R-of-W/epoch-0000.{name}
   {above}stored.{name}           all rows in stored order
-  {above}by-{label}.{name}       by label, shuffled within; one label: by-{label}/LABEL.{name}\n\n",
+  {above}by-{label}.{name}       by label, shuffled within; one label: by-{label}/LABEL.{name}
+{directories}\n",
             name = format.as_str()
         ),
         None => String::new(),

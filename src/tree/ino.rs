@@ -6,13 +6,15 @@
 //! | epoch, batch | 01, format (4; 0 for the directory, 15 for the view's), view (v), epoch (the rest), batch (b) |
 //! | file of many batches | 11, format (4; 0 for `by-COLUMN/`), 00, view (v), epoch (the rest), W (12; 0: no rank), rank (12) |
 //! | as stored; by label | the same, 01 or 10, view (v), label + 1 (the rest; 0 for all), column (16) |
+//! | in the directory of an epoch in a directory format | 001, 1 with a rank, format (4), view (v), epoch (the rest), W (12) and rank (12) with a rank, number (n) |
 //! | of a rank | 10, format (4; 0 for the directory, 15 for the rank's), view (v), epoch (the rest), W (12), place (p) |
 //!
-//! v, b and p are as wide as the mount's views and batches need, so that the rest is wide: a number is a function of the
+//! v, b, p and n are as wide as the mount's views and batches need, so that the rest is wide: a number is a function of the
 //! path and the options, as the bytes are. `place` counts the batches of rank 0 of W, then those of rank 1, and so on: W
 //! equal parts need hardly more numbers than the whole.
 
 use super::{Control, Node, Sequence, Tree};
+use crate::format::DirectoryKind;
 use crate::plan::rank::Rank;
 
 /// Bits below kind and format.
@@ -98,7 +100,65 @@ pub fn pack(tree: &Tree, node: &Node) -> Option<u64> {
             pack_whole(tree, view, rank, sequence, extension.code().into())
         }
         Node::Batch { view, rank, epoch, batch, extension } => place(view, rank, extension.code().into(), epoch, batch),
+        Node::Inside { view, rank, epoch, kind, number } => pack_inside(tree, (view, rank), epoch, kind, number),
     }
+}
+
+/// Bits below kind, format and whether there is a rank of what is in the directory of an epoch.
+const INSIDE_BITS: u32 = 56;
+const INSIDE: u64 = 1 << 61;
+const INSIDE_OF_RANK: u64 = 1 << 60;
+
+/// Bits of the view, the epoch, W and rank each, and the number.
+fn inside_bits(tree: &Tree, has_rank: bool) -> (u32, u32, u32, u32) {
+    let view = bits(tree.views.len() as u64);
+    let number = bits(tree.numbers).min(INSIDE_BITS - view);
+    let world = if has_rank { WORLD_BITS } else { 0 };
+    let epoch = INSIDE_BITS.saturating_sub(view + 2 * world + number).min(MOST_EPOCH_BITS);
+    (view, epoch, world, number)
+}
+
+fn pack_inside(
+    tree: &Tree,
+    (view, rank): (u16, Option<Rank>),
+    epoch: u64,
+    kind: DirectoryKind,
+    number: u64,
+) -> Option<u64> {
+    let (view_bits, epoch_bits, world_bits, number_bits) = inside_bits(tree, rank.is_some());
+    let below = epoch_bits + 2 * world_bits + number_bits;
+    if view_bits + below > INSIDE_BITS {
+        return None;
+    }
+    let (of, index) = rank.map_or((0, 0), |rank| (rank.of, rank.index));
+    let mut low = fits(epoch, epoch_bits)?;
+    for (value, bits) in [(of, world_bits), (index, world_bits), (number, number_bits)] {
+        low = (low << bits) | fits(value, bits)?;
+    }
+    let of_rank = if rank.is_some() { INSIDE_OF_RANK } else { 0 };
+    Some(
+        INSIDE
+            | of_rank
+            | (u64::from(kind.code()) << INSIDE_BITS)
+            | shifted(fits(view.into(), view_bits)?, below)
+            | low,
+    )
+}
+
+fn unpack_inside(tree: &Tree, ino: u64) -> Option<Node> {
+    let has_rank = ino & INSIDE_OF_RANK != 0;
+    let (view_bits, epoch_bits, world_bits, number_bits) = inside_bits(tree, has_rank);
+    let mut rest = ino;
+    let mut take = |bits: u32| {
+        let part = rest & ((1 << bits) - 1);
+        rest >>= bits;
+        part
+    };
+    let (number, index, of) = (take(number_bits), take(world_bits), take(world_bits));
+    let (epoch, view) = (take(epoch_bits), u16::try_from(take(view_bits)).ok()?);
+    let code = (ino >> INSIDE_BITS) & 15;
+    let kind = *tree.directories.iter().find(|kind| u64::from(kind.code()) == code)?;
+    Some(Node::Inside { view, rank: has_rank.then_some(Rank { index, of }), epoch, kind, number })
 }
 
 /// A file of many batches: there is one a rank, so ranks are numbers as they are.
@@ -152,6 +212,7 @@ pub fn unpack(tree: &Tree, ino: u64) -> Option<Node> {
     let part = |from: u32, bits: u32| if from > 63 { 0 } else { (ino >> from) & ((1 << bits) - 1) };
     let format = part(PATH_BITS, 4);
     let (view, world, epoch, number) = match ino >> 62 {
+        0 if ino & INSIDE != 0 => return unpack_inside(tree, ino),
         0 => return fixed(ino),
         1 => (part(epoch_bits + batch_bits, view_bits), None, part(batch_bits, epoch_bits), part(0, batch_bits)),
         2 if division.has_ranks() => {

@@ -16,6 +16,8 @@ fn no_views() -> Tree {
         listed: Extension::ALL[0],
         extensions: Extension::ALL.to_vec(),
         whole: vec![Extension::ALL[3]],
+        directories: DirectoryKind::ALL.to_vec(),
+        numbers: 1 << 22,
         categories: ["cell type.txt", "a%2Fb.txt", "a_b.txt"].map(str::to_owned).into(),
         labels: vec![file_names(["T", "B/x", "B_x", "", "a.h5ad"].into_iter(), "label"), Vec::new(), Vec::new()],
     }
@@ -50,6 +52,16 @@ fn inode_numbers_are_paths() {
     ] {
         nodes.push(Node::Whole { view: 0, rank: None, sequence, extension: Extension::ALL[3] });
     }
+    let kind = DirectoryKind::ALL[0];
+    for number in [0, 1, 77, (1 << 22) - 1] {
+        for epoch in [0, 9, u64::from(u32::MAX)] {
+            nodes.push(Node::Inside { view: 0, rank: None, epoch, kind, number });
+        }
+        for (index, of) in [(0, 1), (3, 4), (4094, 4095)] {
+            let rank = Some(Rank { index, of });
+            nodes.extend([0, 9, 1023].map(|epoch| Node::Inside { view: 0, rank, epoch, kind, number }));
+        }
+    }
     for epoch in [0, 1, 12_345, (1 << 26) - 1] {
         nodes.push(Node::Epoch { view: 0, rank: None, epoch });
         for &extension in Extension::ALL {
@@ -63,7 +75,11 @@ fn inode_numbers_are_paths() {
         assert_eq!(tree.node(ino), Some(node));
     }
     assert_eq!(tree.ino(&Node::Epoch { view: 0, rank: None, epoch: 1 << 26 }), None);
-    for ino in [0, 7, 15, 21, FIRST_UNUSED_CATEGORY, u64::MAX, (1 << 62) | (9 << 58)] {
+    let rank = Some(Rank { index: 0, of: 4 });
+    assert_eq!(tree.ino(&Node::Inside { view: 0, rank, epoch: 1024, kind, number: 0 }), None);
+    for ino in
+        [0, 7, 15, 21, 1 << 61, (1 << 61) | (9 << 56) | 7, FIRST_UNUSED_CATEGORY, u64::MAX, (1 << 62) | (9 << 58)]
+    {
         assert_eq!(tree.node(ino), None, "{ino:x}");
     }
 }
@@ -140,6 +156,8 @@ fn views_are_directories_and_one_alone_is_not() {
             "rank-0-of-1",
             "epoch-0000.h5ad",
             "epoch-9999.h5ad",
+            "epoch-0000.zarr",
+            "epoch-0123.zarr",
             "stored.h5ad",
             "by-a_b.h5ad",
             "by-a_b",

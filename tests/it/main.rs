@@ -43,3 +43,4 @@ mod toy_storage;
 mod toy_strategy;
 mod view_files;
 mod views;
+mod zarr_epochs;

@@ -72,6 +72,8 @@ fn a_format_is_one_file_and_one_line() {
         listed: ROWS,
         extensions: writers.extensions(),
         whole: Vec::new(),
+        directories: Vec::new(),
+        numbers: 0,
         categories: Vec::new(),
         labels: Vec::new(),
     };
@@ -120,5 +122,5 @@ fn a_format_that_cannot_hold_the_data_says_why() {
     let (collection, _) = collection("dense.h5ad");
     let writers = Writers::of(&collection.table, &[Extension::ALL[0], ROWS]);
     assert_eq!(writers.extensions(), [Extension::ALL[0]]);
-    assert_eq!(writers.refused(), [(ROWS, "X is dense".to_owned())]);
+    assert_eq!(writers.refused(), [(ROWS.as_str(), "X is dense".to_owned())]);
 }

@@ -39,23 +39,7 @@ fn check(table: &Table, names: &[String]) -> Result<(), H5adError> {
     if names.len() > COLUMNS_MAX {
         return Err(H5adError::TooManyColumns { columns: names.len(), most: COLUMNS_MAX });
     }
-    let x = table.x();
-    for (i, element) in table.elements.iter().enumerate() {
-        if let MatrixKind::Dense { row, .. } = &element.kind {
-            let elements = row.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim));
-            if elements.is_none_or(|elements| elements > ROW_MAX) || row.len() > 31 {
-                return Err(H5adError::RowTooLarge { row: row.clone() });
-            }
-        }
-        let (name, x_name) = (element.name.path(), x.name.path());
-        if i > 0 && element.name.is_layer() && element.genes != x.genes {
-            return Err(H5adError::Layer { element: name, x: x_name });
-        }
-        // An image is written as `obsm/X`.
-        if i > 0 && element.name == MatrixName::Obsm("X".to_owned()) && is_image(x) {
-            return Err(H5adError::Taken { element: name, x: x_name });
-        }
-    }
+    check_elements(table)?;
     let genes = table.elements.iter().filter_map(|element| {
         let frame = element.name.frame()?;
         Some((format!("{}/_index", frame.path()), width(&element.genes)))
@@ -71,6 +55,28 @@ fn check(table: &Table, names: &[String]) -> Result<(), H5adError> {
     for (element, bytes) in genes.chain(columns) {
         if bytes > TEXT_MAX {
             return Err(H5adError::TextTooLong { element, bytes, most: TEXT_MAX });
+        }
+    }
+    Ok(())
+}
+
+/// Whether the elements can stand in an AnnData, in whatever file.
+pub fn check_elements(table: &Table) -> Result<(), H5adError> {
+    let x = table.x();
+    for (i, element) in table.elements.iter().enumerate() {
+        if let MatrixKind::Dense { row, .. } = &element.kind {
+            let elements = row.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim));
+            if elements.is_none_or(|elements| elements > ROW_MAX) || row.len() > 31 {
+                return Err(H5adError::RowTooLarge { row: row.clone() });
+            }
+        }
+        let (name, x_name) = (element.name.path(), x.name.path());
+        if i > 0 && element.name.is_layer() && element.genes != x.genes {
+            return Err(H5adError::Layer { element: name, x: x_name });
+        }
+        // An image is written as `obsm/X`.
+        if i > 0 && element.name == MatrixName::Obsm("X".to_owned()) && is_image(x) {
+            return Err(H5adError::Taken { element: name, x: x_name });
         }
     }
     Ok(())

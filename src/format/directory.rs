@@ -1,0 +1,386 @@
+//! An epoch as a directory of files (`epoch-0000.zarr/`), laid out from its row and value counts alone.
+//!
+//! Each folder and file has a number, which its inode number holds: 0 is the directory itself, then what was added to it, in that
+//! order, then the files of each run. Files that are many and alike are one run, so that a directory of a million chunks costs what
+//! one file does.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::batch::{Field, Repr};
+use crate::collection::Table;
+
+use super::{Content, FileShape, Segment, Segments};
+
+/// A format whose epochs are directories.
+pub trait DirectoryFormat: Send + Sync {
+    /// The directory of an epoch of this shape.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn directory(&self, shape: &FileShape<'_>) -> Result<Directory, String>;
+}
+
+/// One line of the registry: all that the rest of the program knows of a directory format.
+pub struct DirectoryEntry {
+    /// Its number in inode numbers, 1 to 15: never changed, never used again.
+    pub code: u8,
+    /// What follows `epoch-0000.`.
+    pub name: &'static str,
+    /// What reads it, for README.txt.
+    pub readers: &'static str,
+    /// Prepares what all epochs of a table share; or says why the format cannot hold it.
+    pub open: fn(&Table) -> OpenedDirectory,
+}
+
+/// A directory format's writer, or why it cannot hold the table.
+pub type OpenedDirectory = Result<Box<dyn DirectoryFormat>, String>;
+
+/// A directory format, by its line of the registry.
+#[derive(Clone, Copy)]
+pub struct DirectoryKind(&'static DirectoryEntry);
+
+impl DirectoryKind {
+    /// The registry: one line a format.
+    pub const ALL: &[DirectoryKind] = &[DirectoryKind(&DirectoryEntry {
+        code: 1,
+        name: "zarr",
+        readers: "annbatch, scvi-tools; anndata, dask and zarr read its dataset_0",
+        open: super::zarr::open,
+    })];
+
+    /// What follows `epoch-0000.`.
+    pub fn as_str(self) -> &'static str {
+        self.0.name
+    }
+
+    /// Its number in inode numbers.
+    pub fn code(self) -> u8 {
+        self.0.code
+    }
+
+    /// What reads it.
+    pub fn readers(self) -> &'static str {
+        self.0.readers
+    }
+
+    /// Its writer for a table.
+    pub fn open(self, table: &Table) -> OpenedDirectory {
+        (self.0.open)(table)
+    }
+}
+
+impl PartialEq for DirectoryKind {
+    fn eq(&self, other: &DirectoryKind) -> bool {
+        self.code() == other.code()
+    }
+}
+
+impl Eq for DirectoryKind {}
+
+impl std::hash::Hash for DirectoryKind {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.code().hash(state);
+    }
+}
+
+impl std::fmt::Debug for DirectoryKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a file of a directory holds.
+#[derive(Clone)]
+pub enum FileContent {
+    /// Laid out beforehand.
+    Segments(Arc<Segments>),
+    /// Made from some items of a field that is in memory: its size depends on them.
+    Made(Made),
+}
+
+/// Bytes that are made from items of a field.
+#[derive(Clone, Copy, Debug)]
+pub struct Made {
+    pub field: Field,
+    pub repr: Repr,
+    /// The items, from and to.
+    pub items: (u64, u64),
+    /// Items in all: those that the field does not have are empty.
+    pub padded: u64,
+    /// Takes the items, each as `repr` says, one after the other.
+    pub make: fn(repr: Repr, items: &[u8], padded: u64) -> Vec<u8>,
+}
+
+impl FileContent {
+    /// Known bytes.
+    pub fn bytes(bytes: Vec<u8>) -> FileContent {
+        let len = bytes.len() as u64;
+        let segment = Segment { start: 0, len, from: 0, content: Content::Bytes(bytes) };
+        FileContent::Segments(Arc::new(Segments::new(len, vec![segment])))
+    }
+
+    /// A field that it holds, as it is written.
+    fn fields(&self) -> Vec<(Field, Repr)> {
+        match self {
+            FileContent::Made(made) => vec![(made.field, made.repr)],
+            FileContent::Segments(segments) => segments.fields().collect(),
+        }
+    }
+}
+
+/// Numbered files of one folder: `PREFIX`, a number from 0, `SUFFIX`.
+pub struct Run {
+    pub prefix: String,
+    /// Digits of each number at least.
+    pub digits: usize,
+    pub suffix: String,
+    pub count: u64,
+    /// What the i-th holds.
+    pub file: Box<dyn Fn(u64) -> FileContent + Send + Sync>,
+}
+
+impl Run {
+    fn name(&self, i: u64) -> String {
+        format!("{}{i:0width$}{}", self.prefix, self.suffix, width = self.digits)
+    }
+
+    fn find(&self, name: &str) -> Option<u64> {
+        let number = name.strip_prefix(&self.prefix)?.strip_suffix(&self.suffix)?;
+        let i = number.parse().ok().filter(|&i| i < self.count)?;
+        (self.name(i) == name).then_some(i)
+    }
+}
+
+/// What a node of a directory is.
+pub enum Inside<'a> {
+    Folder,
+    File(&'a FileContent),
+    /// A file of a run.
+    Numbered(FileContent),
+}
+
+/// The directory of one epoch.
+pub struct Directory {
+    items: Vec<Item>,
+    /// Number of the first file of each run, and the folder that it is in.
+    runs: Vec<(u64, usize)>,
+    numbers: u64,
+}
+
+struct Item {
+    name: String,
+    parent: usize,
+    kind: ItemKind,
+}
+
+enum ItemKind {
+    Folder(Folder),
+    File(FileContent),
+}
+
+#[derive(Default)]
+struct Folder {
+    items: Vec<usize>,
+    run: Option<(u64, Run)>,
+}
+
+/// The directory itself.
+pub const TOP: usize = 0;
+
+impl Default for Directory {
+    fn default() -> Directory {
+        let top = Item { name: String::new(), parent: TOP, kind: ItemKind::Folder(Folder::default()) };
+        Directory { items: vec![top], runs: Vec::new(), numbers: 1 }
+    }
+}
+
+impl Directory {
+    /// Adds a folder; its number.
+    pub fn add_folder(&mut self, parent: usize, name: &str) -> usize {
+        self.add(parent, name, ItemKind::Folder(Folder::default()))
+    }
+
+    /// Adds a file.
+    pub fn add_file(&mut self, parent: usize, name: &str, content: FileContent) {
+        self.add(parent, name, ItemKind::File(content));
+    }
+
+    /// Adds numbered files, which a folder has once at most.
+    pub fn add_run(&mut self, parent: usize, run: Run) {
+        if let Some(Item { kind: ItemKind::Folder(folder), .. }) = self.items.get_mut(parent) {
+            folder.run = Some((0, run));
+        }
+    }
+
+    fn add(&mut self, parent: usize, name: &str, kind: ItemKind) -> usize {
+        let number = self.items.len();
+        self.items.push(Item { name: name.to_owned(), parent, kind });
+        if let Some(Item { kind: ItemKind::Folder(folder), .. }) = self.items.get_mut(parent) {
+            folder.items.push(number);
+        }
+        number
+    }
+
+    /// Gives the files of runs their numbers: nothing can be added from then on.
+    pub fn sealed(mut self) -> Directory {
+        self.numbers = self.items.len() as u64;
+        for (number, item) in self.items.iter_mut().enumerate() {
+            let ItemKind::Folder(Folder { run: Some((first, run)), .. }) = &mut item.kind else { continue };
+            *first = self.numbers;
+            self.runs.push((*first, number));
+            self.numbers += run.count;
+        }
+        self
+    }
+
+    /// Numbers that are in use: from 0 to this.
+    pub fn numbers(&self) -> u64 {
+        self.numbers
+    }
+
+    /// What a number is.
+    pub fn get(&self, number: u64) -> Option<Inside<'_>> {
+        if let Some(item) = usize::try_from(number).ok().and_then(|number| self.items.get(number)) {
+            return Some(match &item.kind {
+                ItemKind::Folder(_) => Inside::Folder,
+                ItemKind::File(content) => Inside::File(content),
+            });
+        }
+        let (first, run) = self.run_of(number)?;
+        Some(Inside::Numbered((run.file)(number - first)))
+    }
+
+    /// The folder that a node is in; that of the directory itself is itself.
+    pub fn parent(&self, number: u64) -> u64 {
+        match usize::try_from(number).ok().and_then(|number| self.items.get(number)) {
+            Some(item) => item.parent as u64,
+            None => self.folder_of(number).unwrap_or(TOP) as u64,
+        }
+    }
+
+    /// Entries of a folder.
+    pub fn len(&self, folder: u64) -> u64 {
+        let Some(folder) = self.folder(folder) else { return 0 };
+        folder.items.len() as u64 + folder.run.as_ref().map_or(0, |(_, run)| run.count)
+    }
+
+    /// Folders in a folder.
+    pub fn folders(&self, folder: u64) -> u64 {
+        let is_folder = |&&item: &&usize| matches!(self.items[item].kind, ItemKind::Folder(_));
+        self.folder(folder).map_or(0, |folder| folder.items.iter().filter(is_folder).count() as u64)
+    }
+
+    /// The i-th entry of a folder.
+    pub fn entry(&self, folder: u64, i: u64) -> Option<(String, u64)> {
+        let folder = self.folder(folder)?;
+        if let Some(&item) = usize::try_from(i).ok().and_then(|i| folder.items.get(i)) {
+            return Some((self.items[item].name.clone(), item as u64));
+        }
+        let (first, run) = folder.run.as_ref()?;
+        let i = i - folder.items.len() as u64;
+        (i < run.count).then(|| (run.name(i), first + i))
+    }
+
+    /// The entry of a folder that has this name.
+    pub fn lookup(&self, folder: u64, name: &str) -> Option<u64> {
+        let folder = self.folder(folder)?;
+        if let Some(item) = folder.items.iter().find(|&&item| self.items[item].name == name) {
+            return Some(*item as u64);
+        }
+        let (first, run) = folder.run.as_ref()?;
+        Some(first + run.find(name)?)
+    }
+
+    /// The fields that its files hold, as they are written.
+    pub fn fields(&self) -> Vec<(Field, Repr)> {
+        let mut all = Vec::new();
+        for item in &self.items {
+            match &item.kind {
+                ItemKind::File(content) => all.extend(content.fields()),
+                ItemKind::Folder(Folder { run: Some((_, run)), .. }) if run.count > 0 => {
+                    all.extend((run.file)(0).fields());
+                }
+                ItemKind::Folder(_) => {}
+            }
+        }
+        all
+    }
+
+    fn folder(&self, number: u64) -> Option<&Folder> {
+        match &self.items.get(usize::try_from(number).ok()?)?.kind {
+            ItemKind::Folder(folder) => Some(folder),
+            ItemKind::File(_) => None,
+        }
+    }
+
+    /// The folder that a file of a run is in.
+    fn folder_of(&self, number: u64) -> Option<usize> {
+        let run = self.runs.partition_point(|(first, _)| *first <= number).checked_sub(1)?;
+        (number < self.numbers).then(|| self.runs[run].1)
+    }
+
+    fn run_of(&self, number: u64) -> Option<(u64, &Run)> {
+        let folder = self.folder(self.folder_of(number)? as u64)?;
+        folder.run.as_ref().map(|(first, run)| (*first, run))
+    }
+}
+
+/// A part of a field as a whole file of `size` bytes, with zeros after it.
+pub fn part_of_field((field, repr): (Field, Repr), bytes: Range<u64>, size: u64) -> FileContent {
+    let segment = Segment {
+        start: 0,
+        len: bytes.end.saturating_sub(bytes.start),
+        from: bytes.start,
+        content: Content::Field(field, repr),
+    };
+    FileContent::Segments(Arc::new(Segments::new(size, vec![segment])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_are_one_to_one() {
+        let mut directory = Directory::default();
+        let a = directory.add_folder(TOP, "a");
+        directory.add_file(TOP, "index.json", FileContent::bytes(b"{}".to_vec()));
+        let run = |prefix: &str, digits, count| Run {
+            prefix: prefix.to_owned(),
+            digits,
+            suffix: ".bin".to_owned(),
+            count,
+            file: Box::new(|i| FileContent::bytes(i.to_string().into_bytes())),
+        };
+        directory.add_run(a, run("c.", 1, 12));
+        directory.add_run(TOP, run("shard.", 5, 3));
+        let directory = directory.sealed();
+        let mut seen = std::collections::HashSet::from([0]);
+        let mut todo = vec![0];
+        while let Some(folder) = todo.pop() {
+            for i in 0..directory.len(folder) {
+                let (name, number) = directory.entry(folder, i).unwrap();
+                assert!(seen.insert(number), "{name}: {number} twice");
+                assert_eq!(directory.lookup(folder, &name), Some(number));
+                assert_eq!(directory.parent(number), folder, "{name}");
+                match directory.get(number) {
+                    Some(Inside::Folder) => todo.push(number),
+                    Some(Inside::Numbered(FileContent::Segments(file))) => {
+                        let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
+                        let i: u64 = digits.trim_end_matches(".bin").parse().unwrap();
+                        assert_eq!(file.list[0].content, Content::Bytes(i.to_string().into_bytes()));
+                    }
+                    other => assert!(matches!(other, Some(Inside::File(_))), "{name}"),
+                }
+            }
+            assert_eq!(directory.entry(folder, directory.len(folder)), None);
+        }
+        assert_eq!(seen.len() as u64, directory.numbers());
+        assert!(directory.get(directory.numbers()).is_none());
+        assert_eq!((directory.folders(0), directory.folders(a as u64)), (1, 0));
+        for name in ["shard.0.bin", "shard.00003.bin", "shard.00000", "b", "", "shard.+0001.bin"] {
+            assert_eq!(directory.lookup(0, name), None, "{name}");
+        }
+    }
+}
