@@ -19,6 +19,12 @@ use super::table;
 /// The highest capability number that any kernel has had so far, with room.
 const CAPABILITIES: u32 = 64;
 
+const MAKING_PRIVATE: &str = "making mounts private";
+
+/// Why that fails with EINVAL: the kernel changes mount points alone.
+const CHROOT: &str = "; the root directory is no mount point, as in a plain chroot: `mount --bind DIR DIR` before `chroot DIR`, \
+                      or use `shufflefs mount` instead";
+
 /// The namespace that this process is in now.
 #[derive(Debug)]
 pub struct Namespace {
@@ -45,7 +51,10 @@ impl Namespace {
         };
         // Otherwise our mounts would show up in the namespace that we came from.
         let flags = libc::MS_REC | libc::MS_PRIVATE;
-        mount("none", Path::new("/"), "none", flags, "").map_err(failure("making mounts private"))?;
+        mount("none", Path::new("/"), "none", flags, "").map_err(|cause| match cause.raw_os_error() {
+            Some(libc::EINVAL) => MountError::Namespace { what: MAKING_PRIVATE, cause, hint: CHROOT.into() },
+            _ => failure(MAKING_PRIVATE)(cause),
+        })?;
         Ok(Self { bounding })
     }
 

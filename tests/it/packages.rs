@@ -80,6 +80,24 @@ fn the_wheel_is_the_whole_set_up() {
     succeed(command.env("SHUFFLEFS_BINARY", &binary));
 }
 
+/// A bare Debian 12 and 13, made by debootstrap: minutes and 600 MB, so only for `scripts/test --all`.
+#[test]
+fn the_wheel_runs_in_bare_debians() {
+    if std::env::var_os("SHUFFLEFS_TEST_ALL").is_none() || !is_root() {
+        eprintln!("skipped: scripts/test --all runs it");
+        return;
+    }
+    let area = Area::new();
+    let wheel = succeed(bounded(120, script("wheel.py")).arg(binary(&area)).arg(area.path("wheel")));
+    for suite in ["bookworm", "trixie"] {
+        let tree = Path::new(ROOT).join("target/debian").join(suite);
+        fs::create_dir_all(tree.parent().unwrap()).unwrap();
+        let mut job = bounded(1800, script("try-wheel"));
+        let job = job.arg(wheel.trim_end()).arg(store("sparse.h5ad")).arg(suite).arg(&tree);
+        assert_eq!(succeed(job).trim(), "2000", "{suite}");
+    }
+}
+
 #[test]
 fn the_debian_package_has_all_of_it() {
     let area = Area::new();
