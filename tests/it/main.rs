@@ -14,6 +14,7 @@ mod csc;
 mod damage;
 mod damaged;
 mod determinism;
+mod docs;
 mod engine;
 mod exact;
 mod fields;
