@@ -1,6 +1,6 @@
 //! What a reader is doing: one state machine that says how its files are served and what is made ready for it.
 //!
-//! The readers of one directory in one format ([`Stream`]) are taken to be alike. [`streams`] follows where they are, which says
+//! The readers of one directory in one format are taken to be alike. `streams` follows where they are, which says
 //! what is loaded. How they read says what the kernel is given:
 //!
 //! | they read | seen by | their files are | what comes next is |

@@ -87,7 +87,8 @@ def write(root, want, paths):
         "x": {"element": "X", "kind": "csr" if want.is_sparse else "dense", "dtype": want.x_dtype.name},
         "columns": [{"name": c.name, "kind": c.kind, "dtype": c.dtype.name, "categories": len(c.categories),
                      "ordered": c.ordered, "nullable": c.mask is not None} for c in columns],
-        "options": {}, "seed": 0, "batch_size": SIZE, "block_size": 16, "fetch_factor": 2, "k": 16, "batches": count}))
+        "options": {}, "seed": 0, "batch_size": SIZE, "block_size": 16, "fetch_factor": 2, "k": 16,
+        "blocks": sum(-(-n // 16) for n in want.sizes), "batches": count}))
     for i in range(count):
         rows = order[i * SIZE:(i + 1) * SIZE]
         path = root / f"epoch-0000/batch-{i:06d}"

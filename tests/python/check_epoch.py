@@ -325,7 +325,8 @@ class Check:
                 self.labels(column)
             else:
                 eq(f"nullable of {column.name}", bool(got.get("nullable")), column.mask is not None)
-        k = d["batch_size"] * d["fetch_factor"] / d["block_size"]
+        # No more blocks can be mixed than there are.
+        k = min(d["batch_size"] * d["fetch_factor"] / d["block_size"], d["blocks"])
         need(abs(d["k"] - k) <= 1, f"dataset.json: k is {d['k']}, but {k} by its definition")
         need("seed" in d and "options" in d, "dataset.json: no seed or options")
         need((self.mount / "README.txt").read_text().strip(), "README.txt is empty")
