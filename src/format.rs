@@ -4,13 +4,19 @@
 //! `finish` then writes headers, constants and checksums. So `st_size` needs no data, and a row's bytes are copied
 //! once between decoder and reader.
 
+mod arrow;
 pub mod directory;
 pub mod h5ad;
 pub mod names;
 mod npy;
 mod npz;
+pub mod obs;
+mod parquet;
+pub mod records;
 mod safetensors;
 mod segments;
+mod tar;
+mod tfrecord;
 mod tsv;
 mod zarr;
 
@@ -88,6 +94,30 @@ impl Extension {
             name: "tsv",
             readers: "the obs rows as text: head, cut, R",
             open: tsv::open,
+        }),
+        Extension(&FormatEntry {
+            code: 6,
+            name: "arrow",
+            readers: "Arrow: pyarrow, polars, R; mapped, a row a cell",
+            open: arrow::open,
+        }),
+        Extension(&FormatEntry {
+            code: 7,
+            name: "parquet",
+            readers: "pyarrow, polars, DuckDB, Spark, Hugging Face",
+            open: parquet::open,
+        }),
+        Extension(&FormatEntry {
+            code: 8,
+            name: "tar",
+            readers: "WebDataset: a sample a row, .npy and .json",
+            open: tar::open,
+        }),
+        Extension(&FormatEntry {
+            code: 9,
+            name: "tfrecord",
+            readers: "TensorFlow: tf.train.Example",
+            open: tfrecord::open,
         }),
     ];
 
@@ -332,7 +362,17 @@ mod tests {
 
     #[test]
     fn codes_are_unique_and_stay() {
-        let known = [("npz", 1), ("safetensors", 2), ("npy", 3), ("h5ad", 4), ("tsv", 5)];
+        let known = [
+            ("npz", 1),
+            ("safetensors", 2),
+            ("npy", 3),
+            ("h5ad", 4),
+            ("tsv", 5),
+            ("arrow", 6),
+            ("parquet", 7),
+            ("tar", 8),
+            ("tfrecord", 9),
+        ];
         for (name, code) in known {
             assert_eq!(Extension::from_name(name).map(Extension::code), Some(code), "{name}");
         }

@@ -7,7 +7,7 @@
 //! if the CRCs of its arrays hold. A file appears under its name only when it is complete (temporary name, fsync,
 //! rename); a lock on the temporary file lets one process build.
 
-mod arrow;
+pub mod arrow;
 mod build;
 mod key;
 pub mod rows;

@@ -6,7 +6,7 @@ use crate::anndata::column::{Column, Values};
 use crate::collection::element::{Element, MatrixKind};
 use crate::collection::genes::ColumnMap;
 use crate::collection::{Collection, Table};
-use crate::format::{Writers, names};
+use crate::format::{Writers, names, obs, records};
 use crate::plan::Plan;
 use crate::plan::rank::Rank;
 
@@ -104,6 +104,7 @@ fn dataset(collection: &Collection, views: &[ViewDoc<'_>], options: &Value) -> V
         .collect();
     let left_out: Vec<Value> =
         collection.left_out.iter().map(|(name, reason)| json!({"name": name, "reason": reason})).collect();
+    let taken = records::taken(table);
     let joined: Vec<Value> = collection.joined.iter().map(|(name, rule)| json!({"name": name, "rule": rule})).collect();
     let mut dataset = json!({
         "stores": stores,
@@ -111,7 +112,7 @@ fn dataset(collection: &Collection, views: &[ViewDoc<'_>], options: &Value) -> V
         "genes": table.x().genes.len(),
         "x": element(table.x()),
         "with": table.elements.iter().skip(1).map(element).collect::<Vec<_>>(),
-        "columns": table.columns.iter().zip(names::columns(table)).map(column).collect::<Vec<_>>(),
+        "columns": table.columns.iter().zip(names::columns(table)).map(|of| column(of, &taken)).collect::<Vec<_>>(),
         "columns_left_out": left_out,
         "columns_joined": joined,
         "options": options,
@@ -185,7 +186,7 @@ fn element(element: &Element) -> Value {
     told
 }
 
-fn column((column, served): (&Column, String)) -> Value {
+fn column((column, served): (&Column, String), taken: &[String]) -> Value {
     let (kind, dtype, categories, ordered, nullable) = match &column.values {
         Values::Categorical { codes, categories, ordered } => {
             ("categorical", codes.dtype.name(), Some(categories.labels.len()), Some(*ordered), true)
@@ -202,10 +203,14 @@ fn column((column, served): (&Column, String)) -> Value {
         _ => None,
     };
     let tensor = format!("obs/{served}");
+    let record = obs::beside(served.clone(), taken);
     let file = categories.map(|_| format!("categories/{}", names::categories_file(&served)));
     json!({
         "name": column.name,
-        "names": {"npz": tensor, "safetensors": tensor, "h5ad": served, "tsv": served},
+        "names": {
+            "npz": tensor, "safetensors": tensor, "h5ad": served, "tsv": served,
+            "arrow": record, "parquet": record, "tar": served, "tfrecord": record,
+        },
         "kind": kind,
         "dtype": dtype,
         "unit": unit,

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use crate::support::{Mount, bounded, list, python, sha256, shuffled, store, stores, succeed, walk};
 
-const EXTENSIONS: [&str; 5] = ["npz", "safetensors", "npy", "h5ad", "tsv"];
+const EXTENSIONS: [&str; 9] = ["npz", "safetensors", "npy", "h5ad", "tsv", "arrow", "parquet", "tar", "tfrecord"];
 const PARTS: [&str; 3] = ["part-a.h5ad", "part-b.zarr", "part-c.h5ad"];
 
 fn few_epochs(names: &[&str]) -> Mount {

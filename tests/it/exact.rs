@@ -3,7 +3,8 @@
 use crate::support::{Checker, Mount, store, store_table, stores};
 use serde_json::{Value, json};
 
-const FORMATS: [&str; 6] = ["npz", "safetensors", "npy", "h5ad", "h5ad-backed", "tsv"];
+const FORMATS: [&str; 10] =
+    ["npz", "safetensors", "npy", "h5ad", "h5ad-backed", "tsv", "arrow", "parquet", "tar", "tfrecord"];
 const PARTS: [&str; 3] = ["part-a.h5ad", "part-b.zarr", "part-c.h5ad"];
 
 /// One mount read through every format; `--batch-size 96` divides no store, so the last batch is short.

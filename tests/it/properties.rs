@@ -10,6 +10,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use arrow_array::{Array as _, Int64Array};
+use arrow_ipc::reader::FileReader;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseResult, TestRng, TestRunner};
@@ -438,6 +440,65 @@ fn members(image: &[u8]) -> Vec<(u64, u64)> {
     found
 }
 
+/// Formats whose records mix what the engine fills.
+const MOVED: [&str; 2] = ["tar", "tfrecord"];
+
+/// An Arrow file by its crate's own reader, which checks it.
+fn record_batch(batch: &Batch<'_>, image: &[u8]) {
+    let mut reader = FileReader::try_new(std::io::Cursor::new(image), None).unwrap();
+    let read = reader.next().unwrap().unwrap();
+    assert!(reader.next().is_none());
+    assert_eq!((read.num_rows(), read.num_columns()), (batch.rows.len(), reader.schema().fields().len()));
+    let rows = read.column_by_name("row").unwrap().as_any().downcast_ref::<Int64Array>().unwrap();
+    assert!(rows.values().iter().map(|&row| row as u64).eq(batch.rows.iter().copied()));
+    assert!(read.columns().iter().all(|column| column.to_data().validate_full().is_ok()));
+}
+
+/// Arrays of a tar of samples, member by member from its start, against those of each row.
+fn samples(batch: &Batch<'_>, lengths: &[u8], image: &[u8]) {
+    let (mut at, mut names, mut rows) = (0, BTreeSet::new(), batch.rows.iter());
+    let mut row = None;
+    while image[at] != 0 {
+        let text = |from: usize, len: usize| {
+            let field = &image[at + from..at + from + len];
+            std::str::from_utf8(field.split(|&byte| byte == 0).next().unwrap()).unwrap().to_owned()
+        };
+        let (name, size) = (text(0, 100), usize::from_str_radix(&text(124, 12), 8).unwrap());
+        let content = &image[at + 512..at + 512 + size];
+        let (key, kind) = name.split_once('.').unwrap();
+        if names.insert(key.to_owned()) {
+            row = rows.next().copied();
+        }
+        let header = || 10 + usize::from(u16::from_le_bytes([content[8], content[9]]));
+        let field = match kind {
+            "json" => {
+                let json: serde_json::Value = serde_json::from_slice(content).unwrap();
+                assert_eq!(json["row"].as_u64(), row);
+                None
+            }
+            "genes.npy" => Some(Field::Indices(0)),
+            "expressions.npy" => Some(Field::Data(0)),
+            "X.npy" => Some(Field::Dense(0)),
+            other => {
+                assert_eq!(other, "obsm.X_pca.npy");
+                Some(Field::Dense(1))
+            }
+        };
+        if let Some(field) = field {
+            let dtype = match field {
+                Field::Indices(_) => batch.table.index_dtype.unwrap_or(Dtype::I32),
+                Field::Data(element) | Field::Dense(element) => batch.element(element).kind.dtype(),
+                _ => Dtype::I64,
+            };
+            let one = Batch { rows: &[row.unwrap()], ..*batch };
+            let span = Span { field, repr: Repr::Number(dtype), start: 0, len: 0 };
+            assert_eq!(&content[header()..], naive(&one, lengths, &span));
+        }
+        at += 512 + size.next_multiple_of(512);
+    }
+    assert_eq!((names.len(), at + 1024), (batch.rows.len(), image.len()));
+}
+
 #[test]
 fn a_layout_holds_every_field_where_it_says() {
     check(300, served(), |served| {
@@ -462,6 +523,10 @@ fn a_layout_holds_every_field_where_it_says() {
                 prop_assert!(span.start >= end, "{:?}: {:?} begins before {}", extension, span, end);
                 end = span.start + span.len;
                 let bytes = &image[span.start as usize..end as usize];
+                // What is dealt to records does not stay where it was filled in.
+                if MOVED.contains(&extension.as_str()) {
+                    continue;
+                }
                 prop_assert_eq!(bytes, &naive(&batch, &served.lengths, span)[..], "{:?} {:?}", extension, span);
             }
             prop_assert!(end <= layout.size);
@@ -473,6 +538,14 @@ fn a_layout_holds_every_field_where_it_says() {
             let found = match extension.as_str() {
                 "safetensors" => tensors(&image),
                 "npz" => members(&image),
+                "arrow" => {
+                    record_batch(&batch, &image);
+                    continue;
+                }
+                "tar" => {
+                    samples(&batch, &served.lengths, &image);
+                    continue;
+                }
                 _ => continue,
             };
             let held = |span: &&Span| span.len > 0 && !found.contains(&(span.start, span.len));

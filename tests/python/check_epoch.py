@@ -14,7 +14,9 @@ import json
 import os
 import pathlib
 import re
+import struct
 import sys
+import tarfile
 import traceback
 import zipfile
 
@@ -23,13 +25,23 @@ import numpy as np
 import collection as stores
 
 import anndata as ad  # after `collection`, which silences warnings
+import crc32c
+import duckdb
 import h5py
 import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import safetensors
 import safetensors.numpy
 import scipy.sparse as sp
+import tfrecord
+import tfrecord.example_pb2
+import webdataset
 
-FORMATS = ["npz", "safetensors", "npy", "h5ad", "h5ad-backed", "tsv"]
+FORMATS = ["npz", "safetensors", "npy", "h5ad", "h5ad-backed", "tsv", "arrow", "parquet", "tar", "tfrecord"]
+MOST_LABELS = 4096  # a column with more is text in .arrow
 
 
 class Difference(Exception):
@@ -262,6 +274,161 @@ class Check:
                         need(values.dtype.type(text) == value and len(digits(text)) <= len(digits(repr(value.item() if values.dtype == np.float64 else str(value)))), place)
                 else:
                     need(text == str(value), place)
+        return rows
+
+    # rows as records: .arrow, .parquet
+
+    def arrow(self, path):
+        what = path.name
+        with pa.memory_map(str(path)) as file:
+            reader = pa.ipc.open_file(file)
+            need(reader.num_record_batches == 1, lambda: f"{what}: {reader.num_record_batches} record batches")
+            before = pa.total_allocated_bytes()
+            batch = reader.get_batch(0)
+            batch.validate(full=True)
+            need(pa.total_allocated_bytes() - before < 4096, f"{what}: its columns are copied")
+            buffers = [b for column in batch.columns for b in column.buffers() if b is not None]
+            need(all(b.address % 64 == 0 for b in buffers), f"{what}: a buffer is not aligned")
+            table = pa.Table.from_batches([batch])
+            rows = self.records(table, what, dictionaries=True)
+            if self.want.x_dtype != np.float16:
+                self.records(pl.read_ipc(path, memory_map=True).to_arrow(), f"{what} by polars", None)
+                pd.testing.assert_frame_equal(pd.read_feather(path), table.to_pandas())
+            return rows
+
+    def records(self, table, what, dictionaries):
+        """A row a cell, in any column order; `dictionaries`: whether labels have codes, None where the reader changes types."""
+        want = self.want
+        matrix = {"genes", "expressions"} if want.is_sparse else {"X"}
+        names = {c.name: f"obs/{c.name}" if c.name in matrix else c.name for c in self.columns}
+        expected = {"row"} | matrix | set(names.values())
+        need(set(table.column_names) == expected, lambda: f"{what}: columns {sorted(set(table.column_names) ^ expected)}")
+        get = lambda name: pa.concat_arrays(table[name].chunks) if table[name].num_chunks != 1 else table[name].chunk(0)
+        rows = self.rows_of(get("row").to_numpy(), what)
+        number = lambda values: values.to_numpy(zero_copy_only=False)
+        if want.is_sparse:
+            genes, expressions = get("genes"), get("expressions")
+            bounds = lambda lists: np.concatenate([[0], np.cumsum(number(pc.list_value_length(lists)))]).astype("int64")
+            same_bits(bounds(genes), bounds(expressions), f"{what}: lengths of genes and expressions")
+            data = number(expressions.flatten())
+            data = data.astype(bool) if want.x_dtype == bool else data
+            self.sparse(rows, data, number(genes.flatten()), bounds(genes), what)
+        else:
+            x = get("X")
+            while pa.types.is_list(x.type) or pa.types.is_large_list(x.type) or pa.types.is_fixed_size_list(x.type):
+                x = x.flatten()
+            x = number(x)
+            x = x.astype(bool) if want.x_dtype == bool else x
+            self.dense(rows, x.reshape((len(rows),) + want.x.shape[1:]), what)
+        for column in self.columns:
+            self.record_column(get(names[column.name]), column, rows, dictionaries, f"{what}: {column.name}")
+        return rows
+
+    def record_column(self, got, column, rows, dictionaries, what):
+        values = column.values[rows]
+        missing = values < 0 if column.kind == "categorical" else column.mask[rows] if column.mask is not None else np.zeros(len(rows), bool)
+        need(got.is_null().to_numpy(zero_copy_only=False).tolist() == missing.tolist(), lambda: f"{what}: other values are missing")
+        if column.kind == "categorical":
+            if dictionaries and len(column.categories) <= MOST_LABELS:
+                need(got.dictionary.to_pylist() == column.categories, lambda: f"{what}: {got.dictionary}, not {column.categories}")
+                need(got.type.ordered == column.ordered, lambda: f"{what}: ordered is {got.type.ordered}")
+                same_bits(got.indices.fill_null(-1).to_numpy(), values.astype(column.dtype), what)
+            labels = [None if code < 0 else column.categories[code] for code in values]
+            need(got.to_pylist() == labels, lambda: f"{what}: {got.to_pylist()}, not {labels}")
+        elif column.kind in ("text", "boolean"):
+            need(got.drop_null().to_pylist() == values[~missing].tolist(), lambda: f"{what}: {got}, not {values}")
+        else:
+            same_bits(got.drop_null().to_numpy(zero_copy_only=False), values[~missing], what)
+
+    def parquet(self, path):
+        what = path.name
+        file = pq.ParquetFile(path)
+        for i in range(file.metadata.num_columns):
+            column = file.metadata.row_group(0).column(i)
+            need(column.compression == "UNCOMPRESSED", lambda: f"{what}: {column.path_in_schema} is compressed")
+        table = pq.read_table(path)
+        table.validate(full=True)
+        rows = self.records(table, what, dictionaries=False)
+        self.records(pl.read_parquet(path).to_arrow(), f"{what} by polars", None)
+        if self.want.x_dtype != np.float16:  # DuckDB has no half floats
+            self.records(duckdb.read_parquet(str(path)).to_arrow_table(), f"{what} by DuckDB", None)
+        pd.testing.assert_frame_equal(pd.read_parquet(path), table.to_pandas())
+        return rows
+
+    def tar(self, path):
+        what = path.name
+        samples = list(webdataset.WebDataset([str(path)], shardshuffle=False, empty_check=False).decode())
+        matrix = ["genes.npy", "expressions.npy"] if self.want.is_sparse else ["X.npy"]
+        names = {"row"} | {c.name for c in self.columns}
+        for sample in samples:
+            members = {name for name in sample if not name.startswith("__")}
+            need(members == set(matrix) | {"json"}, lambda: f"{what}: members {members}")
+            need(set(sample["json"]) == names, lambda: f"{what}: json has {set(sample['json']) ^ names}")
+        need(len({sample["__key__"] for sample in samples}) == len(samples), f"{what}: two samples have one key")
+        rows = self.rows_of(np.array([sample["json"]["row"] for sample in samples], dtype="int64"), what)
+        self.row_arrays(rows, [[sample[name] for sample in samples] for name in matrix], what)
+        with tarfile.open(path) as tar:
+            need(len(tar.getnames()) == len(samples) * (len(matrix) + 1), f"{what}: {len(tar.getnames())} members")
+            need(all(member.isfile() and member.mode == 0o444 for member in tar), f"{what}: a member is no plain file")
+        for column in self.columns:
+            self.row_values([sample["json"][column.name] for sample in samples], column, rows, f"{what}: {column.name}")
+        return rows
+
+    def row_arrays(self, rows, arrays, what):
+        """Arrays of each row: genes and expressions, or dense rows."""
+        if not self.want.is_sparse:
+            return self.dense(rows, np.stack(arrays[0]), what)
+        genes, expressions = arrays
+        lengths = [len(row) for row in genes]
+        need(lengths == [len(row) for row in expressions], f"{what}: other numbers of genes and expressions")
+        self.sparse(rows, np.concatenate(expressions), np.concatenate(genes), np.concatenate([[0], np.cumsum(lengths)]).astype("int64"), what)
+
+    def row_values(self, got, column, rows, what):
+        """Values of one column as Python has them; None where there is none."""
+        values = column.values[rows]
+        for row, value, want, missing in zip(rows, got, values, column.mask[rows] if column.mask is not None else [False] * len(rows)):
+            place = lambda: f"{what}: row {row}: {value!r}, not {want!r}"
+            if missing or (column.kind == "categorical" and want < 0):
+                need(value is None, place)
+            elif column.kind == "categorical":
+                need(value == column.categories[want], place)
+            elif values.dtype.kind == "f":
+                number = values.dtype.type(np.nan if value is None else value)
+                need(number == want or (np.isnan(number) and np.isnan(want)), place)
+            else:
+                need(value == want, place)
+
+    def tfrecord(self, path):
+        what = path.name
+        raw = path.read_bytes()
+        masked = lambda data: (((crc := crc32c.crc32c(data)) >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+        at, examples = 0, []
+        while at < len(raw):
+            n, crc = struct.unpack_from("<QI", raw, at)
+            data = raw[at + 12:at + 12 + n]
+            need(crc == masked(raw[at:at + 8]) and struct.unpack_from("<I", raw, at + 12 + n)[0] == masked(data), f"{what}: a checksum is wrong")
+            example = tfrecord.example_pb2.Example()
+            example.ParseFromString(data)
+            examples.append(example.features.feature)
+            at += 16 + n
+        matrix = ["genes", "expressions"] if self.want.is_sparse else ["X"]
+        names = {c.name: f"obs/{c.name}" if c.name in matrix else c.name for c in self.columns}
+        rows = self.rows_of(np.array([e["row"].int64_list.value[0] for e in examples], dtype="int64"), what)
+        arrays = [[np.array(e[name].float_list.value, "float32").astype(self.want.x_dtype) for e in examples] for name in matrix[-1:]]
+        if self.want.is_sparse:
+            arrays.insert(0, [np.array(e["genes"].int64_list.value, "int64") for e in examples])
+        self.row_arrays(rows, arrays, what)
+        for column in self.columns:
+            lists = [e[names[column.name]] if names[column.name] in e else None for e in examples]
+            values = [None if f is None else (list(f.int64_list.value) + list(f.float_list.value) + [v.decode() for v in f.bytes_list.value])[0] for f in lists]
+            if column.values.dtype.kind == "f":
+                column = stores.Column(column.name, column.kind, column.values.astype("float32"), mask=column.mask)
+            elif column.values.dtype == np.uint64 and column.kind == "number":
+                values = [v if v is None else int(v) for v in values]
+            self.row_values(values, column, rows, f"{what}: {column.name}")
+        described = {name: "int" if name in ("row", "genes") else "float" for name in ["row"] + matrix}
+        again = list(tfrecord.tfrecord_loader(str(path), None, described))
+        need([int(r["row"][0]) for r in again] == rows.tolist(), f"{what}: tfrecord_loader gives other rows")
         return rows
 
     # the whole epoch and what stands beside it

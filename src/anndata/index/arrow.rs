@@ -82,7 +82,8 @@ pub fn envelope(rows: u64, parts: &[IndexPart]) -> Option<Envelope> {
     Some(Envelope { head, foot })
 }
 
-fn message<'a>(
+/// A message of this header, before so many bytes of body.
+pub fn message<'a>(
     builder: &mut FlatBufferBuilder<'a>,
     kind: MessageHeader,
     header: WIPOffset<flatbuffers::UnionWIPOffset>,
@@ -97,7 +98,7 @@ fn message<'a>(
 }
 
 /// A message with its length before it, padded so that what follows is aligned in the file.
-fn encapsulated(
+pub fn encapsulated(
     build: impl for<'a> FnOnce(&mut FlatBufferBuilder<'a>) -> WIPOffset<Message<'a>>,
     at: usize,
 ) -> Option<Vec<u8>> {
@@ -114,7 +115,7 @@ fn encapsulated(
 }
 
 /// Booleans are bytes here, not bits.
-fn data_type(dtype: Dtype) -> DataType {
+pub fn data_type(dtype: Dtype) -> DataType {
     match dtype {
         Dtype::Bool | Dtype::U8 => DataType::UInt8,
         Dtype::I8 => DataType::Int8,

@@ -1,0 +1,147 @@
+//! `.arrow`: an Arrow IPC file of one record batch, uncompressed, each buffer at a multiple of 64 bytes: mapped, not parsed.
+//!
+//! A row is a row: a sparse matrix is two lists (`genes`, `expressions`), a dense one a list of fixed size, obs columns stand
+//! beside them. All that precedes the record batch depends on the table alone and is made once (`head`).
+//!
+//! Arrow's lists and texts have offsets of 32 or of 64 bits, by their type. Both variants are prepared, and a batch takes the second
+//! one only where its numbers ask for it.
+
+mod columns;
+mod head;
+
+use arrow_ipc::{Buffer, FieldNode, MessageHeader, RecordBatchBuilder};
+
+use crate::anndata::index::arrow::{END, encapsulated, message};
+use crate::array::Dtype;
+use crate::batch::{Batch, Layout, Span};
+use crate::collection::Table;
+
+use super::Format;
+use columns::{ArrowColumns, BufferPart, Width};
+use head::Head;
+
+/// Each buffer begins at a multiple of it.
+const ALIGN: u64 = 64;
+
+/// The `.arrow` format of one table.
+pub struct Arrow {
+    narrow: Variant,
+    wide: Variant,
+}
+
+/// All that batches share whose offsets have one width.
+struct Variant {
+    width: Width,
+    columns: ArrowColumns,
+    head: Head,
+    /// Bytes of the record batch's message.
+    message: u64,
+}
+
+pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
+    let variant = |width| Variant::new(table, width);
+    Ok(Box::new(Arrow { narrow: variant(Width::Narrow)?, wide: variant(Width::Wide)? }))
+}
+
+impl Variant {
+    fn new(table: &Table, width: Width) -> Result<Variant, String> {
+        let columns = ArrowColumns::new(table, width)?;
+        let head = Head::new(table, &columns)?;
+        let mut variant = Variant { width, columns, head, message: 0 };
+        // Its length does not depend on the numbers in it.
+        let buffers = vec![(0, 1); variant.columns.buffers.len()];
+        let nodes = vec![(1, 0); variant.columns.nodes.len()];
+        variant.message = variant.record_batch(1, &nodes, &buffers, ALIGN)?.len() as u64;
+        Ok(variant)
+    }
+
+    fn record_batch(
+        &self,
+        rows: u64,
+        nodes: &[(u64, u64)],
+        buffers: &[(u64, u64)],
+        body: u64,
+    ) -> Result<Vec<u8>, String> {
+        let nodes: Vec<FieldNode> =
+            nodes.iter().map(|&(len, nulls)| FieldNode::new(len as i64, nulls as i64)).collect();
+        let buffers: Vec<Buffer> = buffers.iter().map(|&(at, len)| Buffer::new(at as i64, len as i64)).collect();
+        let build = encapsulated(
+            |builder| {
+                let (nodes, buffers) = (builder.create_vector(&nodes), builder.create_vector(&buffers));
+                let mut batch = RecordBatchBuilder::new(builder);
+                batch.add_length(rows as i64);
+                batch.add_nodes(nodes);
+                batch.add_buffers(buffers);
+                let batch = batch.finish();
+                message(builder, MessageHeader::RecordBatch, batch.as_union_value(), body as i64)
+            },
+            self.head.bytes.len(),
+        );
+        build.ok_or_else(|| "the columns do not fit a message of Arrow".to_owned())
+    }
+
+    /// Where each buffer lies in the body, and the bytes of the body.
+    fn buffers(&self, batch: &Batch<'_>) -> (Vec<(u64, u64)>, u64) {
+        let mut at: u64 = 0;
+        let buffers = self.columns.buffers.iter().map(|part| {
+            let (start, len) = (at, part.len(batch, self.width));
+            at = (start + len).next_multiple_of(ALIGN);
+            (start, len)
+        });
+        (buffers.collect(), at)
+    }
+
+    /// Where the body begins.
+    fn body(&self) -> u64 {
+        self.head.bytes.len() as u64 + self.message
+    }
+}
+
+impl Arrow {
+    fn variant(&self, batch: &Batch<'_>) -> &Variant {
+        let most = i32::MAX as u64;
+        let mut elements = (0..batch.table.elements.len()).filter(|&element| batch.element(element).is_sparse());
+        let is_wide = elements.any(|element| batch.bounds_dtype(element) == Dtype::I64)
+            || self.narrow.columns.texts().any(|column| column.text_bytes(batch.table, batch.rows) > most);
+        if is_wide { &self.wide } else { &self.narrow }
+    }
+}
+
+impl Format for Arrow {
+    fn layout(&self, batch: &Batch<'_>) -> Layout {
+        let variant = self.variant(batch);
+        let (buffers, len) = variant.buffers(batch);
+        let parts = variant.columns.buffers.iter().zip(buffers);
+        let span = |(part, (start, len)): (&BufferPart, (u64, u64))| match *part {
+            BufferPart::Filled(field, repr) => Some(Span { field, repr, start: variant.body() + start, len }),
+            _ => None,
+        };
+        let spans = parts.filter_map(span).collect();
+        Layout { size: variant.body() + len + END.len() as u64 + variant.head.foot_len, spans }
+    }
+
+    fn finish(&self, batch: &Batch<'_>, _layout: &Layout, image: &mut [u8]) {
+        let variant = self.variant(batch);
+        let (buffers, len) = variant.buffers(batch);
+        let nodes: Vec<(u64, u64)> = variant.columns.nodes.iter().map(|node| node.counts(batch)).collect();
+        let (head, rest) = image.split_at_mut(variant.head.bytes.len());
+        head.copy_from_slice(&variant.head.bytes);
+        let (message, rest) = rest.split_at_mut(variant.message as usize);
+        message.fill(0);
+        // It was made before, of the same length.
+        if let Ok(made) = variant.record_batch(batch.rows.len() as u64, &nodes, &buffers, len) {
+            message[..made.len()].copy_from_slice(&made);
+        }
+        let (body, rest) = rest.split_at_mut(len as usize);
+        let mut end = 0;
+        for (part, &(start, len)) in variant.columns.buffers.iter().zip(&buffers) {
+            body[end..start as usize].fill(0);
+            end = (start + len) as usize;
+            part.write(batch, variant.width, &mut body[start as usize..end]);
+        }
+        body[end..].fill(0);
+        let (stop, foot) = rest.split_at_mut(END.len());
+        stop.copy_from_slice(&END);
+        variant.head.foot(variant.message, len, foot);
+    }
+}

@@ -1,0 +1,307 @@
+//! The columns of a record batch: their types, and the buffers they are made of, in Arrow's order.
+
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field as ArrowField, FieldRef, TimeUnit};
+
+use crate::anndata::column::Values;
+use crate::anndata::index::arrow::data_type;
+use crate::array::Dtype;
+use crate::array::meaning::{Time, Unit};
+use crate::batch::{Batch, Field, Repr};
+use crate::collection::Table;
+use crate::collection::element::MatrixKind;
+use crate::format::obs::{ObsColumn, ObsKind};
+use crate::format::records;
+
+/// Most labels of a column that is written as a dictionary: all of them stand in every file. Those of others are spelt out.
+const MOST_LABELS: usize = 4096;
+
+/// The width of offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    Narrow,
+    Wide,
+}
+
+impl Width {
+    fn dtype(self) -> Dtype {
+        match self {
+            Width::Narrow => Dtype::I32,
+            Width::Wide => Dtype::I64,
+        }
+    }
+
+    fn list(self, item: ArrowField) -> DataType {
+        match self {
+            Width::Narrow => DataType::List(Arc::new(item)),
+            Width::Wide => DataType::LargeList(Arc::new(item)),
+        }
+    }
+
+    fn text(self) -> DataType {
+        match self {
+            Width::Narrow => DataType::Utf8,
+            Width::Wide => DataType::LargeUtf8,
+        }
+    }
+
+    pub fn put(self, number: u64, out: &mut Vec<u8>) {
+        match self {
+            Width::Narrow => out.extend_from_slice(&(number as i32).to_le_bytes()),
+            Width::Wide => out.extend_from_slice(&(number as i64).to_le_bytes()),
+        }
+    }
+}
+
+/// What a buffer holds.
+#[derive(Clone, Debug)]
+pub enum BufferPart {
+    /// What the engine fills.
+    Filled(Field, Repr),
+    /// Nothing: no value is missing.
+    Empty,
+    /// A bit a row: whether it has a value.
+    Validity(ObsColumn),
+    /// A bit a row.
+    Bits(ObsColumn),
+    /// Codes of this dtype.
+    Codes(ObsColumn, Dtype),
+    Numbers(ObsColumn, usize),
+    /// Where each text ends.
+    Ends(ObsColumn),
+    Texts(ObsColumn),
+}
+
+impl BufferPart {
+    /// Bytes in a batch.
+    pub fn len(&self, batch: &Batch<'_>, width: Width) -> u64 {
+        let rows = batch.rows.len() as u64;
+        match self {
+            BufferPart::Filled(field, repr) => {
+                let elements = match *field {
+                    Field::Data(element) | Field::Indices(element) => batch.nnz[element],
+                    Field::Indptr(_) => rows + 1,
+                    Field::Dense(element) => rows * batch.element(element).n_vars(),
+                    _ => rows,
+                };
+                elements * repr.size() as u64
+            }
+            BufferPart::Empty => 0,
+            BufferPart::Validity(_) | BufferPart::Bits(_) => rows.div_ceil(8),
+            BufferPart::Codes(_, dtype) => rows * dtype.size() as u64,
+            BufferPart::Numbers(_, size) => rows * *size as u64,
+            BufferPart::Ends(_) => (rows + 1) * width.dtype().size() as u64,
+            BufferPart::Texts(column) => column.text_bytes(batch.table, batch.rows),
+        }
+    }
+
+    /// Writes what the engine does not fill.
+    pub fn write(&self, batch: &Batch<'_>, width: Width, out: &mut [u8]) {
+        let (table, rows) = (batch.table, batch.rows);
+        match self {
+            BufferPart::Filled(..) | BufferPart::Empty => {}
+            BufferPart::Validity(column) => bits(rows.iter().map(|&row| !column.is_missing(table, row)), out),
+            BufferPart::Bits(column) => bits(rows.iter().map(|&row| column.number(table, row) != [0]), out),
+            BufferPart::Codes(column, dtype) => {
+                for (&row, out) in rows.iter().zip(out.chunks_exact_mut(dtype.size())) {
+                    let code = column.code(table, row).unwrap_or(0) as u64;
+                    out.copy_from_slice(&code.to_le_bytes()[..dtype.size()]);
+                }
+            }
+            BufferPart::Numbers(column, size) => {
+                for (&row, out) in rows.iter().zip(out.chunks_exact_mut(*size)) {
+                    out.copy_from_slice(column.number(table, row));
+                }
+            }
+            BufferPart::Ends(column) => {
+                let mut ends = Vec::with_capacity(out.len());
+                let mut end = 0;
+                width.put(end, &mut ends);
+                for &row in rows {
+                    end += column.text(table, row).len() as u64;
+                    width.put(end, &mut ends);
+                }
+                out.copy_from_slice(&ends);
+            }
+            BufferPart::Texts(column) => {
+                let mut rest = out;
+                for &row in rows {
+                    let text = column.text(table, row);
+                    let (here, after) = rest.split_at_mut(text.len());
+                    here.copy_from_slice(text.as_bytes());
+                    rest = after;
+                }
+            }
+        }
+    }
+}
+
+/// The lowest bit of the first byte is the first row's.
+fn bits(values: impl Iterator<Item = bool>, out: &mut [u8]) {
+    out.fill(0);
+    for (at, value) in values.enumerate() {
+        out[at / 8] |= u8::from(value) << (at % 8);
+    }
+}
+
+/// One level of a column: how many values it has, and how many of them are missing.
+#[derive(Clone, Debug)]
+pub enum Node {
+    Rows,
+    /// Rows of an obs column that may have no value.
+    Nullable(ObsColumn),
+    /// Values of a sparse element.
+    Values(usize),
+    /// So many a row.
+    Times(u64),
+}
+
+impl Node {
+    pub fn counts(&self, batch: &Batch<'_>) -> (u64, u64) {
+        let rows = batch.rows.len() as u64;
+        match self {
+            Node::Rows => (rows, 0),
+            Node::Nullable(column) => (rows, column.missing(batch.table, batch.rows)),
+            Node::Values(element) => (batch.nnz[*element], 0),
+            Node::Times(count) => (rows * count, 0),
+        }
+    }
+}
+
+/// All columns.
+pub struct ArrowColumns {
+    pub fields: Vec<FieldRef>,
+    pub nodes: Vec<Node>,
+    pub buffers: Vec<BufferPart>,
+    /// Those written as dictionaries, in order.
+    pub dictionaries: Vec<ObsColumn>,
+}
+
+impl ArrowColumns {
+    pub fn new(table: &Table, width: Width) -> Result<ArrowColumns, String> {
+        let mut columns =
+            ArrowColumns { fields: Vec::new(), nodes: Vec::new(), buffers: Vec::new(), dictionaries: Vec::new() };
+        let names = records::matrices(table);
+        columns.push("row", DataType::Int64, false);
+        columns.nodes.push(Node::Rows);
+        columns.filled(Field::Row, Repr::Number(Dtype::I64));
+        for (number, element) in table.elements.iter().enumerate() {
+            let (name, item) = (&names[number], ArrowField::new("item", data_type(element.kind.dtype()), false));
+            match &element.kind {
+                MatrixKind::Sparse { dtype } => {
+                    let index = table.index_dtype.unwrap_or(width.dtype());
+                    let genes = ArrowField::new("item", data_type(index), false);
+                    columns.list(&name[0], width, genes, (number, Field::Indices(number), index));
+                    columns.list(&name[1], width, item, (number, Field::Data(number), *dtype));
+                }
+                MatrixKind::Dense { dtype, row } => {
+                    columns.nodes.push(Node::Rows);
+                    columns.buffers.push(BufferPart::Empty);
+                    let (mut times, mut tensor) = (1, item);
+                    for (axis, &len) in row.iter().enumerate() {
+                        times *= len;
+                        columns.nodes.push(Node::Times(times));
+                        if axis + 1 < row.len() {
+                            columns.buffers.push(BufferPart::Empty);
+                        }
+                    }
+                    columns.filled(Field::Dense(number), Repr::Number(*dtype));
+                    for &len in row.iter().skip(1).rev() {
+                        tensor = ArrowField::new("item", fixed(&element.name, tensor, len)?, false);
+                    }
+                    let len = row.first().copied().unwrap_or(1);
+                    columns.push(&name[0], fixed(&element.name, tensor, len)?, false);
+                }
+            }
+        }
+        for column in ObsColumn::all(table, &records::taken(table)) {
+            columns.obs(table, column, width);
+        }
+        Ok(columns)
+    }
+
+    /// The columns whose texts are spelt out.
+    pub fn texts(&self) -> impl Iterator<Item = &ObsColumn> {
+        self.buffers.iter().filter_map(|part| match part {
+            BufferPart::Texts(column) => Some(column),
+            _ => None,
+        })
+    }
+
+    fn push(&mut self, name: &str, data: DataType, nullable: bool) {
+        self.fields.push(Arc::new(ArrowField::new(name, data, nullable)));
+    }
+
+    fn filled(&mut self, field: Field, repr: Repr) {
+        self.buffers.extend([BufferPart::Empty, BufferPart::Filled(field, repr)]);
+    }
+
+    fn list(&mut self, name: &str, width: Width, item: ArrowField, (number, field, dtype): (usize, Field, Dtype)) {
+        self.push(name, width.list(item), false);
+        self.nodes.extend([Node::Rows, Node::Values(number)]);
+        self.filled(Field::Indptr(number), Repr::Number(width.dtype()));
+        self.filled(field, Repr::Number(dtype));
+    }
+
+    fn obs(&mut self, table: &Table, column: ObsColumn, width: Width) {
+        let nullable = column.nullable;
+        self.nodes.push(if nullable { Node::Nullable(column.clone()) } else { Node::Rows });
+        self.buffers.push(if nullable { BufferPart::Validity(column.clone()) } else { BufferPart::Empty });
+        let name = column.name.clone();
+        let data = match column.kind {
+            ObsKind::Boolean => {
+                self.buffers.push(BufferPart::Bits(column));
+                DataType::Boolean
+            }
+            ObsKind::Number(dtype) => {
+                self.buffers.push(BufferPart::Numbers(column, dtype.size()));
+                data_type(dtype)
+            }
+            ObsKind::Time(time) => {
+                self.buffers.push(BufferPart::Numbers(column, 8));
+                time_type(time)
+            }
+            ObsKind::Labels => match dictionary(table, &column) {
+                Some((dtype, ordered)) => {
+                    let data = DataType::Dictionary(Box::new(data_type(dtype)), Box::new(DataType::Utf8));
+                    let field = ArrowField::new(name, data, nullable).with_dict_is_ordered(ordered);
+                    self.fields.push(Arc::new(field));
+                    self.dictionaries.push(column.clone());
+                    self.buffers.push(BufferPart::Codes(column, dtype));
+                    return;
+                }
+                None => self.text(column, width),
+            },
+            ObsKind::Text => self.text(column, width),
+        };
+        self.push(&name, data, nullable);
+    }
+
+    fn text(&mut self, column: ObsColumn, width: Width) -> DataType {
+        self.buffers.extend([BufferPart::Ends(column.clone()), BufferPart::Texts(column)]);
+        width.text()
+    }
+}
+
+/// The dtype of the codes of a column that is written as a dictionary, and whether its labels have an order.
+fn dictionary(table: &Table, column: &ObsColumn) -> Option<(Dtype, bool)> {
+    let Values::Categorical { codes, categories, ordered } = &table.columns[column.place].values else { return None };
+    (categories.labels.len() <= MOST_LABELS).then_some((codes.dtype, *ordered))
+}
+
+fn fixed(element: &str, item: ArrowField, len: u64) -> Result<DataType, String> {
+    let len = i32::try_from(len)
+        .map_err(|_| format!("an axis of {element} has {len} values; a list of `.arrow` has at most {}", i32::MAX))?;
+    Ok(DataType::FixedSizeList(Arc::new(item), len))
+}
+
+fn time_type(time: Time) -> DataType {
+    let unit = match time.unit {
+        Unit::Millisecond => TimeUnit::Millisecond,
+        Unit::Microsecond => TimeUnit::Microsecond,
+        Unit::Nanosecond => TimeUnit::Nanosecond,
+        _ => TimeUnit::Second,
+    };
+    if time.is_duration { DataType::Duration(unit) } else { DataType::Timestamp(unit, None) }
+}

@@ -1,0 +1,116 @@
+//! What stands before the record batch, schema and dictionaries, and the footer behind it.
+
+use arrow_ipc::convert::IpcSchemaEncoder;
+use arrow_ipc::writer::DictionaryTracker;
+use arrow_ipc::{
+    Block, Buffer, DictionaryBatchBuilder, FieldNode, FooterBuilder, MessageHeader, MetadataVersion, RecordBatchBuilder,
+};
+use arrow_schema::Schema;
+use flatbuffers::FlatBufferBuilder;
+
+use crate::anndata::index::arrow::{MAGIC, encapsulated, message};
+use crate::collection::Table;
+
+use super::ALIGN;
+use super::columns::{ArrowColumns, Width};
+
+/// Head and footer of a file.
+pub struct Head {
+    pub bytes: Vec<u8>,
+    schema: Schema,
+    dictionaries: Vec<Block>,
+    /// Bytes of the footer, its length and the magic word.
+    pub foot_len: u64,
+}
+
+impl Head {
+    pub fn new(table: &Table, columns: &ArrowColumns) -> Result<Head, String> {
+        let schema = Schema::new(columns.fields.clone());
+        let mut bytes = MAGIC.to_vec();
+        bytes.resize(8, 0);
+        let too_large = || "the schema does not fit a message of Arrow".to_owned();
+        let told = encapsulated(
+            |builder| {
+                let mut tracker = DictionaryTracker::new(false);
+                let mut encoder = IpcSchemaEncoder::new().with_dictionary_tracker(&mut tracker);
+                let schema = encoder.schema_to_fb_offset(builder, &schema);
+                message(builder, MessageHeader::Schema, schema.as_union_value(), 0)
+            },
+            bytes.len(),
+        );
+        bytes.extend(told.ok_or_else(too_large)?);
+        let mut dictionaries = Vec::new();
+        for (id, column) in columns.dictionaries.iter().enumerate() {
+            let labels = column.categories(table).map(|(categories, _)| categories.labels.as_slice());
+            let (told, body) = dictionary(id, labels.unwrap_or_default(), bytes.len()).ok_or_else(too_large)?;
+            dictionaries.push(Block::new(bytes.len() as i64, told.len() as i32, body.len() as i64));
+            bytes.extend(told);
+            bytes.extend(body);
+        }
+        let mut head = Head { bytes, schema, dictionaries, foot_len: 0 };
+        head.foot_len = head.footer(1, 1).len() as u64;
+        Ok(head)
+    }
+
+    /// Writes the footer of a record batch that stands behind the head.
+    pub fn foot(&self, message: u64, body: u64, out: &mut [u8]) {
+        out.copy_from_slice(&self.footer(message, body));
+    }
+
+    fn footer(&self, told: u64, body: u64) -> Vec<u8> {
+        let mut builder = FlatBufferBuilder::new();
+        let batch = Block::new(self.bytes.len() as i64, told as i32, body as i64);
+        let (dictionaries, batches) = (builder.create_vector(&self.dictionaries), builder.create_vector(&[batch]));
+        let mut tracker = DictionaryTracker::new(false);
+        let mut encoder = IpcSchemaEncoder::new().with_dictionary_tracker(&mut tracker);
+        let schema = encoder.schema_to_fb_offset(&mut builder, &self.schema);
+        let mut footer = FooterBuilder::new(&mut builder);
+        footer.add_version(MetadataVersion::V5);
+        footer.add_schema(schema);
+        footer.add_dictionaries(dictionaries);
+        footer.add_recordBatches(batches);
+        let footer = footer.finish();
+        builder.finish(footer, None);
+        let mut foot = builder.finished_data().to_vec();
+        foot.extend_from_slice(&(foot.len() as i32).to_le_bytes());
+        foot.extend_from_slice(MAGIC);
+        foot
+    }
+}
+
+/// The message of a dictionary and its body: where each label ends, then the labels.
+fn dictionary(id: usize, labels: &[String], at: usize) -> Option<(Vec<u8>, Vec<u8>)> {
+    let mut body = Vec::new();
+    let mut end = 0;
+    Width::Narrow.put(end, &mut body);
+    for label in labels {
+        end += label.len() as u64;
+        Width::Narrow.put(end, &mut body);
+    }
+    i32::try_from(end).ok()?;
+    let ends = body.len();
+    body.resize(ends.next_multiple_of(ALIGN as usize), 0);
+    let start = body.len();
+    labels.iter().for_each(|label| body.extend_from_slice(label.as_bytes()));
+    let buffers =
+        [Buffer::new(0, 0), Buffer::new(0, ends as i64), Buffer::new(start as i64, (body.len() - start) as i64)];
+    body.resize(body.len().next_multiple_of(ALIGN as usize), 0);
+    let told = encapsulated(
+        |builder| {
+            let nodes = builder.create_vector(&[FieldNode::new(labels.len() as i64, 0)]);
+            let buffers = builder.create_vector(&buffers);
+            let mut data = RecordBatchBuilder::new(builder);
+            data.add_length(labels.len() as i64);
+            data.add_nodes(nodes);
+            data.add_buffers(buffers);
+            let data = data.finish();
+            let mut dictionary = DictionaryBatchBuilder::new(builder);
+            dictionary.add_id(id as i64);
+            dictionary.add_data(data);
+            let dictionary = dictionary.finish();
+            message(builder, MessageHeader::DictionaryBatch, dictionary.as_union_value(), body.len() as i64)
+        },
+        at,
+    )?;
+    Some((told, body))
+}

@@ -1,0 +1,249 @@
+//! `.parquet`: one row group, uncompressed plain pages, written without statistics: all but the matrices' values is known beforehand.
+//!
+//! A row is a row, as in `.arrow`: a sparse matrix is two lists (`genes`, `expressions`), a dense one a list, labels are text.
+//! Levels are runs, so that they take a few bytes a row and their size follows from the rows' lengths. A page has at most
+//! [`PAGE`] bytes, by rows; so a column has one page, but in very large batches. The engine fills all values of a
+//! column together, at the end of its chunk; `finish` moves those of all pages but the last to their place.
+
+mod columns;
+mod levels;
+mod thrift;
+
+use std::ops::Range;
+
+use crate::batch::{Batch, Layout, Span};
+use crate::collection::Table;
+
+use super::Format;
+use columns::{ParquetColumn, Source};
+use thrift::Struct;
+
+const MAGIC: &[u8; 4] = b"PAR1";
+/// Most bytes of the values of a page, but for one row: their number has 32 bits.
+const PAGE: u64 = 1 << 30;
+/// The encoding of levels, and that of values (0: plain).
+const RLE: u64 = 3;
+
+/// The `.parquet` format of one table.
+pub struct Parquet {
+    columns: Vec<ParquetColumn>,
+    /// The schema of the file: the root, then each column's elements.
+    schema: Vec<Vec<u8>>,
+    /// The path of each column.
+    paths: Vec<Vec<Vec<u8>>>,
+    physical: Vec<u64>,
+    page: u64,
+}
+
+pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
+    Ok(Box::new(Parquet::new(table, PAGE)?))
+}
+
+/// Rows of a column that stand together.
+struct Page {
+    rows: Range<usize>,
+    /// Its header and levels.
+    head: Vec<u8>,
+    /// Bytes of its values.
+    len: u64,
+}
+
+/// A column as it lies in a file.
+struct ColumnChunk {
+    start: u64,
+    len: u64,
+    /// Values, missing ones included.
+    count: u64,
+    pages: Vec<Page>,
+}
+
+impl Parquet {
+    fn new(table: &Table, page: u64) -> Result<Parquet, String> {
+        let columns = columns::of_table(table)?;
+        let root = Struct::new().text(4, "schema").i32(5, columns.len() as u64).end();
+        let (mut schema, mut paths) = (vec![root], Vec::new());
+        for column in &columns {
+            let (elements, path) = column.schema(table);
+            schema.extend(elements);
+            paths.push(path.iter().map(|name| thrift::text(name)).collect());
+        }
+        let physical = columns.iter().map(|column| column.physical(table)).collect();
+        Ok(Parquet { columns, schema, paths, physical, page })
+    }
+
+    fn chunks(&self, batch: &Batch<'_>) -> Vec<ColumnChunk> {
+        let mut at = MAGIC.len() as u64;
+        let chunk = |column: &ParquetColumn| {
+            let (start, mut count) = (at, 0);
+            let page = |rows| {
+                let (page, values) = page(column, batch, rows);
+                at += page.head.len() as u64 + page.len;
+                count += values;
+                page
+            };
+            let pages = self.pages(column, batch).into_iter().map(page).collect();
+            ColumnChunk { start, len: at - start, count, pages }
+        };
+        self.columns.iter().map(chunk).collect()
+    }
+
+    /// The rows of each page.
+    fn pages(&self, column: &ParquetColumn, batch: &Batch<'_>) -> Vec<Range<usize>> {
+        let (mut pages, mut first, mut bytes) = (Vec::new(), 0, 0);
+        for at in 0..batch.rows.len() {
+            let more = column.bytes(batch, at);
+            if bytes + more > self.page && at > first {
+                pages.push(first..at);
+                (first, bytes) = (at, 0);
+            }
+            bytes += more;
+        }
+        pages.push(first..batch.rows.len());
+        pages
+    }
+
+    fn footer(&self, batch: &Batch<'_>, chunks: &[ColumnChunk]) -> Vec<u8> {
+        let rows = batch.rows.len() as u64;
+        let column = |((chunk, path), &physical): ((&ColumnChunk, &Vec<Vec<u8>>), &u64)| {
+            let told = Struct::new()
+                .i32(1, physical)
+                .list(2, thrift::I32, &[thrift::number(0), thrift::number(RLE)])
+                .list(3, thrift::BINARY, path)
+                .i32(4, 0)
+                .i64(5, chunk.count)
+                .i64(6, chunk.len)
+                .i64(7, chunk.len)
+                .i64(9, chunk.start);
+            Struct::new().i64(2, chunk.start).inner(3, told).end()
+        };
+        let columns: Vec<Vec<u8>> = chunks.iter().zip(&self.paths).zip(&self.physical).map(column).collect();
+        let bytes = chunks.iter().map(|chunk| chunk.len).sum();
+        let group = Struct::new().list(1, thrift::STRUCT, &columns).i64(2, bytes).i64(3, rows).end();
+        let mut footer = Struct::new()
+            .i32(1, 2)
+            .list(2, thrift::STRUCT, &self.schema)
+            .i64(3, rows)
+            .list(4, thrift::STRUCT, &[group])
+            .text(6, "shufflefs")
+            .end();
+        footer.extend_from_slice(&(footer.len() as u32).to_le_bytes());
+        footer.extend_from_slice(MAGIC);
+        footer
+    }
+}
+
+/// Some rows of a column as a page, and how many values it has, missing ones included.
+fn page(column: &ParquetColumn, batch: &Batch<'_>, rows: Range<usize>) -> (Page, u64) {
+    let numbers = &batch.rows[rows.clone()];
+    let (levels, len, count) = match &column.source {
+        Source::List(_, repr) => {
+            let lengths = || rows.clone().map(|at| column.length(batch, at));
+            let len = lengths().sum::<u64>() * repr.size() as u64;
+            (levels::of_lists(lengths()), len, lengths().map(|length| length.max(1)).sum())
+        }
+        _ => {
+            let there = numbers.iter().map(|&row| column.is_there(batch.table, row));
+            let levels = if column.has_levels() { levels::of_values(there) } else { Vec::new() };
+            (levels, column.values(batch.table, numbers).len() as u64, numbers.len() as u64)
+        }
+    };
+    let size = levels.len() as u64 + len;
+    let data = Struct::new().i32(1, count).i32(2, 0).i32(3, RLE).i32(4, RLE);
+    let mut head = Struct::new().i32(1, 0).i32(2, size).i32(3, size).inner(5, data).end();
+    head.extend(levels);
+    (Page { rows, head, len }, count)
+}
+
+impl Format for Parquet {
+    fn layout(&self, batch: &Batch<'_>) -> Layout {
+        let chunks = self.chunks(batch);
+        let end = chunks.last().map_or(MAGIC.len() as u64, |chunk| chunk.start + chunk.len);
+        let span = |(column, chunk): (&ParquetColumn, &ColumnChunk)| {
+            let Source::List(field, repr) = column.source else { return None };
+            let len = chunk.pages.iter().map(|page| page.len).sum();
+            Some(Span { field, repr, start: chunk.start + chunk.len - len, len })
+        };
+        let spans = self.columns.iter().zip(&chunks).filter_map(span).collect();
+        Layout { size: end + self.footer(batch, &chunks).len() as u64, spans }
+    }
+
+    fn finish(&self, batch: &Batch<'_>, layout: &Layout, image: &mut [u8]) {
+        let chunks = self.chunks(batch);
+        image[..MAGIC.len()].copy_from_slice(MAGIC);
+        let mut spans = layout.spans.iter();
+        let mut at = MAGIC.len();
+        for (column, chunk) in self.columns.iter().zip(&chunks) {
+            let mut filled = match column.source {
+                Source::List(..) => spans.next().map(|span| span.start as usize),
+                _ => None,
+            };
+            for page in &chunk.pages {
+                image[at..][..page.head.len()].copy_from_slice(&page.head);
+                at += page.head.len();
+                let len = page.len as usize;
+                match &mut filled {
+                    Some(from) => {
+                        image.copy_within(*from..*from + len, at);
+                        *from += len;
+                    }
+                    None => {
+                        image[at..][..len].copy_from_slice(&column.values(batch.table, &batch.rows[page.rows.clone()]))
+                    }
+                }
+                at += len;
+            }
+        }
+        image[at..].copy_from_slice(&self.footer(batch, &chunks));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::array::Dtype;
+    use crate::batch::{Field, Lengths};
+    use crate::collection::element::{Element, MatrixKind};
+
+    /// Pages of any size hold the same values, row by row, each behind its header.
+    #[test]
+    fn values_are_dealt_to_pages() {
+        let genes: Vec<String> = (0..9).map(|gene| gene.to_string()).collect();
+        let x = Element::plain("X", MatrixKind::Sparse { dtype: Dtype::F32 }, genes.into());
+        let table = Table { n_rows: 7, elements: vec![x], columns: Vec::new(), index_dtype: None };
+        let (rows, lengths) = ([5, 1, 3, 0, 6, 2, 4], vec![vec![3, 0, 5, 5, 1, 0, 9]]);
+        let lengths = Lengths { of_fetch: &lengths, start: 0, end: rows.len() };
+        let batch = Batch { table: &table, rows: &rows, nnz: &[23], lengths, epoch: 0, index: 0 };
+        let values = |page: u64| {
+            let Ok(parquet) = Parquet::new(&table, page) else { panic!("refused") };
+            let layout = parquet.layout(&batch);
+            let mut image = vec![0x55; layout.size as usize];
+            for span in &layout.spans {
+                let fill = if span.field == Field::Data(0) { 100 } else { 0 };
+                image[span.start as usize..][..span.len as usize]
+                    .iter_mut()
+                    .zip(fill..)
+                    .for_each(|(byte, value)| *byte = value);
+            }
+            parquet.finish(&batch, &layout, &mut image);
+            let (mut values, mut pages) = (Vec::new(), 0);
+            for chunk in parquet.chunks(&batch) {
+                let mut at = chunk.start as usize;
+                for page in &chunk.pages {
+                    assert_eq!(image[at..at + page.head.len()], page.head);
+                    at += page.head.len();
+                    values.extend_from_slice(&image[at..at + page.len as usize]);
+                    at += page.len as usize;
+                    pages += 1;
+                }
+                assert_eq!(at as u64, chunk.start + chunk.len);
+            }
+            (values, pages)
+        };
+        let (want, one) = values(PAGE);
+        assert_eq!((one, want.len()), (3, 7 * 8 + 2 * 23 * 4));
+        for page in [1, 8, 20, 24, 40, 1000] {
+            let (got, pages) = values(page);
+            assert!(got == want && (page == 1000 || pages > one), "pages of {page} bytes");
+        }
+    }
+}

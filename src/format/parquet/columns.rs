@@ -1,0 +1,260 @@
+//! The columns of a file: their types, how many bytes their rows take, and the values that the engine does not fill.
+
+use crate::array::Dtype;
+use crate::array::cast::{cast, to_i64};
+use crate::array::meaning::{Time, Unit};
+use crate::batch::{Batch, Field, Repr};
+use crate::collection::Table;
+use crate::collection::element::MatrixKind;
+use crate::format::obs::{ObsColumn, ObsKind};
+use crate::format::records;
+
+use super::thrift::Struct;
+
+/// Physical types.
+const BOOLEAN: u64 = 0;
+const INT32: u64 = 1;
+const INT64: u64 = 2;
+const FLOAT: u64 = 4;
+const DOUBLE: u64 = 5;
+const BYTE_ARRAY: u64 = 6;
+const FIXED: u64 = 7;
+
+/// Repetition types.
+const REQUIRED: u64 = 0;
+const OPTIONAL: u64 = 1;
+const REPEATED: u64 = 2;
+
+/// Where the values of a column come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Global row numbers.
+    Row,
+    /// Lists of a row's values: of a sparse element, or so many of each row.
+    List(Field, Repr),
+    Obs(ObsColumn),
+}
+
+/// One leaf of the schema.
+#[derive(Clone, Debug)]
+pub struct ParquetColumn {
+    pub name: String,
+    pub source: Source,
+}
+
+/// The columns of a table.
+///
+/// # Errors
+/// A matrix whose rows are no vectors.
+pub fn of_table(table: &Table) -> Result<Vec<ParquetColumn>, String> {
+    let mut columns = vec![ParquetColumn { name: "row".to_owned(), source: Source::Row }];
+    let mut list = |name: &str, field, dtype| {
+        let source = Source::List(field, Repr::Number(physical_dtype(dtype)));
+        columns.push(ParquetColumn { name: name.to_owned(), source });
+    };
+    for (number, (element, names)) in table.elements.iter().zip(records::matrices(table)).enumerate() {
+        match &element.kind {
+            MatrixKind::Sparse { dtype } => {
+                let index = table.index_dtype.unwrap_or(Dtype::I32);
+                list(&names[0], Field::Indices(number), index);
+                list(&names[1], Field::Data(number), *dtype);
+            }
+            MatrixKind::Dense { row, .. } if row.len() > 1 => {
+                return Err(format!("rows of {} have the shape {row:?}; `.parquet` holds vectors", element.name));
+            }
+            MatrixKind::Dense { dtype, .. } => list(&names[0], Field::Dense(number), *dtype),
+        }
+        if element.n_vars() > i32::MAX as u64 / 8 {
+            return Err(format!("{} has {} columns; a page of `.parquet` holds fewer", element.name, element.n_vars()));
+        }
+    }
+    let obs = ObsColumn::all(table, &records::taken(table));
+    columns
+        .extend(obs.into_iter().map(|column| ParquetColumn { name: column.name.clone(), source: Source::Obs(column) }));
+    Ok(columns)
+}
+
+/// What integers of fewer bytes are widened to.
+fn physical_dtype(dtype: Dtype) -> Dtype {
+    match dtype {
+        Dtype::Bool | Dtype::I8 | Dtype::I16 | Dtype::U8 | Dtype::U16 => Dtype::I32,
+        other => other,
+    }
+}
+
+impl ParquetColumn {
+    /// The dtype that it stands for.
+    fn dtype(&self, table: &Table) -> Dtype {
+        match &self.source {
+            Source::Row => Dtype::I64,
+            Source::List(Field::Indices(_), _) => table.index_dtype.unwrap_or(Dtype::I32),
+            Source::List(Field::Data(element) | Field::Dense(element), _) => table.elements[*element].kind.dtype(),
+            Source::List(_, repr) => match repr {
+                Repr::Number(dtype) => *dtype,
+                _ => Dtype::U8,
+            },
+            Source::Obs(ObsColumn { kind: ObsKind::Number(dtype), .. }) => *dtype,
+            Source::Obs(_) => Dtype::I64,
+        }
+    }
+
+    /// Its elements in the schema, and the path of its leaf.
+    pub fn schema(&self, table: &Table) -> (Vec<Vec<u8>>, Vec<String>) {
+        match &self.source {
+            Source::List(..) => {
+                let outer = Struct::new().i32(3, REQUIRED).text(4, &self.name).i32(5, 1).i32(6, 3);
+                let outer = outer.inner(10, Struct::new().inner(3, Struct::new())).end();
+                let list = Struct::new().i32(3, REPEATED).text(4, "list").i32(5, 1).end();
+                let leaf = self.leaf(table, REQUIRED, "element");
+                (vec![outer, list, leaf], vec![self.name.clone(), "list".to_owned(), "element".to_owned()])
+            }
+            _ => {
+                let repetition = if self.is_nullable() { OPTIONAL } else { REQUIRED };
+                (vec![self.leaf(table, repetition, &self.name)], vec![self.name.clone()])
+            }
+        }
+    }
+
+    fn is_nullable(&self) -> bool {
+        matches!(&self.source, Source::Obs(column) if column.nullable)
+    }
+
+    fn leaf(&self, table: &Table, repetition: u64, name: &str) -> Vec<u8> {
+        let mut told = Struct::new().i32(1, self.physical(table));
+        if self.physical(table) == FIXED {
+            told = told.i32(2, 2);
+        }
+        told = told.i32(3, repetition).text(4, name);
+        let logical = |kind, of| Struct::new().inner(kind, of);
+        match &self.source {
+            Source::Obs(ObsColumn { kind: ObsKind::Labels | ObsKind::Text, .. }) => {
+                told = told.i32(6, 0).inner(10, logical(1, Struct::new()));
+            }
+            Source::Obs(ObsColumn { kind: ObsKind::Boolean, .. }) => {}
+            // A duration is a number here.
+            Source::Obs(ObsColumn { kind: ObsKind::Time(Time { is_duration: false, unit }), .. }) => {
+                let unit = match unit {
+                    Unit::Nanosecond => 3,
+                    Unit::Microsecond => 2,
+                    _ => 1,
+                };
+                let unit = Struct::new().inner(unit, Struct::new());
+                told = told.inner(10, logical(8, Struct::new().bool(1, false).inner(2, unit)));
+            }
+            _ => {
+                let integer = |told: Struct, converted, bits, signed| {
+                    told.i32(6, converted).inner(10, logical(10, Struct::new().i8(1, bits).bool(2, signed)))
+                };
+                told = match self.dtype(table) {
+                    Dtype::Bool | Dtype::U8 => integer(told, 11, 8, false),
+                    Dtype::U16 => integer(told, 12, 16, false),
+                    Dtype::U32 => integer(told, 13, 32, false),
+                    Dtype::U64 => integer(told, 14, 64, false),
+                    Dtype::I8 => integer(told, 15, 8, true),
+                    Dtype::I16 => integer(told, 16, 16, true),
+                    Dtype::F16 => told.inner(10, logical(15, Struct::new())),
+                    Dtype::I32 | Dtype::I64 | Dtype::F32 | Dtype::F64 => told,
+                };
+            }
+        }
+        told.end()
+    }
+
+    /// The physical type.
+    pub fn physical(&self, table: &Table) -> u64 {
+        match &self.source {
+            Source::Obs(ObsColumn { kind: ObsKind::Labels | ObsKind::Text, .. }) => BYTE_ARRAY,
+            Source::Obs(ObsColumn { kind: ObsKind::Boolean, .. }) => BOOLEAN,
+            _ => match self.dtype(table) {
+                Dtype::Bool | Dtype::U8 | Dtype::U16 | Dtype::U32 | Dtype::I8 | Dtype::I16 | Dtype::I32 => INT32,
+                Dtype::U64 | Dtype::I64 => INT64,
+                Dtype::F16 => FIXED,
+                Dtype::F32 => FLOAT,
+                Dtype::F64 => DOUBLE,
+            },
+        }
+    }
+
+    /// Values of a list in the row at this place of a batch.
+    pub fn length(&self, batch: &Batch<'_>, at: usize) -> u64 {
+        match &self.source {
+            Source::List(Field::Dense(element), _) => batch.element(*element).n_vars(),
+            Source::List(Field::Data(element) | Field::Indices(element), _) => {
+                batch.lengths(*element).get(at).copied().unwrap_or(0)
+            }
+            _ => 1,
+        }
+    }
+
+    /// Bytes of the values of a row at most.
+    pub fn bytes(&self, batch: &Batch<'_>, at: usize) -> u64 {
+        match &self.source {
+            Source::List(_, repr) => self.length(batch, at) * repr.size() as u64,
+            Source::Obs(column) if matches!(column.kind, ObsKind::Labels | ObsKind::Text) => {
+                4 + column.text(batch.table, batch.rows[at]).len() as u64
+            }
+            _ => 8,
+        }
+    }
+
+    /// Whether a row has a value.
+    pub fn is_there(&self, table: &Table, row: u64) -> bool {
+        match &self.source {
+            Source::Obs(column) => !column.is_missing(table, row) && time(column, table, row).is_ok(),
+            _ => true,
+        }
+    }
+
+    pub fn has_levels(&self) -> bool {
+        self.is_nullable()
+    }
+
+    /// The values of these rows, but for those that the engine fills.
+    pub fn values(&self, table: &Table, rows: &[u64]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let column = match &self.source {
+            Source::List(..) => return out,
+            Source::Row => {
+                rows.iter().for_each(|row| out.extend_from_slice(&(*row as i64).to_le_bytes()));
+                return out;
+            }
+            Source::Obs(column) => column,
+        };
+        for (at, &row) in rows.iter().filter(|&&row| self.is_there(table, row)).enumerate() {
+            match column.kind {
+                ObsKind::Labels | ObsKind::Text => {
+                    let text = column.text(table, row);
+                    out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+                    out.extend_from_slice(text.as_bytes());
+                }
+                ObsKind::Boolean => {
+                    if at % 8 == 0 {
+                        out.push(0);
+                    }
+                    if let Some(last) = out.last_mut() {
+                        *last |= u8::from(column.number(table, row) != [0]) << (at % 8);
+                    }
+                }
+                ObsKind::Time(_) => out.extend_from_slice(&time(column, table, row).unwrap_or(0).to_le_bytes()),
+                ObsKind::Number(dtype) => {
+                    let to = physical_dtype(dtype);
+                    let start = out.len();
+                    out.resize(start + to.size(), 0);
+                    cast(dtype, to, column.number(table, row), &mut out[start..]);
+                }
+            }
+        }
+        out
+    }
+}
+
+/// A time as it is written: there are no seconds in Parquet. Beyond the range of milliseconds there is none.
+fn time(column: &ObsColumn, table: &Table, row: u64) -> Result<i64, ()> {
+    match column.kind {
+        ObsKind::Time(time) => {
+            let ticks = to_i64(Dtype::I64, column.number(table, row));
+            if time.unit == Unit::Second && !time.is_duration { ticks.checked_mul(1000).ok_or(()) } else { Ok(ticks) }
+        }
+        _ => Ok(0),
+    }
+}

@@ -1,0 +1,57 @@
+//! Repetition and definition levels of 0 and 1, as runs: few bytes a row, and their number follows from the rows' lengths.
+
+use super::thrift::varint;
+
+/// Levels that are being written.
+#[derive(Default)]
+pub struct Levels {
+    bytes: Vec<u8>,
+    value: bool,
+    count: u64,
+}
+
+impl Levels {
+    pub fn push(&mut self, value: bool, count: u64) {
+        if value != self.value {
+            self.flush();
+            self.value = value;
+        }
+        self.count += count;
+    }
+
+    fn flush(&mut self) {
+        if self.count > 0 {
+            varint(2 * self.count, &mut self.bytes);
+            self.bytes.push(self.value.into());
+            self.count = 0;
+        }
+    }
+
+    /// The levels, their length before them.
+    pub fn end(mut self) -> Vec<u8> {
+        self.flush();
+        let mut bytes = (self.bytes.len() as u32).to_le_bytes().to_vec();
+        bytes.extend(self.bytes);
+        bytes
+    }
+}
+
+/// Repetition levels, then definition levels, of lists of these lengths: an empty list is one value that is not there.
+pub fn of_lists(lengths: impl Iterator<Item = u64>) -> Vec<u8> {
+    let (mut repeated, mut defined) = (Levels::default(), Levels::default());
+    for length in lengths {
+        repeated.push(false, 1);
+        if length > 1 {
+            repeated.push(true, length - 1);
+        }
+        defined.push(length > 0, length.max(1));
+    }
+    [repeated.end(), defined.end()].concat()
+}
+
+/// Definition levels of values of which some are missing.
+pub fn of_values(there: impl Iterator<Item = bool>) -> Vec<u8> {
+    let mut defined = Levels::default();
+    there.for_each(|there| defined.push(there, 1));
+    defined.end()
+}

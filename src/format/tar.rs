@@ -1,0 +1,149 @@
+//! `.tar`: a WebDataset shard. Each row is a sample: a member `.npy` for each array, and its labels as `.json`.
+//!
+//! Members are named by batch and place, not by row, so that a row that is drawn twice is two samples.
+
+use serde_json::Value;
+
+use crate::array::Dtype;
+use crate::array::cast::{to_f64, to_text};
+use crate::batch::{Batch, Repr};
+use crate::collection::Table;
+
+use super::Format;
+use super::npy::{header, header_len};
+use super::obs::{ObsColumn, ObsKind};
+use super::records::{Records, RowArray, RowFormat};
+
+/// A header, and what contents are padded to.
+const BLOCK: u64 = 512;
+/// Most bytes of a member's name.
+const MOST_NAME: usize = 100;
+/// Before the name's dot: batch and place.
+const KEY: usize = 24;
+
+/// The `.tar` format of one table.
+struct Tar {
+    arrays: Vec<RowArray>,
+    obs: Vec<ObsColumn>,
+    /// The names of obs columns as JSON.
+    quoted: Vec<String>,
+}
+
+pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
+    let mut arrays = RowArray::all(table, |_, dtype| dtype);
+    for array in &mut arrays {
+        // What stands before the first dot is the sample's key, and may have a directory; what stands behind must not.
+        array.name = array.name.replace('/', ".");
+        if KEY + ".".len() + array.name.len() + ".npy".len() > MOST_NAME {
+            return Err(format!("the name {} is too long for a member of `.tar`", array.name));
+        }
+    }
+    let obs = ObsColumn::all(table, &[]);
+    let quoted = obs.iter().map(|column| Value::from(column.name.as_str()).to_string()).collect();
+    Ok(Box::new(Records(Tar { arrays, obs, quoted })))
+}
+
+impl Tar {
+    fn json(&self, batch: &Batch<'_>, at: usize) -> String {
+        let row = batch.rows[at];
+        let mut text = format!("{{\"row\":{row}");
+        for (column, name) in self.obs.iter().zip(&self.quoted) {
+            text.push(',');
+            text.push_str(name);
+            text.push(':');
+            text.push_str(&value(column, batch.table, row));
+        }
+        text.push('}');
+        text
+    }
+}
+
+/// A value as JSON: null where it is missing or no number. JSON has no infinity, but numbers beyond all limits.
+fn value(column: &ObsColumn, table: &Table, row: u64) -> String {
+    if column.is_missing(table, row) {
+        return "null".to_owned();
+    }
+    let number = column.number(table, row);
+    match column.kind {
+        ObsKind::Labels | ObsKind::Text | ObsKind::Time(_) => Value::from(&*column.text(table, row)).to_string(),
+        ObsKind::Boolean => if number == [0] { "false" } else { "true" }.to_owned(),
+        ObsKind::Number(dtype) if dtype.is_float() => match to_f64(dtype, number) {
+            value if value.is_nan() => "null".to_owned(),
+            value if value.is_infinite() => if value > 0.0 { "1e999" } else { "-1e999" }.to_owned(),
+            _ => to_text(dtype, number),
+        },
+        ObsKind::Number(dtype) => to_text(dtype, number),
+    }
+}
+
+/// The shape of an array in a row, and its `.npy` descriptor.
+fn shape(array: &RowArray, batch: &Batch<'_>, at: usize) -> (Vec<u64>, &'static str) {
+    let shape = if array.row.is_empty() { vec![array.len(batch, at)] } else { array.row.clone() };
+    let dtype = match array.repr {
+        Repr::Number(dtype) => dtype,
+        _ => Dtype::U8,
+    };
+    (shape, dtype.npy())
+}
+
+/// A member of so many bytes.
+fn member_len(bytes: u64) -> u64 {
+    BLOCK + bytes.next_multiple_of(BLOCK)
+}
+
+/// The header of a member, by POSIX (ustar).
+fn member(name: &str, size: u64, out: &mut Vec<u8>) {
+    let mut block = [0; BLOCK as usize];
+    let mut put = |at: usize, text: &[u8]| block[at..at + text.len()].copy_from_slice(text);
+    put(0, name.as_bytes());
+    put(100, b"0000444\0");
+    put(108, b"0000000\0");
+    put(116, b"0000000\0");
+    put(124, format!("{size:011o}\0").as_bytes());
+    put(136, b"00000000000\0");
+    // The sum of all bytes, its own taken for blanks.
+    put(148, b"        ");
+    put(156, b"0");
+    put(257, b"ustar\x0000");
+    let sum: u64 = block.iter().map(|&byte| u64::from(byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    out.extend_from_slice(&block);
+}
+
+fn pad(out: &mut Vec<u8>) {
+    out.resize(out.len().next_multiple_of(BLOCK as usize), 0);
+}
+
+impl RowFormat for Tar {
+    fn arrays(&self) -> &[RowArray] {
+        &self.arrays
+    }
+
+    fn len(&self, batch: &Batch<'_>, at: usize) -> u64 {
+        let array = |array: &RowArray| {
+            let (shape, descr) = shape(array, batch, at);
+            member_len(header_len(descr, &shape) as u64 + array.bytes(batch, at))
+        };
+        self.arrays.iter().map(array).sum::<u64>() + member_len(self.json(batch, at).len() as u64)
+    }
+
+    fn write(&self, batch: &Batch<'_>, at: usize, values: &[&[u8]], out: &mut Vec<u8>) {
+        let key = format!("{:08}-{at:08}", batch.index);
+        for (array, values) in self.arrays.iter().zip(values) {
+            let (shape, descr) = shape(array, batch, at);
+            let header = header(descr, &shape);
+            member(&format!("{key}.{}.npy", array.name), (header.len() + values.len()) as u64, out);
+            out.extend_from_slice(&header);
+            out.extend_from_slice(values);
+            pad(out);
+        }
+        let json = self.json(batch, at);
+        member(&format!("{key}.json"), json.len() as u64, out);
+        out.extend_from_slice(json.as_bytes());
+        pad(out);
+    }
+
+    fn tail(&self) -> u64 {
+        2 * BLOCK
+    }
+}
