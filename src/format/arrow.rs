@@ -9,19 +9,19 @@
 mod columns;
 mod head;
 
-use arrow_ipc::{Buffer, FieldNode, MessageHeader, RecordBatchBuilder};
-
-use crate::anndata::index::arrow::{END, encapsulated, message};
+use crate::anndata::index::arrow::END;
 use crate::array::Dtype;
 use crate::batch::{Batch, Layout, Span};
 use crate::collection::Table;
 
 use super::Format;
 use columns::{ArrowColumns, BufferPart, Width};
-use head::Head;
+use head::{Head, record_batch};
 
 /// Each buffer begins at a multiple of it.
 const ALIGN: u64 = 64;
+/// A file's magic word, padded.
+const BEGIN: &[u8; 8] = b"ARROW1\0\0";
 
 /// The `.arrow` format of one table.
 pub struct Arrow {
@@ -46,38 +46,13 @@ pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
 impl Variant {
     fn new(table: &Table, width: Width) -> Result<Variant, String> {
         let columns = ArrowColumns::new(table, width)?;
-        let head = Head::new(table, &columns)?;
+        let head = Head::new(table, &columns, BEGIN)?;
         let mut variant = Variant { width, columns, head, message: 0 };
         // Its length does not depend on the numbers in it.
         let buffers = vec![(0, 1); variant.columns.buffers.len()];
         let nodes = vec![(1, 0); variant.columns.nodes.len()];
-        variant.message = variant.record_batch(1, &nodes, &buffers, ALIGN)?.len() as u64;
+        variant.message = record_batch(variant.head.bytes.len(), 1, &nodes, &buffers, ALIGN)?.len() as u64;
         Ok(variant)
-    }
-
-    fn record_batch(
-        &self,
-        rows: u64,
-        nodes: &[(u64, u64)],
-        buffers: &[(u64, u64)],
-        body: u64,
-    ) -> Result<Vec<u8>, String> {
-        let nodes: Vec<FieldNode> =
-            nodes.iter().map(|&(len, nulls)| FieldNode::new(len as i64, nulls as i64)).collect();
-        let buffers: Vec<Buffer> = buffers.iter().map(|&(at, len)| Buffer::new(at as i64, len as i64)).collect();
-        let build = encapsulated(
-            |builder| {
-                let (nodes, buffers) = (builder.create_vector(&nodes), builder.create_vector(&buffers));
-                let mut batch = RecordBatchBuilder::new(builder);
-                batch.add_length(rows as i64);
-                batch.add_nodes(nodes);
-                batch.add_buffers(buffers);
-                let batch = batch.finish();
-                message(builder, MessageHeader::RecordBatch, batch.as_union_value(), body as i64)
-            },
-            self.head.bytes.len(),
-        );
-        build.ok_or_else(|| "the columns do not fit a message of Arrow".to_owned())
     }
 
     /// Where each buffer lies in the body, and the bytes of the body.
@@ -123,13 +98,19 @@ impl Format for Arrow {
     fn finish(&self, batch: &Batch<'_>, _layout: &Layout, image: &mut [u8]) {
         let variant = self.variant(batch);
         let (buffers, len) = variant.buffers(batch);
-        let nodes: Vec<(u64, u64)> = variant.columns.nodes.iter().map(|node| node.counts(batch)).collect();
+        let nodes: Vec<(u64, u64)> = variant
+            .columns
+            .nodes
+            .iter()
+            .map(|node| (node.len(batch.rows.len() as u64, batch.nnz), node.missing(batch)))
+            .collect();
         let (head, rest) = image.split_at_mut(variant.head.bytes.len());
         head.copy_from_slice(&variant.head.bytes);
         let (message, rest) = rest.split_at_mut(variant.message as usize);
         message.fill(0);
         // It was made before, of the same length.
-        if let Ok(made) = variant.record_batch(batch.rows.len() as u64, &nodes, &buffers, len) {
+        let (at, rows) = (variant.head.bytes.len(), batch.rows.len() as u64);
+        if let Ok(made) = record_batch(at, rows, &nodes, &buffers, len) {
             message[..made.len()].copy_from_slice(&made);
         }
         let (body, rest) = rest.split_at_mut(len as usize);

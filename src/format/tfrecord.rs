@@ -21,6 +21,9 @@ enum FeatureKind {
     Int = 3,
 }
 
+/// The contents of a list, and its kind.
+type FeatureValue = (FeatureKind, Vec<u8>);
+
 /// Around each record: its length and the checksum of that; the checksum of the record.
 const BEFORE: u64 = 12;
 const AFTER: u64 = 4;
@@ -68,7 +71,7 @@ pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
 }
 
 /// The value of an obs column as the contents of a list, if there is one.
-fn value(column: &ObsColumn, table: &Table, row: u64) -> Option<(FeatureKind, Vec<u8>)> {
+fn value(column: &ObsColumn, table: &Table, row: u64) -> Option<FeatureValue> {
     if column.is_missing(table, row) {
         return None;
     }
@@ -143,7 +146,7 @@ fn masked(bytes: &[u8]) -> [u8; 4] {
 
 impl TfRecord {
     /// Bytes of all features of a row, and the values of its obs columns.
-    fn features(&self, batch: &Batch<'_>, at: usize) -> (u64, Vec<Option<(FeatureKind, Vec<u8>)>>) {
+    fn features(&self, batch: &Batch<'_>, at: usize) -> (u64, Vec<Option<FeatureValue>>) {
         let row = batch.rows[at];
         let len = |name: &str, bytes| delimited(feature_lens(name, bytes)[2]);
         let mut bytes = len("row", varint_len(row));

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Mount, bounded, list, python, sha256, shuffled, store, stores, succeed, walk};
+use crate::support::{Mount, bounded, list, python, sha256, shuffled, shufflefs, store, stores, succeed, walk};
 
 const EXTENSIONS: [&str; 9] = ["npz", "safetensors", "npy", "h5ad", "tsv", "arrow", "parquet", "tar", "tfrecord"];
 const PARTS: [&str; 3] = ["part-a.h5ad", "part-b.zarr", "part-c.h5ad"];
@@ -172,6 +172,31 @@ fn the_listed_format_is_the_chosen_one() {
     let mount = Mount::new(&[store("dense.h5ad")], &["--format", "tsv", "--batch-size", "500", "--epochs", "1"]);
     assert_eq!(list(&mount.join("epoch-0000")), ["batch-000000.tsv", "batch-000001.tsv", "batch-000002.tsv"]);
     assert!(fs::read(mount.join("epoch-0000/batch-000002.npz")).unwrap().starts_with(b"PK\x03\x04"));
+}
+
+/// A format that cannot hold the data has no files: README.txt, the log and `info` say why.
+#[test]
+fn a_format_that_cannot_hold_the_data_says_so() {
+    let path = store("csr-float64-blosc.h5ad");
+    let reason = "values of X are float64; `.tfrecord` has float32 only; --dtype f32 rounds them";
+    let mount = Mount::new(std::slice::from_ref(&path), &["--epochs", "1"]);
+    let file = fs::metadata(mount.join("epoch-0000/batch-000000.tfrecord"));
+    assert_eq!(file.unwrap_err().raw_os_error(), Some(libc::ENOENT));
+    let readme = fs::read_to_string(mount.join("README.txt")).unwrap();
+    assert!(readme.contains(&format!("  no .tfrecord: {reason}\n")), "{readme}");
+    assert!(fs::read_to_string(mount.join(".shufflefs/log")).unwrap().contains(reason));
+    let info = succeed(shufflefs().args(["info", "--json"]).arg(&path));
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    assert!(info.to_string().contains(&reason.replace('"', "\\\"")), "{info}");
+    let refused = Mount::try_new(&[path], &["--format", "tfrecord"]).err().unwrap();
+    assert_eq!(refused.status.code(), Some(3));
+    let images = Mount::new(&[store("images-uint8.h5ad")], &["--x", "obsm/images"]);
+    assert!(
+        fs::read_to_string(images.join("README.txt"))
+            .unwrap()
+            .contains("no .parquet: rows of obsm/images have the shape")
+    );
+    assert!(fs::metadata(images.join("epoch-0000/batch-000000.arrow")).is_ok());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 const PARTS: [&str; 3] = ["columns-a.h5ad", "columns-b.zarr", "columns-c.h5ad"];
 const DTYPES: [&str; 12] =
     ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"];
+const FORMATS: [&str; 7] = ["npz", "safetensors", "h5ad", "tsv", "arrow", "parquet", "tar"];
 const SMALL: [&str; 4] = ["--batch-size", "64", "--block-size", "16"];
 
 fn check(mount: &Mount, formats: &[&str], more: Value) {
@@ -27,11 +28,11 @@ fn told(mount: &Mount, list: &str, field: &str) -> Vec<(String, String)> {
 fn every_rule_in_every_format() {
     for parts in [PARTS, ["columns-c.h5ad", "columns-a.h5ad", "columns-b.zarr"]] {
         let mount = Mount::new(&stores(&parts), &SMALL);
-        check(&mount, &["npz", "safetensors", "h5ad", "tsv"], json!({}));
+        check(&mount, &FORMATS, json!({}));
     }
     let columns = ["text", "a text", "text nullable", "mixed text", "a nullable"];
     let mount = Mount::new(&stores(&PARTS), &[&SMALL[..], &["--obs", &columns.join(",")]].concat());
-    check(&mount, &["npz", "safetensors", "h5ad", "tsv"], json!({"obs": columns}));
+    check(&mount, &FORMATS, json!({"obs": columns}));
 }
 
 #[test]
@@ -115,7 +116,7 @@ fn images_keep_their_shape() {
 #[test]
 fn genotypes() {
     let mount = Mount::new(&[store("wide-csr.h5ad")], &["--memory", "16MiB"]);
-    check(&mount, &["npz", "safetensors", "npy", "h5ad"], json!({}));
+    check(&mount, &["npz", "safetensors", "npy", "h5ad", "arrow", "parquet", "tfrecord"], json!({}));
     mount.unmount();
     let mount = Mount::new(&[store("wide-dense.zarr")], &["--memory", "64MiB"]);
     check(&mount, &["npz", "npy", "h5ad"], json!({}));

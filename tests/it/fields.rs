@@ -7,7 +7,7 @@ use crate::support::{Mount, made_by, python, shufflefs, succeed, text};
 use serde_json::{Value, json};
 
 const SMALL: [&str; 6] = ["--batch-size", "64", "--block-size", "8", "--fetch-factor", "4"];
-const FORMATS: [&str; 4] = ["npz", "safetensors", "npy", "h5ad"];
+const FORMATS: [&str; 6] = ["npz", "safetensors", "npy", "h5ad", "arrow", "tar"];
 const ALL: &str = "layers/spliced,obsm/X_pca,raw/X,layers/whole,obsm/image,obsm/links";
 
 /// Paths of stores with every kind of element.
@@ -48,6 +48,9 @@ fn further_elements_in_every_format() {
     let others = "layers/spliced,raw/X,obsm/X_pca";
     let job = json!({"x": "layers/whole", "with": list(others)});
     check(&["b.zarr", "a.h5ad"], &["--x", "layers/whole", "--with", others], &FORMATS, job);
+    // No images there.
+    let job = json!({"with": list("layers/spliced,raw/X,obsm/X_pca,obsm/links")});
+    check(&["a.h5ad", "b.zarr"], &["--with", "layers/spliced,raw/X,obsm/X_pca,obsm/links"], &["parquet"], job);
     // Layers have other columns than raw: no AnnData, but tensors.
     let job = json!({"x": "raw/X", "with": ["layers/spliced"]});
     check(&["a.h5ad"], &["--x", "raw/X", "--with", "layers/spliced"], &["npz", "safetensors"], job);

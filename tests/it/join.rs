@@ -6,7 +6,7 @@ use crate::support::{Checker, Mount, stores, text};
 use serde_json::json;
 
 const SMALL: [&str; 6] = ["--batch-size", "64", "--block-size", "16", "--fetch-factor", "4"];
-const FORMATS: [&str; 9] = ["npz", "safetensors", "npy", "h5ad", "tsv", "arrow", "parquet", "tar", "tfrecord"];
+const FORMATS: [&str; 6] = ["npz", "safetensors", "npy", "h5ad", "tsv", "arrow"];
 
 fn every_format(names: &[&str], join: &str) {
     let mount = Mount::new(&stores(names), &[&SMALL[..], &["--join", join]].concat());

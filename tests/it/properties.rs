@@ -440,7 +440,9 @@ fn members(image: &[u8]) -> Vec<(u64, u64)> {
     found
 }
 
-/// Formats whose records mix what the engine fills.
+/// Formats whose size depends on the values of obs columns, row by row.
+const RECORDS: [&str; 3] = ["parquet", "tar", "tfrecord"];
+/// Those of them whose records mix what the engine fills.
 const MOVED: [&str; 2] = ["tar", "tfrecord"];
 
 /// An Arrow file by its crate's own reader, which checks it.
@@ -530,7 +532,13 @@ fn a_layout_holds_every_field_where_it_says() {
                 prop_assert_eq!(bytes, &naive(&batch, &served.lengths, span)[..], "{:?} {:?}", extension, span);
             }
             prop_assert!(end <= layout.size);
-            // Sizes are promised before anything is known but the shape.
+            if extension.as_str() == "tar" {
+                samples(&batch, &served.lengths, &image);
+            }
+            // Sizes are promised before anything is known but the shape, and obs columns where records hold them.
+            if RECORDS.contains(&extension.as_str()) {
+                continue;
+            }
             let other: Vec<u64> = rows.iter().rev().copied().collect();
             let turned = Batch { rows: &other, epoch: 9, ..batch };
             prop_assert_eq!(&writers.get(extension).unwrap().layout(&turned).spans, &layout.spans);
@@ -540,10 +548,6 @@ fn a_layout_holds_every_field_where_it_says() {
                 "npz" => members(&image),
                 "arrow" => {
                     record_batch(&batch, &image);
-                    continue;
-                }
-                "tar" => {
-                    samples(&batch, &served.lengths, &image);
                     continue;
                 }
                 _ => continue,

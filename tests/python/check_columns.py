@@ -17,6 +17,8 @@ import anndata as ad
 import h5py
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import safetensors.numpy
 import scipy.sparse as sp
 import zarr
@@ -302,6 +304,9 @@ def columns(mount, obs, exact_dtypes=True):
         tsv = pd.read_csv(path.with_suffix(".tsv"), sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False, na_values=[""])
         assert list(adata.obs.columns) == [c["names"]["h5ad"] for c in told]
         assert list(tsv.columns) == ["row"] + [c["names"]["tsv"] for c in told], list(tsv.columns)
+        with pa.memory_map(str(path.with_suffix(".arrow"))) as file:
+            records = {"arrow": pa.ipc.open_file(file).read_all(), "parquet": pq.read_table(path.with_suffix(".parquet"))}
+            records = {format: {name: table[name].to_pylist() for name in table.column_names} for format, table in records.items()}
         for c in told:
             what, series = f"{path.name}: {c['name'][:20]}", obs[c["name"]]
             column(mount, c, npz, series, rows, what)
@@ -312,6 +317,13 @@ def columns(mount, obs, exact_dtypes=True):
             else:
                 assert here.dtype == (want.astype("M8[s]" if want.dtype.kind == "M" else "m8[s]").dtype if c.get("unit") == "D" else want.dtype), f"{what}: {here.dtype}, not {want.dtype}"
             same(here, want, f"{what}: h5ad")
+            for format, table in records.items():
+                got = table[c["names"][format]]
+                if c.get("unit") == "D":  # as text, there
+                    got = [None if v is None else pd.Timestamp(v) for v in got]
+                elif c["kind"] == "timedelta" and format == "parquet":  # as numbers
+                    got = [None if v is None else pd.Timedelta(v, c["unit"]) for v in got]
+                same(got, want, f"{what}: {format}")
             text = tsv[c["names"]["tsv"]]
             if c["kind"] == "datetime":
                 text = pd.to_datetime(text, format="ISO8601")

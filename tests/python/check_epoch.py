@@ -292,7 +292,7 @@ class Check:
             table = pa.Table.from_batches([batch])
             rows = self.records(table, what, dictionaries=True)
             if self.want.x_dtype != np.float16:
-                self.records(pl.read_ipc(path, memory_map=True).to_arrow(), f"{what} by polars", None)
+                self.records(pl.read_ipc(path).to_arrow(), f"{what} by polars", None)
                 pd.testing.assert_frame_equal(pd.read_feather(path), table.to_pandas())
             return rows
 
@@ -358,7 +358,7 @@ class Check:
     def tar(self, path):
         what = path.name
         samples = list(webdataset.WebDataset([str(path)], shardshuffle=False, empty_check=False).decode())
-        matrix = ["genes.npy", "expressions.npy"] if self.want.is_sparse else ["X.npy"]
+        matrix = ["genes.npy", "expressions.npy"] if self.want.is_sparse else ["x.npy"]  # webdataset takes names in lower case
         names = {"row"} | {c.name for c in self.columns}
         for sample in samples:
             members = {name for name in sample if not name.startswith("__")}

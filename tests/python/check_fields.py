@@ -7,9 +7,11 @@ Usage: check_fields.py make DIRECTORY
 
 The values of each row are looked up in the stores as anndata reads them, genes by name; arithmetic is numpy's.
 """
+import io
 import json
 import pathlib
 import sys
+import tarfile
 import warnings
 
 import numpy as np
@@ -17,6 +19,8 @@ import numpy as np
 warnings.filterwarnings("ignore")
 import anndata as ad
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import safetensors
 import safetensors.numpy
 import scipy.sparse as sp
@@ -235,6 +239,48 @@ class Check:
             else:
                 self.array(rows, want, m, f"{path.name} {name}")
         return rows
+
+    def records(self, rows, flat, what):
+        """Lists of each row, by `flat(name)`: the values of all rows, and how many each has."""
+        for name, want in self.want.items():
+            prefix = "" if want.is_x else f"{name}/"
+            if want.sparse:
+                (genes, lengths), (data, again) = flat(f"{prefix}genes"), flat(f"{prefix}expressions")
+                assert lengths == again and genes.dtype == np.dtype(self.job.get("index") or "int32"), f"{what} {name}: {genes.dtype}"
+                self.csr(rows, want, data, genes, np.concatenate([[0], np.cumsum(lengths)]), f"{what} {name}")
+            else:
+                values, _ = flat("X" if want.is_x else name)
+                self.array(rows, want, values.reshape(len(rows), *want.shape), f"{what} {name}")
+        return rows
+
+    def table(self, table, what):
+        def flat(name):
+            lists = pa.concat_arrays(table[name].chunks)
+            lengths = [len(row) for row in lists]
+            while hasattr(lists.type, "value_type"):
+                lists = lists.flatten()
+            return lists.to_numpy(zero_copy_only=False), lengths
+        return self.records(table["row"].to_numpy(), flat, what)
+
+    def arrow(self, path):
+        with pa.memory_map(str(path)) as file:
+            return self.table(pa.ipc.open_file(file).read_all(), path.name)
+
+    def parquet(self, path):
+        return self.table(pq.read_table(path), path.name)
+
+    def tar(self, path):
+        members = {}
+        with tarfile.open(path) as tar:
+            for member in tar:
+                key, _, name = member.name.partition(".")
+                members.setdefault(name, []).append(tar.extractfile(member).read())
+        rows = np.array([json.loads(text)["row"] for text in members["json"]])
+
+        def flat(name):
+            arrays = [np.load(io.BytesIO(content)) for content in members[name.replace("/", ".") + ".npy"]]
+            return np.concatenate([array.reshape(-1) for array in arrays]), [len(array) for array in arrays]
+        return self.records(rows, flat, path.name)
 
     def epoch(self, format):
         seen = []

@@ -78,15 +78,7 @@ impl BufferPart {
     pub fn len(&self, batch: &Batch<'_>, width: Width) -> u64 {
         let rows = batch.rows.len() as u64;
         match self {
-            BufferPart::Filled(field, repr) => {
-                let elements = match *field {
-                    Field::Data(element) | Field::Indices(element) => batch.nnz[element],
-                    Field::Indptr(_) => rows + 1,
-                    Field::Dense(element) => rows * batch.element(element).n_vars(),
-                    _ => rows,
-                };
-                elements * repr.size() as u64
-            }
+            BufferPart::Filled(field, repr) => filled_len((*field, *repr), batch.table, rows, batch.nnz),
             BufferPart::Empty => 0,
             BufferPart::Validity(_) | BufferPart::Bits(_) => rows.div_ceil(8),
             BufferPart::Codes(_, dtype) => rows * dtype.size() as u64,
@@ -137,6 +129,17 @@ impl BufferPart {
     }
 }
 
+/// Bytes of a field of so many rows and values.
+pub fn filled_len((field, repr): (Field, Repr), table: &Table, rows: u64, nnz: &[u64]) -> u64 {
+    let elements = match field {
+        Field::Data(element) | Field::Indices(element) => nnz[element],
+        Field::Indptr(_) => rows + 1,
+        Field::Dense(element) => rows * table.elements[element].n_vars(),
+        _ => rows,
+    };
+    elements * repr.size() as u64
+}
+
 /// The lowest bit of the first byte is the first row's.
 fn bits(values: impl Iterator<Item = bool>, out: &mut [u8]) {
     out.fill(0);
@@ -158,13 +161,18 @@ pub enum Node {
 }
 
 impl Node {
-    pub fn counts(&self, batch: &Batch<'_>) -> (u64, u64) {
-        let rows = batch.rows.len() as u64;
+    pub fn len(&self, rows: u64, nnz: &[u64]) -> u64 {
         match self {
-            Node::Rows => (rows, 0),
-            Node::Nullable(column) => (rows, column.missing(batch.table, batch.rows)),
-            Node::Values(element) => (batch.nnz[*element], 0),
-            Node::Times(count) => (rows * count, 0),
+            Node::Rows | Node::Nullable(_) => rows,
+            Node::Values(element) => nnz[*element],
+            Node::Times(count) => rows * count,
+        }
+    }
+
+    pub fn missing(&self, batch: &Batch<'_>) -> u64 {
+        match self {
+            Node::Nullable(column) => column.missing(batch.table, batch.rows),
+            _ => 0,
         }
     }
 }

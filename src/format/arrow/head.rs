@@ -24,10 +24,10 @@ pub struct Head {
 }
 
 impl Head {
-    pub fn new(table: &Table, columns: &ArrowColumns) -> Result<Head, String> {
+    /// Behind the bytes that begin a file.
+    pub fn new(table: &Table, columns: &ArrowColumns, begin: &[u8]) -> Result<Head, String> {
         let schema = Schema::new(columns.fields.clone());
-        let mut bytes = MAGIC.to_vec();
-        bytes.resize(8, 0);
+        let mut bytes = begin.to_vec();
         let too_large = || "the schema does not fit a message of Arrow".to_owned();
         let told = encapsulated(
             |builder| {
@@ -76,6 +76,32 @@ impl Head {
         foot.extend_from_slice(MAGIC);
         foot
     }
+}
+
+/// The message of a record batch that stands at this place, with the lengths and missing values of its nodes, the places and lengths
+/// of its buffers, and the bytes of its body.
+pub fn record_batch(
+    at: usize,
+    rows: u64,
+    nodes: &[(u64, u64)],
+    buffers: &[(u64, u64)],
+    body: u64,
+) -> Result<Vec<u8>, String> {
+    let nodes: Vec<FieldNode> = nodes.iter().map(|&(len, nulls)| FieldNode::new(len as i64, nulls as i64)).collect();
+    let buffers: Vec<Buffer> = buffers.iter().map(|&(at, len)| Buffer::new(at as i64, len as i64)).collect();
+    let told = encapsulated(
+        |builder| {
+            let (nodes, buffers) = (builder.create_vector(&nodes), builder.create_vector(&buffers));
+            let mut batch = RecordBatchBuilder::new(builder);
+            batch.add_length(rows as i64);
+            batch.add_nodes(nodes);
+            batch.add_buffers(buffers);
+            let batch = batch.finish();
+            message(builder, MessageHeader::RecordBatch, batch.as_union_value(), body as i64)
+        },
+        at,
+    );
+    told.ok_or_else(|| "the columns do not fit a message of Arrow".to_owned())
 }
 
 /// The message of a dictionary and its body: where each label ends, then the labels.
