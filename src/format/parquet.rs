@@ -200,6 +200,7 @@ impl Format for Parquet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::anndata::names::MatrixName;
     use crate::array::Dtype;
     use crate::batch::{Field, Lengths};
     use crate::collection::element::{Element, MatrixKind};
@@ -208,7 +209,7 @@ mod tests {
     #[test]
     fn values_are_dealt_to_pages() {
         let genes: Vec<String> = (0..9).map(|gene| gene.to_string()).collect();
-        let x = Element::plain("X", MatrixKind::Sparse { dtype: Dtype::F32 }, genes.into());
+        let x = Element::plain(MatrixName::X, MatrixKind::Sparse { dtype: Dtype::F32 }, genes.into());
         let table = Table { n_rows: 7, elements: vec![x], columns: Vec::new(), index_dtype: None };
         let (rows, lengths) = ([5, 1, 3, 0, 6, 2, 4], vec![vec![3, 0, 5, 5, 1, 0, 9]]);
         let lengths = Lengths { of_fetch: &lengths, start: 0, end: rows.len() };

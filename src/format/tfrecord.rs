@@ -41,7 +41,7 @@ pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
         let dtype = element.kind.dtype();
         if matches!(dtype, Dtype::I32 | Dtype::I64 | Dtype::U32 | Dtype::U64 | Dtype::F64) {
             let name = &element.name;
-            let remedy = if name == table.x().name.as_str() { "; --dtype f32 rounds them" } else { "" };
+            let remedy = if *name == table.x().name { "; --dtype f32 rounds them" } else { "" };
             return Err(format!("values of {name} are {dtype}; `.tfrecord` has float32 only{remedy}"));
         }
         if matches!(element.kind, MatrixKind::Sparse { .. }) && element.n_vars() > i32::MAX as u64 {

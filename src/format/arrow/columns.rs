@@ -6,6 +6,7 @@ use arrow_schema::{DataType, Field as ArrowField, FieldRef, TimeUnit};
 
 use crate::anndata::column::Values;
 use crate::anndata::index::arrow::data_type;
+use crate::anndata::names::MatrixName;
 use crate::array::Dtype;
 use crate::array::meaning::{Time, Unit};
 use crate::batch::{Batch, Field, Repr};
@@ -298,7 +299,7 @@ fn dictionary(table: &Table, column: &ObsColumn) -> Option<(Dtype, bool)> {
     (categories.labels.len() <= MOST_LABELS).then_some((codes.dtype, *ordered))
 }
 
-fn fixed(element: &str, item: ArrowField, len: u64) -> Result<DataType, String> {
+fn fixed(element: &MatrixName, item: ArrowField, len: u64) -> Result<DataType, String> {
     let len = i32::try_from(len)
         .map_err(|_| format!("an axis of {element} has {len} values; a list of `.arrow` has at most {}", i32::MAX))?;
     Ok(DataType::FixedSizeList(Arc::new(item), len))
