@@ -5,6 +5,7 @@
 //! once between decoder and reader.
 
 mod arrow;
+mod dataset;
 pub mod directory;
 pub mod h5ad;
 pub mod names;

@@ -124,7 +124,7 @@ impl Builder {
             return Err(SessionError::Refused(format!("--format {}: {reason}", spec.format.as_str())));
         }
         for (format, reason) in writers.refused() {
-            tracing::warn!("there are no .{format} files: {reason}");
+            tracing::info!("there are no .{format} files: {reason}");
         }
         let views = views::views(&spec, &collection, &counters)?;
         Ok(Session { spec, collection, writers, views, counters })

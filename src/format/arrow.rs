@@ -15,11 +15,11 @@ use crate::batch::{Batch, Layout, Span};
 use crate::collection::Table;
 
 use super::Format;
-use columns::{ArrowColumns, BufferPart, Width};
-use head::{Head, record_batch};
+pub use columns::{ArrowColumns, BufferPart, Width, filled_len, time_type};
+pub use head::{Head, record_batch};
 
 /// Each buffer begins at a multiple of it.
-const ALIGN: u64 = 64;
+pub const ALIGN: u64 = 64;
 /// A file's magic word, padded.
 const BEGIN: &[u8; 8] = b"ARROW1\0\0";
 

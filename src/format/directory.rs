@@ -42,12 +42,20 @@ pub struct DirectoryKind(&'static DirectoryEntry);
 
 impl DirectoryKind {
     /// The registry: one line a format.
-    pub const ALL: &[DirectoryKind] = &[DirectoryKind(&DirectoryEntry {
-        code: 1,
-        name: "zarr",
-        readers: "annbatch, scvi-tools; anndata, dask and zarr read its dataset_0",
-        open: super::zarr::open,
-    })];
+    pub const ALL: &[DirectoryKind] = &[
+        DirectoryKind(&DirectoryEntry {
+            code: 1,
+            name: "zarr",
+            readers: "annbatch, scvi-tools; anndata, dask and zarr read its dataset_0",
+            open: super::zarr::open,
+        }),
+        DirectoryKind(&DirectoryEntry {
+            code: 2,
+            name: "dataset",
+            readers: "Hugging Face: datasets.load_from_disk",
+            open: super::dataset::open,
+        }),
+    ];
 
     /// What follows `epoch-0000.`.
     pub fn as_str(self) -> &'static str {

@@ -42,6 +42,7 @@ mod toy_container;
 mod toy_format;
 mod toy_storage;
 mod toy_strategy;
+mod trainers;
 mod view_files;
 mod views;
 mod zarr_epochs;

@@ -26,7 +26,7 @@ pub enum Width {
 }
 
 impl Width {
-    fn dtype(self) -> Dtype {
+    pub fn dtype(self) -> Dtype {
         match self {
             Width::Narrow => Dtype::I32,
             Width::Wide => Dtype::I64,
@@ -189,12 +189,22 @@ pub struct ArrowColumns {
 
 impl ArrowColumns {
     pub fn new(table: &Table, width: Width) -> Result<ArrowColumns, String> {
+        let mut columns = ArrowColumns::of_matrices(table, width)?;
+        for column in ObsColumn::all(table, &records::taken(table)) {
+            columns.obs(table, column, width);
+        }
+        Ok(columns)
+    }
+
+    /// Row numbers and matrices.
+    ///
+    /// # Errors
+    /// An axis that is too long for a list.
+    pub fn of_matrices(table: &Table, width: Width) -> Result<ArrowColumns, String> {
         let mut columns =
             ArrowColumns { fields: Vec::new(), nodes: Vec::new(), buffers: Vec::new(), dictionaries: Vec::new() };
         let names = records::matrices(table);
-        columns.push("row", DataType::Int64, false);
-        columns.nodes.push(Node::Rows);
-        columns.filled(Field::Row, Repr::Number(Dtype::I64));
+        columns.whole("row", DataType::Int64, Field::Row, Repr::Number(Dtype::I64));
         for (number, element) in table.elements.iter().enumerate() {
             let (name, item) = (&names[number], ArrowField::new("item", data_type(element.kind.dtype()), false));
             match &element.kind {
@@ -224,10 +234,14 @@ impl ArrowColumns {
                 }
             }
         }
-        for column in ObsColumn::all(table, &records::taken(table)) {
-            columns.obs(table, column, width);
-        }
         Ok(columns)
+    }
+
+    /// Adds a column of one field, of one value a row.
+    pub fn whole(&mut self, name: &str, data: DataType, field: Field, repr: Repr) {
+        self.push(name, data, false);
+        self.nodes.push(Node::Rows);
+        self.filled(field, repr);
     }
 
     /// The columns whose texts are spelt out.
@@ -305,7 +319,7 @@ fn fixed(element: &MatrixName, item: ArrowField, len: u64) -> Result<DataType, S
     Ok(DataType::FixedSizeList(Arc::new(item), len))
 }
 
-fn time_type(time: Time) -> DataType {
+pub fn time_type(time: Time) -> DataType {
     let unit = match time.unit {
         Unit::Millisecond => TimeUnit::Millisecond,
         Unit::Microsecond => TimeUnit::Microsecond,
