@@ -32,6 +32,7 @@ mod passthrough;
 mod pieces;
 mod probe;
 mod properties;
+mod regressions;
 mod remote;
 mod run;
 mod scale;
