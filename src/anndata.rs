@@ -2,6 +2,9 @@
 //!
 //! Only the elements that a mount needs are opened, so an odd `uns` or a broken neighbour never stops X.
 
+// Numbers of a store are converted by what tells an error, or by `number`.
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap))]
+
 mod adapted;
 pub mod bytes;
 mod categories;

@@ -4,6 +4,9 @@
 //! bytes of a chunk are read through `storage` and decoded here, because libhdf5 holds one global lock. An HDF5 filter that
 //! is not decoded here falls back to libhdf5, chosen for each array at open.
 
+// Numbers of a store are converted by what tells an error, or by `number`.
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap))]
+
 pub mod cache;
 pub mod cast;
 pub mod catch_panic;

@@ -3,6 +3,9 @@
 //! What depends on the content alone is fixed here once: global row numbers, genes, categories and their codes,
 //! dtypes. So a batch's bytes are the same on every host that mounts the same stores.
 
+// Numbers of a store are converted by what tells an error, or by `number`.
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap))]
+
 mod columns;
 pub mod element;
 pub mod genes;
@@ -21,6 +24,7 @@ use crate::anndata::index::IndexDir;
 use crate::anndata::names::{Frame, MatrixName};
 use crate::anndata::row_index::RowIndex;
 use crate::array::{ArrayError, Container, Counters, Dtype};
+use crate::number::as_usize;
 use element::{Arithmetic, Element, MatrixKind, Stored};
 use genes::matching::Matching;
 use genes::{Genes, Join};
@@ -283,7 +287,7 @@ impl Collection {
             let mut of = store.elements[element].bounds().filter(|_| is_sparse).map(Lengths::new);
             for &(row, place) in run {
                 lengths[place] = match &mut of {
-                    Some(of) => of.of((row - store.first_row) as usize),
+                    Some(of) => of.of(as_usize(row - store.first_row)),
                     None => self.table.elements[element].n_vars(),
                 };
             }
@@ -303,7 +307,7 @@ impl Collection {
                 let store = &self.stores[self.locate(start).0];
                 let end = run.end.min(store.first_row + store.rows);
                 if let Some(bounds) = store.elements[element].bounds() {
-                    let at = |row: u64| bounds[(row - store.first_row) as usize];
+                    let at = |row: u64| bounds[as_usize(row - store.first_row)];
                     sum += at(end).saturating_sub(at(start));
                 }
                 start = end;

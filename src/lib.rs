@@ -17,6 +17,7 @@
 //! - [`mod@array`]: an on-disk array as chunks.
 //! - [`storage`]: bytes of stored objects: files, and whatever else has ranges and versions.
 //! - `slab`: memory of images and of decoded chunks.
+//! - `number`: sizes of stores as sizes in memory.
 //! - `sync`: the locks of engine and chunk cache, which models replace.
 
 // What comes from a store is an error, never a panic; tests may unwrap.
@@ -32,6 +33,7 @@ pub mod engine;
 pub mod format;
 pub mod fuse;
 pub mod mount;
+mod number;
 pub mod plan;
 pub mod session;
 mod slab;

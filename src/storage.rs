@@ -7,6 +7,9 @@
 //! implementation of [`Storage`] has no other duty than to fetch bytes. Reads block: many ranges are in flight when many
 //! threads read, and each is answered when it is there, in any order.
 
+// Numbers of a store are converted by what tells an error, or by `number`.
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap))]
+
 mod address;
 #[cfg(feature = "remote")]
 mod cache;

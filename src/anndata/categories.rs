@@ -114,7 +114,10 @@ pub fn of_record(
         return Ok(None);
     }
     let categories = labels(store, &element, counters)?;
-    let count = categories.labels.len() as i64;
-    let fits = (0..codes.len()).all(|i| to_i64(codes.dtype, codes.at(i)) < count);
+    // The largest u64 would wrap to "missing".
+    let least = if codes.dtype.is_signed() { i64::MIN } else { 0 };
+    let code = |i| Some(to_i64(codes.dtype, codes.at(i))).filter(|&code| code >= least);
+    let label = |code: i64| usize::try_from(code).map_or(true, |code| code < categories.labels.len());
+    let fits = (0..codes.len()).all(|i| code(i).is_some_and(label));
     Ok(fits.then_some(categories))
 }

@@ -17,6 +17,7 @@ use super::names::Frame;
 use super::{matrices, one_line};
 use crate::array::cast::{max_index, to_i64};
 use crate::array::{Array, ArrayError, ChunkBuf, Container, Counters, Dtype, Extent, NodeKind, Scratch};
+use crate::number::as_usize;
 
 /// One piece of damage.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -304,7 +305,7 @@ impl Check<'_> {
         }
         (0..chunk_bytes.div_ceil(PART)).into_par_iter().try_for_each(|part| {
             let start = part * PART;
-            let mut bytes = vec![0; (chunk_bytes - start).min(PART) as usize];
+            let mut bytes = vec![0; as_usize((chunk_bytes - start).min(PART))];
             let read = extent.object.read_exact_at(extent.offset.saturating_add(start), &mut bytes);
             read.map_err(|error| array.damaged(chunk, format!("cannot be read: {error}")))?;
             Counters::add(&self.counters.reads, 1);

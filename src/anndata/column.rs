@@ -3,6 +3,7 @@
 use super::bytes::Bytes;
 use crate::array::Dtype;
 use crate::array::meaning::Time;
+use crate::number::as_usize;
 
 /// Elements of one dtype, little-endian.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +52,7 @@ impl Texts {
 
     pub fn at(&self, i: usize) -> &str {
         let start = if i == 0 { 0 } else { self.ends[i - 1] };
-        &self.bytes[start as usize..self.ends[i] as usize]
+        &self.bytes[as_usize(start)..as_usize(self.ends[i])]
     }
 }
 

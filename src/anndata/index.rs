@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use super::bytes::Bounds;
 use super::mapping::Mapping;
 use crate::array::{Array, ArrayError, Container, Dtype, plain};
+use crate::number::as_usize;
 use crate::storage::{Object, local};
 use arrow::Envelope;
 
@@ -283,7 +284,7 @@ fn sum(file: &File, at: u64, bytes: u64) -> Result<u32, String> {
     const PIECE: u64 = 4 << 20;
     let piece = |number: u64| {
         let start = number * PIECE;
-        let mut buffer = vec![0; PIECE.min(bytes - start) as usize];
+        let mut buffer = vec![0; as_usize(PIECE.min(bytes - start))];
         file.read_exact_at(&mut buffer, at + start).map_err(|error| error.to_string())?;
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&buffer);

@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt;
 
 use crate::array::cast::to_u64s;
 use crate::array::{Array, ArrayError, Container, Counters, Dtype};
+use crate::number::as_usize;
 
 use super::index::{Building, IndexDir, IndexPart, IndexRequest};
 use super::matrix::Matrix;
@@ -34,7 +35,7 @@ pub fn by_row(
         return Err(super::element_error(store, element, "is not stored by column"));
     };
     let (columns, stored) = (indptr.len() as u64 - 1, data.shape[0]);
-    let index = if columns > i32::MAX as u64 { Dtype::I64 } else { Dtype::I32 };
+    let index = if columns > u64::from(i32::MAX.unsigned_abs()) { Dtype::I64 } else { Dtype::I32 };
     let bounds = rows.checked_add(1).filter(|&bounds| bounds < super::METADATA_LIMIT / 8);
     let bounds = bounds.ok_or_else(|| super::element_error(store, element, "has too many rows to transpose"))?;
     let parts = vec![
@@ -115,7 +116,7 @@ impl CscMatrix<'_> {
 
     /// Where each row will start.
     fn count(&self, bar: &Progress) -> Result<Vec<u64>, ArrayError> {
-        let rows = self.rows as usize;
+        let rows = as_usize(self.rows);
         let mut bounds = vec![0u64; rows + 1];
         let (total, mut start) = (self.indices.shape[0], 0);
         while start < total {
@@ -141,7 +142,7 @@ impl CscMatrix<'_> {
         ArrayError::Element {
             store: self.indices.store.to_string(),
             element: self.indices.element.to_string(),
-            cause: format!("row number {} is outside the matrix of {} rows", row as i64, self.rows),
+            cause: format!("row number {} is outside the matrix of {} rows", row.cast_signed(), self.rows),
         }
     }
 
@@ -170,7 +171,7 @@ impl CscMatrix<'_> {
         bar: &Progress,
     ) -> Result<Vec<Band>, ArrayError> {
         let ends: Vec<usize> = bands.iter().map(|band| band.rows.end).collect();
-        let full = (self.memory / 4 / bands.len().max(1) as u64).clamp(self.record() as u64, 1 << 20) as usize;
+        let full = as_usize((self.memory / 4 / bands.len().max(1) as u64).clamp(self.record() as u64, 1 << 20));
         let size = self.data.dtype.size();
         let (total, mut start, mut column) = (self.data.shape[0], 0, 0usize);
         let flush = |band: &mut Band| {
@@ -195,7 +196,9 @@ impl CscMatrix<'_> {
                 let row = usize::try_from(row).unwrap_or(usize::MAX);
                 let number = ends.partition_point(|&end| end <= row);
                 let Some(band) = bands.get_mut(number) else { return Err(self.outside(row as u64)) };
-                band.buffer.extend_from_slice(&((row - band.rows.start) as u32).to_le_bytes());
+                // Bands are no longer than that.
+                let in_band = u32::try_from(row - band.rows.start).map_err(|_| self.outside(row as u64))?;
+                band.buffer.extend_from_slice(&in_band.to_le_bytes());
                 band.buffer.extend_from_slice(&(column as u64).to_le_bytes()[..self.index.size()]);
                 band.buffer.extend_from_slice(value);
                 if band.buffer.len() >= full {
@@ -213,10 +216,10 @@ impl CscMatrix<'_> {
     fn order(&self, bounds: &[u64], band: &Band, scratch: &File) -> Result<(Vec<u8>, Vec<u8>), std::io::Error> {
         let (record, width, size) = (self.record(), self.index.size(), self.data.dtype.size());
         let (first, end) = (bounds[band.rows.start], bounds[band.rows.end]);
-        let count = (end - first) as usize;
+        let count = as_usize(end - first);
         let mut records = vec![0; count * record];
         scratch.read_exact_at(&mut records, first * record as u64)?;
-        let mut next: Vec<usize> = bounds[band.rows.clone()].iter().map(|&bound| (bound - first) as usize).collect();
+        let mut next: Vec<usize> = bounds[band.rows.clone()].iter().map(|&bound| as_usize(bound - first)).collect();
         let (mut columns, mut values) = (vec![0; count * width], vec![0; count * size]);
         for record in records.chunks_exact(record) {
             let (row, rest) = record.split_at(4);

@@ -146,7 +146,8 @@ fn float_text(scientific: &str) -> String {
     let (sign, digits) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
     let digits: String = digits.chars().filter(|char| *char != '.').collect();
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    let len = digits.len() as i32;
+    // No float has more digits than 17, nor an exponent below -400.
+    let len = i32::try_from(digits.len()).unwrap_or(i32::MAX);
     if !(-4..16).contains(&exponent) {
         let (first, rest) = digits.split_at(1);
         let point = if rest.is_empty() { "" } else { "." };
@@ -154,12 +155,12 @@ fn float_text(scientific: &str) -> String {
         return format!("{sign}{first}{point}{rest}e{direction}{:02}", exponent.abs());
     }
     if exponent < 0 {
-        return format!("{sign}0.{}{digits}", "0".repeat((-exponent - 1) as usize));
+        return format!("{sign}0.{}{digits}", "0".repeat(usize::try_from(-exponent - 1).unwrap_or(0)));
     }
     if exponent + 1 >= len {
-        return format!("{sign}{digits}{}.0", "0".repeat((exponent + 1 - len) as usize));
+        return format!("{sign}{digits}{}.0", "0".repeat(usize::try_from(exponent + 1 - len).unwrap_or(0)));
     }
-    let (whole, fraction) = digits.split_at(exponent as usize + 1);
+    let (whole, fraction) = digits.split_at(usize::try_from(exponent + 1).unwrap_or(0));
     format!("{sign}{whole}.{fraction}")
 }
 

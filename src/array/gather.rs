@@ -15,6 +15,7 @@ use rayon::prelude::*;
 
 use super::cache::ChunkCache;
 use super::{Array, ArrayError, ChunkBuf, Counters, Extent, Scratch, grow};
+use crate::number::as_usize;
 
 pub use deep::{Io, gather_deep};
 
@@ -216,8 +217,8 @@ impl<'a> Gathering<'a> {
         let put = |bytes: &[u8]| {
             let began = Instant::now();
             geometry.each_run(jobs, column, |run| {
-                let from = run.from as usize * geometry.size;
-                if let Some(elements) = bytes.get(from..from + run.len as usize * geometry.size) {
+                let from = as_usize(run.from) * geometry.size;
+                if let Some(elements) = bytes.get(from..from + as_usize(run.len) * geometry.size) {
                     sink.put(run.piece, run.at, elements);
                 }
             });
@@ -339,8 +340,8 @@ impl Geometry {
     fn part(&self, jobs: &[BandPart], column: u64) -> Range<usize> {
         let mut part = self.chunk_bytes..0;
         self.each_run(jobs, column, |run| {
-            let from = run.from as usize * self.size;
-            part = part.start.min(from)..part.end.max(from + run.len as usize * self.size);
+            let from = as_usize(run.from) * self.size;
+            part = part.start.min(from)..part.end.max(from + as_usize(run.len) * self.size);
         });
         part.start.min(part.end)..part.end
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::gather::{ElementRange, GatherContext, Io, Sink, gather};
 use super::{Array, ArrayError, Counters, DestSlice};
+use crate::number::as_usize;
 
 /// The memory of which stored bytes may take their part while whole arrays are read.
 const WHOLE: u64 = 1 << 30;
@@ -71,7 +72,7 @@ impl Array {
             return Ok(buffer);
         }
         let pieces: Vec<ElementRange> = (0..rows).map(|start| ElementRange { start, len: 1 }).collect();
-        let piece = (bytes / rows.max(1)) as usize;
+        let piece = as_usize(bytes / rows.max(1));
         self.fill(&mut buffer, piece, &pieces, counters)?;
         Ok(buffer)
     }

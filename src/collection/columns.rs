@@ -10,6 +10,7 @@ use crate::anndata::column::{Column, Numbers, Values};
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
 use crate::anndata::names::Frame;
 use crate::array::{ArrayError, Counters, Dtype};
+use crate::number::as_usize;
 
 use super::{CollectionError, Selection, Store, Visit};
 
@@ -116,7 +117,7 @@ fn one(
         if let Some(visit) = visit {
             (visit.tell)(store.container.name());
         }
-        let rows = store.rows as usize;
+        let rows = as_usize(store.rows);
         let values = match kind {
             None => None,
             Some(_) => match frame.column(name, counters) {

@@ -15,6 +15,7 @@ use crate::anndata::names::MatrixName;
 use crate::anndata::row_index::RowIndex;
 use crate::array::Dtype;
 use crate::array::cast::cast;
+use crate::number::as_usize;
 
 use super::genes::ColumnMap;
 pub use open::open;
@@ -128,7 +129,7 @@ pub struct Stored {
 impl Stored {
     /// Values of a row of a sparse matrix that are served.
     pub fn row_length(&self, row: u64) -> u64 {
-        self.bounds().map_or(0, |bounds| bounds.length(row as usize))
+        self.bounds().map_or(0, |bounds| bounds.length(as_usize(row)))
     }
 
     /// Where each served row begins, in a sparse matrix.

@@ -11,6 +11,7 @@ use crate::anndata::matrix::Matrix;
 use crate::anndata::progress::Progress;
 use crate::array::cast::to_u64s;
 use crate::array::{Array, ArrayError, Container, Counters, Dtype};
+use crate::number::as_usize;
 
 use super::element::Stored;
 use super::genes::DROPPED;
@@ -89,7 +90,7 @@ fn count_rows(
         kept[row + 1..=last].par_iter_mut().zip(indptr[row..=last].par_windows(2)).for_each(|(kept, bounds)| {
             let (from, to) = (bounds[0].clamp(start, end) - start, bounds[1].clamp(start, end) - start);
             let size = indices.dtype.size();
-            *kept += stay(indices.dtype, &bytes[from as usize * size..to as usize * size], map);
+            *kept += stay(indices.dtype, &bytes[as_usize(from) * size..as_usize(to) * size], map);
         });
         row = if indptr[last] > end { last - 1 } else { last };
         progress(end - start);

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::{Stamp, Version};
+use crate::number::as_usize;
 
 /// Bytes of one block.
 const BLOCK: u64 = 256 << 10;
@@ -94,15 +95,15 @@ impl Cache {
         if let Some(missing) = missing {
             self.misses.fetch_add(1, Ordering::Relaxed);
             let (start, stop) = (missing.start * BLOCK, (missing.end * BLOCK).min(subject.version.size));
-            let part = bytes.get_mut((start - from) as usize..(stop - from) as usize).unwrap_or_default();
+            let part = bytes.get_mut(as_usize(start - from)..as_usize(stop - from)).unwrap_or_default();
             fetch(start, part)?;
-            for (number, block) in missing.zip(part.chunks(BLOCK as usize)) {
+            for (number, block) in missing.zip(part.chunks(as_usize(BLOCK))) {
                 self.store(subject, number, block);
             }
         } else {
             self.hits.fetch_add(1, Ordering::Relaxed);
         }
-        let mut wanted = bytes.get((offset - from) as usize..).unwrap_or_default();
+        let mut wanted = bytes.get(as_usize(offset - from)..).unwrap_or_default();
         for place in places {
             let (now, later) = wanted.split_at(place.len());
             place.copy_from_slice(now);
@@ -114,7 +115,7 @@ impl Cache {
     /// Reads the blocks that are there; from the first to the last of those that are not.
     fn load(&self, subject: &Subject<'_>, blocks: Range<u64>, bytes: &mut [u8]) -> Option<Range<u64>> {
         let mut missing: Option<Range<u64>> = None;
-        for (number, place) in blocks.zip(bytes.chunks_mut(BLOCK as usize)) {
+        for (number, place) in blocks.zip(bytes.chunks_mut(as_usize(BLOCK))) {
             if self.load_one(subject, number, place).is_none() {
                 missing = Some(missing.map_or(number, |range| range.start)..number + 1);
             }

@@ -13,6 +13,7 @@ use arrow_schema::{DataType, Field, Schema};
 use flatbuffers::{FlatBufferBuilder, WIPOffset};
 
 use crate::array::Dtype;
+use crate::number::as_usize;
 
 use super::{ALIGN, IndexPart, offsets};
 
@@ -106,7 +107,7 @@ pub fn encapsulated(
     let root = build(&mut builder);
     builder.finish(root, None);
     let data = builder.finished_data();
-    let end = (at + 8 + data.len()).next_multiple_of(ALIGN as usize);
+    let end = (at + 8 + data.len()).next_multiple_of(as_usize(ALIGN));
     let mut bytes = CONTINUATION.to_vec();
     bytes.extend_from_slice(&i32::try_from(end - at - 8).ok()?.to_le_bytes());
     bytes.extend_from_slice(data);

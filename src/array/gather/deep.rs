@@ -11,6 +11,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use super::raw::Reads;
 use super::{ElementRange, GatherContext, Gathering, RAW_BYTES, Sink};
 use crate::array::{Array, ArrayError, Extent, Scratch, file};
+use crate::number::as_usize;
 use crate::storage::in_flight::{Allowance, for_each};
 use crate::storage::{Meter, Object};
 
@@ -173,8 +174,8 @@ impl<'a> Part<'a> {
                 })?;
                 io.decoders.with(|scratch| {
                     chunks.iter().try_for_each(|(task, extent)| {
-                        let from = (extent.offset - range.offset) as usize;
-                        let bytes = stored.get(from..from + extent.len as usize).unwrap_or_default();
+                        let from = as_usize(extent.offset - range.offset);
+                        let bytes = stored.get(from..from + as_usize(extent.len)).unwrap_or_default();
                         self.gathering.decode(*task, Some(bytes), work, scratch)
                     })
                 })

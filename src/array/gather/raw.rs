@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::{GatherContext, RAW_BYTES, Run, Sink};
 use crate::array::{Array, ArrayError, Counters, Extent, Scratch, file};
+use crate::number::as_usize;
 use crate::storage::Object;
 
 /// Most places of one request (Linux's IOV_MAX).
@@ -133,7 +134,7 @@ impl<'a> Reads<'a> {
             let stored = file::read_stored(&extent, &mut scratch.stored, counters)?;
             for read in reads {
                 let (from, to) = (read.offset - start, self.end(read) - start);
-                let elements = stored.get(from as usize..to as usize).unwrap_or_default();
+                let elements = stored.get(as_usize(from)..as_usize(to)).unwrap_or_default();
                 self.sink.put(read.run.piece, read.run.at, elements);
             }
             return Ok(());
@@ -142,7 +143,7 @@ impl<'a> Reads<'a> {
         let mut holes: Vec<Vec<u8>> = Vec::new();
         let mut end = start;
         for read in reads {
-            holes.push(vec![0; (read.offset - end) as usize]);
+            holes.push(vec![0; as_usize(read.offset - end)]);
             end = self.end(read);
         }
         let mut all: Vec<IoSliceMut<'_>> = Vec::with_capacity(2 * reads.len());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::array::codec::{self, Stage};
 use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, file};
+use crate::number::as_usize;
 use crate::storage::{Meter, Object};
 
 /// Where one chunk lies.
@@ -150,7 +151,7 @@ impl ChunkSource for Contiguous {
     ) -> Result<(), ArrayError> {
         let skip = chunk.saturating_mul(out.bytes.len() as u64).min(self.len);
         // The last part may reach beyond the array.
-        let here = (self.len - skip).min(out.bytes.len() as u64) as usize;
+        let here = as_usize((self.len - skip).min(out.bytes.len() as u64));
         let (inside, beyond) = out.bytes.split_at_mut(here);
         beyond.fill(0);
         file::read_exact(&self.object, self.offset + skip, inside, counters)

@@ -281,7 +281,7 @@ fn categories(parts: Vec<StoreColumn<'_>>, rules: &mut Vec<String>) -> Values {
 fn recoded(from: Dtype, codes: &[u8], recode: &[usize], to: Dtype) -> Vec<u8> {
     let code = |code: &[u8]| {
         let code = usize::try_from(to_i64(from, code)).ok().and_then(|code| recode.get(code));
-        code.map_or(-1, |&code| code as i64)
+        code.map_or(-1, |&code| i64::try_from(code).unwrap_or(-1))
     };
     let mut out = Vec::with_capacity(codes.len() / from.size() * to.size());
     for code in codes.chunks_exact(from.size()).map(code) {

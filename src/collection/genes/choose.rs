@@ -42,7 +42,9 @@ pub fn choose(
             let stay = flagged(first, var, column, counters)?;
             // The collection's genes begin with the first store's, but for those that an inner join dropped.
             let of_first = columns.first().and_then(|columns| columns.map.as_ref());
-            let place = |at: usize| of_first.map_or(at as u32, |map| map.get(at).copied().unwrap_or(DROPPED));
+            let place = |at: usize| {
+                of_first.map_or(u32::try_from(at).unwrap_or(DROPPED), |map| map.get(at).copied().unwrap_or(DROPPED))
+            };
             stay.into_iter().map(place).filter(|&place| place != DROPPED).collect()
         }
         (Genes::Var(_), None) => Vec::new(),

@@ -9,6 +9,7 @@ use std::io::{self, Error};
 use std::ops::Range;
 
 use super::tree;
+use crate::number::as_usize;
 use crate::storage::Object;
 
 /// Bytes at the start and at the end that are fetched first.
@@ -170,8 +171,8 @@ impl Blocks {
             let (from, to) = (start.max(at), (start + part.len() as u64).min(end));
             if from < to {
                 // Both lie within a buffer in memory.
-                let source = part.get((from - start) as usize..(to - start) as usize).unwrap_or_default();
-                if let Some(place) = buffer.get_mut((from - at) as usize..(to - at) as usize) {
+                let source = part.get(as_usize(from - start)..as_usize(to - start)).unwrap_or_default();
+                if let Some(place) = buffer.get_mut(as_usize(from - at)..as_usize(to - at)) {
                     place.copy_from_slice(source);
                 }
             }
