@@ -20,6 +20,10 @@ mod file;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gather;
+#[cfg(feature = "hdf5")]
+mod hdf5;
+#[cfg(not(feature = "hdf5"))]
+#[path = "array/no_hdf5.rs"]
 mod hdf5;
 pub mod meaning;
 pub mod plain;

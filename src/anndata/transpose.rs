@@ -241,6 +241,7 @@ fn read_u64(array: &Array, start: u64, len: u64, counters: &Counters) -> Result<
     Ok(to_u64s(array.dtype, &bytes))
 }
 
+#[cfg(feature = "hdf5")]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -286,6 +286,23 @@ impl<'a> Candidate<'a> {
         Ok(candidate)
     }
 
+    /// Whether it has HDF5's signature at 0, or after a user block of 512, 1024, 2048, ... bytes.
+    pub fn is_hdf5(&self) -> bool {
+        let Some(object) = &self.object else { return false };
+        let mut at = 0;
+        while at < object.len() {
+            let mut signature = [0; 8];
+            if object.read_exact_at(at, &mut signature).is_err() {
+                return false;
+            }
+            if &signature == b"\x89HDF\r\n\x1a\n" {
+                return true;
+            }
+            at = if at == 0 { 512 } else { at.saturating_mul(2) };
+        }
+        false
+    }
+
     /// An error about it.
     pub fn fail(&self, cause: &str) -> ArrayError {
         ArrayError::Open { store: self.name.to_string(), cause: cause.to_owned() }

@@ -51,26 +51,10 @@ struct Known {
 
 /// Files that begin with HDF5's signature, also behind a user block.
 pub const KIND: Kind = Kind {
-    recognises: |candidate| candidate.object.as_ref().is_some_and(has_signature),
+    recognises: Candidate::is_hdf5,
     open: |candidate| Hdf5::open(candidate).map(|file| Box::new(file) as Box<dyn Container>),
     needs_trial: true,
 };
-
-/// HDF5's signature at 0, or after a user block of 512, 1024, 2048, ... bytes.
-fn has_signature(object: &Object) -> bool {
-    let mut at = 0;
-    while at < object.len() {
-        let mut signature = [0; 8];
-        if object.read_exact_at(at, &mut signature).is_err() {
-            return false;
-        }
-        if &signature == b"\x89HDF\r\n\x1a\n" {
-            return true;
-        }
-        at = if at == 0 { 512 } else { at.saturating_mul(2) };
-    }
-    false
-}
 
 impl Hdf5 {
     /// Opens a file that begins like HDF5, or the group asked for in it.

@@ -232,9 +232,15 @@ mod tests {
             image[span.start as usize..][..bytes.len()].copy_from_slice(&bytes);
         }
         format.finish(&batch, &layout, &mut image);
+        #[cfg(feature = "hdf5")]
+        is_wide(&image);
+    }
+
+    #[cfg(feature = "hdf5")]
+    fn is_wide(image: &[u8]) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("wide.h5ad");
-        std::fs::write(&path, &image).unwrap();
+        std::fs::write(&path, image).unwrap();
         let file = hdf5::File::open(&path).unwrap();
         for (name, values) in [("X/indptr", vec![0_i64, 1, 1]), ("X/indices", vec![1])] {
             let dataset = file.dataset(name).unwrap();
