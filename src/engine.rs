@@ -397,8 +397,8 @@ impl<S: FetchLoader> Shared<S> {
 /// Lowers the priority of a decoding thread: a reader and the thread that answers it take turns on one core, and each turn
 /// would wait for decoding of what is not needed yet.
 fn yield_to_readers() {
-    // SAFETY: no memory is touched. It may fail: then the priority stays.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 5) };
+    // Of this thread alone: to Linux it is a process. It may fail: then the priority stays.
+    let _ = rustix::process::setpriority_process(None, 5);
 }
 
 /// A capacity for an LRU cache; at least 1.

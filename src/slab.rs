@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use memmap2::{Advice, MmapMut};
+use rustix::mm::{self, madvise};
 
 /// Bytes of one piece, but for larger buffers.
 const REGION: usize = 32 << 20;
@@ -94,8 +95,8 @@ impl Drop for Buffer {
         // SAFETY: these pages are within the buffer, which is being dropped. The advice keeps the kernel from making huge pages of
         // this piece from now on, which would take their memory again; of the whole piece, as a mapping has one advice.
         unsafe {
-            libc::madvise(region.start.as_ptr().cast(), region.len, libc::MADV_NOHUGEPAGE);
-            libc::madvise(self.start.as_ptr().add(begin).cast(), len, libc::MADV_DONTNEED);
+            let _ = madvise(region.start.as_ptr().cast(), region.len, mm::Advice::LinuxNoHugepage);
+            let _ = madvise(self.start.as_ptr().add(begin).cast(), len, mm::Advice::LinuxDontNeed);
         }
     }
 }

@@ -8,8 +8,10 @@ use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+use rustix::mount::MountFlags;
+use rustix::process::{getegid, geteuid};
 
 use super::Settings;
 use super::error::MountError;
@@ -69,24 +71,18 @@ fn through_helper(path: &Path, settings: &Settings) -> Result<OwnedFd, MountErro
 }
 
 fn directly(path: &Path, device: &File, settings: &Settings) -> io::Result<()> {
-    // SAFETY: these two calls always succeed and touch no memory.
-    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+    let (uid, gid) = (geteuid(), getegid());
     let mut options =
         format!("fd={},rootmode=40000,user_id={uid},group_id={gid},default_permissions", device.as_raw_fd());
     if settings.allow_other {
         options.push_str(",allow_other");
     }
-    let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOATIME;
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
     mount(&settings.source, path, "fuse.shufflefs", flags, &options)
 }
 
 /// mount(2).
-pub(super) fn mount(source: &str, target: &Path, kind: &str, flags: libc::c_ulong, options: &str) -> io::Result<()> {
-    let source = CString::new(source)?;
-    let target = CString::new(target.as_os_str().as_bytes())?;
-    let kind = CString::new(kind)?;
+pub(super) fn mount(source: &str, target: &Path, kind: &str, flags: MountFlags, options: &str) -> io::Result<()> {
     let options = CString::new(options)?;
-    // SAFETY: four strings that end with zero and live through the call.
-    let code = unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast()) };
-    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    Ok(rustix::mount::mount(source, target, kind, flags, options.as_c_str())?)
 }

@@ -6,7 +6,10 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::AsRawFd;
+
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, WaitOptions, setsid, waitpid};
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::error::MountError;
 use super::signals;
@@ -63,18 +66,16 @@ fn listen(mut reader: PipeReader, child: libc::pid_t) -> Report {
 }
 
 pub(super) fn how_it_ended(child: libc::pid_t) -> String {
-    let mut status = 0;
-    // SAFETY: waits for our own child and writes the status into a live integer.
-    while unsafe { libc::waitpid(child, &mut status, 0) } == -1 {
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return format!("the daemon is lost: {error}");
-        }
-    }
-    if libc::WIFSIGNALED(status) {
-        format!("the daemon was killed by {} before the mount was usable", signals::name(libc::WTERMSIG(status)))
+    let status = match retry_on_intr(|| waitpid(Pid::from_raw(child), WaitOptions::empty())) {
+        Ok(Some((_, status))) => status,
+        Ok(None) => return "the daemon is lost".to_owned(),
+        Err(error) => return format!("the daemon is lost: {}", io::Error::from(error)),
+    };
+    if let Some(number) = status.terminating_signal() {
+        format!("the daemon was killed by {} before the mount was usable", signals::name(number))
     } else {
-        format!("the daemon ended with code {} before the mount was usable", libc::WEXITSTATUS(status))
+        let code = status.exit_status().unwrap_or_default();
+        format!("the daemon ended with code {code} before the mount was usable")
     }
 }
 
@@ -84,14 +85,11 @@ pub(super) fn how_it_ended(child: libc::pid_t) -> String {
 pub(super) fn cut_ties() -> io::Result<()> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     std::env::set_current_dir("/")?;
-    // SAFETY: plain system call; it cannot fail in a forked child, which leads no process group.
-    unsafe { libc::setsid() };
-    for standard in 0..=2 {
-        // SAFETY: both descriptors are open; the standard ones are owned by nobody in Rust.
-        if unsafe { libc::dup2(null.as_raw_fd(), standard) } == -1 {
-            return Err(io::Error::last_os_error());
-        }
-    }
+    // It cannot fail in a forked child, which leads no process group.
+    let _ = setsid();
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
     Ok(())
 }
 

@@ -11,7 +11,11 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::io::retry_on_intr;
+use rustix::process::{
+    Pid, Resource, Rlimit, WaitOptions, getpgrp, getpid, getppid, getsid, kill_process,
+    set_parent_process_death_signal, setrlimit, waitpid,
+};
 
 use super::error::MountError;
 use super::namespace::Namespace;
@@ -54,15 +58,14 @@ pub fn start(
         return Err(NotStarted(io::ErrorKind::NotFound.into()));
     };
     let mask = signals.mask_before();
-    // SAFETY: getpid cannot fail.
-    let parent = unsafe { libc::getpid() };
+    let parent = getpid();
     let mut command = Command::new(program);
     command.args(arguments).envs(variables);
     // SAFETY: the closure runs between fork and exec and makes system calls only: no allocation, no locks.
     unsafe {
         command.pre_exec(move || {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            if libc::getppid() != parent {
+            let _ = set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+            if getppid() != Some(parent) {
                 // We died before the line above.
                 libc::_exit(125);
             }
@@ -75,13 +78,13 @@ pub fn start(
         });
     }
     let child = command.spawn().map_err(NotStarted)?;
-    Ok(Child { pid: child.id() as libc::pid_t })
+    Ok(Child { pid: Pid::from_child(&child) })
 }
 
 /// The running command.
 #[derive(Debug)]
 pub struct Child {
-    pid: libc::pid_t,
+    pid: Pid,
 }
 
 impl Child {
@@ -118,39 +121,31 @@ impl Child {
 
     fn kill(&self, number: i32) {
         // SAFETY: the child is not reaped before its end is returned, so the number is still its own.
-        unsafe { libc::kill(self.pid, number) };
+        unsafe { libc::kill(self.pid.as_raw_pid(), number) };
     }
 
     /// Its end, if it has ended. If it was stopped from a terminal, so are we, until somebody continues us: the shell
     /// waits for us, not for the command.
     fn news(&self) -> io::Result<Option<Ended>> {
-        loop {
-            let mut status = 0;
-            // SAFETY: waits for our own child and writes the status into a live integer.
-            let pid = unsafe { libc::waitpid(self.pid, &mut status, libc::WNOHANG | libc::WUNTRACED) };
-            match pid {
-                0 => return Ok(None),
-                -1 => {
-                    let error = io::Error::last_os_error();
-                    if error.kind() != io::ErrorKind::Interrupted {
-                        return Err(error);
-                    }
-                }
-                _ if libc::WIFSTOPPED(status) => self.stopped(libc::WSTOPSIG(status)),
-                _ if libc::WIFSIGNALED(status) => {
-                    return Ok(Some(Ended::Signal(libc::WTERMSIG(status))));
-                }
-                _ => return Ok(Some(Ended::Code(libc::WEXITSTATUS(status) as u8))),
+        let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
+        while let Some((_, status)) = retry_on_intr(|| waitpid(Some(self.pid), options))? {
+            if let Some(number) = status.stopping_signal() {
+                self.stopped(number);
+            } else if let Some(number) = status.terminating_signal() {
+                return Ok(Some(Ended::Signal(number)));
+            } else {
+                let code = status.exit_status().and_then(|code| u8::try_from(code).ok());
+                return Ok(Some(Ended::Code(code.unwrap_or(u8::MAX))));
             }
         }
+        Ok(None)
     }
 
     fn stopped(&self, number: i32) {
         let from_terminal = matches!(number, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
         // Elsewhere we must go on serving: who stopped the command will continue it alone.
         if from_terminal && has_job_control() {
-            // SAFETY: kill and getpid without pointers.
-            unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+            let _ = kill_process(getpid(), rustix::process::Signal::STOP);
             self.kill(libc::SIGCONT);
         }
     }
@@ -159,19 +154,17 @@ impl Child {
 /// Whether we are a job of an interactive shell: our process group is not the session's first, and there is a
 /// terminal.
 fn has_job_control() -> bool {
-    // SAFETY: calls without pointers that cannot fail for the calling process.
-    let is_job = unsafe { libc::getpgrp() != libc::getsid(0) };
+    let is_job = getsid(None).is_ok_and(|session| session != getpgrp());
     is_job && std::fs::File::open("/dev/tty").is_ok()
 }
 
 /// Ends this process by the signal that ended the command, so that the caller sees what it would have seen without us.
 pub fn die_by(number: i32) {
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // The command has written its core if it wanted one; ours is of no interest.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let set = signals::set_of(&[number]);
-    // SAFETY: the structs live through the calls; the default action is restored before the signal is let through.
+    // SAFETY: the set lives through the calls; the default action is restored before the signal is let through.
     unsafe {
-        // The command has written its core if it wanted one; ours is of no interest.
-        libc::setrlimit(libc::RLIMIT_CORE, &none);
         libc::signal(number, libc::SIG_DFL);
         libc::kill(libc::getpid(), number);
         libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut());

@@ -4,11 +4,13 @@
 //! as ancillary data of a one-byte message; no message means that it failed, and its stderr says why.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+use rustix::io::{FdFlags, fcntl_setfd};
 
 use super::error::MountError;
 use super::passing;
@@ -74,8 +76,8 @@ fn message(output: &Output) -> String {
 }
 
 fn keep_on_exec(number: RawFd) -> io::Result<()> {
-    // SAFETY: changes one flag of a descriptor that the caller keeps open.
-    if unsafe { libc::fcntl(number, libc::F_SETFD, 0) } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    // SAFETY: the caller keeps the descriptor open.
+    Ok(fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::empty())?)
 }
 
 /// The descriptor from the next message; none if the other end closed without one.

@@ -9,7 +9,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::thread::move_into_link_name_space;
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, mount_change};
+use rustix::process::{getegid, geteuid};
+use rustix::thread::{UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 use super::attach::mount;
 use super::error::MountError;
@@ -35,13 +38,12 @@ pub struct Namespace {
 impl Namespace {
     /// Leaves the caller's namespace. Call it before any thread exists: the kernel refuses it afterwards.
     pub fn enter() -> Result<Self, MountError> {
-        // SAFETY: these calls always succeed and touch no memory.
-        let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+        let (uid, gid) = (geteuid(), getegid());
         let bounding = bounding_set();
-        let bounding = match unshare(libc::CLONE_NEWNS) {
+        let bounding = match unshare(UnshareFlags::NEWNS) {
             Ok(()) => None,
             Err(_) => {
-                unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS).map_err(failure("unshare"))?;
+                unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS).map_err(failure("unshare"))?;
                 // An unprivileged process may only map its group once it has given up changing groups.
                 fs::write("/proc/self/setgroups", "deny").map_err(failure("writing /proc/self/setgroups"))?;
                 fs::write("/proc/self/uid_map", format!("{uid} {uid} 1")).map_err(failure("writing uid_map"))?;
@@ -50,10 +52,9 @@ impl Namespace {
             }
         };
         // Otherwise our mounts would show up in the namespace that we came from.
-        let flags = libc::MS_REC | libc::MS_PRIVATE;
-        mount("none", Path::new("/"), "none", flags, "").map_err(|cause| match cause.raw_os_error() {
-            Some(libc::EINVAL) => MountError::Namespace { what: MAKING_PRIVATE, cause, hint: CHROOT.into() },
-            _ => failure(MAKING_PRIVATE)(cause),
+        mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).map_err(|error| match error {
+            Errno::INVAL => MountError::Namespace { what: MAKING_PRIVATE, cause: error.into(), hint: CHROOT.into() },
+            _ => failure(MAKING_PRIVATE)(error.into()),
         })?;
         Ok(Self { bounding })
     }
@@ -87,7 +88,7 @@ impl Namespace {
             if !is_free(base) || here.starts_with(base) {
                 continue;
             }
-            let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
             if mount("shufflefs", base, "tmpfs", flags, "size=64k,mode=0755").is_ok() {
                 let path = base.join("shufflefs");
                 match fs::create_dir(&path) {
@@ -129,9 +130,9 @@ fn bounding_set() -> u64 {
         .fold(0, |set, number| set | 1 << number)
 }
 
-fn unshare(flags: i32) -> io::Result<()> {
-    // SAFETY: a system call without pointers.
-    if unsafe { libc::unshare(flags) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    // SAFETY: only namespaces are left, no table of descriptors that other threads may rely on.
+    Ok(unsafe { unshare_unsafe(flags) }?)
 }
 
 /// An empty directory that is no mount.

@@ -13,6 +13,8 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
+
 use super::error::MountError;
 use super::namespace::Namespace;
 use super::signals::{self, Signals};
@@ -94,16 +96,14 @@ pub fn meet(name: &str) -> Result<Meeting, MountError> {
 
 fn fork(listener: UnixListener) -> io::Result<Meeting> {
     let (ours, theirs) = UnixStream::pair()?;
-    // SAFETY: getpid cannot fail.
-    let parent = unsafe { libc::getpid() };
+    let parent = getpid();
     // SAFETY: the process has one thread (see `meet`), so the child may go on as usual.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
             drop(ours);
             end_with_parent(true);
-            // SAFETY: getppid cannot fail.
-            if unsafe { libc::getppid() } != parent {
+            if getppid() != Some(parent) {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
             Ok(Meeting::Daemon(Daemon { listener, first: theirs }))
@@ -119,9 +119,7 @@ fn fork(listener: UnixListener) -> io::Result<Meeting> {
 
 /// Before the mount is usable nobody would notice that a daemon has lost all members.
 fn end_with_parent(on: bool) {
-    let signal = if on { libc::SIGKILL } else { 0 };
-    // SAFETY: prctl with plain numbers.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
+    let _ = set_parent_process_death_signal(on.then_some(Signal::KILL));
 }
 
 /// Abstract names have no owner: another user could take ours.

@@ -9,6 +9,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
+
 use super::error::MountError;
 
 /// One signal that arrived.
@@ -137,29 +140,13 @@ pub fn name(number: i32) -> String {
 /// Waits until one of the descriptors has something (data or the end) or the time is over; which ones have.
 pub(super) fn wait(descriptors: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<Vec<bool>> {
     let deadline = limit.map(|limit| Instant::now() + limit);
-    let mut polls: Vec<libc::pollfd> = descriptors
-        .iter()
-        .map(|descriptor| libc::pollfd { fd: descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 })
-        .collect();
-    loop {
-        let timeout = match deadline {
-            None => -1,
-            Some(deadline) => {
-                // Rounded up, so that the last wait does not spin.
-                let left = deadline.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
-                i32::try_from(left).unwrap_or(i32::MAX)
-            }
-        };
-        // SAFETY: the array is valid for its length, and the descriptors are borrowed for the whole call.
-        let ready = unsafe { libc::poll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, timeout) };
-        if ready >= 0 {
-            return Ok(polls.iter().map(|poll| poll.revents != 0).collect());
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
+    let mut polls: Vec<PollFd<'_>> =
+        descriptors.iter().map(|&descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN)).collect();
+    retry_on_intr(|| {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        poll(&mut polls, left.and_then(|left| Timespec::try_from(left).ok()).as_ref())
+    })?;
+    Ok(polls.iter().map(|poll| !poll.revents().is_empty()).collect())
 }
 
 pub(super) fn set_of(numbers: &[i32]) -> libc::sigset_t {

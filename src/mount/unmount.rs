@@ -4,13 +4,15 @@
 //! hold files keep them, until they close them (outside) or until the daemon's end gives them an error (inside).
 
 use std::collections::HashSet;
-use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::error::MountError;
 use super::mountpoint::resolve;
@@ -161,18 +163,15 @@ pub(super) fn force(path: &Path) {
 }
 
 fn unmount_once(path: &Path, lazy: bool) -> Result<(), MountError> {
-    let flags = libc::UMOUNT_NOFOLLOW | if lazy { libc::MNT_DETACH } else { 0 };
-    let fail = |cause| MountError::Unmount { path: path.to_owned(), cause, hint: String::new() };
-    let target = CString::new(path.as_os_str().as_bytes()).map_err(|error| fail(error.into()))?;
-    // SAFETY: a string that ends with zero and lives through the call.
-    if unsafe { libc::umount2(target.as_ptr(), flags) } == 0 {
-        return Ok(());
+    let flags = UnmountFlags::NOFOLLOW | if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    match rustix::mount::unmount(path, flags) {
+        Err(Errno::PERM) => helper::unmount(path, lazy),
+        done => done.map_err(|error| MountError::Unmount {
+            path: path.to_owned(),
+            cause: error.into(),
+            hint: String::new(),
+        }),
     }
-    let error = io::Error::last_os_error();
-    if error.raw_os_error() == Some(libc::EPERM) {
-        return helper::unmount(path, lazy);
-    }
-    Err(fail(error))
 }
 
 /// The pid that the mount itself tells, and a descriptor of the process. None if the mount is dead, hangs, is not
@@ -184,16 +183,13 @@ fn daemon_of(mountpoint: &Path) -> Option<(i32, OwnedFd)> {
     std::thread::spawn(move || sender.send(fs::read(file)));
     let text = receiver.recv_timeout(Duration::from_secs(2)).ok()?.ok()?;
     let options: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    let pid = i32::try_from(options.get("pid")?.as_i64()?).ok()?;
+    let number = i32::try_from(options.get("pid")?.as_i64()?).ok()?;
+    let pid = Pid::from_raw(number)?;
     // A number from another pid namespace names a stranger here.
-    if !fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.starts_with("shufflefs") {
+    if !fs::read_to_string(format!("/proc/{number}/comm")).ok()?.starts_with("shufflefs") {
         return None;
     }
-    // SAFETY: a system call without pointers.
-    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let descriptor = i32::try_from(descriptor).ok().filter(|&number| number >= 0)?;
-    // SAFETY: a fresh descriptor that nothing else owns.
-    Some((pid, unsafe { OwnedFd::from_raw_fd(descriptor) }))
+    Some((number, pidfd_open(pid, PidfdFlags::empty()).ok()?))
 }
 
 /// The processes that hold files or directories below a mountpoint, as far as we may see.

@@ -31,8 +31,7 @@ pub fn job(name: &str, args: &RunArgs) -> String {
     let stores: Vec<_> = args.stores.iter().map(std::path::absolute).map(Result::ok).collect();
     (env!("CARGO_PKG_VERSION"), job, namespace("mnt"), namespace("user")).hash(&mut hash);
     (stores, &args.at, format!("{:?}", args.options)).hash(&mut hash);
-    // SAFETY: geteuid cannot fail.
-    format!("shufflefs-{}-{:016x}", unsafe { libc::geteuid() }, hash.finish())
+    format!("shufflefs-{}-{:016x}", rustix::process::geteuid(), hash.finish())
 }
 
 pub fn run(
