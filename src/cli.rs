@@ -18,6 +18,7 @@ pub mod options;
 mod plan;
 mod probe;
 mod run;
+mod said;
 mod sampling;
 mod umount;
 mod values;
@@ -28,6 +29,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use clap::builder::Resettable;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -175,10 +177,8 @@ fn parse(arguments: Vec<OsString>) -> Result<Option<Command>, Failure> {
     let extra = mount_options::expand(lists, subcommand, is_helper).map_err(Failure::usage)?;
     let (front, back) = arguments.split_at(2);
     // Again, with the expanded ones in front: of two equal options the later wins.
-    let said = |first: Vec<OsString>| -> Vec<OsString> {
-        front.iter().chain(&first).chain(&extra).chain(back).cloned().collect()
-    };
-    let Some(mut command) = read(&said(Vec::new()))? else {
+    let said: Vec<OsString> = front.iter().chain(&extra).chain(back).cloned().collect();
+    let Some(mut command) = read(&said)? else {
         return Ok(None);
     };
     let named = command.options().and_then(|options| options.config.clone());
@@ -191,12 +191,14 @@ fn parse(arguments: Vec<OsString>) -> Result<Option<Command>, Failure> {
         (None, Some(source)) => source.clone(),
         (None, None) => return Ok(Some(command)),
     };
-    // And again, with those of the file before all.
     let file = config::read(&path).map_err(Failure::usage)?;
-    let Some(mut command) = read(&said(file.arguments))? else {
-        return Ok(None);
-    };
-    if let Some(options) = command.options() {
+    // What is said, without defaults, is put over what the file says.
+    let name = subcommand.get_name().to_owned();
+    let without_defaults = |command: clap::Command| command.mut_args(|arg| arg.default_value(Resettable::Reset));
+    let matches = definition.clone().mut_subcommand(&name, without_defaults).try_get_matches_from(said);
+    let matches = matches.map_err(|error| usage(&error))?;
+    if let (Some(options), Some((_, matches))) = (command.options(), matches.subcommand()) {
+        *options = file.options.overridden(matches).map_err(|error| usage(&error))?;
         options.file = file.views;
         options.config = Some(path.clone());
     }
@@ -260,8 +262,12 @@ fn read(arguments: &[OsString]) -> Result<Option<Command>, Failure> {
         Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             Err(Failure::usage("a command is missing: mount, umount, run, plan, info or doctor (see --help)"))
         }
-        Err(error) => Err(Failure::usage(without_decoration(&error.to_string()))),
+        Err(error) => Err(usage(&error)),
     }
+}
+
+fn usage(error: &clap::Error) -> Failure {
+    Failure::usage(without_decoration(&error.to_string()))
 }
 
 /// clap's message as one line: no "error:", no usage block.

@@ -1,20 +1,22 @@
 //! `--config FILE`: every option by its name, views as `[view.NAME]`, and stores as `stores = [...]`. In place of a store such
 //! a file names all of them, as fstab has one source a line.
 //!
-//! A key becomes the long option of the same name, so its value is parsed and refused exactly as on the command line; what
-//! is refused is told with the file and the line. Options of all views at once and of single ones are kept apart from the
-//! rest, because the command line wins over both.
+//! The structs of the command line are read by serde too: one definition of an option, with one parser of its values
+//! (`said`). What the command line says is put over it. Options of all views at once and of single ones are kept apart
+//! from the rest, because the command line wins over both.
 
-use std::ffi::OsString;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use clap::{ArgMatches, Args, Command, FromArgMatches};
+use clap::{Args, Command};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::options::OptionArgs;
 use super::sampling::SamplingArgs;
-use super::without_decoration;
+use super::values;
 use crate::view::suggest::suggest;
 
 /// What a file says of views.
@@ -32,17 +34,14 @@ pub struct Config {
     pub views: ViewsFile,
     /// Relative ones begin beside the file.
     pub stores: Vec<PathBuf>,
-    /// All other options, as arguments.
-    pub arguments: Vec<OsString>,
+    /// All other options; those that the file does not name have their defaults.
+    pub options: OptionArgs,
 }
-
-/// Options whose values are paths: relative ones begin beside the file.
-const PATHS: [&str; 4] = ["rows", "index-dir", "cache-dir", "log"];
 
 /// Reads a file.
 ///
 /// # Errors
-/// One line with the file, the line and the cause.
+/// One line with the file, the line, the key and the cause.
 pub fn read(path: &Path) -> Result<Config, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("--config {}: {error}", path.display()))?;
     let directory = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -56,38 +55,92 @@ pub fn read(path: &Path) -> Result<Config, String> {
 /// A cause, and the byte that it is about.
 type ConfigError = (usize, String);
 
-type TomlEntry<'a, 'i> = (&'a Spanned<std::borrow::Cow<'i, str>>, &'a Spanned<DeValue<'i>>);
+type Key<'i> = Spanned<Cow<'i, str>>;
+type TomlEntry<'i> = (Key<'i>, Spanned<DeValue<'i>>);
 
 fn parse(text: &str, directory: &Path) -> Result<Config, ConfigError> {
     let document = DeTable::parse(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         (at, error.message().replace('\n', ", "))
     })?;
-    let all = OptionArgs::augment_args(Command::new("file"));
-    let of_view = SamplingArgs::augment_args(Command::new("view"));
+    let of_view = names_of(SamplingArgs::augment_args(Command::new("view")));
+    let known = names_of(OptionArgs::augment_args(Command::new("file")));
     let mut config = Config::default();
-    let mut of_all = Vec::new();
-    for (key, value) in in_order(document.get_ref()) {
-        if key.get_ref() == "view" {
-            config.views.views = views(value, &of_view, directory)?;
-            continue;
+    let (mut of_views, mut others, mut genes) = (Vec::new(), Vec::new(), None);
+    for (key, value) in in_order(document.into_inner()) {
+        let key = checked(key, &known, &["view", "stores"])?;
+        match key.get_ref().as_ref() {
+            "view" => config.views.views = views(value, &of_view, directory)?,
+            "stores" => config.stores = stores(&value, directory)?,
+            // A file beside this one, or names.
+            "genes" => genes = Some((key, value)),
+            name if of_view.iter().any(|known| known == name) => of_views.push((key, value)),
+            _ => others.push((key, value)),
         }
-        if key.get_ref() == "stores" {
-            config.stores = stores(value, directory)?;
-            continue;
-        }
-        let (name, arguments) = arguments(&all, key, value, directory, &["view", "stores"])?;
-        let is_of_views = of_view.get_arguments().any(|argument| argument.get_long() == Some(&name));
-        let target = if is_of_views { &mut of_all } else { &mut config.arguments };
-        target.extend(arguments);
     }
-    config.views.all = sampling(&of_view, of_all, 0)?.beside(directory);
+    config.views.all = table::<SamplingArgs>(of_views)?.beside(directory);
+    config.options = table::<OptionArgs>(others)?.beside(directory);
+    if let Some((key, value)) = genes {
+        let named = Genes::deserialize(toml::de::ValueDeserializer::from(value))
+            .map_err(|error| error.message().to_owned())
+            .and_then(|said| said.read(directory));
+        config.options.genes = Some(named.map_err(|cause| (key.span().start, format!("genes: {cause}")))?);
+    }
     Ok(config)
 }
 
 /// Whether this stands for stores instead of being one.
 pub fn is_source(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "toml")
+}
+
+/// The options of a command as keys of a file; what the file is called, it cannot say itself.
+fn names_of(command: Command) -> Vec<String> {
+    let names = command.get_arguments().filter_map(|argument| argument.get_long()).filter(|&name| name != "config");
+    names.map(|name| name.replace('-', "_")).collect()
+}
+
+/// A key with `_` where it has `-`, if it is known.
+fn checked<'i>(key: Key<'i>, known: &[String], also_known: &[&str]) -> Result<Key<'i>, ConfigError> {
+    let name = key.get_ref().replace('-', "_");
+    if known.contains(&name) || also_known.contains(&name.as_str()) {
+        return Ok(Spanned::new(key.span(), name.into()));
+    }
+    let all = known.iter().map(String::as_str).chain(also_known.iter().copied());
+    Err((key.span().start, format!("no option is called {}; {}", key.get_ref(), suggest(key.get_ref(), all))))
+}
+
+/// The struct that these keys are fields of.
+fn table<T: DeserializeOwned>(entries: Vec<TomlEntry<'_>>) -> Result<T, ConfigError> {
+    let places: Vec<_> =
+        entries.iter().map(|(key, value)| (key.get_ref().to_string(), key.span(), value.span())).collect();
+    let table: DeTable<'_> = entries.into_iter().collect();
+    T::deserialize(toml::de::Deserializer::from(Spanned::new(0..0, table))).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let of = places.iter().find(|(_, key, value)| (key.start..value.end.max(key.end)).contains(&at));
+        let message = error.message().replace('\n', ", ");
+        of.map_or((at, message.clone()), |(name, key, _)| (key.start, format!("{name}: {message}")))
+    })
+}
+
+/// What `genes` may be.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a file, var:COLUMN, names, or a list of names is expected")]
+enum Genes {
+    Words(String),
+    Names(Vec<String>),
+}
+
+impl Genes {
+    fn read(self, directory: &Path) -> Result<crate::collection::genes::Genes, String> {
+        match self {
+            Genes::Words(text) => match directory.join(&text) {
+                file if file.is_file() => values::genes_of_file(&file),
+                _ => values::genes(&text),
+            },
+            Genes::Names(names) => values::genes_named(names),
+        }
+    }
 }
 
 fn stores(value: &Spanned<DeValue<'_>>, directory: &Path) -> Result<Vec<PathBuf>, ConfigError> {
@@ -102,180 +155,31 @@ fn stores(value: &Spanned<DeValue<'_>>, directory: &Path) -> Result<Vec<PathBuf>
 }
 
 /// The entries of a table as they stand in the file.
-fn in_order<'a, 'i>(table: &'a DeTable<'i>) -> Vec<TomlEntry<'a, 'i>> {
-    let mut entries: Vec<TomlEntry<'a, 'i>> = table.iter().collect();
+fn in_order(table: DeTable<'_>) -> Vec<TomlEntry<'_>> {
+    let mut entries: Vec<TomlEntry<'_>> = table.into_iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     entries
 }
 
 fn views(
-    value: &Spanned<DeValue<'_>>,
-    of_view: &Command,
+    value: Spanned<DeValue<'_>>,
+    known: &[String],
     directory: &Path,
 ) -> Result<Vec<(String, SamplingArgs)>, ConfigError> {
-    let wrong = |at| (at, "view holds tables, as in [view.train]".to_owned());
-    let table = value.get_ref().as_table().ok_or_else(|| wrong(value.span().start))?;
+    let tables = |value: Spanned<DeValue<'_>>, at: usize| match value.into_inner() {
+        DeValue::Table(table) => Ok(in_order(table)),
+        _ => Err((at, "view holds tables, as in [view.train]".to_owned())),
+    };
+    let at = value.span().start;
     let mut views = Vec::new();
-    for (name, value) in in_order(table) {
-        let table = value.get_ref().as_table().ok_or_else(|| wrong(name.span().start))?;
-        let mut said = Vec::new();
-        for (key, value) in in_order(table) {
-            said.extend(arguments(of_view, key, value, directory, &[])?.1);
-        }
-        let sampling = sampling(of_view, said, name.span().start)?.beside(directory);
-        views.push((name.get_ref().to_string(), sampling));
+    for (name, value) in tables(value, at)? {
+        let entries = tables(value, name.span().start)?.into_iter();
+        let entries = entries.map(|(key, value)| Ok((checked(key, known, &[])?, value)));
+        let sampling = table::<SamplingArgs>(entries.collect::<Result<_, ConfigError>>()?)?.beside(directory);
+        views.push((name.into_inner().into_owned(), sampling));
     }
     Ok(views)
 }
 
-fn sampling(of_view: &Command, arguments: Vec<OsString>, at: usize) -> Result<SamplingArgs, ConfigError> {
-    matched(of_view, &arguments)
-        .and_then(|matches| SamplingArgs::from_arg_matches(&matches))
-        .map_err(|error| (at, without_decoration(&error.to_string())))
-}
-
-fn matched(command: &Command, arguments: &[OsString]) -> Result<ArgMatches, clap::Error> {
-    let line = std::iter::once(OsString::from("shufflefs")).chain(arguments.iter().cloned());
-    command.clone().args_override_self(true).try_get_matches_from(line)
-}
-
-/// The long option of a key, and the arguments that say the same. Checked alone, so that an error has a line.
-fn arguments(
-    command: &Command,
-    key: &Spanned<std::borrow::Cow<'_, str>>,
-    value: &Spanned<DeValue<'_>>,
-    directory: &Path,
-    also_known: &[&str],
-) -> Result<(String, Vec<OsString>), ConfigError> {
-    let at = key.span().start;
-    let long = key.get_ref().replace('_', "-");
-    // What the file is called, it cannot say itself.
-    let argument = command.get_arguments().find(|argument| argument.get_long() == Some(&long) && long != "config");
-    let Some(argument) = argument else {
-        let names = command.get_arguments().filter_map(|argument| argument.get_long()).filter(|&name| name != "config");
-        let names: Vec<String> = names.map(|name| name.replace('-', "_")).collect();
-        let known = names.iter().map(String::as_str).chain(also_known.iter().copied());
-        return Err((at, format!("no option is called {}; {}", key.get_ref(), suggest(key.get_ref(), known))));
-    };
-    let name = key.get_ref();
-    let takes_value = argument.get_action().takes_values();
-    let mut arguments: Vec<OsString> = Vec::new();
-    match (value.get_ref(), takes_value) {
-        (DeValue::Boolean(true), false) => arguments.push(format!("--{long}").into()),
-        (DeValue::Boolean(false), false) => {}
-        (_, false) => return Err((at, format!("{name} is true or false"))),
-        (DeValue::Array(items), true) if argument.get_value_delimiter().is_some() => {
-            let texts: Option<Vec<String>> = items.iter().map(|item| text(item.get_ref())).collect();
-            let texts = texts.ok_or_else(|| (at, format!("{name} is a list of strings")))?;
-            // An empty list is an empty value: none, rather than the default.
-            arguments.push(format!("--{long}={}", texts.join(",")).into());
-        }
-        (DeValue::Table(table), true) if long == "split" => {
-            let item = |(key, value): TomlEntry<'_, '_>| Some(format!("{}={}", key.get_ref(), text(value.get_ref())?));
-            let items: Option<Vec<String>> = in_order(table).into_iter().map(item).collect();
-            let items = items.ok_or_else(|| (at, "split is a table of numbers, as in { train = 0.8 }".to_owned()))?;
-            arguments.push(format!("--{long}={}", items.join(",")).into());
-        }
-        (value, true) => {
-            let Some(text) = text(value) else {
-                return Err((at, format!("{name} is one value: a string, a number or a boolean")));
-            };
-            let beside = directory.join(&text);
-            // Genes may be a file, or names.
-            let is_path = PATHS.contains(&long.as_str()) || (long == "genes" && beside.is_file());
-            let path = is_path.then_some(beside);
-            let mut word = OsString::from(format!("--{long}="));
-            word.push(path.unwrap_or_else(|| PathBuf::from(text)));
-            arguments.push(word);
-        }
-    }
-    match matched(command, &arguments) {
-        Ok(_) => Ok((long, arguments)),
-        Err(error) => Err((at, without_decoration(&error.to_string()))),
-    }
-}
-
-/// A value as the command line would spell it.
-fn text(value: &DeValue<'_>) -> Option<String> {
-    Some(match value {
-        DeValue::String(text) => text.to_string(),
-        DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
-        DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix()).ok()?.to_string(),
-        DeValue::Float(number) => number.as_str().to_owned(),
-        DeValue::Boolean(value) => value.to_string(),
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(text: &str) -> Result<Config, ConfigError> {
-        parse(text, Path::new("/etc/cells"))
-    }
-
-    #[test]
-    fn keys_are_options_and_views_keep_their_order() {
-        let text = "\
-batch_size = 512            # a comment
-obs = [\"cell_type\", \"donor\"]
-split = { train = 0.8, val = 0.2 }
-cache = true
-allow_other = false
-log = 'mount.log'
-drop-last = true
-[view.val]
-order = \"sequential\"
-drop_last = false
-[view.train]
-where = 'tissue == \"lung\"'
-rows = \"train.txt\"
-seed = 0x10
-";
-        let config = parsed(text).unwrap_or_else(|error| panic!("{error:?}"));
-        let arguments: Vec<OsString> =
-            ["--obs=cell_type,donor", "--split=train=0.8,val=0.2", "--cache", "--log=/etc/cells/mount.log"]
-                .map(Into::into)
-                .into();
-        assert_eq!(config.arguments, arguments);
-        let all = &config.views.all;
-        assert_eq!((all.batch_size, all.drop_last), (Some(512), Some(true)));
-        let [(val, of_val), (train, of_train)] = config.views.views.as_slice() else { panic!() };
-        assert_eq!((val.as_str(), train.as_str()), ("val", "train"));
-        assert_eq!(of_val.drop_last, Some(false));
-        assert_eq!((of_train.seed, of_train.rows.as_deref()), (Some(16), Some(Path::new("/etc/cells/train.txt"))));
-        assert_eq!(of_train.filter.as_ref().map(|filter| filter.text()), Some("tissue == \"lung\""));
-    }
-
-    #[test]
-    fn stores_are_beside_the_file() {
-        let stores = parsed("stores = ['a.h5ad', '/b.zarr', 's3://bucket/c.zarr']").map(|config| config.stores);
-        assert_eq!(stores, Ok(["/etc/cells/a.h5ad", "/b.zarr", "s3://bucket/c.zarr"].map(PathBuf::from).into()));
-        assert!(is_source(Path::new("/etc/cells.toml")) && !is_source(Path::new("cells.h5ad")));
-    }
-
-    #[test]
-    fn errors_have_a_place() {
-        for (text, at, word) in [
-            ("stores = 'a.h5ad'", 9, "a list of paths"),
-            ("seed = 1\nstores = []", 18, "a list of paths"),
-            ("stores = [1]", 9, "a list of paths"),
-            ("bach_size = 1", 0, "near: batch_size"),
-            ("seed = 1\nbatch_size = 0", 9, "1..=16777216"),
-            ("x = [1]", 0, "one value"),
-            ("cache = 1", 0, "true or false"),
-            ("config = 'a'", 0, "no option"),
-            ("[view.train]\nformat = 'npy'", 13, "no option is called format"),
-            ("[view]\ntrain = 1", 7, "[view.train]"),
-            ("[view.a]\nwhere = 'x = 1'", 9, "=="),
-            ("seed = ", 7, ""),
-            ("split = { a = 0.9, b = 0.2 }", 0, "above 1"),
-        ] {
-            match parsed(text) {
-                Err((found, cause)) => assert!(found == at && cause.contains(word), "{text}: {found} {cause}"),
-                Ok(config) => panic!("{text}: {config:?}"),
-            }
-        }
-    }
-}
+mod tests;

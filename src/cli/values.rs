@@ -1,9 +1,11 @@
 //! Parsers of option values: each says what is allowed when it refuses.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::value_parser;
 
 use crate::anndata::names::MatrixName;
 use crate::array::Dtype;
@@ -23,6 +25,26 @@ pub struct Auto(pub Option<u32>);
 pub const MAX_BLOCK_SIZE: u32 = 1 << 20;
 pub const MAX_BATCH_SIZE: u32 = 1 << 24;
 pub const MAX_FETCH_FACTOR: u32 = 1 << 20;
+
+pub fn batch_size() -> impl TypedValueParser<Value = u32> {
+    value_parser!(u32).range(1..=i64::from(MAX_BATCH_SIZE))
+}
+
+pub fn epochs() -> impl TypedValueParser<Value = u32> {
+    value_parser!(u32).range(1..=10_000_000)
+}
+
+pub fn samples() -> impl TypedValueParser<Value = u64> {
+    value_parser!(u64).range(1..)
+}
+
+pub fn threads() -> impl TypedValueParser<Value = u16> {
+    value_parser!(u16).range(1..=1024)
+}
+
+pub fn io_depth() -> impl TypedValueParser<Value = u16> {
+    value_parser!(u16).range(1..=512)
+}
 
 pub fn block_size(text: &str) -> Result<Auto, String> {
     auto(text, MAX_BLOCK_SIZE)
@@ -241,12 +263,21 @@ pub fn genes(text: &str) -> Result<Genes, String> {
     if let Some(column) = text.strip_prefix("var:") {
         return Ok(Genes::Var(column.to_owned()));
     }
-    let names: Vec<String> = match std::fs::read_to_string(text) {
-        Ok(lines) => lines.lines().map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).collect(),
-        // A directory or an unreadable file is no gene either.
-        Err(error) if std::fs::exists(text).unwrap_or(true) => return Err(error.to_string()),
-        Err(_) => text.split(',').map(str::to_owned).collect(),
-    };
+    // A directory or an unreadable file is no gene either.
+    if std::fs::exists(text).unwrap_or(true) {
+        return genes_of_file(Path::new(text));
+    }
+    genes_named(text.split(',').map(str::to_owned).collect())
+}
+
+/// The genes that a file names, one a line.
+pub fn genes_of_file(path: &Path) -> Result<Genes, String> {
+    let lines = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    genes_named(lines.lines().map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).collect())
+}
+
+/// Genes by their names.
+pub fn genes_named(names: Vec<String>) -> Result<Genes, String> {
     let names: Vec<String> = names.into_iter().filter(|name| !name.is_empty()).collect();
     if names.is_empty() {
         return Err("it names no genes".into());
