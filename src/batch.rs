@@ -14,7 +14,7 @@ use crate::array::Dtype;
 use crate::collection::Table;
 use crate::collection::element::{Element, MatrixKind};
 
-/// One batch before its data is read.
+/// One batch before its data is read: what layouts follow from.
 #[derive(Clone, Copy)]
 pub struct Batch<'a> {
     pub table: &'a Table,
@@ -22,7 +22,7 @@ pub struct Batch<'a> {
     pub rows: &'a [u64],
     /// Values of these rows in each element of the table (0 for dense ones), from the row lengths alone.
     pub nnz: &'a [u64],
-    /// The same of each row.
+    /// Values of each single row in each element.
     pub lengths: Lengths<'a>,
     pub epoch: u64,
     /// Number of the batch in its epoch.
@@ -32,7 +32,7 @@ pub struct Batch<'a> {
 /// Values of each row of a batch, element by element.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lengths<'a> {
-    /// Of the rows of a whole fetch, in served order: one list an element; an empty one for dense elements.
+    /// For each element the values of every row of a whole fetch, in served order; an empty list for a dense element.
     pub of_fetch: &'a [Vec<u64>],
     /// Where the batch begins among these rows, and where it ends.
     pub start: usize,
@@ -40,12 +40,12 @@ pub struct Lengths<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// The batch 0 of epoch 0 of a table, without rows.
+    /// Batch 0 of epoch 0 of a table, without rows.
     pub fn new(table: &'a Table) -> Batch<'a> {
         Batch { table, rows: &[], nnz: &[], lengths: Lengths::default(), epoch: 0, index: 0 }
     }
 
-    /// Values of each of its rows in a sparse element, in served order; empty for a dense one.
+    /// The number of values of each row of the batch in a sparse element, in served order; empty for a dense element.
     pub fn lengths(&self, element: usize) -> &'a [u64] {
         let Lengths { of_fetch, start, end } = self.lengths;
         of_fetch.get(element).and_then(|lengths| lengths.get(start..end)).unwrap_or_default()

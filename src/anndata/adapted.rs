@@ -1,4 +1,4 @@
-//! A file of another layout presented as AnnData: a table says which of its elements stands for which of AnnData's.
+//! Presents a file of another layout as AnnData, by a table from AnnData's element names to those of the file.
 //!
 //! A layout is one function that recognises a container by its elements and gives that table, and one line in
 //! `anndata::LAYOUTS`. Nothing is copied: arrays are read where they lie.
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::array::{Array, ArrayError, Container, NodeKind};
 use crate::storage::Identity;
 
-/// Elements of AnnData by path, and what stands for each.
+/// The elements of AnnData by path, each with the element of the file that provides it.
 #[derive(Default)]
 pub struct Table(BTreeMap<String, Entry>);
 
@@ -68,7 +68,7 @@ impl Adapted {
         super::element_error(&*self.store, element, cause)
     }
 
-    /// What stands for an array, and whether the other way round.
+    /// The file's array for one of AnnData's, and whether its axes are exchanged.
     fn stored(&self, element: &str) -> Result<(&str, bool), ArrayError> {
         match self.table.0.get(element) {
             Some(Entry::Array { element, transposed }) => Ok((element, *transposed)),

@@ -1,4 +1,4 @@
-//! Values that there is one of for each row: in memory, or in a mapped file of the index directory.
+//! Arrays with one value for each row: in memory, or in a mapped file of the index directory.
 //!
 //! Both look alike to those who read them. Nothing here is ever written again, so clones share the bytes.
 

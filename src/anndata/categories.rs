@@ -60,7 +60,7 @@ pub fn categorical(
 /// Codes that are looked at together.
 const STEP: usize = 1 << 16;
 
-/// Integers as codes of so many categories, in the smallest type.
+/// Checks integers as codes of this many categories, and gives them in the smallest type.
 ///
 /// # Errors
 /// The first code that is neither one of them nor -1.

@@ -104,7 +104,7 @@ impl Check<'_> {
             ArrayError::Element { element, cause, .. } | ArrayError::Unsupported { element, cause, .. } => {
                 self.add(element, None, cause);
             }
-            // A file that ends before a chunk of it, while nobody changes it, was cut before.
+            // A file that ends before one of its chunks, and is not changed now, was cut earlier.
             ArrayError::Stale { cause, .. } | ArrayError::Open { cause, .. } => self.add(element, None, cause),
             ArrayError::Io { what, source, .. } => self.add(element, None, format!("{what}: {source}")),
         }
@@ -337,7 +337,7 @@ impl Check<'_> {
 
 /// A number among packed indices that is not below `bound`, seen with its sign.
 fn outside(dtype: Dtype, indices: &[u8], bound: u64) -> Option<i64> {
-    // Seen as unsigned, a negative number is huge, but not if the bound is huger than its type.
+    // Seen as unsigned, a negative number is above every bound that its own type can hold; larger bounds need the slow check.
     let hides = dtype.is_signed() && dtype.size() < 8 && bound >> (8 * dtype.size() - 1) != 0;
     if !hides && (indices.is_empty() || max_index(dtype, indices) < bound) {
         return None;

@@ -90,7 +90,7 @@ impl Values {
         Values::Numbers { numbers, mask: None, time: None }
     }
 
-    /// The smallest signed type for codes of so many categories, and -1.
+    /// The smallest signed type that holds the codes of this many categories, and -1.
     pub fn code_dtype(categories: usize) -> Dtype {
         match categories {
             0..=128 => Dtype::I8,

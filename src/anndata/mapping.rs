@@ -32,7 +32,7 @@ impl Mapping {
         Ok(Arc::new(Mapping { map, file: Arc::clone(file) }))
     }
 
-    /// Bytes of the file; `None` where it has not so many.
+    /// A run of bytes of the file; `None` where the file is shorter.
     pub fn buffer(self: &Arc<Mapping>, start: u64, len: u64) -> Option<Buffer> {
         let (start, len) = (usize::try_from(start).ok()?, usize::try_from(len).ok()?);
         let bytes = self.map.get(start..start.checked_add(len)?)?;

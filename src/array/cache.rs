@@ -47,7 +47,7 @@ impl CacheState {
     }
 
     /// Before a buffer of a size is had: spare ones of other sizes go until all is within `most`. Else those of arrays that
-    /// nobody reads any more would stay beside those of arrays that are read.
+    /// are no longer read would stay beside those of arrays that are read.
     fn drop_spare(&mut self, len: usize, most: u64) {
         let mut held = self.held();
         self.spare.retain(|&size, spare| {

@@ -40,7 +40,7 @@ pub trait Container: Send + Sync {
     /// The group in it that elements are named from; empty for the root.
     fn inner(&self) -> &str;
 
-    /// What an element is; `None` where there is none.
+    /// What an element is; `None` where the store has no such element.
     ///
     /// # Errors
     /// Its metadata cannot be read.

@@ -13,7 +13,7 @@ unsafe impl Send for DestSlice {}
 unsafe impl Sync for DestSlice {}
 
 impl DestSlice {
-    /// The whole of a buffer that nobody else touches while slices made from it live.
+    /// The whole of a buffer. Nothing else may access it while slices made from it live.
     pub fn new(buffer: &mut [u8]) -> DestSlice {
         DestSlice { start: buffer.as_mut_ptr(), len: buffer.len() }
     }

@@ -115,7 +115,7 @@ impl Array {
         Ok(buffer)
     }
 
-    /// Room for so many bytes: a shape that lies must not take the memory of the machine.
+    /// A buffer of this many bytes, refused beyond `limit`: a false shape must not take the memory of the machine.
     fn room(&self, bytes: u64, limit: u64, counters: &Counters) -> Result<Vec<u8>, ArrayError> {
         let refused = |cause: String| ArrayError::Unsupported {
             store: self.store.to_string(),

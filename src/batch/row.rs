@@ -18,7 +18,7 @@ use super::select::RetainedValues;
 pub enum Misfit {
     /// A column number outside the matrix.
     Column(u64),
-    /// Not as many values stay as were counted: the store is not what it was.
+    /// Another number of values is kept than was counted at the mount: the store has changed.
     Count,
     /// A value that the served dtype does not hold.
     Value(String),
@@ -26,18 +26,18 @@ pub enum Misfit {
 
 /// What is done to the rows of one store.
 pub struct Recipe<'a> {
-    /// Of the stored values.
+    /// The dtype of the stored values.
     pub from: Dtype,
-    /// Of the stored column numbers; `None` where rows are dense.
+    /// The dtype of the stored column numbers; `None` where rows are dense.
     pub index: Option<Dtype>,
     /// The new number of each column, or [`DROPPED`]; `None` where they are the same.
     pub map: Option<&'a [u32]>,
     /// Columns of the stored matrix.
     pub columns: u64,
     pub arithmetic: Arithmetic,
-    /// What arithmetic is done in.
+    /// The dtype that arithmetic is done in.
     pub computed: Dtype,
-    /// What values are served as. A format may ask for a wider one: see [`RowTarget`].
+    /// The served dtype. A format may ask for a wider one: see [`RowTarget`].
     pub served: Dtype,
 }
 
@@ -64,7 +64,7 @@ pub struct RowScratch {
     steps: Steps,
 }
 
-/// Values after each step of their way.
+/// Buffers for the values of a row after each step.
 #[derive(Default)]
 struct Steps {
     computed: Vec<u8>,
@@ -141,7 +141,7 @@ impl Recipe<'_> {
         Ok(())
     }
 
-    /// Values as they are served, by way of what they are computed in.
+    /// Casts the values to the dtype of arithmetic, computes, and casts the results to the served dtype.
     fn convert<'b>(
         &self,
         values: &'b [u8],

@@ -11,7 +11,7 @@ use crate::array::cast::{all_below, cast, max_index, to_text, to_u64s};
 use crate::array::gather::Sink;
 use crate::array::{DestSlice, Dtype};
 
-/// What is done to the columns of a store whose genes are not the collection's, by a table of new column numbers.
+/// How columns of a store become columns of the collection, by a table of new column numbers.
 #[derive(Clone, Debug)]
 pub enum Align {
     /// Nothing.
@@ -28,11 +28,11 @@ pub struct Scatter {
     to: Dtype,
     align: Align,
     places: Vec<DestSlice>,
-    /// Column numbers must be below it: nobody is served an index outside the matrix, and a narrower type would wrap it in
-    /// silence. `u64::MAX` for values.
+    /// The number of columns, which every column number must be below: a larger one would lie outside the matrix, or wrap in a
+    /// narrower type. `u64::MAX` where the elements are values.
     bound: u64,
     worst: AtomicU64,
-    /// Whether a value may have no place in `to`.
+    /// Whether `to` may be unable to hold a value.
     checked: bool,
     misfit: OnceLock<String>,
 }
@@ -66,7 +66,7 @@ impl Scatter {
         self.to
     }
 
-    /// A value that `to` does not hold: then nothing here is served.
+    /// The first value that `to` cannot hold, if there was one; the batch is then an error.
     pub fn misfit(&self) -> Option<&str> {
         self.misfit.get().map(String::as_str)
     }
@@ -145,7 +145,7 @@ impl Scatter {
     }
 }
 
-/// Those of the columns taken that lie in `at..at + count`.
+/// The columns to take that lie in `at..at + count`.
 fn within(taken: &[(u32, u32)], at: u64, count: u64) -> &[(u32, u32)] {
     let before = |end: u64| taken.partition_point(|&(column, _)| u64::from(column) < end);
     &taken[before(at)..before(at + count)]

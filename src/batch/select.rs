@@ -22,14 +22,14 @@ impl RetainedValues {
         &self.columns[..self.len]
     }
 
-    /// Takes those of a row for which `map` has a column. `from` is the dtype of the stored column numbers, `size` the bytes
-    /// of a value.
+    /// Takes the values of a row whose column has a new number in `map`. `from` is the dtype of the stored column numbers,
+    /// `size` the bytes of a value.
     ///
     /// # Errors
     /// A column number outside the map.
     pub fn select(&mut self, map: &[u32], from: Dtype, columns: &[u8], size: usize, values: &[u8]) -> Result<(), u64> {
         let count = columns.len() / from.size();
-        // Longer than what stays, so that every value can be written and only its place depends on whether it stays.
+        // As long as the stored row: every value is written, and the place moves on only if the value is kept (no branch).
         if self.columns.len() < count {
             self.columns.resize(count, 0);
         }

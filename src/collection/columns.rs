@@ -1,6 +1,7 @@
 //! obs columns of many stores as one: categories united in order of first appearance, numbers promoted.
 //!
-//! Where stores differ, one rule a case, stated in docs/columns.md and told in dataset.json for each column it touches.
+//! Each way in which stores can differ has one rule: docs/columns.md states it, and dataset.json names it for each column it
+//! applies to.
 
 mod unite;
 
@@ -24,7 +25,7 @@ pub struct ObsColumns {
     pub joined: Vec<(String, String)>,
 }
 
-/// The store's obs, mapped as far as it can be. Columns that are named have enums as labels.
+/// The obs of a store, with its mapped columns. An enum column that the user names gives labels.
 fn obs(store: &Store, named: bool) -> Result<DataFrame<'_>, ArrayError> {
     Ok(DataFrame::open(&*store.container, Frame::Obs)?.with(store.row_index()).enums_as_labels(named))
 }

@@ -68,9 +68,9 @@ pub struct Element {
     /// Columns of var, by gene; of X alone.
     pub var: Arc<Vec<Column>>,
     pub arithmetic: Arithmetic,
-    /// What arithmetic is done in; the served dtype where there is none.
+    /// The dtype that arithmetic is done in; without arithmetic, the served dtype.
     pub computed: Dtype,
-    /// What a dense row of a store has for a gene that the store lacks: 0, else NaN.
+    /// Whether a dense row has 0 instead of NaN for a gene that its store lacks.
     pub absent_is_zero: bool,
     /// Genes that were asked for and that no store has.
     pub absent: Vec<String>,
@@ -118,9 +118,9 @@ impl Element {
 /// One store's part of an element.
 pub struct Stored {
     pub matrix: Matrix,
-    /// Where its columns go in the collection.
+    /// Maps the columns of the store to those of the collection.
     pub columns: ColumnMap,
-    /// Values before each row that are served, and in all; `None` where all stored ones are.
+    /// Served values before each row, then their total; `None` where all stored values are served.
     pub retained_bounds: Option<Bounds>,
     /// Its row bounds, and with X obs columns, that are mapped.
     pub row_index: RowIndex,
@@ -175,7 +175,7 @@ impl Stored {
         self.retained_bounds.is_some() || (dense && self.matrix.is_sparse()) || steps || computes
     }
 
-    /// The dtype of its values in the collection: what it lacks is NaN in dense rows, which integers cannot hold.
+    /// The dtype of the store's values in the collection: a float where dense rows need NaN for genes that the store lacks.
     pub fn dtype(&self, absent_is_zero: bool) -> Dtype {
         let dtype = self.matrix.dtype();
         let holds = absent_is_zero || self.matrix.is_sparse() || self.columns.missing == 0;

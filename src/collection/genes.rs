@@ -41,7 +41,7 @@ impl Join {
     }
 }
 
-/// Stands in a table of columns for a gene that the collection does not have.
+/// The entry of a column map for a gene that the collection does not have.
 pub const DROPPED: u32 = u32::MAX;
 
 /// Where the columns of one store go.

@@ -19,8 +19,8 @@ use super::genes::DROPPED;
 /// Column numbers read at once: 8 to 16 bytes each.
 const WINDOW: u64 = 4 << 20;
 
-/// Values kept before each row, and in all. A column number outside the matrix counts as dropped: its row fails when it
-/// is read, others do not.
+/// The number of values kept before each row, then the total. A column number outside the matrix counts as dropped: its row
+/// fails when it is read, and other rows do not.
 ///
 /// # Errors
 /// A chunk of the column numbers that cannot be read: then no size is known.

@@ -4,7 +4,7 @@
 //! name and renamed into place, and everything in it is compared when it is read: a file that is cut, mixed up or not
 //! written out before a crash is a miss. Nothing is locked: two processes that write one block write the same.
 //!
-//! The directory is bounded: whoever has written a share of the bound counts what is there, and removes what was not used
+//! The directory is bounded: a process that has written a share of the bound counts what is there, and removes what was not used
 //! for longest. A full disk only stops the writing.
 
 use std::fs::{self, File, FileTimes};
@@ -47,7 +47,7 @@ pub struct Subject<'a> {
 }
 
 impl Cache {
-    /// A cache of at most so many bytes in a directory, which is made.
+    /// A cache of at most this many bytes in a directory, which is created.
     ///
     /// # Errors
     /// The directory cannot be made or written.

@@ -109,7 +109,7 @@ fn make_room(most: usize) {
     if open.len() <= most {
         return;
     }
-    // Those whose descriptors are gone count no more.
+    // Files that are dropped no longer count.
     open.retain(|slot| slot.strong_count() > 0);
     for _ in 0..open.len() * 2 {
         if open.len() <= most {

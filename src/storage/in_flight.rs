@@ -44,7 +44,7 @@ pub fn for_each<E: Send>(depth: usize, count: usize, each: impl Fn(usize) -> Res
                 let _ = rustix::process::setpriority_process(None, NICE);
                 work();
             });
-            // The system gives no more threads: those that there are do all.
+            // The system refuses another thread: the present ones do all of the work.
             if begun.is_err() {
                 break;
             }
@@ -72,7 +72,7 @@ impl Allowance {
         Allowance { limit, used: Mutex::new(0), returned: Condvar::new() }
     }
 
-    /// Takes bytes as soon as there are so many; more than there ever are, once nobody else has any. Who waits must hold
+    /// Takes bytes as soon as enough are free; more than the whole allowance, once no other thread holds any. A caller must hold
     /// none.
     pub fn take(&self, bytes: u64) -> Taken<'_> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);

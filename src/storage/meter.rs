@@ -39,7 +39,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Runs a read of so many bytes, and counts it.
+    /// Runs a read of this many bytes, and counts it.
     pub fn measure<T>(&self, bytes: u64, read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let waits = self.is_slow().then(waits);
@@ -123,7 +123,7 @@ impl Meter {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Duration that so much of all reads stayed below, in microseconds, up to a factor of two; 0 of none.
+    /// The duration in microseconds that this share of all reads stayed below, to a factor of two; 0 before the first read.
     pub fn quantile(&self, quantile: f64) -> u64 {
         let counts: Vec<u64> = self.durations.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         let wanted = (counts.iter().sum::<u64>() as f64 * quantile).ceil() as u64;

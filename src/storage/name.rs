@@ -1,6 +1,6 @@
 //! Names of remote objects, and what of them must not be shown.
 //!
-//! The query of an `https://` URL may be a signature that gives access to whoever reads it. So it is taken off where the
+//! The query of an `https://` URL may be a signature, which gives access to anyone who reads it. So it is taken off where the
 //! command line is read and kept aside (`conceal`): names in messages, logs, documents and the table of mounts are without
 //! it, and requests get it back (`query_of`).
 

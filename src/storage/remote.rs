@@ -81,7 +81,7 @@ pub fn opened() {
     OPENING.store(false, Ordering::Relaxed);
 }
 
-/// Makes the cache of data, so that a directory that cannot be used is told at the mount.
+/// Opens the data cache, so that an unusable directory is an error of the mount and not of a read.
 ///
 /// # Errors
 /// It cannot be made or written.

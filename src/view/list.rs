@@ -76,7 +76,7 @@ fn by_name(entry: &str, names: &dyn Names, known: &mut Known) -> Result<u64, Str
     })
 }
 
-/// Names by row as rows by name.
+/// Turns names by row into rows by name.
 fn indexed((first, names): (u64, Vec<String>)) -> (u64, HashMap<String, Option<u64>>) {
     let mut by_name = HashMap::with_capacity(names.len());
     for (i, name) in names.into_iter().enumerate() {

@@ -72,7 +72,7 @@ impl<'a> NpyArray<'a> {
         })
     }
 
-    /// Elements as whole numbers; of a float, nothing that means something.
+    /// Elements as whole numbers; the result is meaningless for floats.
     pub fn integers(&self) -> impl Iterator<Item = i128> + '_ {
         let signed = self.kind == 'i';
         self.elements().map(

@@ -4,7 +4,7 @@
 const LISTED: usize = 8;
 /// Near names that are listed.
 const NEAR: usize = 3;
-/// More names than this are not compared: a message is not worth a minute.
+/// More names than this are not compared: comparing millions of names would take minutes.
 const COMPARED: usize = 200_000;
 
 /// The end of a sentence about an unknown name: the nearest known ones, or the first.

@@ -68,7 +68,7 @@ impl DataFrame<'_> {
                 let cause = format!("has {n} values, but there are {} rows", self.rows);
                 Err(element_error(self.store, element, cause))
             }
-            // Another number of axes is told by who reads it.
+            // An array with another number of axes is refused where it is read.
             _ => Ok(()),
         }
     }
@@ -167,7 +167,7 @@ impl DataFrame<'_> {
         self.labelled(&element, categories, categories::ordered(self.store, path)?, counters)
     }
 
-    /// anndata 0.7: codes here, labels elsewhere; whether they are ordered is told there.
+    /// anndata 0.7: codes here, labels in another element, whose attributes say whether they are ordered.
     fn referred(&self, name: &str, counters: &Counters) -> Result<Values, ArrayError> {
         let path = self.path(name);
         let element = categories::referred(self.store, &self.element, name)?.unwrap_or_default();

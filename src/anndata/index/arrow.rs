@@ -31,7 +31,7 @@ pub struct Envelope {
     pub foot: Vec<u8>,
 }
 
-/// The envelope of these parts as columns of so many rows; `None` where they are too large for one.
+/// The envelope of these parts as columns of `rows` rows; `None` where they are too large for Arrow.
 pub fn envelope(rows: u64, parts: &[IndexPart]) -> Option<Envelope> {
     let fields: Vec<Field> = parts.iter().map(|part| Field::new(&*part.name, data_type(part.dtype), false)).collect();
     let schema = Schema::new(fields);

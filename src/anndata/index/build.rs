@@ -176,7 +176,7 @@ pub fn build(
     done
 }
 
-/// The temporary file, locked. Whoever waited finds that it was renamed meanwhile, and takes the next one.
+/// The temporary file, locked. A process that waited for the lock finds the file renamed, and opens the path again.
 fn lock(path: &Path) -> Result<(File, PathBuf), Error> {
     let mut name = path.as_os_str().to_owned();
     name.push(".part");

@@ -61,7 +61,7 @@ pub fn decode_part(input: &[u8], part: Range<usize>, out: &mut [u8]) -> bool {
     usize::try_from(got) == Ok(place.len())
 }
 
-/// A buffer in blocks of so many bytes, or a few times as many.
+/// Compresses a buffer in blocks of this many bytes, or a few times as many.
 #[cfg(test)]
 pub fn encode(compressor: &std::ffi::CStr, element: usize, shuffle: bool, block: usize, data: &[u8]) -> Vec<u8> {
     let mut out = vec![0; data.len() + 1024];

@@ -2,7 +2,7 @@
 
 use super::Fault;
 
-/// Bytes that so many booleans are packed in.
+/// The number of bytes of this many packed booleans, with the byte that counts padding.
 pub const fn packed(booleans: usize) -> usize {
     booleans.div_ceil(8).saturating_add(1)
 }

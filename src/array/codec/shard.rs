@@ -26,7 +26,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// Stored bytes of an index of so many chunks; none where that follows from no codec.
+    /// The stored size of an index of this many chunks; `None` where a codec makes it vary.
     pub fn stored(&self, chunks: usize) -> Option<usize> {
         self.stages.iter().rev().try_fold(chunks.checked_mul(16)?, |size, stage| stage.encoded(size))
     }

@@ -112,7 +112,7 @@ impl ValueCast {
                 _ if value - below == above - value => below + above - toward_zero,
                 _ => nearest,
             };
-            // One step beyond the largest number there is no more rounding towards zero.
+            // One step beyond the largest number nothing rounds towards zero.
             if nearest.is_infinite() && value.abs() >= one_beyond(to) {
                 rounded = nearest;
             }

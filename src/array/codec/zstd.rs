@@ -8,7 +8,7 @@ use zstd::zstd_safe::get_frame_content_size;
 
 use super::Fault;
 
-/// Data are compressed in blocks of up to so many bytes: less is not saved by stopping early.
+/// The largest block of a zstd frame: stopping early saves whole blocks only.
 const BLOCK: usize = 128 << 10;
 /// The smallest window of a decoder, and so of every frame (RFC 8878, 3.1.1.1.2).
 const SMALLEST_WINDOW: u32 = 10;
@@ -61,7 +61,7 @@ pub fn decode_prefix(input: &[u8], end: usize, out: &mut [u8]) -> bool {
             }
             Ok::<(), std::io::Error>(())
         };
-        // What is wrong is told by whoever decodes the whole.
+        // The caller then decodes the whole frame, and that error is reported.
         stream().is_ok()
     })
 }

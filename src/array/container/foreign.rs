@@ -179,7 +179,7 @@ fn directory(address: &Address) -> String {
         .to_owned()
 }
 
-/// What a link is that leads nowhere; `None` where there is none.
+/// What to do about a link whose target is missing; `None` where the path is no such link.
 pub fn dangling(address: &Address) -> Option<String> {
     let path = address.local_path()?;
     let target = std::fs::read_link(&path).ok()?;

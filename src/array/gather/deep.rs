@@ -54,7 +54,7 @@ impl Io {
     }
 }
 
-/// Buffers of so many threads that decode at a time.
+/// Buffers for the threads that may decode at one time.
 struct Decoders {
     free: Mutex<Vec<Scratch>>,
     returned: Condvar,

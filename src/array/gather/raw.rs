@@ -139,7 +139,7 @@ impl<'a> Reads<'a> {
             }
             return Ok(());
         };
-        // What lies between runs is read as well, and nobody looks at it.
+        // Bytes between the runs are read too, and dropped.
         let mut holes: Vec<Vec<u8>> = Vec::new();
         let mut end = start;
         for read in reads {

@@ -9,7 +9,7 @@ use super::text;
 use super::types::{self, TypeClass};
 use crate::array::Dtype;
 
-/// Elements of one attribute: a list of a million columns, and no more than a shape that lies may cost.
+/// Most elements of one attribute: enough for a list of a million columns, and a bound on what a false shape can cost.
 const MOST: u64 = 1 << 22;
 
 /// All attributes of a group or dataset; what JSON cannot represent is skipped. Paths are from the group `inner`.

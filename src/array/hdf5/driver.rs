@@ -189,7 +189,7 @@ unsafe extern "C" fn read(file: *mut Public, _: c_int, _: hid_t, at: u64, size: 
         }
         // SAFETY: an open file.
         let open = unsafe { of(file) };
-        // SAFETY: the library gives room for so many bytes.
+        // SAFETY: the library gives a buffer of this size.
         let buffer = unsafe { std::slice::from_raw_parts_mut(to.cast::<u8>(), size) };
         let mut blocks = open.source.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         blocks.read(at, buffer, open.public.base).map_err(|error| error.to_string())?;

@@ -199,7 +199,7 @@ fn to_bytes(codec: &Value, view: &View) -> Result<Option<(Vec<Stage>, bool)>, St
             Some("big") => (Vec::new(), true),
             Some(_) => return Err(invalid(name, "an endian that is neither little nor big")),
         },
-        // Strings are taken apart by whoever asked for them.
+        // The reader of strings splits the bytes itself.
         "vlen-utf8" | "vlen-bytes" if view.element.size == 0 => (Vec::new(), false),
         "vlen-utf8" | "vlen-bytes" => return Err(format!("codec {name} is of strings, and the array has none")),
         "numcodecs.pcodec" | "pcodec" => (vec![Stage::Pcodec], false),

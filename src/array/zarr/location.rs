@@ -90,7 +90,7 @@ impl Location {
         }
     }
 
-    /// Bytes of the files below, so many levels deep; of an archive, its length.
+    /// The total size of the files below, this many levels deep; of an archive, its length.
     pub fn stored(&self, levels: u32) -> u64 {
         let root = match self {
             Location::Folder(root) => root,

@@ -23,7 +23,7 @@ pub fn numbers(zarr: &Zarr, element: &str, node: &ZarrNode, dtype: Dtype) -> Res
     open(zarr, element, node, Element { dtype: Some(dtype), size, word: size, fill }, dtype, None)
 }
 
-/// Opens an array of elements of so many bytes as one of bytes, with a last axis of that size.
+/// Opens an array whose elements have `size` bytes as an array of bytes with a last axis of that size.
 pub fn bytes(zarr: &Zarr, element: &str, node: &ZarrNode, fill: Vec<u8>, word: usize) -> Result<Array, ArrayError> {
     let size = fill.len();
     open(zarr, element, node, Element { dtype: None, size, word, fill }, Dtype::U8, Some(size as u64))

@@ -23,7 +23,8 @@ const MOST_BYTES: usize = 64 << 20;
 /// Strings that are believed without a look at what is stored: 16 M, which cost 400 MB.
 const FREE: u64 = 1 << 24;
 
-/// Refuses so many strings where so little is stored: a chunk that was never written costs nothing but the memory.
+/// Refuses a number of strings that cannot come from the stored bytes: a chunk that was never written is stored in no bytes, but
+/// its strings would take memory.
 fn plausible(zarr: &Zarr, element: &str, strings: u64) -> Result<(), ArrayError> {
     if strings <= FREE {
         return Ok(());

@@ -43,7 +43,7 @@ pub enum Type {
     Number(Dtype),
     /// Times as h5py writes numpy's: 8 opaque bytes that have a tag.
     Time(Time),
-    /// Text of so many bytes of UTF-8, padded with zeros.
+    /// UTF-8 text of a fixed number of bytes, padded with zeros.
     Utf8(usize),
     /// Text in the global heap, as h5py writes `str`.
     HeapUtf8,

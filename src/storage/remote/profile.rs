@@ -131,7 +131,7 @@ impl Renewed {
 impl CredentialProvider for Renewed {
     type Credential = AwsCredential;
 
-    // What `async fn` in this trait stands for.
+    // The desugared form of `async fn` in this trait.
     fn get_credential<'life0, 'async_trait>(
         &'life0 self,
     ) -> Pin<Box<dyn Future<Output = object_store::Result<Arc<AwsCredential>>> + Send + 'async_trait>>

@@ -222,7 +222,7 @@ fn unchanged(was: &Version, meta: &ObjectMeta) -> Result<(), Trouble> {
     if same { Ok(()) } else { Err(Trouble::Changed("another version is in its place".to_owned())) }
 }
 
-/// Hands on what an answer holds, which must be so many bytes.
+/// Passes on the body of an answer, which must have exactly this many bytes.
 async fn receive(answer: GetResult, wanted: u64, mut put: impl FnMut(&[u8])) -> Result<(), Trouble> {
     let mut left = wanted;
     let mut stream = answer.into_stream();

@@ -3,7 +3,7 @@
 use super::lexer::{Token, TokenKind, tokens};
 use super::{Constant, Expr, ExprError, Literal, Name, Op, Operand, spell};
 
-/// Deeper nesting than this is nobody's expression, and the stack is finite.
+/// Deeper nesting is refused, because the parser recurses and the stack is finite.
 const DEPTH: usize = 100;
 
 pub fn parse(text: &str) -> Result<Expr, ExprError> {
