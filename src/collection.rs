@@ -377,8 +377,9 @@ impl Collection {
                     };
                     storage_profile.chunk_rows = Some(storage_profile.chunk_rows.unwrap_or(0.0).max(chunk_rows));
                     if number == 0 && !is_sparse {
+                        let chunk_rows = array.chunk_shape[0].min(array.shape[0]);
                         storage_profile.dense_chunk_rows =
-                            Some(storage_profile.dense_chunk_rows.unwrap_or(0).max(chunk_rows as u64));
+                            Some(storage_profile.dense_chunk_rows.unwrap_or(0).max(chunk_rows));
                     }
                 }
             }

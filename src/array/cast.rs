@@ -10,6 +10,12 @@ use super::Dtype;
 ///
 /// Integers widen exactly; to a float they round to nearest; to a narrower integer they wrap, which callers rule out
 /// (`fits`, or the promotion rules).
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "callers rule out what does not fit"
+)]
 pub fn cast(from: Dtype, to: Dtype, input: &[u8], out: &mut [u8]) {
     macro_rules! to {
         ($source:ty, $read:expr) => {
@@ -63,6 +69,7 @@ fn each<T, const N: usize, const M: usize>(
 }
 
 /// Whether all packed indices lie in 0..bound. Four times as fast as looking for the largest: SSE2 has no unsigned maximum.
+#[expect(clippy::cast_possible_truncation, reason = "compared with the largest number just before")]
 pub fn all_below(dtype: Dtype, indices: &[u8], bound: u64) -> bool {
     macro_rules! all {
         ($number:ty) => {{
@@ -124,9 +131,9 @@ pub fn to_i64(dtype: Dtype, bytes: &[u8]) -> i64 {
 pub fn to_text(dtype: Dtype, bytes: &[u8]) -> String {
     match dtype {
         Dtype::Bool => if bytes[0] != 0 { "True" } else { "False" }.to_owned(),
-        Dtype::U64 => (to_i64(dtype, bytes) as u64).to_string(),
+        Dtype::U64 => to_i64(dtype, bytes).cast_unsigned().to_string(),
         Dtype::F16 => float_text(&half_digits(to_f64(dtype, bytes))),
-        Dtype::F32 => float_text(&format!("{:e}", to_f64(dtype, bytes) as f32)),
+        Dtype::F32 => float_text(&format!("{:e}", bytes.first_chunk().map_or(f32::NAN, |b| f32::from_le_bytes(*b)))),
         Dtype::F64 => float_text(&format!("{:e}", to_f64(dtype, bytes))),
         _ => to_i64(dtype, bytes).to_string(),
     }

@@ -51,7 +51,7 @@ struct Known {
 
 /// Files that begin with HDF5's signature, also behind a user block.
 pub const KIND: Kind = Kind {
-    recognises: Candidate::is_hdf5,
+    recognises: |candidate| candidate.is_hdf5(),
     open: |candidate| Hdf5::open(candidate).map(|file| Box::new(file) as Box<dyn Container>),
     needs_trial: true,
 };

@@ -161,19 +161,23 @@ fn in_order(table: DeTable<'_>) -> Vec<TomlEntry<'_>> {
     entries
 }
 
+/// The entries of the tables that `view` is made of; else an error about the byte `at`.
+fn entries_of(value: Spanned<DeValue<'_>>, at: usize) -> Result<Vec<TomlEntry<'_>>, ConfigError> {
+    match value.into_inner() {
+        DeValue::Table(table) => Ok(in_order(table)),
+        _ => Err((at, "view holds tables, as in [view.train]".to_owned())),
+    }
+}
+
 fn views(
     value: Spanned<DeValue<'_>>,
     known: &[String],
     directory: &Path,
 ) -> Result<Vec<(String, SamplingArgs)>, ConfigError> {
-    let tables = |value: Spanned<DeValue<'_>>, at: usize| match value.into_inner() {
-        DeValue::Table(table) => Ok(in_order(table)),
-        _ => Err((at, "view holds tables, as in [view.train]".to_owned())),
-    };
     let at = value.span().start;
     let mut views = Vec::new();
-    for (name, value) in tables(value, at)? {
-        let entries = tables(value, name.span().start)?.into_iter();
+    for (name, value) in entries_of(value, at)? {
+        let entries = entries_of(value, name.span().start)?.into_iter();
         let entries = entries.map(|(key, value)| Ok((checked(key, known, &[])?, value)));
         let sampling = table::<SamplingArgs>(entries.collect::<Result<_, ConfigError>>()?)?.beside(directory);
         views.push((name.into_inner().into_owned(), sampling));

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fmt;
 
 use clap::Command;
-use clap::builder::{BoolValueParser, TypedValueParser};
+use clap::builder::{BoolValueParser, PathBufValueParser, TypedValueParser};
 use clap::value_parser;
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -75,6 +75,10 @@ fn word<'de, D: Deserializer<'de>, P: TypedValueParser>(deserializer: D, parser:
     parse(&parser, &text)
 }
 
+fn any(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
 /// Functions for `deserialize_with`, of these types by these parsers.
 macro_rules! words {
     ($($name:ident: $type:ty = $parser:expr;)*) => {
@@ -119,11 +123,11 @@ optional_words! {
     normalize: f64 = values::total;
     number: u32 = value_parser!(u32);
     order: Order = values::order();
-    path: std::path::PathBuf = value_parser!(std::path::PathBuf);
+    path: std::path::PathBuf = PathBufValueParser::new();
     rank: RankOf = values::rank;
     samples: u64 = values::samples();
     seed: u64 = value_parser!(u64);
-    text: String = value_parser!(String);
+    text: String = any;
     threads: u16 = values::threads();
 }
 
@@ -174,7 +178,7 @@ pub fn with<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D
 }
 
 pub fn obs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
-    list(deserializer, value_parser!(String)).map(Some)
+    list(deserializer, any).map(Some)
 }
 
 /// The sides of a split: a word as on the command line, or a table of numbers in the order of the file.

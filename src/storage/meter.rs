@@ -126,6 +126,7 @@ impl Meter {
     /// The duration in microseconds that this share of all reads stayed below, to a factor of two; 0 before the first read.
     pub fn quantile(&self, quantile: f64) -> u64 {
         let counts: Vec<u64> = self.durations.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count")]
         let wanted = (counts.iter().sum::<u64>() as f64 * quantile).ceil() as u64;
         let mut seen = 0;
         let class = counts.iter().position(|count| {

@@ -14,6 +14,7 @@ pub fn always_fits(from: Dtype, to: Dtype) -> bool {
 }
 
 /// The first of packed elements that a cast would not keep, by its place.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the result is compared with the value")]
 pub fn misfit(from: Dtype, to: Dtype, elements: &[u8]) -> Option<usize> {
     macro_rules! floats {
         ($number:ty, $widen:expr) => {{
@@ -62,7 +63,7 @@ pub fn misfit(from: Dtype, to: Dtype, elements: &[u8]) -> Option<usize> {
 
 /// The least and the largest integer of a type.
 fn range(dtype: Dtype) -> (i128, i128) {
-    let bits = 8 * dtype.size() as u32;
+    let bits = 8 * dtype.size();
     match dtype {
         Dtype::Bool => (0, 1),
         _ if dtype.is_signed() => (-(1 << (bits - 1)), (1 << (bits - 1)) - 1),

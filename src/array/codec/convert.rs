@@ -29,6 +29,7 @@ fn widened(from: Dtype, to: Dtype, input: &[u8]) -> Vec<u8> {
 }
 
 /// What x86-64 makes of a float: the lowest integer for what is out of range; narrow types are cut from 32 bits.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the ranges are compared before")]
 fn integer(to: Dtype, value: f64) -> i64 {
     let signed = |low: f64, high: f64, lowest: i64| {
         if value > low && value < high { value as i64 } else { lowest }
@@ -53,6 +54,7 @@ pub trait Real: Copy {
 macro_rules! real {
     ($number:ty) => {
         impl Real for $number {
+            #[allow(clippy::cast_possible_truncation, reason = "a float is rounded, which is what is asked for")]
             fn of(value: f64) -> Self {
                 value as $number
             }

@@ -77,7 +77,12 @@ impl ValueCast {
                 Rounding::TowardsPositive => value.ceil(),
                 Rounding::TowardsNegative => value.floor(),
             };
-            whole as i128
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "what is beyond is the largest, and out of range below"
+            )]
+            let whole = whole as i128;
+            whole
         } else {
             integer(from, element)
         };
@@ -163,6 +168,7 @@ fn neighbour(dtype: Dtype, bytes: &[u8], up: bool) -> [u8; 8] {
             put(&step.to_le_bytes());
         }
         Dtype::F32 => {
+            #[expect(clippy::cast_possible_truncation, reason = "a float is rounded, which is what is asked for")]
             let single = value as f32;
             put(&if up { single.next_up() } else { single.next_down() }.to_le_bytes());
         }

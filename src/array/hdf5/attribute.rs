@@ -80,8 +80,8 @@ fn number(dtype: Dtype, element: &[u8]) -> Value {
         Dtype::Bool => Value::from(bits != 0),
         Dtype::U8 | Dtype::U16 | Dtype::U32 | Dtype::U64 => Value::from(bits),
         Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => Value::from(signed()),
-        Dtype::F16 => Value::from(f16::from_bits(bits as u16).to_f64()),
-        Dtype::F32 => Value::from(f64::from(f32::from_bits(bits as u32))),
+        Dtype::F16 => Value::from(f16::from_le_bytes([wide[0], wide[1]]).to_f64()),
+        Dtype::F32 => Value::from(f64::from(f32::from_le_bytes([wide[0], wide[1], wide[2], wide[3]]))),
         Dtype::F64 => Value::from(f64::from_bits(bits)),
     }
 }

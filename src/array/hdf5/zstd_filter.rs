@@ -17,8 +17,10 @@ pub const ZSTD: c_int = 32015;
 pub fn register() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        #[expect(clippy::cast_possible_wrap, reason = "a small constant of the library's header")]
+        let version = H5Z_CLASS_T_VERS as c_int;
         let class = H5Z_class2_t {
-            version: H5Z_CLASS_T_VERS as c_int,
+            version,
             id: ZSTD,
             encoder_present: 0,
             decoder_present: 1,

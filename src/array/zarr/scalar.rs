@@ -41,6 +41,7 @@ fn integer(dtype: Dtype, value: i128) -> Option<Vec<u8>> {
     value.to_le_bytes().get(..dtype.size()).map(<[u8]>::to_vec)
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "a whole number below 1e30")]
 fn whole(value: &Value) -> Option<i128> {
     let exact = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
     exact.or_else(|| {
