@@ -71,12 +71,12 @@ pub struct Store {
     /// Global number of its first row.
     pub first_row: u64,
     pub rows: u64,
-    /// Its part of each of the table's elements.
+    /// The store's part of each element of the table.
     pub elements: Vec<Stored>,
 }
 
 impl Store {
-    /// Its part of X.
+    /// The store's part of X.
     pub fn x(&self) -> &Stored {
         &self.elements[0]
     }
@@ -125,7 +125,7 @@ pub struct Selection {
 /// How the probe opens stores.
 #[derive(Clone, Copy, Debug)]
 pub struct Visit {
-    /// Told the name of the store that is read next.
+    /// A function that is called with the name of the store that is read next.
     pub tell: fn(&str),
     /// The mount opens further stores besides: what follows from all stores together is not known, and refuses nothing.
     pub partial: bool,
@@ -209,7 +209,7 @@ impl Collection {
         Collection::of(opened.into_iter().flatten().collect(), selection, counters)
     }
 
-    /// The same of stores that are open, each with its path.
+    /// Makes a collection of stores that are open already, each with its path.
     ///
     /// # Errors
     /// Those of `open`.
@@ -271,8 +271,7 @@ impl Collection {
         }
     }
 
-    /// The same of each of these rows. In the order of the index file where there is one: rows of one block are found
-    /// together.
+    /// The lengths of these rows. They are looked up in stored order, so that rows of one block are found together.
     pub fn row_lengths(&self, element: usize, rows: &[u64]) -> Vec<u64> {
         if !self.stores.iter().any(|store| store.elements[element].is_mapped()) {
             return rows.iter().map(|&row| self.row_length(element, row)).collect();

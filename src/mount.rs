@@ -107,7 +107,7 @@ impl Mounted {
             // Best effort: only root may. Readers that map files (safetensors, torch) then ask for 1 MiB at a time and not
             // for 128 KiB: 1.5 times their rate.
             let _ = fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), READ_AHEAD_KIB);
-            started(Kernel { notifier, root, device: libc::makedev(major, minor) });
+            started(Kernel { notifier, root, device: rustix::fs::makedev(major, minor) });
         }
         mountpoint.unlock();
         tracing::info!("mounted on {}", path.display());
@@ -246,5 +246,5 @@ fn answering(path: &Path) -> Result<(u32, u32), MountError> {
         .recv_timeout(ANSWER)
         .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 30 s")));
     let device = answer.map_err(|cause| MountError::NotAnswering { path: path.to_owned(), cause })?;
-    Ok((libc::major(device), libc::minor(device)))
+    Ok((rustix::fs::major(device), rustix::fs::minor(device)))
 }

@@ -134,11 +134,6 @@ impl Plan {
         self.sampling().k().min(self.blocks() as f64)
     }
 
-    /// Blocks that are mixed in one fetch: as many as the options ask for, or all that there are.
-    pub fn k(&self) -> f64 {
-        self.sampling.k().min(self.blocks() as f64)
-    }
-
     /// Rows that one epoch draws, repeats counted.
     pub fn drawn_rows(&self) -> u64 {
         self.strategy.drawn_rows()

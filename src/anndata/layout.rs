@@ -58,6 +58,7 @@ pub fn two(numbers: impl Iterator<Item = Option<u64>>) -> Option<[u64; 2]> {
 }
 
 /// A whole number; R writes them as floats.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number from 0 to 9e15")]
 pub fn whole(value: &Value) -> Option<u64> {
     let float = || value.as_f64().filter(|n| n.fract() == 0.0 && (0.0..9e15).contains(n)).map(|n| n as u64);
     value.as_u64().or_else(float)

@@ -7,6 +7,7 @@ mod open;
 use crate::array::cast::cast;
 use crate::array::cost::ReadCost;
 use crate::array::{Array, ArrayError, Container, Dtype, constant};
+use crate::number::as_usize;
 
 use super::bytes::Bounds;
 use super::{layout, matrices};
@@ -99,7 +100,8 @@ impl Matrix {
     pub fn add_cost(&self, rows: impl Iterator<Item = u64>, cost: &mut ReadCost) {
         match self {
             Matrix::Sparse { indptr, .. } => {
-                let runs: Vec<(u64, u64)> = rows.map(|row| (indptr[row as usize], indptr[row as usize + 1])).collect();
+                let runs: Vec<(u64, u64)> =
+                    rows.map(|row| (indptr[as_usize(row)], indptr[as_usize(row) + 1])).collect();
                 self.arrays().into_iter().for_each(|array| cost.runs(array, &runs));
             }
             Matrix::Dense { array } => cost.rows(array, rows),

@@ -12,6 +12,7 @@ use super::index::IndexPart;
 use super::mapping::Mapping;
 use crate::array::cast::to_u64s;
 use crate::array::{Array, ArrayError, Counters, Dtype};
+use crate::number::as_usize;
 
 /// Rows of the smallest store that gets an index: 8 MiB of row bounds.
 pub const LEAST_ROWS: u64 = 1 << 20;
@@ -30,11 +31,11 @@ pub struct RowIndex {
 /// What the numbers of an array are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArrayContent {
-    /// Row bounds of so many stored values.
+    /// Row bounds; the number of stored values is the last bound.
     Bounds {
         stored: u64,
     },
-    /// Codes of so many categories.
+    /// Codes of this many categories.
     Codes {
         categories: u64,
     },
@@ -76,10 +77,10 @@ impl ColumnSource {
                     return Err(wrong());
                 }
                 if self.array.dtype.size() == 8 {
-                    bytes.drain(..before as usize * 8);
+                    bytes.drain(..as_usize(before) * 8);
                     return Ok(bytes);
                 }
-                Ok(bounds.iter().skip(before as usize).flat_map(|bound| bound.to_le_bytes()).collect())
+                Ok(bounds.iter().skip(as_usize(before)).flat_map(|bound| bound.to_le_bytes()).collect())
             }
         }
     }

@@ -3,17 +3,19 @@
 //! `Options` is plain data that has been checked. Nothing below the command line reads the environment, the command
 //! line or the current directory: paths are absolute here, because a daemon's directory is `/`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use serde::Deserialize;
 
 use super::config::ViewsFile;
 use super::exit::Failure;
 use super::index_dir;
 use super::launcher;
 use super::log::Recent;
+use super::said;
 use super::sampling::SamplingArgs;
 use super::values::{self, Absent, Fractions, MemoryLimit, RankOf};
 use super::views::{rank, split, views};
@@ -38,193 +40,268 @@ pub struct Options {
     pub log: Option<PathBuf>,
 }
 
-/// Options of `mount` and `run`.
-#[derive(Debug, Clone, Args)]
+/// Options of `mount`, `run` and `plan`; also what a file says (`config`).
+#[derive(Debug, Clone, Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct OptionArgs {
     #[command(flatten)]
+    #[serde(skip)]
     pub sampling: SamplingArgs,
 
     /// Epochs that are listed; any further epoch can be opened by name. 1 to 10000000
     #[arg(long, value_name = "COUNT", default_value_t = 100, help_heading = "Sampling",
-          value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+          value_parser = values::epochs())]
+    #[serde(deserialize_with = "said::epochs")]
     pub epochs: u32,
 
     /// Divide the rows: NAME=FRACTION,... each a view of its own, as in train=0.8,val=0.1,test=0.1. What the fractions
     /// leave is in no view [default: one view of all rows]
     #[arg(long, value_name = "NAME=FRACTION,...", help_heading = "Views", value_parser = values::fractions)]
+    #[serde(deserialize_with = "said::split")]
     pub split: Option<Fractions>,
 
     /// Keep rows with the same label of this obs column on one side of the split: no donor in two views [default: off]
     #[arg(long, value_name = "COLUMN", help_heading = "Views")]
+    #[serde(deserialize_with = "said::text")]
     pub split_by: Option<String>,
 
     /// Keep the split's fractions within each label of this obs column [default: off]
     #[arg(long, value_name = "COLUMN", help_heading = "Views")]
+    #[serde(deserialize_with = "said::text")]
     pub stratify: Option<String>,
 
     /// Batches that ranks cannot share evenly: drop (at most W - 1 are in no rank) or pad (at most W - 1 are in two)
     #[arg(long, value_name = "drop|pad", default_value = "drop", hide_possible_values = true, help_heading = "Views",
           value_parser = values::uneven())]
+    #[serde(deserialize_with = "said::uneven")]
     pub uneven: RemainderPolicy,
 
     /// Show one rank's part of every view instead of the whole: R/W, or auto (as torchrun, Open MPI, MPICH, Intel MPI,
     /// MVAPICH, jsrun, Flux, or srun tell it) [default: the whole; ranks in rank-R-of-W/]
     #[arg(long, value_name = "R/W|auto", help_heading = "Views", value_parser = values::rank)]
+    #[serde(deserialize_with = "said::rank")]
     pub rank: Option<RankOf>,
 
     /// A file (TOML) with any of these options by name, and views with options of their own as [view.NAME]; what the
     /// command line says holds instead [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Views")]
+    #[serde(skip)]
     pub config: Option<PathBuf>,
 
     /// What the file says of views.
     #[arg(skip)]
+    #[serde(skip)]
     pub file: ViewsFile,
 
     /// Whether this mount serves all processes of its job on this node, and so has the node's share and not a process's.
     #[arg(skip)]
+    #[serde(skip)]
     pub is_of_node: bool,
 
     /// Format of the listed files; files of every other format can be opened by name
     #[arg(long, value_name = "FORMAT", default_value = "npz", help_heading = "Output",
           value_parser = values::format())]
+    #[serde(deserialize_with = "said::format")]
     pub format: Extension,
 
     /// The matrix to serve: X, raw/X, layers/NAME or obsm/NAME
     #[arg(long, value_name = "MATRIX", default_value = "X", help_heading = "Output", value_parser = values::matrix)]
+    #[serde(deserialize_with = "said::x")]
     pub x: MatrixName,
 
     /// Further matrices of the same rows, comma-separated or repeated: raw/X, layers/NAME, obsm/NAME; in .npz, .safetensors
     /// and .h5ad [default: none]
     #[arg(long, value_name = "MATRIX,...", value_delimiter = ',', help_heading = "Output",
           value_parser = values::further)]
+    #[serde(deserialize_with = "said::with")]
     pub with: Vec<MatrixName>,
 
     /// obs columns to serve, comma-separated or repeated; empty for none [default: every categorical, boolean and numeric
     /// column]
     #[arg(long, value_name = "COL,...", value_delimiter = ',', help_heading = "Output")]
+    #[serde(deserialize_with = "said::obs")]
     pub obs: Option<Vec<String>>,
 
     /// Genes of several stores: exact (the same in every store, in any order), inner (those that all have), outer (those
     /// that any has; absent values are not stored, and NaN in dense rows)
     #[arg(long, value_name = "JOIN", default_value = "exact", help_heading = "Output", value_parser = values::join())]
+    #[serde(deserialize_with = "said::join")]
     pub join: Join,
 
     /// Genes to serve of X and layers, in this order: a file of names, one a line; var:COLUMN, those for which a boolean
     /// column of the first store's var is true; or names, comma-separated [default: all]
     #[arg(long, value_name = "FILE|var:COLUMN|NAME,...", help_heading = "Output", value_parser = values::genes)]
+    #[serde(skip)]
     pub genes: Option<Genes>,
 
     /// What counts as one gene: exact (equal names), unversioned (but for a version suffix, ENSG00000141510.18), case (but
     /// for upper and lower case). The first spelling is served
     #[arg(long, value_name = "exact|unversioned|case", default_value = "exact", hide_possible_values = true,
           help_heading = "Output", value_parser = values::matching())]
+    #[serde(deserialize_with = "said::genes_match")]
     pub genes_match: Matching,
 
     /// A text column of var that names genes in place of its index, for --genes and several stores [default: the index]
     #[arg(long, value_name = "COLUMN", help_heading = "Output")]
+    #[serde(deserialize_with = "said::text")]
     pub genes_column: Option<String>,
 
     /// Genes that --genes names and a store lacks: refuse, or zero (nothing is stored for them; 0 in dense rows)
     #[arg(long, value_name = "refuse|zero", default_value = "refuse", hide_possible_values = true,
           help_heading = "Output", value_parser = values::absent())]
+    #[serde(deserialize_with = "said::absent")]
     pub absent: Absent,
 
     /// With --absent zero: the least share of the named genes that each store must have, 0 to 1
     #[arg(long, value_name = "SHARE", default_value = "0.3333", help_heading = "Output", value_parser = values::share)]
+    #[serde(deserialize_with = "said::min_matched")]
     pub min_matched: f64,
 
     /// Serve X and further matrices as dense rows, also those that are stored sparse; makes stores of both kinds one
     /// [default: as stored]
     #[arg(long, help_heading = "Output")]
+    #[serde(deserialize_with = "said::flag")]
     pub dense: bool,
 
     /// Scale each row of X to this total over all of its stored values, before genes are chosen; rows of zeros stay zero
     /// [default: off]
     #[arg(long, value_name = "TOTAL", help_heading = "Output", value_parser = values::total)]
+    #[serde(deserialize_with = "said::normalize")]
     pub normalize: Option<f64>,
 
     /// Serve ln(1 + value) of X, after --normalize [default: off]
     #[arg(long, help_heading = "Output")]
+    #[serde(deserialize_with = "said::flag")]
     pub log1p: bool,
 
     /// Type of X's values: f16, f32, f64, i8 to i64, u8 to u64, bool; floats are rounded, any other change of a value is
     /// refused [default: as stored; f32 or f64 after --normalize or --log1p]
     #[arg(long, value_name = "DTYPE", help_heading = "Output", value_parser = values::dtype)]
+    #[serde(deserialize_with = "said::dtype")]
     pub dtype: Option<Dtype>,
 
     /// Type of column numbers: u16, i32 or i64; .h5ad has i32 for u16, as scipy asks [default: i32, or i64 where needed]
     #[arg(long, value_name = "DTYPE", help_heading = "Output", value_parser = values::index_dtype)]
+    #[serde(deserialize_with = "said::index_dtype")]
     pub index_dtype: Option<Dtype>,
 
     /// Bound on memory, prefetch included: a size with unit (512MiB, 2GiB), a share of this machine's or container's memory
     /// (25%), or auto (25% of what is free, divided by the processes that the launcher has started on this node)
     #[arg(long, value_name = "SIZE|%|auto", default_value = "auto", help_heading = "Resources",
           value_parser = values::memory)]
+    #[serde(deserialize_with = "said::memory")]
     pub memory: MemoryLimit,
 
     /// Where what is derived from stores is kept for later mounts: matrices stored by column (CSC), transposed once, and
     /// counts of inner joins and chosen genes [default: shufflefs in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR", help_heading = "Resources")]
+    #[serde(deserialize_with = "said::path")]
     pub index_dir: Option<PathBuf>,
 
     /// Threads that read and decode; 1 to 1024 [default: all cores, divided by the processes that the launcher has started on
     /// this node]
     #[arg(long, value_name = "COUNT", help_heading = "Resources",
-          value_parser = clap::value_parser!(u16).range(1..=1024))]
+          value_parser = values::threads())]
+    #[serde(deserialize_with = "said::threads")]
     pub threads: Option<u16>,
 
     /// Requests to storage in flight, 1 to 512; 1: each decoding thread reads by itself [default: as many as the latency of
     /// the storage asks for, 1 where the page cache answers]
     #[arg(long, value_name = "COUNT", help_heading = "Resources",
-          value_parser = clap::value_parser!(u16).range(1..=512))]
+          value_parser = values::io_depth())]
+    #[serde(deserialize_with = "said::io_depth")]
     pub io_depth: Option<u16>,
 
     /// A read that makes no progress for so long fails with an I/O error; seconds, or with a unit: 90s, 2min, 1h
     #[arg(long, value_name = "TIME", default_value = "60s", help_heading = "Resources",
           value_parser = values::timeout)]
+    #[serde(deserialize_with = "said::timeout")]
     pub timeout: Duration,
 
     /// Do not sign requests to remote stores: for public buckets [default: credentials of the environment, of ~/.aws, of the
     /// instance]
     #[arg(long, help_heading = "Resources")]
+    #[serde(deserialize_with = "said::flag")]
     pub anonymous: bool,
 
     /// Keep what is read of remote stores here, on a disk of this node, for later epochs and other jobs [default: not kept]
     #[arg(long, value_name = "DIR", help_heading = "Resources")]
+    #[serde(deserialize_with = "said::path")]
     pub cache_dir: Option<PathBuf>,
 
     /// Bytes of --cache-dir at most: what was not used for longest is removed
     #[arg(long, value_name = "SIZE", default_value = "100GiB", help_heading = "Resources", value_parser = values::size)]
+    #[serde(deserialize_with = "said::cache_size")]
     pub cache_size: u64,
 
     /// Keep file contents in the page cache, for readers that read the same files again [default: read past it]
     #[arg(long, help_heading = "Resources")]
+    #[serde(deserialize_with = "said::flag")]
     pub cache: bool,
 
     /// Owner of the files, a number [default: you]
     #[arg(long, value_name = "UID", help_heading = "Permissions")]
+    #[serde(deserialize_with = "said::number")]
     pub uid: Option<u32>,
 
     /// Group of the files, a number [default: yours]
     #[arg(long, value_name = "GID", help_heading = "Permissions")]
+    #[serde(deserialize_with = "said::number")]
     pub gid: Option<u32>,
 
     /// Let other users read the mount [default: you alone]; as a user this needs user_allow_other in /etc/fuse.conf
     #[arg(long, help_heading = "Permissions")]
+    #[serde(deserialize_with = "said::flag")]
     pub allow_other: bool,
 
     /// Write the log to this file [default: stderr; none in the background]
     #[arg(long, value_name = "FILE", help_heading = "Other")]
+    #[serde(deserialize_with = "said::path")]
     pub log: Option<PathBuf>,
 
     /// Any option above by its name without the dashes, as in -o seed=7,drop_last; options of mount(8) that mean nothing
     /// here are ignored [default: none]
     #[arg(short = 'o', value_name = "NAME=VALUE,...", help_heading = "Other")]
+    #[serde(skip)]
     pub mount_options: Vec<String>,
 }
 
+impl Default for OptionArgs {
+    fn default() -> OptionArgs {
+        let nothing = OptionArgs::augment_args(Command::new("file")).no_binary_name(true).get_matches_from([""; 0]);
+        OptionArgs::from_arg_matches(&nothing).unwrap_or_else(|error| error.exit())
+    }
+}
+
 impl OptionArgs {
+    /// Makes relative paths begin in the directory of the file that they stand in.
+    pub fn beside(mut self, directory: &Path) -> OptionArgs {
+        for path in [&mut self.index_dir, &mut self.cache_dir, &mut self.log].into_iter().flatten() {
+            *path = directory.join(&*path);
+        }
+        self
+    }
+
+    /// Puts over it what a command line says; `matches` have no defaults.
+    ///
+    /// # Errors
+    /// None that the command line had not before.
+    pub fn overridden(mut self, matches: &ArgMatches) -> Result<OptionArgs, clap::Error> {
+        let flags = |options: &OptionArgs| {
+            [options.dense, options.log1p, options.anonymous, options.cache, options.allow_other]
+        };
+        let of_file = flags(&self);
+        self.update_from_arg_matches(matches)?;
+        // A flag that is not said is false there, like one that has a default.
+        let [dense, log1p, anonymous, cache, allow_other] = of_file;
+        self.dense |= dense;
+        self.log1p |= log1p;
+        self.anonymous |= anonymous;
+        self.cache |= cache;
+        self.allow_other |= allow_other;
+        Ok(self)
+    }
+
     /// Checks what no single option can check.
     pub fn validate(self, stores: Vec<PathBuf>) -> Result<Options, Failure> {
         let absolute = |path: PathBuf| {

@@ -13,11 +13,12 @@ use toml::Spanned;
 
 use super::values::{self, Absent, Auto, Fractions, MemoryLimit, RankOf};
 use super::without_decoration;
+use crate::anndata::names::MatrixName;
 use crate::array::Dtype;
 use crate::collection::genes::Join;
 use crate::collection::genes::matching::Matching;
 use crate::format::Extension;
-use crate::plan::{Order, RemainderPolicy};
+use crate::plan::RemainderPolicy;
 use crate::view::filter::Filter;
 
 /// One value as the command line would spell it.
@@ -108,7 +109,7 @@ words! {
     min_matched: f64 = values::share;
     timeout: std::time::Duration = values::timeout;
     uneven: RemainderPolicy = values::uneven();
-    x: String = values::matrix;
+    x: MatrixName = values::matrix;
 }
 
 optional_words! {
@@ -122,7 +123,7 @@ optional_words! {
     io_depth: u16 = values::io_depth();
     normalize: f64 = values::total;
     number: u32 = value_parser!(u32);
-    order: Order = values::order();
+    order: &'static str = values::order();
     path: std::path::PathBuf = PathBufValueParser::new();
     rank: RankOf = values::rank;
     samples: u64 = values::samples();
@@ -173,7 +174,7 @@ fn list<'de, D: Deserializer<'de>, P: TypedValueParser>(deserializer: D, parser:
     deserializer.deserialize_any(List(parser))
 }
 
-pub fn with<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+pub fn with<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MatrixName>, D::Error> {
     list(deserializer, values::further)
 }
 

@@ -7,73 +7,92 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Deserialize;
 
+use super::said;
 use super::values::{self, Auto};
 use crate::plan::strategy::STRATEGIES;
 use crate::session::spec::{DrawSpec, WeightSource};
 use crate::view::filter::Filter;
 
+/// One of `STRATEGIES`. An alias, as serde takes a reference in a struct for text that is borrowed from the file.
+pub type StrategyName = &'static str;
+
 /// Options of one view, as given at one place.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SamplingArgs {
     /// Rows in a batch, which is one file; 1 to 16777216 [default: 256]
     #[arg(long, value_name = "ROWS", help_heading = "Sampling",
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(values::MAX_BATCH_SIZE)))]
+          value_parser = values::batch_size())]
+    #[serde(deserialize_with = "said::batch_size")]
     pub batch_size: Option<u32>,
 
     /// Consecutive rows that are always read together; 1 to 1048576, or auto (from the store's chunks). Larger is faster,
     /// smaller mixes better: k = batch-size * fetch-factor / block-size independent blocks are mixed in one fetch, and
     /// diversity depends on k alone (16 is poor, 256 good, 1024 as good as random) [default: auto]
     #[arg(long, value_name = "ROWS|auto", help_heading = "Sampling", value_parser = values::block_size)]
+    #[serde(deserialize_with = "said::block_size")]
     pub block_size: Option<Auto>,
 
     /// Batches that are loaded together and shuffled in memory; 1 to 1048576, or auto (k = 1024, less where a fetch would
     /// exceed 1 GiB). k = batch-size * fetch-factor / block-size [default: auto]
     #[arg(long, value_name = "BATCHES|auto", help_heading = "Sampling", value_parser = values::fetch_factor)]
+    #[serde(deserialize_with = "said::fetch_factor")]
     pub fetch_factor: Option<Auto>,
 
     /// Seed of the shuffle and of splits: the same seed gives the same files, byte for byte [default: 0]
     #[arg(long, value_name = "NUMBER", help_heading = "Sampling")]
+    #[serde(deserialize_with = "said::seed")]
     pub seed: Option<u64>,
 
     /// Leave out the last batch of an epoch if it is short [default: it is kept]
     #[arg(long, value_name = "true|false", help_heading = "Sampling", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true)]
+    #[serde(deserialize_with = "said::drop_last")]
     pub drop_last: Option<bool>,
 
     /// Rows for which an expression over obs columns is true, as in: tissue == "lung" and n_genes > 500 and donor_id not in
     /// ["D1", "D2"] [default: all rows]
     #[arg(long = "where", value_name = "EXPR", help_heading = "Views", value_parser = Filter::parse)]
+    #[serde(deserialize_with = "said::filter", rename = "where")]
     pub filter: Option<Filter>,
 
     /// Rows that a file lists: global row numbers or STORE:NAME, one a line, or a .npy array [default: all rows]
     #[arg(long, value_name = "FILE", help_heading = "Views")]
+    #[serde(deserialize_with = "said::path")]
     pub rows: Option<PathBuf>,
 
     /// In what order rows are drawn: block (blocks at random, shuffled in each fetch), random (block size 1), sequential
     /// (as stored), buffered (as stored, shuffled in each fetch) [default: block]
     #[arg(long, value_name = "ORDER", help_heading = "Views", value_parser = values::order())]
-    pub order: Option<&'static str>,
+    #[serde(deserialize_with = "said::order")]
+    pub order: Option<StrategyName>,
 
     /// Draw rows with replacement by weights: an obs column, or a file with one number for each row, as text or .npy; with
     /// --class-batches: draw classes by the sum of their rows' weights [default: none]
     #[arg(long, value_name = "COLUMN|FILE", help_heading = "Views")]
+    #[serde(deserialize_with = "said::text")]
     pub weights: Option<String>,
 
     /// Draw rows with replacement so that each label of an obs column is equally frequent [default: off]
     #[arg(long, value_name = "COLUMN", help_heading = "Views")]
+    #[serde(deserialize_with = "said::text")]
     pub balance: Option<String>,
 
     /// Every batch of one class: a label of an obs column [default: off]
     #[arg(long, value_name = "COLUMN", help_heading = "Views")]
+    #[serde(deserialize_with = "said::text")]
     pub class_batches: Option<String>,
 
     /// Rows in an epoch where they are drawn with replacement [default: as many as the view has]
-    #[arg(long, value_name = "ROWS", help_heading = "Views", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "ROWS", help_heading = "Views", value_parser = values::samples())]
+    #[serde(deserialize_with = "said::samples")]
     pub samples: Option<u64>,
 
     /// Where a file of weights is looked for: beside the file that names it.
     #[arg(skip)]
+    #[serde(skip)]
     pub directory: Option<PathBuf>,
 }
 

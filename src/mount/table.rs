@@ -3,12 +3,13 @@
 //! A mount is looked up here and not by `stat`, because a mount whose daemon died or hangs answers `stat` with an
 //! error or never, and these are the mounts that most need to be recognised.
 
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 /// One line of `/proc/self/mountinfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,13 +46,7 @@ pub fn is_ours(entry: &MountEntry) -> bool {
 /// Whether the daemon of the FUSE mount at this path is gone. `stat` would not tell: the kernel answers it from its
 /// cache for as long as the daemon allowed, which with ours is a day.
 pub fn is_dead(path: &Path) -> bool {
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
-        return false;
-    };
-    let mut answer = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: a string that ends with zero, and room for the answer, which is not looked at.
-    let code = unsafe { libc::statfs(path.as_ptr(), answer.as_mut_ptr()) };
-    code == -1 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOTCONN)
+    rustix::fs::statfs(path).is_err_and(|error| error == Errno::NOTCONN)
 }
 
 fn parse(table: &[u8]) -> impl Iterator<Item = MountEntry> {

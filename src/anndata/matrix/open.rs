@@ -212,8 +212,8 @@ fn csr(
     if indptr.first() != Some(&0) || indptr.last() != Some(&data.shape[0]) {
         return Err(error(format!(
             "indptr runs from {} to {}, but there are {} values",
-            indptr.first().copied().unwrap_or_default() as i64,
-            indptr.last().copied().unwrap_or_default() as i64,
+            indptr.first().copied().unwrap_or_default().cast_signed(),
+            indptr.last().copied().unwrap_or_default().cast_signed(),
             data.shape[0]
         )));
     }

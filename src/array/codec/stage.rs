@@ -22,7 +22,7 @@ pub enum Stage {
     Bzip2,
     Lzma(Arc<Lzma>),
     Pcodec,
-    /// Byte shuffle of elements of so many bytes.
+    /// Byte shuffle; the number is the size of an element.
     Shuffle(usize),
     /// Four bytes of a checksum after the data.
     Sum(Arc<Sum>),
@@ -32,7 +32,7 @@ pub enum Stage {
     Packbits,
     Filter(Arc<Filter>),
     Transpose(Arc<Transpose>),
-    /// Words of so many bytes in big-endian order.
+    /// Big-endian words; the number is their size.
     Swap(usize),
     Shard(Arc<Shard>),
 }
@@ -84,7 +84,7 @@ impl Stage {
         }
     }
 
-    /// Stored bytes of so many decoded ones, where one follows from the other.
+    /// The stored size of this many decoded bytes, where it does not depend on the data.
     pub fn encoded(&self, decoded: usize) -> Option<usize> {
         match self {
             Stage::Shuffle(_) | Stage::Transpose(_) | Stage::Swap(_) => Some(decoded),

@@ -7,6 +7,7 @@ use ::hdf5::{Dataset, File};
 use super::native::TypedObject;
 use super::types::{self};
 use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Scratch};
+use crate::number::as_usize;
 
 pub struct Hdf5Library {
     pub store: std::sync::Arc<str>,
@@ -51,7 +52,7 @@ impl Hdf5Library {
 /// Copies a small block to the front corner of a larger one.
 fn corner(part: &[u8], count: &[u64], out: &mut [u8], shape: &[u64], size: usize) {
     let Some(&run) = count.last() else { return };
-    let run = run as usize * size;
+    let run = as_usize(run) * size;
     for (number, line) in part.chunks_exact(run.max(1)).enumerate() {
         let (mut rest, mut at, mut stride) = (number as u64, 0, shape.last().copied().unwrap_or(1));
         for axis in (0..count.len() - 1).rev() {
@@ -59,7 +60,7 @@ fn corner(part: &[u8], count: &[u64], out: &mut [u8], shape: &[u64], size: usize
             rest /= count[axis];
             stride *= shape[axis];
         }
-        let at = at as usize * size;
+        let at = as_usize(at) * size;
         if let Some(place) = out.get_mut(at..at + run) {
             place.copy_from_slice(line);
         }

@@ -72,7 +72,8 @@ fn errors_have_a_place() {
 fn names_may_hold_commas() {
     let config = parsed("obs = ['a,b', 'c']\nwith = ['layers/x,y']\ngenes = ['g,1', 'g2']\n").unwrap();
     let (obs, with, genes) = (config.options.obs, config.options.with, config.options.genes);
-    assert_eq!((obs, with), (Some(vec!["a,b".into(), "c".into()]), vec!["layers/x,y".into()]));
+    assert_eq!(obs, Some(vec!["a,b".into(), "c".into()]));
+    assert_eq!(Ok(with), values::further("layers/x,y").map(|name| vec![name]));
     assert_eq!(genes, Some(crate::collection::genes::Genes::Names(vec!["g,1".into(), "g2".into()])));
     // A word is what it is on the command line.
     assert_eq!(parsed("obs = 'a,b'").unwrap().options.obs, Some(vec!["a".into(), "b".into()]));
