@@ -52,10 +52,14 @@ impl Namespace {
             }
         };
         // Otherwise our mounts would show up in the namespace that we came from.
-        mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).map_err(|error| match error {
-            Errno::INVAL => MountError::Namespace { what: MAKING_PRIVATE, cause: error.into(), hint: CHROOT.into() },
-            _ => failure(MAKING_PRIVATE)(error.into()),
-        })?;
+        mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).map_err(
+            |error| match error {
+                Errno::INVAL => {
+                    MountError::Namespace { what: MAKING_PRIVATE, cause: error.into(), hint: CHROOT.into() }
+                }
+                _ => failure(MAKING_PRIVATE)(error.into()),
+            },
+        )?;
         Ok(Self { bounding })
     }
 
