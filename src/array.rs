@@ -10,7 +10,7 @@
 pub mod cache;
 pub mod cast;
 pub mod catch_panic;
-mod codec;
+pub mod codec;
 pub mod constant;
 pub mod container;
 pub mod cost;

@@ -12,6 +12,7 @@ mod info;
 mod inherited;
 mod launcher;
 mod log;
+mod manifest;
 mod mount;
 mod mount_options;
 pub mod options;
@@ -20,6 +21,7 @@ mod probe;
 mod run;
 mod said;
 mod sampling;
+mod shuffle;
 mod umount;
 mod values;
 mod version;
@@ -61,6 +63,11 @@ enum Command {
     /// Show what a mount would do, without mounting; or what remains of an epoch
     #[command(args_override_self = true)]
     Plan(plan::PlanArgs),
+    /// Write an epoch to a store of its own: shuffled once and for all
+    #[command(args_override_self = true)]
+    Shuffle(shuffle::ShuffleArgs),
+    /// Print the SHA-256 of all files of an epoch, or check them
+    Manifest(manifest::ManifestArgs),
     /// Show what is in a store, and what would stop a mount of it
     Info(info::InfoArgs),
     /// Tell whether this machine has what mounts need, with the remedy where it has not
@@ -135,6 +142,11 @@ fn dispatch(command: Command, inherited: &Inherited) -> Outcome {
         Command::Doctor(args) => {
             end_quietly_on_closed_pipe();
             doctor::doctor(&args)
+        }
+        Command::Shuffle(args) => shuffle::shuffle(args),
+        Command::Manifest(args) => {
+            end_quietly_on_closed_pipe();
+            manifest::manifest(&args)
         }
         Command::Probe(args) => probe::probe(&args),
         Command::Man(args) => documents::man(&args, Cli::command()),

@@ -30,6 +30,7 @@ pub mod batch;
 pub mod cli;
 pub mod collection;
 pub mod engine;
+pub mod export;
 pub mod format;
 pub mod fuse;
 pub mod mount;

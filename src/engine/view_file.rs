@@ -98,8 +98,16 @@ impl ViewFiles {
     /// # Errors
     /// Why the format has none.
     pub fn directory(&self, dealt: DealtEpoch, kind: DirectoryKind) -> Result<Arc<Directory>, String> {
+        self.directory_of(self.inside(dealt, kind, 0), kind)
+    }
+
+    /// The directory that a file is in, of all batches or some.
+    ///
+    /// # Errors
+    /// Why the format has none.
+    pub fn directory_of(&self, file: ViewFile, kind: DirectoryKind) -> Result<Arc<Directory>, String> {
         let loader = &self.engine.shared.loader;
-        let (rows, nnz) = self.shape(self.inside(dealt, kind, 0));
+        let (rows, nnz) = self.shape(file);
         let key = (kind.as_str(), rows, nnz);
         if let Some(found) = lock(&self.directories).get(&key) {
             return Ok(found.clone());
@@ -214,7 +222,7 @@ impl ViewFiles {
         let extension = match file.place {
             FilePlace::Whole(extension) => extension,
             FilePlace::Inside(kind, number) => {
-                let content = match self.directory(file.dealt, kind)?.get(number) {
+                let content = match self.directory_of(file, kind)?.get(number) {
                     Some(Inside::File(content)) => content.clone(),
                     Some(Inside::Numbered(content)) => content,
                     _ => return Err("a directory is no file".to_owned()),
@@ -243,7 +251,7 @@ impl ViewFiles {
             return Ok(found.clone());
         }
         // Short batches may stand anywhere: then rows are counted.
-        let counted = (!self.has_full_batches(file.dealt)).then(|| self.count(file.dealt));
+        let counted = (file.batches.is_some() || !self.has_full_batches(file.dealt)).then(|| self.count(file.dealt));
         let cuts = counted.as_ref().and_then(|counted| counted.get());
         let reading = Reading::new(&self.engine.shared.loader, file, cuts);
         let size = made.repr.size() as u64;

@@ -27,7 +27,7 @@ fn code_blocks_run() {
     pages.sort();
     command.args(pages.iter().filter(|path| path.extension().is_some_and(|end| end == "md")));
     let said = succeed(&mut command);
-    for page in ["README.md", "first-steps.md", "train.md", "splits-and-resuming.md"] {
+    for page in ["README.md", "first-steps.md", "train.md", "shuffle.md", "splits-and-resuming.md"] {
         assert!(said.lines().any(|line| line.starts_with(page) && line.ends_with(": run")), "{page}: {said}");
     }
     said.lines().filter(|line| line.contains("not run")).for_each(|line| eprintln!("{line}"));

@@ -36,6 +36,7 @@ mod regressions;
 mod remote;
 mod run;
 mod scale;
+mod shuffle;
 mod situations;
 mod stores;
 mod support;

@@ -61,9 +61,15 @@ pub fn decode_part(input: &[u8], part: Range<usize>, out: &mut [u8]) -> bool {
     usize::try_from(got) == Ok(place.len())
 }
 
-/// Compresses a buffer in blocks of this many bytes, or a few times as many.
-#[cfg(test)]
-pub fn encode(compressor: &std::ffi::CStr, element: usize, shuffle: bool, block: usize, data: &[u8]) -> Vec<u8> {
+/// Compresses items of `element` bytes, at level 5, in blocks of so many bytes or a few times as many; 0: as c-blosc chooses. `None` for
+/// more than it takes, 2 GiB.
+pub fn encode(
+    compressor: &std::ffi::CStr,
+    element: usize,
+    shuffle: bool,
+    block: usize,
+    data: &[u8],
+) -> Option<Vec<u8>> {
     let mut out = vec![0; data.len() + 1024];
     // SAFETY: pointers and lengths are those of slices.
     let len = unsafe {
@@ -80,6 +86,7 @@ pub fn encode(compressor: &std::ffi::CStr, element: usize, shuffle: bool, block:
             1,
         )
     };
-    out.truncate(usize::try_from(len).expect("compresses"));
-    out
+    // 0: it does not fit, a negative number: an error.
+    out.truncate(usize::try_from(len).ok().filter(|&len| len > 0)?);
+    Some(out)
 }
