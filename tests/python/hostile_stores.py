@@ -93,6 +93,11 @@ def sparse():
         # A word is no shape at all: it is told from indptr and var, as where there is none.
         with h5(f"shape-{name}", "MOUNTS" if name == "text" else "") as f:
             f["X"].attrs["shape"] = shape if shape is not None else np.array([b"48", b"12"])
+    # Numbers that would be 48 in fewer bits, without their sign, or without their fraction.
+    cut = {"bits": np.array([2**32 + 48, 12], "uint64"), "sign": np.array([2**64 - 48, 12], "uint64")}
+    for name, shape in (cut | {"fraction": np.array([48.5, 12.0]), "vast": np.array([1e300, 12.0])}).items():
+        with h5(f"shape-{name}", "indptr has 49 numbers" if name in cut else "not two numbers") as f:
+            f["X"].attrs["shape"] = shape
 
 
 def frames():
@@ -102,6 +107,14 @@ def frames():
                 codes = np.maximum(f["obs/cell_type/codes"][...], 0).astype(kind)
                 codes[20] = value
                 replace(f["obs/cell_type"], "codes", data=codes)
+    # Records of old stores: with a number that is no code, the column is one of numbers, as with anndata.
+    with h5("record-code-huge", "MOUNTS") as f:
+        records = np.zeros(48, [("index", "S8"), ("label", "u8")])
+        records["index"] = [f"c{row}" for row in range(48)]
+        records["label"] = [2**63 if row == 5 else row % 2 for row in range(48)]
+        del f["obs"]
+        f["obs"] = records
+        f.create_dataset("uns/label_categories", data=["a", "b"], dtype=h5py.string_dtype())
     with h5("codes-float", "not integers") as f:
         replace(f["obs/cell_type"], "codes", data=np.full(48, np.nan))
     with h5("codes-short", "47") as f:
