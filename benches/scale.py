@@ -106,6 +106,17 @@ def timed(work):
     return time.perf_counter() - start
 
 
+def open_file(path, row=None):
+    """Opens a whole epoch as one file; with `row` it reads the values of that row."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        file["X"].attrs["shape"]
+        if row is not None:
+            start, end = file["X/indptr"][row : row + 2]
+            assert len(file["X/data"][start:end]) == len(file["X/indices"][start:end]) == end - start
+
+
 def measure(store, repeats):
     PLACE.mkdir(parents=True, exist_ok=True)
     index = tempfile.mkdtemp(prefix="shufflefs-index-", dir=Path(store).parent)
@@ -116,6 +127,7 @@ def measure(store, repeats):
             result["cold_peak_mb"] = mount.status("VmHWM")
         result["index_bytes"] = sum(os.path.getsize(os.path.join(index, name)) for name in os.listdir(index))
         warm, rss, first, sizes, listed, stats, peak = [], [], [], [], [], [], []
+        opened, first_row = [], []
         for _ in range(repeats):
             with Mount(store, index) as mount:
                 warm.append(mount.seconds)
@@ -130,6 +142,8 @@ def measure(store, repeats):
                 sizes.append(statistics.median(planned))
                 listed.append(timed(lambda: subprocess.run(["ls", f"{mount.place}/epoch-0002"], stdout=subprocess.DEVNULL,
                                                            env={**os.environ, "LC_ALL": "C"}, check=True)))
+                opened.append(timed(lambda: open_file(f"{mount.place}/epoch-0078.h5ad")))
+                first_row.append(timed(lambda: open_file(f"{mount.place}/epoch-0079.h5ad", row=0)))
                 # `ls -l`, `find -size`, `du`: one pass over names and sizes.
                 some = min(batches, 300_000)
 
@@ -142,7 +156,7 @@ def measure(store, repeats):
                 peak.append(mount.status("VmHWM"))
         middle = lambda values: round(statistics.median(values), 5)
         result |= {"batches": batches, "warm_s": middle(warm), "rss_mb": middle(rss), "first_batch_s": middle(first),
-                   "random_stat_s": middle(sizes), "ls_s": middle(listed), "stat_per_s": middle(stats), "peak_mb": middle(peak)}
+                   "file_open_s": middle(opened), "file_first_row_s": middle(first_row), "random_stat_s": middle(sizes), "ls_s": middle(listed), "stat_per_s": middle(stats), "peak_mb": middle(peak)}
     finally:
         shutil.rmtree(index)
     print(json.dumps(result), flush=True)

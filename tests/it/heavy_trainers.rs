@@ -1,0 +1,90 @@
+//! Trainers of the field, installed as their users install them, on paths of a mount: `examples/trainers` with the packages of
+//! `tests/trainers.txt`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{Mount, ROOT, bounded, made_by, stores, succeed};
+
+/// The Python that has the trainers; `scripts/test --all` must have it, other runs go without.
+fn trainers() -> Option<PathBuf> {
+    let python = Path::new(ROOT).join("target/trainers/bin/python");
+    if python.exists() {
+        return Some(python);
+    }
+    assert!(std::env::var_os("SHUFFLEFS_TEST_ALL").is_none(), "run scripts/setup --trainers");
+    eprintln!("skipped: scripts/test --all runs it");
+    None
+}
+
+fn run(python: &Path, script: impl AsRef<Path>, arguments: &[OsString]) -> String {
+    let mut command: Command = bounded(900, python);
+    command.args(["-W", "ignore"]).arg(Path::new(ROOT).join(script)).args(arguments);
+    // One thread: a machine that is busy makes threads that spin wait for each other.
+    command.env("PYTHONDONTWRITEBYTECODE", "1").env("OMP_NUM_THREADS", "1").env("MPLBACKEND", "agg");
+    succeed(&mut command)
+}
+
+/// Runs an example on a path of a mount of `screen.h5ad`.
+fn trains(example: &str, path: &str, more: &[&str]) {
+    let Some(python) = trainers() else { return };
+    let store = made_by("trainer_stores.py").join("screen.h5ad");
+    let mount = Mount::new(std::slice::from_ref(&store), &["--batch-size", "128", "--block-size", "16"]);
+    let arguments: Vec<OsString> =
+        [mount.join(path).into(), store.into()].into_iter().chain(more.iter().map(OsString::from)).collect();
+    let said = run(&python, format!("examples/trainers/{example}"), &arguments);
+    eprintln!("{example}: {}", said.trim_end().lines().last().unwrap_or_default());
+    assert!(said.contains(" rows"), "{said}");
+    mount.unmount();
+}
+
+#[test]
+fn annbatch_loader() {
+    trains("annbatch_loader.py", "epoch-0000.zarr", &[]);
+}
+
+#[test]
+fn scvi_tools_on_a_file() {
+    trains("scvi_h5ad.py", "epoch-0000.h5ad", &["plate"]);
+}
+
+#[test]
+fn scvi_tools_through_annbatch() {
+    trains("scvi_annbatch.py", "epoch-0000.zarr", &["plate"]);
+}
+
+#[test]
+fn scdataset() {
+    trains("scdataset_h5ad.py", "stored.h5ad", &[]);
+}
+
+#[test]
+fn annloader() {
+    trains("annloader_h5ad.py", "stored.h5ad", &[]);
+}
+
+#[test]
+fn scanpy_in_backed_mode() {
+    trains("scanpy_backed.py", "epoch-0000.h5ad", &["line"]);
+}
+
+#[test]
+fn cell_load() {
+    trains("cell_load_h5ad.py", "by-drug.h5ad", &["drug", "control", "line", "plate"]);
+}
+
+#[test]
+fn jax() {
+    trains("jax_epoch.py", "epoch-0000", &["line"]);
+}
+
+/// The newest zarr-python and anndata, and dask behind `read_lazy`, on what older ones read in `zarr_epochs`.
+#[test]
+fn newest_zarr_anndata_and_dask() {
+    let Some(python) = trainers() else { return };
+    let mount = Mount::new(&stores(&["sparse.h5ad"]), &["--batch-size", "48", "--fetch-factor", "5"]);
+    let said = run(&python, "tests/python/check_zarr.py", &[mount.path().into(), "epoch-0000".into()]);
+    assert!(said.contains("\"lazily\": true") && said.contains("\"rows\": 2000"), "{said}");
+    mount.unmount();
+}

@@ -1,0 +1,28 @@
+#!/usr/bin/env python3
+"""Writes a store that trainers learn from: trainer_stores.py make DIRECTORY
+
+`screen.h5ad`: 3,000 cells of two cell types in three batches with three perturbations and a control; counts depend on all of them.
+"""
+import sys
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+rng = np.random.default_rng(0)
+rows, genes = 3000, 200
+obs = pd.DataFrame(
+    {
+        "plate": pd.Categorical(rng.choice(["p1", "p2", "p3"], rows)),
+        "drug": pd.Categorical(rng.choice(["control", "d1", "d2", "d3"], rows)),
+        "line": pd.Categorical(rng.choice(["l1", "l2"], rows)),
+        "n_genes": rng.integers(10, 100, rows).astype(np.int32),
+    },
+    index=[f"cell-{i}" for i in range(rows)],
+)
+rate = np.full((rows, genes), 0.3)
+for column in ("plate", "drug", "line"):
+    rate *= rng.gamma(2, 0.5, (len(obs[column].cat.categories), genes))[obs[column].cat.codes]
+x = sp.csr_matrix(rng.poisson(rate).astype(np.float32))
+ad.AnnData(x, obs, pd.DataFrame(index=[f"g{i}" for i in range(genes)])).write_h5ad(f"{sys.argv[2]}/screen.h5ad")
