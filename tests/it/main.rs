@@ -21,6 +21,7 @@ mod fields;
 mod foreign;
 mod garbage;
 mod h5ad_format;
+mod heavy_trainers;
 mod join;
 mod kinds;
 mod launchers;
