@@ -120,6 +120,12 @@ impl Extension {
             readers: "TensorFlow: tf.train.Example",
             open: tfrecord::open,
         }),
+        Extension(&FormatEntry {
+            code: 10,
+            name: "tahoe.parquet",
+            readers: "loaders of Tahoe-100M: its columns, gene tokens",
+            open: parquet::open_tahoe,
+        }),
     ];
 
     /// A format that is not in the registry: its code must be unused.

@@ -11,7 +11,9 @@ mod thrift;
 
 use std::ops::Range;
 
-use crate::batch::{Batch, Layout, Span};
+use crate::anndata::column::Values;
+use crate::array::cast::to_i64;
+use crate::batch::{Batch, Field, Layout, Span};
 use crate::collection::Table;
 
 use super::Format;
@@ -33,10 +35,31 @@ pub struct Parquet {
     paths: Vec<Vec<Vec<u8>>>,
     physical: Vec<u64>,
     page: u64,
+    /// What stands for each gene where rows begin with a token of their own.
+    tokens: Vec<i64>,
 }
 
 pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
-    Ok(Box::new(Parquet::new(table, PAGE)?))
+    Ok(Box::new(Parquet::new(columns::of_table(table)?, PAGE, Vec::new())))
+}
+
+/// The schema of Tahoe-100M, whose first pair of each row stands for the cell.
+pub fn open_tahoe(table: &Table) -> Result<Box<dyn Format>, String> {
+    Ok(Box::new(Parquet::new(columns::of_tahoe(table)?, PAGE, tokens(table))))
+}
+
+/// The tokens of genes: the column `token_id` of var, as Tahoe-100M's genes have it, else numbers from the first that is no
+/// special token.
+fn tokens(table: &Table) -> Vec<i64> {
+    const FIRST: i64 = 3;
+    let x = table.x();
+    let told = x.var.iter().find(|column| column.name == "token_id" && column.len() == x.genes.len());
+    match told.map(|column| &column.values) {
+        Some(Values::Numbers { numbers, mask: None, time: None }) if !numbers.dtype.is_float() => {
+            (0..numbers.len()).map(|gene| to_i64(numbers.dtype, numbers.at(gene))).collect()
+        }
+        _ => (FIRST..).take(x.genes.len()).collect(),
+    }
 }
 
 /// Rows of a column that stand together.
@@ -58,17 +81,16 @@ struct ColumnChunk {
 }
 
 impl Parquet {
-    fn new(table: &Table, page: u64) -> Result<Parquet, String> {
-        let columns = columns::of_table(table)?;
+    fn new(columns: Vec<ParquetColumn>, page: u64, tokens: Vec<i64>) -> Parquet {
         let root = Struct::new().text(4, "schema").i32(5, columns.len() as u64).end();
         let (mut schema, mut paths) = (vec![root], Vec::new());
         for column in &columns {
-            let (elements, path) = column.schema(table);
+            let (elements, path) = column.schema();
             schema.extend(elements);
             paths.push(path.iter().map(|name| thrift::text(name)).collect());
         }
-        let physical = columns.iter().map(|column| column.physical(table)).collect();
-        Ok(Parquet { columns, schema, paths, physical, page })
+        let physical = columns.iter().map(ParquetColumn::physical).collect();
+        Parquet { columns, schema, paths, physical, page, tokens }
     }
 
     fn chunks(&self, batch: &Batch<'_>) -> Vec<ColumnChunk> {
@@ -132,11 +154,39 @@ impl Parquet {
     }
 }
 
+impl Parquet {
+    /// Moves the values of a page to their place, each row's behind the value that it begins with.
+    fn lead(
+        &self,
+        column: &ParquetColumn,
+        batch: &Batch<'_>,
+        page: &Page,
+        (from, mut at): (&mut usize, usize),
+        image: &mut [u8],
+    ) {
+        let size = column.lead.len();
+        for row in page.rows.clone() {
+            let len = (column.length(batch, row) as usize - 1) * size;
+            // What is written next is never behind what is read next: as many values as rows are still to come.
+            image.copy_within(*from..*from + len, at + size);
+            image[at..at + size].copy_from_slice(&column.lead);
+            at += size;
+            if matches!(column.source, Source::List(Field::Indices(_), ..)) {
+                for gene in image[at..at + len].as_chunks_mut::<8>().0 {
+                    let token = usize::try_from(i64::from_le_bytes(*gene)).ok().and_then(|gene| self.tokens.get(gene));
+                    *gene = token.copied().unwrap_or(i64::from_le_bytes(*gene)).to_le_bytes();
+                }
+            }
+            (*from, at) = (*from + len, at + len);
+        }
+    }
+}
+
 /// Some rows of a column as a page, and how many values it has, missing ones included.
 fn page(column: &ParquetColumn, batch: &Batch<'_>, rows: Range<usize>) -> (Page, u64) {
     let numbers = &batch.rows[rows.clone()];
     let (levels, len, count) = match &column.source {
-        Source::List(_, repr) => {
+        Source::List(_, repr, _) => {
             let lengths = || rows.clone().map(|at| column.length(batch, at));
             let len = lengths().sum::<u64>() * repr.size() as u64;
             (levels::of_lists(lengths()), len, lengths().map(|length| length.max(1)).sum())
@@ -159,8 +209,9 @@ impl Format for Parquet {
         let chunks = self.chunks(batch);
         let end = chunks.last().map_or(MAGIC.len() as u64, |chunk| chunk.start + chunk.len);
         let span = |(column, chunk): (&ParquetColumn, &ColumnChunk)| {
-            let Source::List(field, repr) = column.source else { return None };
-            let len = chunk.pages.iter().map(|page| page.len).sum();
+            let Source::List(field, repr, _) = column.source else { return None };
+            let led = (column.lead.len() * batch.rows.len()) as u64;
+            let len = chunk.pages.iter().map(|page| page.len).sum::<u64>() - led;
             Some(Span { field, repr, start: chunk.start + chunk.len - len, len })
         };
         let spans = self.columns.iter().zip(&chunks).filter_map(span).collect();
@@ -182,10 +233,11 @@ impl Format for Parquet {
                 at += page.head.len();
                 let len = page.len as usize;
                 match &mut filled {
-                    Some(from) => {
+                    Some(from) if column.lead.is_empty() => {
                         image.copy_within(*from..*from + len, at);
                         *from += len;
                     }
+                    Some(from) => self.lead(column, batch, page, (from, at), image),
                     None => {
                         image[at..][..len].copy_from_slice(&column.values(batch.table, &batch.rows[page.rows.clone()]))
                     }
@@ -202,7 +254,7 @@ mod tests {
     use super::*;
     use crate::anndata::names::MatrixName;
     use crate::array::Dtype;
-    use crate::batch::{Field, Lengths};
+    use crate::batch::Lengths;
     use crate::collection::element::{Element, MatrixKind};
 
     /// Pages of any size hold the same values, row by row, each behind its header.
@@ -215,7 +267,8 @@ mod tests {
         let lengths = Lengths { of_fetch: &lengths, start: 0, end: rows.len() };
         let batch = Batch { table: &table, rows: &rows, nnz: &[23], lengths, epoch: 0, index: 0 };
         let values = |page: u64| {
-            let Ok(parquet) = Parquet::new(&table, page) else { panic!("refused") };
+            let Ok(columns) = columns::of_table(&table) else { panic!("refused") };
+            let parquet = Parquet::new(columns, page, Vec::new());
             let layout = parquet.layout(&batch);
             let mut image = vec![0x55; layout.size as usize];
             for span in &layout.spans {

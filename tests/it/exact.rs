@@ -24,6 +24,16 @@ fn every_format_of_a_sparse_store() {
     every_format(&["sparse.h5ad"], &[]);
 }
 
+/// The schema of Tahoe-100M has no dense rows.
+#[test]
+fn every_row_in_the_schema_of_tahoe() {
+    for names in [&["sparse.h5ad"][..], &PARTS] {
+        let mount = Mount::new(&stores(names), &["--batch-size", "96", "--format", "tahoe.parquet", "--epochs", "1"]);
+        Checker::start().check(&mount, "tahoe.parquet", json!({})).unwrap();
+        mount.unmount();
+    }
+}
+
 #[test]
 fn every_format_of_a_dense_store() {
     every_format(&["dense.h5ad"], &["--seed", "3"]);

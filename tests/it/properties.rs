@@ -441,9 +441,9 @@ fn members(image: &[u8]) -> Vec<(u64, u64)> {
 }
 
 /// Formats whose size depends on the values of obs columns, row by row.
-const RECORDS: [&str; 3] = ["parquet", "tar", "tfrecord"];
+const RECORDS: [&str; 4] = ["parquet", "tahoe.parquet", "tar", "tfrecord"];
 /// Those of them whose records mix what the engine fills.
-const MOVED: [&str; 2] = ["tar", "tfrecord"];
+const MOVED: [&str; 3] = ["tahoe.parquet", "tar", "tfrecord"];
 
 /// An Arrow file by its crate's own reader, which checks it.
 fn record_batch(batch: &Batch<'_>, image: &[u8]) {

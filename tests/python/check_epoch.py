@@ -40,7 +40,7 @@ import tfrecord
 import tfrecord.example_pb2
 import webdataset
 
-FORMATS = ["npz", "safetensors", "npy", "h5ad", "h5ad-backed", "tsv", "arrow", "parquet", "tar", "tfrecord"]
+FORMATS = ["npz", "safetensors", "npy", "h5ad", "h5ad-backed", "tsv", "arrow", "parquet", "tar", "tfrecord", "tahoe.parquet"]
 MOST_LABELS = 4096  # a column with more is text in .arrow
 
 
@@ -359,6 +359,24 @@ class Check:
         pd.testing.assert_frame_equal(pd.read_parquet(path), table.to_pandas())
         return rows
 
+    def tahoe_parquet(self, path):
+        """Tahoe-100M's schema: a class token before each row's genes, tokens for genes, labels as strings."""
+        what = path.name
+        table = pq.read_table(path)
+        with np.load(path.parent / (what.split(".")[0] + ".npz"), allow_pickle=False) as f:
+            rows = self.rows_of(f["row"], what)
+        names = {c.name: f"obs/{c.name}" if c.name in ("genes", "expressions") else c.name for c in self.columns}
+        need(table.column_names == ["genes", "expressions"] + [names[c.name] for c in self.columns], lambda: f"{what}: {table.column_names}")
+        genes, expressions = (pa.concat_arrays(table[name].chunks) for name in ("genes", "expressions"))
+        need((genes.type.value_type, expressions.type.value_type) == (pa.int64(), pa.float32()), lambda: f"{what}: {genes.type}, {expressions.type}")
+        genes, expressions = ([row.values.to_numpy() for row in lists] for lists in (genes, expressions))
+        need(all(row[0] == 1 for row in genes) and all(row[0] == -2 for row in expressions), f"{what}: a row does not begin with 1 and -2")
+        expressions = [row[1:].astype(self.want.x_dtype) for row in expressions]
+        self.row_arrays(rows, [[row[1:] - 3 for row in genes], expressions], what)
+        for column in self.columns:
+            self.record_column(pa.concat_arrays(table[names[column.name]].chunks), column, rows, False, f"{what}: {column.name}")
+        return rows
+
     def tar(self, path):
         what = path.name
         samples = list(webdataset.WebDataset([str(path)], shardshuffle=False, empty_check=False).decode())
@@ -462,7 +480,7 @@ class Check:
         for i, name in enumerate(listed):
             path = directory / (name.split(".")[0] + "." + extension)
             before = path.stat().st_size
-            rows = getattr(self, kind.replace("-", "_"))(path)
+            rows = getattr(self, re.sub("[-.]", "_", kind))(path)
             data = path.read_bytes()
             need(before == len(data) == path.stat().st_size, lambda: f"{path.name}: st_size {before}, but {len(data)} bytes")
             full = len(rows) == size or (i == count - 1 and not drop_last)

@@ -30,8 +30,8 @@ const REPEATED: u64 = 2;
 pub enum Source {
     /// Global row numbers.
     Row,
-    /// Lists of a row's values: of a sparse element, or so many of each row.
-    List(Field, Repr),
+    /// Lists of a row's values, of a sparse element or a dense one: how they are written, and the dtype that they stand for.
+    List(Field, Repr, Dtype),
     Obs(ObsColumn),
 }
 
@@ -40,6 +40,14 @@ pub enum Source {
 pub struct ParquetColumn {
     pub name: String,
     pub source: Source,
+    /// The bytes of a value that each row's list begins with.
+    pub lead: Vec<u8>,
+}
+
+impl ParquetColumn {
+    fn new(name: &str, source: Source) -> ParquetColumn {
+        ParquetColumn { name: name.to_owned(), source, lead: Vec::new() }
+    }
 }
 
 /// The columns of a table.
@@ -47,10 +55,9 @@ pub struct ParquetColumn {
 /// # Errors
 /// A matrix whose rows are no vectors.
 pub fn of_table(table: &Table) -> Result<Vec<ParquetColumn>, String> {
-    let mut columns = vec![ParquetColumn { name: "row".to_owned(), source: Source::Row }];
+    let mut columns = vec![ParquetColumn::new("row", Source::Row)];
     let mut list = |name: &str, field, dtype| {
-        let source = Source::List(field, Repr::Number(physical_dtype(dtype)));
-        columns.push(ParquetColumn { name: name.to_owned(), source });
+        columns.push(ParquetColumn::new(name, Source::List(field, Repr::Number(physical_dtype(dtype)), dtype)));
     };
     for (number, (element, names)) in table.elements.iter().zip(records::matrices(table)).enumerate() {
         match &element.kind {
@@ -68,10 +75,41 @@ pub fn of_table(table: &Table) -> Result<Vec<ParquetColumn>, String> {
             return Err(format!("{} has {} columns; a page of `.parquet` holds fewer", element.name, element.n_vars()));
         }
     }
-    let obs = ObsColumn::all(table, &records::taken(table));
-    columns
-        .extend(obs.into_iter().map(|column| ParquetColumn { name: column.name.clone(), source: Source::Obs(column) }));
+    columns.extend(obs(table, &records::taken(table)));
     Ok(columns)
+}
+
+/// The columns of Tahoe-100M: tokens of genes and values of X, each behind those of a class token, then obs.
+///
+/// # Errors
+/// X is dense, or has values that float32 does not hold.
+pub fn of_tahoe(table: &Table) -> Result<Vec<ParquetColumn>, String> {
+    let x = table.x();
+    let dtype = x.kind.dtype();
+    if !x.is_sparse() {
+        return Err(format!("{} is dense; rows there are lists of genes with a value", x.name));
+    }
+    if x.n_vars() > i32::MAX as u64 / 8 {
+        return Err(format!("{} has {} columns; a page of `.parquet` holds fewer", x.name, x.n_vars()));
+    }
+    if matches!(dtype, Dtype::I32 | Dtype::I64 | Dtype::U32 | Dtype::U64 | Dtype::F64) {
+        return Err(format!("values of {} are {dtype}; Tahoe-100M has float32 only; --dtype f32 rounds them", x.name));
+    }
+    let list = |name: &str, field, dtype, lead: &[u8]| {
+        let source = Source::List(field, Repr::Number(dtype), dtype);
+        ParquetColumn { lead: lead.to_vec(), ..ParquetColumn::new(name, source) }
+    };
+    let mut columns = vec![
+        list("genes", Field::Indices(0), Dtype::I64, &1_i64.to_le_bytes()),
+        list("expressions", Field::Data(0), Dtype::F32, &(-2_f32).to_le_bytes()),
+    ];
+    columns.extend(obs(table, &["genes".to_owned(), "expressions".to_owned()]));
+    Ok(columns)
+}
+
+fn obs(table: &Table, taken: &[String]) -> impl Iterator<Item = ParquetColumn> + use<> {
+    let all = ObsColumn::all(table, taken).into_iter();
+    all.map(|column| ParquetColumn::new(&column.name.clone(), Source::Obs(column)))
 }
 
 /// What integers of fewer bytes are widened to.
@@ -84,33 +122,26 @@ fn physical_dtype(dtype: Dtype) -> Dtype {
 
 impl ParquetColumn {
     /// The dtype that it stands for.
-    fn dtype(&self, table: &Table) -> Dtype {
+    fn dtype(&self) -> Dtype {
         match &self.source {
-            Source::Row => Dtype::I64,
-            Source::List(Field::Indices(_), _) => table.index_dtype.unwrap_or(Dtype::I32),
-            Source::List(Field::Data(element) | Field::Dense(element), _) => table.elements[*element].kind.dtype(),
-            Source::List(_, repr) => match repr {
-                Repr::Number(dtype) => *dtype,
-                _ => Dtype::U8,
-            },
-            Source::Obs(ObsColumn { kind: ObsKind::Number(dtype), .. }) => *dtype,
-            Source::Obs(_) => Dtype::I64,
+            Source::List(_, _, dtype) | Source::Obs(ObsColumn { kind: ObsKind::Number(dtype), .. }) => *dtype,
+            Source::Row | Source::Obs(_) => Dtype::I64,
         }
     }
 
     /// Its elements in the schema, and the path of its leaf.
-    pub fn schema(&self, table: &Table) -> (Vec<Vec<u8>>, Vec<String>) {
+    pub fn schema(&self) -> (Vec<Vec<u8>>, Vec<String>) {
         match &self.source {
             Source::List(..) => {
                 let outer = Struct::new().i32(3, REQUIRED).text(4, &self.name).i32(5, 1).i32(6, 3);
                 let outer = outer.inner(10, Struct::new().inner(3, Struct::new())).end();
                 let list = Struct::new().i32(3, REPEATED).text(4, "list").i32(5, 1).end();
-                let leaf = self.leaf(table, REQUIRED, "element");
+                let leaf = self.leaf(REQUIRED, "element");
                 (vec![outer, list, leaf], vec![self.name.clone(), "list".to_owned(), "element".to_owned()])
             }
             _ => {
                 let repetition = if self.is_nullable() { OPTIONAL } else { REQUIRED };
-                (vec![self.leaf(table, repetition, &self.name)], vec![self.name.clone()])
+                (vec![self.leaf(repetition, &self.name)], vec![self.name.clone()])
             }
         }
     }
@@ -119,9 +150,9 @@ impl ParquetColumn {
         matches!(&self.source, Source::Obs(column) if column.nullable)
     }
 
-    fn leaf(&self, table: &Table, repetition: u64, name: &str) -> Vec<u8> {
-        let mut told = Struct::new().i32(1, self.physical(table));
-        if self.physical(table) == FIXED {
+    fn leaf(&self, repetition: u64, name: &str) -> Vec<u8> {
+        let mut told = Struct::new().i32(1, self.physical());
+        if self.physical() == FIXED {
             told = told.i32(2, 2);
         }
         told = told.i32(3, repetition).text(4, name);
@@ -145,7 +176,7 @@ impl ParquetColumn {
                 let integer = |told: Struct, converted, bits, signed| {
                     told.i32(6, converted).inner(10, logical(10, Struct::new().i8(1, bits).bool(2, signed)))
                 };
-                told = match self.dtype(table) {
+                told = match self.dtype() {
                     Dtype::Bool | Dtype::U8 => integer(told, 11, 8, false),
                     Dtype::U16 => integer(told, 12, 16, false),
                     Dtype::U32 => integer(told, 13, 32, false),
@@ -161,11 +192,11 @@ impl ParquetColumn {
     }
 
     /// The physical type.
-    pub fn physical(&self, table: &Table) -> u64 {
+    pub fn physical(&self) -> u64 {
         match &self.source {
             Source::Obs(ObsColumn { kind: ObsKind::Labels | ObsKind::Text, .. }) => BYTE_ARRAY,
             Source::Obs(ObsColumn { kind: ObsKind::Boolean, .. }) => BOOLEAN,
-            _ => match self.dtype(table) {
+            _ => match self.dtype() {
                 Dtype::Bool | Dtype::U8 | Dtype::U16 | Dtype::U32 | Dtype::I8 | Dtype::I16 | Dtype::I32 => INT32,
                 Dtype::U64 | Dtype::I64 => INT64,
                 Dtype::F16 => FIXED,
@@ -175,12 +206,12 @@ impl ParquetColumn {
         }
     }
 
-    /// Values of a list in the row at this place of a batch.
+    /// Values of a list in the row at this place of a batch, with the one that it begins with.
     pub fn length(&self, batch: &Batch<'_>, at: usize) -> u64 {
         match &self.source {
-            Source::List(Field::Dense(element), _) => batch.element(*element).n_vars(),
-            Source::List(Field::Data(element) | Field::Indices(element), _) => {
-                batch.lengths(*element).get(at).copied().unwrap_or(0)
+            Source::List(Field::Dense(element), ..) => batch.element(*element).n_vars(),
+            Source::List(Field::Data(element) | Field::Indices(element), ..) => {
+                batch.lengths(*element).get(at).copied().unwrap_or(0) + u64::from(!self.lead.is_empty())
             }
             _ => 1,
         }
@@ -189,7 +220,7 @@ impl ParquetColumn {
     /// Bytes of the values of a row at most.
     pub fn bytes(&self, batch: &Batch<'_>, at: usize) -> u64 {
         match &self.source {
-            Source::List(_, repr) => self.length(batch, at) * repr.size() as u64,
+            Source::List(_, repr, _) => self.length(batch, at) * repr.size() as u64,
             Source::Obs(column) if matches!(column.kind, ObsKind::Labels | ObsKind::Text) => {
                 4 + column.text(batch.table, batch.rows[at]).len() as u64
             }
