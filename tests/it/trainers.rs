@@ -53,7 +53,7 @@ fn a_dataset_has_the_columns_of_the_batches() {
     let parts = ["part-a.h5ad", "part-b.zarr", "part-c.h5ad"];
     for (names, options) in [
         (&["sparse.h5ad"][..], &["--index-dtype", "i64"][..]),
-        (&["dense.h5ad"], &["--where", "plate != \"nothing\""]),
+        (&["dense.h5ad"], &["--where", "plate != \"plate1\""]),
         (&parts, &["--log1p"]),
     ] {
         let mount = Mount::new(&stores(names), &[&["--batch-size", "96", "--block-size", "16"], options].concat());
