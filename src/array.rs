@@ -42,6 +42,8 @@ use crate::storage::{Meter, Object};
 pub use container::{Container, NodeKind};
 pub use dest::DestSlice;
 pub use dtype::Dtype;
+pub use hdf5::handed;
+use meaning::Names;
 
 /// What can go wrong between an array on disk and its decoded elements.
 ///
@@ -283,16 +285,18 @@ impl Array {
 }
 
 /// One field of an array of records, as tables were written before anndata 0.7.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RecordField {
     pub name: String,
     pub kind: RecordFieldKind,
+    /// Of integers with names: an enum that is no plain boolean.
+    pub names: Option<Names>,
     /// Axes that each record's value has; empty for a plain one.
     pub shape: Vec<u64>,
 }
 
 /// What a field holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum RecordFieldKind {
     Number(Dtype),
     Text,

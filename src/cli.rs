@@ -74,7 +74,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Open stores as a mount would, to see whether the process survives it
     #[command(hide = true)]
-    Probe(probe::ProbeArgs),
+    Probe,
     /// Write the man pages to a directory
     #[command(hide = true)]
     Man(documents::ManArgs),
@@ -148,7 +148,7 @@ fn dispatch(command: Command, inherited: &Inherited) -> Outcome {
             end_quietly_on_closed_pipe();
             manifest::manifest(&args)
         }
-        Command::Probe(args) => probe::probe(&args),
+        Command::Probe => probe::probe(),
         Command::Man(args) => documents::man(&args, Cli::command()),
         Command::Completions(args) => {
             end_quietly_on_closed_pipe();

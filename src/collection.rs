@@ -14,7 +14,7 @@ mod var;
 
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::anndata;
 use crate::anndata::bytes::Lengths;
@@ -25,6 +25,7 @@ use crate::anndata::names::{Frame, MatrixName};
 use crate::anndata::row_index::RowIndex;
 use crate::array::{ArrayError, Container, Counters, Dtype};
 use crate::number::as_usize;
+use crate::storage::in_flight;
 use element::{Arithmetic, Element, MatrixKind, Stored};
 use genes::matching::Matching;
 use genes::{Genes, Join};
@@ -116,19 +117,10 @@ pub struct Selection {
     /// Where derived arrays are kept.
     #[serde(skip)]
     pub index: IndexDir,
-    /// Set in the probe (`session::probe`). Large arrays are then opened and not read, and
-    /// nothing is derived or united: what comes of it is only fit to be dropped.
+    /// Set in the probe (`session::probe`), which opens one store of the mount's. Arrays are then opened and not read, nothing is
+    /// derived or united, and what follows from all stores together refuses nothing: what comes of it is only fit to be dropped.
     #[serde(skip)]
-    pub visit: Option<Visit>,
-}
-
-/// How the probe opens stores.
-#[derive(Clone, Copy, Debug)]
-pub struct Visit {
-    /// A function that is called with the name of the store that is read next.
-    pub tell: fn(&str),
-    /// The mount opens further stores besides: what follows from all stores together is not known, and refuses nothing.
-    pub partial: bool,
+    pub looks: bool,
 }
 
 impl Selection {
@@ -149,20 +141,8 @@ impl Selection {
             dtype: None,
             index_dtype: None,
             index,
-            visit: None,
+            looks: false,
         }
-    }
-
-    /// Tells the probe which store is read next.
-    fn visits(&self, store: &str) {
-        if let Some(visit) = self.visit {
-            (visit.tell)(store);
-        }
-    }
-
-    /// Whether the mount opens further stores besides those that are opened here.
-    fn is_partial(&self) -> bool {
-        self.visit.is_some_and(|visit| visit.partial)
     }
 
     /// The obs columns that will be read, by name; `None`: all but text.
@@ -192,7 +172,7 @@ pub struct Collection {
     pub left_out: Vec<(String, String)>,
     /// obs columns that differ between stores, each with what was done (docs/columns.md).
     pub joined: Vec<(String, String)>,
-    visit: Option<Visit>,
+    looks: bool,
 }
 
 impl Collection {
@@ -201,11 +181,7 @@ impl Collection {
     /// # Errors
     /// A store that cannot be read; stores whose matrices or genes differ; no rows at all; genes that no store has.
     pub fn open(paths: &[PathBuf], selection: &Selection, counters: &Counters) -> Result<Collection, CollectionError> {
-        let open = |path: &PathBuf| {
-            selection.visits(&path.to_string_lossy());
-            anndata::stores(path)
-        };
-        let opened = paths.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let opened = each(paths, |path| anndata::stores(path))?;
         Collection::of(opened.into_iter().flatten().collect(), selection, counters)
     }
 
@@ -225,9 +201,9 @@ impl Collection {
         }
         let x = element::open(&mut stores, &selection.x, true, selection, counters)?;
         let mut first_row = 0u64;
-        for store in &mut stores {
-            selection.visits(store.container.name());
-            let (rows, obs) = (store.x().matrix.rows(), DataFrame::open(&*store.container, Frame::Obs)?.rows);
+        let obs = each(&stores, |store| DataFrame::open(&*store.container, Frame::Obs).map(|obs| obs.rows))?;
+        for (store, obs) in stores.iter_mut().zip(obs) {
+            let rows = store.x().matrix.rows();
             if obs != rows {
                 let cause = format!("{} has {rows} rows, but obs has {obs}", selection.x);
                 return Err(mismatch(&*store.container, cause));
@@ -235,7 +211,7 @@ impl Collection {
             (store.rows, store.first_row) = (rows, first_row);
             first_row = first_row.checked_add(rows).ok_or_else(|| CollectionError::Option("too many rows".into()))?;
         }
-        if first_row == 0 && !selection.is_partial() {
+        if first_row == 0 && !selection.looks {
             return Err(mismatch(&*stores[0].container, "no rows: there is nothing to serve".to_owned()));
         }
         let mut elements = vec![x];
@@ -243,10 +219,13 @@ impl Collection {
             elements.push(element::open(&mut stores, name, false, selection, counters)?);
         }
         let columns::ObsColumns { columns, left_out, joined } = columns::read(&stores, selection, counters)?;
-        // One descriptor a store is enough from now on.
-        stores.iter().for_each(|store| store.container.settle());
         let table = Table { n_rows: first_row, elements, columns, index_dtype: selection.index_dtype };
-        Ok(Collection { table, stores, left_out, joined, visit: selection.visit })
+        Ok(Collection { table, stores, left_out, joined, looks: selection.looks })
+    }
+
+    /// Lets go of what is needed only while stores are opened: one descriptor a store is enough from now on.
+    pub fn settle(&self) {
+        self.stores.iter().for_each(|store| store.container.settle());
     }
 
     /// Rows of each store, in order.
@@ -332,15 +311,12 @@ impl Collection {
 
     /// An obs column over all stores, read now: served or not, text too.
     pub fn obs_column(&self, name: &str, counters: &Counters) -> Result<Values, CollectionError> {
-        columns::read_one(&self.stores, name, self.visit, counters)
+        columns::read_one(&self.stores, name, self.looks, counters)
     }
 
     /// The names of a store's rows.
     pub fn row_names(&self, store: usize, counters: &Counters) -> Result<Vec<String>, CollectionError> {
         let store = &self.stores[store];
-        if let Some(visit) = self.visit {
-            (visit.tell)(store.container.name());
-        }
         let names = DataFrame::open(&*store.container, Frame::Obs)?.names(counters)?;
         if names.len() as u64 != store.rows {
             let cause = format!("obs names {} rows, but there are {}", names.len(), store.rows);
@@ -394,6 +370,26 @@ impl Collection {
     pub fn is_remote(&self) -> bool {
         self.stores.iter().any(|store| crate::storage::name::is_remote(store.container.path()))
     }
+}
+
+/// What is asked of each store, in their order; of several at a time, as each waits for its storage.
+///
+/// # Errors
+/// That of the first store that has one.
+fn each<'t, T: Sync, R: Send, E: Send>(
+    items: &'t [T],
+    ask: impl Fn(&'t T) -> Result<R, E> + Sync,
+) -> Result<Vec<R>, E> {
+    const DEPTH: usize = 16;
+    let answers: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::new(None)).collect();
+    in_flight::for_each(DEPTH, items.len(), |number| {
+        if let (Some(item), Some(place)) = (items.get(number), answers.get(number)) {
+            let answer = ask(item)?;
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        }
+        Ok(())
+    })?;
+    Ok(answers.into_iter().filter_map(|place| place.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
 }
 
 /// Bytes of files that may be resident before they are handed back.

@@ -37,7 +37,7 @@ pub mod mount;
 mod number;
 pub mod plan;
 pub mod session;
-mod slab;
+pub mod slab;
 pub mod storage;
 mod sync;
 pub mod tree;

@@ -39,6 +39,7 @@ use crate::fuse::page_cache::PageCache;
 use crate::fuse::passthrough::Passthrough;
 use crate::fuse::{Handles, Ownership, ShuffleFs};
 use crate::plan::Plan;
+use crate::slab::reserve;
 use crate::storage::{name, pattern};
 use crate::tree::Tree;
 use crate::tree::documents::{Documents, ViewDoc, categorical};
@@ -62,6 +63,8 @@ pub struct Session {
     /// At least one, in the order of the spec's views.
     pub views: Vec<ViewPlan>,
     pub counters: Counters,
+    /// Who answers what is still asked of the stores' structure.
+    probed: probe::Probed,
 }
 
 /// A session to be.
@@ -127,7 +130,7 @@ impl Builder {
             tracing::info!("there are no .{format} files: {reason}");
         }
         let views = views::views(&spec, &collection, &counters)?;
-        Ok(Session { spec, collection, writers, views, counters })
+        Ok(Session { spec, collection, writers, views, counters, probed })
     }
 
     /// The file system that a mount serves; `config` is the file that the options came from, to be shown.
@@ -175,7 +178,12 @@ impl Session {
     ///
     /// # Errors
     /// A chunk exceeds the memory budget; threads cannot be started.
-    pub fn engine(self) -> Result<Engine, SessionError> {
+    pub fn engine(mut self) -> Result<Engine, SessionError> {
+        // Nothing is asked of the stores' structure from now on.
+        self.collection.settle();
+        drop(std::mem::take(&mut self.probed));
+        // Before what is left is counted.
+        reserve::restore();
         let (memory, threads) = self.fitting()?;
         let limits = Limits { memory, threads, io_depth: self.spec.io_depth, timeout: self.spec.timeout };
         room_for_chunks(&self.collection, limits.memory)?;

@@ -4,6 +4,8 @@
 //! 2 MiB. Copying rows to and from many places is a quarter faster in them, too, as the processor finds their pages
 //! sooner (docs/performance.md).
 
+pub mod reserve;
+
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;

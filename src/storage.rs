@@ -134,6 +134,24 @@ pub fn locate(name: &Path) -> io::Result<Address> {
     Ok(Address::new(Arc::new(local::Local), name.to_path_buf()))
 }
 
+/// Takes the version of a remote object from another process, which has just seen it: then it is not asked for again.
+pub fn recall(name: &Path, version: Version) {
+    #[cfg(feature = "remote")]
+    if let Some(name) = name.to_str() {
+        remote::recall(name, version);
+    }
+    #[cfg(not(feature = "remote"))]
+    let _ = (name, version);
+}
+
+/// Reads of remote objects that the node's cache answered, and those that it did not; zeros without one.
+pub fn cache_counts() -> (u64, u64) {
+    #[cfg(feature = "remote")]
+    return remote::cache_counts().unwrap_or_default();
+    #[cfg(not(feature = "remote"))]
+    (0, 0)
+}
+
 #[cfg(feature = "remote")]
 fn remote_address(name: &Path) -> io::Result<Address> {
     Ok(Address::new(Arc::new(remote::Remote), name.to_path_buf()))

@@ -3,7 +3,7 @@
 mod read;
 
 use crate::array::cast::{to_i64, to_text};
-use crate::array::meaning::{Meaning, Time};
+use crate::array::meaning::{Meaning, Names, Time};
 use crate::array::{ArrayError, Container, Counters, Dtype, NodeKind, RecordField, RecordFieldKind};
 
 use super::column::{Numbers, Values};
@@ -239,6 +239,12 @@ impl<'a> DataFrame<'a> {
         Ok((0..codes.len()).map(name).collect())
     }
 
+    /// The names of a field of an enum.
+    fn field_names(&self, name: &str) -> Option<&Names> {
+        let FrameLayout::Records(fields) = &self.layout else { return None };
+        fields.iter().find(|field| field.name == name)?.names.as_ref()
+    }
+
     /// A field of numbers, one a record.
     fn field(&self, name: &str, counters: &Counters) -> Result<Numbers, ArrayError> {
         let array = self.store.field_numbers(&self.element, name)?;
@@ -332,6 +338,13 @@ impl<'a> DataFrame<'a> {
             Some(RecordField { kind: RecordFieldKind::Text, shape, .. }) if shape.is_empty() => ColumnKind::Text,
             Some(RecordField { kind: RecordFieldKind::Number(dtype), shape, .. }) if shape.is_empty() => {
                 let counters = Counters::default();
+                if let Some(names) = self.field_names(name) {
+                    return Ok(match names.booleans() {
+                        Some(_) => ColumnKind::Boolean,
+                        None if self.enums_are_labels => ColumnKind::Categorical,
+                        None => ColumnKind::Number,
+                    });
+                }
                 match categories::of_record(self.store, name, &self.field(name, &counters)?, &counters)? {
                     Some(_) if matches!(Frame::at(&self.element), Some(Frame::Obs | Frame::Var)) => {
                         ColumnKind::Categorical
@@ -349,6 +362,9 @@ impl<'a> DataFrame<'a> {
         if self.store.kind(&path)? == Some(NodeKind::Array)
             && let Meaning::Names(names) = self.store.meaning(&path)?
         {
+            return Ok(names.0.len() as u64);
+        }
+        if let Some(names) = self.field_names(name) {
             return Ok(names.0.len() as u64);
         }
         let element = match &self.layout {

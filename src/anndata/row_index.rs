@@ -24,8 +24,8 @@ const WINDOW: u64 = 1 << 19;
 pub struct RowIndex {
     held: HashMap<String, (Dtype, Buffer)>,
     mapping: Option<Arc<Mapping>>,
-    /// Large arrays are opened and not read.
-    looks: bool,
+    /// Arrays of so many rows are opened and not read.
+    unread: Option<u64>,
 }
 
 /// What the numbers of an array are.
@@ -95,15 +95,24 @@ impl ColumnSource {
 }
 
 impl RowIndex {
-    /// For who looks whether a store can be opened: what is large is opened, but not read, unless it is the library that
-    /// would read it.
+    /// For who looks at a store: what is large is opened, but not read, unless it is the library that would read it.
     pub fn looking() -> RowIndex {
-        RowIndex { looks: true, ..RowIndex::default() }
+        RowIndex { unread: Some(LEAST_ROWS), ..RowIndex::default() }
+    }
+
+    /// For who tries the library: only what it reads itself is read.
+    pub fn trying() -> RowIndex {
+        RowIndex { unread: Some(0), ..RowIndex::default() }
+    }
+
+    /// Whether it is one of [`RowIndex::trying`].
+    pub fn reads_nothing(&self) -> bool {
+        self.unread == Some(0)
     }
 
     /// Columns by their elements, in a mapped file.
     pub fn of(held: HashMap<String, (Dtype, Buffer)>, mapping: Arc<Mapping>) -> RowIndex {
-        RowIndex { held, mapping: Some(mapping), looks: false }
+        RowIndex { held, mapping: Some(mapping), unread: None }
     }
 
     /// Row bounds, if they need not be read.
@@ -132,8 +141,7 @@ impl RowIndex {
 
     /// Whether looking at it is all that is to be done.
     fn looked(&self, array: &Array, counters: &Counters) -> Result<bool, ArrayError> {
-        let large = array.shape.first().is_some_and(|&len| len >= LEAST_ROWS);
-        if !(self.looks && large) {
+        if self.unread.is_none_or(|least| array.shape.first().is_none_or(|&len| len < least)) {
             return Ok(false);
         }
         if array.source.filters().last().is_some_and(|last| last == "(library)") {

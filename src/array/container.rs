@@ -18,12 +18,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::handed::{Answer, Question};
 use super::meaning::Meaning;
 use super::{Array, ArrayError, RecordField, file, hdf5, zarr};
 use crate::storage::{self, Address, Identity, Object, name};
 
 /// What an element is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum NodeKind {
     Group,
     Array,
@@ -118,6 +119,12 @@ pub trait Container: Send + Sync {
     /// There is no such field, or it holds no strings.
     fn field_strings(&self, element: &str, field: &str) -> Result<Vec<String>, ArrayError> {
         Err(no_records(self.name(), element, field))
+    }
+
+    /// The answer to a question about elements, as it is handed to another process; none of an error, and where there is no
+    /// such thing.
+    fn answer(&self, _question: &Question) -> Option<Answer> {
+        None
     }
 
     /// Closes what is needed only to find elements. They are found nevertheless: it is opened again then.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::Array;
+use super::{Array, Counters};
 
 /// Sums over the arrays of one fetch or more. Within a fetch each chunk is decoded once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,20 @@ pub struct ReadCost {
     pub needed: u64,
     /// Runs of neighbouring chunks, or of elements that are stored as they are: as many requests over a network.
     pub requests: u64,
+    /// Bytes that are read: as stored where that is known, else as decoded.
+    pub bytes: u64,
+}
+
+/// Bytes of a stored chunk; as decoded where to know it would take a look at the storage.
+fn stored(array: &Array, chunk: u64) -> u64 {
+    let decoded = array.chunk_elements().saturating_mul(array.dtype.size() as u64);
+    if array.source.looks_up() {
+        return decoded;
+    }
+    match array.source.stored(chunk, &Counters::default()) {
+        Ok(Some(extent)) => extent.len,
+        _ => decoded,
+    }
 }
 
 impl ReadCost {
@@ -28,6 +42,7 @@ impl ReadCost {
             last = Some((end - 1) / unit);
         }
         if !array.source.is_encoded() {
+            self.bytes += runs.iter().map(|(start, end)| (end - start) * array.dtype.size() as u64).sum::<u64>();
             return;
         }
         let mut chunks = HashSet::new();
@@ -35,6 +50,7 @@ impl ReadCost {
             chunks.extend(start / size..=(end - 1) / size);
             self.needed += end - start;
         }
+        self.bytes += chunks.iter().map(|&chunk| stored(array, chunk)).sum::<u64>();
         self.chunks += chunks.len() as u64;
         self.decoded += chunks.len() as u64 * size.min(array.shape[0]);
     }
@@ -51,12 +67,15 @@ impl ReadCost {
             bands.insert(row / high);
             count += 1;
         }
+        let row: u64 = array.shape.iter().skip(1).product();
         if !array.source.is_encoded() {
+            self.bytes += count * row * array.dtype.size() as u64;
             return;
         }
         let across = |(shape, chunk): (&u64, &u64)| shape.div_ceil((*chunk).max(1));
         let wide: u64 = array.shape.iter().zip(&array.chunk_shape).skip(1).map(across).product();
-        let row: u64 = array.shape.iter().skip(1).product();
+        let chunks = bands.iter().flat_map(|band| band * wide..(band + 1) * wide);
+        self.bytes += chunks.map(|chunk| stored(array, chunk)).sum::<u64>();
         self.chunks += bands.len() as u64 * wide;
         self.decoded += bands.len() as u64 * wide * array.chunk_elements();
         self.needed += count * row;
@@ -100,11 +119,11 @@ mod tests {
         let runs = [(0, 5), (5, 9), (12, 12), (40, 41), (50, 60)];
         let mut cost = ReadCost::default();
         cost.runs(&array(&[100], &[10], true), &runs);
-        assert_eq!(cost, ReadCost { chunks: 3, decoded: 30, needed: 20, requests: 2 });
+        assert_eq!(cost, ReadCost { chunks: 3, decoded: 30, needed: 20, requests: 2, bytes: 30 });
         // As they are stored, only elements count: 5 to 9 follows on 0 to 5.
         let mut cost = ReadCost::default();
         cost.runs(&array(&[100], &[100], false), &runs);
-        assert_eq!(cost, ReadCost { requests: 3, ..ReadCost::default() });
+        assert_eq!(cost, ReadCost { requests: 3, bytes: 20, ..ReadCost::default() });
     }
 
     #[test]
@@ -113,9 +132,9 @@ mod tests {
         let mut cost = ReadCost::default();
         cost.rows(&array(&[100, 7], &[10, 4], true), rows.into_iter());
         // Three bands of two chunks each.
-        assert_eq!(cost, ReadCost { chunks: 6, decoded: 6 * 40, needed: 5 * 7, requests: 3 });
+        assert_eq!(cost, ReadCost { chunks: 6, decoded: 6 * 40, needed: 5 * 7, requests: 3, bytes: 6 * 40 });
         let mut cost = ReadCost::default();
         cost.rows(&array(&[100, 7], &[100, 7], false), rows.into_iter());
-        assert_eq!(cost, ReadCost { requests: 4, ..ReadCost::default() });
+        assert_eq!(cost, ReadCost { requests: 4, bytes: 5 * 7, ..ReadCost::default() });
     }
 }

@@ -8,15 +8,17 @@ mod boolean;
 mod dataset;
 mod driver;
 mod files;
+pub mod handed;
 mod library;
 mod native;
 mod record;
 mod source;
+mod structure;
 mod text;
+mod times;
 mod types;
 mod zstd_filter;
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,8 +29,10 @@ use super::container::{Candidate, Container, Kind, NodeKind};
 use super::meaning::Meaning;
 use super::{Array, ArrayError, Dtype, RecordField};
 use crate::storage::{Identity, Object};
-use files::LibraryFile;
-pub use types::TypeClass;
+use files::{LibraryFile, Node};
+use handed::Parser;
+use structure::{Answer, Answers, Facts, Question, Shared};
+use types::TypeClass;
 
 /// An open `.h5ad`, or a group inside of an HDF5 file.
 pub struct Hdf5 {
@@ -39,14 +43,10 @@ pub struct Hdf5 {
     object: Object,
     /// The library's.
     library: LibraryFile,
-    /// What was asked of elements: each question costs the library some tenths of a millisecond, and most are asked often.
-    known: Mutex<Known>,
-}
-
-#[derive(Default)]
-struct Known {
-    kinds: HashMap<String, Option<NodeKind>>,
-    attributes: HashMap<String, Map<String, Value>>,
+    /// Who parses the file, if another process does.
+    parser: Option<Arc<dyn Parser>>,
+    /// What was asked of elements: each question costs the library a tenth of a millisecond, and most are asked often.
+    known: Mutex<Answers>,
 }
 
 /// Files that begin with HDF5's signature, also behind a user block.
@@ -60,24 +60,113 @@ impl Hdf5 {
     /// Opens a file that begins like HDF5, or the group asked for in it.
     fn open(mut candidate: Candidate<'_>) -> Result<Hdf5, ArrayError> {
         let Some(object) = candidate.object.take() else { return Err(candidate.fail("a directory, not a file")) };
-        let fail = |cause: &str| candidate.fail(cause);
         zstd_filter::register();
+        let (parser, known) = handed::of(candidate.address.path(), candidate.inner).unzip();
         let hdf5 = Hdf5 {
             name: Arc::clone(&candidate.name),
-            inner: String::new(),
+            inner: candidate.inner.to_owned(),
             object,
             library: LibraryFile::new(),
-            known: Mutex::default(),
+            parser,
+            known: Mutex::new(known.unwrap_or_default()),
         };
-        hdf5.root()?;
-        if hdf5.kind(candidate.inner)? != Some(NodeKind::Group) {
-            return Err(fail(&format!("there is no group {} in the file", candidate.inner)));
-        }
-        Ok(Hdf5 { inner: candidate.inner.to_owned(), ..hdf5 })
+        hdf5.ask(Question::Open)?;
+        Ok(hdf5)
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Answers> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer to a question: the one that is known, else that of the process which parses the file, else our own
+    /// library's.
+    fn ask(&self, question: Question) -> Result<Answer, ArrayError> {
+        let known = match question {
+            Question::Strings(_) if !handed::is_recording() => self.known().remove(&question),
+            _ => self.known().get(&question).cloned(),
+        };
+        let answer = match (known, &self.parser) {
+            (Some(answer), _) => Some(answer),
+            (None, Some(parser)) => {
+                let asked = parser.ask(self.path(), &self.inner, &question);
+                let answer = asked.map_err(|cause| ArrayError::Open { store: self.name.to_string(), cause })?;
+                if !matches!(answer, Answer::Strings(_)) {
+                    self.known().insert(question.clone(), answer.clone());
+                }
+                Some(answer)
+            }
+            (None, None) => None,
+        };
+        match answer {
+            None | Some(Answer::Tried) => {}
+            Some(answer) => return Ok(answer),
+        }
+        let answer = self.look(&question);
+        let hands_over = handed::is_recording();
+        let kept = match &answer {
+            // Strings are large, and asked for once.
+            Ok(Answer::Strings(all)) if !hands_over || all.0.len() > MOST_STRINGS => {
+                hands_over.then_some(Answer::Tried)
+            }
+            Ok(answer) => Some(answer.clone()),
+            Err(_) => hands_over.then_some(Answer::Tried),
+        };
+        if let Some(kept) = kept {
+            self.known().insert(question, kept);
+        }
+        answer
+    }
+
+    /// Asks the library.
+    fn look(&self, question: &Question) -> Result<Answer, ArrayError> {
+        Ok(match question {
+            Question::Open => {
+                self.root()?;
+                if !self.inner.is_empty() && !matches!(self.node("")?, Some(Node::Group(_))) {
+                    let cause = format!("there is no group {} in the file", self.inner);
+                    return Err(ArrayError::Open { store: self.name.to_string(), cause });
+                }
+                Answer::Open
+            }
+            Question::Kind(element) => Answer::Kind(self.node(element)?.map(|node| node.kind())),
+            Question::Members(group) => {
+                let mut names = self.group(group)?.member_names().map_err(|e| self.library_error(group, &e))?;
+                names.sort();
+                Answer::Members(Shared::new(names))
+            }
+            Question::Attributes(element) => {
+                let read = match self.node(element)? {
+                    Some(Node::Group(group)) => attribute::all(&group, &self.inner),
+                    _ => attribute::all(&*self.dataset(element)?, &self.inner),
+                };
+                Answer::Attributes(Shared::new(read.map_err(|e| self.library_error(element, &e))?))
+            }
+            Question::Facts(element) => {
+                let dataset = self.dataset(element)?;
+                Answer::Facts(facts(&dataset).map_err(|cause| self.error(element, cause))?)
+            }
+            Question::Array(element) => Answer::Array(dataset::describe(self, element, &*self.dataset(element)?)?),
+            Question::Strings(element) => {
+                let strings = text::dataset(&*self.dataset(element)?);
+                Answer::Strings(Shared::new(strings.map_err(|cause| self.error(element, cause))?))
+            }
+            Question::Fields(element) => {
+                let fields = record::fields(&*self.dataset(element)?);
+                Answer::Fields(Shared::new(fields.map_err(|cause| self.error(element, cause))?))
+            }
+        })
+    }
+
+    /// An answer of another kind than the question: two processes of one program do not disagree, so this is not met.
+    fn mixed(&self, element: &str) -> ArrayError {
+        self.error(element, "the process that parses it answers another question: please report it")
+    }
+
+    fn facts(&self, element: &str) -> Result<Facts, ArrayError> {
+        match self.ask(Question::Facts(element.to_owned()))? {
+            Answer::Facts(facts) => Ok(facts),
+            _ => Err(self.mixed(element)),
+        }
     }
 
     /// The library's file.
@@ -102,36 +191,42 @@ impl Hdf5 {
         self.error(element, words(error))
     }
 
-    fn group(&self, element: &str) -> Result<Group, ArrayError> {
-        match self.kind(element)? {
-            Some(NodeKind::Group) if self.at(element).is_empty() => self.root()?.as_group(),
-            Some(NodeKind::Group) => self.root()?.group(&self.at(element)),
-            Some(NodeKind::Array) => return Err(self.error(element, "is an array, not a group")),
-            None => return Err(self.error(element, "is not in the file")),
+    /// What is there, as the library's object.
+    fn node(&self, element: &str) -> Result<Option<Node>, ArrayError> {
+        let path = self.at(element);
+        // Below what is no group there is nothing: each step's parent exists before it is taken.
+        if let Some((parent, _)) = element.trim_matches('/').rsplit_once('/')
+            && self.kind(parent)? != Some(NodeKind::Group)
+        {
+            return Ok(None);
         }
-        .map_err(|e| self.library_error(element, &e))
+        let node = self.library.node(&self.name, &self.object, &path);
+        let node = node.map_err(|failed| failed.of(self, element))?;
+        if let (None, Some(cause)) = (&node, driver::cause()) {
+            // To the library, what cannot be read is not there.
+            return Err(self.error(element, cause));
+        }
+        Ok(node)
     }
 
-    fn dataset(&self, element: &str) -> Result<Dataset, ArrayError> {
-        match self.kind(element)? {
-            Some(NodeKind::Array) => {
-                let failed = |e| self.library_error(element, &e);
-                let root = self.root()?;
-                let dataset = root.dataset(&self.at(element)).map_err(failed)?;
-                let home = root.loc_info().map_err(failed)?.fileno;
-                if dataset.loc_info().map_err(failed)?.fileno != home {
-                    // Its chunks would be looked for in this file.
-                    return Err(self.error(element, "lies in another file (an external link); copy it into this one"));
-                }
-                Ok(dataset)
+    fn group(&self, element: &str) -> Result<Arc<Group>, ArrayError> {
+        match self.node(element)? {
+            Some(Node::Group(group)) => Ok(group),
+            Some(Node::Dataset(_)) => Err(self.error(element, "is an array, not a group")),
+            _ => Err(self.error(element, "is not in the file")),
+        }
+    }
+
+    fn dataset(&self, element: &str) -> Result<Arc<Dataset>, ArrayError> {
+        match self.node(element)? {
+            Some(Node::Dataset(dataset)) => Ok(dataset),
+            // Its chunks would be looked for in this file.
+            Some(Node::Elsewhere) => {
+                Err(self.error(element, "lies in another file (an external link); copy it into this one"))
             }
-            Some(NodeKind::Group) => Err(self.error(element, "is a group, not an array")),
+            Some(Node::Group(_)) => Err(self.error(element, "is a group, not an array")),
             None => Err(self.error(element, "is not in the file")),
         }
-    }
-
-    fn class(&self, element: &str) -> Result<TypeClass, ArrayError> {
-        types::class_of(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
     }
 }
 
@@ -153,99 +248,118 @@ impl Container for Hdf5 {
     }
 
     fn kind(&self, element: &str) -> Result<Option<NodeKind>, ArrayError> {
-        let path = self.at(element);
-        if path.is_empty() {
+        if element.is_empty() {
             return Ok(Some(NodeKind::Group));
         }
-        if let Some(kind) = self.known().kinds.get(&path) {
-            return Ok(*kind);
+        match self.ask(Question::Kind(element.to_owned()))? {
+            Answer::Kind(kind) => Ok(kind),
+            _ => Err(self.mixed(element)),
         }
-        let kind = native::kind(&self.root()?, &path).map_err(|cause| self.error(element, cause))?;
-        if let (None, Some(cause)) = (kind, driver::cause()) {
-            // To the library, what cannot be read is not there.
-            return Err(self.error(element, cause));
-        }
-        self.known().kinds.insert(path, kind);
-        Ok(kind)
     }
 
     fn members(&self, group: &str) -> Result<Vec<String>, ArrayError> {
-        let mut names = self.group(group)?.member_names().map_err(|e| self.library_error(group, &e))?;
-        names.sort();
-        Ok(names)
+        match self.ask(Question::Members(group.to_owned()))? {
+            Answer::Members(names) => Ok(names.into_inner()),
+            _ => Err(self.mixed(group)),
+        }
     }
 
     fn attributes(&self, element: &str) -> Result<Map<String, Value>, ArrayError> {
-        if let Some(attributes) = self.known().attributes.get(element) {
-            return Ok(attributes.clone());
+        match self.ask(Question::Attributes(element.to_owned()))? {
+            Answer::Attributes(attributes) => Ok(attributes.into_inner()),
+            _ => Err(self.mixed(element)),
         }
-        let read = if self.kind(element)? == Some(NodeKind::Array) {
-            let dataset = self.dataset(element)?;
-            attribute::all(&dataset, &self.inner)
-        } else {
-            let group = self.group(element)?;
-            attribute::all(&group, &self.inner)
-        };
-        let attributes = read.map_err(|e| self.library_error(element, &e))?;
-        self.known().attributes.insert(element.to_owned(), attributes.clone());
-        Ok(attributes)
     }
 
     fn array(&self, element: &str) -> Result<Array, ArrayError> {
-        dataset::open(self, element, self.dataset(element)?)
+        match self.ask(Question::Array(element.to_owned()))? {
+            Answer::Array(description) => description.array(self, element),
+            _ => Err(self.mixed(element)),
+        }
     }
 
     fn shape(&self, element: &str) -> Result<Vec<u64>, ArrayError> {
-        native::shape(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
+        self.facts(element)?.shape.map_err(|cause| self.error(element, cause))
+    }
+
+    fn answer(&self, question: &Question) -> Option<Answer> {
+        match self.ask(question.clone()) {
+            Ok(Answer::Strings(all)) if all.0.len() > MOST_STRINGS => None,
+            answer => answer.ok(),
+        }
     }
 
     fn settle(&self) {
         self.library.close();
-        *self.known() = Known::default();
+        *self.known() = Answers::default();
     }
 
     fn dtype_name(&self, element: &str) -> Result<String, ArrayError> {
-        Ok(match self.class(element)? {
-            TypeClass::Time(time) => return Ok(time.to_string()),
-            TypeClass::Enum { .. } if self.meaning(element)? == Meaning::Numbers => Dtype::Bool.name(),
-            TypeClass::Number { dtype, .. } | TypeClass::Enum { dtype, .. } => dtype.name(),
-            TypeClass::VariableText | TypeClass::FixedText { .. } => "string",
-            TypeClass::Other(what) => what,
-        }
-        .to_owned())
+        Ok(self.facts(element)?.dtype)
     }
 
     fn meaning(&self, element: &str) -> Result<Meaning, ArrayError> {
-        let dataset = self.dataset(element)?;
-        Ok(match types::class_of(&dataset).map_err(|cause| self.error(element, cause))? {
-            TypeClass::Time(time) => Meaning::Time(time),
-            TypeClass::Enum { .. } => match dataset::names(&dataset).map_err(|cause| self.error(element, cause))? {
-                names if names.two_valued().is_some() => Meaning::Numbers,
-                names => Meaning::Names(names),
-            },
-            _ => Meaning::Numbers,
-        })
+        Ok(self.facts(element)?.meaning)
     }
 
     fn is_text(&self, element: &str) -> Result<bool, ArrayError> {
-        Ok(matches!(self.class(element)?, TypeClass::VariableText | TypeClass::FixedText { .. }))
+        Ok(self.facts(element)?.is_text)
     }
 
     fn strings(&self, element: &str) -> Result<Vec<String>, ArrayError> {
-        text::dataset(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
+        match self.ask(Question::Strings(element.to_owned()))? {
+            Answer::Strings(strings) => Ok(strings.into_inner()),
+            _ => Err(self.mixed(element)),
+        }
     }
 
     fn fields(&self, element: &str) -> Result<Vec<RecordField>, ArrayError> {
-        record::fields(&self.dataset(element)?).map_err(|cause| self.error(element, cause))
+        match self.ask(Question::Fields(element.to_owned()))? {
+            Answer::Fields(fields) => Ok(fields.into_inner()),
+            _ => Err(self.mixed(element)),
+        }
     }
 
     fn field_numbers(&self, element: &str, field: &str) -> Result<Array, ArrayError> {
-        record::numbers(self, element, &self.dataset(element)?, field)
+        record::numbers(self, element, &*self.dataset(element)?, field)
     }
 
     fn field_strings(&self, element: &str, field: &str) -> Result<Vec<String>, ArrayError> {
-        record::strings(&self.dataset(element)?, field).map_err(|cause| self.error(element, cause))
+        record::strings(&*self.dataset(element)?, field).map_err(|cause| self.error(element, cause))
     }
+}
+
+impl Drop for Hdf5 {
+    fn drop(&mut self) {
+        if handed::is_recording() {
+            handed::keep(&self.inner, std::mem::take(&mut *self.known()));
+        }
+    }
+}
+
+/// Strings of one array that are handed over: the names of genes are fewer.
+const MOST_STRINGS: usize = 1 << 18;
+
+/// What a dataset holds.
+fn facts(dataset: &Dataset) -> Result<Facts, String> {
+    let class = types::class_of(dataset)?;
+    let meaning = match class {
+        TypeClass::Time { time, .. } => Meaning::Time(time),
+        TypeClass::Enum { .. } => match dataset::names(dataset)? {
+            names if names.two_valued().is_some() => Meaning::Numbers,
+            names => Meaning::Names(names),
+        },
+        _ => Meaning::Numbers,
+    };
+    let dtype = match class {
+        TypeClass::Time { time, .. } => time.to_string(),
+        TypeClass::Enum { .. } if meaning == Meaning::Numbers => Dtype::Bool.name().to_owned(),
+        TypeClass::Number { dtype, .. } | TypeClass::Enum { dtype, .. } => dtype.name().to_owned(),
+        TypeClass::VariableText | TypeClass::FixedText { .. } => "string".to_owned(),
+        TypeClass::Other(what) => what.to_owned(),
+    };
+    let is_text = matches!(class, TypeClass::VariableText | TypeClass::FixedText { .. });
+    Ok(Facts { shape: native::shape(dataset), dtype, meaning, is_text })
 }
 
 /// One line of an error of the library; of the storage, where that is the reason.

@@ -6,7 +6,7 @@ use super::Dtype;
 use super::cast::to_i64;
 
 /// What the elements of an array of numbers are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Meaning {
     /// Numbers or booleans.
     Numbers,
@@ -17,11 +17,11 @@ pub enum Meaning {
 }
 
 /// The names of an enum, each with its integer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Names(pub Vec<(String, i64)>);
 
 /// The integers of a boolean enum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Booleans {
     pub no: i64,
     pub yes: i64,
@@ -74,14 +74,14 @@ impl Booleans {
 }
 
 /// What a 64-bit integer counts. The smallest one is "not a time": missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Time {
     pub is_duration: bool,
     pub unit: Unit,
 }
 
 /// Units of numpy that are read, coarse to fine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Unit {
     Year,
     Month,
@@ -142,13 +142,23 @@ impl Unit {
 impl Time {
     /// numpy's descriptor without or with byte order: `<M8[ns]`, `m8[s]`.
     pub fn from_descr(descr: &str) -> Option<Time> {
+        Time::multiple_of(descr).filter(|(_, multiple)| *multiple == 1).map(|(time, _)| time)
+    }
+
+    /// The same where a tick may be so many units: `M8[25s]`.
+    pub fn multiple_of(descr: &str) -> Option<(Time, i64)> {
         let descr = descr.trim_start_matches(['<', '>', '=', '|']);
-        let unit = Unit::from_name(descr.get(3..)?.strip_suffix(']')?)?;
-        match descr.get(..3)? {
-            "M8[" => Some(Time { is_duration: false, unit }),
-            "m8[" => Some(Time { is_duration: true, unit }),
-            _ => None,
-        }
+        let told = descr.get(3..)?.strip_suffix(']')?;
+        let name = told.trim_start_matches(|c: char| c.is_ascii_digit());
+        let digits = told.strip_suffix(name).filter(|digits| !digits.is_empty());
+        let multiple = digits.map_or(Some(1), |digits| digits.parse().ok().filter(|&multiple| multiple > 0))?;
+        let unit = Unit::from_name(name)?;
+        let is_duration = match descr.get(..3)? {
+            "M8[" => false,
+            "m8[" => true,
+            _ => return None,
+        };
+        Some((Time { is_duration, unit }, multiple))
     }
 
     /// numpy's descriptor, little-endian.
@@ -279,6 +289,11 @@ mod tests {
             assert_eq!(text(descr, ticks), want, "{descr} {ticks}");
         }
         assert_eq!(Time::from_descr("<M8[25s]"), None);
+        assert_eq!(Time::multiple_of(">M8[25s]"), Time::from_descr("M8[s]").map(|time| (time, 25)));
+        assert_eq!(
+            (Time::multiple_of("M8[0s]"), Time::multiple_of("M8[25]"), Time::multiple_of("M8")),
+            (None, None, None)
+        );
         assert_eq!(Time::from_descr("<m8[us]").unwrap().to_string(), "timedelta64[us]");
         let time = |descr| Time::from_descr(descr).unwrap();
         assert_eq!(time("M8[D]").steps_of(time("M8[s]")), Some(86_400));

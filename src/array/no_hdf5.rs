@@ -12,3 +12,38 @@ pub const KIND: Kind = Kind {
     },
     needs_trial: false,
 };
+
+/// What children would hand over: nothing, as no C library parses any store.
+pub mod handed {
+    use std::collections::HashMap;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    pub enum Question {}
+
+    #[derive(Clone, Debug, Serialize, Deserialize)]
+    pub enum Answer {
+        Tried,
+    }
+
+    pub type Answers = HashMap<Question, Answer>;
+
+    pub trait Parser: Send + Sync {
+        /// # Errors
+        /// None: nothing can be asked.
+        fn ask(&self, file: &Path, inner: &str, question: &Question) -> Result<Answer, String>;
+    }
+
+    pub fn offer(_: &Path, _: &Arc<dyn Parser>, _: impl IntoIterator<Item = (String, Answers)>) {}
+
+    pub fn withdraw<'a>(_: impl IntoIterator<Item = &'a Path>) {}
+
+    pub fn begin() {}
+
+    pub fn take() -> Vec<(String, Answers)> {
+        Vec::new()
+    }
+}

@@ -101,9 +101,9 @@ fn isolated(path: &Path, args: &InfoArgs) -> Vec<Value> {
     let terminal = args.check && std::io::stderr().is_terminal();
     let stores = [path.to_owned()];
     let failed = |reason: String| vec![json!({"error": format!("{}: {reason}", path.display())})];
-    match isolate::run(&ChildTask { arguments, input: Vec::new(), stores: &stores, patience: args.timeout, terminal }) {
+    match isolate::run(&ChildTask { arguments, stores: &stores, patience: args.timeout, terminal }) {
         Ok(answer) => serde_json::from_slice(&answer).unwrap_or_else(|error| failed(format!("no answer: {error}"))),
-        Err(Failed::Ended(reason, _)) => failed(reason),
+        Err(Failed::Ended(reason)) => failed(reason),
         Err(Failed::NotStarted(_)) => described(path, args.check),
     }
 }

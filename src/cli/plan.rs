@@ -179,7 +179,7 @@ fn text(told: &Value) -> String {
     type Show<'a> = &'a dyn Fn(&Value) -> String;
     let plain: Show<'_> = &|value| value.to_string();
     let entropy = format!("entropy of {label}, bits");
-    let rows: [(&str, &str, Show<'_>); 16] = [
+    let rows: [(&str, &str, Show<'_>); 17] = [
         ("rows", "rows", plain),
         ("rows an epoch", "rows_per_epoch", plain),
         ("batches", "batches", plain),
@@ -192,6 +192,7 @@ fn text(told: &Value) -> String {
         ("memory a fetch", "bytes_per_fetch", &bytes),
         ("chunks read a row", "chunks_per_row", &float),
         ("read amplification", "read_amplification", &float),
+        ("bytes read an epoch, about", "bytes_read_per_epoch", &bytes),
         ("requests an epoch, about", "requests_per_epoch", plain),
         ("  in dollars", "requests_dollars", &float),
         (&entropy, "label_entropy_bits", &float),

@@ -13,7 +13,7 @@ use crate::anndata::names::Frame;
 use crate::array::{ArrayError, Counters, Dtype};
 use crate::number::as_usize;
 
-use super::{CollectionError, Selection, Store, Visit};
+use super::{CollectionError, Selection, Store, each};
 
 /// obs columns of a collection.
 #[derive(Default)]
@@ -36,7 +36,7 @@ fn obs(store: &Store, named: bool) -> Result<DataFrame<'_>, ArrayError> {
 /// A named column that no store has or that cannot be served; a served column that is damaged.
 pub fn read(stores: &[Store], selection: &Selection, counters: &Counters) -> Result<ObsColumns, CollectionError> {
     let named = selection.obs.as_deref();
-    let frames = stores.iter().map(|store| obs(store, named.is_some())).collect::<Result<Vec<_>, _>>()?;
+    let frames = each(stores, |store| obs(store, named.is_some()))?;
     let mut known = HashSet::new();
     let candidates: Vec<String> = match named {
         Some(names) => names.iter().filter(|name| known.insert(*name)).cloned().collect(),
@@ -44,14 +44,14 @@ pub fn read(stores: &[Store], selection: &Selection, counters: &Counters) -> Res
     };
     let mut read = ObsColumns::default();
     for name in candidates {
-        match one(stores, &frames, &name, named.is_some(), selection.visit, counters)? {
+        match one(stores, &frames, &name, named.is_some(), selection.looks, counters)? {
             Ok((values, rules)) => {
                 if !rules.is_empty() {
                     read.joined.push((name.clone(), rules.join("; ")));
                 }
                 read.columns.push(Column { name, values });
             }
-            Err(reason) if named.is_none() || selection.is_partial() => read.left_out.push((name, reason)),
+            Err(reason) if named.is_none() || selection.looks => read.left_out.push((name, reason)),
             Err(reason) => return Err(CollectionError::Option(format!("--obs {name}: {reason}"))),
         }
     }
@@ -73,14 +73,9 @@ pub fn names(stores: &[Store]) -> Result<Vec<String>, CollectionError> {
 ///
 /// # Errors
 /// No store has it, it cannot be read, or its stores do not fit together.
-pub fn read_one(
-    stores: &[Store],
-    name: &str,
-    visit: Option<Visit>,
-    counters: &Counters,
-) -> Result<Values, CollectionError> {
-    let frames = stores.iter().map(|store| obs(store, false)).collect::<Result<Vec<_>, _>>()?;
-    match one(stores, &frames, name, true, visit, counters)? {
+pub fn read_one(stores: &[Store], name: &str, looks: bool, counters: &Counters) -> Result<Values, CollectionError> {
+    let frames = each(stores, |store| obs(store, false))?;
+    match one(stores, &frames, name, true, looks, counters)? {
         Ok((values, _)) => Ok(values),
         Err(reason) => Err(CollectionError::Option(format!("obs column {name}: {reason}"))),
     }
@@ -92,45 +87,39 @@ fn one(
     frames: &[DataFrame<'_>],
     name: &str,
     named: bool,
-    visit: Option<Visit>,
+    looks: bool,
     counters: &Counters,
 ) -> Result<Result<(Values, Vec<String>), String>, CollectionError> {
-    let mut kinds = Vec::with_capacity(stores.len());
-    for (store, frame) in stores.iter().zip(frames) {
-        let kind = if frame.columns.iter().any(|column| column == name) { Some(frame.kind(name)?) } else { None };
-        if kind == Some(ColumnKind::Other) {
-            return Ok(Err(format!("in {} it is {}, which is not read", store.container.name(), frame.what(name)?)));
-        }
-        kinds.push(kind);
+    let kind = |frame: &DataFrame<'_>| match frame.columns.iter().any(|column| column == name) {
+        true => frame.kind(name).map(Some),
+        false => Ok(None),
+    };
+    let kinds = each(frames, kind)?;
+    let other = kinds.iter().position(|&kind| kind == Some(ColumnKind::Other));
+    if let Some((store, frame)) = other.and_then(|other| stores.get(other).zip(frames.get(other))) {
+        return Ok(Err(format!("in {} it is {}, which is not read", store.container.name(), frame.what(name)?)));
     }
     let mut there = kinds.iter().flatten().peekable();
     if there.peek().is_none() {
         let first = frames.first().map(|frame| list(&frame.columns)).unwrap_or_default();
         return Ok(Err(format!("no store has such a column (the first has {first})")));
     }
-    // A store that the probe has not may hold labels.
-    let all = visit.is_none_or(|visit| !visit.partial);
-    if all && !named && there.all(|&kind| kind == ColumnKind::Text) {
+    if !named && there.all(|&kind| kind == ColumnKind::Text) {
         return Ok(Err("text is served when named in --obs".to_owned()));
     }
+    let there: Vec<_> = frames.iter().zip(&kinds).collect();
+    let columns = each(&there, |(frame, kind)| kind.map(|_| frame.column(name, counters)).transpose());
+    let columns = match columns {
+        Err(ArrayError::Unsupported { cause, .. }) if !named => return Ok(Err(cause)),
+        columns => columns?,
+    };
     let mut parts = Vec::with_capacity(stores.len());
-    for ((store, frame), kind) in stores.iter().zip(frames).zip(kinds) {
-        if let Some(visit) = visit {
-            (visit.tell)(store.container.name());
-        }
-        let rows = as_usize(store.rows);
-        let values = match kind {
-            None => None,
-            Some(_) => match frame.column(name, counters) {
-                Ok(column) => Some(column.values),
-                Err(ArrayError::Unsupported { cause, .. }) if !named => return Ok(Err(cause)),
-                Err(error) => return Err(error.into()),
-            },
-        };
-        parts.push(unite::StoreColumn { store: store.container.name(), rows, values });
+    for (store, column) in stores.iter().zip(columns) {
+        let values = column.map(|column: Column| column.values);
+        parts.push(unite::StoreColumn { store: store.container.name(), rows: as_usize(store.rows), values });
     }
     // The probe has only looked at large columns: there is nothing to unite.
-    if visit.is_some() {
+    if looks {
         let numbers = Numbers { dtype: Dtype::Bool, bytes: Default::default() };
         return Ok(Ok((Values::plain(numbers), Vec::new())));
     }

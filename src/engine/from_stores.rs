@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::batch::Layout;
 use crate::plan::Plan;
+use crate::slab::reserve;
 
 use super::budget::Image;
 use super::fetch::Fetch;
@@ -21,6 +22,10 @@ impl FetchLoader for StoreLoader {
 
     fn fetch(&self, view: u16, epoch: u64, fetch: u64) -> Arc<Fetch> {
         self.fetches.get(&self.collection, self.plan(view), (view, epoch, fetch))
+    }
+
+    fn check_memory(&self) -> Result<(), ReadError> {
+        if reserve::restore() { Ok(()) } else { Err(ReadError::NoMemory(reserve::KEPT as u64)) }
     }
 
     fn rows(&self, key: ImageKey) -> u64 {

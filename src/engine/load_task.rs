@@ -93,6 +93,7 @@ impl<S: FetchLoader> Shared<S> {
     fn execute(&self, fetch: u64, keys: Vec<ImageKey>, progress: &AtomicU64, (demanded, in_background): (bool, bool)) {
         let Some(&ImageKey { view, epoch, .. }) = keys.first() else { return };
         let planned = caught(|| {
+            self.loader.check_memory()?;
             let fetch = self.loader.fetch(view, epoch, fetch);
             let item = |&key: &ImageKey| Ok(Item { key, layout: self.loader.layout(&fetch, key)? });
             let items: Vec<Item> = keys.iter().map(item).collect::<Result<_, ReadError>>()?;

@@ -27,6 +27,14 @@ pub trait FetchLoader: Send + Sync + 'static {
 
     fn fetch(&self, view: u16, epoch: u64, fetch: u64) -> Arc<Self::Fetch>;
 
+    /// Whether there is memory for more than images.
+    ///
+    /// # Errors
+    /// `NoMemory`.
+    fn check_memory(&self) -> Result<(), ReadError> {
+        Ok(())
+    }
+
     /// Rows of a batch.
     fn rows(&self, key: ImageKey) -> u64;
 

@@ -122,6 +122,7 @@ impl Shared {
                 "read_seconds": seconds(&store.read_ns),
             },
             "storage": self.loader.storage(),
+            "stores": self.loader.stores(),
             "served": {
                 "reads": get(&stats.reads),
                 "bytes": get(&stats.bytes),
@@ -160,14 +161,24 @@ impl Shared {
     }
 }
 
-/// Numbers of the statistics as Prometheus gauges: `shufflefs_store_bytes_read 123`.
+/// Numbers of the statistics as Prometheus gauges: `shufflefs_store_bytes_read 123`, and of each store
+/// `shufflefs_stores_requests{store="a.h5ad"} 7`.
 pub fn prometheus(stats: &Value) -> String {
     let mut text = String::new();
     let Some(groups) = stats.as_object() else { return text };
     for (group, values) in groups {
         match values.as_object() {
             Some(values) => {
-                for (name, value) in values {
+                // All samples of one figure stand together.
+                let figures = values.values().find_map(Value::as_object).into_iter().flat_map(|of| of.keys());
+                for figure in figures {
+                    for (store, of) in values {
+                        let store = store.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+                        let value = &of[figure];
+                        text.push_str(&format!("shufflefs_{group}_{figure}{{store=\"{store}\"}} {value}\n"));
+                    }
+                }
+                for (name, value) in values.iter().filter(|(_, value)| !value.is_object()) {
                     text.push_str(&format!("shufflefs_{group}_{name} {value}\n"));
                 }
             }

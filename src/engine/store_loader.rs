@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use crate::array::Counters;
 use crate::array::cache::ChunkCache;
 use crate::array::gather::Io;
-use crate::collection::Collection;
+use crate::collection::{Collection, Store};
 use crate::format::Writers;
-use crate::storage::Meter;
+use crate::storage::{self, Meter};
 
 use super::fetch::Fetches;
 use super::parts::Parts;
@@ -34,7 +34,20 @@ pub struct StoreLoader {
     pub scratch: Mutex<Vec<[Vec<u8>; 2]>>,
 }
 
+/// Stores that are told one by one.
+const MOST_STORES: usize = 100;
+
 impl StoreLoader {
+    /// What each store was asked for; of the first ones where there are many.
+    pub fn stores(&self) -> Value {
+        let told = |store: &Store| {
+            let arrays = store.elements.iter().flat_map(|part| part.matrix.arrays());
+            let meter = arrays.into_iter().find_map(|array| array.source.meter().map(Meter::figures))?;
+            Some((store.container.name().to_owned(), meter))
+        };
+        Value::Object(self.collection.stores.iter().take(MOST_STORES).filter_map(told).collect())
+    }
+
     /// What storage was asked for, over all stores; latency and depth are those of the slowest.
     pub fn storage(&self) -> Value {
         // All arrays of a store share its meter.
@@ -45,6 +58,7 @@ impl StoreLoader {
         let sum = |of: fn(&Meter) -> u64| meters.iter().map(|meter| of(meter)).sum::<u64>();
         let most = |of: &dyn Fn(&Meter) -> u64| meters.iter().map(|meter| of(meter)).max().unwrap_or(0);
         let slow = meters.iter().filter(|meter| meter.is_slow()).count();
+        let (cache_hits, cache_misses) = storage::cache_counts();
         json!({
             "requests": sum(Meter::requests),
             "bytes": sum(Meter::bytes),
@@ -55,6 +69,8 @@ impl StoreLoader {
             "p99_microseconds": most(&|meter| meter.quantile(0.99)),
             "latency_microseconds": most(&|meter| if meter.is_slow() { meter.latency() } else { 0 }),
             "slow_stores": slow,
+            "cache_hits": cache_hits,
+            "cache_misses": cache_misses,
             "depth": self.io.depth_of(&meters),
         })
     }

@@ -20,6 +20,7 @@ use crate::batch::Field;
 use crate::format::directory::{Directory, FileContent, Inside, Made};
 use crate::format::{Content, DirectoryKind, Extension, FileShape, Segment, Segments};
 use crate::plan::rank::Rank;
+use crate::slab::reserve;
 
 use super::loader::FetchLoader;
 use super::{Engine, ReadError, Reply, at_most};
@@ -173,7 +174,9 @@ impl ViewFiles {
                 this.serve(file, &layout, range, reply);
             }
         };
-        if std::thread::Builder::new().name("count".to_owned()).spawn(count).is_err()
+        // The standard library's stack.
+        let fits = reserve::fits_thread(2 << 20);
+        if (!fits || std::thread::Builder::new().name("count".to_owned()).spawn(count).is_err())
             && let Some(reply) = lock(&waiting).take()
         {
             reply(Err(&ReadError::Internal("no thread to count values with".to_owned())));

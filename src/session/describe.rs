@@ -8,6 +8,7 @@ use crate::anndata::dataframe::{ColumnKind, DataFrame};
 use crate::anndata::index::IndexDir;
 use crate::anndata::matrix::Matrix;
 use crate::anndata::names::{Frame, MatrixName};
+use crate::anndata::row_index::RowIndex;
 use crate::anndata::{self, check, matrices, one_line};
 use crate::array::{Array, ArrayError, Container, Counters};
 use crate::collection::{Collection, Selection};
@@ -75,7 +76,7 @@ fn open(path: &Path, check: bool, index: &IndexDir) -> Result<Value, ArrayError>
 fn matrix(store: &dyn Container, element: &str, counters: &Counters) -> Value {
     let by_column = Matrix::open_by_column(store, element, counters).transpose();
     let kind = if by_column.is_some() { "csc" } else { "csr" };
-    match by_column.unwrap_or_else(|| Matrix::look(store, element, counters)) {
+    match by_column.unwrap_or_else(|| Matrix::look(store, element, &RowIndex::looking(), counters)) {
         Ok(matrix) => {
             let mut shape: Vec<u64> = std::iter::once(matrix.rows()).chain(matrix.row_shape()).collect();
             if kind == "csc" {

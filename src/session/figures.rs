@@ -21,7 +21,7 @@ const BATCHES: u64 = 200;
 /// # Errors
 /// The column cannot be read, or holds no labels.
 pub fn figures(session: &Session, label: Option<&str>) -> Result<Value, SessionError> {
-    let Session { spec, collection, writers, views, counters } = session;
+    let Session { spec, collection, writers, views, counters, probed: _probed } = session;
     let writer = writers.get(spec.format).map_err(SessionError::refused)?;
     let mut obs = Obs::new(collection, counters)?;
     let codes = label.map(|name| obs.codes(name)).transpose()?;
@@ -46,6 +46,7 @@ pub fn figures(session: &Session, label: Option<&str>) -> Result<Value, SessionE
         put("bytes_per_fetch", json!(sample.batch_bytes.saturating_mul(sampling.fetch_factor.min(plan.batches()))));
         put("chunks_per_row", json!(sample.chunks_per_row));
         put("read_amplification", json!(sample.amplification));
+        put("bytes_read_per_epoch", json!(sample.read));
         if collection.is_remote() {
             put("requests_per_epoch", json!(sample.requests));
         }
@@ -80,6 +81,8 @@ struct Sample {
     /// Runs of neighbouring chunks, or of elements that are stored as they are, read in an epoch: as many requests of a
     /// store behind a network.
     requests: u64,
+    /// Bytes read from the stores in an epoch, if nothing is kept: as stored where that is known, else as decoded.
+    read: u64,
 }
 
 impl Sample {
@@ -106,13 +109,15 @@ impl Sample {
             }
             read.add(collection, &fetch);
         }
-        let ReadCosts { rows, chunks: ReadCost { chunks, decoded, needed, requests } } = read;
+        let ReadCosts { rows, chunks: ReadCost { chunks, decoded, needed, requests, bytes: read } } = read;
+        let epoch = |sum: u64| (sum as f64 * plan.fetches() as f64 / fetches.max(1) as f64) as u64;
         let per = |sum: u64, of: u64| (chunks > 0 && of > 0).then(|| sum as f64 / of as f64);
         Sample {
             batch_bytes: bytes / batches.max(1),
             chunks_per_row: per(chunks, rows),
             amplification: per(decoded, needed),
-            requests: (requests as f64 * plan.fetches() as f64 / fetches.max(1) as f64) as u64,
+            requests: epoch(requests),
+            read: epoch(read),
         }
     }
 }

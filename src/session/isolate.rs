@@ -1,20 +1,17 @@
 //! Work with libhdf5 in a process of its own, so that its crash, endless loop or runaway memory is one line and not ours.
 //!
 //! libhdf5 is C and parses the metadata of files that nobody vouches for. So before a mount opens HDF5 stores, a child of
-//! our own binary opens them just as the mount will. On the same bytes the library does the same again, so what passed
-//! there passes here. It is a guard against accidents, no wall against attackers: the child has the rights of its user.
+//! our own binary does it. On the same bytes the library does the same again, so what passed there passes here. It is a guard against accidents, no wall against attackers: the child has the rights of its user.
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, PipeReader, Read, Seek, Write};
+use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
-
-use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{memory, one_line, remote};
 use crate::array::container::file_of;
@@ -24,8 +21,6 @@ use crate::mount::signals;
 pub struct ChildTask<'a> {
     /// The hidden subcommand and its options.
     pub arguments: Vec<OsString>,
-    /// Its standard input.
-    pub input: Vec<u8>,
     /// The files that it reads: how much there is to read.
     pub stores: &'a [PathBuf],
     /// How long it may go on without reading a byte.
@@ -39,8 +34,8 @@ pub struct ChildTask<'a> {
 pub enum Failed {
     /// It could not be started: then the work may as well be done here.
     NotStarted(io::Error),
-    /// Why, as the end of a sentence that begins with the store; and what it had answered so far.
-    Ended(String, Vec<u8>),
+    /// Why, as the end of a sentence that begins with the store.
+    Ended(String),
 }
 
 /// The shortest patience: a disk may have to spin up.
@@ -55,10 +50,12 @@ const ANSWER: u64 = 1 << 30;
 /// Does the work in a child; its standard output.
 pub fn run(work: &ChildTask<'_>) -> Result<Vec<u8>, Failed> {
     let room = room();
-    let (mut child, answer, said) = start(work, room).map_err(Failed::NotStarted)?;
+    let started = start(&work.arguments, Stdio::null(), work.terminal, room);
+    let (mut child, answer, said) = started.map_err(Failed::NotStarted)?;
     let answer = collect(answer);
     let said = said.map(collect);
-    let mut meter = Meter::new(&child, work);
+    let mut meter = Meter::new(&child, work.patience);
+    meter.begin(work.stores);
     let answer = loop {
         match answer.recv_timeout(TICK) {
             Ok(answer) => break answer,
@@ -68,7 +65,7 @@ pub fn run(work: &ChildTask<'_>) -> Result<Vec<u8>, Failed> {
                     // It may have ended just now.
                     let _ = child.kill();
                     let _ = child.wait();
-                    return Err(Failed::Ended(reason, answer.recv_timeout(TICK).unwrap_or_default()));
+                    return Err(Failed::Ended(reason));
                 }
             }
         }
@@ -78,17 +75,84 @@ pub fn run(work: &ChildTask<'_>) -> Result<Vec<u8>, Failed> {
         return Ok(answer);
     }
     let said = said.and_then(|said| said.recv_timeout(TICK).ok()).unwrap_or_default();
-    Err(Failed::Ended(how_it_ended(status, &String::from_utf8_lossy(&said), room), answer))
+    Err(Failed::Ended(how_it_ended(status, &String::from_utf8_lossy(&said), room)))
 }
 
-fn start(work: &ChildTask<'_>, room: u64) -> io::Result<(Child, PipeReader, Option<PipeReader>)> {
+/// A child that answers requests, a line each, for as long as it is wanted. It is killed when it is dropped.
+pub struct Helper {
+    child: Child,
+    requests: PipeWriter,
+    answers: mpsc::Receiver<Vec<u8>>,
+    said: Option<mpsc::Receiver<Vec<u8>>>,
+    meter: Meter,
+    room: u64,
+}
+
+impl Helper {
+    /// Starts a hidden subcommand that may go on for so long without reading a byte.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn start(subcommand: &str, patience: Duration) -> io::Result<Helper> {
+        let room = room();
+        let (input, requests) = io::pipe()?;
+        let (child, answers, said) = start(&[subcommand.into()], OwnedFd::from(input).into(), false, room)?;
+        let meter = Meter::new(&child, patience);
+        Ok(Helper { child, requests, answers: lines(answers), said: said.map(collect), meter, room })
+    }
+
+    /// Sends what is not answered.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn send(&mut self, line: &[u8]) -> io::Result<()> {
+        self.requests.write_all(line)
+    }
+
+    /// Sends a line and waits for the answer to it, which is one line; `file` is read for it.
+    ///
+    /// # Errors
+    /// How it ended, as the end of a sentence that begins with the store. It is of no use then.
+    pub fn exchange(&mut self, line: &[u8], file: &Path) -> Result<Vec<u8>, String> {
+        self.meter.begin(&[file]);
+        // One that has ended says so by giving no answer.
+        let _ = self.requests.write_all(line);
+        loop {
+            match self.answers.recv_timeout(TICK) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Some(reason) = self.meter.lost() {
+                        return Err(reason);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let status = self.child.wait().map_err(|error| format!("the process that parsed it is lost ({error})"))?;
+        let said = self.said.as_ref().and_then(|said| said.recv_timeout(TICK).ok()).unwrap_or_default();
+        Err(how_it_ended(status, &String::from_utf8_lossy(&said), self.room))
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The child, its standard output, and its standard error unless that is the terminal.
+type Started = (Child, PipeReader, Option<PipeReader>);
+
+fn start(arguments: &[OsString], input: Stdio, terminal: bool, room: u64) -> io::Result<Started> {
     let (answer, output) = io::pipe()?;
     // The binary that runs, also if its file was replaced meanwhile.
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("shufflefs").args(&work.arguments);
+    command.arg0("shufflefs").args(arguments);
     command.env(remote::HANDED, remote::handed());
-    command.stdin(input(&work.input)?).stdout(OwnedFd::from(output));
-    let said = if work.terminal {
+    command.stdin(input).stdout(OwnedFd::from(output));
+    let said = if terminal {
         None
     } else {
         let (said, output) = io::pipe()?;
@@ -118,14 +182,6 @@ fn start(work: &ChildTask<'_>, room: u64) -> io::Result<(Child, PipeReader, Opti
     Ok((command.spawn()?, answer, said))
 }
 
-/// A standard input of these bytes. A file in memory, not a pipe: nobody waits for who reads it, or for who does not.
-fn input(bytes: &[u8]) -> io::Result<Stdio> {
-    let mut file = fs::File::from(memfd_create("shufflefs-request", MemfdFlags::CLOEXEC)?);
-    file.write_all(bytes)?;
-    file.rewind()?;
-    Ok(file.into())
-}
-
 /// Reads a pipe to its end in a thread of its own.
 fn collect(pipe: PipeReader) -> mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
@@ -134,6 +190,22 @@ fn collect(pipe: PipeReader) -> mpsc::Receiver<Vec<u8>> {
         // What came before an error is all there is; whether it is enough, the child's exit status tells.
         let _ = pipe.take(ANSWER).read_to_end(&mut bytes);
         let _ = sender.send(bytes);
+    });
+    receiver
+}
+
+/// Reads the lines of a pipe in a thread of its own, without their ends.
+fn lines(pipe: PipeReader) -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut pipe = BufReader::new(pipe);
+        loop {
+            let mut line = Vec::new();
+            let whole = pipe.by_ref().take(ANSWER).read_until(b'\n', &mut line).is_ok() && line.pop() == Some(b'\n');
+            if !whole || sender.send(line).is_err() {
+                return;
+            }
+        }
     });
     receiver
 }
@@ -165,17 +237,24 @@ struct Meter {
 }
 
 impl Meter {
-    fn new(child: &Child, work: &ChildTask<'_>) -> Meter {
-        let sizes = work.stores.iter().map(|path| fs::metadata(file_of(path)).ok().filter(|file| file.is_file()));
-        // What a directory holds is not known; only its reader's patience ends that.
-        let total = sizes.map(|file| file.map(|file| file.len())).sum::<Option<u64>>();
+    fn new(child: &Child, patience: Duration) -> Meter {
         Meter {
             io: PathBuf::from(format!("/proc/{}/io", child.id())),
-            patience: work.patience.max(LEAST_PATIENCE),
+            patience: patience.max(LEAST_PATIENCE),
             read: 0,
             since: Instant::now(),
-            most: total.map(|total| total.saturating_mul(ROUNDS).saturating_add(1 << 30)),
+            most: None,
         }
+    }
+
+    /// From now on it reads these stores.
+    fn begin(&mut self, stores: &[impl AsRef<Path>]) {
+        let file = |path: &Path| fs::metadata(file_of(path)).ok().filter(|file| file.is_file());
+        // What a directory holds is not known; only its reader's patience ends that.
+        let total = stores.iter().map(|path| file(path.as_ref()).map(|file| file.len())).sum::<Option<u64>>();
+        let more = total.map(|total| total.saturating_mul(ROUNDS).saturating_add(1 << 30));
+        self.since = Instant::now();
+        self.most = more.map(|more| self.read.saturating_add(more));
     }
 
     /// Why there is no more hope, if there is none.

@@ -1,65 +1,150 @@
-//! The probe: a child process opens the stores before the mount does, so that a crash, an endless loop or runaway memory of
-//! libhdf5 is one line and not the mount's end (see `isolate`).
+//! The probe: children parse HDF5 files with libhdf5, and this process takes their answers. So a crash, an endless loop or
+//! runaway memory of the library is one line and not the mount's end (see `isolate`), and a file is parsed once.
 //!
-//! The child walks the code that the mount walks, [`Collection::open`] and [`Obs::load`], with the mount's own
-//! [`Selection`]; so whatever a later version opens besides is opened in the child first. It skips what needs no library:
-//! large arrays are opened and not read, nothing is derived. It gets the stores alone that a C library parses (`Kind::needs_trial`).
+//! A child walks a store by the code that the mount walks, [`Collection::open`] and [`Obs::load`], with the mount's own
+//! [`Selection`], and hands over every answer of the library on the way. What the mount asks besides, because it has more
+//! stores than one, it asks a child: the library is called here only for what a child has tried before.
+//!
+//! A child for each core shares the stores. Where the storage is slow there are more, as the library reads one piece after
+//! the other.
 
-use std::ffi::OsString;
-use std::io;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::io::{self, BufRead, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::array::Counters;
-use crate::array::container::{file_of, needs_trial};
-use crate::collection::{Collection, Selection, Visit};
-use crate::storage::{self, Identity};
+use crate::anndata::progress::Progress;
+use crate::array::container::{self, file_of, needs_trial};
+use crate::array::handed::{Answer, Answers, Parser, Question};
+use crate::array::{Counters, handed};
+use crate::collection::{Collection, Selection};
+use crate::storage::{self, Identity, Version, in_flight, name};
 
 use super::error::{About, SessionError};
-use super::isolate::{self, ChildTask, Failed};
+use super::isolate::{self, Helper};
 use super::memory;
 use super::obs::Obs;
 use super::spec::{ROW_NAMES, Spec};
 
-/// The child's request, as JSON on its standard input; the stores are its arguments.
+/// The first line that a child reads.
 #[derive(Serialize, Deserialize)]
-struct Request {
+struct Walk {
     selection: Selection,
     /// obs columns that views read.
     columns: Vec<String>,
-    /// Whether the mount opens further stores, which no C library parses.
-    partial: bool,
 }
+
+/// A further line. Paths need not be text.
+#[derive(Serialize, Deserialize)]
+enum Request {
+    /// `seen`: of a remote object the version that the parent has seen.
+    Store {
+        path: Vec<u8>,
+        file: Vec<u8>,
+        seen: Option<Version>,
+    },
+    Ask {
+        file: Vec<u8>,
+        inner: String,
+        question: Question,
+    },
+}
+
+/// What it answers: a line for each request.
+#[derive(Serialize, Deserialize)]
+enum Reply {
+    /// The answers about one group of a file each.
+    Store(Vec<(String, Vec<(Question, Answer)>)>),
+    Ask(Answer),
+}
+
+/// Children at most.
+const MOST: usize = 16;
+/// Opening a file and reading its start takes longer only where storage is slow.
+const SLOW: Duration = Duration::from_millis(3);
+/// What takes longer gets a bar on a terminal.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// The child. What is refused is no failure here: the parent will come to the same error, and report it.
 ///
 /// # Errors
-/// The request cannot be read.
-pub fn child(stores: &[PathBuf]) -> Result<(), SessionError> {
+/// The parent cannot be read or written to.
+pub fn child() -> Result<(), SessionError> {
     isolate::volunteer();
-    let Request { mut selection, columns, partial } =
-        serde_json::from_reader(io::stdin().lock()).map_err(|error| SessionError::Refused(error.to_string()))?;
-    // If it is the last word, the parent knows which store it was.
-    selection.visit = Some(Visit { tell: |store| println!("{store}"), partial });
-    let counters = Counters { room: memory::metadata(), ..Counters::default() };
-    let Ok(collection) = Collection::open(stores, &selection, &counters) else { return Ok(()) };
-    let Ok(mut obs) = Obs::new(&collection, &counters) else { return Ok(()) };
-    for name in columns {
-        drop(obs.load(&name));
+    let mut lines = io::stdin().lock().lines();
+    let refused = |error: &dyn std::fmt::Display| SessionError::Refused(error.to_string());
+    let Some(first) = lines.next().transpose().map_err(|e| refused(&e))? else { return Ok(()) };
+    let Walk { mut selection, columns } = serde_json::from_str(&first).map_err(|e| refused(&e))?;
+    selection.looks = true;
+    handed::begin();
+    let mut last = None;
+    for line in lines {
+        let request: Request = serde_json::from_str(&line.map_err(|e| refused(&e))?).map_err(|e| refused(&e))?;
+        let reply = match request {
+            Request::Store { path, file, seen } => {
+                last = None;
+                if let Some(version) = seen {
+                    storage::recall(Path::new(OsStr::from_bytes(&file)), version);
+                }
+                walk(Path::new(OsStr::from_bytes(&path)), &selection, &columns);
+                let told = |(inner, answers): (String, Answers)| (inner, answers.into_iter().collect());
+                Reply::Store(handed::take().into_iter().map(told).collect())
+            }
+            Request::Ask { file, inner, question } => Reply::Ask(ask(&mut last, file, inner, &question)),
+        };
+        let mut line = serde_json::to_vec(&reply).map_err(|e| refused(&e))?;
+        line.push(b'\n');
+        let mut out = io::stdout().lock();
+        out.write_all(&line).and_then(|()| out.flush()).map_err(|e| refused(&e))?;
     }
     Ok(())
 }
 
-/// Files that libhdf5 was seen to open; they must stay what they are.
-#[derive(Debug, Default)]
-pub struct Probed(Vec<Identity>);
+/// Opens a store as a mount of it alone would.
+fn walk(path: &Path, selection: &Selection, columns: &[String]) {
+    let counters = Counters { room: memory::metadata(), ..Counters::default() };
+    let Ok(collection) = Collection::open(&[path.to_owned()], selection, &counters) else { return };
+    let Ok(mut obs) = Obs::new(&collection, &counters) else { return };
+    for name in columns {
+        drop(obs.load(name));
+    }
+}
+
+/// The container that was asked last.
+type Last = Option<(Vec<u8>, String, Box<dyn container::Container>)>;
+
+/// Answers one question; what is an error is found out again by the parent.
+fn ask(last: &mut Last, file: Vec<u8>, inner: String, question: &Question) -> Answer {
+    if last.as_ref().is_none_or(|(known, group, _)| *known != file || *group != inner) {
+        let path = Path::new(OsStr::from_bytes(&file));
+        let name = path.display().to_string().into();
+        let opened = storage::locate(path).ok().and_then(|address| container::open_at(&address, name, &inner).ok());
+        *last = opened.map(|container| (file, inner, container));
+    }
+    let answer = last.as_ref().and_then(|(_, _, container)| container.answer(question));
+    // None of it belongs to the next store.
+    drop(handed::take());
+    answer.unwrap_or(Answer::Tried)
+}
+
+/// Files that are parsed by children; they must stay what they are.
+#[derive(Default)]
+pub struct Probed {
+    files: Vec<Identity>,
+    /// None where no file needs them.
+    children: Option<Arc<Children>>,
+}
 
 impl Probed {
     /// # Errors
-    /// A file is not the one that was probed.
+    /// A file is not the one that was parsed.
     pub fn confirm(&self) -> Result<(), SessionError> {
-        for file in &self.0 {
+        for file in &self.files {
             if let Some(cause) = file.changed().about(&file.address)? {
                 let again = "while it was being opened; try again once nobody writes it";
                 return Err(SessionError::Refused(format!("{cause} {again}")));
@@ -69,51 +154,202 @@ impl Probed {
     }
 }
 
-/// Has a child open the stores, if libhdf5 is needed for any of them; `also` names columns that will be read besides.
+impl Drop for Probed {
+    /// Containers hold on to the children, who are of no use any more.
+    fn drop(&mut self) {
+        handed::withdraw(self.files.iter().map(|file| file.address.path()));
+        if let Some(children) = &self.children {
+            children.dismiss();
+        }
+    }
+}
+
+/// Children that parse, each for one who asks at a time.
+struct Children {
+    state: Mutex<State>,
+    returned: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Helper>,
+    /// All that live.
+    count: usize,
+    /// They have been sent away.
+    dismissed: bool,
+}
+
+impl Children {
+    /// Starts so many, or as many as the system allows.
+    ///
+    /// # Errors
+    /// Not a single one can be started.
+    fn start(count: usize, walk: &[u8], patience: Duration) -> io::Result<Children> {
+        let mut idle = Vec::new();
+        for _ in 0..count {
+            let started = Helper::start("probe", patience).and_then(|mut child| child.send(walk).map(|()| child));
+            match started {
+                Ok(child) => idle.push(child),
+                Err(error) if idle.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        let count = idle.len();
+        Ok(Children { state: Mutex::new(State { idle, count, dismissed: false }), returned: Condvar::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self) -> usize {
+        self.state().count
+    }
+
+    /// Ends those that are not at work.
+    fn dismiss(&self) {
+        let mut state = self.state();
+        let idle = std::mem::take(&mut state.idle);
+        state.count -= idle.len();
+        state.dismissed = true;
+    }
+
+    /// Has one of them answer about a file; waits while all are at work.
+    ///
+    /// # Errors
+    /// How it ended, as the end of a sentence that begins with the store.
+    fn exchange(&self, request: &Request, file: &Path) -> Result<Reply, String> {
+        let mut line = serde_json::to_vec(request).map_err(|error| error.to_string())?;
+        line.push(b'\n');
+        let waits = |state: &mut State| state.idle.is_empty() && state.count > 0;
+        let mut state = self.returned.wait_while(self.state(), waits).unwrap_or_else(PoisonError::into_inner);
+        let Some(mut child) = state.idle.pop() else { return Err("the process that parsed it has ended".to_owned()) };
+        drop(state);
+        let answer = child.exchange(&line, file);
+        let mut state = self.state();
+        match &answer {
+            Ok(_) => state.idle.push(child),
+            Err(_) => state.count -= 1,
+        }
+        drop(state);
+        self.returned.notify_all();
+        serde_json::from_slice(&answer?).map_err(|error| format!("its parser cannot be understood ({error})"))
+    }
+}
+
+impl Parser for Children {
+    fn ask(&self, file: &Path, inner: &str, question: &Question) -> Result<Answer, String> {
+        if self.state().dismissed {
+            return Ok(Answer::Tried);
+        }
+        let name = file.as_os_str().as_bytes().to_owned();
+        let request = Request::Ask { file: name, inner: inner.to_owned(), question: question.clone() };
+        match self.exchange(&request, file)? {
+            Reply::Ask(answer) => Ok(answer),
+            Reply::Store(_) => Err("its parser answers another question: please report it".to_owned()),
+        }
+    }
+}
+
+/// A store that libhdf5 is needed for.
+struct Parsed<'a> {
+    path: &'a Path,
+    file: Identity,
+}
+
+/// Has children parse those stores that libhdf5 is needed for; `also` names columns that will be read besides.
 ///
 /// # Errors
-/// The child did not survive a store, or a file changed meanwhile.
+/// A child did not survive a store, or a file changed meanwhile.
 pub fn stores(spec: &Spec, also: &[String]) -> Result<Probed, SessionError> {
-    let parsed: Vec<PathBuf> = spec.stores.iter().filter(|path| needs_trial(path)).cloned().collect();
+    let (parsed, slow) = to_parse(&spec.stores)?;
     if parsed.is_empty() {
         return Ok(Probed::default());
     }
-    let mut files = Vec::new();
-    for path in &parsed {
-        let file = file_of(path);
-        let identity = storage::locate(file).and_then(|address| Identity::of(&address));
-        files.push(identity.about(file.display())?);
-    }
-    let probed = Probed(files);
-    if let Some((store, reason)) = fate(spec, also, &parsed)? {
-        return Err(SessionError::Refused(format!("{store}: {reason}")));
-    }
-    probed.confirm()?;
-    Ok(probed)
-}
-
-/// Which store a child did not survive, if there is one, and how it ended.
-fn fate(spec: &Spec, also: &[String], parsed: &[PathBuf]) -> Result<Option<(String, String)>, SessionError> {
     let selection = spec.selection(also);
     let mut columns = selection.also.clone();
     if spec.lists_rows() {
         columns.push(ROW_NAMES[0].to_owned());
     }
-    let partial = parsed.len() < spec.stores.len();
-    let request = serde_json::to_vec(&Request { selection, columns, partial }).map_err(io::Error::other)?;
-    let mut arguments: Vec<OsString> = vec!["probe".into(), "--".into()];
-    arguments.extend(parsed.iter().map(|path| path.clone().into_os_string()));
-    let task = ChildTask { arguments, input: request, stores: parsed, patience: spec.timeout, terminal: false };
-    Ok(match isolate::run(&task) {
-        Ok(_) => None,
-        Err(Failed::Ended(reason, said)) => {
-            let last = String::from_utf8_lossy(&said).lines().last().map(str::to_owned);
-            let first = || parsed.first().map(|store| store.display().to_string());
-            Some((last.or_else(first).unwrap_or_default(), reason))
+    let mut walk = serde_json::to_vec(&Walk { selection, columns }).map_err(io::Error::other)?;
+    walk.push(b'\n');
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let count = parsed.len().min(if slow { MOST } else { cores.min(MOST) });
+    let children = match Children::start(count, &walk, spec.timeout) {
+        Ok(children) => Arc::new(children),
+        Err(error) => {
+            tracing::warn!("no process can be started to parse the stores in, so it is done untried: {error}");
+            return Ok(Probed { files: parsed.into_iter().map(|store| store.file).collect(), children: None });
         }
-        Err(Failed::NotStarted(error)) => {
-            tracing::warn!("no process can be started to try the stores in, so they are opened untried: {error}");
-            None
+    };
+    let parser = Arc::clone(&children) as Arc<dyn Parser>;
+    // From here on they are dismissed, whatever happens.
+    let files = parsed.iter().map(|store| store.file.clone()).collect();
+    let probed = Probed { files, children: Some(Arc::clone(&children)) };
+    let bar = Late::new(parsed.len());
+    in_flight::for_each(children.count(), parsed.len(), |number| {
+        let Some(store) = parsed.get(number) else { return Ok(()) };
+        let bytes = |path: &Path| path.as_os_str().as_bytes().to_owned();
+        let seen = name::is_remote(store.path).then(|| store.file.version.clone());
+        let request = Request::Store { path: bytes(store.path), file: bytes(store.file.address.path()), seen };
+        let known = match children.exchange(&request, file_of(store.path)) {
+            Ok(Reply::Store(known)) => known,
+            Ok(Reply::Ask(_)) => Vec::new(),
+            Err(reason) => return Err(SessionError::Refused(format!("{}: {reason}", store.path.display()))),
+        };
+        let known = known.into_iter().map(|(inner, answers)| (inner, answers.into_iter().collect::<Answers>()));
+        handed::offer(store.file.address.path(), &parser, known);
+        bar.add();
+        Ok(())
+    })?;
+    probed.confirm()?;
+    Ok(probed)
+}
+
+/// The stores that libhdf5 is needed for, and whether their storage is slow.
+fn to_parse(stores: &[PathBuf]) -> Result<(Vec<Parsed<'_>>, bool), SessionError> {
+    let found = Mutex::new(Vec::new());
+    let slow = AtomicBool::new(false);
+    in_flight::for_each(MOST, stores.len(), |number| {
+        let Some(path) = stores.get(number) else { return Ok(()) };
+        let began = Instant::now();
+        if needs_trial(path) {
+            slow.fetch_or(began.elapsed() > SLOW, Ordering::Relaxed);
+            let file = file_of(path);
+            let file = storage::locate(file).and_then(|address| Identity::of(&address)).about(file.display())?;
+            found.lock().unwrap_or_else(PoisonError::into_inner).push((number, Parsed { path, file }));
         }
-    })
+        Ok::<_, SessionError>(())
+    })?;
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort_by_key(|(number, _)| *number);
+    Ok((found.into_iter().map(|(_, store)| store).collect(), slow.into_inner()))
+}
+
+/// A bar that is shown once it is worth it.
+struct Late {
+    began: Instant,
+    total: usize,
+    /// Steps before there was a bar.
+    done: Mutex<(usize, Option<Progress>)>,
+}
+
+impl Late {
+    fn new(total: usize) -> Late {
+        Late { began: Instant::now(), total, done: Mutex::default() }
+    }
+
+    fn add(&self) {
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, bar) = &mut *done;
+        if let Some(bar) = bar {
+            return bar.add(1);
+        }
+        *before += 1;
+        if self.began.elapsed() > SHORT {
+            let shown = Progress::new("opening stores".to_owned(), self.total as u64);
+            shown.add(*before as u64);
+            *bar = Some(shown);
+        }
+    }
 }

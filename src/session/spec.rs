@@ -197,7 +197,7 @@ impl Spec {
             dtype: self.dtype,
             index_dtype: self.index_dtype,
             index: IndexDir(self.index_dir.clone()),
-            visit: None,
+            looks: false,
         }
     }
 

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
+use crate::slab::reserve;
+
 /// Most threads of one piece of work.
 pub const MAX_DEPTH: usize = 512;
 
@@ -20,10 +22,10 @@ const NICE: i32 = 5;
 /// Does `each` of the numbers below `count`, in rising order, `depth` of them at a time. The caller's thread takes part.
 ///
 /// # Errors
-/// The first one; then no further number is begun.
+/// That of the lowest number; once there is one, no further number is begun.
 pub fn for_each<E: Send>(depth: usize, count: usize, each: impl Fn(usize) -> Result<(), E> + Sync) -> Result<(), E> {
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let failure: Mutex<Option<E>> = Mutex::new(None);
+    let failure: Mutex<Option<(usize, E)>> = Mutex::new(None);
     let work = || {
         while !failed.load(Ordering::Relaxed) {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -32,12 +34,18 @@ pub fn for_each<E: Send>(depth: usize, count: usize, each: impl Fn(usize) -> Res
             }
             if let Err(error) = each(number) {
                 failed.store(true, Ordering::Relaxed);
-                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                if failure.as_ref().is_none_or(|(lowest, _)| number < *lowest) {
+                    *failure = Some((number, error));
+                }
             }
         }
     };
     thread::scope(|scope| {
         for _ in 1..depth.min(count).min(MAX_DEPTH) {
+            if !reserve::fits_thread(STACK) {
+                break;
+            }
             let builder = thread::Builder::new().name("storage".to_owned()).stack_size(STACK);
             let begun = builder.spawn_scoped(scope, || {
                 // Where it is refused, the priority stays.
@@ -51,7 +59,7 @@ pub fn for_each<E: Send>(depth: usize, count: usize, each: impl Fn(usize) -> Res
         }
         work();
     });
-    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |(_, error)| Err(error))
 }
 
 /// A number of bytes that threads share: each takes what it needs, waits if there is too little left, and gives it back.

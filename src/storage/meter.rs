@@ -8,6 +8,8 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 /// Classes of duration: class i counts reads of less than 2^i microseconds; the last, all others.
 const CLASSES: usize = 28;
 
@@ -100,6 +102,19 @@ impl Meter {
     /// Counts a request that was made again.
     pub fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All that is told of one store.
+    pub fn figures(&self) -> Value {
+        json!({
+            "requests": self.requests(),
+            "bytes": self.bytes(),
+            "failed": self.failed(),
+            "retries": self.retries(),
+            "in_flight": self.in_flight(),
+            "p50_microseconds": self.quantile(0.5),
+            "p99_microseconds": self.quantile(0.99),
+        })
     }
 
     pub fn requests(&self) -> u64 {

@@ -141,6 +141,12 @@ fn versions() -> MutexGuard<'static, LruCache<String, Version>> {
     VERSIONS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Takes an object's version from another process, which has just seen it: then it is not asked for again.
+pub fn recall(name: &str, version: Version) {
+    versions().put(name.to_owned(), version.clone());
+    recent().insert(name.to_owned(), Recent { at: Instant::now(), head: Some((version, Arc::default())) });
+}
+
 /// The client of a bucket, made when it is first needed.
 fn bucket(name: &str, address: &Name) -> io::Result<(Arc<Bucket>, bool)> {
     static BUCKETS: LazyLock<Mutex<HashMap<String, Arc<Bucket>>>> = LazyLock::new(Mutex::default);

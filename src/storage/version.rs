@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The state of an object: equal states have equal bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Version {
     /// Bytes of the object.
     pub size: u64,
@@ -11,7 +11,7 @@ pub struct Version {
 }
 
 /// What differs when an object was replaced by one of its size.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Stamp {
     /// Of a file.
     File { mtime_ns: i128, inode: u64 },

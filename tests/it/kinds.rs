@@ -3,8 +3,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::support::{Mount, ROOT, made_by, python, shufflefs, succeed, text};
+use crate::support::{Checker, Mount, ROOT, made_by, python, shufflefs, succeed, text};
 use serde_json::{Value, json};
 
 const SMALL: [&str; 6] = ["--batch-size", "16", "--block-size", "4", "--fetch-factor", "2"];
@@ -50,6 +51,7 @@ fn refused(names: &[&str], options: &[&str], code: i32) -> String {
 #[test]
 fn booleans_of_other_writers() {
     columns("enums.h5ad", "check", &[]);
+    columns("records.h5ad", "check", &[]);
     let mount = mounted(&["enums.h5ad"], &["--x", "layers/flags", "--with", "layers/plain"]);
     let pickle = store("enums.h5ad.pkl");
     compare("matrix", &mount, &[pickle.to_str().unwrap(), "layers/flags", "X"]);
@@ -60,6 +62,7 @@ fn booleans_of_other_writers() {
 #[test]
 fn enums_are_labels_when_they_are_named() {
     columns("enums.h5ad", "labels", &["--obs", "phase,r"]);
+    columns("records.h5ad", "labels", &["--obs", "phase,r"]);
 }
 
 /// 3. `categories/a_b.txt` held the labels of `a/b` where both are there, and `.h5ad` named them the other way round.
@@ -138,6 +141,58 @@ fn labels_that_look_missing() {
     let call = "pd.read_csv(path, sep='\\t', quoting=3, keep_default_na=False, na_values=[''])";
     assert!(readme.contains(call) && readme.contains("na.strings=''"), "{readme}");
     succeed(python("check_columns.py").arg("readme").arg(mount.path()).arg(call).arg(store("labels.h5ad.pkl")));
+}
+
+/// The same by R, whose call README.txt shows too.
+#[test]
+fn labels_that_look_missing_to_r() {
+    if Command::new("Rscript").arg("--version").output().is_err() {
+        println!("Rscript is not installed: not tested");
+        return;
+    }
+    let mount = mounted(&["labels.h5ad"], &[]);
+    let call = "read.delim(path, quote='', na.strings='', check.names=FALSE)";
+    assert!(fs::read_to_string(mount.join("README.txt")).unwrap().contains(call));
+    let path = mount.join("epoch-0000/batch-000000.tsv");
+    let told = fs::read_to_string(&path).unwrap();
+    let rows: Vec<Vec<&str>> = told.lines().map(|line| line.split('\t').collect()).collect();
+    let place = |name: &str| rows[0].iter().position(|column| *column == name).unwrap();
+    let column = |name: &str| rows[1..].iter().map(|row| row[place(name)].to_owned()).collect::<Vec<_>>();
+    let script = format!(
+        "path <- commandArgs(TRUE)[1]; t <- {call}; stopifnot(is.numeric(t$f), is.numeric(t$n)); \
+         writeLines(t$label); writeLines(ifelse(is.na(t$f), '', 'f')); writeLines(ifelse(is.na(t$n), '', t$n))"
+    );
+    let shown = succeed(Command::new("Rscript").args(["-e", &script]).arg(&path));
+    let numbers = column("f").into_iter().map(|f| if f.is_empty() { f } else { "f".to_owned() });
+    // R reads an empty label as missing, and writes NA.
+    let labels = column("label").into_iter().map(|label| if label.is_empty() { "NA".to_owned() } else { label });
+    let expected: Vec<String> = labels.chain(numbers).chain(column("n")).collect();
+    assert_eq!(shown.lines().collect::<Vec<_>>(), expected);
+}
+
+/// Stores as programs of this field write them, and their odd neighbours, against what anndata reads.
+#[test]
+fn neighbours_of_every_kind() {
+    /// Refused, and the words.
+    const REFUSED: [(&str, &str); 0] = [];
+    let mut stores: Vec<PathBuf> =
+        fs::read_dir(made_by("neighbour_stores.py")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    stores.sort();
+    assert!(stores.len() >= 70, "{}", stores.len());
+    let mut checker = Checker::start();
+    let mut wrong = Vec::new();
+    for store in &stores {
+        let name = store.file_name().unwrap().to_str().unwrap();
+        let refused = REFUSED.iter().find(|(refused, _)| *refused == name).map(|(_, words)| *words);
+        let result = match (Mount::try_new(std::slice::from_ref(store), &SMALL), refused) {
+            (Ok(mount), None) => checker.check(&mount, "npz", json!({})).map(drop),
+            (Ok(_), Some(_)) => Err("is mounted, and should be refused".to_owned()),
+            (Err(output), Some(words)) if text(&output.stderr).contains(words) => Ok(()),
+            (Err(output), _) => Err(text(&output.stderr)),
+        };
+        wrong.extend(result.err().map(|error| format!("{name}: {error}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// 7. An element that only some stores have was refused whatever the join.

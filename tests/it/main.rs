@@ -2,6 +2,7 @@
 
 mod area;
 mod array;
+mod cached;
 mod checker;
 mod clients;
 mod clouds;

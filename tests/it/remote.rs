@@ -14,17 +14,17 @@ use serde_json::Value;
 
 use crate::support::{Mount, ROOT, list, python, shufflefs, store, stores, text};
 
-const SMALL: [&str; 6] = ["--batch-size", "64", "--block-size", "16", "--fetch-factor", "4"];
+pub const SMALL: [&str; 6] = ["--batch-size", "64", "--block-size", "16", "--fetch-factor", "4"];
 /// No profile and no instance of this machine.
 const NOBODY: [(&str, &str); 3] =
     [("HOME", "/nonexistent"), ("AWS_CONFIG_FILE", "/nonexistent"), ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")];
 
 /// A server that ends with the test.
-struct Server {
+pub struct Server {
     child: Child,
     input: Option<ChildStdin>,
     /// What it said first.
-    said: String,
+    pub said: String,
 }
 
 impl Server {
@@ -40,11 +40,11 @@ impl Server {
     }
 
     /// Serves a directory, with faults chosen by the URL.
-    fn objects(directory: &Path) -> Server {
+    pub fn objects(directory: &Path) -> Server {
         Server::start("serve_objects.py", &[directory.display().to_string()])
     }
 
-    fn url(&self, mode: &str, name: &str) -> PathBuf {
+    pub fn url(&self, mode: &str, name: &str) -> PathBuf {
         PathBuf::from(format!("http://127.0.0.1:{}/{mode}/{name}", self.said))
     }
 }

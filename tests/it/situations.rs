@@ -8,10 +8,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, prlimit, setrlimit};
+use serde_json::Value;
 
-use crate::area::{Area, Ran};
+use crate::area::{Area, DEADLINE, Ran};
 use crate::support::{sha256, store, stores, succeed, walk};
 
 /// Variables that clusters set and that stop every HDF5 file if libhdf5 sees them.
@@ -126,6 +128,49 @@ fn s09_more_stores_than_descriptors() {
     assert!(files.filter_map(stale).any(|error| error == libc::ESTALE));
 }
 
+/// So many copies of one small store: 2,000 with `scripts/test`, as that takes some seconds.
+fn many(area: &Area) -> Vec<PathBuf> {
+    let count = std::env::var("SHUFFLEFS_TEST_STORES").map_or(400, |count| count.parse().unwrap());
+    let small = store("join-b.h5ad");
+    let paths: Vec<PathBuf> = (0..count).map(|number| area.path(&format!("many-{number:04}.h5ad"))).collect();
+    for path in &paths {
+        fs::copy(&small, path).unwrap();
+    }
+    paths
+}
+
+#[test]
+fn s09_thousands_of_stores_with_few_descriptors() {
+    let area = Area::new();
+    let paths = many(&area);
+    let rows = |area: &Area| {
+        let told: Value = serde_json::from_slice(&fs::read(area.path("d/dataset.json")).unwrap()).unwrap();
+        told["rows_per_epoch"].as_u64().unwrap()
+    };
+    let batches = |area: &Area| {
+        let files: Vec<PathBuf> = walk(&area.path("d/epoch-0000")).into_keys().collect();
+        let read = |file: &PathBuf| sha256(&area.path("d/epoch-0000").join(file));
+        [files.first(), files.last()].map(|file| read(file.unwrap()))
+    };
+    let mut seen = Vec::new();
+    for (soft, hard) in [(1024, 4096), (256, 256)] {
+        let mut command = area.command(["mount", "--batch-size", "64"]);
+        with_files(command.args(&paths).arg("d"), soft, hard);
+        let began = Instant::now();
+        let told = ran(&mut command);
+        assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""));
+        println!("{} stores mount in {:?} at a limit of {soft}", paths.len(), began.elapsed());
+        seen.push((rows(&area), batches(&area)));
+        assert_eq!(area.run(["umount", "d"]).code, Some(0));
+    }
+    assert_eq!(seen[0], seen[1]);
+    // Too few for anything.
+    let mut command = area.command(["mount"]);
+    with_files(command.args(&paths[..20]).arg("d"), 14, 14);
+    let told = ran(&mut command);
+    assert!(told.code != Some(0) && told.stderr.contains("ulimit -n"), "{told:?}");
+}
+
 #[test]
 fn s10_a_limit_of_address_space_bounds_the_budget() {
     const MIB: u64 = 1 << 20;
@@ -151,6 +196,76 @@ fn s10_a_limit_of_address_space_bounds_the_budget() {
     }
 }
 
+/// What a mount's daemon has mapped, in bytes.
+fn mapped(pid: u64) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// Waits until nothing is loaded ahead any more: a limit that falls while a thread starts would end any process.
+fn idle(area: &Area) {
+    let loading = || {
+        let stats: Value = serde_json::from_slice(&fs::read(area.path("d/.shufflefs/stats.json")).unwrap()).unwrap();
+        stats["images"]["loading"].as_u64() != Some(0)
+    };
+    let began = Instant::now();
+    while loading() {
+        assert!(began.elapsed() < DEADLINE, "it loads for ever");
+    }
+}
+
+/// A daemon that gets no more memory answers EIO and lives; it serves right bytes again once there is memory.
+#[test]
+fn s10_an_allocation_that_fails_fails_its_batch() {
+    const MIB: u64 = 1 << 20;
+    let area = Area::new();
+    let arguments = [area.store.as_os_str()];
+    let expected = read_epoch(&area, &arguments, |_| {});
+    let second = |area: &Area| -> Vec<PathBuf> {
+        let place = area.path("d/epoch-0001");
+        walk(&place).into_keys().map(|file| place.join(file)).collect()
+    };
+    for limit in [None, Some(300), Some(1000), Some(2000)] {
+        let mut command = area.command([OsStr::new("mount")]);
+        command.args(arguments).arg("d");
+        if let Some(mib) = limit {
+            with_memory(&mut command, Resource::As, mib * MIB);
+        }
+        assert_eq!(ran(&mut command).code, Some(0));
+        let options: Value =
+            serde_json::from_slice(&fs::read(area.path("d/.shufflefs/options.json")).unwrap()).unwrap();
+        let number = options["pid"].as_u64().unwrap();
+        let pid = Pid::from_raw(i32::try_from(number).unwrap());
+        let to = |bytes: Option<u64>| {
+            prlimit(pid, Resource::As, Rlimit { current: bytes, maximum: limit.map(|mib| mib * MIB) }).unwrap()
+        };
+        // Nothing was read, so there is no image yet, and no room for one.
+        idle(&area);
+        to(Some(mapped(number)));
+        let files: Vec<PathBuf> = walk(&area.path("d/epoch-0000")).into_keys().collect();
+        for file in &files {
+            let error = fs::read(area.path("d/epoch-0000").join(file)).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EIO), "{limit:?}: {file:?}");
+        }
+        let log = fs::read_to_string(area.path("d/.shufflefs/log")).unwrap();
+        assert!(log.contains("no memory") && log.contains("ulimit -v"), "{log}");
+        to(limit.map(|mib| mib * MIB));
+        assert_eq!(epoch(&area.path("d")), expected, "{limit:?}");
+        // Now there are buffers, and what each load needs besides them is refused at some point or is not.
+        idle(&area);
+        to(Some(mapped(number)));
+        let tried: Vec<_> =
+            second(&area).iter().map(|file| fs::read(file).map_err(|error| error.raw_os_error())).collect();
+        to(limit.map(|mib| mib * MIB));
+        for (file, tried) in second(&area).iter().zip(tried) {
+            let right = fs::read(file).unwrap();
+            assert!(tried == Ok(right) || tried == Err(Some(libc::EIO)), "{limit:?}: {file:?}");
+        }
+        assert_eq!(area.run(["umount", "d"]).code, Some(0));
+    }
+}
+
 #[test]
 fn s13_info_of_what_does_not_mount_is_a_failure() {
     let area = Area::new();
@@ -166,6 +281,29 @@ fn s13_info_of_what_does_not_mount_is_a_failure() {
         let word = if arguments.len() == 1 { "mounts: no" } else { "\"mounts\": false" };
         assert!(told.stdout.contains(word), "{told:?}");
     }
+}
+
+/// The kernel frees an inode for each name, which is work: unmounting waits for it.
+#[test]
+fn s14_a_million_listed_names() {
+    let area = Area::new();
+    let names: usize = std::env::var("SHUFFLEFS_TEST_NAMES").map_or(200_000, |count| count.parse().unwrap());
+    let mut command = area.command(["mount", "--batch-size", "1", "--block-size", "1", "--epochs", "5000"]);
+    assert_eq!(ran(command.args(["store.h5ad", "d"])).code, Some(0));
+    let mut seen = 0;
+    for epoch in 0.. {
+        // Each name becomes an inode when it is looked at.
+        for entry in fs::read_dir(area.path(&format!("d/epoch-{epoch:04}"))).unwrap() {
+            seen += usize::from(entry.unwrap().metadata().unwrap().len() > 0);
+        }
+        if seen >= names {
+            break;
+        }
+    }
+    let began = Instant::now();
+    let told = area.run(["umount", "d"]);
+    assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""));
+    println!("{seen} names: unmounted in {:?}", began.elapsed());
 }
 
 #[test]

@@ -95,6 +95,29 @@ def enums(path, rng):
     return a
 
 
+def records(path, rng):
+    """obs as an array of records, as R and old programs write tables: logicals among the fields."""
+    a = base(rng)
+    three, flags = rng.integers(0, 3, ROWS), rng.integers(0, 2, ROWS)
+    a.write_h5ad(path)
+    fields = {
+        "index": (np.array(a.obs_names, "S4"), "S4"), "n": (rng.integers(0, 99, ROWS), "i4"),
+        "r": (np.where(three == 2, -(2**31), three), enum({"FALSE": 0, "TRUE": 1, "NA": -(2**31)}, "i4")),
+        "small": (three, enum({"FALSE": 0, "TRUE": 1, "NA": 2}, "u1")), "two": (flags, enum({"FALSE": 0, "TRUE": 1}, ">i2")),
+        "plain": (flags, enum({"FALSE": 0, "TRUE": 1}, "i1")), "phase": (three * 10, enum({"G1": 0, "S": 10, "G2M": 20}, "i2")),
+    }
+    table = np.zeros(ROWS, [(name, dtype) for name, (_, dtype) in fields.items()])
+    for name, (values, _) in fields.items():
+        table[name] = values
+    with h5py.File(path, "r+") as f:
+        del f["obs"]
+        f.create_dataset("obs", data=table)
+    logical = pd.array([None if v == 2 else bool(v) for v in three], dtype="boolean")
+    want = {"n": table["n"], "r": logical, "small": logical, "two": flags.astype(bool), "plain": flags.astype(bool), "phase": (three * 10).astype("int16")}
+    a.obs = pd.DataFrame(want, index=a.obs_names)
+    return a
+
+
 NAMES = ["a/b", "a_b", "a%2Fb", "x" * 300, "x" * 299 + "y", "new\nline", "tab\there", "row", "mask", "Ab", "ab", "back\\slash", "a/b/c", "é/ü", ".hidden", "quote\"d", "m"]
 
 
@@ -122,13 +145,19 @@ def times(path, rng):
     columns = {"ns": fine, "s": seconds, "ms": fine.astype("M8[ms]"), "day": seconds.astype("M8[D]"), "us": durations, "tds": durations.astype("m8[s]")}
     if path.suffix == ".h5ad":
         a.write_h5ad(path)
+        # In big-endian order, and with a tick of so many seconds: as chunks, in one piece, and in the header.
+        odd = {"big": (">M8[s]", {"chunks": (9,)}), "25s": ("<M8[25s]", {"chunks": (9,), "compression": "gzip"}), "big 90s": (">m8[90s]", {}), "7s": ("<M8[7s]", {})}
+        stored = {name: (durations if "m8" in dtype else seconds).astype(dtype) for name, (dtype, _) in odd.items()}
         with h5py.File(path, "r+") as f:
             for name, values in columns.items():
                 f["obs"].create_dataset(name, data=values.astype(h5py.opaque_dtype(values.dtype)), chunks=(9,), compression="gzip")
+            for name, values in stored.items():
+                f["obs"].create_dataset(name, data=values.astype(h5py.opaque_dtype(values.dtype)), **odd[name][1])
+            columns |= {name: values.astype(f"{values.dtype.kind}8[s]") for name, values in stored.items()}
             f["obs"].create_dataset("complex", data=np.arange(ROWS) + 1j)
             f["obs"].create_dataset("table", data=np.zeros((ROWS, 2)))
             f["obs"].create_dataset("records", data=np.zeros(ROWS, dtype=[("a", "i4"), ("b", "f4")]))
-            f["obs"].create_dataset("odd unit", data=fine.astype("M8[25s]").astype(h5py.opaque_dtype("M8[25s]")))
+            f["obs"].create_dataset("odd unit", data=np.zeros(ROWS, "M8[ps]").astype(h5py.opaque_dtype("M8[ps]")))
             f["obs"].create_group("nothing")
             order(f["obs"], [*columns, "complex", "table", "records", "odd unit", "nothing"])
     else:
@@ -246,7 +275,7 @@ def several(directory):
     save("symbols", np.column_stack([dense(v1.X)[:, place.index(s)] if s in place else np.zeros(ROWS) for s in symbols]))
 
 
-STORES = {"enums.h5ad": enums, "names.h5ad": names, "times.h5ad": times, "times.v2.zarr": times, "times.v3.zarr": times,
+STORES = {"enums.h5ad": enums, "records.h5ad": records, "names.h5ad": names, "times.h5ad": times, "times.v2.zarr": times, "times.v3.zarr": times,
           "matrices.h5ad": matrices, "matrices.zarr": matrices, "labels.h5ad": labels}
 
 

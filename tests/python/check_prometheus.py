@@ -11,10 +11,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 place = Path(sys.argv[1], ".shufflefs")
 families = text_string_to_metric_families((place / "stats.prom").read_text())
-samples = {sample.name: sample.value for family in families for sample in family.samples}
+samples = {sample.name + sample.labels.get("store", ""): sample.value for family in families for sample in family.samples}
 wanted = {}
 for group, values in json.loads((place / "stats.json").read_text()).items():
     for name, value in values.items() if isinstance(values, dict) else [(None, values)]:
+        if isinstance(value, dict):
+            wanted |= {f"shufflefs_{group}_{figure}{name}": number for figure, number in value.items()}
+            continue
         wanted["_".join(filter(None, ["shufflefs", group, name]))] = value
 assert samples.keys() == wanted.keys(), samples.keys() ^ wanted.keys()
 # Time goes on between the two.

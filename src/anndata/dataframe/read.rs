@@ -7,7 +7,7 @@ use crate::array::{ArrayError, Counters, Dtype, NodeKind};
 use super::{ColumnKind, DataFrame};
 use crate::anndata::bytes::Bytes;
 use crate::anndata::column::{Categories, Column, Numbers, Values};
-use crate::anndata::row_index::{ArrayContent, ColumnSource};
+use crate::anndata::row_index::{ArrayContent, ColumnSource, RowIndex};
 use crate::anndata::values::{numbers, text, texts};
 use crate::anndata::{categories, element_error, unsupported};
 
@@ -28,12 +28,15 @@ impl DataFrame<'_> {
                 return Err(unsupported(self.store, &path, "there is no such column; leave it out of --obs"));
             }
             (ColumnKind::Text, None) => text(self.store.field_strings(&self.element, name)?, None),
+            (ColumnKind::Categorical | ColumnKind::Boolean, None) if let Some(names) = self.field_names(name) => {
+                self.named(&path, self.field(name, counters)?, names)?
+            }
             (ColumnKind::Categorical, None) => self.record_categorical(name, counters)?,
             (_, None) => Values::plain(self.field(name, counters)?),
             (ColumnKind::Categorical | ColumnKind::Boolean, Some(NodeKind::Array))
                 if let Meaning::Names(names) = self.store.meaning(&path)? =>
             {
-                self.named(&path, &names, counters)?
+                self.named(&path, self.numbers(&path, counters)?, &names)?
             }
             (ColumnKind::Categorical, Some(NodeKind::Array)) => self.referred(name, counters)?,
             (ColumnKind::Categorical, _) => self.categorical(&path, counters)?,
@@ -54,11 +57,16 @@ impl DataFrame<'_> {
             (kind, _) => Values::Numbers { numbers: self.numbers(&path, counters)?, mask: None, time: time(kind) },
         };
         let column = Column { name: name.to_owned(), values };
-        if column.len() as u64 != self.rows {
+        if column.len() as u64 != self.rows && !self.tries() {
             let cause = format!("has {} values, but there are {} rows", column.len(), self.rows);
             return Err(element_error(self.store, &path, cause));
         }
         Ok(column)
+    }
+
+    /// Whether arrays are only opened.
+    fn tries(&self) -> bool {
+        self.row_index.is_some_and(RowIndex::reads_nothing)
     }
 
     /// Fails if an array has not one value a row: before it is read, as its shape may lie.
@@ -128,8 +136,7 @@ impl DataFrame<'_> {
     }
 
     /// Integers with names: booleans with what is missing masked, else labels.
-    fn named(&self, path: &str, names: &Names, counters: &Counters) -> Result<Values, ArrayError> {
-        let numbers = self.numbers(path, counters)?;
+    fn named(&self, path: &str, numbers: Numbers, names: &Names) -> Result<Values, ArrayError> {
         let wrong = |number: i64| element_error(self.store, path, format!("{number} is no value of its enum"));
         let (mut all, mut masks) = (Bytes::default(), Bytes::default());
         if let Some(logical) = names.booleans() {
@@ -139,7 +146,7 @@ impl DataFrame<'_> {
                 masks.push(mask);
             }
             let numbers = Numbers { dtype: Dtype::Bool, bytes: all };
-            return Ok(Values::Numbers { numbers, mask: Some(masks), time: None });
+            return Ok(Values::Numbers { numbers, mask: logical.missing.map(|_| masks), time: None });
         }
         for part in numbers.bytes.parts() {
             let codes = names.codes(numbers.dtype, part).map_err(wrong)?;
@@ -154,7 +161,8 @@ impl DataFrame<'_> {
         let element = format!("{path}/mask");
         let mask = self.numbers(&element, counters)?;
         // Bit fields are read as bytes; anndata refuses any other numbers as a mask.
-        if !matches!(mask.dtype, Dtype::Bool | Dtype::U8) || mask.len() as u64 != self.rows {
+        let fits = mask.len() as u64 == self.rows || self.tries();
+        if !matches!(mask.dtype, Dtype::Bool | Dtype::U8) || !fits {
             let cause = format!("a mask of {} {} values for {} rows", mask.len(), mask.dtype, self.rows);
             return Err(element_error(self.store, &element, cause));
         }

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Error, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
@@ -155,6 +156,9 @@ pub fn build(
     needed: impl FnOnce() -> Option<Vec<IndexPart>>,
     fill: impl FnOnce(&mut Building<'_>) -> Result<(), ArrayError>,
 ) -> Result<(), ArrayError> {
+    // Stores are opened side by side, but each build takes all cores, and memory that is meant for one.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let failed = |error: Error| failed(directory, entry, &error);
     std::fs::create_dir_all(directory).map_err(failed)?;
     let (file, temporary) = lock(path).map_err(failed)?;

@@ -20,12 +20,17 @@ impl Matrix {
         Matrix::open_with(store, element, None, &RowIndex::default(), counters)
     }
 
-    /// As [`Matrix::open`] for who asks only what it is: row bounds of a large one are not read.
+    /// As [`Matrix::open`] for who asks only what it is: row bounds are read as far as `row_index` says.
     ///
     /// # Errors
     /// Those of `open`, as far as they are seen.
-    pub fn look(store: &dyn Container, element: &str, counters: &Counters) -> Result<Matrix, ArrayError> {
-        Matrix::open_with(store, element, None, &RowIndex::looking(), counters)
+    pub fn look(
+        store: &dyn Container,
+        element: &str,
+        row_index: &RowIndex,
+        counters: &Counters,
+    ) -> Result<Matrix, ArrayError> {
+        Matrix::open_with(store, element, None, row_index, counters)
     }
 
     /// As [`Matrix::open`], row bounds from the row index where that has them; a matrix stored by column (CSC) is read

@@ -12,10 +12,13 @@ use crate::array::Dtype;
 /// Most elements of one attribute: enough for a list of a million columns, and a bound on what a false shape can cost.
 const MOST: u64 = 1 << 22;
 
-/// All attributes of a group or dataset; what JSON cannot represent is skipped. Paths are from the group `inner`.
+/// On nearly every element, and never asked for: to read it would cost a quarter of opening a small store.
+const UNREAD: &str = "encoding-version";
+
+/// All attributes of a group or dataset but `UNREAD`; what JSON cannot represent is skipped. Paths are from the group `inner`.
 pub fn all(location: &Location, inner: &str) -> Result<Map<String, Value>, ::hdf5::Error> {
     let mut attributes = Map::new();
-    for name in location.attr_names()? {
+    for name in location.attr_names()?.into_iter().filter(|name| name != UNREAD) {
         // An odd attribute (a compound, a list of lists) must not hide the others.
         if let Ok(attribute) = location.attr(&name)
             && let Ok(Some(value)) = one(TypedObject::Attribute(attribute.id()), inner)
@@ -42,7 +45,7 @@ fn one(values: TypedObject, inner: &str) -> Result<Option<Value>, String> {
             let within = |path: &String| path.strip_prefix('/')?.strip_prefix(inner).map(str::to_owned);
             return Ok(path.as_ref().and_then(within).map(|path| format!("/{}", path.trim_start_matches('/')).into()));
         }
-        TypeClass::Other(_) | TypeClass::Time(_) => return Ok(None),
+        TypeClass::Other(_) | TypeClass::Time { .. } => return Ok(None),
         class @ (TypeClass::VariableText | TypeClass::FixedText { .. }) => {
             text::attribute(values, class, count)?.into_iter().map(Value::from).collect()
         }

@@ -1,7 +1,6 @@
-//! Opens a dataset: its layout, filters and chunk map, asked of the library once.
+//! Describes a dataset: its layout, filters and chunk map, asked of the library once.
 
 use std::ffi::c_void;
-use std::sync::Arc;
 
 use ::hdf5::Dataset;
 use ::hdf5::plist::dataset_create::Layout;
@@ -9,24 +8,22 @@ use ::hdf5::sync::sync;
 use hdf5_sys::h5p::{H5Pget_chunk_opts, H5Pget_external_count, H5Pget_fill_value, H5Pget_filter2, H5Pget_nfilters};
 use hdf5_sys::h5z::H5Zfilter_avail;
 
-use super::library::Hdf5Library;
-use super::native::{self, TypedObject};
-use super::source::{ChunkMap, Chunked, Contiguous, StoredChunk};
+use super::native::TypedObject;
+use super::source::{ChunkMap, StoredChunk, stage};
+use super::structure::{Description, Place, Shared, parts};
 use super::types::{self, TypeClass};
-use super::{Hdf5, boolean, words};
-use crate::array::codec::Stage;
-use crate::array::codec::checksum::Sum;
-use crate::array::constant::{self, InMemory, Unwritten};
+use super::{Hdf5, native, words};
+use crate::array::codec;
 use crate::array::meaning::{Booleans, Names};
-use crate::array::{Array, ArrayError, ChunkSource, Dtype, is_chunk};
+use crate::array::{ArrayError, Dtype, is_chunk};
 
 /// H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS.
 const PARTIAL_UNFILTERED: u32 = 2;
 
 struct DatasetOpener<'a> {
     file: &'a Hdf5,
-    element: Arc<str>,
-    dataset: Dataset,
+    element: &'a str,
+    dataset: &'a Dataset,
     /// Creation properties.
     plist: ::hdf5::plist::DatasetCreate,
     shape: Vec<u64>,
@@ -34,15 +31,23 @@ struct DatasetOpener<'a> {
     big: bool,
     /// Of an enum that is read as booleans.
     booleans: Option<Booleans>,
+    /// Of times: units a tick.
+    multiple: i64,
+    /// The library does not know what its bytes are, so it leaves their order as it is.
+    opaque: bool,
 }
 
-/// Opens an array of numbers or booleans; of an enum that is none its integers, of times what they count.
-pub fn open(file: &Hdf5, element: &str, dataset: Dataset) -> Result<Array, ArrayError> {
+/// Describes an array of numbers or booleans; of an enum that is none its integers, of times what they count.
+pub fn describe(file: &Hdf5, element: &str, dataset: &Dataset) -> Result<Description, ArrayError> {
     let fail = |cause: String| file.error(element, cause);
-    let (dtype, big, booleans) = match types::class_of(&dataset).map_err(fail)? {
+    let (mut multiple, mut opaque) = (1, false);
+    let (dtype, big, booleans) = match types::class_of(dataset).map_err(fail)? {
         TypeClass::Number { dtype, big } => (dtype, big, None),
-        TypeClass::Time(_) => (Dtype::I64, false, None),
-        TypeClass::Enum { dtype, big } => (dtype, big, names(&dataset).map_err(fail)?.two_valued()),
+        TypeClass::Time { multiple: units, big, .. } => {
+            (multiple, opaque) = (units, true);
+            (Dtype::I64, big, None)
+        }
+        TypeClass::Enum { dtype, big } => (dtype, big, names(dataset).map_err(fail)?.two_valued()),
         TypeClass::VariableText | TypeClass::FixedText { .. } => {
             return Err(fail("holds strings, not numbers".to_owned()));
         }
@@ -54,13 +59,9 @@ pub fn open(file: &Hdf5, element: &str, dataset: Dataset) -> Result<Array, Array
             });
         }
     };
-    let shape = native::shape(&dataset).map_err(fail)?;
+    let shape = native::shape(dataset).map_err(fail)?;
     let plist = dataset.create_plist().map_err(|e| file.library_error(element, &e))?;
-    let array = DatasetOpener { file, element: element.into(), dataset, plist, shape, dtype, big, booleans }.array()?;
-    Ok(match booleans {
-        Some(booleans) => boolean::booleans(array, booleans),
-        None => array,
-    })
+    DatasetOpener { file, element, dataset, plist, shape, dtype, big, booleans, multiple, opaque }.description()
 }
 
 /// The names of a dataset of an enum.
@@ -70,18 +71,18 @@ pub fn names(dataset: &Dataset) -> Result<Names, String> {
 
 impl DatasetOpener<'_> {
     fn error(&self, cause: impl Into<String>) -> ArrayError {
-        self.file.error(&self.element, cause)
+        self.file.error(self.element, cause)
     }
 
     fn unsupported(&self, cause: impl Into<String>) -> ArrayError {
         ArrayError::Unsupported {
             store: self.file.name.to_string(),
-            element: self.element.to_string(),
+            element: self.element.to_owned(),
             cause: cause.into(),
         }
     }
 
-    fn array(self) -> Result<Array, ArrayError> {
+    fn description(self) -> Result<Description, ArrayError> {
         let bytes = self.bytes(&self.shape)?;
         // SAFETY: the property list is live.
         let external = sync(|| unsafe { H5Pget_external_count(self.plist.id()) }) > 0;
@@ -92,18 +93,19 @@ impl DatasetOpener<'_> {
             }
             Layout::Compact => {
                 let mut buffer = vec![0; usize::try_from(bytes).map_err(|_| self.error("the shape is too large"))?];
-                let values = TypedObject::of(&self.dataset);
+                let values = TypedObject::of(self.dataset);
                 values
                     .datatype()
                     .and_then(|t| types::little_endian(&t))
                     .and_then(|memory| values.read_bytes(&memory, &vec![0; self.shape.len()], &self.shape, &mut buffer))
                     .map_err(|cause| self.error(cause))?;
+                self.reverse(&mut buffer);
                 let chunk_shape = self.shape.clone();
-                Ok(self.finish(chunk_shape, Arc::new(InMemory { bytes: buffer })))
+                Ok(self.finish(chunk_shape, Place::Memory { bytes: buffer }))
             }
             Layout::Contiguous if !external => self.contiguous(bytes),
             _ => {
-                let parts = constant::parts(&self.shape, self.dtype.size());
+                let parts = parts(&self.shape, self.dtype);
                 self.library(parts, Vec::new())
             }
         }
@@ -116,14 +118,15 @@ impl DatasetOpener<'_> {
             .ok_or_else(|| self.error("the shape is too large: the file is damaged"))
     }
 
-    fn finish(self, chunk_shape: Vec<u64>, source: Arc<dyn ChunkSource>) -> Array {
-        Array::new((Arc::clone(&self.file.name), self.element), self.dtype, (self.shape, chunk_shape), source)
+    fn finish(self, chunk_shape: Vec<u64>, place: Place) -> Description {
+        let DatasetOpener { dtype, big, booleans, multiple, shape, .. } = self;
+        Description { dtype, big, booleans, multiple, shape, chunk_shape, place }
     }
 
     /// The fill value, little-endian; zeros where none is set.
     fn fill(&self) -> Vec<u8> {
         let mut fill = vec![0; self.dtype.size()];
-        if let Ok(memory) = TypedObject::of(&self.dataset).datatype().and_then(|t| types::little_endian(&t)) {
+        if let Ok(memory) = TypedObject::of(self.dataset).datatype().and_then(|t| types::little_endian(&t)) {
             // SAFETY: `fill` has room for one element of that type, whose size is that of the dtype.
             let status =
                 sync(|| unsafe { H5Pget_fill_value(self.plist.id(), memory.id(), fill.as_mut_ptr().cast::<c_void>()) });
@@ -131,7 +134,15 @@ impl DatasetOpener<'_> {
                 fill.fill(0);
             }
         }
+        self.reverse(&mut fill);
         fill
+    }
+
+    /// Puts elements that the library gave as they are into little-endian order.
+    fn reverse(&self, elements: &mut [u8]) {
+        if self.opaque && self.big {
+            codec::swap(elements, self.dtype.size());
+        }
     }
 
     fn within(&self, offset: u64, len: u64) -> Result<(), ArrayError> {
@@ -145,44 +156,30 @@ impl DatasetOpener<'_> {
         }
     }
 
-    fn contiguous(self, bytes: u64) -> Result<Array, ArrayError> {
+    fn library(self, chunk_shape: Vec<u64>, filters: Vec<String>) -> Result<Description, ArrayError> {
+        if self.opaque && self.big {
+            return Err(
+                self.unsupported("times in big-endian order are not read in this layout; rewrite it with anndata")
+            );
+        }
+        Ok(self.finish(chunk_shape, Place::Library { filters }))
+    }
+
+    fn contiguous(self, bytes: u64) -> Result<Description, ArrayError> {
         // Asked of storage, not of the offset: the library adds the user block to "no address" as well.
         let offset = self.dataset.offset().filter(|_| self.dataset.storage_size() > 0);
+        let parts = parts(&self.shape, self.dtype);
         let Some(offset) = offset else {
-            let parts = constant::parts(&self.shape, self.dtype.size());
-            let source = Arc::new(Unwritten { fill: self.fill() });
-            return Ok(self.finish(parts, source));
+            let fill = self.fill();
+            return Ok(self.finish(parts, Place::Unwritten { fill }));
         };
         self.within(offset, bytes)?;
-        let in_parts = self.big || self.booleans.is_some();
-        let chunk_shape = if in_parts { constant::parts(&self.shape, self.dtype.size()) } else { self.shape.clone() };
-        let source = Arc::new(Contiguous {
-            store: Arc::clone(&self.file.name),
-            element: Arc::clone(&self.element),
-            object: self.file.object.clone(),
-            offset,
-            len: bytes,
-            big: self.big,
-            size: self.dtype.size(),
-        });
-        Ok(self.finish(chunk_shape, source))
+        let in_parts = self.big || self.booleans.is_some() || self.multiple != 1;
+        let chunk_shape = if in_parts { parts } else { self.shape.clone() };
+        Ok(self.finish(chunk_shape, Place::Contiguous { offset, len: bytes }))
     }
 
-    fn library(self, chunk_shape: Vec<u64>, filters: Vec<String>) -> Result<Array, ArrayError> {
-        let source = Arc::new(Hdf5Library {
-            store: Arc::clone(&self.file.name),
-            element: Arc::clone(&self.element),
-            dataset: self.dataset.clone(),
-            _file: self.file.root()?,
-            shape: self.shape.clone(),
-            chunk_shape: chunk_shape.clone(),
-            size: self.dtype.size(),
-            filters,
-        });
-        Ok(self.finish(chunk_shape, source))
-    }
-
-    fn chunked(self) -> Result<Array, ArrayError> {
+    fn chunked(self) -> Result<Description, ArrayError> {
         let chunk_shape: Vec<u64> = self.plist.chunk().unwrap_or_default().iter().map(|&c| c as u64).collect();
         if chunk_shape.len() != self.shape.len() || chunk_shape.contains(&0) {
             return Err(self.error("the chunk shape does not fit the shape: the file is damaged"));
@@ -194,7 +191,7 @@ impl DatasetOpener<'_> {
             );
         }
         let filters = self.pipeline()?;
-        let Some(stages) = filters.iter().map(FilterSpec::stage).collect::<Option<Vec<Stage>>>() else {
+        if filters.iter().any(|filter| stage(filter.id, filter.size).is_none()) {
             for filter in &filters {
                 // SAFETY: the call takes any number.
                 if sync(|| unsafe { H5Zfilter_avail(filter.id) }) <= 0 {
@@ -204,22 +201,13 @@ impl DatasetOpener<'_> {
                     )));
                 }
             }
-            let names = filters.into_iter().map(|f| f.name).collect();
-            return self.library(chunk_shape, names);
-        };
-        let map = self.map(&chunk_shape)?;
-        let source = Arc::new(Chunked {
-            store: Arc::clone(&self.file.name),
-            element: Arc::clone(&self.element),
-            object: self.file.object.clone(),
-            map,
-            stages,
-            big: self.big,
-            size: self.dtype.size(),
-            chunk_bytes,
-            fill: self.fill(),
-        });
-        Ok(self.finish(chunk_shape, source))
+            let filters = filters.into_iter().map(|f| f.name).collect();
+            return self.library(chunk_shape, filters);
+        }
+        let map = Shared::new(self.map(&chunk_shape)?);
+        let filters = filters.into_iter().map(|filter| (filter.id, filter.size)).collect();
+        let fill = self.fill();
+        Ok(self.finish(chunk_shape, Place::Chunked { map, filters, chunk_bytes, fill }))
     }
 
     /// One visit of all chunks: `chunk_info` by number costs 0.2 ms each.
@@ -305,20 +293,6 @@ struct FilterSpec {
     name: String,
     /// First parameter: the element size of shuffle.
     size: usize,
-}
-
-impl FilterSpec {
-    fn stage(&self) -> Option<Stage> {
-        match self.id {
-            1 => Some(Stage::Zlib),
-            2 if self.size > 0 => Some(Stage::Shuffle(self.size)),
-            3 => Some(Stage::sum(Sum::Fletcher32)),
-            32000 => Some(Stage::Lzf),
-            32001 => Some(Stage::Blosc),
-            super::zstd_filter::ZSTD => Some(Stage::Zstd),
-            _ => None,
-        }
-    }
 }
 
 /// Names of filters that people meet; a file need not tell them.

@@ -1,27 +1,74 @@
-//! Files that libhdf5 has open: a bounded number. Structure is read when a store is opened, so a file that is closed then is
-//! seldom missed, and opened again if it is.
+//! Files that libhdf5 has open: a bounded number, each with the objects in it that were opened. Structure is read when a
+//! store is opened, so a file that is closed then is seldom missed, and opened again if it is.
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use ::hdf5::File;
+use ::hdf5::{Dataset, File, Group};
 use lru::LruCache;
 
-use super::native;
+use super::{Hdf5, native};
+use crate::array::container::NodeKind;
 use crate::array::{ArrayError, file};
 use crate::storage::Object;
 use crate::storage::descriptors::share;
 
+/// Objects of one file that are kept open.
+const MOST_OBJECTS: usize = 4096;
+
 /// The files, by number, the one used last first.
-static OPEN: LazyLock<Mutex<LruCache<u64, File>>> = LazyLock::new(|| {
+static OPEN: LazyLock<Mutex<LruCache<u64, Open>>> = LazyLock::new(|| {
     let most = NonZeroUsize::new(share(3)).unwrap_or(NonZeroUsize::MIN);
     Mutex::new(LruCache::new(most))
 });
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-fn open_files() -> MutexGuard<'static, LruCache<u64, File>> {
+fn open_files() -> MutexGuard<'static, LruCache<u64, Open>> {
     OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An object of the library. Clones are one opening.
+#[derive(Clone)]
+pub enum Node {
+    Group(Arc<Group>),
+    Dataset(Arc<Dataset>),
+    /// A dataset of another file, by a link.
+    Elsewhere,
+}
+
+impl Node {
+    pub fn kind(&self) -> NodeKind {
+        match self {
+            Node::Group(_) => NodeKind::Group,
+            Node::Dataset(_) | Node::Elsewhere => NodeKind::Array,
+        }
+    }
+}
+
+/// An open file.
+#[derive(Clone)]
+struct Open {
+    file: File,
+    /// The library's number of it.
+    number: u64,
+    objects: Arc<Mutex<HashMap<String, Option<Node>>>>,
+}
+
+/// The file, or what is asked of it, cannot be opened.
+pub enum Failed {
+    File(ArrayError),
+    Object(String),
+}
+
+impl Failed {
+    pub fn of(self, file: &Hdf5, element: &str) -> ArrayError {
+        match self {
+            Failed::File(error) => error,
+            Failed::Object(cause) => file.error(element, cause),
+        }
+    }
 }
 
 /// The library's file of one store.
@@ -38,21 +85,45 @@ impl LibraryFile {
     /// # Errors
     /// It cannot be opened; `Stale` if it is another one now.
     pub fn get(&self, store: &str, object: &Object) -> Result<File, ArrayError> {
-        if let Some(file) = open_files().get(&self.0) {
-            return Ok(file.clone());
+        self.open(store, object).map(|open| open.file)
+    }
+
+    /// The object at a path, whose parent exists; none where there is none.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or the object is damaged.
+    pub fn node(&self, store: &str, object: &Object, path: &str) -> Result<Option<Node>, Failed> {
+        let open = self.open(store, object).map_err(Failed::File)?;
+        let mut objects = open.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(node) = objects.get(path) {
+            return Ok(node.clone());
+        }
+        let node = native::node(&open.file, open.number, path).map_err(Failed::Object)?;
+        if objects.len() >= MOST_OBJECTS {
+            objects.clear();
+        }
+        objects.insert(path.to_owned(), node.clone());
+        Ok(node)
+    }
+
+    fn open(&self, store: &str, object: &Object) -> Result<Open, ArrayError> {
+        if let Some(open) = open_files().get(&self.0) {
+            return Ok(open.clone());
         }
         let fail = |cause: String| ArrayError::Open { store: store.to_owned(), cause };
         let opened = match object.address().local_path() {
             Some(path) => native::open(&path),
             None => super::driver::open(object.clone()),
         };
-        let opened = opened.map_err(fail)?;
+        let file = opened.map_err(fail)?;
         // The library opened the path, not our descriptor: they must be one file.
         file::check_unchanged(store, &[object.identity()])?;
+        let number = native::file_number(file.id()).map_err(fail)?;
+        let open = Open { file, number, objects: Arc::default() };
         // What has to go is closed without the lock.
-        let closed = open_files().push(self.0, opened.clone());
+        let closed = open_files().push(self.0, open.clone());
         drop(closed);
-        Ok(opened)
+        Ok(open)
     }
 
     /// Closes it.

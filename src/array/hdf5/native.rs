@@ -5,16 +5,17 @@
 use std::ffi::{CString, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use ::hdf5::plist::FileAccess;
 use ::hdf5::sync::sync;
-use ::hdf5::{Dataset, File, from_id};
+use ::hdf5::{Dataset, File, Group, from_id};
 use hdf5_sys::h5a::{H5Aget_space, H5Aget_type, H5Aread};
 use hdf5_sys::h5d::{H5Dget_space, H5Dget_type, H5Dread};
 use hdf5_sys::h5f::{H5F_ACC_RDONLY, H5Fopen};
 use hdf5_sys::h5i::{H5I_type_t, H5Idec_ref, H5Iget_type, hid_t};
 use hdf5_sys::h5l::H5Lexists;
-use hdf5_sys::h5o::{H5Oexists_by_name, H5Oopen};
+use hdf5_sys::h5o::{H5O_INFO_BASIC, H5Oexists_by_name, H5Oget_info3, H5Oopen};
 use hdf5_sys::h5p::H5P_DEFAULT;
 use hdf5_sys::h5r::{H5R_type_t, H5Rget_name};
 use hdf5_sys::h5s::{
@@ -23,7 +24,7 @@ use hdf5_sys::h5s::{
 };
 use hdf5_sys::h5t::{H5T_STD_REF_OBJ, H5Tequal, H5Tget_size};
 
-use crate::array::container::NodeKind;
+use super::files::Node;
 
 /// An identifier of the library, closed when dropped.
 pub struct Id(hid_t);
@@ -36,6 +37,13 @@ impl Id {
 
     pub fn id(&self) -> hid_t {
         self.0
+    }
+
+    /// Gives it away: it is closed by who takes it.
+    fn given(self) -> hid_t {
+        let id = self.0;
+        std::mem::forget(self);
+        id
     }
 }
 
@@ -87,35 +95,54 @@ fn open_failure(words: &str) -> String {
     format!("the HDF5 file cannot be opened ({words}){remedy}")
 }
 
-/// Whether a link path leads to a group or a dataset. A dangling link leads nowhere.
-pub fn kind(file: &File, path: &str) -> Result<Option<NodeKind>, String> {
-    let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
+/// The object that a link path leads to; the parent in the path exists. A dangling link leads nowhere, and what is
+/// neither group nor dataset is none. `number` is that of the file.
+pub fn node(file: &File, number: u64, path: &str) -> Result<Option<Node>, String> {
+    // An absolute path, so that the empty one is the root.
+    let Ok(name) = CString::new(format!("/{path}")) else { return Ok(None) };
     sync(|| {
-        let mut prefix = String::new();
-        for part in parts {
-            if !prefix.is_empty() {
-                prefix.push('/');
-            }
-            prefix.push_str(part);
-            let Ok(name) = CString::new(prefix.as_str()) else { return Ok(None) };
-            // SAFETY: the file is open and the name a C string; each step's parent was found to exist before it.
-            let exists = unsafe {
-                H5Lexists(file.id(), name.as_ptr(), H5P_DEFAULT) > 0
-                    && H5Oexists_by_name(file.id(), name.as_ptr(), H5P_DEFAULT) > 0
-            };
-            if !exists {
-                return Ok(None);
-            }
+        // SAFETY: the file is open and the name a C string. The root has no link.
+        if !path.is_empty() && unsafe { H5Lexists(file.id(), name.as_ptr(), H5P_DEFAULT) } <= 0 {
+            return Ok(None);
         }
-        let Ok(name) = CString::new(prefix) else { return Ok(None) };
         // SAFETY: as above.
-        let object = Id::new(unsafe { H5Oopen(file.id(), name.as_ptr(), H5P_DEFAULT) }, "opening the object")?;
-        // SAFETY: the identifier is live.
+        let id = unsafe { H5Oopen(file.id(), name.as_ptr(), H5P_DEFAULT) };
+        if id < 0 {
+            // SAFETY: as above.
+            let leads = unsafe { H5Oexists_by_name(file.id(), name.as_ptr(), H5P_DEFAULT) } > 0;
+            return if leads { Err("HDF5: opening the object failed".to_owned()) } else { Ok(None) };
+        }
+        let object = Id(id);
+        let failed = |error: ::hdf5::Error| super::words(&error);
+        // SAFETY: the identifier is live, and given away only once.
         Ok(match unsafe { H5Iget_type(object.id()) } {
-            H5I_type_t::H5I_GROUP => Some(NodeKind::Group),
-            H5I_type_t::H5I_DATASET => Some(NodeKind::Array),
+            H5I_type_t::H5I_GROUP => {
+                // SAFETY: as above.
+                let group = unsafe { from_id::<Group>(object.given()) }.map_err(failed)?;
+                Some(Node::Group(Arc::new(group)))
+            }
+            H5I_type_t::H5I_DATASET if file_number(object.id())? != number => Some(Node::Elsewhere),
+            H5I_type_t::H5I_DATASET => {
+                // SAFETY: as above.
+                let dataset = unsafe { from_id::<Dataset>(object.given()) }.map_err(failed)?;
+                Some(Node::Dataset(Arc::new(dataset)))
+            }
             _ => None,
         })
+    })
+}
+
+/// The library's number of the file that an object is in.
+pub fn file_number(object: hid_t) -> Result<u64, String> {
+    let mut info = std::mem::MaybeUninit::uninit();
+    sync(|| {
+        // SAFETY: the identifier is live, and there is room for what the library tells; it is read only where it was written.
+        unsafe {
+            if H5Oget_info3(object, info.as_mut_ptr(), H5O_INFO_BASIC) < 0 {
+                return Err("HDF5: reading an object's file failed".to_owned());
+            }
+            Ok(info.assume_init().fileno)
+        }
     })
 }
 

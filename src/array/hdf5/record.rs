@@ -38,9 +38,13 @@ struct FieldType {
 /// The fields of a compound dataset; none where its elements are no records.
 pub fn fields(dataset: &Dataset) -> Result<Vec<RecordField>, String> {
     let known = |member: FieldType| RecordField {
+        names: match member.class {
+            TypeClass::Enum { .. } => types::names(member.base.id()).ok(),
+            _ => None,
+        },
         kind: match member.class {
             TypeClass::Number { dtype, .. } | TypeClass::Enum { dtype, .. } => RecordFieldKind::Number(dtype),
-            TypeClass::Time(time) => RecordFieldKind::Other(time.to_string()),
+            TypeClass::Time { time, .. } => RecordFieldKind::Other(time.to_string()),
             TypeClass::VariableText | TypeClass::FixedText { .. } => RecordFieldKind::Text,
             TypeClass::Other(what) => RecordFieldKind::Other(what.to_owned()),
         },

@@ -2,13 +2,28 @@
 
 use std::sync::Arc;
 
+use crate::array::codec::checksum::Sum;
 use crate::array::codec::{self, Stage};
 use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, file};
 use crate::number::as_usize;
 use crate::storage::{Meter, Object};
 
+/// The decoder of a filter by its number and first parameter; none of one that the library must decode.
+pub fn stage(id: i32, parameter: usize) -> Option<Stage> {
+    match id {
+        1 => Some(Stage::Zlib),
+        2 if parameter > 0 => Some(Stage::Shuffle(parameter)),
+        3 => Some(Stage::sum(Sum::Fletcher32)),
+        32000 => Some(Stage::Lzf),
+        32001 => Some(Stage::Blosc),
+        super::zstd_filter::ZSTD => Some(Stage::Zstd),
+        _ => None,
+    }
+}
+
 /// Where one chunk lies.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(from = "(u64, u32, u32)", into = "(u64, u32, u32)")]
 pub struct StoredChunk {
     pub offset: u64,
     pub size: u32,
@@ -16,8 +31,21 @@ pub struct StoredChunk {
     pub mask: u32,
 }
 
+/// Short, as there are many to hand over.
+impl From<(u64, u32, u32)> for StoredChunk {
+    fn from((offset, size, mask): (u64, u32, u32)) -> StoredChunk {
+        StoredChunk { offset, size, mask }
+    }
+}
+
+impl From<StoredChunk> for (u64, u32, u32) {
+    fn from(StoredChunk { offset, size, mask }: StoredChunk) -> (u64, u32, u32) {
+        (offset, size, mask)
+    }
+}
+
 /// Chunk number -> place, 16 bytes a chunk where all were written.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct ChunkMap {
     places: Vec<StoredChunk>,
     /// Number of each place, ascending, where some chunks were never written.
@@ -47,7 +75,7 @@ pub struct Chunked {
     pub store: Arc<str>,
     pub element: Arc<str>,
     pub object: Object,
-    pub map: ChunkMap,
+    pub map: Arc<ChunkMap>,
     /// In the order of writing: innermost first, as the masks count them.
     pub stages: Vec<Stage>,
     pub big: bool,

@@ -105,7 +105,7 @@ fn read(
         }
         TypeClass::Number { dtype, .. } => Err(format!("holds {dtype}, not strings")),
         TypeClass::Enum { .. } => Err("holds an enum, not strings".to_owned()),
-        TypeClass::Time(time) => Err(format!("holds {time}, not strings")),
+        TypeClass::Time { time, .. } => Err(format!("holds {time}, not strings")),
         TypeClass::Other(what) => Err(format!("holds elements of type {what}, not strings")),
     }
 }

@@ -31,8 +31,12 @@ pub enum TypeClass {
         dtype: Dtype,
         big: bool,
     },
-    /// Times as numpy has them: little-endian, 8 bytes each.
-    Time(Time),
+    /// Times as numpy has them, 8 bytes each: so many units a tick.
+    Time {
+        time: Time,
+        multiple: i64,
+        big: bool,
+    },
     /// Pointers to strings elsewhere in the file.
     VariableText,
     /// So many bytes each.
@@ -216,10 +220,10 @@ unsafe fn opaque(id: hid_t, size: usize) -> TypeClass {
         tag
     };
     let descr = tag.strip_prefix("NUMPY:").unwrap_or_default();
-    match Time::from_descr(descr).filter(|_| size == 8 && !descr.starts_with('>')) {
-        Some(time) => TypeClass::Time(time),
-        None if descr.contains("M8") => TypeClass::Other("datetime64 in big-endian order or of an odd unit"),
-        None if descr.contains("m8") => TypeClass::Other("timedelta64 in big-endian order or of an odd unit"),
+    match Time::multiple_of(descr).filter(|_| size == 8) {
+        Some((time, multiple)) => TypeClass::Time { time, multiple, big: descr.starts_with('>') },
+        None if descr.contains("M8") => TypeClass::Other("datetime64 of an odd unit"),
+        None if descr.contains("m8") => TypeClass::Other("timedelta64 of an odd unit"),
         None => TypeClass::Other("opaque bytes"),
     }
 }

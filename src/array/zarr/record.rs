@@ -33,6 +33,7 @@ pub fn fields(zarr: &Zarr, element: &str) -> Result<Vec<RecordField>, ArrayError
             ElementClass::Time(time) => RecordFieldKind::Other(time.to_string()),
             ElementClass::Other(what) => RecordFieldKind::Other(what),
         },
+        names: None,
         name: member.name,
         shape: member.shape,
     };

@@ -13,7 +13,7 @@ use crate::array::cast::to_i64;
 use crate::array::{ArrayError, Container, Counters, Dtype};
 use crate::collection::genes::matching::{self, Matching};
 use crate::collection::genes::{self, ColumnMap, DROPPED, Genes, Join, vocabulary};
-use crate::collection::{CollectionError, Selection, Store, mismatch, retained_bounds, var};
+use crate::collection::{CollectionError, Selection, Store, each, mismatch, retained_bounds, var};
 
 /// A store's matrix, and what is mapped of it; none where it has no such element.
 type Opened = Option<(Matrix, RowIndex)>;
@@ -38,25 +38,26 @@ pub fn open(
     let column = selection.genes_column.as_deref().filter(|_| has_genes);
     // obs columns are held with X.
     let obs = if is_x { selection.obs_wanted() } else { Some(Vec::new()) };
-    for (store, there) in stores.iter().zip(there) {
-        selection.visits(store.container.name());
-        let here = if there {
-            let (matrix, row_index) = matrix(&*store.container, path, obs.as_deref(), selection, counters)?;
-            if !is_x && matrix.rows() != store.rows {
-                let cause = format!("{name} has {} rows, but obs has {}", matrix.rows(), store.rows);
-                return Err(mismatch(&*store.container, cause));
-            }
-            if let Some((first, _)) = opened.iter().flatten().next() {
-                same_kind(&*store.container, name, stores[0].container.name(), first, &matrix, selection.dense)?;
-            }
-            let here = column_names(&*store.container, name, column, Some(&matrix.row_shape()), counters)?;
-            opened.push(Some((matrix, row_index)));
-            here
-        } else {
-            opened.push(None);
+    let there: Vec<(&Store, bool)> = stores.iter().zip(there).collect();
+    let found = each(&there, |&(store, there)| {
+        let (store, rows) = (&*store.container, store.rows);
+        if !there {
             // Layers have the genes of X, also in a store without the layer.
-            if has_genes { column_names(&*store.container, name, column, None, counters)? } else { Vec::new() }
-        };
+            let here = if has_genes { column_names(store, name, column, None, counters)? } else { Vec::new() };
+            return Ok::<_, CollectionError>((None, here));
+        }
+        let (matrix, row_index) = matrix(store, path, obs.as_deref(), selection, counters)?;
+        if !is_x && matrix.rows() != rows {
+            return Err(mismatch(store, format!("{name} has {} rows, but obs has {rows}", matrix.rows())));
+        }
+        let here = column_names(store, name, column, Some(&matrix.row_shape()), counters)?;
+        Ok((Some((matrix, row_index)), here))
+    })?;
+    for (store, (found, here)) in stores.iter().zip(found) {
+        if let (Some((first, _)), Some((matrix, _))) = (opened.iter().flatten().next(), &found) {
+            same_kind(&*store.container, name, stores[0].container.name(), first, matrix, selection.dense)?;
+        }
+        opened.push(found);
         let known = names.iter().find(|(_, known)| **known == here).map(|(_, known)| known.clone());
         names.push((store.container.name().to_owned(), known.unwrap_or_else(|| Arc::new(here))));
     }
@@ -103,7 +104,7 @@ fn presence(stores: &[Store], name: &MatrixName, selection: &Selection) -> Resul
             stores.iter().zip(&there).filter(|&(_, &there)| there == wanted).map(|(store, _)| store.container.name());
         list(&of.collect::<Vec<_>>())
     };
-    if selection.is_partial() {
+    if selection.looks {
         return Ok(there);
     }
     // What no store has is refused as it is opened, with what there is instead.
@@ -155,7 +156,7 @@ fn aligned(
 ) -> Result<genes::Aligned, CollectionError> {
     let failed = |(store, cause)| CollectionError::Mismatch { store, cause };
     let asked = selection.genes.as_ref().filter(|_| has_genes);
-    if selection.is_partial() {
+    if selection.looks {
         if let (Some(Genes::Var(column)), Some(first)) = (asked, stores.first()) {
             // The mount reads it of its first store, which may be another: then it refuses nothing.
             let _ = genes::flagged(&*first.container, var_of(name), column, counters);
@@ -213,7 +214,7 @@ fn parts(
             columns.map = columns.map.map(|map| map.iter().flat_map(each).collect());
         }
         let mut part = Stored { matrix, columns, retained_bounds: None, row_index };
-        if is_sparse && part.columns.extra > 0 && selection.visit.is_none() {
+        if is_sparse && part.columns.extra > 0 && !selection.looks {
             part.retained_bounds =
                 Some(retained_bounds::count(&*store.container, &part, name, &selection.index, counters)?);
         }
@@ -267,16 +268,16 @@ fn matrix(
     selection: &Selection,
     counters: &Counters,
 ) -> Result<(Matrix, RowIndex), ArrayError> {
-    if selection.visit.is_some() {
+    if selection.looks {
         let matrix = match Matrix::open_by_column(store, name, counters)? {
             // Its shape is that of the transpose, which is what the mount makes of it.
             Some(Matrix::Sparse { data, indices, indptr, rows, columns }) => {
                 Matrix::Sparse { data, indices, indptr, rows: columns, columns: rows }
             }
             Some(dense) => dense,
-            None => Matrix::look(store, name, counters)?,
+            None => Matrix::look(store, name, &RowIndex::trying(), counters)?,
         };
-        return Ok((matrix, RowIndex::looking()));
+        return Ok((matrix, RowIndex::trying()));
     }
     let row_index = RowIndex::open(store, name, obs, &selection.index, counters);
     let matrix = Matrix::open_by_row(store, name, &selection.index, &row_index, counters)?;

@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::io::{self, Error};
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use super::tree;
 use crate::number::as_usize;
-use crate::storage::Object;
+use crate::storage::{Object, in_flight};
 
 /// Bytes at the start and at the end that are fetched first.
 const START: u64 = 1 << 20;
@@ -146,16 +147,15 @@ impl Blocks {
                 object.read_exact_at(range.start, &mut bytes)?;
                 Ok::<_, Error>((range.start, bytes))
             };
-            let parts: io::Result<Vec<(u64, Vec<u8>)>> = if let [range] = some {
-                one(range).map(|part| vec![part])
-            } else {
-                std::thread::scope(|scope| {
-                    let threads: Vec<_> = some.iter().map(|range| scope.spawn(move || one(range))).collect();
-                    let failed = || Err(Error::other("a thread of the network ended"));
-                    threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| failed())).collect()
-                })
-            };
-            for (start, bytes) in parts? {
+            let parts = Mutex::new(Vec::new());
+            in_flight::for_each(TOGETHER, some.len(), |number| {
+                if let Some(range) = some.get(number) {
+                    let part = one(range)?;
+                    parts.lock().unwrap_or_else(PoisonError::into_inner).push(part);
+                }
+                Ok::<_, Error>(())
+            })?;
+            for (start, bytes) in parts.into_inner().unwrap_or_else(PoisonError::into_inner) {
                 self.kept += bytes.len() as u64;
                 self.parts.insert(start, bytes);
             }
