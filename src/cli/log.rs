@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 use super::exit::{Exit, Failure, OrExit};
 
@@ -42,6 +44,8 @@ impl Recent {
 struct Tee {
     recent: Recent,
     file: Option<Arc<File>>,
+    /// Only for `.shufflefs/log`.
+    kept_only: bool,
 }
 
 impl Write for Tee {
@@ -49,6 +53,7 @@ impl Write for Tee {
         self.recent.add(line);
         match &self.file {
             Some(file) => file.as_ref().write_all(line)?,
+            None if self.kept_only => {}
             None => std::io::stderr().write_all(line)?,
         }
         Ok(line.len())
@@ -59,10 +64,28 @@ impl Write for Tee {
     }
 }
 
-/// Starts logging. `quiet` keeps to warnings where stderr is not ours alone and no file is given: it belongs to the
+/// Where a line goes, by its level.
+struct Tees {
+    recent: Recent,
+    file: Option<Arc<File>>,
+    quiet: bool,
+}
+
+impl<'a> MakeWriter<'a> for Tees {
+    type Writer = Tee;
+
+    fn make_writer(&'a self) -> Tee {
+        Tee { recent: self.recent.clone(), file: self.file.clone(), kept_only: false }
+    }
+
+    fn make_writer_for(&'a self, about: &Metadata<'_>) -> Tee {
+        Tee { kept_only: self.quiet && *about.level() > Level::WARN, ..self.make_writer() }
+    }
+}
+
+/// Starts logging. `quiet` keeps stderr to warnings where it is not ours alone and no file is given: it belongs to the
 /// command of `run`, or to the caller of a mount that goes to the background.
 pub fn start(file: Option<&Path>, quiet: bool) -> Result<Recent, Failure> {
-    let level = if quiet && file.is_none() { "warn" } else { "info" };
     let file = match file {
         None => None,
         Some(path) => {
@@ -72,12 +95,14 @@ pub fn start(file: Option<&Path>, quiet: bool) -> Result<Recent, Failure> {
         }
     };
     let recent = Recent::default();
-    let kept = recent.clone();
+    // A level that the user asks for is for stderr too.
+    let quiet = quiet && std::env::var_os(VARIABLE).is_none();
+    let tees = Tees { recent: recent.clone(), file: file.clone(), quiet };
     tracing_subscriber::fmt()
-        .with_env_filter(filter(level)?)
+        .with_env_filter(filter("info")?)
         .with_target(false)
         .with_ansi(file.is_none() && std::io::stderr().is_terminal())
-        .with_writer(move || Tee { recent: kept.clone(), file: file.clone() })
+        .with_writer(tees)
         .init();
     Ok(recent)
 }

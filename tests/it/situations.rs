@@ -13,7 +13,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Resource, Rlimit, prlimit, setrlimit};
 use serde_json::Value;
 
-use crate::area::{Area, DEADLINE, Ran};
+use crate::area::{Area, Ran};
 use crate::support::{sha256, store, stores, succeed, walk};
 
 /// Variables that clusters set and that stop every HDF5 file if libhdf5 sees them.

@@ -153,7 +153,9 @@ def main():
         columns = write(root, want, paths)
         # `ls` shows the .npz files only; the others open all the same, as on a mount.
         check_epoch.listing = lambda epoch: sorted(path.name for path in epoch.glob("*.npz"))
-        for kind in check_epoch.FORMATS:
+        # Those that are written here; the readers of the others are libraries of their own.
+        written = ["npz", "safetensors", "npy", "h5ad", "h5ad-backed", "tsv"]
+        for kind in written:
             result = check_epoch.answer({"mount": root, "stores": paths, "format": kind})
             assert result["ok"], f"{kind}: {result['error']}"
         file = root / "epoch-0000/batch-000002.npz"
@@ -201,7 +203,7 @@ def main():
             file.write_text(good)
         result = check_epoch.answer({"mount": root, "stores": paths})
         assert result["ok"], result
-        print(json.dumps({"ok": True, "formats": len(check_epoch.FORMATS), "damages_found": found}))
+        print(json.dumps({"ok": True, "formats": len(written), "damages_found": found}))
 
 
 if __name__ == "__main__":
