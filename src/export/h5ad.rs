@@ -29,7 +29,7 @@ pub fn write(export: &Export, extension: Extension) -> Result<u64, ExportError> 
         )));
     };
     let (path, state) = (export.partial(".part"), export.partial(".part.json"));
-    let _lock = lock(&export.partial(".lock"))?;
+    let _lock = lock(&path)?;
     let start = done_before(&state, &export.identity).filter(|&done| done <= size && has(&path, done)).unwrap_or(0);
     export.room(size - start)?;
     let at = ExportError::write;
@@ -64,11 +64,10 @@ pub fn write(export: &Export, extension: Extension) -> Result<u64, ExportError> 
         )?;
     }
     export.refuse_existing()?;
+    // Before the name is final, so that a run that is killed here leaves nothing beside it.
+    _ = fs::remove_file(state);
     fs::rename(&path, &export.out).map_err(at(&export.out))?;
     sync_directory(&export.directory())?;
-    for left in [state, export.partial(".lock")] {
-        _ = fs::remove_file(left);
-    }
     Ok(size)
 }
 
