@@ -14,7 +14,8 @@ Exit codes:
   0    success
   1    internal or system error
   2    wrong usage
-  3    a store cannot be read; info: it cannot be mounted as it is, or is damaged (--check)
+  3    a store cannot be read; info: it cannot be mounted as it is, or is damaged (--check);
+       manifest: a file cannot be read, or is not the same (--check)
   4    the mountpoint is unusable or mounting failed
   5    unmounting failed
   125  run: shufflefs itself failed

@@ -37,9 +37,12 @@ pub fn write(export: &Export, extension: Extension) -> Result<u64, ExportError> 
     out.set_len(start).and_then(|()| out.seek(SeekFrom::Start(start))).map_err(at(&path))?;
     let bar = progress(&export.out, size);
     bar.add(start);
-    let pieces = || (start..size).step_by(PIECE as usize).map(|from| (file, from..size.min(from + PIECE)));
+    let pieces = |start: u64| {
+        let requests = (start..size).step_by(PIECE as usize).map(|from| (file, from..size.min(from + PIECE)));
+        InOrder::new(&export.files, requests)
+    };
     let mut done = start;
-    for bytes in InOrder::new(&export.files, pieces()) {
+    for bytes in pieces(start) {
         let bytes = bytes?;
         out.write_all(&bytes).map_err(at(&path))?;
         bar.add(bytes.len() as u64);
@@ -53,15 +56,7 @@ pub fn write(export: &Export, extension: Extension) -> Result<u64, ExportError> 
     out.sync_all().map_err(at(&path))?;
     drop(out);
     if export.verify {
-        verify(
-            export,
-            &path,
-            size,
-            InOrder::new(
-                &export.files,
-                (0..size).step_by(PIECE as usize).map(|from| (file, from..size.min(from + PIECE))),
-            ),
-        )?;
+        verify(export, &path, size, pieces(0))?;
     }
     export.refuse_existing()?;
     // Before the name is final, so that a run that is killed here leaves nothing beside it.
