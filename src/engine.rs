@@ -325,6 +325,11 @@ impl<S: FetchLoader> Engine<S> {
         loader.layout(&fetch, key).ok().map(|layout| layout.size)
     }
 
+    /// Rows of a batch.
+    pub fn rows(&self, key: ImageKey) -> u64 {
+        self.shared.loader.rows(key)
+    }
+
     /// Reads `len` bytes at `offset` of an image: answers at once if it is loaded, else when it is.
     /// `opened`: when the file was, for the statistics.
     pub fn read(

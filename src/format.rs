@@ -16,6 +16,7 @@ mod parquet;
 pub mod records;
 mod safetensors;
 mod segments;
+mod shards;
 mod tar;
 mod tfrecord;
 mod tsv;
@@ -54,6 +55,11 @@ pub trait Format: Send + Sync {
     fn segments(&self, shape: &FileShape<'_>) -> Result<Segments, String> {
         let _ = shape;
         Err("it holds one batch a file".to_owned())
+    }
+
+    /// Most bytes of a file; larger ones do not exist.
+    fn most_bytes(&self) -> u64 {
+        u64::MAX
     }
 }
 
@@ -125,6 +131,18 @@ impl Extension {
             name: "tahoe.parquet",
             readers: "loaders of Tahoe-100M: its columns, gene tokens",
             open: parquet::open_tahoe,
+        }),
+        Extension(&FormatEntry {
+            code: 11,
+            name: "mds",
+            readers: "MosaicML Streaming, of epoch-0000.mds",
+            open: shards::open_mds,
+        }),
+        Extension(&FormatEntry {
+            code: 12,
+            name: "litdata",
+            readers: "LitData, of epoch-0000.litdata",
+            open: shards::open_litdata,
         }),
     ];
 
@@ -216,7 +234,7 @@ impl Writers {
     pub fn whole(&self, table: &Table) -> Vec<Extension> {
         let nnz = vec![0; table.elements.len()];
         let has = |extension: &Extension| {
-            let shape = FileShape { table, rows: 0, nnz: &nnz };
+            let shape = FileShape { table, rows: 0, nnz: &nnz, batches: 0 };
             self.get(*extension).is_ok_and(|writer| writer.segments(&shape).is_ok())
         };
         self.extensions().into_iter().filter(has).collect()
@@ -238,11 +256,11 @@ impl Writers {
         self.directories.iter().filter(|(_, writer)| writer.is_ok()).map(|(kind, _)| *kind).collect()
     }
 
-    /// Numbers that the directory of an epoch of so many rows takes at most.
-    pub fn numbers(&self, table: &Table, rows: u64) -> u64 {
+    /// Numbers that the directory of an epoch of so many rows and batches takes at most.
+    pub fn numbers(&self, table: &Table, rows: u64, batches: u64) -> u64 {
         // Many values: no format has more files of fewer.
         let nnz = vec![MANY_VALUES; table.elements.len()];
-        let shape = FileShape { table, rows, nnz: &nnz };
+        let shape = FileShape { table, rows, nnz: &nnz, batches };
         let numbers = |kind: DirectoryKind| Some(self.directory(kind).ok()?.directory(&shape).ok()?.numbers());
         self.directories().into_iter().filter_map(numbers).max().unwrap_or(0)
     }

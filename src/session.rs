@@ -152,6 +152,8 @@ impl Session {
     pub fn tree(&self) -> Tree {
         let table = &self.collection.table;
         let most_rows = self.views.iter().map(|view| view.plan.drawn_rows()).max().unwrap_or(0);
+        // Equal parts may have one batch more than there are.
+        let most_batches = self.views.iter().map(|view| view.plan.batches() + 1).max().unwrap_or(0);
         Tree {
             views: self.views.iter().map(ViewPlan::in_tree).collect(),
             rank: self.spec.rank,
@@ -160,7 +162,7 @@ impl Session {
             extensions: self.writers.extensions(),
             whole: self.writers.whole(table),
             directories: self.writers.directories(),
-            numbers: self.writers.numbers(table, most_rows),
+            numbers: self.writers.numbers(table, most_rows, most_batches),
             labels: categorical(table)
                 .map(|column| file_names(column.labels.iter().map(String::as_str), "label"))
                 .collect(),

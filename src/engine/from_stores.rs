@@ -46,7 +46,15 @@ impl FetchLoader for StoreLoader {
             ImageKind::Part(part) => return Ok(self.parts.layout(part, &batch)),
         };
         match self.writers.get(extension) {
-            Ok(writer) => Ok(writer.layout(&batch)),
+            Ok(writer) => {
+                let layout = writer.layout(&batch);
+                let (size, most, name) = (layout.size, writer.most_bytes(), extension.as_str());
+                if size <= most {
+                    return Ok(layout);
+                }
+                let cause = format!("a batch of {size} bytes; a .{name} holds {most}: lower --batch-size");
+                Err(ReadError::Internal(cause))
+            }
             // The tree has no such file, so nobody can ask for it.
             Err(reason) => Err(ReadError::Internal(reason.to_owned())),
         }

@@ -81,7 +81,7 @@ fn fields(table: &Table, writers: &Writers) -> Vec<Vec<(Field, Repr)>> {
     let mut all = Vec::new();
     for values in [1, MANY_VALUES] {
         let nnz = vec![values; table.elements.len()];
-        let shape = FileShape { table, rows: 1, nnz: &nnz };
+        let shape = FileShape { table, rows: 1, nnz: &nnz, batches: 1 };
         let of_file = |extension| Some(writers.get(extension).ok()?.segments(&shape).ok()?.fields().collect());
         let of_directory = |kind| Some(writers.directory(kind).ok()?.directory(&shape).ok()?.fields());
         all.extend(writers.extensions().into_iter().filter_map(of_file));

@@ -17,13 +17,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use lru::LruCache;
 
 use crate::batch::Field;
-use crate::format::directory::{Directory, FileContent, Inside, Made};
+use crate::format::directory::{BatchIndex, Directory, FileContent, Inside, Made};
 use crate::format::{Content, DirectoryKind, Extension, FileShape, Segment, Segments};
 use crate::plan::rank::Rank;
 use crate::slab::reserve;
 
 use super::loader::FetchLoader;
-use super::{Engine, ReadError, Reply, at_most};
+use super::{Engine, ImageKey, ReadError, Reply, at_most};
 use assembly::Assembly;
 use cuts::Cuts;
 use reading::Reading;
@@ -54,11 +54,18 @@ pub struct DealtEpoch {
     pub epoch: u64,
 }
 
+/// What the bytes of a file are found by.
+enum LaidOut {
+    Segments(Arc<Segments>),
+    Batch(ImageKey),
+    Index(Arc<BatchIndex>),
+}
+
 /// Layouts and orders that are remembered.
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
-/// A format's name, rows, and values of each element.
-type ShapeKey = (&'static str, u64, Vec<u64>);
+/// A format's name, rows, batches, and values of each element.
+type ShapeKey = (&'static str, u64, u64, Vec<u64>);
 
 /// The files of many batches of one mount.
 pub struct ViewFiles {
@@ -109,11 +116,12 @@ impl ViewFiles {
     pub fn directory_of(&self, file: ViewFile, kind: DirectoryKind) -> Result<Arc<Directory>, String> {
         let loader = &self.engine.shared.loader;
         let (rows, nnz) = self.shape(file);
-        let key = (kind.as_str(), rows, nnz);
+        let batches = self.batches(file);
+        let key = (kind.as_str(), rows, batches, nnz);
         if let Some(found) = lock(&self.directories).get(&key) {
             return Ok(found.clone());
         }
-        let shape = FileShape { table: &loader.collection.table, rows, nnz: &key.2 };
+        let shape = FileShape { table: &loader.collection.table, rows, nnz: &key.3, batches };
         let directory = Arc::new(loader.writers.directory(kind)?.directory(&shape)?);
         lock(&self.directories).put(key, directory.clone());
         Ok(directory)
@@ -144,13 +152,19 @@ impl ViewFiles {
 
     /// Exact size of a file; `None` where the format has no such file.
     pub fn size(&self, file: ViewFile) -> Option<u64> {
-        self.layout(file).ok().map(|layout| layout.size)
+        match self.laid_out(file).ok()? {
+            LaidOut::Segments(segments) => Some(segments.size),
+            LaidOut::Batch(key) => self.engine.size(key),
+            LaidOut::Index(index) => Some(index.size()),
+        }
     }
 
     /// Reads `len` bytes at `offset`, fewer at the end of the file. Answers at once if all of it is in memory.
     pub fn read(self: &Arc<Self>, file: ViewFile, (offset, len): (u64, usize), reply: Reply) {
-        let layout = match self.layout(file) {
-            Ok(layout) => layout,
+        let layout = match self.laid_out(file) {
+            Ok(LaidOut::Segments(layout)) => layout,
+            Ok(LaidOut::Batch(key)) => return self.engine.read(key, file.dealt.rank, (offset, len), None, reply),
+            Ok(LaidOut::Index(index)) => return self.read_index(file, &index, (offset, len), reply),
             Err(reason) => return reply(Err(&ReadError::Internal(reason))),
         };
         let end = layout.size.min(offset.saturating_add(len as u64));
@@ -220,7 +234,32 @@ impl ViewFiles {
         }
     }
 
-    fn layout(&self, file: ViewFile) -> Result<Arc<Segments>, String> {
+    fn read_index(&self, file: ViewFile, index: &BatchIndex, (offset, len): (u64, usize), reply: Reply) {
+        let end = index.size().min(offset.saturating_add(len as u64));
+        let shape = |place| {
+            let key = self.batch(file, index.format, place)?;
+            Some((self.engine.rows(key), self.engine.size(key)?))
+        };
+        match index.read(offset.min(end)..end, shape) {
+            Some(bytes) => reply(Ok(&bytes)),
+            None => reply(Err(&ReadError::Internal(format!("a batch is too large for .{}", index.format.as_str())))),
+        }
+    }
+
+    /// The image of a batch, by its place in a file or directory.
+    fn batch(&self, file: ViewFile, extension: Extension, place: u64) -> Option<ImageKey> {
+        let DealtEpoch { view, epoch, .. } = file.dealt;
+        let from = file.batches.map_or(0, |(from, _)| from);
+        let batch = file.dealt.batch(self.engine.plan(view), from + place)?;
+        Some(ImageKey::file(view, epoch, batch, extension))
+    }
+
+    /// Batches whose rows a file or directory has.
+    fn batches(&self, file: ViewFile) -> u64 {
+        file.batches.map_or_else(|| file.dealt.batches(self.engine.plan(file.dealt.view)), |(from, to)| to - from)
+    }
+
+    fn laid_out(&self, file: ViewFile) -> Result<LaidOut, String> {
         let loader = &self.engine.shared.loader;
         let extension = match file.place {
             FilePlace::Whole(extension) => extension,
@@ -231,21 +270,27 @@ impl ViewFiles {
                     _ => return Err("a directory is no file".to_owned()),
                 };
                 return match content {
-                    FileContent::Segments(segments) => Ok(segments),
-                    FileContent::Made(made) => self.make(file, made),
+                    FileContent::Segments(segments) => Ok(LaidOut::Segments(segments)),
+                    FileContent::Made(made) => self.make(file, made).map(LaidOut::Segments),
+                    FileContent::Batch(extension, place) => self
+                        .batch(file, extension, place)
+                        .map(LaidOut::Batch)
+                        .ok_or("there is no such batch".to_owned()),
+                    FileContent::Index(index) => Ok(LaidOut::Index(index)),
                 };
             }
         };
         let writer = loader.writers.get(extension)?;
         let (rows, nnz) = self.shape(file);
-        let key = (extension.as_str(), rows, nnz);
+        let batches = self.batches(file);
+        let key = (extension.as_str(), rows, batches, nnz);
         if let Some(found) = lock(&self.layouts).get(&key) {
-            return Ok(found.clone());
+            return Ok(LaidOut::Segments(found.clone()));
         }
-        let layout = writer.segments(&FileShape { table: &loader.collection.table, rows, nnz: &key.2 })?;
+        let layout = writer.segments(&FileShape { table: &loader.collection.table, rows, nnz: &key.3, batches })?;
         let layout = Arc::new(layout);
         lock(&self.layouts).put(key, layout.clone());
-        Ok(layout)
+        Ok(LaidOut::Segments(layout))
     }
 
     /// A file that is made from items of a field.

@@ -61,7 +61,7 @@ impl DirectoryFormat for Dataset {
 
 /// Schema, one record batch, end.
 fn stream(shape: &FileShape<'_>, columns: &ArrowColumns) -> Result<Segments, String> {
-    let FileShape { table, rows, nnz } = *shape;
+    let FileShape { table, rows, nnz, .. } = *shape;
     let head = Head::new(table, columns, &[])?;
     let mut at: u64 = 0;
     let place = |part: &BufferPart| {

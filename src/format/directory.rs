@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::batch::{Field, Repr};
 use crate::collection::Table;
 
-use super::{Content, FileShape, Segment, Segments};
+use super::{Content, Extension, FileShape, Segment, Segments};
 
 /// A format whose epochs are directories.
 pub trait DirectoryFormat: Send + Sync {
@@ -54,6 +54,18 @@ impl DirectoryKind {
             name: "dataset",
             readers: "Hugging Face: datasets.load_from_disk",
             open: super::dataset::open,
+        }),
+        DirectoryKind(&DirectoryEntry {
+            code: 3,
+            name: "mds",
+            readers: "MosaicML Streaming: StreamingDataset(local=...)",
+            open: super::shards::mds_directory,
+        }),
+        DirectoryKind(&DirectoryEntry {
+            code: 4,
+            name: "litdata",
+            readers: "Lightning's LitData: StreamingDataset",
+            open: super::shards::litdata_directory,
         }),
     ];
 
@@ -105,6 +117,58 @@ pub enum FileContent {
     Segments(Arc<Segments>),
     /// Made from some items of a field that is in memory: its size depends on them.
     Made(Made),
+    /// A batch of the epoch, by its place, as a file of this format.
+    Batch(Extension, u64),
+    /// An entry for each batch.
+    Index(Arc<BatchIndex>),
+}
+
+/// A document with an entry for each batch of an epoch, in order, between commas. Entries hold the size of their batch and are all
+/// padded with blanks to one length, so that the document has its size before any batch is laid out, and a part of it costs the
+/// layouts of its batches alone.
+pub struct BatchIndex {
+    pub head: Vec<u8>,
+    pub tail: Vec<u8>,
+    pub batches: u64,
+    /// The format whose files it lists.
+    pub format: Extension,
+    /// The entry of a batch, by its place, rows and bytes.
+    pub entry: fn(&str, u64, u64, u64) -> String,
+    /// What all entries share: the first argument of `entry`.
+    pub columns: String,
+}
+
+impl BatchIndex {
+    /// Bytes of an entry and what follows it.
+    pub fn entry_len(&self) -> u64 {
+        (self.entry)(&self.columns, u64::MAX, u64::MAX, u64::MAX).len() as u64 + 1
+    }
+
+    pub fn size(&self) -> u64 {
+        (self.head.len() + self.tail.len()) as u64 + self.batches * self.entry_len()
+    }
+
+    /// Some bytes of it; `shape` gives the rows and bytes of a batch. `None` where it does not.
+    pub fn read(&self, range: Range<u64>, shape: impl Fn(u64) -> Option<(u64, u64)>) -> Option<Vec<u8>> {
+        let (head, len) = (self.head.len() as u64, self.entry_len());
+        let entries = head..head + self.batches * len;
+        let part = |bytes: &[u8], start: u64| {
+            let clipped = |at: u64| at.saturating_sub(start).min(bytes.len() as u64) as usize;
+            bytes[clipped(range.start)..clipped(range.end)].to_vec()
+        };
+        let mut out = part(&self.head, 0);
+        let first = range.start.max(entries.start) - head;
+        let end = range.end.min(entries.end).saturating_sub(head);
+        for batch in first / len..end.div_ceil(len) {
+            let (rows, bytes) = shape(batch)?;
+            let mut entry = (self.entry)(&self.columns, batch, rows, bytes).into_bytes();
+            entry.resize(len as usize - 1, b' ');
+            entry.push(if batch + 1 < self.batches { b',' } else { b' ' });
+            out.extend(part(&entry, head + batch * len));
+        }
+        out.extend(part(&self.tail, entries.end));
+        Some(out)
+    }
 }
 
 /// Bytes that are made from items of a field.
@@ -133,6 +197,8 @@ impl FileContent {
         match self {
             FileContent::Made(made) => vec![(made.field, made.repr)],
             FileContent::Segments(segments) => segments.fields().collect(),
+            // An image of its own.
+            FileContent::Batch(..) | FileContent::Index(_) => Vec::new(),
         }
     }
 }

@@ -176,7 +176,7 @@ impl Format for H5ad {
         }
     }
 
-    fn segments(&self, &FileShape { table, rows, nnz }: &FileShape<'_>) -> Result<Segments, String> {
+    fn segments(&self, &FileShape { table, rows, nnz, .. }: &FileShape<'_>) -> Result<Segments, String> {
         let layout = self.many.place(rows, nnz, |filled| filled.index_dtype_of_many(table, nnz));
         let mut front = vec![0; self.many.front.len()];
         self.many.patch(rows, nnz, &layout, &mut front);

@@ -61,6 +61,12 @@ impl ObsColumn {
         &table.columns[self.place].values
     }
 
+    /// Whether missing values are told by a mask: not by the code of a label, or NaT.
+    pub fn is_masked(&self, table: &Table) -> bool {
+        let (Values::Numbers { mask, .. } | Values::Text { mask, .. }) = self.values(table) else { return false };
+        mask.is_some()
+    }
+
     pub fn is_missing(&self, table: &Table, row: u64) -> bool {
         let at = row as usize;
         match self.values(table) {

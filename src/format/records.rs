@@ -89,6 +89,11 @@ pub trait RowFormat: Send + Sync {
     fn tail(&self) -> u64 {
         0
     }
+
+    /// Most bytes of a file.
+    fn most_bytes(&self) -> u64 {
+        u64::MAX
+    }
 }
 
 /// The engine fills the arrays one after the other at the end of the image; `finish` deals them to the records.
@@ -101,6 +106,10 @@ impl<R: RowFormat> Records<R> {
 }
 
 impl<R: RowFormat> Format for Records<R> {
+    fn most_bytes(&self) -> u64 {
+        self.0.most_bytes()
+    }
+
     fn layout(&self, batch: &Batch<'_>) -> Layout {
         let lengths = self.lengths(batch);
         let size = self.0.head(&lengths).len() as u64 + lengths.iter().sum::<u64>() + self.0.tail();

@@ -13,6 +13,8 @@ pub struct FileShape<'a> {
     pub rows: u64,
     /// Values of these rows in each element of the table (0 for dense ones).
     pub nnz: &'a [u64],
+    /// Batches that hold them.
+    pub batches: u64,
 }
 
 /// What the bytes of a segment are.

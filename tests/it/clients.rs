@@ -10,7 +10,8 @@ use std::process::Command;
 
 use crate::support::{Mount, bounded, list, python, sha256, shuffled, shufflefs, store, stores, succeed, walk};
 
-const EXTENSIONS: [&str; 9] = ["npz", "safetensors", "npy", "h5ad", "tsv", "arrow", "parquet", "tar", "tfrecord"];
+const EXTENSIONS: [&str; 11] =
+    ["npz", "safetensors", "npy", "h5ad", "tsv", "arrow", "parquet", "tar", "tfrecord", "mds", "litdata"];
 const PARTS: [&str; 3] = ["part-a.h5ad", "part-b.zarr", "part-c.h5ad"];
 
 fn few_epochs(names: &[&str]) -> Mount {

@@ -3,8 +3,20 @@
 use crate::support::{Checker, Mount, store, store_table, stores};
 use serde_json::{Value, json};
 
-const FORMATS: [&str; 10] =
-    ["npz", "safetensors", "npy", "h5ad", "h5ad-backed", "tsv", "arrow", "parquet", "tar", "tfrecord"];
+const FORMATS: [&str; 12] = [
+    "npz",
+    "safetensors",
+    "npy",
+    "h5ad",
+    "h5ad-backed",
+    "tsv",
+    "arrow",
+    "parquet",
+    "tar",
+    "tfrecord",
+    "mds",
+    "litdata",
+];
 const PARTS: [&str; 3] = ["part-a.h5ad", "part-b.zarr", "part-c.h5ad"];
 
 /// One mount read through every format; `--batch-size 96` divides no store, so the last batch is short.

@@ -40,7 +40,7 @@ import tfrecord
 import tfrecord.example_pb2
 import webdataset
 
-FORMATS = ["npz", "safetensors", "npy", "h5ad", "h5ad-backed", "tsv", "arrow", "parquet", "tar", "tfrecord", "tahoe.parquet"]
+FORMATS = ["npz", "safetensors", "npy", "h5ad", "h5ad-backed", "tsv", "arrow", "parquet", "tar", "tfrecord", "tahoe.parquet", "mds", "litdata"]
 MOST_LABELS = 4096  # a column with more is text in .arrow
 
 
@@ -453,6 +453,58 @@ class Check:
         need([int(r["row"][0]) for r in again] == rows.tolist(), f"{what}: tfrecord_loader gives other rows")
         return rows
 
+    def mds(self, path):
+        number = int(re.search(r"batch-(\d+)", path.name)[1])
+        index = json.loads((path.parent.with_suffix(".mds") / "index.json").read_text())
+        need(index["version"] == 2, f"{path.name}: version {index['version']}")
+        shard = index["shards"][number]
+        names, encodings, told = shard["column_names"], shard["column_encodings"], shard["raw_data"]
+        wanted = {"column_sizes": [None] * len(names), "compression": None, "format": "mds", "hashes": [], "version": 2, "zip_data": None}
+        need({key: shard[key] for key in wanted} == wanted, lambda: f"{path.name}: {shard}")
+        return self.shard(path, told["basename"], (shard["samples"], told["bytes"]), names, encodings)
+
+    def litdata(self, path):
+        number = int(re.search(r"batch-(\d+)", path.name)[1])
+        index = json.loads((path.parent.with_suffix(".litdata") / "index.json").read_text())
+        config, chunk = index["config"], index["chunks"][number]
+        version, spec = json.loads(config["data_spec"])
+        need(version == 1 and spec["type"] == "builtins.dict", lambda: f"{path.name}: {spec}")
+        size = chunk["chunk_bytes"] + 4 * (chunk["chunk_size"] + 2)
+        return self.shard(path, chunk["filename"], (chunk["chunk_size"], size), json.loads(spec["context"]), config["data_format"])
+
+    def shard(self, path, file, described, names, encodings):
+        """Samples: how many, where each begins, the lengths of its columns, the columns; each a value by its encoding."""
+        what, kind = path.name, path.suffix[1:]
+        raw = path.read_bytes()
+        need((path.parent.with_suffix(path.suffix) / file).read_bytes() == raw, f"{what}: {file} has other bytes")
+        count = int(np.frombuffer(raw, "<u4", 1)[0])
+        need((count, len(raw)) == described, lambda: f"{what}: {count} samples in {len(raw)} bytes, but {described} in index.json")
+        places = np.frombuffer(raw, "<u4", count + 1, 4).tolist()
+        need(places[-1] == len(raw), f"{what}: the last sample ends at {places[-1]}")
+        samples = []
+        for begin, end in zip(places, places[1:]):
+            lengths, at, sample = np.frombuffer(raw, "<u4", len(names), begin).tolist(), begin + 4 * len(names), {}
+            for name, encoding, length in zip(names, encodings, lengths):
+                sample[name] = shard_value(encoding, raw[at:at + length])
+                at += length
+            need(at == end, f"{what}: a sample ends at {at}, not {end}")
+            samples.append(sample)
+        matrix = ["genes", "expressions"] if self.want.is_sparse else ["X"]
+        masks = {f"{c.name}/mask" for c in self.columns if c.mask is not None and c.kind != "categorical"}
+        need(set(names) == {"row"} | set(matrix) | {c.name for c in self.columns} | masks, lambda: f"{what}: columns {names}")
+        rows = self.rows_of(np.array([sample["row"] for sample in samples], dtype="int64"), what)
+        self.row_arrays(rows, [[sample[name].astype(self.want.x_dtype if name != "genes" else "int64") for sample in samples] for name in matrix], what)
+        for column in self.columns:
+            values = [sample[column.name] for sample in samples]
+            if f"{column.name}/mask" in masks:
+                values = [None if sample[f"{column.name}/mask"] else value for sample, value in zip(samples, values)]
+            elif column.kind == "categorical":
+                values = [None if row < 0 else value for row, value in zip(column.values[rows], values)]
+            if kind == "litdata" and column.values.dtype == np.uint64 and column.kind == "number":
+                values = [v if v is None else int(v) for v in values]
+            self.row_values(values, column, rows, f"{what}: {column.name}")
+        return rows
+
     # the whole epoch and what stands beside it
 
     def epoch(self, number, kind, drop_last=False):
@@ -566,6 +618,30 @@ def independent(mount, number, expected, want):
     for what, check in checks.items():
         if expected.get(what) is not None:
             need(check(expected[what]), lambda: f"expected.json: {what} is {expected[what]}, served was something else")
+
+
+LITDATA_DTYPES = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64", "complex64", "complex128", "bool"]
+
+
+def shard_value(encoding, data):
+    """A value of MosaicML's MDS or of LitData, by the names that they have for types."""
+    kind, _, rest = encoding.partition(":")
+    if kind == "str":
+        return data.decode()
+    if kind == "no_header_numpy":
+        return np.frombuffer(data, LITDATA_DTYPES[int(rest)])
+    if kind == "numpy":
+        dtype, axes = struct.unpack_from("<II", data)
+        return np.frombuffer(data[8 + 4 * axes:], LITDATA_DTYPES[dtype]).reshape(struct.unpack_from(f"<{axes}I", data, 8))
+    if kind == "ndarray":
+        dtype, _, shape = rest.partition(":")
+        if shape:
+            return np.frombuffer(data, dtype).reshape([int(axis) for axis in shape.split(",")])
+        axes, width = data[0] >> 2, 1 << (data[0] & 3)
+        shape = [int.from_bytes(data[1 + width * i:1 + width * (i + 1)], "little") for i in range(axes)]
+        return np.frombuffer(data[1 + width * axes:], dtype).reshape(shape)
+    value, = np.frombuffer(data, {"int": "int64", "float": "float64"}.get(kind, kind))
+    return value
 
 
 def listing(directory):
