@@ -9,6 +9,7 @@ pub mod fill;
 pub mod row;
 pub mod scatter;
 pub mod select;
+pub mod tokens;
 
 use crate::array::Dtype;
 use crate::collection::Table;
@@ -94,6 +95,8 @@ pub enum Field {
     Indptr(usize),
     /// A matrix as dense rows.
     Dense(usize),
+    /// How many values each row of a sparse matrix has.
+    Length(usize),
     /// Global row numbers, i64.
     Row,
     /// Global row numbers as decimal text, zero bytes after it.

@@ -22,6 +22,7 @@ mod run;
 mod said;
 mod sampling;
 mod shuffle;
+mod tokens;
 mod umount;
 mod values;
 mod version;

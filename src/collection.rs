@@ -10,6 +10,7 @@ mod columns;
 pub mod element;
 pub mod genes;
 mod retained_bounds;
+pub mod tokens;
 mod var;
 
 use std::ops::Range;
@@ -29,6 +30,7 @@ use crate::storage::in_flight;
 use element::{Arithmetic, Element, MatrixKind, Stored};
 use genes::matching::Matching;
 use genes::{Genes, Join};
+use tokens::TokenSpec;
 
 /// Why stores cannot be served as one collection.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +113,9 @@ pub struct Selection {
     pub dense: bool,
     /// What is done to the values of X.
     pub arithmetic: Arithmetic,
+    /// X is served as tokens.
+    #[serde(skip)]
+    pub tokens: Option<Arc<TokenSpec>>,
     /// The dtype of X as served; `None`: as stored, or as computed.
     pub dtype: Option<Dtype>,
     pub index_dtype: Option<Dtype>,
@@ -138,6 +143,7 @@ impl Selection {
             genes_column: None,
             dense: false,
             arithmetic: Arithmetic::default(),
+            tokens: None,
             dtype: None,
             index_dtype: None,
             index,

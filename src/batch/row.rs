@@ -5,13 +5,15 @@
 
 use crate::array::Dtype;
 use crate::array::cast::fits::misfit;
-use crate::array::cast::{all_below, cast, max_index, to_text};
+use crate::array::cast::{all_below, cast, max_index, to_text, to_u64s};
 use crate::collection::element::Arithmetic;
 use crate::collection::genes::DROPPED;
+use crate::collection::tokens::Tokens;
 
 use super::arithmetic::{apply, total};
 use super::dense::{add, expand};
 use super::select::RetainedValues;
+use super::tokens::{TokenScratch, tokenize};
 
 /// Why a row cannot be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub struct Recipe<'a> {
     /// Columns of the stored matrix.
     pub columns: u64,
     pub arithmetic: Arithmetic,
+    /// Rows become tokens.
+    pub tokens: Option<&'a Tokens>,
     /// The dtype that arithmetic is done in.
     pub computed: Dtype,
     /// The served dtype. A format may ask for a wider one: see [`RowTarget`].
@@ -43,18 +47,10 @@ pub struct Recipe<'a> {
 
 /// Where a row goes.
 pub enum RowTarget<'a> {
-    Csr {
-        values: &'a mut [u8],
-        to: Dtype,
-        columns: &'a mut [u8],
-        index: Dtype,
-    },
+    /// Either is empty where it is not asked for, which is only done with tokens. `key`: `tokens::draw_key`.
+    Csr { key: u64, values: &'a mut [u8], to: Dtype, columns: &'a mut [u8], index: Dtype },
     /// `missing` is what stands where the store has no column; empty where it has all.
-    Dense {
-        row: &'a mut [u8],
-        to: Dtype,
-        missing: &'a [u8],
-    },
+    Dense { row: &'a mut [u8], to: Dtype, missing: &'a [u8] },
 }
 
 /// Buffers of one thread.
@@ -62,6 +58,8 @@ pub enum RowTarget<'a> {
 pub struct RowScratch {
     retained: RetainedValues,
     steps: Steps,
+    tokens: TokenScratch,
+    wide: Vec<u32>,
 }
 
 /// Buffers for the values of a row after each step.
@@ -84,13 +82,16 @@ impl Recipe<'_> {
         out: RowTarget<'_>,
         scratch: &mut RowScratch,
     ) -> Result<(), Misfit> {
-        let RowScratch { retained, steps } = scratch;
+        if let Some(tokens) = self.tokens {
+            return self.tokenize(tokens, (columns, values), out, scratch);
+        }
+        let RowScratch { retained, steps, .. } = scratch;
         let sum = if self.arithmetic.normalize.is_some() { total(self.from, values) } else { 0.0 };
         match (self.index, self.map, out) {
             (Some(from), Some(map), out) => {
                 retained.select(map, from, columns, self.from.size(), values).map_err(Misfit::Column)?;
                 match out {
-                    RowTarget::Csr { values, to, columns, index } => {
+                    RowTarget::Csr { values, to, columns, index, .. } => {
                         if retained.columns().len() * index.size() != columns.len() {
                             return Err(Misfit::Count);
                         }
@@ -109,7 +110,7 @@ impl Recipe<'_> {
                     }
                 }
             }
-            (Some(from), None, RowTarget::Csr { values: to_values, to, columns: to_columns, index }) => {
+            (Some(from), None, RowTarget::Csr { values: to_values, to, columns: to_columns, index, .. }) => {
                 if !all_below(from, columns, self.columns) {
                     return Err(Misfit::Column(max_index(from, columns)));
                 }
@@ -137,6 +138,51 @@ impl Recipe<'_> {
             }
             // Dense rows are never served as CSR.
             (None, _, RowTarget::Csr { .. }) => return Err(Misfit::Count),
+        }
+        Ok(())
+    }
+
+    /// Writes the tokens of a row.
+    fn tokenize(
+        &self,
+        tokens: &Tokens,
+        (columns, values): (&[u8], &[u8]),
+        out: RowTarget<'_>,
+        scratch: &mut RowScratch,
+    ) -> Result<(), Misfit> {
+        let RowTarget::Csr { key, values: to_values, to, columns: to_columns, index } = out else {
+            return Err(Misfit::Count);
+        };
+        let from = self.index.ok_or(Misfit::Count)?;
+        let RowScratch { retained, steps, tokens: buffers, wide } = scratch;
+        let sum = total(self.from, values);
+        let (columns, values): (&[u32], &[u8]) = match self.map {
+            Some(map) => {
+                retained.select(map, from, columns, self.from.size(), values).map_err(Misfit::Column)?;
+                (retained.columns(), retained.values())
+            }
+            None => {
+                if !all_below(from, columns, self.columns) {
+                    return Err(Misfit::Column(max_index(from, columns)));
+                }
+                wide.clear();
+                wide.extend(to_u64s(from, columns).into_iter().map(|column| column as u32));
+                (wide.as_slice(), values)
+            }
+        };
+        let numbers = sized(&mut steps.computed, values.len() / self.from.size() * Dtype::F64.size());
+        cast(self.from, Dtype::F64, values, numbers);
+        let numbers: Vec<f64> = numbers.as_chunks::<8>().0.iter().map(|value| f64::from_le_bytes(*value)).collect();
+        let row = tokenize(tokens, (columns, numbers.as_slice()), sum, key, buffers);
+        let fits = |bytes: usize, size: usize| bytes == 0 || bytes == row.len() * size;
+        if !fits(to_columns.len(), index.size()) || !fits(to_values.len(), to.size()) {
+            return Err(Misfit::Count);
+        }
+        for ((token, _), out) in row.iter().zip(to_columns.chunks_exact_mut(index.size())) {
+            out.copy_from_slice(&u64::from(*token).to_le_bytes()[..index.size()]);
+        }
+        for ((_, value), out) in row.iter().zip(to_values.chunks_exact_mut(to.size())) {
+            cast(Dtype::F32, to, &value.to_le_bytes(), out);
         }
         Ok(())
     }
@@ -194,7 +240,7 @@ mod tests {
     fn recipe(map: Option<&[u32]>, normalize: Option<f64>, served: Dtype) -> Recipe<'_> {
         let arithmetic = Arithmetic { normalize, log1p: false };
         let (from, index) = (Dtype::F32, Some(Dtype::U16));
-        Recipe { from, index, map, columns: 4, arithmetic, computed: Dtype::F32, served }
+        Recipe { from, index, map, columns: 4, arithmetic, tokens: None, computed: Dtype::F32, served }
     }
 
     #[test]
@@ -203,8 +249,13 @@ mod tests {
         let values = f32s(&[1.0, 2.0, 5.0]);
         let map = [DROPPED, 1, DROPPED, 0];
         let (mut to_values, mut to_columns) = ([0; 4], [0; 4]);
-        let out =
-            RowTarget::Csr { values: &mut to_values, to: Dtype::I16, columns: &mut to_columns, index: Dtype::U16 };
+        let out = RowTarget::Csr {
+            key: 0,
+            values: &mut to_values,
+            to: Dtype::I16,
+            columns: &mut to_columns,
+            index: Dtype::U16,
+        };
         let scratch = &mut RowScratch::default();
         recipe(Some(&map), Some(16.0), Dtype::I16).serve(&columns, &values, out, scratch).unwrap();
         assert_eq!((to_values, to_columns), ([4, 0, 10, 0], [1, 0, 0, 0]));
@@ -238,8 +289,13 @@ mod tests {
     fn another_count_is_told() {
         let columns = [1, 0, 2, 0];
         let (mut to_values, mut to_columns) = ([0; 4], [0; 4]);
-        let out =
-            RowTarget::Csr { values: &mut to_values, to: Dtype::F32, columns: &mut to_columns, index: Dtype::I32 };
+        let out = RowTarget::Csr {
+            key: 0,
+            values: &mut to_values,
+            to: Dtype::F32,
+            columns: &mut to_columns,
+            index: Dtype::I32,
+        };
         let map = [0, 1, 2, DROPPED];
         let result =
             recipe(Some(&map), None, Dtype::F32).serve(&columns, &f32s(&[1.0, 2.0]), out, &mut RowScratch::default());

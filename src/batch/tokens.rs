@@ -65,7 +65,7 @@ pub fn tokenize<'s>(
         }
         TokenOrder::Bins { bins, ties, longer } => {
             edges(values, bins, &mut scratch.scores, &mut scratch.edges);
-            let hash = |at: u32, what: u64| mixed(key ^ mixed(u64::from(columns[at as usize]) << 1 | what));
+            let hash = |at: u32, what: u64| mixed(key ^ mixed((u64::from(columns[at as usize]) << 1) | what));
             scratch.order.sort_by_key(|&at| columns[at as usize]);
             if scratch.order.len() > room {
                 if longer == Longer::Sample && room > 0 {
@@ -121,10 +121,15 @@ mod tests {
     use crate::collection::tokens::{TokenGene, TokenSpec};
 
     fn tokens(order: TokenOrder, length: u64, special: [Option<u32>; 2]) -> Tokens {
-        let genes = (0..5).map(|i| TokenGene { name: i.to_string(), token: 10 + i, median: f64::from(i + 1) }).collect();
+        let genes =
+            (0..5).map(|i| TokenGene { name: i.to_string(), token: 10 + i, median: f64::from(i + 1) }).collect();
         let [first, last] = special;
         let spec = TokenSpec { name: String::new(), order, genes, length, first, last, pad: 0, pad_value: 0.0 };
-        Tokens { ids: (10..15).collect(), factors: (1..6).map(|median| 1.0 / f64::from(median)).collect(), spec: spec.into() }
+        Tokens {
+            ids: (10..15).collect(),
+            factors: (1..6).map(|median| 1.0 / f64::from(median)).collect(),
+            spec: spec.into(),
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::launcher;
 use super::log::Recent;
 use super::said;
 use super::sampling::SamplingArgs;
+use super::tokens;
 use super::values::{self, Absent, Fractions, MemoryLimit, RankOf};
 use super::views::{rank, split, views};
 use crate::anndata::expand;
@@ -174,6 +175,18 @@ pub struct OptionArgs {
     #[serde(deserialize_with = "said::flag")]
     pub log1p: bool,
 
+    /// Serve X as tokens of a language model, input_ids and expressions: geneformer (genes by normalised expression), scgpt
+    /// (values in bins), both with --token-table, or a file (TOML) with another recipe [default: off]
+    #[arg(long, value_name = "geneformer|scgpt|FILE", help_heading = "Output")]
+    #[serde(deserialize_with = "said::text")]
+    pub tokens: Option<String>,
+
+    /// The genes' tokens, and for geneformer their medians: a line each of name, token, median, tab-separated; or a JSON object
+    /// of tokens by name [default: what the file of --tokens names]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    #[serde(deserialize_with = "said::path")]
+    pub token_table: Option<PathBuf>,
+
     /// Type of X's values: f16, f32, f64, i8 to i64, u8 to u64, bool; floats are rounded, any other change of a value is
     /// refused [default: as stored; f32 or f64 after --normalize or --log1p]
     #[arg(long, value_name = "DTYPE", help_heading = "Output", value_parser = values::dtype)]
@@ -276,8 +289,12 @@ impl Default for OptionArgs {
 impl OptionArgs {
     /// Makes relative paths begin in the directory of the file that they stand in.
     pub fn beside(mut self, directory: &Path) -> OptionArgs {
-        for path in [&mut self.index_dir, &mut self.cache_dir, &mut self.log].into_iter().flatten() {
+        let paths = [&mut self.index_dir, &mut self.cache_dir, &mut self.log, &mut self.token_table];
+        for path in paths.into_iter().flatten() {
             *path = directory.join(&*path);
+        }
+        if let Some(tokens) = self.tokens.as_mut().filter(|tokens| tokens.ends_with(".toml")) {
+            *tokens = directory.join(&*tokens).to_string_lossy().into_owned();
         }
         self
     }
@@ -321,6 +338,11 @@ impl OptionArgs {
         let here = absolute(PathBuf::new().join("."))?;
         let split = split(self.split, self.split_by, self.stratify, &self.sampling, &self.file)?;
         let views = views(&self.sampling, &self.file, split.as_ref(), &here).map_err(Failure::usage)?;
+        let plain = tokens::Combined {
+            dense: self.dense,
+            computes: self.normalize.is_some() || self.log1p,
+            dtype: self.dtype.is_some(),
+        };
         let stores = stores.into_iter().map(store).collect::<Result<Vec<_>, _>>()?;
         let spec = Spec {
             stores: stores.iter().flat_map(|path| expand(path)).collect(),
@@ -339,6 +361,7 @@ impl OptionArgs {
             matching: self.genes_match,
             genes_column: self.genes_column,
             absent_zero: absent_zero(self.absent, self.genes.as_ref(), self.min_matched)?,
+            tokens: tokens::recipe(self.tokens.as_deref(), self.token_table.as_deref(), &plain)?.map(Arc::new),
             dense: self.dense,
             genes: self.genes,
             arithmetic: Arithmetic { normalize: self.normalize, log1p: self.log1p },

@@ -78,11 +78,7 @@ struct Table {
 ///
 /// # Errors
 /// A file that cannot be read, options that exclude each other, a table that lacks what the recipe needs.
-pub fn recipe(
-    tokens: Option<&str>,
-    table: Option<&Path>,
-    combined: &Combined,
-) -> Result<Option<TokenSpec>, Failure> {
+pub fn recipe(tokens: Option<&str>, table: Option<&Path>, combined: &Combined) -> Result<Option<TokenSpec>, Failure> {
     let Some(name) = tokens else {
         return match table {
             Some(_) => Err(Failure::usage("--token-table: it is for --tokens")),
@@ -91,7 +87,10 @@ pub fn recipe(
     };
     for (is_asked, what) in [
         (combined.dense, "--dense: tokens are no matrix"),
-        (combined.computes, "--normalize and --log1p: the recipe computes what it needs from values as they are stored"),
+        (
+            combined.computes,
+            "--normalize and --log1p: the recipe computes what it needs from values as they are stored",
+        ),
         (combined.dtype, "--dtype: values of tokens are float32"),
     ] {
         if is_asked {
@@ -186,7 +185,10 @@ fn from_file(
 
 fn check(spec: &TokenSpec) -> Result<(), String> {
     if spec.room() == 0 || spec.length > MOST_LENGTH {
-        return Err(format!("length is {}; special tokens and at least one gene must fit, and {MOST_LENGTH} is the most", spec.length));
+        return Err(format!(
+            "length is {}; special tokens and at least one gene must fit, and {MOST_LENGTH} is the most",
+            spec.length
+        ));
     }
     let largest = spec.genes.iter().map(|gene| gene.token).chain([spec.pad]).chain(spec.first).chain(spec.last).max();
     if largest.is_none_or(|token| token > i32::MAX as u32) {
@@ -228,8 +230,10 @@ impl Table {
         let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
         let mut table = Table::default();
         if path.extension().is_some_and(|extension| extension == "json") {
-            let mut all: Vec<(String, u32)> =
-                serde_json::from_str::<HashMap<String, u32>>(&text).map_err(|error| error.to_string())?.into_iter().collect();
+            let mut all: Vec<(String, u32)> = serde_json::from_str::<HashMap<String, u32>>(&text)
+                .map_err(|error| error.to_string())?
+                .into_iter()
+                .collect();
             all.sort_unstable_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
             all.iter().for_each(|(name, token)| table.add(name, *token, f64::NAN));
             return table.checked();
@@ -238,14 +242,16 @@ impl Table {
             let told = |cause: &dyn Display| format!("line {}: {cause}", number + 1);
             let mut fields = line.split(if line.contains('\t') { '\t' } else { ',' });
             let (name, token) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
-            let token: u32 = match token.trim().parse() {
+            let token: u32 = match token.trim().parse::<u32>() {
                 Ok(token) => token,
                 Err(_) if number == 0 => continue,
                 Err(error) => return Err(told(&format_args!("{token:?} is no token: {error}"))),
             };
             let median = match fields.next().map(str::trim).filter(|text| !text.is_empty()) {
                 None => f64::NAN,
-                Some(text) => text.parse().map_err(|error| told(&format_args!("{text:?} is no median: {error}")))?,
+                Some(text) => {
+                    text.parse::<f64>().map_err(|error| told(&format_args!("{text:?} is no median: {error}")))?
+                }
             };
             table.add(name, token, median);
         }
@@ -268,7 +274,9 @@ mod tests {
 
     fn asked(name: &str, table: Option<&Path>) -> Result<TokenSpec, String> {
         let none = Combined { dense: false, computes: false, dtype: false };
-        recipe(Some(name), table, &none).map(|spec| spec.expect("one")).map_err(|failure| format!("{:#}", failure.error))
+        recipe(Some(name), table, &none)
+            .map(|spec| spec.expect("one"))
+            .map_err(|failure| format!("{:#}", failure.error))
     }
 
     #[test]
@@ -287,7 +295,8 @@ mod tests {
         let spec = asked("scgpt", Some(&json)).unwrap();
         assert_eq!((spec.length, spec.first, spec.pad, spec.pad_value), (1200, Some(5), 7, -2.0));
         let file = directory.path().join("own.toml");
-        std::fs::write(&file, "kind = \"bins\"\ntable = \"vocab.json\"\nlength = 8\nfirst = \"<cls>\"\nlast = 3\n").unwrap();
+        std::fs::write(&file, "kind = \"bins\"\ntable = \"vocab.json\"\nlength = 8\nfirst = \"<cls>\"\nlast = 3\n")
+            .unwrap();
         let spec = asked(file.to_str().unwrap(), None).unwrap();
         assert_eq!((spec.name.as_str(), spec.first, spec.last, spec.room()), ("own.toml", Some(5), Some(3), 6));
     }

@@ -18,6 +18,7 @@ use crate::array::cast::cast;
 use crate::number::as_usize;
 
 use super::genes::ColumnMap;
+use super::tokens::Tokens;
 pub use open::open;
 
 /// How a matrix is served.
@@ -68,6 +69,8 @@ pub struct Element {
     /// Columns of var, by gene; of X alone.
     pub var: Arc<Vec<Column>>,
     pub arithmetic: Arithmetic,
+    /// Its rows are tokens: column numbers are tokens, values what stands for them.
+    pub tokens: Option<Arc<Tokens>>,
     /// The dtype that arithmetic is done in; without arithmetic, the served dtype.
     pub computed: Dtype,
     /// Whether a dense row has 0 instead of NaN for a gene that its store lacks.
@@ -86,6 +89,7 @@ impl Element {
             genes,
             var: Default::default(),
             arithmetic: Arithmetic::default(),
+            tokens: None,
             computed,
             absent_is_zero: false,
             absent: Vec::new(),
@@ -106,11 +110,12 @@ impl Element {
         matches!(self.kind, MatrixKind::Sparse { .. })
     }
 
-    /// Columns of a sparse matrix, or elements of a dense row.
+    /// Columns of a sparse matrix, or tokens that there are; elements of a dense row.
     pub fn n_vars(&self) -> u64 {
-        match &self.kind {
-            MatrixKind::Sparse { .. } => self.genes.len() as u64,
-            MatrixKind::Dense { row, .. } => row.iter().product(),
+        match (&self.kind, &self.tokens) {
+            (MatrixKind::Sparse { .. }, Some(tokens)) => tokens.vocabulary(),
+            (MatrixKind::Sparse { .. }, None) => self.genes.len() as u64,
+            (MatrixKind::Dense { row, .. }, _) => row.iter().product(),
         }
     }
 }
@@ -120,7 +125,7 @@ pub struct Stored {
     pub matrix: Matrix,
     /// Maps the columns of the store to those of the collection.
     pub columns: ColumnMap,
-    /// Served values before each row, then their total; `None` where all stored values are served.
+    /// Served values before each row, then their total; `None` where all stored values are served, as they are.
     pub retained_bounds: Option<Bounds>,
     /// Its row bounds, and with X obs columns, that are mapped.
     pub row_index: RowIndex,

@@ -10,7 +10,7 @@ pub mod vocabulary;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-pub use choose::{Genes, choose, flagged};
+pub use choose::{Genes, choose, flagged, take};
 
 /// What becomes of genes that not all stores have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -1,5 +1,5 @@
-//! How many values of each row are kept by an inner join or a choice of genes: sizes of files follow from it, so it is
-//! counted before any is served.
+//! How many values of each row are kept by an inner join or a choice of genes, or how many tokens a row becomes: sizes of files
+//! follow from it, so it is counted before any is served.
 //!
 //! The column numbers are read once, in windows of bounded memory; the counts stay in the index directory.
 
@@ -15,6 +15,7 @@ use crate::number::as_usize;
 
 use super::element::Stored;
 use super::genes::DROPPED;
+use super::tokens::TokenSpec;
 
 /// Column numbers read at once: 8 to 16 bytes each.
 const WINDOW: u64 = 4 << 20;
@@ -27,23 +28,27 @@ const WINDOW: u64 = 4 << 20;
 pub fn count(
     store: &dyn Container,
     part: &Stored,
-    element: &str,
+    (element, tokens): (&str, Option<&TokenSpec>),
     directory: &IndexDir,
     counters: &Counters,
 ) -> Result<Bounds, ArrayError> {
-    let (Matrix::Sparse { indices, indptr, .. }, Some(map)) = (&part.matrix, &part.columns.map) else {
-        return Ok(Vec::new().into());
-    };
+    let Matrix::Sparse { indices, indptr, .. } = &part.matrix else { return Ok(Vec::new().into()) };
+    let map = part.columns.map.as_deref();
+    let served = |kept: u64| tokens.map_or(kept, |tokens| tokens.count(kept));
     let read = || {
         let bar = Progress::new(format!("{element}: counting the values of the genes served"), indices.shape[0]);
-        count_rows(indices, indptr, map, WINDOW, counters, &|steps| bar.add(steps))
+        count_rows(indices, indptr, (map, &served), WINDOW, counters, &|steps| bar.add(steps))
     };
     let part = IndexPart { name: "kept".into(), dtype: Dtype::U64, len: indptr.len() as u64 };
     // Which columns stay is all that matters, not where they go.
-    let stay: Vec<u8> = map.iter().map(|&to| u8::from(to != DROPPED)).collect();
-    let more = format!("{:08x}{:08x}", crc32fast::hash(&stay), crc32c::crc32c(&stay));
+    let stay: Vec<u8> = map.unwrap_or_default().iter().map(|&to| u8::from(to != DROPPED)).collect();
+    let limits = tokens.map(TokenSpec::limits).unwrap_or_default();
+    let more = format!("{:08x}{:08x}{limits}", crc32fast::hash(&stay), crc32c::crc32c(&stay));
     let sources = vec![element.to_owned()];
     let entry = IndexRequest { store, element, sources, kind: "kept", more, parts: vec![part], rows: None };
+    let rows = indptr.len().saturating_sub(1) as u64;
+    let most =
+        indptr.last().map(|&all| all.saturating_add(rows.saturating_mul(tokens.map_or(0, |tokens| tokens.count(0)))));
     let mut counted = None;
     let stored = directory.get(&entry, |building| {
         let kept = counted.insert(read()?);
@@ -55,8 +60,8 @@ pub fn count(
         building.finish(part)
     });
     match (counted, stored) {
-        // Never more than are stored: these are bounds of the same rows.
-        (_, Ok(stored)) => match stored.bounds("kept").filter(|kept| kept.last() <= indptr.last()) {
+        // Never more than are stored, but for special tokens: these are bounds of the same rows.
+        (_, Ok(stored)) => match stored.bounds("kept").filter(|kept| kept.last().copied() <= most) {
             Some(kept) => Ok(kept),
             None => Ok(read()?.into()),
         },
@@ -73,7 +78,7 @@ pub fn count(
 fn count_rows(
     indices: &Array,
     indptr: &[u64],
-    map: &[u32],
+    (map, served): (Option<&[u32]>, &dyn Fn(u64) -> u64),
     window: u64,
     counters: &Counters,
     progress: &dyn Fn(u64),
@@ -82,6 +87,15 @@ fn count_rows(
     let rows = indptr.len() - 1;
     let total = indptr[rows];
     let (mut start, mut row) = (0, 0);
+    // Where all genes stay, the bounds tell all.
+    let map = match map {
+        Some(map) => map,
+        None => {
+            kept.iter_mut().skip(1).zip(indptr.windows(2)).for_each(|(kept, bounds)| *kept = bounds[1] - bounds[0]);
+            start = total;
+            &[]
+        }
+    };
     while start < total {
         let end = total.min(start + window);
         let bytes = indices.read_window(start, end - start, counters)?;
@@ -97,8 +111,8 @@ fn count_rows(
         start = end;
     }
     let mut sum = 0;
-    for count in &mut kept {
-        sum += *count;
+    for count in kept.iter_mut().skip(1) {
+        sum += served(*count);
         *count = sum;
     }
     Ok(kept)

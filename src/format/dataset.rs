@@ -98,6 +98,9 @@ fn columns(table: &Table, width: Width) -> Result<(ArrowColumns, Value), String>
     features.insert("row".to_owned(), value("int64"));
     for (element, names) in table.elements.iter().zip(records::matrices(table)) {
         matrix(table, element, &names, width, &mut features);
+        if element.tokens.is_some() {
+            features.insert(records::LENGTH.to_owned(), value("int32"));
+        }
     }
     for column in ObsColumn::all(table, &records::taken(table)) {
         let field = Field::Column(column.place);

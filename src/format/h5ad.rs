@@ -33,6 +33,9 @@ pub enum H5adError {
     Taken { element: String, x: String },
     #[error("a text of {element} has {bytes} bytes; `.h5ad` allows at most {most}")]
     TextTooLong { element: String, bytes: usize, most: usize },
+    /// Rows of tokens are no rows of a matrix.
+    #[error("an AnnData holds no tokens")]
+    Tokens,
     /// A limit that the checks above should have met first.
     #[error("the table does not fit the limits of HDF5 object headers")]
     Header,

@@ -1,15 +1,22 @@
-//! `.npy`: X as one dense C-ordered array (NEP 1, format version 1.0).
+//! `.npy`: X as one dense C-ordered array (NEP 1, format version 1.0), or its tokens in padded rows.
 
+use crate::array::Dtype;
 use crate::batch::{Batch, Field, Layout, Repr, Span};
 use crate::collection::Table;
 
-use super::Format;
+use super::{Format, Tensor, tensors};
 
 /// The `.npy` format.
 pub struct Npy;
 
-pub fn open(_: &Table) -> Result<Box<dyn Format>, String> {
-    Ok(Box::new(Npy))
+/// Tokens, in rows of one length.
+struct InputIds(Tensor);
+
+pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
+    match tensors(table, |_, bytes| Repr::Utf8(bytes)).into_iter().find(|_| table.x().tokens.is_some()) {
+        Some(tokens) => Ok(Box::new(InputIds(tokens))),
+        None => Ok(Box::new(Npy)),
+    }
 }
 
 impl Format for Npy {
@@ -26,6 +33,31 @@ impl Format for Npy {
         let dtype = batch.element(0).kind.dtype();
         let header = header(dtype.npy(), &batch.shape(0));
         image[..header.len()].copy_from_slice(&header);
+    }
+}
+
+impl InputIds {
+    /// The array's header.
+    fn header(&self, batch: &Batch<'_>) -> Vec<u8> {
+        let descr = match self.0.repr(batch) {
+            Repr::Number(dtype) => dtype.npy(),
+            _ => Dtype::I32.npy(),
+        };
+        header(descr, self.0.shape(batch).axes())
+    }
+}
+
+impl Format for InputIds {
+    fn layout(&self, batch: &Batch<'_>) -> Layout {
+        let start = self.header(batch).len() as u64;
+        Layout { size: start + self.0.bytes(batch), spans: vec![self.0.span(batch, start)] }
+    }
+
+    fn finish(&self, batch: &Batch<'_>, _layout: &Layout, image: &mut [u8]) {
+        let header = self.header(batch);
+        let (head, tokens) = image.split_at_mut(header.len());
+        head.copy_from_slice(&header);
+        self.0.pad(batch, tokens);
     }
 }
 

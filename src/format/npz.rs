@@ -3,6 +3,7 @@
 use crate::array::Dtype;
 use crate::batch::{Batch, Layout, Repr};
 use crate::collection::Table;
+use crate::collection::element::Element;
 
 use super::npy::{header, header_len};
 use super::{Format, Tensor, names, part_name, tensors};
@@ -43,7 +44,8 @@ impl Npz {
             .map(|tensor| NpzMember { name: format!("{}.npy", tensor.name), content: MemberContent::Tensor(tensor) })
             .collect();
         let elements = names::elements(table);
-        for (i, _) in table.elements.iter().enumerate().filter(|(_, element)| element.is_sparse()) {
+        let is_csr = |element: &Element| element.is_sparse() && element.tokens.is_none();
+        for (i, _) in table.elements.iter().enumerate().filter(|(_, element)| is_csr(element)) {
             let name = format!("{}.npy", part_name(&elements, i, "shape"));
             members.push(NpzMember { name, content: MemberContent::Shape(i) });
             if i == 0 {
@@ -65,7 +67,7 @@ impl NpzMember {
                     Repr::Number(dtype) => header_len(dtype.npy(), shape.axes()),
                     text => header_len(&descr(text), shape.axes()),
                 };
-                (header, span.len)
+                (header, tensor.bytes(batch))
             }
             MemberContent::Shape(_) => (header_len(Dtype::I64.npy(), &[2]), 16),
             MemberContent::Format => (header_len("|S3", &[]), CSR.len() as u64),
@@ -127,7 +129,7 @@ impl Format for Npz {
             let data = body + header.len();
             image[body..data].copy_from_slice(&header);
             match &member.content {
-                MemberContent::Tensor(_) => {}
+                MemberContent::Tensor(tensor) => tensor.pad(batch, &mut image[data..body + size as usize]),
                 MemberContent::Shape(element) => {
                     for (n, out) in batch.shape(*element).iter().zip(image[data..].as_chunks_mut::<8>().0) {
                         *out = (*n as i64).to_le_bytes();

@@ -8,12 +8,16 @@ use crate::collection::element::{Element, MatrixKind};
 
 use super::{Format, names};
 
-/// The names of each element: `genes` and `expressions` of a sparse X, `X` of a dense one; further elements below their path.
+/// The column with the number of a row's tokens, where X is tokens.
+pub const LENGTH: &str = "length";
+
+/// The names of each element: `input_ids` and `expressions` of tokens, `genes` and `expressions` of a sparse X, `X` of a dense one; further elements below their path.
 pub fn matrices(table: &Table) -> Vec<Vec<String>> {
     let paths = names::elements(table);
     let one = |(number, element): (usize, &Element)| {
         let name = |part: &str| if number == 0 { part.to_owned() } else { format!("{}/{part}", paths[number]) };
         match (element.is_sparse(), number) {
+            _ if element.tokens.is_some() => vec![name("input_ids"), name("expressions")],
             (true, _) => vec![name("genes"), name("expressions")],
             (false, 0) => vec!["X".to_owned()],
             (false, _) => vec![paths[number].clone()],
@@ -22,9 +26,15 @@ pub fn matrices(table: &Table) -> Vec<Vec<String>> {
     table.elements.iter().enumerate().map(one).collect()
 }
 
+/// Whether each row tells its number of tokens.
+pub fn has_length(table: &Table) -> bool {
+    table.x().tokens.is_some()
+}
+
 /// Names that obs columns do not have there.
 pub fn taken(table: &Table) -> Vec<String> {
-    matrices(table).into_iter().flatten().collect()
+    let length = has_length(table).then(|| LENGTH.to_owned());
+    matrices(table).into_iter().flatten().chain(length).collect()
 }
 
 /// One array of each row: column numbers or values of an element, or a dense row.

@@ -5,16 +5,15 @@
 
 use std::fmt::{self, Write};
 
-use crate::array::Dtype;
-use crate::batch::{Batch, Field, Layout, Repr};
+use crate::batch::{Batch, Layout, Repr};
 use crate::collection::Table;
 
-use super::{Format, Tensor, names, part_name, tensors};
+use super::{Format, Tensor, by_falling_size, names, part_name, tensors};
 
 /// The `.safetensors` format of one table.
 pub struct Safetensors {
     tensors: Vec<Tensor>,
-    /// `csr` or `dense`.
+    /// `csr`, `dense` or `tokens`.
     kind: &'static str,
     /// Further sparse elements: place in the table, and name of their shape in the metadata.
     shapes: Vec<(usize, String)>,
@@ -27,19 +26,16 @@ pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
 impl Safetensors {
     pub fn new(table: &Table) -> Safetensors {
         let mut tensors = tensors(table, |_, bytes| Repr::Utf8(bytes.max(1)));
-        // Column numbers and row bounds have 4 bytes but in the rarest case, or where others were asked for.
-        let asked = table.index_dtype.map_or(4, Dtype::size);
-        tensors.sort_by_key(|tensor| match (tensor.repr, tensor.field) {
-            (Some(Repr::Number(dtype)), _) => std::cmp::Reverse(dtype.size()),
-            (Some(_), _) => std::cmp::Reverse(1),
-            (None, Field::Indices(_)) => std::cmp::Reverse(asked),
-            (None, _) => std::cmp::Reverse(asked.max(4)),
-        });
+        by_falling_size(&mut tensors, table);
         let quoted = |name: String| serde_json::Value::from(name).to_string();
         for tensor in &mut tensors {
             tensor.name = quoted(std::mem::take(&mut tensor.name));
         }
-        let kind = if table.x().is_sparse() { "csr" } else { "dense" };
+        let kind = match (table.x().is_sparse(), &table.x().tokens) {
+            (_, Some(_)) => "tokens",
+            (true, None) => "csr",
+            (false, None) => "dense",
+        };
         let further = table.elements.iter().enumerate().skip(1).filter(|(_, element)| element.is_sparse());
         let elements = names::elements(table);
         let shapes = further.map(|(i, _)| (i, quoted(part_name(&elements, i, "shape")))).collect();
@@ -69,8 +65,9 @@ impl Safetensors {
             if !matches!(span.repr, Repr::Number(_)) {
                 write!(out, ",{}", span.repr.size())?;
             }
-            at += span.len;
-            write!(out, r#"],"data_offsets":[{},{at}]}}"#, span.start)?;
+            let start = at;
+            at += tensor.bytes(batch);
+            write!(out, r#"],"data_offsets":[{start},{at}]}}"#)?;
         }
         out.write_char('}')
     }
@@ -89,9 +86,8 @@ impl Format for Safetensors {
         let mut at = 8 + self.header_len(batch) as u64;
         let mut spans = Vec::with_capacity(self.tensors.len());
         for tensor in &self.tensors {
-            let span = tensor.span(batch, at);
-            at += span.len;
-            spans.push(span);
+            spans.push(tensor.span(batch, at));
+            at += tensor.bytes(batch);
         }
         Layout { size: at, spans }
     }
@@ -104,6 +100,12 @@ impl Format for Safetensors {
         image[..8].copy_from_slice(&(len as u64).to_le_bytes());
         image[8..8 + text.len()].copy_from_slice(text.as_bytes());
         image[8 + text.len()..8 + len].fill(b' ');
+        let mut at = 8 + len;
+        for tensor in &self.tensors {
+            let end = at + tensor.bytes(batch) as usize;
+            tensor.pad(batch, &mut image[at..end]);
+            at = end;
+        }
     }
 }
 

@@ -26,6 +26,8 @@ enum Reader {
 /// What a column holds.
 enum Content {
     Row,
+    /// Tokens of the row.
+    Length,
     /// An array of the row: its place among the arrays.
     Array(usize),
     Obs(ObsColumn),
@@ -160,6 +162,9 @@ impl Shards {
         for (place, array) in arrays.iter().enumerate() {
             columns.push(column(&array.name, &reader.array(array)?, Content::Array(place)));
         }
+        if records::has_length(table) {
+            columns.push(column(records::LENGTH, "int", Content::Length));
+        }
         for obs in ObsColumn::all(table, &records::taken(table)) {
             if obs.is_masked(table) {
                 let name = format!("{}/mask", obs.name);
@@ -220,7 +225,7 @@ impl Shards {
     /// Bytes of a column of the row at this place of a batch.
     fn column_len(&self, column: &Column, batch: &Batch<'_>, at: usize) -> u64 {
         match &column.content {
-            Content::Row => 8,
+            Content::Row | Content::Length => 8,
             Content::Array(array) => {
                 let array = &self.arrays[*array];
                 self.reader.header(array, array.len(batch, at)).len() as u64 + array.bytes(batch, at)
@@ -250,6 +255,10 @@ impl RowFormat for Shards {
         for column in &self.columns {
             match &column.content {
                 Content::Row => out.extend_from_slice(&batch.rows[at].to_le_bytes()),
+                Content::Length => {
+                    let length = batch.lengths(0).get(at).copied().unwrap_or(0);
+                    out.extend_from_slice(&length.to_le_bytes());
+                }
                 Content::Array(array) => {
                     out.extend(self.reader.header(&self.arrays[*array], self.arrays[*array].len(batch, at)));
                     out.extend_from_slice(values[*array]);
@@ -291,21 +300,25 @@ impl DirectoryFormat for ShardsDirectory {
             Reader::LitData => (LITDATA, "chunk-0-", 1, ".bin"),
         };
         let format = Extension::from_name(name).ok_or("there is no such format")?;
-        let (head, tail, entry, columns): (String, String, fn(&str, u64, u64, u64) -> String, String) =
-            match shards.reader {
-                Reader::Mosaic => {
-                    let columns = Value::Object(shards.described()).to_string();
-                    ("{\"version\":2,\"shards\":[\n".to_owned(), "]}\n".to_owned(), mds_entry, columns)
-                }
-                Reader::LitData => (
-                    "{\"chunks\":[\n".to_owned(),
-                    format!("],\"config\":{}}}\n", shards.litdata_config()),
-                    litdata_entry,
-                    String::new(),
-                ),
-            };
-        let (head, tail) = (head.into_bytes(), tail.into_bytes());
-        let index = BatchIndex { head, tail, batches: shape.batches, format, entry, columns };
+        let batches = shape.batches;
+        let index = match shards.reader {
+            Reader::Mosaic => BatchIndex {
+                head: b"{\"version\":2,\"shards\":[\n".to_vec(),
+                tail: b"]}\n".to_vec(),
+                batches,
+                format,
+                entry: mds_entry,
+                columns: Value::Object(shards.described()).to_string(),
+            },
+            Reader::LitData => BatchIndex {
+                head: b"{\"chunks\":[\n".to_vec(),
+                tail: format!("],\"config\":{}}}\n", shards.litdata_config()).into_bytes(),
+                batches,
+                format,
+                entry: litdata_entry,
+                columns: String::new(),
+            },
+        };
         let mut directory = Directory::default();
         directory.add_file(TOP, "index.json", FileContent::Index(index.into()));
         directory.add_run(
@@ -314,7 +327,7 @@ impl DirectoryFormat for ShardsDirectory {
                 prefix: prefix.to_owned(),
                 digits,
                 suffix: suffix.to_owned(),
-                count: shape.batches,
+                count: batches,
                 file: Box::new(move |batch| FileContent::Batch(format, batch)),
             },
         );
@@ -332,7 +345,7 @@ fn mds_entry(columns: &str, batch: u64, rows: u64, bytes: u64) -> String {
 
 /// A chunk in LitData's index, whose bytes are those of its samples.
 fn litdata_entry(_: &str, batch: u64, rows: u64, bytes: u64) -> String {
-    let bytes = bytes.saturating_sub(4 * rows.saturating_add(2));
+    let bytes = bytes.saturating_sub(rows.saturating_add(2).saturating_mul(4));
     format!("{{\"chunk_bytes\":{bytes},\"chunk_size\":{rows},\"dim\":null,\"filename\":\"chunk-0-{batch}.bin\"}}\n")
 }
 

@@ -12,7 +12,7 @@ use crate::collection::Table;
 use super::Format;
 use super::npy::{header, header_len};
 use super::obs::{ObsColumn, ObsKind};
-use super::records::{Records, RowArray, RowFormat};
+use super::records::{self, Records, RowArray, RowFormat};
 
 /// A header, and what contents are padded to.
 const BLOCK: u64 = 512;
@@ -38,7 +38,9 @@ pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
             return Err(format!("the name {} is too long for a member of `.tar`", array.name));
         }
     }
-    let obs = ObsColumn::all(table, &[]);
+    // Arrays are members of their own.
+    let taken: Vec<String> = records::has_length(table).then(|| records::LENGTH.to_owned()).into_iter().collect();
+    let obs = ObsColumn::all(table, &taken);
     let quoted = obs.iter().map(|column| Value::from(column.name.as_str()).to_string()).collect();
     Ok(Box::new(Records(Tar { arrays, obs, quoted })))
 }
@@ -47,6 +49,10 @@ impl Tar {
     fn json(&self, batch: &Batch<'_>, at: usize) -> String {
         let row = batch.rows[at];
         let mut text = format!("{{\"row\":{row}");
+        if records::has_length(batch.table) {
+            let length = batch.lengths(0).get(at).copied().unwrap_or(0);
+            text.push_str(&format!(",\"{}\":{length}", records::LENGTH));
+        }
         for (column, name) in self.obs.iter().zip(&self.quoted) {
             text.push(',');
             text.push_str(name);

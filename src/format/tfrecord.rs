@@ -150,6 +150,9 @@ impl TfRecord {
         let row = batch.rows[at];
         let len = |name: &str, bytes| delimited(feature_lens(name, bytes)[2]);
         let mut bytes = len("row", varint_len(row));
+        if let Some(length) = length(batch, at) {
+            bytes += len(records::LENGTH, varint_len(length));
+        }
         for (array, width) in self.arrays.iter().zip(&self.widths) {
             bytes += len(&array.name, array.len(batch, at) * width);
         }
@@ -180,6 +183,10 @@ impl RowFormat for TfRecord {
         let row = batch.rows[at];
         feature("row", FeatureKind::Int, varint_len(row), out);
         varint(row, out);
+        if let Some(length) = length(batch, at) {
+            feature(records::LENGTH, FeatureKind::Int, varint_len(length), out);
+            varint(length, out);
+        }
         for ((array, &width), values) in self.arrays.iter().zip(&self.widths).zip(values) {
             let numbers = matches!(array.field, Field::Indices(_));
             let kind = if numbers { FeatureKind::Int } else { FeatureKind::Float };
@@ -202,6 +209,11 @@ impl RowFormat for TfRecord {
         let sum = masked(&out[start..]);
         out.extend_from_slice(&sum);
     }
+}
+
+/// Tokens of a row, where X is tokens.
+fn length(batch: &Batch<'_>, at: usize) -> Option<u64> {
+    if records::has_length(batch.table) { batch.lengths(0).get(at).copied() } else { None }
 }
 
 /// A number as a varint of so many bytes: all but the last say that more follow.

@@ -57,10 +57,11 @@ pub fn figures(session: &Session, label: Option<&str>) -> Result<Value, SessionE
         told.extend(view.doc.clone());
         each.insert(view.name.clone(), Value::Object(told));
     }
+    let x = collection.table.x();
     Ok(json!({
         "stores": collection.stores.iter().map(|store| store.path.to_string_lossy()).collect::<Vec<_>>(),
         "rows": collection.table.n_rows,
-        "genes": collection.table.x().n_vars(),
+        "genes": if x.tokens.is_some() { x.genes.len() as u64 } else { x.n_vars() },
         "genes_in_no_store": collection.table.x().absent_is_zero.then(|| collection.table.x().absent.len()),
         "format": spec.format.as_str(),
         "label": label,

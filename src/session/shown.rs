@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::array::Dtype;
 use crate::collection::genes::Genes;
+use crate::collection::tokens::{Longer, Ties, TokenOrder, TokenSpec};
 use crate::plan::Sampling;
 use crate::view::filter::Filter;
 
@@ -31,6 +32,7 @@ pub fn show(spec: &Spec, views: &[ViewPlan]) -> Value {
         "dense": spec.dense,
         "normalize": spec.arithmetic.normalize,
         "log1p": spec.arithmetic.log1p,
+        "tokens": spec.tokens.as_deref().map(tokens),
         "dtype": spec.dtype.map(Dtype::name),
         "index_dtype": spec.index_dtype.map(Dtype::name),
         "format": spec.format.as_str(),
@@ -68,6 +70,25 @@ pub fn show(spec: &Spec, views: &[ViewPlan]) -> Value {
         }
     }
     shown
+}
+
+/// Tokens, with a checksum of their table.
+fn tokens(spec: &TokenSpec) -> Value {
+    let order = match spec.order {
+        TokenOrder::Rank { target_sum } => json!({"kind": "rank", "target_sum": target_sum}),
+        TokenOrder::Bins { bins, ties, longer } => json!({
+            "kind": "bins",
+            "bins": bins,
+            "ties": if ties == Ties::Spread { "spread" } else { "last" },
+            "longer": if longer == Longer::Sample { "sample" } else { "cut" },
+        }),
+    };
+    let lines = spec.genes.iter().map(|gene| format!("{}\t{}\t{}\n", gene.name, gene.token, gene.median));
+    let table = crc32fast::hash(lines.collect::<String>().as_bytes());
+    json!({
+        "name": spec.name, "order": order, "genes": spec.genes.len(), "table_crc32": format!("{table:08x}"),
+        "length": spec.length, "first": spec.first, "last": spec.last, "pad": spec.pad, "pad_value": spec.pad_value,
+    })
 }
 
 /// The options of a view as `options.json` shows them.

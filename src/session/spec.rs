@@ -1,6 +1,7 @@
 //! What a session is to serve: plain data that has been checked. Paths are absolute.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::anndata::index::IndexDir;
@@ -10,6 +11,7 @@ use crate::collection::Selection;
 use crate::collection::element::Arithmetic;
 use crate::collection::genes::matching::Matching;
 use crate::collection::genes::{Genes, Join};
+use crate::collection::tokens::TokenSpec;
 use crate::format::Extension;
 use crate::plan::rank::Rank;
 use crate::plan::strategy::STRATEGIES;
@@ -51,6 +53,8 @@ pub struct Spec {
     /// All matrices are served as dense rows.
     pub dense: bool,
     pub arithmetic: Arithmetic,
+    /// X is served as tokens.
+    pub tokens: Option<Arc<TokenSpec>>,
     /// `None`: as stored, or as computed.
     pub dtype: Option<Dtype>,
     /// `None`: the narrower of i32 and i64 that fits.
@@ -164,6 +168,7 @@ impl Spec {
             absent_zero: None,
             dense: false,
             arithmetic: Arithmetic::default(),
+            tokens: None,
             dtype: None,
             index_dtype: None,
             index_dir: Some(index_dir),
@@ -194,6 +199,7 @@ impl Spec {
             absent_zero: self.absent_zero,
             dense: self.dense,
             arithmetic: self.arithmetic,
+            tokens: self.tokens.clone(),
             dtype: self.dtype,
             index_dtype: self.index_dtype,
             index: IndexDir(self.index_dir.clone()),

@@ -173,6 +173,11 @@ fn element(element: &Element) -> Value {
     };
     let mut told =
         json!({"element": element.name, "kind": kind, "dtype": element.kind.dtype().name(), "row_shape": row});
+    if let Some(tokens) = &element.tokens {
+        told["kind"] = json!("tokens");
+        told["row_shape"] = json!([tokens.spec.length]);
+        told["vocabulary"] = json!(tokens.vocabulary());
+    }
     // Columns of a dataframe have names; others of obsm are numbered, and genes are in var.tsv.
     if element.name.is_obsm() && element.genes.iter().zip(0..).any(|(name, at)| *name != at.to_string()) {
         told["columns"] = json!(*element.genes);
@@ -208,8 +213,9 @@ fn column((column, served): (&Column, String), taken: &[String]) -> Value {
     json!({
         "name": column.name,
         "names": {
-            "npz": tensor, "safetensors": tensor, "h5ad": served, "tsv": served,
+            "npz": tensor, "safetensors": tensor, "record.npy": tensor, "h5ad": served, "tsv": served,
             "arrow": record, "parquet": record, "tar": served, "tfrecord": record,
+            "mds": record, "litdata": record,
         },
         "kind": kind,
         "dtype": dtype,
@@ -240,10 +246,14 @@ fn readme(
 ) -> String {
     let (table, sampling) = (&collection.table, plan.sampling());
     let kind = match &table.x().kind {
+        MatrixKind::Sparse { .. } if table.x().tokens.is_some() => "as tokens".to_owned(),
         MatrixKind::Sparse { dtype } => format!("sparse (CSR) {dtype}"),
         MatrixKind::Dense { dtype, .. } => format!("dense {dtype}"),
     };
     let read = match &table.x().kind {
+        MatrixKind::Sparse { .. } if table.x().tokens.is_some() => {
+            "ids = np.load(path)['input_ids']         # padded; length, expressions"
+        }
         MatrixKind::Sparse { .. } => "X = scipy.sparse.load_npz(path)            # CSR, one row a cell",
         MatrixKind::Dense { .. } => "X = np.load(path)['X']                     # one row a cell",
     };
@@ -284,7 +294,7 @@ fn readme(
 {directories}\n",
             name = format.as_str()
         ),
-        None => String::new(),
+        None => format!("The same rows as one directory, not listed:\n{directories}\n"),
     };
     format!(
         "\
@@ -322,7 +332,7 @@ Seed {seed}. The same stores, options and seed give the same bytes on every mach
 What the mount does: cat .shufflefs/stats.json .shufflefs/log
 ",
         rows = table.n_rows,
-        genes = table.x().n_vars(),
+        genes = if table.x().is_sparse() { table.x().genes.len() as u64 } else { table.x().n_vars() },
         x = table.x().name,
         stores = collection.stores.len(),
         batch = sampling.batch_size,

@@ -14,6 +14,7 @@ mod parse;
 
 use super::ViewError;
 use super::bits::Bits;
+pub use assign::mixed;
 use assign::{Cut, allot, cuts, hash_label, hash_row};
 pub use parse::{Fraction, fractions};
 

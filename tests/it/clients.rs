@@ -10,8 +10,8 @@ use std::process::Command;
 
 use crate::support::{Mount, bounded, list, python, sha256, shuffled, shufflefs, store, stores, succeed, walk};
 
-const EXTENSIONS: [&str; 11] =
-    ["npz", "safetensors", "npy", "h5ad", "tsv", "arrow", "parquet", "tar", "tfrecord", "mds", "litdata"];
+const EXTENSIONS: [&str; 12] =
+    ["npz", "safetensors", "npy", "h5ad", "tsv", "arrow", "parquet", "tar", "tfrecord", "mds", "litdata", "record.npy"];
 const PARTS: [&str; 3] = ["part-a.h5ad", "part-b.zarr", "part-c.h5ad"];
 
 fn few_epochs(names: &[&str]) -> Mount {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::support::{Mount, list, sha256, shuffled, store, stores};
 
-const EXTENSIONS: [&str; 11] =
-    ["npz", "safetensors", "npy", "h5ad", "tsv", "arrow", "parquet", "tar", "tfrecord", "mds", "litdata"];
+const EXTENSIONS: [&str; 12] =
+    ["npz", "safetensors", "npy", "h5ad", "tsv", "arrow", "parquet", "tar", "tfrecord", "mds", "litdata", "record.npy"];
 /// 32 batches in fetches of 4: readers meet many fetches.
 const SMALL: [&str; 6] = ["--batch-size", "64", "--block-size", "16", "--fetch-factor", "4"];
 

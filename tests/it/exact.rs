@@ -3,7 +3,7 @@
 use crate::support::{Checker, Mount, store, store_table, stores};
 use serde_json::{Value, json};
 
-const FORMATS: [&str; 12] = [
+const FORMATS: [&str; 13] = [
     "npz",
     "safetensors",
     "npy",
@@ -16,6 +16,7 @@ const FORMATS: [&str; 12] = [
     "tfrecord",
     "mds",
     "litdata",
+    "record.npy",
 ];
 const PARTS: [&str; 3] = ["part-a.h5ad", "part-b.zarr", "part-c.h5ad"];
 

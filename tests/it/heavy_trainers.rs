@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::{Value, json};
+
 use crate::support::{Mount, ROOT, bounded, made_by, stores, succeed};
 
 /// The Python that has the trainers; `scripts/test --all` must have it, other runs go without.
@@ -77,6 +79,36 @@ fn cell_load() {
 #[test]
 fn jax() {
     trains("jax_epoch.py", "epoch-0000", &["line"]);
+}
+
+#[test]
+fn mosaicml_streaming() {
+    trains("mosaicml_streaming.py", "epoch-0000.mds", &["line"]);
+}
+
+#[test]
+fn litdata() {
+    trains("litdata_streaming.py", "epoch-0000.litdata", &["line"]);
+}
+
+/// Bins and tokens by the functions of the scgpt package.
+#[test]
+fn scgpt_bins() {
+    let Some(python) = trainers() else { return };
+    let (store, directory) = (made_by("trainer_stores.py").join("screen.h5ad"), tempfile::tempdir().unwrap());
+    let (vocabulary, recipe) = (directory.path().join("vocab.json"), directory.path().join("own.toml"));
+    let genes = (0..200).filter(|i| i % 4 != 3).map(|i| (format!("g{i}"), json!(i + 3)));
+    let all: serde_json::Map<String, Value> =
+        genes.chain([("<cls>".to_owned(), json!(1)), ("<pad>".to_owned(), json!(2))]).collect();
+    std::fs::write(&vocabulary, Value::Object(all).to_string()).unwrap();
+    let lines = "kind = \"bins\"\nlength = 200\nfirst = \"<cls>\"\nbins = 51\nties = \"last\"\nlonger = \"cut\"\n";
+    std::fs::write(&recipe, lines).unwrap();
+    let options = ["--tokens", recipe.to_str().unwrap(), "--token-table", vocabulary.to_str().unwrap()];
+    let mount = Mount::new(std::slice::from_ref(&store), &options);
+    let arguments = [mount.path().into(), store.into(), vocabulary.into(), "51".into()];
+    let said = run(&python, "tests/python/check_scgpt.py", &arguments);
+    assert!(said.contains("3000 rows agree"), "{said}");
+    mount.unmount();
 }
 
 /// The newest zarr-python and anndata, and dask behind `read_lazy`, on what older ones read in `zarr_epochs`.

@@ -355,6 +355,7 @@ fn naive(batch: &Batch<'_>, lengths: &[u8], span: &Span) -> Vec<u8> {
             let columns = batch.element(element).n_vars();
             rows.flat_map(|row| (0..columns).flat_map(move |at| value(element, row, at, size))).collect()
         }
+        Field::Length(_) => rows.flat_map(|row| integer(lengths[row as usize].into())).collect(),
         Field::Row | Field::RowName => rows.flat_map(|row| integer(row as i64)).collect(),
         Field::Mask(_) => rows.map(|row| u8::from(row % 3 == 1)).collect(),
         Field::Column(number) => rows
@@ -441,9 +442,9 @@ fn members(image: &[u8]) -> Vec<(u64, u64)> {
 }
 
 /// Formats whose size depends on the values of obs columns, row by row.
-const RECORDS: [&str; 4] = ["parquet", "tahoe.parquet", "tar", "tfrecord"];
+const RECORDS: [&str; 6] = ["parquet", "tahoe.parquet", "tar", "tfrecord", "mds", "litdata"];
 /// Those of them whose records mix what the engine fills.
-const MOVED: [&str; 3] = ["tahoe.parquet", "tar", "tfrecord"];
+const MOVED: [&str; 5] = ["tahoe.parquet", "tar", "tfrecord", "mds", "litdata"];
 
 /// An Arrow file by its crate's own reader, which checks it.
 fn record_batch(batch: &Batch<'_>, image: &[u8]) {

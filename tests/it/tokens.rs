@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::area::Area;
-use crate::support::{Mount, made_by, python, shufflefs, store, succeed, text};
+use crate::support::{Mount, made_by, python, store, succeed, text};
 
 /// 150 of the 200 genes of `screen.h5ad`, with tokens and medians that make ties, and one that it lacks.
 fn genes() -> Vec<(String, u32, f64)> {
@@ -52,7 +51,9 @@ fn tokens_of_geneformer() {
     assert_eq!((&dataset["x"]["kind"], &dataset["genes"]), (&json!("tokens"), &json!(150)), "{dataset}");
     assert_eq!(dataset["options"]["tokens"]["length"], json!(4096));
     // An AnnData has no tokens: its files do not exist, and three places say so.
-    for name in ["epoch-0000/batch-000000.h5ad", "epoch-0000.h5ad", "epoch-0000.zarr", "epoch-0000/batch-000000.tahoe.parquet"] {
+    for name in
+        ["epoch-0000/batch-000000.h5ad", "epoch-0000.h5ad", "epoch-0000.zarr", "epoch-0000/batch-000000.tahoe.parquet"]
+    {
         assert_eq!(fs::metadata(mount.join(name)).unwrap_err().raw_os_error(), Some(libc::ENOENT), "{name}");
     }
     for place in ["README.txt", ".shufflefs/log"] {
@@ -69,7 +70,8 @@ fn tokens_are_cut_to_the_length() {
     let recipe = json!({"kind": "rank", "length": 16, "first": 7, "last": null, "pad": 1, "pad_value": -1});
     write(directory.path(), &[], recipe);
     let file = directory.path().join("own.toml");
-    fs::write(&file, "kind = \"rank\"\ntable = \"table.tsv\"\nlength = 16\nfirst = 7\npad = 1\npad_value = -1\n").unwrap();
+    fs::write(&file, "kind = \"rank\"\ntable = \"table.tsv\"\nlength = 16\nfirst = 7\npad = 1\npad_value = -1\n")
+        .unwrap();
     let recipe = directory.path().join("recipe.json");
     agrees(&["--tokens", file.to_str().unwrap(), "--index-dtype", "i64"], &recipe).unmount();
 }
@@ -97,7 +99,9 @@ fn bins_are_exact_and_genes_are_sampled() {
             "bins": 11, "ties": ties, "longer": longer});
         let (_, recipe) = write(directory.path(), &[("<cls>", 2)], recipe);
         let file = directory.path().join("own.toml");
-        let lines = format!("kind = \"bins\"\ntable = \"table.tsv\"\nlength = 20\nfirst = \"<cls>\"\nlast = 3\nbins = 11\nties = \"{ties}\"\nlonger = \"{longer}\"\n");
+        let lines = format!(
+            "kind = \"bins\"\ntable = \"table.tsv\"\nlength = 20\nfirst = \"<cls>\"\nlast = 3\nbins = 11\nties = \"{ties}\"\nlonger = \"{longer}\"\n"
+        );
         fs::write(&file, lines).unwrap();
         agrees(&["--tokens", file.to_str().unwrap()], &recipe).unmount();
     }
@@ -119,8 +123,6 @@ fn what_cannot_become_tokens_is_told() {
     assert!(told(screen(), &["--log1p"], 2).contains("--tokens excludes --normalize and --log1p"));
     assert!(told(screen(), &["--dense"], 2).contains("--tokens excludes --dense"));
     assert!(told(screen(), &["--format", "h5ad"], 3).contains("an AnnData holds no tokens"));
-    let area = Area::new();
-    area.run(["info", screen().to_str().unwrap(), "--token-table", table]).refused(2, "it is for --tokens");
-    let said = succeed(shufflefs().args(["info", "--json"]).args(["--tokens", "geneformer", "--token-table", table]).arg(screen()));
-    assert!(said.contains("an AnnData holds no tokens"), "{said}");
+    let alone = Mount::try_new(&[screen()], &["--token-table", table]).err().expect("a refusal");
+    assert!(alone.status.code() == Some(2) && text(&alone.stderr).contains("it is for --tokens"));
 }

@@ -40,7 +40,7 @@ import tfrecord
 import tfrecord.example_pb2
 import webdataset
 
-FORMATS = ["npz", "safetensors", "npy", "h5ad", "h5ad-backed", "tsv", "arrow", "parquet", "tar", "tfrecord", "tahoe.parquet", "mds", "litdata"]
+FORMATS = ["npz", "safetensors", "npy", "h5ad", "h5ad-backed", "tsv", "arrow", "parquet", "tar", "tfrecord", "tahoe.parquet", "mds", "litdata", "record.npy"]
 MOST_LABELS = 4096  # a column with more is text in .arrow
 
 
@@ -187,6 +187,20 @@ class Check:
             return np.array([bytes(line).rstrip(b"\0").decode() for line in raw], dtype=object)
 
         self.tensors(rows, tensors.__getitem__, set(tensors), what, text)
+        return rows
+
+    def record_npy(self, path):
+        what = path.name
+        record = np.load(path, allow_pickle=False)
+        need(record.shape == () and record.dtype.names, lambda: f"{what}: {record.dtype}{record.shape}")
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        need(mapped.tobytes() == record.tobytes(), f"{what}: read and mmap")
+        rows, names = self.rows_of(record["row"], what), set(record.dtype.names)
+        need(all(mapped[name].flags.aligned for name in names), f"{what}: a field is not aligned")
+        if self.want.is_sparse:
+            need(record["shape"].tolist() == [len(rows), self.want.n_vars], lambda: f"{what}: shape {record['shape']}")
+            names -= {"shape"}
+        self.tensors(rows, record.__getitem__, names, what, text=lambda a: a)
         return rows
 
     def npy(self, path):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares the tokens of an epoch with the published tokenisers, as they are described and written here once more.
 
-Usage: check_tokens.py MOUNT STORE RECIPE.json [--package]
+Usage: check_tokens.py MOUNT STORE RECIPE.json
 
 RECIPE.json: {"kind": "rank" or "bins", "tokens": {gene: token}, "medians": {gene: median}, "length": N, "first": token or null, "last": ...,
 "pad": token, "pad_value": number, "bins": N, "ties": "last" or "spread", "longer": "cut" or "sample"}
@@ -9,7 +9,7 @@ RECIPE.json: {"kind": "rank" or "bins", "tokens": {gene: token}, "medians": {gen
 rank: C. V. Theodoris et al., "Transfer learning enables predictions in network biology", Nature 618 (2023), Methods, "Rank value
 encoding"; the order of operations is that of its `TranscriptomeTokenizer` (huggingface.co/ctheodoris/Geneformer, tokenizer.py).
 bins: H. Cui et al., "scGPT", Nature Methods 21 (2024), Methods, "Value binning"; np.quantile and np.digitize as its preprocess.py has
-them. `--package`: also by the functions of the scgpt package itself, where it is installed.
+them (check_scgpt.py asks the package itself).
 """
 import json
 import pathlib
@@ -57,26 +57,6 @@ def digits(values, n_bins):
     return low, high
 
 
-def package():
-    """binning of the scgpt package, whose draw is set to 0: the last of equal edges."""
-    import importlib.util
-    import types
-
-    for name in ("scanpy", "scanpy.get", "torch"):  # what its module imports and binning does not need
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            sys.modules[name] = types.ModuleType(name)
-    found = pathlib.Path(importlib.util.find_spec("scgpt").origin).parent / "preprocess.py"
-    sys.modules["scgpt"] = types.ModuleType("scgpt")  # the package itself imports torchtext, which is no more
-    sys.modules["scgpt"].logger = None
-    spec = importlib.util.spec_from_file_location("scgpt.preprocess", found)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    np.random.rand = lambda *shape: np.zeros(shape)
-    return module.binning
-
-
 class Seen(dict):
     """Rows -> tokens and values, by each format."""
 
@@ -111,6 +91,8 @@ def epoch(number):
             assert {"input_ids", "expressions", "length", "row"} <= names and not names & {"data", "indices", "shape", "format"}, names
             found["npz"].add(*padded(batch.__getitem__, "npz"))
             assert np.array_equal(np.load(path.with_suffix(".npy"), mmap_mode="r"), batch["input_ids"]), ".npy differs"
+            record = np.load(path.with_suffix(".record.npy"))
+            assert set(record.dtype.names) == names and all(np.array_equal(record[name], batch[name]) for name in names), ".record.npy differs"
         tensors = safetensors.numpy.load_file(path.with_suffix(".safetensors"))
         found["safetensors"].add(*padded(tensors.__getitem__, "safetensors"))
         with pa.memory_map(str(path.with_suffix(".arrow"))) as file:
@@ -145,13 +127,10 @@ if recipe["kind"] == "rank":
             assert np.array_equal(got[row][0], want[0]), f"row {row}: tokens {got[row][0]}, not {want[0]}"
             assert np.array_equal(got[row][1], want[1]), f"row {row}: values {got[row][1]}, not {want[1]}"
 else:
-    published = package() if "--package" in sys.argv else None
     drawn = both = 0
     for row in range(store.n_obs):
         values, columns = part[row].data, part[row].indices
         low, high = digits(values, recipe["bins"])
-        if published is not None and len(values):
-            assert np.array_equal(np.asarray(published(values, recipe["bins"])), high), f"row {row}: the package has other bins"
         for got in found:
             ids, bins = got[row]
             ids, bins = ids[recipe["first"] is not None:][:room], bins[recipe["first"] is not None:][:room]

@@ -13,6 +13,7 @@ use crate::array::cast::to_i64;
 use crate::array::{ArrayError, Container, Counters, Dtype};
 use crate::collection::genes::matching::{self, Matching};
 use crate::collection::genes::{self, ColumnMap, DROPPED, Genes, Join, vocabulary};
+use crate::collection::tokens::{self, TokenSpec};
 use crate::collection::{CollectionError, Selection, Store, each, mismatch, retained_bounds, var};
 
 /// A store's matrix, and what is mapped of it; none where it has no such element.
@@ -64,7 +65,13 @@ pub fn open(
     if name.is_obsm() {
         fill_in(&mut names, &opened);
     }
-    let (genes, columns) = aligned(stores, names, (name, has_genes, is_x), selection, counters)?;
+    let (mut genes, mut columns) = aligned(stores, names, (name, has_genes, is_x), selection, counters)?;
+    let mut tokens = None;
+    if let Some(spec) = selection.tokens.as_ref().filter(|_| is_x && !selection.looks) {
+        let (chosen, of_genes) = tokens::of_genes(spec, &genes, columns)?;
+        (genes, columns) = chosen;
+        tokens = Some(Arc::new(of_genes));
+    }
     let var = match (stores.first(), columns.first()) {
         (Some(first), Some(map)) if is_x && has_genes => {
             var::columns(&*first.container, var_of(name), map, genes.len(), counters)
@@ -81,18 +88,26 @@ pub fn open(
     if let Some(first) = row.first_mut() {
         *first = genes.len() as u64;
     }
-    let stored = parts(stores, opened, columns, &row, (path, is_sparse, absent_is_zero), selection, counters)?;
+    if tokens.is_some() && !is_sparse {
+        return Err(CollectionError::Option(format!(
+            "--tokens: {name} is dense, so it is not known before it is read how many genes a row has; store it as a CSR matrix"
+        )));
+    }
+    let spec = tokens.as_ref().map(|tokens| &*tokens.spec);
+    let stored = parts(stores, opened, columns, &row, (path, is_sparse, absent_is_zero), (spec, selection), counters)?;
     let (arithmetic, asked) =
         if is_x { (selection.arithmetic, selection.dtype) } else { (Arithmetic::default(), None) };
     let computed = if arithmetic.is_none() { asked.unwrap_or(stored) } else { Arithmetic::dtype(stored, asked) };
     let dtype = asked.unwrap_or(computed);
     let kind = if is_sparse {
-        fits_index(path, genes.len() as u64, selection.index_dtype)?;
-        MatrixKind::Sparse { dtype }
+        let columns = tokens.as_ref().map_or(genes.len() as u64, |tokens| tokens.vocabulary());
+        fits_index(path, columns, selection.index_dtype)?;
+        MatrixKind::Sparse { dtype: if tokens.is_some() { Dtype::F32 } else { dtype } }
     } else {
         MatrixKind::Dense { dtype, row }
     };
-    Ok(Element { name: name.clone(), kind, genes, var: Arc::new(var), arithmetic, computed, absent_is_zero, absent })
+    let var = Arc::new(var);
+    Ok(Element { name: name.clone(), kind, genes, var, arithmetic, tokens, computed, absent_is_zero, absent })
 }
 
 /// Which stores have an element. If only some do, an outer join serves what is missing as such.
@@ -169,8 +184,12 @@ fn aligned(
     }
     if has_genes && selection.matching != Matching::Exact {
         // Names that are asked for are the spelling that stands.
-        let spelling = match asked {
-            Some(Genes::Names(names)) => vec![("--genes".to_owned(), Arc::new(names.clone()))],
+        let spelling = match (asked, &selection.tokens) {
+            (Some(Genes::Names(names)), _) => vec![("--genes".to_owned(), Arc::new(names.clone()))],
+            (_, Some(spec)) if is_x => {
+                let names = spec.genes.iter().map(|gene| gene.name.clone()).collect();
+                vec![("--tokens".to_owned(), Arc::new(names))]
+            }
             _ => Vec::new(),
         };
         let lists: Vec<genes::Named> = spelling.iter().cloned().chain(names).collect();
@@ -198,7 +217,7 @@ fn parts(
     columns: Vec<ColumnMap>,
     row: &[u64],
     (name, is_sparse, absent_is_zero): (&str, bool, bool),
-    selection: &Selection,
+    (tokens, selection): (Option<&TokenSpec>, &Selection),
     counters: &Counters,
 ) -> Result<Dtype, CollectionError> {
     let inner = usize::try_from(row.iter().skip(1).product::<u64>()).unwrap_or(usize::MAX);
@@ -214,9 +233,9 @@ fn parts(
             columns.map = columns.map.map(|map| map.iter().flat_map(each).collect());
         }
         let mut part = Stored { matrix, columns, retained_bounds: None, row_index };
-        if is_sparse && part.columns.extra > 0 && !selection.looks {
+        if is_sparse && (part.columns.extra > 0 || tokens.is_some()) && !selection.looks {
             part.retained_bounds =
-                Some(retained_bounds::count(&*store.container, &part, name, &selection.index, counters)?);
+                Some(retained_bounds::count(&*store.container, &part, (name, tokens), &selection.index, counters)?);
         }
         added.push(Some(part));
     }

@@ -12,7 +12,7 @@ use crate::anndata::names::Frame;
 use crate::array::{Container, Counters};
 use crate::collection::CollectionError;
 
-use super::{ColumnMap, DROPPED};
+use super::{Aligned, ColumnMap, DROPPED};
 
 /// Which genes are served, and in what order.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -35,7 +35,7 @@ pub fn choose(
     genes: &Arc<Vec<String>>,
     columns: Vec<ColumnMap>,
     counters: &Counters,
-) -> Result<(Arc<Vec<String>>, Vec<ColumnMap>), CollectionError> {
+) -> Result<Aligned, CollectionError> {
     let stay = match (chosen, first) {
         (Genes::Names(names), _) => named(names, genes)?,
         (Genes::Var(column), Some(first)) => {
@@ -52,8 +52,13 @@ pub fn choose(
     if stay.is_empty() {
         return Err(CollectionError::Option("--genes: none are chosen".to_owned()));
     }
+    Ok(take(&stay, genes, columns))
+}
+
+/// The genes at these places, and each store's columns in them.
+pub fn take(stay: &[u32], genes: &Arc<Vec<String>>, columns: Vec<ColumnMap>) -> Aligned {
     let mut to = vec![DROPPED; genes.len()];
-    for (new, &old) in (0..).zip(&stay) {
+    for (new, &old) in (0..).zip(stay) {
         if let Some(to) = to.get_mut(old as usize) {
             *to = new;
         }
@@ -70,7 +75,7 @@ pub fn choose(
         ColumnMap { map: (!is_same).then_some(map), shared, missing, extra }
     };
     let names = stay.iter().filter_map(|&old| genes.get(old as usize)).cloned().collect();
-    Ok((Arc::new(names), columns.into_iter().map(compose).collect()))
+    (Arc::new(names), columns.into_iter().map(compose).collect())
 }
 
 /// Places of these names.

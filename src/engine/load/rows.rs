@@ -14,6 +14,7 @@ use crate::array::gather::ElementRange;
 use crate::array::{Array, ArrayError, DestSlice, Dtype, grow};
 use crate::batch::row::{Misfit, Recipe, RowScratch, RowTarget};
 use crate::batch::scatter::{Align, Scatter};
+use crate::batch::tokens::draw_key;
 use crate::collection::Store;
 
 use super::{GatherJob, Load, ReadError, Targets, bad_column, bad_value, misplaced};
@@ -27,9 +28,12 @@ struct Row {
     start: u64,
     /// Stored values.
     len: u64,
-    values: DestSlice,
+    /// None where only tokens are asked for.
+    values: Option<DestSlice>,
     /// Of CSR.
     columns: Option<DestSlice>,
+    /// What its tokens are drawn by.
+    key: u64,
 }
 
 /// What rows are written as.
@@ -65,9 +69,17 @@ impl Load<'_> {
         let collection = &self.loader.collection;
         let store = &collection.stores[at];
         let whole = self.element(number).n_vars();
+        let has_tokens = self.element(number).tokens.is_some();
         let mut rows = Vec::new();
-        for (i, &(key, target)) in values.places.iter().enumerate() {
+        // Tokens are asked for without their values, other column numbers not (`parts`).
+        let places = if values.places.is_empty() {
+            columns.map_or(&values.places, |columns| &columns.places)
+        } else {
+            &values.places
+        };
+        for (i, &(key, _)) in places.iter().enumerate() {
             let mut column_target = columns.and_then(|columns| Some((columns.places.get(i)?.1, columns.to)));
+            let target = values.places.get(i).map(|(_, target)| target);
             let (mut start, size) = (0, values.to.size());
             let mut start_columns = 0;
             for (row, length) in self.rows_and_lengths(number, key) {
@@ -86,8 +98,9 @@ impl Load<'_> {
                             Some(target.part(start_columns, bytes).ok_or_else(misplaced)?)
                         }
                     };
-                    let values = target.part(start, length * size).ok_or_else(misplaced)?;
-                    rows.push(Row { start: begin, len, values, columns });
+                    let part = |target: &DestSlice| target.part(start, length * size).ok_or_else(misplaced);
+                    let key = if has_tokens { draw_key(key.epoch, row) } else { 0 };
+                    rows.push(Row { start: begin, len, values: target.map(part).transpose()?, columns, key });
                 }
                 start += length * size;
                 start_columns += length * column_target.map_or(0, |(_, dtype)| dtype.size());
@@ -158,6 +171,7 @@ impl Load<'_> {
             map: stored.columns.map.as_deref(),
             columns: stored.matrix.row_shape().iter().product(),
             arithmetic: element.arithmetic,
+            tokens: element.tokens.as_deref(),
             computed: element.computed,
             served: element.kind.dtype(),
         };
@@ -170,12 +184,13 @@ impl Load<'_> {
                     let out = match (row.columns, written.columns) {
                         (Some(place), Some(index)) => {
                             // SAFETY: as above.
-                            let (values, columns) = unsafe { (row.values.bytes(), place.bytes()) };
-                            RowTarget::Csr { values, to: written.values, columns, index }
+                            let (values, columns) =
+                                unsafe { (row.values.map(|values| values.bytes()).unwrap_or_default(), place.bytes()) };
+                            RowTarget::Csr { key: row.key, values, to: written.values, columns, index }
                         }
                         _ => RowTarget::Dense {
                             // SAFETY: as above.
-                            row: unsafe { row.values.bytes() },
+                            row: unsafe { row.values.map(|values| values.bytes()).unwrap_or_default() },
                             to: written.values,
                             missing: &missing,
                         },

@@ -213,6 +213,10 @@ impl ArrowColumns {
                     let genes = ArrowField::new("item", data_type(index), false);
                     columns.list(&name[0], width, genes, (number, Field::Indices(number), index));
                     columns.list(&name[1], width, item, (number, Field::Data(number), *dtype));
+                    if element.tokens.is_some() {
+                        let repr = Repr::Number(Dtype::I32);
+                        columns.whole(records::LENGTH, DataType::Int32, Field::Length(number), repr);
+                    }
                 }
                 MatrixKind::Dense { dtype, row } => {
                     columns.nodes.push(Node::Rows);

@@ -63,6 +63,9 @@ fn check(table: &Table, names: &[String]) -> Result<(), H5adError> {
 /// Whether the elements can stand in an AnnData, in whatever file.
 pub fn check_elements(table: &Table) -> Result<(), H5adError> {
     let x = table.x();
+    if x.tokens.is_some() {
+        return Err(H5adError::Tokens);
+    }
     for (i, element) in table.elements.iter().enumerate() {
         if let MatrixKind::Dense { row, .. } = &element.kind {
             let elements = row.iter().try_fold(1_u64, |product, &dim| product.checked_mul(dim));

@@ -1,5 +1,7 @@
 //! The columns of a file: their types, how many bytes their rows take, and the values that the engine does not fill.
 
+use std::ops::Range;
+
 use crate::array::Dtype;
 use crate::array::cast::{cast, to_i64};
 use crate::array::meaning::{Time, Unit};
@@ -30,6 +32,8 @@ const REPEATED: u64 = 2;
 pub enum Source {
     /// Global row numbers.
     Row,
+    /// Values of each row of X.
+    Length,
     /// Lists of a row's values, of a sparse element or a dense one: how they are written, and the dtype that they stand for.
     List(Field, Repr, Dtype),
     Obs(ObsColumn),
@@ -75,6 +79,9 @@ pub fn of_table(table: &Table) -> Result<Vec<ParquetColumn>, String> {
             return Err(format!("{} has {} columns; a page of `.parquet` holds fewer", element.name, element.n_vars()));
         }
     }
+    if records::has_length(table) {
+        columns.push(ParquetColumn::new(records::LENGTH, Source::Length));
+    }
     columns.extend(obs(table, &records::taken(table)));
     Ok(columns)
 }
@@ -86,6 +93,9 @@ pub fn of_table(table: &Table) -> Result<Vec<ParquetColumn>, String> {
 pub fn of_tahoe(table: &Table) -> Result<Vec<ParquetColumn>, String> {
     let x = table.x();
     let dtype = x.kind.dtype();
+    if x.tokens.is_some() {
+        return Err("its tokens are those of Tahoe-100M, not of --tokens".to_owned());
+    }
     if !x.is_sparse() {
         return Err(format!("{} is dense; rows there are lists of genes with a value", x.name));
     }
@@ -125,7 +135,7 @@ impl ParquetColumn {
     fn dtype(&self) -> Dtype {
         match &self.source {
             Source::List(_, _, dtype) | Source::Obs(ObsColumn { kind: ObsKind::Number(dtype), .. }) => *dtype,
-            Source::Row | Source::Obs(_) => Dtype::I64,
+            Source::Row | Source::Length | Source::Obs(_) => Dtype::I64,
         }
     }
 
@@ -241,12 +251,18 @@ impl ParquetColumn {
     }
 
     /// The values of these rows, but for those that the engine fills.
-    pub fn values(&self, table: &Table, rows: &[u64]) -> Vec<u8> {
+    pub fn values(&self, batch: &Batch<'_>, places: Range<usize>) -> Vec<u8> {
+        let (table, rows) = (batch.table, &batch.rows[places.clone()]);
         let mut out = Vec::new();
         let column = match &self.source {
             Source::List(..) => return out,
             Source::Row => {
                 rows.iter().for_each(|row| out.extend_from_slice(&(*row as i64).to_le_bytes()));
+                return out;
+            }
+            Source::Length => {
+                let lengths = batch.lengths(0).get(places).unwrap_or_default();
+                lengths.iter().for_each(|length| out.extend_from_slice(&length.to_le_bytes()));
                 return out;
             }
             Source::Obs(column) => column,

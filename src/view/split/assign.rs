@@ -9,7 +9,7 @@ pub type Cut = Option<u64>;
 
 /// A bijection on 64-bit numbers (the finaliser of SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom
 /// number generators", 2014, with Stafford's thirteenth set of constants).
-fn mixed(number: u64) -> u64 {
+pub fn mixed(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ (number >> 31)

@@ -1,0 +1,132 @@
+//! `.record.npy`: the tensors of `.npz` under the same names as the fields of one record, a structured array without axes (NEP 1).
+//!
+//! `np.load` gives the record, and each field is a view of it: no member is parsed, copied or checked by itself, which is what makes
+//! `.npz` slow. numpy reads headers of up to 10,000 bytes, so a table with very many obs columns has no such files.
+
+use crate::batch::{Batch, Layout, Repr};
+use crate::collection::Table;
+
+use super::{Format, Tensor, names, part_name, tensors};
+
+/// Bytes of a header at most (`max_header_size` of numpy), magic and length included here.
+const MOST_HEADER: usize = 10_000;
+/// Magic, version and length, of versions 1 and 3.
+const PREFIX: [usize; 2] = [10, 12];
+/// What data begins at a multiple of.
+const ALIGN: usize = 64;
+
+/// The `.record.npy` format of one table.
+struct Record {
+    /// In order of falling element size: every one is aligned.
+    tensors: Vec<Tensor>,
+    /// Sparse elements: place in the table, and the name of their shape.
+    shapes: Vec<(usize, String)>,
+    /// Whether all names are of the characters that version 1 has.
+    is_ascii: bool,
+}
+
+pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
+    let mut tensors = tensors(table, |chars, _| Repr::Ucs4(chars.max(1)));
+    super::by_falling_size(&mut tensors, table);
+    let elements = names::elements(table);
+    let is_csr = |i: usize| table.elements[i].is_sparse() && table.elements[i].tokens.is_none();
+    let mut shapes: Vec<(usize, String)> = (0..table.elements.len())
+        .filter(|&i| is_csr(i))
+        .map(|i| (i, literal(&part_name(&elements, i, "shape"))))
+        .collect();
+    shapes.sort_unstable();
+    for tensor in &mut tensors {
+        tensor.name = literal(&tensor.name);
+    }
+    let is_ascii =
+        tensors.iter().map(|tensor| &tensor.name).chain(shapes.iter().map(|(_, name)| name)).all(|n| n.is_ascii());
+    let record = Record { tensors, shapes, is_ascii };
+    let none = vec![0; table.elements.len()];
+    let empty = Batch { nnz: &none, ..Batch::new(table) };
+    // A number of rows or values has 20 digits at most.
+    let longest = record.fields(&empty, |_| vec![u64::MAX]).len() + PREFIX[1] + ALIGN;
+    if longest > MOST_HEADER {
+        let columns = table.columns.len();
+        return Err(format!(
+            "with {columns} obs columns its header is longer than numpy reads ({MOST_HEADER} bytes); select fewer with --obs"
+        ));
+    }
+    Ok(Box::new(record))
+}
+
+/// A name as Python writes it.
+fn literal(name: &str) -> String {
+    format!("'{}'", name.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+impl Record {
+    /// The header's dictionary; `shape` gives the axes of a tensor.
+    fn fields(&self, batch: &Batch<'_>, shape: impl Fn(&Tensor) -> Vec<u64>) -> String {
+        let mut text = "{'descr': [".to_owned();
+        // Shapes first: they have the largest elements.
+        for (_, name) in &self.shapes {
+            text.push_str(&format!("({name}, '<i8', (2,)), "));
+        }
+        for tensor in &self.tensors {
+            let axes: String = shape(tensor).iter().map(|axis| format!("{axis},")).collect();
+            let descr = match tensor.repr(batch) {
+                Repr::Number(dtype) => dtype.npy().to_owned(),
+                Repr::Ucs4(chars) => format!("<U{chars}"),
+                Repr::Utf8(bytes) => format!("|S{bytes}"),
+            };
+            text.push_str(&format!("({}, '{descr}', ({axes})), ", tensor.name));
+        }
+        text.push_str("], 'fortran_order': False, 'shape': (), }");
+        text
+    }
+
+    fn header(&self, batch: &Batch<'_>) -> Vec<u8> {
+        let fields = self.fields(batch, |tensor| tensor.shape(batch).axes().to_vec());
+        let prefix = PREFIX[usize::from(!self.is_ascii)];
+        let total = (prefix + fields.len() + 1).next_multiple_of(ALIGN);
+        let mut header = b"\x93NUMPY".to_vec();
+        if self.is_ascii {
+            header.extend_from_slice(&[1, 0]);
+            header.extend_from_slice(&((total - prefix) as u16).to_le_bytes());
+        } else {
+            header.extend_from_slice(&[3, 0]);
+            header.extend_from_slice(&((total - prefix) as u32).to_le_bytes());
+        }
+        header.extend_from_slice(fields.as_bytes());
+        header.resize(total - 1, b' ');
+        header.push(b'\n');
+        header
+    }
+
+    /// Where the tensors begin, behind a header of so many bytes.
+    fn start(&self, header: usize) -> u64 {
+        (header + 16 * self.shapes.len()) as u64
+    }
+}
+
+impl Format for Record {
+    fn layout(&self, batch: &Batch<'_>) -> Layout {
+        let mut at = self.start(self.header(batch).len());
+        let mut spans = Vec::with_capacity(self.tensors.len());
+        for tensor in &self.tensors {
+            spans.push(tensor.span(batch, at));
+            at += tensor.bytes(batch);
+        }
+        Layout { size: at, spans }
+    }
+
+    fn finish(&self, batch: &Batch<'_>, _layout: &Layout, image: &mut [u8]) {
+        let header = self.header(batch);
+        image[..header.len()].copy_from_slice(&header);
+        let numbers = self.shapes.iter().flat_map(|(element, _)| batch.shape(*element));
+        for (number, out) in numbers.zip(image[header.len()..].as_chunks_mut::<8>().0) {
+            *out = (number as i64).to_le_bytes();
+        }
+        let mut at = self.start(header.len()) as usize;
+        for tensor in &self.tensors {
+            let end = at + tensor.bytes(batch) as usize;
+            tensor.pad(batch, &mut image[at..end]);
+            at = end;
+        }
+    }
+}
