@@ -91,6 +91,16 @@ fn litdata() {
     trains("litdata_streaming.py", "epoch-0000.litdata", &["line"]);
 }
 
+#[test]
+fn ray_data() {
+    trains("ray_parquet.py", "epoch-0000", &["line"]);
+}
+
+#[test]
+fn tensorflow() {
+    trains("tensorflow_records.py", "epoch-0000", &["line"]);
+}
+
 /// Bins and tokens by the functions of the scgpt package.
 #[test]
 fn scgpt_bins() {

@@ -34,8 +34,12 @@ fn write(directory: &Path, special: &[(&str, u32)], recipe: Value) -> (PathBuf, 
 
 /// Mounts with options and compares all formats of two epochs.
 fn agrees(options: &[&str], recipe: &Path) -> Mount {
+    agree(&[screen()], options, recipe)
+}
+
+fn agree(stores: &[PathBuf], options: &[&str], recipe: &Path) -> Mount {
     let own = ["--batch-size", "256", "--block-size", "16", "--fetch-factor", "4", "--obs", "line"];
-    let mount = Mount::new(&[screen()], &[&own[..], options].concat());
+    let mount = Mount::new(stores, &[&own[..], options].concat());
     let mut command = python("check_tokens.py");
     succeed(command.arg(mount.path()).arg(screen()).arg(recipe).env("HF_HUB_OFFLINE", "1"));
     mount
@@ -74,6 +78,23 @@ fn tokens_are_cut_to_the_length() {
         .unwrap();
     let recipe = directory.path().join("recipe.json");
     agrees(&["--tokens", file.to_str().unwrap(), "--index-dtype", "i64"], &recipe).unmount();
+}
+
+/// Equal ranks stand in the order of the first store's genes, also in rows of a store with another order; counts of rows are kept for a
+/// later mount, and those of another length are others.
+#[test]
+fn tokens_of_several_stores() {
+    let directory = tempfile::tempdir().unwrap();
+    let index = directory.path().join("index");
+    let stores = ["first.h5ad", "second.zarr"].map(|name| made_by("trainer_stores.py").join(name));
+    for length in [2048, 12, 12] {
+        let recipe = json!({"kind": "rank", "length": length, "first": null, "last": 9, "pad": 0, "pad_value": 0});
+        let (_, recipe) = write(directory.path(), &[], recipe);
+        let file = directory.path().join("own.toml");
+        fs::write(&file, format!("kind = \"rank\"\ntable = \"table.tsv\"\nlength = {length}\nlast = 9\n")).unwrap();
+        let options = ["--tokens", file.to_str().unwrap(), "--index-dir", index.to_str().unwrap()];
+        agree(&stores, &options, &recipe).unmount();
+    }
 }
 
 #[test]

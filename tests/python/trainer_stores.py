@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a store that trainers learn from: trainer_stores.py make DIRECTORY
 
-`screen.h5ad`: 3,000 cells of two cell types in three batches with three perturbations and a control; counts depend on all of them.
+`screen.h5ad`, and the same rows as `first.h5ad` and `second.zarr`, whose genes stand in another order: 3,000 cells of two cell types in three batches with three perturbations and a control; counts depend on all of them.
 """
 import sys
 
@@ -25,4 +25,7 @@ rate = np.full((rows, genes), 0.3)
 for column in ("plate", "drug", "line"):
     rate *= rng.gamma(2, 0.5, (len(obs[column].cat.categories), genes))[obs[column].cat.codes]
 x = sp.csr_matrix(rng.poisson(rate).astype(np.float32))
-ad.AnnData(x, obs, pd.DataFrame(index=[f"g{i}" for i in range(genes)])).write_h5ad(f"{sys.argv[2]}/screen.h5ad")
+adata = ad.AnnData(x, obs, pd.DataFrame(index=[f"g{i}" for i in range(genes)]))
+adata.write_h5ad(f"{sys.argv[2]}/screen.h5ad")
+adata[:1000].copy().write_h5ad(f"{sys.argv[2]}/first.h5ad")
+adata[1000:, rng.permutation(genes)].copy().write_zarr(f"{sys.argv[2]}/second.zarr")
