@@ -1,0 +1,67 @@
+//! Fetches ranges over plain HTTP from this machine, as many at once as asked for, and forgets them: what a server and the
+//! wire can deliver, without a loader's own costs. Prints requests, bytes and seconds as JSON.
+//!
+//! Usage: gets HOST:PORT IN_FLIGHT < LINES     (each line: PATH FIRST LAST, bytes inclusive)
+
+use std::io::{BufRead, BufReader, Error, Read, Result, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// One range of a line; the connection is kept. Bytes of the body.
+fn get(stream: &mut BufReader<TcpStream>, host: &str, line: &str, body: &mut Vec<u8>) -> Result<u64> {
+    let mut words = line.split_whitespace();
+    let (Some(path), Some(first), Some(last)) = (words.next(), words.next(), words.next()) else {
+        return Err(Error::other(format!("not PATH FIRST LAST: {line}")));
+    };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nRange: bytes={first}-{last}\r\n\r\n");
+    stream.get_mut().write_all(request.as_bytes())?;
+    let (mut header, mut length, mut status) = (String::new(), None, String::new());
+    loop {
+        header.clear();
+        stream.read_line(&mut header)?;
+        let text = header.trim_end();
+        if text.is_empty() {
+            break;
+        }
+        if status.is_empty() {
+            status = text.to_owned();
+        } else if let Some((name, value)) = text.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse::<usize>().ok();
+        }
+    }
+    let Some(length) = length.filter(|_| status.contains(" 206 ")) else {
+        return Err(Error::other(format!("{status} for {line}")));
+    };
+    body.resize(length, 0);
+    stream.read_exact(body)?;
+    Ok(length as u64)
+}
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [host, in_flight] = arguments.as_slice() else {
+        return Err(Error::other("usage: gets HOST:PORT IN_FLIGHT < LINES"));
+    };
+    let in_flight: usize = in_flight.parse().map_err(Error::other)?;
+    let lines: Vec<String> = std::io::stdin().lock().lines().collect::<Result<_>>()?;
+    let (next, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let start = Instant::now();
+    std::thread::scope(|scope| -> Result<()> {
+        let worker = || -> Result<()> {
+            let mut stream = BufReader::with_capacity(1 << 16, TcpStream::connect(host)?);
+            let mut body = Vec::new();
+            while let Some(line) = lines.get(next.fetch_add(1, Ordering::Relaxed)) {
+                bytes.fetch_add(get(&mut stream, host, line, &mut body)?, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        let workers: Vec<_> = (0..in_flight.min(lines.len())).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| Error::other("a worker died"))?)
+    })?;
+    let (seconds, bytes) = (start.elapsed().as_secs_f64(), bytes.into_inner());
+    println!("{{\"requests\": {}, \"bytes\": {bytes}, \"seconds\": {seconds:.4}}}", lines.len());
+    Ok(())
+}
