@@ -27,7 +27,7 @@ use std::fmt::Debug;
 use std::io::{self, IoSliceMut};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 pub use address::{Address, Identity, Object, WeakObject};
 pub use meter::Meter;
@@ -102,6 +102,11 @@ pub trait Storage: Debug + Send + Sync {
 
     /// Why an object that is not there may have been there at `since`, if it may.
     fn removed_since(&self, _path: &Path, _since: SystemTime) -> Option<String> {
+        None
+    }
+
+    /// How long a read usually takes, before any was made; none where most are answered at once, from the page cache.
+    fn usual_latency(&self) -> Option<Duration> {
         None
     }
 

@@ -19,7 +19,8 @@ pub struct Address {
 impl Address {
     /// An address with a meter of its own.
     pub fn new(storage: Arc<dyn Storage>, path: PathBuf) -> Address {
-        Address { storage, path, meter: Arc::default() }
+        let meter = Arc::new(Meter::new(storage.usual_latency()));
+        Address { storage, path, meter }
     }
 
     /// What lies below; the empty name is this address.

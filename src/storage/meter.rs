@@ -1,6 +1,6 @@
 //! What reading one store costs: requests, bytes, and how long each took; and how many requests at a time that asks for.
 //!
-//! A storage is slow where several of its last reads were: then requests are kept in flight that would fill a second with
+//! A storage is slow that is known to be, as one behind a network, or where several of its last reads were slow: then requests are kept in flight that would fill a second with
 //! `AIM` of them. A read that the page cache answers is not slow, however long its thread waited for a processor: where
 //! many threads read, it is asked whether the thread gave its processor up to wait.
 
@@ -34,6 +34,8 @@ pub struct Meter {
     retries: AtomicU64,
     in_flight: AtomicU64,
     durations: [AtomicU64; CLASSES],
+    /// Slow by its nature, whatever the last reads were.
+    is_far: bool,
     /// Of the last 64 reads, a bit each: whether it was slow.
     recent: AtomicU64,
     /// Microseconds of slow reads, a moving mean.
@@ -41,10 +43,16 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// Of a storage whose reads usually take this long; none: as long as is seen.
+    pub fn new(usual: Option<Duration>) -> Meter {
+        let micros = usual.map_or(0, |usual| u64::try_from(usual.as_micros()).unwrap_or(u64::MAX));
+        Meter { is_far: usual.is_some(), latency: AtomicU64::new(micros), ..Meter::default() }
+    }
+
     /// Runs a read of this many bytes, and counts it.
     pub fn measure<T>(&self, bytes: u64, read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let waits = self.is_slow().then(waits);
+        let waits = (!self.is_far && self.is_slow()).then(waits);
         let began = Instant::now();
         let result = read();
         let time = began.elapsed();
@@ -86,6 +94,9 @@ impl Meter {
 
     /// Whether reads are answered slowly now.
     pub fn is_slow(&self) -> bool {
+        if self.is_far {
+            return true;
+        }
         let seen = u32::try_from(self.requests()).unwrap_or(u64::BITS).min(u64::BITS);
         self.recent.load(Ordering::Relaxed).count_ones() >= (SLOW_READS * seen / u64::BITS).max(2)
     }
@@ -199,6 +210,18 @@ mod tests {
                 .unwrap();
         });
         assert_eq!(meter.depth(), 1);
+    }
+
+    /// The first fetch after a mount: few reads were made before, and none that tells.
+    #[test]
+    fn what_is_far_is_read_deeply_from_the_first_read_on() {
+        let meter = Meter::new(Some(Duration::from_millis(30)));
+        assert_eq!(meter.depth(), 256);
+        // A server in the same rack, or a cache on this node.
+        (0..100).for_each(|_| meter.note(Duration::from_millis(1), true));
+        assert!((8..=40).contains(&meter.depth()), "{}", meter.depth());
+        (0..100).for_each(|_| meter.note(Duration::from_micros(20), false));
+        assert!(meter.is_slow());
     }
 
     #[test]

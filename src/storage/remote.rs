@@ -33,6 +33,8 @@ const HEAD: u64 = 1 << 20;
 const MOMENT: Duration = Duration::from_secs(5);
 /// Answers that are kept for that time.
 const MOST_RECENT: usize = 256;
+/// Time to the first byte of an object store.
+const USUAL: Duration = Duration::from_millis(30);
 /// Bytes of what is kept for the next mount.
 const INDEX_BYTES: u64 = 4 << 30;
 /// Objects whose version is remembered.
@@ -245,6 +247,10 @@ impl Place {
 }
 
 impl Storage for Remote {
+    fn usual_latency(&self) -> Option<Duration> {
+        Some(USUAL)
+    }
+
     fn open(&self, path: &Path, meter: &Arc<Meter>) -> io::Result<Opened> {
         let place = Place::of(path)?;
         let is_recent = recent().get(&place.name).is_some_and(|known| known.at.elapsed() < MOMENT);
