@@ -18,11 +18,13 @@ mod mount_options;
 pub mod options;
 mod plan;
 mod probe;
+mod reader;
 mod run;
 mod said;
 mod sampling;
 mod shuffle;
 mod tokens;
+mod tune;
 mod umount;
 mod values;
 mod version;
@@ -64,6 +66,9 @@ enum Command {
     /// Show what a mount would do, without mounting; or what remains of an epoch
     #[command(args_override_self = true)]
     Plan(plan::PlanArgs),
+    /// Measure stores on this machine, and recommend options
+    #[command(args_override_self = true)]
+    Tune(tune::TuneArgs),
     /// Write an epoch to a store of its own: shuffled once and for all
     #[command(args_override_self = true)]
     Shuffle(shuffle::ShuffleArgs),
@@ -76,6 +81,9 @@ enum Command {
     /// Open stores as a mount would, to see whether the process survives it
     #[command(hide = true)]
     Probe,
+    /// Read files that the parent names
+    #[command(hide = true)]
+    Reader,
     /// Write the man pages to a directory
     #[command(hide = true)]
     Man(documents::ManArgs),
@@ -96,8 +104,9 @@ pub fn main(arguments: Vec<OsString>) -> u8 {
         }
     }));
     let is_run = arguments.get(1).is_some_and(|command| command == "run");
+    let line = arguments.get(2..).unwrap_or_default().to_vec();
     match parse(arguments) {
-        Ok(Some(command)) => report(dispatch(command, &inherited)),
+        Ok(Some(command)) => report(dispatch(command, &inherited, &line)),
         Ok(None) => 0,
         // `run` keeps the small codes for its command.
         Err(failure) if is_run => report(Err(Failure { exit: Exit::Run, ..failure })),
@@ -127,7 +136,8 @@ fn report(outcome: Outcome) -> u8 {
     })
 }
 
-fn dispatch(command: Command, inherited: &Inherited) -> Outcome {
+/// `line`: the words after the command.
+fn dispatch(command: Command, inherited: &Inherited, line: &[OsString]) -> Outcome {
     match command {
         Command::Mount(args) => mount::mount(args),
         Command::Run(args) => run::run(args, inherited),
@@ -150,6 +160,8 @@ fn dispatch(command: Command, inherited: &Inherited) -> Outcome {
             manifest::manifest(&args)
         }
         Command::Probe => probe::probe(),
+        Command::Reader => reader::reader(),
+        Command::Tune(args) => tune::tune(args, line),
         Command::Man(args) => documents::man(&args, Cli::command()),
         Command::Completions(args) => {
             end_quietly_on_closed_pipe();
@@ -181,6 +193,7 @@ fn parse(arguments: Vec<OsString>) -> Result<Option<Command>, Failure> {
         Command::Mount(args) => &args.options.mount_options,
         Command::Run(args) => &args.options.mount_options,
         Command::Plan(args) => &args.options.mount_options,
+        Command::Tune(args) => &args.options.mount_options,
         _ => return Ok(Some(command)),
     };
     let definition = Cli::command();
@@ -226,6 +239,7 @@ impl Command {
             Command::Mount(args) => Some(&mut args.options),
             Command::Run(args) => Some(&mut args.options),
             Command::Plan(args) => Some(&mut args.options),
+            Command::Tune(args) => Some(&mut args.options),
             _ => None,
         }
     }
@@ -238,6 +252,7 @@ impl Command {
             Command::Mount(args) => Some(&mut args.paths),
             Command::Run(args) => Some(&mut args.stores),
             Command::Plan(args) => Some(&mut args.stores),
+            Command::Tune(args) => Some(&mut args.stores),
             _ => None,
         }
     }

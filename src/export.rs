@@ -1,11 +1,14 @@
-//! Writes an epoch to disk: `shufflefs shuffle`. What is written are the files of many batches that a mount shows
-//! (`engine::view_file`): a `.h5ad` as it is, a zarr collection with its chunks compressed and packed into shards.
+//! Writes an epoch to disk: `shufflefs shuffle`. What is written are the files that a mount shows: those of many batches
+//! (`engine::view_file`), a `.h5ad` as it is and a zarr collection with its chunks compressed and packed into shards, and for parquet
+//! files of one batch, which is a whole fetch.
 //!
 //! Nothing stands under its final name before it is whole and on the disk. What a run that was stopped has written is kept beside it
 //! and used by the next one, if that would write the same bytes: stores, options, seed and version are in a file with it.
 
 mod collection;
+mod files;
 mod h5ad;
+mod parts;
 mod requests;
 mod shard;
 
@@ -18,14 +21,17 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::anndata::progress::Progress;
+use crate::engine::Engine;
 use crate::engine::view_file::{DealtEpoch, ViewFile, ViewFiles};
 
 pub use collection::{finish, write as collection};
+pub use files::{finish as finish_files, write as files};
 pub use h5ad::write as h5ad;
 pub use shard::Compression;
 
 /// What is written, and how.
 pub struct Export {
+    pub engine: Arc<Engine>,
     pub files: Arc<ViewFiles>,
     pub view: u16,
     pub epoch: u64,
@@ -77,8 +83,13 @@ impl Export {
     /// A file of the epoch, or of a part of it.
     fn file(&self, part: Option<Part>, file: impl FnOnce(DealtEpoch) -> ViewFile) -> ViewFile {
         let all = file(DealtEpoch { view: self.view, rank: None, epoch: self.epoch });
-        let cut = |part: Part, i: u64| (u128::from(self.batches) * u128::from(i) / u128::from(part.of)) as u64;
-        ViewFile { batches: part.map(|part| (cut(part, part.index), cut(part, part.index + 1))), ..all }
+        ViewFile { batches: part.map(|part| self.cut(part)), ..all }
+    }
+
+    /// The batches of a part, from and to.
+    fn cut(&self, part: Part) -> (u64, u64) {
+        let at = |i: u64| (u128::from(self.batches) * u128::from(i) / u128::from(part.of)) as u64;
+        (at(part.index), at(part.index + 1))
     }
 
     /// The name of what is not whole yet: hidden, beside the place where it will be.

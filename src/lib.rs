@@ -3,6 +3,7 @@
 //! The rooms, in the order that data flows towards the reader; imports run only downward in this list:
 //!
 //! - [`cli`]: one file for each command.
+//! - [`tune`]: measures, models, and chooses options.
 //! - [`session`]: what composes stores, plans, engine and tree.
 //! - [`mount`]: how a mount comes and goes.
 //! - [`fuse`]: the kernel's requests, decoded and answered.
@@ -41,4 +42,5 @@ pub mod slab;
 pub mod storage;
 mod sync;
 pub mod tree;
+pub mod tune;
 pub mod view;

@@ -107,6 +107,15 @@ pub fn start(file: Option<&Path>, quiet: bool) -> Result<Recent, Failure> {
     Ok(recent)
 }
 
+/// Starts logging where a file is given or a level is asked for: for commands that read themselves and so end with what goes wrong, as
+/// their one line.
+pub fn start_if_asked(file: Option<&Path>) -> Result<(), Failure> {
+    if file.is_some() || std::env::var_os(VARIABLE).is_some() {
+        start(file, false)?;
+    }
+    Ok(())
+}
+
 fn filter(default: &str) -> Result<EnvFilter, Failure> {
     let wanted = std::env::var(VARIABLE).unwrap_or_default();
     let directives = match wanted.as_str() {

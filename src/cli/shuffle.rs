@@ -15,7 +15,7 @@ use crate::collection::Store;
 use crate::engine::view_file::ViewFiles;
 use crate::export::{self, Compression, Export, ExportError, Part};
 use crate::format::{DirectoryKind, Extension};
-use crate::session::Session;
+use crate::session::{Session, Spec};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,7 +30,8 @@ Examples:
     after_help = format!("{EXAMPLES}\n\n{}", super::exit::HELP),
 )]
 pub struct ShuffleArgs {
-    /// AnnData stores, seen as one table of rows; and last what is written: OUT.zarr, a collection of annbatch, or OUT.h5ad
+    /// AnnData stores, seen as one table of rows; and last what is written: OUT.zarr, a collection of annbatch, OUT.h5ad, or
+    /// OUT.parquet, a directory of files
     #[arg(value_name = "STORE... OUT", required = true, num_args = 1..)]
     pub paths: Vec<PathBuf>,
 
@@ -42,7 +43,7 @@ pub struct ShuffleArgs {
     #[arg(long, value_name = "NAME", help_heading = "Shuffle")]
     view: Option<String>,
 
-    /// How chunks of .zarr are compressed (blosc); .h5ad is not
+    /// How chunks of .zarr are compressed (blosc); .h5ad and .parquet are not
     #[arg(long, value_name = "CODEC", value_enum, default_value = "lz4", help_heading = "Shuffle")]
     compress: Compression,
 
@@ -95,16 +96,18 @@ pub fn shuffle(args: ShuffleArgs) -> Outcome {
     };
     let extension = out.extension().and_then(|end| end.to_str());
     let kind = DirectoryKind::ALL.iter().copied().find(|kind| Some(kind.as_str()) == extension);
-    let h5ad = Extension::from_name("h5ad").filter(|format| Some(format.as_str()) == extension);
-    if kind.is_none() && h5ad.is_none() {
-        return Err(Failure::usage(format!("{}: name it .zarr or .h5ad", out.display())));
+    let named = |name: &str| Extension::from_name(name).filter(|format| Some(format.as_str()) == extension);
+    let (h5ad, parquet) = (named("h5ad"), named("parquet"));
+    if kind.is_none() && h5ad.is_none() && parquet.is_none() {
+        return Err(Failure::usage(format!("{}: name it .zarr, .h5ad or .parquet", out.display())));
     }
     if h5ad.is_some() && (args.part.is_some() || args.finish.is_some()) {
-        return Err(Failure::usage("parts are written to a .zarr"));
+        return Err(Failure::usage("parts are written to a .zarr or .parquet"));
     }
     let options = args.options.validate(stores)?;
-    log::start(options.log.as_deref(), true)?;
-    let session = Session::builder(options.spec).derive().or_exit(Exit::Store)?;
+    log::start_if_asked(options.log.as_deref())?;
+    let derive = |spec| Session::builder(spec).derive().or_exit(Exit::Store);
+    let mut session = derive(options.spec.clone())?;
     let view = match &args.view {
         None if session.views.len() == 1 => 0,
         None => return Err(Failure::usage(format!("which view? --view {}", names(&session)))),
@@ -113,6 +116,12 @@ pub fn shuffle(args: ShuffleArgs) -> Outcome {
             None => return Err(Failure::usage(format!("there is no view {name}, but {}", names(&session)))),
         },
     };
+    if let Some(format) = parquet {
+        let refused = |why: &str| Failure { exit: Exit::Store, error: anyhow::anyhow!("OUT.parquet: {why}") };
+        session.writers.get(format).map_err(refused)?;
+        let merged = a_fetch_a_batch(&session, options.spec, view)?;
+        session = derive(merged)?;
+    }
     let (rows, batches) = (session.views[view].plan.drawn_rows(), session.views[view].plan.batches());
     let of_store = |store: &Store| {
         let versions: Vec<_> = store.container.identity().into_iter().map(|object| object.version).collect();
@@ -126,9 +135,10 @@ pub fn shuffle(args: ShuffleArgs) -> Outcome {
         "view": view,
         "epoch": args.epoch,
     });
-    let engine = session.engine().or_exit(Exit::Store)?;
+    let engine = Arc::new(session.engine().or_exit(Exit::Store)?);
     let export = Export {
-        files: ViewFiles::new(Arc::new(engine)),
+        files: ViewFiles::new(engine.clone()),
+        engine,
         view: u16::try_from(view).or_exit(Exit::Internal)?,
         epoch: args.epoch,
         batches,
@@ -138,25 +148,47 @@ pub fn shuffle(args: ShuffleArgs) -> Outcome {
         verify: args.verify,
     };
     let start = Instant::now();
-    match (h5ad, kind) {
-        (Some(format), _) => _ = export::h5ad(&export, format)?,
-        (None, Some(kind)) => {
-            let part = args.part.unwrap_or(Part { index: 0, of: 1 });
-            if args.finish.is_none() {
-                export::collection(&export, kind, part)?;
-            }
-            match (args.part, args.finish) {
-                (None, of) => export::finish(&export, of.unwrap_or(1))?,
-                (Some(_), _) => {
-                    return say(&format!("part {}/{} is written", part.index, part.of));
-                }
-            }
+    let part = args.part.unwrap_or(Part { index: 0, of: 1 });
+    let of = args.finish.unwrap_or(1);
+    if args.finish.is_none() {
+        match (h5ad, parquet, kind) {
+            (Some(format), ..) => _ = export::h5ad(&export, format)?,
+            (None, Some(format), _) => _ = export::files(&export, format, part)?,
+            (None, None, Some(kind)) => _ = export::collection(&export, kind, part)?,
+            (None, None, None) => {}
         }
+    }
+    if args.part.is_some() {
+        return say(&format!("part {}/{} is written", part.index, part.of));
+    }
+    match (parquet, kind) {
+        (Some(_), _) => export::finish_files(&export, of)?,
+        (None, Some(_)) => export::finish(&export, of)?,
         (None, None) => {}
     }
     let seconds = start.elapsed().as_secs_f64();
     let rate = rows as f64 / seconds.max(1e-9);
     say(&format!("{}: {rows} rows in {seconds:.1} s, {rate:.0} rows/s", export.out.display()))
+}
+
+/// What serves the same rows in the same order, with batches as large as fetches: a file of 256 rows is none for a disk. Batches that
+/// are of one class each stay what they are.
+fn a_fetch_a_batch(session: &Session, mut spec: Spec, view: usize) -> Result<Spec, Failure> {
+    let plan = &session.views[view].plan;
+    let sampling = *plan.sampling();
+    if sampling.drop_last {
+        return Err(Failure::usage(
+            "--drop-last leaves out rows of a short batch, and files of .parquet are no batches: leave it out",
+        ));
+    }
+    if plan.strategy().has_full_batches() {
+        let size = |number: u64| u32::try_from(number.max(1)).unwrap_or(u32::MAX);
+        let asked = &mut spec.views[view];
+        asked.block_size = Some(size(sampling.block_size));
+        asked.batch_size = size(sampling.fetch_rows().min(plan.drawn_rows()));
+        asked.fetch_factor = Some(1);
+    }
+    Ok(spec)
 }
 
 fn say(line: &str) -> Outcome {

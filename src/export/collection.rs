@@ -14,7 +14,7 @@ use crate::format::directory::{Directory, Inside, TOP};
 
 use super::requests::InOrder;
 use super::shard::{self, Index, Shards, sharded};
-use super::{Export, ExportError, Part, lock, progress, replace, sync_directory};
+use super::{Export, ExportError, Part, parts, progress, replace, sync_directory};
 
 const METADATA: &str = "zarr.json";
 /// The AnnData in the directory that the engine shows.
@@ -25,29 +25,12 @@ const SHOWN: &str = "dataset_0";
 /// # Errors
 /// A store cannot be read, the disk is full, another process writes this part.
 pub fn write(export: &Export, kind: DirectoryKind, part: Part) -> Result<u64, ExportError> {
-    export.refuse_existing()?;
-    let all = export.partial(".part");
-    let Part { index, of } = part;
-    // Its parent is not made: it may be a disk that is not mounted.
-    match fs::create_dir(&all) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(ExportError::write(&all)(error)),
-        _ => {}
-    }
-    let _lock = lock(&all.join(format!(".part-{index}.lock")))?;
-    let identity = json!({"identity": export.identity, "of": of, "compression": format!("{:?}", export.compression)});
-    let (begun, done) = (all.join(format!(".part-{index}.begun")), all.join(format!(".part-{index}.json")));
-    let dataset = all.join(format!("dataset_{index}"));
-    if fs::read(&begun).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()).as_ref() != Some(&identity)
-    {
-        // Another epoch, other options, or another version: nothing of it can be used.
-        for path in [&begun, &done] {
-            _ = fs::remove_file(path);
-        }
-        if dataset.exists() {
-            fs::remove_dir_all(&dataset).map_err(ExportError::write(&dataset))?;
-        }
-        replace(&begun, identity.to_string().as_bytes())?;
-    }
+    let name = format!("dataset_{}", part.index);
+    let begun = parts::begin(export, part, &json!(format!("{:?}", export.compression)), |all| {
+        let dataset = all.join(&name);
+        if dataset.exists() { fs::remove_dir_all(dataset) } else { Ok(()) }
+    })?;
+    let dataset = begun.all.join(&name);
     let inside = |number| export.file(Some(part), |dealt| export.files.inside(dealt, kind, number));
     let directory = export.files.directory_of(inside(0), kind).map_err(ExportError::Read)?;
     let top = directory.lookup(TOP as u64, SHOWN).ok_or_else(|| ExportError::Read("there is no dataset".to_owned()))?;
@@ -58,7 +41,7 @@ pub fn write(export: &Export, kind: DirectoryKind, part: Part) -> Result<u64, Ex
     let written = arrays.folder(top, &dataset, &bar)?;
     let metadata = fs::read(dataset.join(METADATA)).map_err(ExportError::write(&dataset))?;
     let metadata: Value = serde_json::from_slice(&metadata).map_err(|error| ExportError::Read(error.to_string()))?;
-    replace(&done, json!({"identity": identity, "metadata": metadata}).to_string().as_bytes())?;
+    begun.finish(&metadata)?;
     Ok(written)
 }
 
@@ -67,22 +50,8 @@ pub fn write(export: &Export, kind: DirectoryKind, part: Part) -> Result<u64, Ex
 /// # Errors
 /// A part is missing, or was written of other stores or with other options.
 pub fn finish(export: &Export, of: u64) -> Result<(), ExportError> {
-    export.refuse_existing()?;
-    let all = export.partial(".part");
     let mut below = Map::new();
-    let mut first: Option<Value> = None;
-    for index in 0..of {
-        let path = all.join(format!(".part-{index}.json"));
-        let missing =
-            |_| ExportError::Parts(format!("part {index}/{of} is not written: --part {index}/{of} writes it"));
-        let mut done: Value = serde_json::from_slice(&fs::read(&path).map_err(missing)?).unwrap_or_default();
-        if *first.get_or_insert_with(|| done["identity"].clone()) != done["identity"] || done["identity"]["of"] != of {
-            let (was, path) = (&done["identity"]["of"], path.display());
-            return Err(ExportError::Parts(format!(
-                "part {index} is one of {was}, or of other stores or options than part 0: write it again, or remove {path}"
-            )));
-        }
-        let mut metadata = done["metadata"].take();
+    for (index, mut metadata) in parts::all(export, of)?.into_iter().enumerate() {
         let name = format!("dataset_{index}");
         if let Some(Value::Object(inner)) = metadata["consolidated_metadata"].get_mut("metadata").map(Value::take) {
             below.extend(inner.into_iter().map(|(path, value)| (format!("{name}/{path}"), value)));
@@ -93,16 +62,8 @@ pub fn finish(export: &Export, of: u64) -> Result<(), ExportError> {
     let attributes = json!({"encoding-type": "annbatch-preshuffled", "encoding-version": "0.1.0"});
     let top = json!({"zarr_format": 3, "node_type": "group", "attributes": attributes,
                      "consolidated_metadata": inline(Value::Object(below))});
-    replace(&all.join(METADATA), top.to_string().as_bytes())?;
-    // What only this program needs goes before the name is final; without it, the parts would be written again.
-    for index in 0..of {
-        for end in ["begun", "json", "lock"] {
-            _ = fs::remove_file(all.join(format!(".part-{index}.{end}")));
-        }
-    }
-    sync_directory(&all)?;
-    fs::rename(&all, &export.out).map_err(ExportError::write(&export.out))?;
-    sync_directory(&export.directory())
+    replace(&export.partial(".part").join(METADATA), top.to_string().as_bytes())?;
+    parts::publish(export, of)
 }
 
 fn inline(metadata: Value) -> Value {

@@ -72,9 +72,9 @@ pub fn figures(session: &Session, label: Option<&str>) -> Result<Value, SessionE
 
 /// What some fetches of an epoch cost.
 #[derive(Debug, Default)]
-struct Sample {
+pub struct Sample {
     /// Mean size of a file.
-    batch_bytes: u64,
+    pub batch_bytes: u64,
     /// Chunks decoded for a row, shared ones in part; `None` where nothing is encoded.
     chunks_per_row: Option<f64>,
     /// Elements decoded over elements needed; `None` where nothing is encoded.
@@ -84,10 +84,14 @@ struct Sample {
     requests: u64,
     /// Bytes read from the stores in an epoch, if nothing is kept: as stored where that is known, else as decoded.
     read: u64,
+    /// Rows of the fetches that were looked at, and what all these read.
+    pub rows: u64,
+    pub cost: ReadCost,
 }
 
 impl Sample {
-    fn of(collection: &Collection, plan: &Plan, writer: &dyn Format) -> Sample {
+    /// Looks at four fetches of epoch 0 of a plan, in one format. Reads no matrix data.
+    pub fn of(collection: &Collection, plan: &Plan, writer: &dyn Format) -> Sample {
         let order = plan.epoch(0);
         let fetches = plan.fetches().min(FETCHES);
         let (mut bytes, mut batches) = (0u64, 0u64);
@@ -110,7 +114,8 @@ impl Sample {
             }
             read.add(collection, &fetch);
         }
-        let ReadCosts { rows, chunks: ReadCost { chunks, decoded, needed, requests, bytes: read } } = read;
+        let ReadCosts { rows, chunks: cost } = read;
+        let ReadCost { chunks, decoded, needed, requests, bytes: read } = cost;
         let epoch = |sum: u64| (sum as f64 * plan.fetches() as f64 / fetches.max(1) as f64) as u64;
         let per = |sum: u64, of: u64| (chunks > 0 && of > 0).then(|| sum as f64 / of as f64);
         Sample {
@@ -119,6 +124,8 @@ impl Sample {
             amplification: per(decoded, needed),
             requests: epoch(requests),
             read: epoch(read),
+            rows,
+            cost,
         }
     }
 }
@@ -149,7 +156,7 @@ impl ReadCosts {
 
 /// The expected entropy of a label if rows were drawn with the same weights and no regard to where they are stored; `None`
 /// for batches of one class, which are not meant to be mixed. `codes` are those of all rows.
-fn perfect(plan: &Plan, codes: &[u32]) -> Option<f64> {
+pub fn perfect(plan: &Plan, codes: &[u32]) -> Option<f64> {
     let size = plan.sampling().batch_size;
     // Those without a label are one label more.
     let labels = codes.iter().filter(|&&code| code != NO_CLASS).max().map_or(0, |&code| code as usize + 1);

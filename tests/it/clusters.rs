@@ -253,6 +253,21 @@ fn slurm() {
         serde_json::from_str::<serde_json::Value>(&text).unwrap()["pid"].as_i64().unwrap()
     };
     assert!(pid("0-0") == pid("0-1") && pid("1-0") == pid("1-1") && pid("0-0") != pid("1-0"));
+
+    // Tasks of an array write a part each, whatever the array's first number is, and one command makes the whole.
+    let (binary, store, out) = (env!("CARGO_BIN_EXE_shufflefs"), area.store.clone(), area.path("array.zarr"));
+    let shuffle = |more: &str| format!("'{binary}' shuffle {more} '{}' '{}'", store.display(), out.display());
+    let (code, text) = slurm.batch(&["--array=3-5", "-n", "1"], &shuffle("--part auto"));
+    assert_eq!(code, Some(0), "{text}");
+    assert!((0..3).all(|i| text.contains(&format!("part {i}/3 is written"))), "{text}");
+    assert!(!out.exists());
+    let (code, text) = slurm.batch(&["-n", "1"], &shuffle("--finish 3"));
+    assert_eq!(code, Some(0), "{text}");
+    let said = succeed(python("check_shuffled.py").arg(&out).arg(&store));
+    assert!(said.starts_with(&format!("{ROWS} ")) && said.trim_end().ends_with(" 3"), "{said}");
+    // No task of an array.
+    let ran = area.run(["shuffle", "--part", "auto", "store.h5ad", "x.zarr"]);
+    ran.refused(2, "no task of a Slurm array");
 }
 
 #[test]

@@ -130,3 +130,18 @@ fn newest_zarr_anndata_and_dask() {
     assert!(said.contains("\"lazily\": true") && said.contains("\"rows\": 2000"), "{said}");
     mount.unmount();
 }
+
+/// Parts that Dask's workers write, one of them twice.
+#[test]
+fn dask_writes_parts() {
+    let Some(python) = trainers() else { return };
+    let cells = made_by("trainer_stores.py").join("screen.h5ad");
+    let area = crate::area::Area::new();
+    let out = area.path("parts.zarr");
+    let binary = env!("CARGO_BIN_EXE_shufflefs");
+    let arguments: Vec<OsString> = vec![binary.into(), "4".into(), out.clone().into(), cells.clone().into()];
+    let said = run(&python, "examples/trainers/dask_shuffle.py", &arguments);
+    assert!(said.contains("4 parts"), "{said}");
+    let said = succeed(crate::support::python("check_shuffled.py").arg(&out).arg(&cells));
+    assert!(said.trim_end().ends_with(" 4"), "{said}");
+}

@@ -49,6 +49,7 @@ mod toy_format;
 mod toy_storage;
 mod toy_strategy;
 mod trainers;
+mod tune;
 mod view_files;
 mod views;
 mod zarr_epochs;

@@ -153,9 +153,10 @@ fn what_cannot_be_written_is_said() {
     fs::write(area.path("there.h5ad"), "x").unwrap();
     shuffle(&area, &[], &stores, &area.path("there.h5ad")).refused(2, "exists already");
     assert_eq!(fs::read(area.path("there.h5ad")).unwrap(), b"x");
-    shuffle(&area, &[], &stores, &area.path("out.parquet")).refused(2, "name it .zarr or .h5ad");
+    shuffle(&area, &[], &stores, &area.path("out.csv")).refused(2, "name it .zarr, .h5ad or .parquet");
     shuffle(&area, &["--part", "3/3"], &stores, &area.path("out.zarr")).refused(2, "I from 0 to N - 1");
-    shuffle(&area, &["--part", "0/3"], &stores, &area.path("out.h5ad")).refused(2, "parts are written to a .zarr");
+    shuffle(&area, &["--part", "0/3"], &stores, &area.path("out.h5ad"))
+        .refused(2, "parts are written to a .zarr or .parquet");
     shuffle(&area, &["--view", "x"], &stores, &area.path("out.zarr")).refused(2, "there is no view x");
     shuffle(&area, &[], &[area.path("no.h5ad")], &area.path("out.zarr")).refused(3, "no.h5ad");
     shuffle(&area, &[], &stores, &area.path("no/out.zarr")).refused(1, "No such file");
@@ -177,5 +178,192 @@ fn a_full_disk_publishes_nothing() {
         let ran = shuffle(&area, &["--compress", "none"], &stores, &small.join(name));
         ran.refused(1, "are needed");
         assert!(!small.join(name).exists());
+    }
+}
+
+/// A directory of parquet files: each row once and in the order of the epoch, in parts too.
+#[test]
+fn parquet_files_are_the_epoch() {
+    let area = Area::new();
+    for (cells, out, options) in [
+        (
+            "sparse.h5ad",
+            "a.parquet",
+            &["--verify", "--batch-size", "50", "--block-size", "10", "--fetch-factor", "8"][..],
+        ),
+        ("dense.h5ad", "b.parquet", &["--order", "sequential"]),
+    ] {
+        let ran = shuffle(&area, options, &[store(cells)], &area.path(out));
+        assert_eq!(ran.code, Some(0), "{out}: {ran:?}");
+        let options: Vec<&str> = options.iter().copied().filter(|option| *option != "--verify").collect();
+        let place = crate::support::Mount::new(&[store(cells)], &options);
+        let said = succeed(python("check_parquet.py").arg(area.path(out)).arg(place.path()).arg(store(cells)));
+        assert!(said.contains(" rows "), "{said}");
+        place.unmount();
+    }
+    let options = ["--batch-size", "50", "--block-size", "10", "--fetch-factor", "8"];
+    let out = area.path("c.parquet");
+    let part = |more: &[&str]| shuffle(&area, &[&options, more].concat(), &[store("sparse.h5ad")], &out);
+    for i in ["2/3", "0/3", "0/3"] {
+        assert_eq!(part(&["--part", i]).code, Some(0));
+    }
+    part(&["--finish", "3"]).refused(2, "part 1/3 is not written");
+    assert_eq!(part(&["--part", "1/3", "--seed", "4"]).code, Some(0));
+    part(&["--finish", "3"]).refused(2, "of other stores or options");
+    assert_eq!(part(&["--part", "1/3"]).code, Some(0));
+    assert_eq!(part(&["--finish", "3"]).code, Some(0));
+    succeed(std::process::Command::new("diff").arg("-r").arg(area.path("a.parquet")).arg(&out));
+    part(&[]).refused(2, "exists already");
+    shuffle(&area, &["--drop-last"], &[store("sparse.h5ad")], &area.path("d.parquet")).refused(2, "--drop-last");
+    assert_eq!(entries(&area), ["a.parquet", "b.parquet", "c.parquet"]);
+}
+
+/// A disk that fills up in the middle: one line, nothing published, and with room again the same command goes on.
+#[test]
+fn a_disk_that_fills_up_is_gone_on_with() {
+    if !crate::area::is_root() {
+        return;
+    }
+    let area = Area::new();
+    succeed(python("random_store.py").arg(area.path("cells.h5ad")).arg("3000"));
+    let stores = [area.path("cells.h5ad")];
+    assert_eq!(shuffle(&area, &[], &stores, &area.path("whole.zarr")).code, Some(0));
+    let whole: u64 = files(&area.path("whole.zarr")).iter().map(|(_, len)| len.next_multiple_of(4096)).sum();
+    let small = area.path("small");
+    fs::create_dir(&small).unwrap();
+    // More than is asked for beforehand (a quarter of what is decoded), and less than is written.
+    let size = |bytes: u64| format!("size={}k", bytes / 1024);
+    succeed(std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &size(whole / 2), "none"]).arg(&small));
+    let out = small.join("whole.zarr");
+    let ran = shuffle(&area, &[], &stores, &out);
+    ran.refused(1, "No space left on device");
+    assert!(ran.stderr.contains("what is written is kept") && !out.exists(), "{ran:?}");
+    let remount = |options: &str| {
+        succeed(std::process::Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&small));
+    };
+    remount(&size(whole * 4));
+    assert_eq!(shuffle(&area, &[], &stores, &out).code, Some(0));
+    succeed(std::process::Command::new("diff").arg("-r").arg(area.path("whole.zarr")).arg(&out));
+    // Without names for files, after some of them.
+    let taken = files(&small).len() + 20;
+    remount(&format!("nr_inodes={}", taken + 3));
+    let options = ["--batch-size", "64", "--fetch-factor", "1", "--block-size", "16"];
+    let out = small.join("many.parquet");
+    let ran = shuffle(&area, &options, &stores, &out);
+    assert!(ran.code == Some(1) && ran.stderr.lines().count() == 1 && !out.exists(), "{ran:?}");
+    remount("nr_inodes=4096");
+    assert_eq!(shuffle(&area, &options, &stores, &out).code, Some(0));
+    assert_eq!(files(&out).len(), 3000_usize.div_ceil(64));
+}
+
+/// All files below a directory, and their bytes.
+fn files(directory: &Path) -> Vec<(PathBuf, u64)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        match entry.metadata().unwrap() {
+            about if about.is_dir() => found.extend(files(&entry.path())),
+            about => found.push((entry.path(), about.len())),
+        }
+    }
+    found
+}
+
+/// A chunk that is damaged, and a store that is replaced between two parts: named, and nothing has the final name.
+#[test]
+fn bad_sources_publish_nothing() {
+    let area = Area::new();
+    let cells = area.path("cells.h5ad");
+    fs::copy(store("sparse.h5ad"), &cells).unwrap();
+    succeed(python("damage_chunk.py").arg(&cells).arg("X/data"));
+    for name in ["out.zarr", "out.h5ad", "out.parquet"] {
+        let ran = shuffle(&area, &["--memory", "16MiB"], std::slice::from_ref(&cells), &area.path(name));
+        ran.refused(3, "X/data");
+        assert!(ran.stderr.contains("cells.h5ad") && ran.stderr.contains("chunk"), "{ran:?}");
+        assert!(!area.path(name).exists());
+    }
+    // Mended, the same command goes on from nothing, as the store is another one.
+    fs::copy(store("sparse.h5ad"), &cells).unwrap();
+    for name in ["out.zarr", "out.h5ad"] {
+        let ran = shuffle(&area, &["--memory", "16MiB", "--verify"], std::slice::from_ref(&cells), &area.path(name));
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert_eq!(checked(&area.path(name), std::slice::from_ref(&cells))[0], 2000);
+    }
+    let part = |part: &str| shuffle(&area, &["--part", part], std::slice::from_ref(&cells), &area.path("two.zarr"));
+    assert_eq!(part("0/2").code, Some(0));
+    // Other bytes, and another time.
+    fs::remove_file(&cells).unwrap();
+    fs::copy(store("sparse.h5ad"), &cells).unwrap();
+    succeed(std::process::Command::new("touch").args(["-d", "2020-01-01"]).arg(&cells));
+    assert_eq!(part("1/2").code, Some(0));
+    let ran = shuffle(&area, &["--finish", "2"], std::slice::from_ref(&cells), &area.path("two.zarr"));
+    ran.refused(2, "of other stores or options");
+    assert!(!area.path("two.zarr").exists());
+}
+
+/// A store that is replaced while it is read: an error that names it, or the epoch of one of the two; never of both.
+#[test]
+fn a_source_that_changes_is_not_mixed() {
+    let area = Area::new();
+    let cells = area.path("cells.h5ad");
+    fs::copy(store("sparse.h5ad"), &cells).unwrap();
+    let out = area.path("out.zarr");
+    let mut command = area.command([
+        "shuffle",
+        "--memory",
+        "16MiB",
+        "--batch-size",
+        "16",
+        "--block-size",
+        "16",
+        "--fetch-factor",
+        "1",
+    ]);
+    let mut running = crate::area::Serving(command.arg(&cells).arg(&out).spawn().unwrap());
+    crate::area::until("it writes, or has written", || area.path(".out.zarr.part").exists() || out.exists());
+    crate::area::kill(running.pid(), libc::SIGSTOP);
+    // In place: the same file, other values.
+    succeed(python("damage_chunk.py").arg(&cells).args(["X/data", "--values"]));
+    crate::area::kill(running.pid(), libc::SIGCONT);
+    let code = running.end().code();
+    assert_eq!(out.exists(), code == Some(0));
+    if out.exists() {
+        assert_eq!(checked(&out, &[store("sparse.h5ad")])[0], 2000, "it had read all before");
+    } else {
+        assert_eq!(code, Some(3));
+        let ran = shuffle(&area, &[], std::slice::from_ref(&cells), &out);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert_eq!(checked(&out, std::slice::from_ref(&cells))[0], 2000);
+    }
+}
+
+/// Signals after any number of files: the end by that signal, nothing under the final name, and then the same bytes.
+#[test]
+fn signals_at_any_point() {
+    let area = Area::new();
+    let stores = [store("sparse.h5ad")];
+    let options = ["--batch-size", "32", "--block-size", "8", "--fetch-factor", "4"];
+    for (kind, points) in [("zarr", [0, 2, 5, 9]), ("parquet", [0, 1, 4, 8]), ("h5ad", [0, 1, 1, 1])] {
+        let whole = area.path(&format!("whole.{kind}"));
+        assert_eq!(shuffle(&area, &options, &stores, &whole).code, Some(0));
+        for (signal, point) in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGKILL].into_iter().zip(points) {
+            let out = area.path(&format!("cut.{kind}"));
+            let partial = area.path(&format!(".cut.{kind}.part"));
+            let mut command = area.command(["shuffle"]);
+            let mut running = crate::area::Serving(command.args(options).args(&stores).arg(&out).spawn().unwrap());
+            let count = || if partial.is_dir() { files(&partial).len() } else { usize::from(partial.exists()) };
+            crate::area::until("so many files are written", || out.exists() || count() >= point);
+            crate::area::kill(running.pid(), signal);
+            let ended = running.end();
+            if !out.exists() {
+                assert!(!ended.success(), "{kind} {signal}: {ended}");
+                assert_eq!(shuffle(&area, &options, &stores, &out).code, Some(0));
+            }
+            succeed(std::process::Command::new("diff").arg("-r").arg(&whole).arg(&out));
+            match kind {
+                "h5ad" => fs::remove_file(&out).unwrap(),
+                _ => fs::remove_dir_all(&out).unwrap(),
+            }
+            assert!(!partial.exists());
+        }
     }
 }

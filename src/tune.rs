@@ -1,0 +1,325 @@
+//! Measures stores, mount and reader on this machine, models the settings that were not measured, and chooses one (`tune`).
+//!
+//! What is measured are the real things: the engine loads fetches of several block sizes, and a private mount is read by the reader
+//! that trainers have. The model ([`model`]) is what follows from these: bytes that a setting decodes and requests it makes are
+//! counted in its own plan, so that only seconds a byte are taken from other settings. What is chosen is then read for real.
+//!
+//! Nothing here changes what is served: a recommendation is options that anybody can write.
+
+mod costs;
+pub mod measure;
+pub mod model;
+pub mod plot;
+pub mod reader;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::engine::Engine;
+use crate::format::Extension;
+use crate::mount::namespace::Namespace;
+use crate::mount::{Mounted, Settings};
+use crate::plan::strategy::STRATEGIES;
+use crate::plan::{Plan, Sampling};
+use crate::session::spec::ViewSpec;
+use crate::session::{Session, SessionError, Spec, memory};
+use crate::tree::Tree;
+
+use costs::Costs;
+use measure::{FileTime, FormatCost, Loading, Place, Served};
+use model::{Modelled, Setting, choose, front, needed};
+use reader::Reader;
+
+/// How long loading may be looked at, and how long the reading of chosen settings.
+const LOADING: Duration = Duration::from_secs(10);
+const CHECKING: Duration = Duration::from_millis(1500);
+/// Settings that are read for real.
+const CHECKED: usize = 3;
+/// Block sizes that are looked at, the fastest first, and blocks mixed.
+const BLOCKS: [u64; 5] = [1024, 256, 64, 16, 4];
+const MIXED: [u64; 5] = [4, 16, 64, 256, 1024];
+/// Rows and bytes of a fetch that is loaded to measure.
+const FETCH_ROWS: u64 = 4096;
+const FETCH_BYTES: f64 = (128u64 << 20) as f64;
+/// Where no mount can be had: what a reader of another machine took (Linux 6.18, Xeon 2.5 GHz; fresh buffers).
+const ASSUMED: FileTime = FileTime { file: 60e-6, byte: 1.0 / 1.2e9 };
+
+/// What is asked for besides the options of a mount.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The view that is tuned.
+    pub view: usize,
+    /// At least one; costs are told against those of the first.
+    pub formats: Vec<Extension>,
+    /// Further ones, if they can hold the stores.
+    pub others: Vec<Extension>,
+    /// The obs column whose entropy is told; `None`: which sixteenth of the stored order a row is in.
+    pub label: Option<String>,
+    /// Rows a second that are enough.
+    pub target_rate: Option<f64>,
+    /// Bytes.
+    pub max_memory: Option<u64>,
+    /// The Python that reads.
+    pub python: PathBuf,
+    /// Where a directory can be made to mount on, if the namespace has no place.
+    pub temporary: PathBuf,
+}
+
+/// What was found.
+pub struct Report {
+    pub cores: usize,
+    pub threads: usize,
+    pub rows: u64,
+    /// By block size, the largest first.
+    pub loading: Vec<Loading>,
+    pub formats: Vec<FormatCost>,
+    /// Why nothing was read through a mount.
+    pub unmounted: Option<String>,
+    /// A request to storage: median microseconds; requests in flight.
+    pub latency_microseconds: f64,
+    pub depth: f64,
+    pub label: String,
+    /// Entropy of perfect shuffling, bits.
+    pub perfect: f64,
+    pub modelled: Vec<Modelled>,
+    /// Numbers of those that no other beats, slowest first.
+    pub front: Vec<usize>,
+    pub chosen: Option<usize>,
+    /// What the chosen one comes to with other batch sizes and as many blocks mixed.
+    pub batches: Vec<Modelled>,
+    /// Settings that were read for real, by their numbers.
+    pub checked: Vec<(usize, Served)>,
+    pub seconds: f64,
+}
+
+/// Measures, models and chooses. `namespace`: where mounts are private, or why there is none.
+///
+/// # Errors
+/// Stores that cannot be read or served; an order that is not `block`; a label that all rows share.
+pub fn tune(spec: &Spec, asked: &Asked, namespace: Result<Namespace, String>) -> Result<Report, SessionError> {
+    let began = Instant::now();
+    let view = &spec.views[asked.view];
+    if view.draw.strategy != STRATEGIES[0].name {
+        let order = STRATEGIES[0].name;
+        return Err(SessionError::Refused(format!("tune models --order {order}, not other ways of drawing rows")));
+    }
+    let session = Session::builder(spec.clone()).also(asked.label.as_deref()).derive()?;
+    let mut asked = asked.clone();
+    for format in std::mem::take(&mut asked.others) {
+        if session.writers.get(format).is_ok() && !asked.formats.contains(&format) {
+            asked.formats.push(format);
+        }
+    }
+    let asked = &asked;
+    let costs = Costs::new(&session, asked)?;
+    let limit = asked.max_memory.or(spec.memory).or_else(|| memory::default_budget(1)).unwrap_or(1 << 30);
+    let (sizes, fetch_rows) = costs.probes(&session);
+    // The engine has room for what it loads, and none to keep decoded chunks: the state of data beyond memory.
+    let mut views: Vec<ViewSpec> = sizes.iter().map(|&block| probe(view, view.batch_size, block, fetch_rows)).collect();
+    let other = costs.other_batch(view.batch_size);
+    let block = sizes.first().copied().unwrap_or(1);
+    views.push(probe(view, view.batch_size, block, fetch_rows.max(2 * u64::from(view.batch_size))));
+    views.push(probe(view, other, block, fetch_rows.max(2 * u64::from(other))));
+    let room = needed((views.iter().map(fetch_of).max().unwrap_or(1) as f64 * costs.largest_row()) as u64);
+    let probing = Probing::start(spec, views, room.max(64 << 20), namespace.as_ref(), asked)?;
+    let loading = costs.loading(&probing.engine, &sizes, asked.formats[0], LOADING)?;
+    let mut formats = costs.formats(&probing.engine, &loading, &asked.formats)?;
+    let unmounted = read(&mut formats, probing.mounted(), &asked.python, sizes.len() as u16);
+    let stats = probing.engine.stats();
+    let number = |name: &str| stats["storage"][name].as_f64().unwrap_or(0.0);
+    let (depth, latency) = (number("depth").max(1.0), number("latency_microseconds"));
+    let latency_microseconds = if latency > 0.0 { latency } else { number("p50_microseconds") };
+    drop(probing);
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let wait = latency / 1e6 / depth;
+    let machine = Machine { cores, threads: spec.threads, wait, limit };
+    let modelled = costs.model(&loading, &formats, &machine);
+    let admitted = |one: &Modelled| one.setting.memory <= limit;
+    let perfect = costs.perfect;
+    let mut report = Report {
+        cores,
+        threads: spec.threads,
+        rows: costs.rows(),
+        chosen: choose(&modelled, perfect, asked.target_rate, admitted),
+        front: front(&modelled, admitted),
+        loading,
+        unmounted,
+        latency_microseconds,
+        depth,
+        label: asked.label.clone().unwrap_or_else(|| "sixteenth of the stored order".to_owned()),
+        perfect,
+        batches: Vec::new(),
+        checked: Vec::new(),
+        modelled,
+        formats,
+        seconds: 0.0,
+    };
+    if let Some(chosen) = report.chosen {
+        let chosen = report.modelled[chosen].setting;
+        report.batches = costs.batches(&chosen, &report.loading, &report.formats, &machine);
+    }
+    drop(session);
+    if report.unmounted.is_none() {
+        report.checked = check(spec, asked, namespace.as_ref(), &report, limit)?;
+    }
+    report.seconds = began.elapsed().as_secs_f64();
+    Ok(report)
+}
+
+/// What settings run on.
+struct Machine {
+    cores: usize,
+    threads: usize,
+    /// Seconds that a request to slow storage takes, divided by those in flight; 0 where it is not slow.
+    wait: f64,
+    /// Bytes that a mount may take.
+    limit: u64,
+}
+
+/// A view to measure: blocks of one size in fetches of about so many rows.
+fn probe(view: &ViewSpec, batch: u32, block: u64, rows: u64) -> ViewSpec {
+    let size = |number: u64| u32::try_from(number.max(1)).unwrap_or(u32::MAX);
+    ViewSpec {
+        name: format!("probe-{batch}-{block}-{rows}"),
+        batch_size: batch,
+        block_size: Some(size(block)),
+        fetch_factor: Some(size(rows / u64::from(batch.max(1)))),
+        drop_last: false,
+        ..view.clone()
+    }
+}
+
+/// Rows of a fetch of a view whose sizes are given.
+fn fetch_of(view: &ViewSpec) -> u64 {
+    u64::from(view.batch_size) * u64::from(view.fetch_factor.unwrap_or(1))
+}
+
+/// An engine, and its mount if one can be had.
+struct Probing {
+    mount: Result<Mounted, String>,
+    tree: Arc<Tree>,
+    engine: Arc<Engine>,
+}
+
+impl Probing {
+    fn start(
+        spec: &Spec,
+        mut views: Vec<ViewSpec>,
+        room: u64,
+        namespace: Result<&Namespace, &String>,
+        asked: &Asked,
+    ) -> Result<Probing, SessionError> {
+        // Two may be the same: then their names would be.
+        for (number, view) in views.iter_mut().enumerate() {
+            view.name.push_str(&format!("-{number}"));
+        }
+        let threads = spec.threads;
+        let spec = Spec { views, memory: Some(room), rank: None, format: asked.formats[0], ..spec.clone() };
+        let filesystem = Session::builder(spec).serve(None, Arc::new(Vec::new))?;
+        let (engine, tree) = (filesystem.engine.clone(), filesystem.tree.clone());
+        let started = filesystem.page_cache.starter();
+        let settings = Settings { source: "shufflefs-tune".to_owned(), allow_other: false, threads, helper: false };
+        let mount = namespace.map_err(String::clone).and_then(|namespace| {
+            let mount =
+                namespace.place(&asked.temporary).and_then(|at| Mounted::start(filesystem, at, &settings, started));
+            mount.map_err(|error| error.to_string())
+        });
+        Ok(Probing { mount, tree, engine })
+    }
+
+    /// # Errors
+    /// Why there is none.
+    fn mounted(&self) -> Result<Place<'_>, String> {
+        let mount = self.mount.as_ref().map_err(String::clone)?;
+        Ok(Place { path: mount.path(), tree: &self.tree, engine: &self.engine })
+    }
+}
+
+/// What readers take for files of each format that are loaded, of two sizes: those of `view` and the one after it. Why nothing
+/// could be read, if so.
+fn read(
+    formats: &mut [FormatCost],
+    place: Result<Place<'_>, String>,
+    python: &std::path::Path,
+    view: u16,
+) -> Option<String> {
+    let place = match place {
+        Ok(place) => place,
+        Err(why) => return Some(why),
+    };
+    let time = |reader: &mut Reader, format: Extension| {
+        let mut both = [place.loaded(reader, view, format)?, place.loaded(reader, view + 1, format)?];
+        both.sort_by(|one, other| one.0.total_cmp(&other.0));
+        Ok::<_, String>(FileTime::of(both[0], both[1]))
+    };
+    let mut plain = match Reader::plain() {
+        Ok(plain) => plain,
+        Err(why) => return Some(why),
+    };
+    let mut python = Reader::python(python);
+    for cost in formats {
+        match time(&mut plain, cost.format) {
+            Ok(copy) => cost.copy = Some(copy),
+            Err(why) => return Some(why),
+        }
+        let parsed = match &mut python {
+            Ok(python) => time(python, cost.format),
+            Err(why) => Err(why.clone()),
+        };
+        match parsed {
+            Ok(parse) => cost.parse = Some(parse),
+            Err(why) => cost.missing = Some(why),
+        }
+    }
+    None
+}
+
+/// Reads the chosen setting and some of the front, each in a mount of its own.
+fn check(
+    spec: &Spec,
+    asked: &Asked,
+    namespace: Result<&Namespace, &String>,
+    report: &Report,
+    limit: u64,
+) -> Result<Vec<(usize, Served)>, SessionError> {
+    let front = &report.front;
+    let ends = [front.last(), front.first()].into_iter().flatten().copied();
+    let mut wanted: Vec<usize> = Vec::new();
+    for number in report.chosen.into_iter().chain(ends).chain(front.iter().copied()) {
+        if !wanted.contains(&number) && wanted.len() < CHECKED {
+            wanted.push(number);
+        }
+    }
+    let mut checked = Vec::new();
+    for number in wanted {
+        let Setting { batch_size, block_size, fetch_factor, threads, memory, format, .. } =
+            report.modelled[number].setting;
+        let Some(format) = Extension::from_name(format) else { continue };
+        let size = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        let view = ViewSpec {
+            fetch_factor: Some(size(fetch_factor)),
+            ..probe(&spec.views[asked.view], size(batch_size), block_size, 1)
+        };
+        let asked = Asked { formats: vec![format], ..asked.clone() };
+        let probing =
+            Probing::start(&Spec { threads, ..spec.clone() }, vec![view], memory.min(limit), namespace, &asked)?;
+        let Ok(place) = probing.mounted() else { continue };
+        let cost = report.formats.iter().find(|cost| cost.format == format);
+        let python = cost.is_some_and(|cost| cost.parse.is_some());
+        let reader = if python { Reader::python(&asked.python) } else { Reader::plain() };
+        let Ok(mut reader) = reader else { continue };
+        // Its libraries are imported with the first file.
+        let warm = place.files(0, 0..1, format);
+        let served = reader.read(format, &warm, CHECKING).and_then(|_| place.served(&mut reader, 0, format, CHECKING));
+        if let Ok(served) = served {
+            checked.push((number, served));
+        }
+    }
+    Ok(checked)
+}
+
+/// A plan of the rows of another one.
+fn plan(base: &Plan, sampling: Sampling) -> Plan {
+    Plan::of(Arc::new(crate::plan::strategy::Permuted::new(base.view().clone(), sampling)))
+}

@@ -1,0 +1,219 @@
+//! Measures on this machine: what the engine takes to load blocks of several sizes, and what a reader takes for files that are loaded.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::array::cost::ReadCost;
+use crate::engine::{Engine, ImageKey};
+use crate::format::Extension;
+use crate::plan::Plan;
+use crate::tree::Tree;
+
+use super::reader::Reader;
+
+/// How long one look may take.
+const LOOK: Duration = Duration::from_millis(1500);
+/// Fetches that make a rate: the first ones are loaded with nothing else to do.
+const FETCHES: u64 = 4;
+/// Looks at files that are loaded, at most.
+const ROUNDS: usize = 12;
+
+/// What loading blocks of one size takes.
+#[derive(Clone, Debug)]
+pub struct Loading {
+    pub block_size: u64,
+    /// Rows a second that came, loaded by the engine with all its threads, read by nobody.
+    pub rows_per_second: f64,
+    /// Seconds a row, of all threads together.
+    pub decode: f64,
+    pub read: f64,
+    pub scatter: f64,
+    /// What a plan of this block size reads for so many rows.
+    pub cost: ReadCost,
+    pub cost_rows: u64,
+}
+
+/// What files of one format take.
+#[derive(Clone, Debug)]
+pub struct FormatCost {
+    pub format: Extension,
+    /// Bytes of a file over those of the first format's, and seconds of loading over those.
+    pub load: f64,
+    /// Bytes a row.
+    pub row_bytes: f64,
+    /// Whole files that are loaded, through the mount into a buffer; none without a mount.
+    pub copy: Option<FileTime>,
+    /// The reader of trainers; none where Python or a library is missing.
+    pub parse: Option<FileTime>,
+    /// Why.
+    pub missing: Option<String>,
+}
+
+/// Seconds that a file takes, by its size.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FileTime {
+    pub file: f64,
+    pub byte: f64,
+}
+
+impl FileTime {
+    /// From two sizes of files, each with bytes and seconds of one.
+    pub fn of(small: (f64, f64), large: (f64, f64)) -> FileTime {
+        let byte = ((large.1 - small.1) / (large.0 - small.0).max(1.0)).max(0.0);
+        let file = small.1 - byte * small.0;
+        if file >= 0.0 { FileTime { file, byte } } else { FileTime { file: 0.0, byte: large.1 / large.0.max(1.0) } }
+    }
+
+    pub fn seconds(&self, bytes: f64) -> f64 {
+        self.file + self.byte * bytes
+    }
+}
+
+/// Rows a second that a reader had.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Served {
+    pub rows_per_second: f64,
+    pub rows: u64,
+}
+
+/// Loads an image and waits for it.
+fn load(engine: &Engine, key: ImageKey) -> Result<(), String> {
+    let (sender, receiver) = sync_channel(1);
+    let opened = move |image: Result<_, &crate::engine::ReadError>| {
+        let _ = sender.send(image.map(drop).map_err(ToString::to_string));
+    };
+    engine.open(key, None, Box::new(opened));
+    receiver.recv().unwrap_or_else(|_| Err("a load was given up".to_owned()))
+}
+
+/// Waits until nothing is loaded ahead any more.
+pub fn settle(engine: &Engine) {
+    let deadline = Instant::now() + 4 * LOOK;
+    while engine.stats()["images"]["loading"].as_u64() != Some(0) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Rows a second of an epoch that is read by nobody, and seconds a row of decoding, reading and scattering.
+///
+/// # Errors
+/// A store cannot be read.
+pub fn loading(engine: &Engine, view: u16, epoch: u64, format: Extension) -> Result<(f64, [f64; 3]), String> {
+    let plan = engine.plan(view);
+    let rows_of = |batches: u64| (batches * plan.sampling().batch_size).min(plan.served_rows());
+    settle(engine);
+    let before = engine.stats();
+    let start = Instant::now();
+    let (mut first, mut last) = (None, (0, 0.0));
+    for batch in 0..plan.batches() {
+        load(engine, ImageKey::file(view, epoch, batch, format))?;
+        let is_end = batch + 1 == plan.batches_of(plan.fetch_of(batch).0).end;
+        if is_end {
+            last = (rows_of(batch + 1), start.elapsed().as_secs_f64());
+            let fetches = plan.fetch_of(batch).0 + 1;
+            first = first.or(Some(last));
+            if fetches >= FETCHES && start.elapsed() > LOOK / 2 || start.elapsed() > LOOK && fetches > 1 {
+                break;
+            }
+        }
+    }
+    // Of a whole epoch all counts: nothing was loaded for what is not read.
+    let is_whole = last.0 == plan.served_rows();
+    let (from, since) = first.filter(|_| !is_whole).unwrap_or_default();
+    let rate = (last.0 - from) as f64 / (last.1 - since).max(1e-6);
+    settle(engine);
+    let after = engine.stats();
+    let number = |stats: &Value, group: &str, name: &str| stats[group][name].as_f64().unwrap_or(0.0);
+    let more = |group: &str, name: &str| number(&after, group, name) - number(&before, group, name);
+    let mean = plan.served_rows() as f64 / plan.batches().max(1) as f64;
+    let rows = (more("loads", "images") * mean).max(1.0);
+    let each = ["decode_seconds", "read_seconds", "scatter_seconds"].map(|name| more("store", name) / rows);
+    Ok((rate, each))
+}
+
+/// A mount that is read.
+pub struct Place<'a> {
+    pub path: &'a Path,
+    pub tree: &'a Tree,
+    pub engine: &'a Arc<Engine>,
+}
+
+impl Place<'_> {
+    /// The files of some batches of epoch 0 of a view.
+    pub fn files(&self, view: u16, batches: std::ops::Range<u64>, format: Extension) -> Vec<PathBuf> {
+        let mut directory = self.path.to_owned();
+        if let (true, Some(view)) = (self.tree.views.len() > 1, self.tree.views.get(usize::from(view))) {
+            directory.push(&view.name);
+        }
+        directory.push(self.tree.epoch_name(0));
+        batches.map(|batch| directory.join(self.tree.batch_name(view, batch, format))).collect()
+    }
+
+    /// Mean bytes of a file, and seconds that one takes which is loaded already.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn loaded(&self, reader: &mut Reader, view: u16, format: Extension) -> Result<(f64, f64), String> {
+        let plan: &Plan = self.engine.plan(view);
+        let batches = plan.batches_of(0);
+        let sizes: Vec<u64> =
+            batches.clone().filter_map(|batch| self.engine.size(ImageKey::file(view, 0, batch, format))).collect();
+        let bytes = sizes.iter().sum::<u64>() as f64 / sizes.len().max(1) as f64;
+        let files = self.files(view, batches, format);
+        let (mut best, mut spent) = (f64::INFINITY, 0.0);
+        // Once to load them, then what is loaded; the best of a few, as others work on this machine too.
+        for round in 0..ROUNDS {
+            settle(self.engine);
+            let (count, seconds) = reader.read(format, &files, LOOK)?;
+            if round > 0 && count > 0 {
+                best = best.min(seconds / count as f64);
+                spent += seconds;
+            }
+            if round > 2 && spent > LOOK.as_secs_f64() / 4.0 {
+                break;
+            }
+        }
+        Ok((bytes, best))
+    }
+
+    /// Rows a second of a reader of an epoch that is not loaded.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn served(&self, reader: &mut Reader, view: u16, format: Extension, limit: Duration) -> Result<Served, String> {
+        let plan = self.engine.plan(view);
+        settle(self.engine);
+        let all = self.files(view, 0..plan.batches(), format);
+        let (mut files, mut seconds) = (0, 0.0);
+        // Fetch by fetch, so that it ends where one does.
+        while files < all.len() && seconds < limit.as_secs_f64() {
+            let end = (files + plan.sampling().fetch_factor as usize).min(all.len());
+            let left = limit.mul_f64(4.0);
+            let (count, took) = reader.read(format, &all[files..end], left)?;
+            (files, seconds) = (files + count, seconds + took);
+            if count == 0 {
+                break;
+            }
+        }
+        let rows = (files as u64 * plan.sampling().batch_size).min(plan.served_rows());
+        Ok(Served { rows_per_second: rows as f64 / seconds.max(1e-6), rows })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_takes_follows_from_two_sizes() {
+        let time = FileTime::of((1e3, 2e-3), (1e6, 3e-3));
+        assert!((time.seconds(1e3) - 2e-3).abs() < 1e-9 && (time.seconds(1e6) - 3e-3).abs() < 1e-9);
+        // Noise: never less than nothing.
+        assert_eq!(FileTime::of((1e3, 1e-9), (1e6, 3e-3)).file, 0.0);
+        assert_eq!(FileTime::of((1e6, 3e-3), (1e6, 2e-3)).byte, 0.0);
+    }
+}
