@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use shufflefs::array::{Counters, container};
+use shufflefs::array::{Counters, kinds};
 use shufflefs::anndata::names::MatrixName;
 use shufflefs::session::{Session, Spec};
 
@@ -27,7 +27,7 @@ pub fn place(name: &str) -> PathBuf {
 
 /// Opens one array in every way there is; what comes does not matter, only that it comes.
 pub fn read(store: &Path, element: &str) {
-    let Ok(container) = container::open(store) else { return };
+    let Ok(container) = kinds::open(store) else { return };
     let _ = (container.shape(element), container.dtype_name(element), container.attributes(element));
     let _ = container.strings(element);
     if let Ok(array) = container.array(element) {

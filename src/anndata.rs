@@ -14,9 +14,11 @@ pub mod dataframe;
 pub mod index;
 mod layout;
 mod loom;
+mod make_row_index;
 pub mod mapping;
 pub mod matrix;
 pub mod names;
+mod open_matrix;
 pub mod progress;
 pub mod row_index;
 mod sparse;
@@ -27,7 +29,7 @@ mod values;
 
 use std::path::Path;
 
-use crate::array::{ArrayError, Container, container};
+use crate::array::{ArrayError, Container, kinds};
 
 use adapted::{Adapted, Table};
 pub use layout::{expand, matrices, stores};
@@ -52,7 +54,7 @@ const LAYOUTS: &[Layout] = &[tenx::table, loom::table];
 /// # Errors
 /// What is there is no store, or cannot be read.
 pub fn open(path: &Path) -> Result<Box<dyn Container>, ArrayError> {
-    let store = container::open(path)?;
+    let store = kinds::open(path)?;
     // What has either is AnnData, or MuData of it, and needs no further look.
     if store.kind(Frame::Obs.path())?.is_some() || store.kind(&MatrixName::X.path())?.is_some() {
         return Ok(store);

@@ -25,6 +25,7 @@ mod hdf5;
 #[cfg(not(feature = "hdf5"))]
 #[path = "array/no_hdf5.rs"]
 mod hdf5;
+pub mod kinds;
 pub mod meaning;
 pub mod plain;
 mod read;

@@ -7,6 +7,7 @@ mod config;
 mod doctor;
 mod documents;
 mod exit;
+mod genes;
 mod index_dir;
 mod info;
 mod inherited;

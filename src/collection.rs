@@ -9,7 +9,6 @@
 mod columns;
 pub mod element;
 pub mod genes;
-mod retained_bounds;
 pub mod tokens;
 mod var;
 

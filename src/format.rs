@@ -4,9 +4,12 @@
 //! `finish` then writes headers, constants and checksums. So `st_size` needs no data, and a row's bytes are copied
 //! once between decoder and reader.
 
+#![cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap))]
+
 mod arrow;
 mod dataset;
 pub mod directory;
+mod directory_kind;
 pub mod h5ad;
 pub mod names;
 mod npy;
@@ -26,7 +29,7 @@ mod zarr;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-pub use directory::DirectoryKind;
+pub use directory_kind::DirectoryKind;
 pub use parquet::open_paged as paged_parquet;
 pub use segments::{Content, FileShape, Segment, Segments};
 pub use tsv::escape;
@@ -38,6 +41,7 @@ use crate::array::Dtype;
 use crate::batch::{Batch, Field, Layout, Repr, Span};
 use crate::collection::Table;
 use crate::collection::element::MatrixKind;
+use crate::number::as_usize;
 
 /// One output format. Implementations are pure: same batch, same bytes, on every machine.
 pub trait Format: Send + Sync {
@@ -355,11 +359,11 @@ impl Tensor {
             Field::Data(_) => tokens.spec.pad_value.to_le_bytes().to_vec(),
             _ => u64::from(tokens.spec.pad).to_le_bytes()[..size].to_vec(),
         };
-        let row = tokens.spec.length as usize * size;
-        let mut from = tensor.len() - batch.nnz[element] as usize * size;
+        let row = as_usize(tokens.spec.length) * size;
+        let mut from = tensor.len() - as_usize(batch.nnz[element]) * size;
         for (at, length) in batch.lengths(element).iter().enumerate() {
             // Never behind what is read next: no row is longer.
-            let (start, len) = (at * row, *length as usize * size);
+            let (start, len) = (at * row, as_usize(*length) * size);
             tensor.copy_within(from..from + len, start);
             tensor[start + len..start + row].chunks_exact_mut(size).for_each(|out| out.copy_from_slice(&padding));
             from += len;

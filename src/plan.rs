@@ -9,7 +9,6 @@
 
 pub mod auto;
 mod blocks;
-mod classes;
 pub mod entropy;
 mod error;
 pub mod labels;
@@ -20,17 +19,15 @@ pub mod resume;
 pub mod rows;
 mod shuffle;
 pub mod strategy;
-mod weights;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use classes::Classes;
 pub use error::PlanError;
 pub use labels::NO_CLASS;
 pub use partition::RemainderPolicy;
 pub use rows::Rows;
-use strategy::{Chances, Permuted, Stored};
+use strategy::{Chances, Classes, Permuted, Stored};
 pub use strategy::{EpochOrder, Strategy};
 
 /// How rows become batches. All sizes are in rows, but `fetch_factor`, which is in batches.

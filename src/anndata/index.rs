@@ -8,9 +8,8 @@
 //! rename); a lock on the temporary file lets one process build.
 
 pub mod arrow;
-mod build;
-mod key;
-pub mod rows;
+pub(super) mod build;
+pub(super) mod key;
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -56,7 +55,7 @@ pub struct IndexPart {
 
 impl IndexPart {
     /// `None` where the number is too large.
-    fn bytes(&self) -> Option<u64> {
+    pub(super) fn bytes(&self) -> Option<u64> {
         self.len.checked_mul(self.dtype.size() as u64)
     }
 
@@ -87,11 +86,11 @@ pub struct IndexRequest<'a> {
 
 /// An entry, opened.
 pub struct Index {
-    parts: Vec<IndexPart>,
+    pub(super) parts: Vec<IndexPart>,
     /// Where each part begins in the file.
-    starts: Vec<u64>,
+    pub(super) starts: Vec<u64>,
     /// For mapping, and for reading.
-    file: Arc<File>,
+    pub(super) file: Arc<File>,
     object: Object,
     store: String,
     element: String,
@@ -140,7 +139,7 @@ impl IndexDir {
     }
 
     /// The directory.
-    fn path(&self, entry: &IndexRequest<'_>) -> Result<&Path, ArrayError> {
+    pub(super) fn path(&self, entry: &IndexRequest<'_>) -> Result<&Path, ArrayError> {
         self.0.as_deref().ok_or_else(|| entry.error("there is no index directory; name one with --index-dir"))
     }
 }
@@ -157,7 +156,7 @@ impl IndexRequest<'_> {
 }
 
 /// An error of the directory, with its remedy.
-fn failed(directory: &Path, entry: &IndexRequest<'_>, cause: &dyn std::fmt::Display) -> ArrayError {
+pub(super) fn failed(directory: &Path, entry: &IndexRequest<'_>, cause: &dyn std::fmt::Display) -> ArrayError {
     let directory = directory.display();
     entry.error(format_args!("{directory}: {cause}; name a directory that you can write with --index-dir"))
 }
@@ -192,7 +191,7 @@ fn header(entry: &IndexRequest<'_>, key: &key::IndexKey) -> Value {
 }
 
 /// The entry in a file, if it is whole and of this very store. Anything else is the same as none: it is built anew.
-fn open(path: &Path, entry: &IndexRequest<'_>, key: &key::IndexKey) -> Option<Index> {
+pub(super) fn open(path: &Path, entry: &IndexRequest<'_>, key: &key::IndexKey) -> Option<Index> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) => {
@@ -296,7 +295,7 @@ fn sum(file: &File, at: u64, bytes: u64) -> Result<u32, String> {
 }
 
 /// The CRC-32 of runs that follow each other.
-fn combined(pieces: &[crc32fast::Hasher]) -> u32 {
+pub(super) fn combined(pieces: &[crc32fast::Hasher]) -> u32 {
     let mut all = crc32fast::Hasher::new();
     pieces.iter().for_each(|piece| all.combine(piece));
     all.finalize()

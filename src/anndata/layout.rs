@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::encoding;
 use super::names::{Frame, LAYERS, MatrixName, OBSM, ROOT, before_0_7};
-use crate::array::container::file_of;
+use crate::array::kinds::file_of;
 use crate::array::{ArrayError, Container, NodeKind, RecordFieldKind};
 
 /// Groups of one level that are looked through for AnnData.

@@ -2,8 +2,6 @@
 //!
 //! All that is cheap is checked at the open: shapes, lengths, row bounds. Column numbers are checked as they are served.
 
-mod open;
-
 use crate::array::cast::cast;
 use crate::array::cost::ReadCost;
 use crate::array::{Array, ArrayError, Container, Dtype, constant};

@@ -1,4 +1,4 @@
-//! What the row index of a store holds, for those who read its columns. `index::rows` makes it.
+//! What the row index of a store holds, for those who read its columns. `make_row_index` makes it.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -285,7 +285,7 @@ mod tests {
         let mut wanted = values.clone();
         wanted.sort_by_key(|&(row, ..)| row);
         for memory in [1 << 12, 1 << 14, MEMORY] {
-            let store = crate::array::container::open(&path).unwrap();
+            let store = crate::array::kinds::open(&path).unwrap();
             let counters = Counters::default();
             let by_column = Matrix::open_by_column(&*store, "X", &counters).unwrap().unwrap();
             let index = IndexDir(Some(directory.path().join(memory.to_string())));
@@ -313,7 +313,7 @@ mod tests {
         let mut values = values();
         values[500].0 = 151;
         write(&path, &values);
-        let (store, counters) = (crate::array::container::open(&path).unwrap(), Counters::default());
+        let (store, counters) = (crate::array::kinds::open(&path).unwrap(), Counters::default());
         let index = IndexDir(Some(directory.path().join("index")));
         let Err(error) = Matrix::open_by_row(&*store, "X", &index, &RowIndex::default(), &counters) else {
             panic!("opened")

@@ -171,6 +171,23 @@ fn float_text(scientific: &str) -> String {
     format!("{sign}{whole}.{fraction}")
 }
 
+/// One integer of packed bytes.
+pub fn integer(dtype: Dtype, bytes: &[u8]) -> i128 {
+    let mut wide = [0; 8];
+    cast(dtype, if dtype == Dtype::U64 { Dtype::U64 } else { Dtype::I64 }, bytes, &mut wide);
+    if dtype == Dtype::U64 { i128::from(u64::from_le_bytes(wide)) } else { i128::from(i64::from_le_bytes(wide)) }
+}
+
+/// The least and the largest integer of a type.
+pub fn range(dtype: Dtype) -> (i128, i128) {
+    let bits = 8 * dtype.size();
+    match dtype {
+        Dtype::Bool => (0, 1),
+        _ if dtype.is_signed() => (-(1 << (bits - 1)), (1 << (bits - 1)) - 1),
+        _ => (0, (1 << bits) - 1),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,18 +1,14 @@
 //! One open store, whatever it lies in: an HDF5 file, a zarr directory, a zarr zip archive; or a group inside.
 //!
-//! A kind of container is one implementation of [`Container`] and one line in [`KINDS`], which says how it is recognised
-//! (by the path and the first bytes) and opened. Everything above reads through the trait.
-//!
-//! `STORE::INNER` names a group inside: `file.h5mu::mod/rna`. A path that exists with `::` in it is that path.
+//! A kind of container is one implementation of [`Container`] and one line in [`kinds`](super::kinds), which says how it is
+//! recognised (by the path and the first bytes) and opened. Everything above reads through the trait.
 //!
 //! Only the named element is ever read, so that an odd or broken neighbour (a dtype that no library knows, in `uns`)
 //! never matters.
 
 mod foreign;
 
-use std::ffi::OsStr;
 use std::io::{Error, ErrorKind};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,8 +16,8 @@ use serde_json::{Map, Value};
 
 use super::handed::{Answer, Question};
 use super::meaning::Meaning;
-use super::{Array, ArrayError, RecordField, file, hdf5, zarr};
-use crate::storage::{self, Address, Identity, Object, name};
+use super::{Array, ArrayError, RecordField, file};
+use crate::storage::{self, Address, Identity, Object};
 
 /// What an element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -185,88 +181,12 @@ pub struct Kind {
     pub needs_trial: bool,
 }
 
-/// All kinds; the first that recognises a path opens it.
-pub const KINDS: &[Kind] = &[hdf5::KIND, zarr::ZIP, zarr::DIRECTORY];
-
-/// Takes `STORE::INNER` apart; INNER is empty where a whole store is named.
-fn split(path: &Path) -> (&Path, &str) {
-    if name::is_remote(path) {
-        // Nothing is asked over a network to tell what a name means: the last `::` is the one.
-        let (store, inner) = path.to_str().and_then(|name| name.rsplit_once("::")).unwrap_or(("", ""));
-        return if store.is_empty() { (path, "") } else { (Path::new(store), inner.trim_matches('/')) };
-    }
-    let bytes = path.as_os_str().as_bytes();
-    let exists = |path: &Path| path.symlink_metadata().is_ok();
-    if exists(path) {
-        return (path, "");
-    }
-    let cuts = (0..bytes.len().saturating_sub(1)).rev().filter(|&at| bytes.get(at..at + 2) == Some(b"::"));
-    for at in cuts {
-        let (store, inner) = bytes.split_at_checked(at).unwrap_or((bytes, b""));
-        let store = Path::new(OsStr::from_bytes(store));
-        let inner = inner.get(2..).and_then(|inner| std::str::from_utf8(inner).ok());
-        if let (Some(inner), true) = (inner, exists(store)) {
-            return (store, inner.trim_matches('/'));
-        }
-    }
-    (path, "")
-}
-
-/// The file or directory of a store that may be named inside of it.
-pub fn file_of(path: &Path) -> &Path {
-    split(path).0
-}
-
-/// Opens a store, or a group in it: `STORE::INNER`.
-///
-/// # Errors
-/// `Open`, in words for the user: what is there instead, and what to do.
-pub fn open(path: &Path) -> Result<Box<dyn Container>, ArrayError> {
-    open_as(KINDS, path)
-}
-
-/// The same as one of these kinds.
-///
-/// # Errors
-/// Those of `open`.
-pub fn open_as(kinds: &[Kind], path: &Path) -> Result<Box<dyn Container>, ArrayError> {
-    let (address, name, inner) = located(path)?;
-    opened(kinds, Candidate::new(&address, name, inner)?)
-}
-
-/// Opens the store at an address, or the group `inner` in it (`""`: the root); `name` is what messages call it.
-///
-/// # Errors
-/// Those of `open`.
-pub fn open_at(address: &Address, name: Arc<str>, inner: &str) -> Result<Box<dyn Container>, ArrayError> {
-    opened(KINDS, Candidate::new(address, name, inner)?)
-}
-
-fn opened(kinds: &[Kind], candidate: Candidate<'_>) -> Result<Box<dyn Container>, ArrayError> {
-    match kinds.iter().find(|kind| (kind.recognises)(&candidate)) {
-        Some(kind) => (kind.open)(candidate),
-        None => Err(candidate.fail(&foreign::told(&candidate))),
-    }
-}
-
-/// The address of a path, its name, and the group in it.
-fn located(path: &Path) -> Result<(Address, Arc<str>, &str), ArrayError> {
-    let name: Arc<str> = path.display().to_string().into();
-    let (path, inner) = split(path);
-    let unreached = |error: Error| ArrayError::Open { store: name.to_string(), cause: error.to_string() };
-    let address = storage::locate(path).map_err(unreached)?;
-    Ok((address, name, inner))
-}
-
-/// Whether a C library would parse what is there. What cannot be opened at all is parsed by none.
-pub fn needs_trial(path: &Path) -> bool {
-    let Ok((address, name, inner)) = located(path) else { return false };
-    let Ok(candidate) = Candidate::new(&address, name, inner) else { return false };
-    KINDS.iter().find(|kind| (kind.recognises)(&candidate)).is_some_and(|kind| kind.needs_trial)
-}
-
 impl<'a> Candidate<'a> {
-    fn new(address: &'a Address, name: Arc<str>, inner: &'a str) -> Result<Candidate<'a>, ArrayError> {
+    /// What lies at an address, looked at.
+    ///
+    /// # Errors
+    /// `Open`: nothing is there, or it cannot be read.
+    pub fn new(address: &'a Address, name: Arc<str>, inner: &'a str) -> Result<Candidate<'a>, ArrayError> {
         let mut candidate = Candidate { address, object: None, start: Vec::new(), name, inner };
         if inner.split('/').any(|part| matches!(part, "." | "..")) || inner.contains("//") || inner.contains('\0') {
             return Err(candidate.fail("what stands behind `::` is a group's path without `.` and `..`"));
@@ -310,6 +230,11 @@ impl<'a> Candidate<'a> {
         false
     }
 
+    /// Why no kind of container is recognised in it.
+    pub fn unknown(&self) -> ArrayError {
+        self.fail(&foreign::told(self))
+    }
+
     /// An error about it.
     pub fn fail(&self, cause: &str) -> ArrayError {
         ArrayError::Open { store: self.name.to_string(), cause: cause.to_owned() }
@@ -318,22 +243,3 @@ impl<'a> Candidate<'a> {
 
 /// Bytes that a candidate shows.
 const FIRST_BYTES: usize = 4096;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn zip_archives_and_directories_need_no_libhdf5() {
-        let place = tempfile::tempdir().unwrap();
-        let file = |name: &str, bytes: &[u8]| {
-            let path = place.path().join(name);
-            std::fs::write(&path, bytes).unwrap();
-            path
-        };
-        assert!(needs_trial(&file("a.h5ad", b"\x89HDF\r\n\x1a\n")));
-        assert!(needs_trial(&place.path().join("a.h5ad::mod/rna")));
-        assert!(!needs_trial(&file("a.zip", b"PK\x03\x04...")));
-        assert!(!needs_trial(place.path()) && !needs_trial(Path::new("/nonexistent")));
-    }
-}

@@ -29,8 +29,9 @@ use super::container::{Candidate, Container, Kind, NodeKind};
 use super::meaning::Meaning;
 use super::{Array, ArrayError, Dtype, RecordField};
 use crate::storage::{Identity, Object};
-use files::{LibraryFile, Node};
+use files::LibraryFile;
 use handed::Parser;
+use native::Node;
 use structure::{Answer, Answers, Facts, Question, Shared};
 use types::TypeClass;
 

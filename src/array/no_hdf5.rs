@@ -22,7 +22,7 @@ pub mod handed {
     use serde::{Deserialize, Serialize};
 
     #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-    pub enum Question {}
+    pub struct Question;
 
     #[derive(Clone, Debug, Serialize, Deserialize)]
     pub enum Answer {

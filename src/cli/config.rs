@@ -17,16 +17,8 @@ use toml::de::{DeTable, DeValue};
 use super::options::OptionArgs;
 use super::sampling::SamplingArgs;
 use super::values;
+use super::views::ViewsFile;
 use crate::view::suggest::suggest;
-
-/// What a file says of views.
-#[derive(Debug, Clone, Default)]
-pub struct ViewsFile {
-    /// Of all views.
-    pub all: SamplingArgs,
-    /// Of each named one, in the order of the file.
-    pub views: Vec<(String, SamplingArgs)>,
-}
 
 /// A file, understood.
 #[derive(Debug, Default)]

@@ -9,10 +9,12 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::exit::{self, Exit, OrExit, Outcome};
+use super::genes::GeneArgs;
 use super::{index_dir, values};
 use crate::anndata::expand;
 use crate::anndata::index::IndexDir;
-use crate::array::container::needs_trial;
+use crate::array::kinds::needs_trial;
+use crate::collection::Selection;
 use crate::session::isolate::{self, ChildTask, Failed};
 use crate::session::{SessionError, describe, remote};
 use crate::storage::{name, pattern};
@@ -40,6 +42,9 @@ pub struct InfoArgs {
     #[arg(long)]
     pub anonymous: bool,
 
+    #[command(flatten)]
+    pub genes: GeneArgs,
+
     /// What the parent runs: describes one store as JSON
     #[arg(long, hide = true)]
     pub alone: bool,
@@ -47,9 +52,11 @@ pub struct InfoArgs {
 
 /// The command: describes every store that can be opened; fails if one cannot, would not mount, or is damaged.
 pub fn info(args: &InfoArgs) -> Outcome {
+    let selection = args.genes.selection(IndexDir(index_dir::standard()))?;
     if args.alone {
         isolate::volunteer();
-        let stores: Vec<Value> = args.stores.iter().flat_map(|path| described(path, args.check)).collect();
+        let stores: Vec<Value> =
+            args.stores.iter().flat_map(|path| describe::describe(path, args.check, &selection)).collect();
         println!("{}", Value::Array(stores));
         return Ok(0);
     }
@@ -58,7 +65,7 @@ pub fn info(args: &InfoArgs) -> Outcome {
     let stores = pattern::expand(&named).map_err(SessionError::Refused).or_exit(Exit::Store)?;
     let mut code = 0;
     let mut all = Vec::new();
-    for store in stores.iter().flat_map(|path| expand(path)).flat_map(|path| isolated(&path, args)) {
+    for store in stores.iter().flat_map(|path| expand(path)).flat_map(|path| isolated(&path, args, &selection)) {
         if let Some(error) = store["error"].as_str() {
             exit::say(error);
             code = Exit::Store as u8;
@@ -84,19 +91,16 @@ fn named(path: PathBuf) -> Result<PathBuf, exit::Failure> {
     name::conceal(path).map_err(exit::Failure::usage)
 }
 
-fn described(path: &Path, check: bool) -> Vec<Value> {
-    describe::describe(path, check, &IndexDir(index_dir::standard()))
-}
-
 /// The stores of a path as JSON, by a child if libhdf5 is to parse it; or `error`.
-fn isolated(path: &Path, args: &InfoArgs) -> Vec<Value> {
+fn isolated(path: &Path, args: &InfoArgs, selection: &Selection) -> Vec<Value> {
     if !needs_trial(path) {
-        return described(path, args.check);
+        return describe::describe(path, args.check, selection);
     }
     let mut arguments: Vec<OsString> = vec!["info".into(), "--alone".into()];
     if args.check {
         arguments.push("--check".into());
     }
+    arguments.extend(args.genes.arguments());
     arguments.extend(["--".into(), path.into()]);
     let terminal = args.check && std::io::stderr().is_terminal();
     let stores = [path.to_owned()];
@@ -104,7 +108,7 @@ fn isolated(path: &Path, args: &InfoArgs) -> Vec<Value> {
     match isolate::run(&ChildTask { arguments, stores: &stores, patience: args.timeout, terminal }) {
         Ok(answer) => serde_json::from_slice(&answer).unwrap_or_else(|error| failed(format!("no answer: {error}"))),
         Err(Failed::Ended(reason)) => failed(reason),
-        Err(Failed::NotStarted(_)) => described(path, args.check),
+        Err(Failed::NotStarted(_)) => describe::describe(path, args.check, selection),
     }
 }
 

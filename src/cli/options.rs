@@ -10,7 +10,6 @@ use std::time::Duration;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use serde::Deserialize;
 
-use super::config::ViewsFile;
 use super::exit::Failure;
 use super::index_dir;
 use super::launcher;
@@ -19,7 +18,7 @@ use super::said;
 use super::sampling::SamplingArgs;
 use super::tokens;
 use super::values::{self, Absent, Fractions, MemoryLimit, RankOf};
-use super::views::{rank, split, views};
+use super::views::{ViewsFile, rank, split, views};
 use crate::anndata::expand;
 use crate::anndata::names::MatrixName;
 use crate::array::Dtype;
@@ -415,7 +414,7 @@ fn store(path: PathBuf) -> Result<PathBuf, Failure> {
 }
 
 /// The least share of a list of genes, where those that a store lacks are zero.
-fn absent_zero(absent: Absent, genes: Option<&Genes>, least: f64) -> Result<Option<f64>, Failure> {
+pub fn absent_zero(absent: Absent, genes: Option<&Genes>, least: f64) -> Result<Option<f64>, Failure> {
     match (absent, genes) {
         (Absent::Refuse, _) => Ok(None),
         (Absent::Zero, Some(Genes::Names(_))) => Ok(Some(least)),

@@ -89,7 +89,7 @@ pub enum Absent {
 impl Absent {
     const ALL: [Absent; 2] = [Absent::Refuse, Absent::Zero];
 
-    fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Absent::Refuse => "refuse",
             Absent::Zero => "zero",

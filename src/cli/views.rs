@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::config::ViewsFile;
 use super::exit::Failure;
 use super::launcher;
 use super::sampling::SamplingArgs;
@@ -16,6 +15,15 @@ use crate::view::suggest::suggest;
 const DEFAULT_BATCH_SIZE: u32 = 256;
 /// More views than this are a mistake.
 const MOST_VIEWS: usize = 1000;
+
+/// What a file says of views.
+#[derive(Debug, Clone, Default)]
+pub struct ViewsFile {
+    /// Of all views.
+    pub all: SamplingArgs,
+    /// Of each named one, in the order of the file.
+    pub views: Vec<(String, SamplingArgs)>,
+}
 
 /// The split, if there is one.
 pub fn split(

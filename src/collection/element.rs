@@ -4,6 +4,7 @@
 //! holds for all of them; what options ask of X alone (arithmetic, dtype) is a property of its element.
 
 mod open;
+mod retained_bounds;
 
 use std::sync::Arc;
 

@@ -13,6 +13,7 @@ use crate::anndata::index::arrow::END;
 use crate::array::Dtype;
 use crate::batch::{Batch, Layout, Span};
 use crate::collection::Table;
+use crate::number::as_usize;
 
 use super::Format;
 pub use columns::{ArrowColumns, BufferPart, Width, filled_len, time_type};
@@ -106,19 +107,19 @@ impl Format for Arrow {
             .collect();
         let (head, rest) = image.split_at_mut(variant.head.bytes.len());
         head.copy_from_slice(&variant.head.bytes);
-        let (message, rest) = rest.split_at_mut(variant.message as usize);
+        let (message, rest) = rest.split_at_mut(as_usize(variant.message));
         message.fill(0);
         // It was made before, of the same length.
         let (at, rows) = (variant.head.bytes.len(), batch.rows.len() as u64);
         if let Ok(made) = record_batch(at, rows, &nodes, &buffers, len) {
             message[..made.len()].copy_from_slice(&made);
         }
-        let (body, rest) = rest.split_at_mut(len as usize);
+        let (body, rest) = rest.split_at_mut(as_usize(len));
         let mut end = 0;
         for (part, &(start, len)) in variant.columns.buffers.iter().zip(&buffers) {
-            body[end..start as usize].fill(0);
-            end = (start + len) as usize;
-            part.write(batch, variant.width, &mut body[start as usize..end]);
+            body[end..as_usize(start)].fill(0);
+            end = as_usize(start + len);
+            part.write(batch, variant.width, &mut body[as_usize(start)..end]);
         }
         body[end..].fill(0);
         let (stop, foot) = rest.split_at_mut(END.len());

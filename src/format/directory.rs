@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::batch::{Field, Repr};
-use crate::collection::Table;
+use crate::number::as_usize;
 
 use super::{Content, Extension, FileShape, Segment, Segments};
 
@@ -21,94 +21,8 @@ pub trait DirectoryFormat: Send + Sync {
     fn directory(&self, shape: &FileShape<'_>) -> Result<Directory, String>;
 }
 
-/// One line of the registry: all that the rest of the program knows of a directory format.
-pub struct DirectoryEntry {
-    /// Its number in inode numbers, 1 to 15: never changed, never used again.
-    pub code: u8,
-    /// What follows `epoch-0000.`.
-    pub name: &'static str,
-    /// What reads it, for README.txt.
-    pub readers: &'static str,
-    /// Prepares what all epochs of a table share; or says why the format cannot hold it.
-    pub open: fn(&Table) -> OpenedDirectory,
-}
-
 /// A directory format's writer, or why it cannot hold the table.
 pub type OpenedDirectory = Result<Box<dyn DirectoryFormat>, String>;
-
-/// A directory format, by its line of the registry.
-#[derive(Clone, Copy)]
-pub struct DirectoryKind(&'static DirectoryEntry);
-
-impl DirectoryKind {
-    /// The registry: one line a format.
-    pub const ALL: &[DirectoryKind] = &[
-        DirectoryKind(&DirectoryEntry {
-            code: 1,
-            name: "zarr",
-            readers: "annbatch, scvi-tools; anndata, dask and zarr read its dataset_0",
-            open: super::zarr::open,
-        }),
-        DirectoryKind(&DirectoryEntry {
-            code: 2,
-            name: "dataset",
-            readers: "Hugging Face: datasets.load_from_disk",
-            open: super::dataset::open,
-        }),
-        DirectoryKind(&DirectoryEntry {
-            code: 3,
-            name: "mds",
-            readers: "MosaicML Streaming: StreamingDataset(local=...)",
-            open: super::shards::mds_directory,
-        }),
-        DirectoryKind(&DirectoryEntry {
-            code: 4,
-            name: "litdata",
-            readers: "Lightning's LitData: StreamingDataset",
-            open: super::shards::litdata_directory,
-        }),
-    ];
-
-    /// What follows `epoch-0000.`.
-    pub fn as_str(self) -> &'static str {
-        self.0.name
-    }
-
-    /// Its number in inode numbers.
-    pub fn code(self) -> u8 {
-        self.0.code
-    }
-
-    /// What reads it.
-    pub fn readers(self) -> &'static str {
-        self.0.readers
-    }
-
-    /// Its writer for a table.
-    pub fn open(self, table: &Table) -> OpenedDirectory {
-        (self.0.open)(table)
-    }
-}
-
-impl PartialEq for DirectoryKind {
-    fn eq(&self, other: &DirectoryKind) -> bool {
-        self.code() == other.code()
-    }
-}
-
-impl Eq for DirectoryKind {}
-
-impl std::hash::Hash for DirectoryKind {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.code().hash(state);
-    }
-}
-
-impl std::fmt::Debug for DirectoryKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// What a file of a directory holds.
 #[derive(Clone)]
@@ -153,7 +67,7 @@ impl BatchIndex {
         let (head, len) = (self.head.len() as u64, self.entry_len());
         let entries = head..head + self.batches * len;
         let part = |bytes: &[u8], start: u64| {
-            let clipped = |at: u64| at.saturating_sub(start).min(bytes.len() as u64) as usize;
+            let clipped = |at: u64| as_usize(at.saturating_sub(start).min(bytes.len() as u64));
             bytes[clipped(range.start)..clipped(range.end)].to_vec()
         };
         let mut out = part(&self.head, 0);
@@ -162,7 +76,7 @@ impl BatchIndex {
         for batch in first / len..end.div_ceil(len) {
             let (rows, bytes) = shape(batch)?;
             let mut entry = (self.entry)(&self.columns, batch, rows, bytes).into_bytes();
-            entry.resize(len as usize - 1, b' ');
+            entry.resize(as_usize(len) - 1, b' ');
             entry.push(if batch + 1 < self.batches { b',' } else { b' ' });
             out.extend(part(&entry, head + batch * len));
         }

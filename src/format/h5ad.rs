@@ -14,6 +14,7 @@ use crate::array::Dtype;
 use crate::batch::{Batch, Field, Layout, Repr, Span};
 use crate::collection::Table;
 use crate::format::{Content, FileShape, Format, Segment, Segments};
+use crate::number::as_usize;
 use hdf5_image::{ALIGN, Placed};
 pub use structure::check_elements;
 
@@ -174,8 +175,8 @@ impl Format for H5ad {
         self.batch.patch(batch.rows.len() as u64, batch.nnz, layout, front);
         let mut end = self.batch.front.len();
         for span in layout.spans.iter().filter(|span| span.len > 0) {
-            image[end..span.start as usize].fill(0);
-            end = (span.start + span.len) as usize;
+            image[end..as_usize(span.start)].fill(0);
+            end = as_usize(span.start + span.len);
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::array::Dtype;
 use crate::batch::{Batch, Field, Layout, Repr, Span};
 use crate::collection::Table;
+use crate::number::le16;
 
 use super::{Format, Tensor, tensors};
 
@@ -66,7 +67,7 @@ pub fn header(descr: &str, shape: &[u64]) -> Vec<u8> {
     let total = header_len(descr, shape);
     let mut header = Vec::with_capacity(total);
     header.extend_from_slice(b"\x93NUMPY\x01\x00");
-    header.extend_from_slice(&((total - PREFIX) as u16).to_le_bytes());
+    header.extend_from_slice(&le16(total - PREFIX));
     let mut text = format!("{BEFORE_DESCR}{descr}{BEFORE_SHAPE}");
     for (i, n) in shape.iter().enumerate() {
         let separator = if i > 0 { " " } else { "" };

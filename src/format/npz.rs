@@ -4,6 +4,7 @@ use crate::array::Dtype;
 use crate::batch::{Batch, Layout, Repr};
 use crate::collection::Table;
 use crate::collection::element::Element;
+use crate::number::{as_usize, le16};
 
 use super::npy::{header, header_len};
 use super::{Format, Tensor, names, part_name, tensors};
@@ -125,19 +126,19 @@ impl Format for Npz {
         for member in &self.members {
             let header = member.header(batch);
             let size = header.len() as u64 + member.lens(batch).1;
-            let body = at + member.local_len(size) as usize;
+            let body = at + as_usize(member.local_len(size));
             let data = body + header.len();
             image[body..data].copy_from_slice(&header);
             match &member.content {
-                MemberContent::Tensor(tensor) => tensor.pad(batch, &mut image[data..body + size as usize]),
+                MemberContent::Tensor(tensor) => tensor.pad(batch, &mut image[data..body + as_usize(size)]),
                 MemberContent::Shape(element) => {
                     for (n, out) in batch.shape(*element).iter().zip(image[data..].as_chunks_mut::<8>().0) {
-                        *out = (*n as i64).to_le_bytes();
+                        *out = n.to_le_bytes();
                     }
                 }
                 MemberContent::Format => image[data..][..CSR.len()].copy_from_slice(CSR),
             }
-            let end = body + size as usize;
+            let end = body + as_usize(size);
             let record = Record { name: &member.name, size, crc: crc32fast::hash(&image[body..end]) };
             image[at..body].copy_from_slice(&record.local());
             directory.extend_from_slice(&record.central(at as u64));
@@ -164,7 +165,7 @@ impl Record<'_> {
         bytes.extend_from_slice(&self.crc.to_le_bytes());
         bytes.extend_from_slice(&size);
         bytes.extend_from_slice(&size);
-        bytes.extend_from_slice(&(self.name.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(&le16(self.name.len()));
         bytes
     }
 
@@ -176,7 +177,7 @@ impl Record<'_> {
             return Vec::new();
         }
         let mut bytes = vec![1, 0];
-        bytes.extend_from_slice(&(8 * numbers.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(&le16(8 * numbers.len()));
         bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
         bytes
     }
@@ -185,7 +186,7 @@ impl Record<'_> {
         let extra = self.extra(None);
         let mut bytes = b"PK\x03\x04".to_vec();
         bytes.extend_from_slice(&self.common());
-        bytes.extend_from_slice(&(extra.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(&le16(extra.len()));
         bytes.extend_from_slice(self.name.as_bytes());
         bytes.extend_from_slice(&extra);
         bytes
@@ -195,7 +196,7 @@ impl Record<'_> {
         let extra = self.extra(Some(offset));
         let mut bytes = b"PK\x01\x02\x2d\x03".to_vec();
         bytes.extend_from_slice(&self.common());
-        bytes.extend_from_slice(&(extra.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(&le16(extra.len()));
         // No comment, disk 0, no internal attributes; a regular file of mode 0444.
         bytes.extend_from_slice(&[0, 0, 0, 0, 0, 0]);
         bytes.extend_from_slice(&(0o100_444u32 << 16).to_le_bytes());

@@ -7,6 +7,7 @@ use crate::array::Dtype;
 use crate::array::cast::to_i64;
 use crate::array::meaning::{NOT_A_TIME, Time, Unit};
 use crate::collection::Table;
+use crate::number::as_usize;
 
 use super::names;
 
@@ -68,7 +69,7 @@ impl ObsColumn {
     }
 
     pub fn is_missing(&self, table: &Table, row: u64) -> bool {
-        let at = row as usize;
+        let at = as_usize(row);
         match self.values(table) {
             Values::Categorical { .. } => self.code(table, row).is_none(),
             Values::Numbers { mask: Some(mask), .. } | Values::Text { mask: Some(mask), .. } if mask[at] != 0 => true,
@@ -96,14 +97,14 @@ impl ObsColumn {
     /// The code of a label.
     pub fn code(&self, table: &Table, row: u64) -> Option<usize> {
         let Values::Categorical { codes, categories, .. } = self.values(table) else { return None };
-        let code = usize::try_from(to_i64(codes.dtype, codes.at(row as usize))).ok()?;
+        let code = usize::try_from(to_i64(codes.dtype, codes.at(as_usize(row)))).ok()?;
         (code < categories.labels.len()).then_some(code)
     }
 
     /// The bytes of a number, time or boolean, little-endian; of a missing one whatever is stored. Empty for others.
     pub fn number<'t>(&self, table: &'t Table, row: u64) -> &'t [u8] {
         match self.values(table) {
-            Values::Numbers { numbers, .. } => numbers.at(row as usize),
+            Values::Numbers { numbers, .. } => numbers.at(as_usize(row)),
             _ => &[],
         }
     }
@@ -119,10 +120,10 @@ impl ObsColumn {
                 Cow::Borrowed(code.and_then(|code| categories.labels.get(code)).map_or("", String::as_str))
             }
             Values::Numbers { numbers, time: Some(time), .. } => {
-                Cow::Owned(time.text(to_i64(numbers.dtype, numbers.at(row as usize))))
+                Cow::Owned(time.text(to_i64(numbers.dtype, numbers.at(as_usize(row)))))
             }
             Values::Numbers { .. } => Cow::Borrowed(""),
-            Values::Text { texts, .. } => Cow::Borrowed(texts.at(row as usize)),
+            Values::Text { texts, .. } => Cow::Borrowed(texts.at(as_usize(row))),
         }
     }
 

@@ -15,6 +15,7 @@ use crate::anndata::column::Values;
 use crate::array::cast::to_i64;
 use crate::batch::{Batch, Field, Layout, Span};
 use crate::collection::Table;
+use crate::number::{as_usize, le32};
 
 use super::Format;
 use columns::{ParquetColumn, Source};
@@ -153,7 +154,7 @@ impl Parquet {
             .list(4, thrift::STRUCT, &[group])
             .text(6, "shufflefs")
             .end();
-        footer.extend_from_slice(&(footer.len() as u32).to_le_bytes());
+        footer.extend_from_slice(&le32(footer.len()));
         footer.extend_from_slice(MAGIC);
         footer
     }
@@ -171,7 +172,7 @@ impl Parquet {
     ) {
         let size = column.lead.len();
         for row in page.rows.clone() {
-            let len = (column.length(batch, row) as usize - 1) * size;
+            let len = (as_usize(column.length(batch, row)) - 1) * size;
             // What is written next is never behind what is read next: as many values as rows are still to come.
             image.copy_within(*from..*from + len, at + size);
             image[at..at + size].copy_from_slice(&column.lead);
@@ -230,13 +231,13 @@ impl Format for Parquet {
         let mut at = MAGIC.len();
         for (column, chunk) in self.columns.iter().zip(&chunks) {
             let mut filled = match column.source {
-                Source::List(..) => spans.next().map(|span| span.start as usize),
+                Source::List(..) => spans.next().map(|span| as_usize(span.start)),
                 _ => None,
             };
             for page in &chunk.pages {
                 image[at..][..page.head.len()].copy_from_slice(&page.head);
                 at += page.head.len();
-                let len = page.len as usize;
+                let len = as_usize(page.len);
                 match &mut filled {
                     Some(from) if column.lead.is_empty() => {
                         image.copy_within(*from..*from + len, at);

@@ -5,6 +5,7 @@
 
 use crate::batch::{Batch, Layout, Repr};
 use crate::collection::Table;
+use crate::number::{as_usize, le16, le32};
 
 use super::{Format, Tensor, names, part_name, tensors};
 
@@ -87,10 +88,10 @@ impl Record {
         let mut header = b"\x93NUMPY".to_vec();
         if self.is_ascii {
             header.extend_from_slice(&[1, 0]);
-            header.extend_from_slice(&((total - prefix) as u16).to_le_bytes());
+            header.extend_from_slice(&le16(total - prefix));
         } else {
             header.extend_from_slice(&[3, 0]);
-            header.extend_from_slice(&((total - prefix) as u32).to_le_bytes());
+            header.extend_from_slice(&le32(total - prefix));
         }
         header.extend_from_slice(fields.as_bytes());
         header.resize(total - 1, b' ');
@@ -120,11 +121,11 @@ impl Format for Record {
         image[..header.len()].copy_from_slice(&header);
         let numbers = self.shapes.iter().flat_map(|(element, _)| batch.shape(*element));
         for (number, out) in numbers.zip(image[header.len()..].as_chunks_mut::<8>().0) {
-            *out = (number as i64).to_le_bytes();
+            *out = number.to_le_bytes();
         }
-        let mut at = self.start(header.len()) as usize;
+        let mut at = as_usize(self.start(header.len()));
         for tensor in &self.tensors {
-            let end = at + tensor.bytes(batch) as usize;
+            let end = at + as_usize(tensor.bytes(batch));
             tensor.pad(batch, &mut image[at..end]);
             at = end;
         }

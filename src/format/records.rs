@@ -5,6 +5,7 @@ use crate::array::Dtype;
 use crate::batch::{Batch, Field, Layout, Repr, Span};
 use crate::collection::Table;
 use crate::collection::element::{Element, MatrixKind};
+use crate::number::as_usize;
 
 use super::{Format, names};
 
@@ -136,9 +137,9 @@ impl<R: RowFormat> Format for Records<R> {
     }
 
     fn finish(&self, batch: &Batch<'_>, layout: &Layout, image: &mut [u8]) {
-        let first = layout.spans.first().map_or(image.len(), |span| span.start as usize);
+        let first = layout.spans.first().map_or(image.len(), |span| as_usize(span.start));
         let filled = image[first..].to_vec();
-        let mut places: Vec<usize> = layout.spans.iter().map(|span| span.start as usize - first).collect();
+        let mut places: Vec<usize> = layout.spans.iter().map(|span| as_usize(span.start) - first).collect();
         let lengths = self.lengths(batch);
         let head = self.0.head(&lengths);
         image[..head.len()].copy_from_slice(&head);
@@ -151,7 +152,7 @@ impl<R: RowFormat> Format for Records<R> {
                 .zip(&mut places)
                 .map(|(array, place)| {
                     let start = *place;
-                    *place += array.bytes(batch, row) as usize;
+                    *place += as_usize(array.bytes(batch, row));
                     &filled[start..*place]
                 })
                 .collect();

@@ -7,6 +7,7 @@ use std::fmt::{self, Write};
 
 use crate::batch::{Batch, Layout, Repr};
 use crate::collection::Table;
+use crate::number::as_usize;
 
 use super::{Format, Tensor, by_falling_size, names, part_name, tensors};
 
@@ -102,7 +103,7 @@ impl Format for Safetensors {
         image[8 + text.len()..8 + len].fill(b' ');
         let mut at = 8 + len;
         for tensor in &self.tensors {
-            let end = at + tensor.bytes(batch) as usize;
+            let end = at + as_usize(tensor.bytes(batch));
             tensor.pad(batch, &mut image[at..end]);
             at = end;
         }

@@ -10,6 +10,7 @@ use crate::array::Dtype;
 use crate::array::cast::{cast, to_text};
 use crate::batch::{Batch, Repr};
 use crate::collection::Table;
+use crate::number::{as_usize, le32};
 
 use super::directory::{BatchIndex, Directory, DirectoryFormat, FileContent, OpenedDirectory, Run, TOP};
 use super::obs::{ObsColumn, ObsKind};
@@ -118,9 +119,9 @@ impl Reader {
                 [&[(1 << 2) | code], &bytes[..width]].concat()
             }
             Reader::LitData if array.row.len() > 1 => {
-                let axes = array.row.iter().map(|&axis| axis as u32);
-                let numbers = [numpy_index(dtype), array.row.len() as u32].into_iter().chain(axes);
-                numbers.flat_map(u32::to_le_bytes).collect()
+                let axes = array.row.iter().map(|&axis| u32::try_from(axis).unwrap_or(u32::MAX).to_le_bytes());
+                let numbers = [numpy_index(dtype).to_le_bytes(), le32(array.row.len())].into_iter().chain(axes);
+                numbers.flatten().collect()
             }
             _ => Vec::new(),
         }
@@ -250,7 +251,7 @@ impl RowFormat for Shards {
 
     fn write(&self, batch: &Batch<'_>, at: usize, values: &[&[u8]], out: &mut Vec<u8>) {
         for column in &self.columns {
-            out.extend_from_slice(&(self.column_len(column, batch, at) as u32).to_le_bytes());
+            out.extend_from_slice(&le32(as_usize(self.column_len(column, batch, at))));
         }
         for column in &self.columns {
             match &column.content {
@@ -271,11 +272,11 @@ impl RowFormat for Shards {
 
     fn head(&self, lengths: &[u64]) -> Vec<u8> {
         let mut at = (4 * (lengths.len() + 2) + self.config.len()) as u64;
-        let mut head = (lengths.len() as u32).to_le_bytes().to_vec();
-        head.extend_from_slice(&(at as u32).to_le_bytes());
+        let mut head = le32(lengths.len()).to_vec();
+        head.extend_from_slice(&le32(as_usize(at)));
         for len in lengths {
             at += len;
-            head.extend_from_slice(&(at as u32).to_le_bytes());
+            head.extend_from_slice(&le32(as_usize(at)));
         }
         head.extend_from_slice(&self.config);
         head

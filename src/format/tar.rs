@@ -8,6 +8,7 @@ use crate::array::Dtype;
 use crate::array::cast::{to_f64, to_text};
 use crate::batch::{Batch, Repr};
 use crate::collection::Table;
+use crate::number::as_usize;
 
 use super::Format;
 use super::npy::{header, header_len};
@@ -99,7 +100,7 @@ fn member_len(bytes: u64) -> u64 {
 
 /// The header of a member, by POSIX (ustar).
 fn member(name: &str, size: u64, out: &mut Vec<u8>) {
-    let mut block = [0; BLOCK as usize];
+    let mut block = [0; as_usize(BLOCK)];
     let mut put = |at: usize, text: &[u8]| block[at..at + text.len()].copy_from_slice(text);
     put(0, name.as_bytes());
     put(100, b"0000444\0");
@@ -117,7 +118,7 @@ fn member(name: &str, size: u64, out: &mut Vec<u8>) {
 }
 
 fn pad(out: &mut Vec<u8>) {
-    out.resize(out.len().next_multiple_of(BLOCK as usize), 0);
+    out.resize(out.len().next_multiple_of(as_usize(BLOCK)), 0);
 }
 
 impl RowFormat for Tar {

@@ -78,7 +78,7 @@ fn value(column: &ObsColumn, table: &Table, row: u64) -> Option<FeatureValue> {
     let number = column.number(table, row);
     let integer = |value: i64| {
         let mut bytes = Vec::new();
-        varint(value as u64, &mut bytes);
+        varint(value.cast_unsigned(), &mut bytes);
         Some((FeatureKind::Int, bytes))
     };
     match column.kind {
@@ -100,10 +100,10 @@ fn value(column: &ObsColumn, table: &Table, row: u64) -> Option<FeatureValue> {
 
 fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
-        out.push(value as u8 | 0x80);
+        out.push(value.to_le_bytes()[0] | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.push(value.to_le_bytes()[0]);
 }
 
 fn varint_len(value: u64) -> u64 {

@@ -6,6 +6,7 @@ use crate::anndata::column::{Column, Values};
 use crate::array::cast::{to_i64, to_text};
 use crate::batch::{Batch, Layout};
 use crate::collection::Table;
+use crate::number::as_usize;
 
 use super::{Format, names};
 
@@ -27,7 +28,7 @@ impl Tsv {
             text.push_str(&row.to_string());
             for column in &batch.table.columns {
                 text.push('\t');
-                value(column, row as usize, &mut text);
+                value(column, as_usize(row), &mut text);
             }
             text.push('\n');
         }

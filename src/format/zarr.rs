@@ -16,6 +16,7 @@ use crate::array::Dtype;
 use crate::batch::{Field, Repr};
 use crate::collection::Table;
 use crate::collection::element::{Element, MatrixKind};
+use crate::number::as_usize;
 
 use super::directory::{Directory, DirectoryFormat, FileContent, Made, OpenedDirectory, Run, TOP, part_of_field};
 use super::{FileShape, h5ad, names};
@@ -355,6 +356,6 @@ fn vlen_utf8<'a>(texts: impl Iterator<Item = &'a [u8]>, len: u64) -> Vec<u8> {
         bytes.extend_from_slice(text);
         missing -= 1;
     }
-    bytes.resize(bytes.len() + 4 * missing as usize, 0);
+    bytes.resize(bytes.len() + 4 * as_usize(missing), 0);
     bytes
 }

@@ -44,7 +44,7 @@ impl Mountpoint {
             return Self::from_descriptor(path, number);
         }
         let path = std::path::absolute(path).map_err(|cause| failure(path, cause))?;
-        let place = resolve(&path).unwrap_or_else(|_| path.clone());
+        let place = table::resolve(&path).unwrap_or_else(|_| path.clone());
         if dead == Dead::Clear {
             clear_dead(&place)?;
         }
@@ -57,7 +57,7 @@ impl Mountpoint {
         };
         // From here on dropping it removes what was made.
         let mut this = Self { path: path.clone(), made, lock: None, descriptor: None };
-        this.path = resolve(&path).map_err(|cause| failure(&path, cause))?;
+        this.path = table::resolve(&path).map_err(|cause| failure(&path, cause))?;
         let directory = File::open(&this.path).map_err(|cause| failure(&path, cause))?;
         match directory.try_lock() {
             // File systems without locks (some network ones) are used without.
@@ -115,20 +115,6 @@ impl Drop for Mountpoint {
                 tracing::debug!("{} stays: {error}", directory.display());
             }
         }
-    }
-}
-
-/// The path that the kernel's table of mounts would show, found without touching the last component, which may be a
-/// dead mount.
-pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
-    let path = std::path::absolute(path)?;
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return path.canonicalize();
-    };
-    let joined = parent.canonicalize()?.join(name);
-    match fs::symlink_metadata(&joined) {
-        Ok(metadata) if metadata.is_symlink() => path.canonicalize(),
-        _ => Ok(joined),
     }
 }
 

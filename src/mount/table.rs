@@ -4,6 +4,7 @@
 //! error or never, and these are the mounts that most need to be recognised.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -86,6 +87,20 @@ fn unescape(field: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+/// The path that the kernel's table of mounts would show, found without touching the last component, which may be a
+/// dead mount.
+pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return path.canonicalize();
+    };
+    let joined = parent.canonicalize()?.join(name);
+    match fs::symlink_metadata(&joined) {
+        Ok(metadata) if metadata.is_symlink() => path.canonicalize(),
+        _ => Ok(joined),
+    }
 }
 
 #[cfg(test)]

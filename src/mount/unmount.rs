@@ -15,7 +15,6 @@ use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::error::MountError;
-use super::mountpoint::resolve;
 use super::{helper, list, signals, table};
 
 /// How long a daemon whose mount is gone may do nothing before it ends. After millions of listed names the kernel frees an
@@ -36,7 +35,7 @@ pub enum Left {
 /// `shufflefs umount`: unmounts, and waits until the daemon is gone.
 pub fn unmount(path: &Path) -> Result<Left, MountError> {
     let not_mounted = || MountError::NotMounted { path: path.to_owned() };
-    let place = resolve(path).map_err(|cause| match cause.kind() {
+    let place = table::resolve(path).map_err(|cause| match cause.kind() {
         io::ErrorKind::NotFound => not_mounted(),
         _ => MountError::Mountpoint { path: path.to_owned(), cause },
     })?;

@@ -4,10 +4,12 @@
 //! epoch), and so is each of its fetches, whatever was asked for before. So batch 1,000,000 of epoch 7 costs what the first
 //! costs, and a strategy keeps no state but what it was made of.
 
+mod classes;
 mod conformance;
 mod permuted;
 mod registry;
 mod stored;
+mod weights;
 
 use std::fmt;
 use std::ops::Range;
@@ -15,6 +17,7 @@ use std::ops::Range;
 use super::shuffle::{self, Domain};
 use super::{FetchRows, Rows, Sampling};
 
+pub use classes::Classes;
 pub use conformance::conforms;
 pub use permuted::Permuted;
 pub use registry::{Make, Registration, STRATEGIES, by_name};

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::anndata::dataframe::{ColumnKind, DataFrame};
-use crate::anndata::index::IndexDir;
 use crate::anndata::matrix::Matrix;
-use crate::anndata::names::{Frame, MatrixName};
+use crate::anndata::names::Frame;
 use crate::anndata::row_index::RowIndex;
 use crate::anndata::{self, check, matrices, one_line};
 use crate::array::{Array, ArrayError, Container, Counters};
@@ -17,19 +16,19 @@ use crate::format::Writers;
 use super::memory;
 
 /// The store as JSON, or one by one those of an annbatch collection; `error` for one that cannot be opened. `check`: with a
-/// scan for damage.
-pub fn describe(path: &Path, check: bool, index: &IndexDir) -> Vec<Value> {
+/// scan for damage. `selection`: what a mount would be asked for.
+pub fn describe(path: &Path, check: bool, selection: &Selection) -> Vec<Value> {
     // `open` reports a path that cannot be opened.
     let stores = anndata::stores(path).unwrap_or_default();
     let parts =
         if stores.is_empty() { vec![path.to_owned()] } else { stores.into_iter().map(|(path, _)| path).collect() };
     let one = |path: &PathBuf| {
-        open(path, check, index).unwrap_or_else(|error| json!({"error": one_line(&error.to_string())}))
+        open(path, check, selection).unwrap_or_else(|error| json!({"error": one_line(&error.to_string())}))
     };
     parts.iter().map(one).collect()
 }
 
-fn open(path: &Path, check: bool, index: &IndexDir) -> Result<Value, ArrayError> {
+fn open(path: &Path, check: bool, selection: &Selection) -> Result<Value, ArrayError> {
     let counters = Counters { room: memory::metadata(), ..Counters::default() };
     let store = anndata::open(path)?;
     let store = &*store;
@@ -41,11 +40,10 @@ fn open(path: &Path, check: bool, index: &IndexDir) -> Result<Value, ArrayError>
     };
     let columns = DataFrame::open(store, Frame::Obs).map(|obs| columns(&obs));
     let genes = DataFrame::open(store, Frame::Var).map(|var| var.rows);
-    let selection = Selection::of(MatrixName::X, index.clone());
     // A mount of a matrix stored by column would transpose it first: that is not for a description to do.
-    let opened = match Matrix::open_by_column(store, &MatrixName::X.path(), &counters) {
+    let opened = match Matrix::open_by_column(store, &selection.x.path(), &counters) {
         Ok(Some(_)) => Ok(None),
-        Ok(None) => Collection::open(&[path.to_owned()], &selection, &counters).map(Some).map_err(|e| e.to_string()),
+        Ok(None) => Collection::open(&[path.to_owned()], selection, &counters).map(Some).map_err(|e| e.to_string()),
         Err(error) => Err(error.to_string()),
     };
     let refused: Map<String, Value> = match &opened {

@@ -14,7 +14,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::{memory, one_line, remote};
-use crate::array::container::file_of;
+use crate::array::kinds::file_of;
 use crate::mount::signals;
 
 /// What the child is to do, and how long it may take.

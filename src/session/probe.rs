@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::anndata::progress::Progress;
-use crate::array::container::{self, file_of, needs_trial};
+use crate::array::container::Container;
 use crate::array::handed::{Answer, Answers, Parser, Question};
+use crate::array::kinds::{self, file_of, needs_trial};
 use crate::array::{Counters, handed};
 use crate::collection::{Collection, Selection};
 use crate::storage::{self, Identity, Version, in_flight, name};
@@ -116,14 +117,14 @@ fn walk(path: &Path, selection: &Selection, columns: &[String]) {
 }
 
 /// The container that was asked last.
-type Last = Option<(Vec<u8>, String, Box<dyn container::Container>)>;
+type Last = Option<(Vec<u8>, String, Box<dyn Container>)>;
 
 /// Answers one question; what is an error is found out again by the parent.
 fn ask(last: &mut Last, file: Vec<u8>, inner: String, question: &Question) -> Answer {
     if last.as_ref().is_none_or(|(known, group, _)| *known != file || *group != inner) {
         let path = Path::new(OsStr::from_bytes(&file));
         let name = path.display().to_string().into();
-        let opened = storage::locate(path).ok().and_then(|address| container::open_at(&address, name, &inner).ok());
+        let opened = storage::locate(path).ok().and_then(|address| kinds::open_at(&address, name, &inner).ok());
         *last = opened.map(|container| (file, inner, container));
     }
     let answer = last.as_ref().and_then(|(_, _, container)| container.answer(question));

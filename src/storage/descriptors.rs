@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use rustix::process::{Resource, getrlimit};
 
 use super::Version;
-use super::local::version_of;
 
 /// A share of the descriptors that this process may have.
 pub fn share(eighths: u64) -> usize {
@@ -82,7 +81,7 @@ impl Descriptor {
         }
         drop(guard);
         let file = open(&self.path)?;
-        if let Some(change) = self.version.difference(&version_of(&file.metadata()?)) {
+        if let Some(change) = self.version.difference(&Version::of_file(&file.metadata()?)) {
             let change = format!("{}: {change}", self.path.display());
             return Err(Error::new(ErrorKind::StaleNetworkFileHandle, change));
         }
@@ -141,7 +140,7 @@ mod tests {
         let path = folder.path().join("x");
         std::fs::write(&path, b"abc").unwrap();
         let file = open(&path).unwrap();
-        let version = version_of(&file.metadata().unwrap());
+        let version = Version::of_file(&file.metadata().unwrap());
         let descriptor = Descriptor::new(file, &path, version);
         let read = || {
             descriptor.with(|file| {

@@ -1,14 +1,13 @@
 //! Files of the local file system, which may be a network's.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Error, ErrorKind, IoSliceMut};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::descriptors::{self, Descriptor};
-use super::{Address, Kind, Meter, Object, Opened, Ranges, Stamp, Storage, Version};
+use super::{Address, Kind, Meter, Object, Opened, Ranges, Storage, Version};
 
 /// Most places in one call (Linux's IOV_MAX).
 const MAX_PLACES: usize = 1024;
@@ -17,18 +16,12 @@ const MAX_PLACES: usize = 1024;
 #[derive(Debug)]
 pub struct Local;
 
-/// What a file is.
-pub fn version_of(metadata: &Metadata) -> Version {
-    let mtime_ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-    Version { size: metadata.len(), stamp: Stamp::File { mtime_ns, inode: metadata.ino() } }
-}
-
 /// A file that is open already, as an object.
 ///
 /// # Errors
 /// Its state cannot be read.
 pub fn object(file: File, path: &Path) -> io::Result<Object> {
-    let version = version_of(&file.metadata()?);
+    let version = Version::of_file(&file.metadata()?);
     let address = Address::new(Arc::new(Local), path.to_path_buf());
     let ranges = Box::new(OpenFile(Descriptor::new(file, path, version.clone())));
     Ok(Object::new(address, Opened { version, ranges }))
@@ -41,7 +34,7 @@ impl Storage for Local {
         if !metadata.is_file() {
             return Err(Error::new(ErrorKind::InvalidInput, "not a file"));
         }
-        let version = version_of(&metadata);
+        let version = Version::of_file(&metadata);
         let ranges = Box::new(OpenFile(Descriptor::new(file, path, version.clone())));
         Ok(Opened { version, ranges })
     }
@@ -68,7 +61,7 @@ impl Storage for Local {
     }
 
     fn version(&self, path: &Path) -> io::Result<Version> {
-        fs::metadata(path).map(|metadata| version_of(&metadata))
+        fs::metadata(path).map(|metadata| Version::of_file(&metadata))
     }
 
     /// The directory that the file was in (or, if that is gone with it, the one above) was written to.

@@ -1,5 +1,7 @@
 //! Which state of an object is meant.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The state of an object: equal states have equal bytes.
@@ -20,6 +22,12 @@ pub enum Stamp {
 }
 
 impl Version {
+    /// That of a local file.
+    pub fn of_file(metadata: &Metadata) -> Version {
+        let mtime_ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+        Version { size: metadata.len(), stamp: Stamp::File { mtime_ns, inode: metadata.ino() } }
+    }
+
     /// When it was written, if that is known.
     pub fn modified(&self) -> Option<SystemTime> {
         match &self.stamp {

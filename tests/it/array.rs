@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::pieces::Pieces;
 use shufflefs::array::gather::{ElementRange, GatherContext, gather};
-use shufflefs::array::{Array, ArrayError, Counters, Dtype, NodeKind, container};
+use shufflefs::array::{Array, ArrayError, Counters, Dtype, NodeKind, kinds};
 use zarrs::array::codec::api::BytesToBytesCodecTraits;
 use zarrs::array::codec::{BloscCodec, BloscCompressor, BloscShuffleMode, Crc32cCodec, GzipCodec, ZstdCodec};
 use zarrs::array::{ArrayBuilder, data_type};
@@ -96,7 +96,7 @@ fn hdf5_layouts_and_filters() {
         let bools: Vec<bool> = data.iter().map(|v| v % 2 == 0).collect();
         new().with_data(&bools).chunk(500).deflate(1).create("bool").unwrap();
     }
-    let container = container::open(&path).unwrap();
+    let container = kinds::open(&path).unwrap();
     for name in ["contiguous", "chunked", "gzip", "shuffle_gzip", "sum", "lzf", "blosc", "so"] {
         let array = container.array(name).unwrap();
         let whole = read(&array).unwrap();
@@ -150,7 +150,7 @@ fn hdf5_text_and_attributes() {
         file.new_attr::<VarLenUnicode>().create("encoding-type").unwrap().write_scalar(&word).unwrap();
         file.create_group("g").unwrap();
     }
-    let container = container::open(&path).unwrap();
+    let container = kinds::open(&path).unwrap();
     assert_eq!(container.strings("variable").unwrap(), texts);
     assert_eq!(container.strings("fixed").unwrap(), ["ab", "", "12345678"]);
     assert_eq!(container.strings("unwritten").unwrap(), [""; 5]);
@@ -181,7 +181,7 @@ fn hdf5_damage_stays_in_its_chunk() {
     let file = File::options().write(true).open(&path).unwrap();
     file.write_all_at(&[0xff; 64], place.addr + 20).unwrap();
     drop(file);
-    let container = container::open(&path).unwrap();
+    let container = kinds::open(&path).unwrap();
     let array = container.array("x").unwrap();
     assert!(matches!(read(&array), Err(ArrayError::Damaged { chunk: 2, .. })));
     let counters = Counters::default();
@@ -195,7 +195,7 @@ fn hdf5_damage_stays_in_its_chunk() {
     // A file cut short is told when it is opened, or when the array is.
     let length = fs::metadata(&path).unwrap().len();
     File::options().write(true).open(&path).unwrap().set_len(length - 3000).unwrap();
-    let message = match container::open(&path) {
+    let message = match kinds::open(&path) {
         Ok(container) => container.array("x").err().unwrap().to_string(),
         Err(error) => error.to_string(),
     };
@@ -205,7 +205,7 @@ fn hdf5_damage_stays_in_its_chunk() {
 #[test]
 fn what_is_no_store_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let open = |path: &Path| container::open(path).err().unwrap().to_string();
+    let open = |path: &Path| kinds::open(path).err().unwrap().to_string();
     let file = dir.path().join("a.h5ad");
     assert!(open(&file).contains("no such file"));
     fs::write(&file, "version https://git-lfs.github.com/spec/v1\noid sha256:0\n").unwrap();
@@ -262,7 +262,7 @@ fn zarr_chunks_and_shards() {
     write_zarr(root, "wide_shards_raw", &[101, 37], &[32, 24], Some(&[8, 8]), vec![], &wide);
     write_zarr(root, "unwritten", &[300], &[50], None, zstd(), &[]);
     write_zarr(root, "unwritten_shards", &[300], &[100], Some(&[50]), zstd(), &[]);
-    let container = container::open(root).unwrap();
+    let container = kinds::open(root).unwrap();
     for name in container.members("").unwrap() {
         let array = container.array(&name).unwrap();
         let whole = read(&array).unwrap();
@@ -305,7 +305,7 @@ fn parts_of_large_chunks() {
         new().blosc_lz4(5, true).create("blosc").unwrap();
         new().blosc_zstd(5, false).fletcher32().create("blosc_checked").unwrap();
     }
-    for container in [container::open(root).unwrap(), container::open(path).unwrap()] {
+    for container in [kinds::open(root).unwrap(), kinds::open(path).unwrap()] {
         for name in container.members("").unwrap() {
             let array = container.array(&name).unwrap();
             assert!(read(&array).unwrap() == bytes(&data), "{name}");
@@ -330,7 +330,7 @@ fn zarr_damage_and_staleness() {
     File::options().write(true).open(&chunk).unwrap().set_len(length / 2).unwrap();
 
     std::thread::sleep(std::time::Duration::from_millis(20));
-    let container = container::open(root).unwrap();
+    let container = kinds::open(root).unwrap();
     let counters = Counters::default();
     let (shards, chunks) = (container.array("s").unwrap(), container.array("c").unwrap());
     assert_eq!(shards.chunk_shape, [500]);
@@ -372,7 +372,7 @@ fn zarr_v2_from_consolidated_metadata_alone() {
     fs::write(root.join("obs/__categories/t/0"), points).unwrap();
 
     std::thread::sleep(std::time::Duration::from_millis(20));
-    let container = container::open(root).unwrap();
+    let container = kinds::open(root).unwrap();
     assert_eq!(container.members("").unwrap(), ["obs", "odd"]);
     assert_eq!(container.members("obs").unwrap(), ["__categories", "x"]);
     assert_eq!(container.attributes("obs/x").unwrap()["a"], 1);

@@ -260,6 +260,28 @@ fn s13_info_of_what_does_not_mount_is_a_failure() {
     }
 }
 
+#[test]
+fn s13_info_tells_of_a_mount_with_these_genes() {
+    let area = Area::new();
+    let first = {
+        area.mount("d");
+        let genes = fs::read_to_string(area.path("d/var.tsv")).unwrap();
+        assert_eq!(area.run(["umount", "d"]).code, Some(0));
+        genes.lines().next().unwrap().split('\t').nth(1).unwrap().to_owned()
+    };
+    let of = |options: &[&str]| ran(area.command(["info", "store.h5ad"]).args(options));
+    let told = of(&["--genes", &first]);
+    assert!(told.code == Some(0) && told.stdout.contains("mounts: yes"), "{told:?}");
+    let absent = format!("{first},no such gene");
+    let told = of(&["--genes", &absent]);
+    assert!(told.code == Some(3) && told.stdout.contains("mounts: no"), "{told:?}");
+    let told = of(&["--genes", &absent, "--absent", "zero"]);
+    assert!(told.code == Some(0) && told.stdout.contains("mounts: yes"), "{told:?}");
+    let told = of(&["--genes-column", "no such column"]);
+    assert!(told.code == Some(3) && told.stdout.contains("no such column"), "{told:?}");
+    of(&["--absent", "zero"]).refused(2, "--genes");
+}
+
 /// The kernel frees an inode for each name, which is work: unmounting waits for it.
 #[test]
 fn s14_a_million_listed_names() {

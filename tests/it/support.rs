@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -50,9 +52,16 @@ fn python_path() -> PathBuf {
 
 /// The Python of the venv, about to run one of `tests/python`.
 pub fn python(script: &str) -> Command {
+    let inner = unbounded_python(script);
+    let mut command = bounded(300, inner.get_program());
+    command.args(inner.get_args()).env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+fn unbounded_python(script: &str) -> Command {
     let program = python_path();
     assert!(program.exists(), "{} is missing: run scripts/setup, or set SHUFFLEFS_PYTHON", program.display());
-    let mut command = bounded(300, program);
+    let mut command = Command::new(program);
     command.args(["-W", "ignore"]).arg(Path::new(ROOT).join("tests/python").join(script));
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     command
@@ -105,28 +114,36 @@ pub fn store(name: &str) -> PathBuf {
     stores(&[name]).remove(0)
 }
 
-/// `check_epoch.py` as a server: Python starts once, then checks many mounts.
+/// `check_epoch.py` as a server: Python starts once for each thread of the tests, then checks all of their mounts. It bounds
+/// each job by itself. Its input ends with the tests, and it with that.
 pub struct Checker {
-    child: Child,
-    jobs: Option<ChildStdin>,
+    _child: Child,
+    jobs: ChildStdin,
     results: BufReader<ChildStdout>,
 }
 
+/// Checkers that no test uses at the moment.
+static IDLE_CHECKERS: Mutex<Vec<Checker>> = Mutex::new(Vec::new());
+
+/// A checker as long as a test needs it.
+pub struct CheckerGuard(Option<Checker>);
+
 impl Checker {
-    pub fn start() -> Checker {
-        let mut command = python("check_epoch.py");
-        let mut child = command.arg("--serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let jobs = child.stdin.take();
-        let results = BufReader::new(child.stdout.take().unwrap());
-        Checker { child, jobs, results }
+    pub fn start() -> CheckerGuard {
+        let idle = IDLE_CHECKERS.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        CheckerGuard(Some(idle.unwrap_or_else(|| {
+            let mut command = unbounded_python("check_epoch.py");
+            let mut child = command.arg("--serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            let (jobs, results) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+            Checker { _child: child, jobs, results }
+        })))
     }
 
     /// Checks an epoch of `mount` through `format`; `more` holds other fields of the job (`x`, `obs`, `epoch`, `drop_last`).
     pub fn check(&mut self, mount: &Mount, format: &str, more: Value) -> Result<Value, String> {
         let mut job = json!({"mount": mount.path(), "stores": mount.stores, "format": format});
         job.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
-        let jobs = self.jobs.as_mut().unwrap();
-        writeln!(jobs, "{job}").map_err(|e| format!("the checker is gone: {e}"))?;
+        writeln!(self.jobs, "{job}").map_err(|e| format!("the checker is gone: {e}"))?;
         let mut line = String::new();
         self.results.read_line(&mut line).map_err(|e| e.to_string())?;
         let result: Value = serde_json::from_str(&line).map_err(|e| format!("the checker is gone: {e}: {line:?}"))?;
@@ -134,10 +151,25 @@ impl Checker {
     }
 }
 
-impl Drop for Checker {
+impl Deref for CheckerGuard {
+    type Target = Checker;
+    fn deref(&self) -> &Checker {
+        self.0.as_ref().unwrap()
+    }
+}
+
+impl DerefMut for CheckerGuard {
+    fn deref_mut(&mut self) -> &mut Checker {
+        self.0.as_mut().unwrap()
+    }
+}
+
+impl Drop for CheckerGuard {
     fn drop(&mut self) {
-        drop(self.jobs.take()); // End of input ends it.
-        let _ = self.child.wait();
+        // One that a failing test has left may be in the middle of a job.
+        if !std::thread::panicking() {
+            IDLE_CHECKERS.lock().unwrap_or_else(PoisonError::into_inner).extend(self.0.take());
+        }
     }
 }
 

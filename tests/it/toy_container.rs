@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use shufflefs::anndata::index::IndexDir;
-use shufflefs::array::container::{Candidate, Container, Kind, NodeKind, open_as};
+use shufflefs::array::container::{Candidate, Container, Kind, NodeKind};
+use shufflefs::array::kinds::open_as;
 use shufflefs::array::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Scratch};
 use shufflefs::collection::{Collection, Selection};
 use shufflefs::engine::{Engine, ImageKey, Limits};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use shufflefs::array::{ArrayError, Counters, container};
+use shufflefs::array::{ArrayError, Counters, kinds};
 use shufflefs::storage::{Address, Kind, Meter, Opened, Ranges, Stamp, Storage, Version};
 use zarrs::array::codec::ZstdCodec;
 
@@ -126,7 +126,7 @@ fn a_zarr_store_is_read_from_any_storage() {
     drop(folder);
 
     let address = Address::new(Arc::new(toy.clone()), "toy".into());
-    let container = container::open_at(&address, "toy://".into(), "").unwrap();
+    let container = kinds::open_at(&address, "toy://".into(), "").unwrap();
     assert_eq!(container.members("").unwrap(), ["raw", "shards", "zstd"]);
     let counters = Counters::default();
     for name in ["raw", "zstd", "shards"] {

@@ -1,7 +1,8 @@
 """Writes small stores, each with all of its arrays in one codec or chain, as zarr-python writes them. Usage: codec_stores.py DIRECTORY
 
 `dense-*` have a dense X, `csr-*` a sparse one; every obs column and every other array is in the codec too, as far as its
-type allows. Stores that zarr-python cannot write or that anndata cannot read are left out, and named on standard output."""
+type allows. Stores that zarr-python cannot write are left out, and named on standard output."""
+import asyncio
 import json
 import pathlib
 import shutil
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import zarr
+import zarr.api.asynchronous
 import zarr.codecs as zc
 from zarr.codecs import numcodecs as nc
 
@@ -103,22 +105,24 @@ def v3_codec(config):
         {"name": "numcodecs." + config["id"], "configuration": {k: v for k, v in config.items() if k not in names}})
 
 
-def recode(path, make):
+async def arrays_of(path):
+    """All arrays of a store: name -> (array, its elements)."""
+    root = await zarr.api.asynchronous.open_group(path, mode="r", use_consolidated=False)
+    members = [(name, node) async for name, node in root.members(max_depth=None) if isinstance(node, zarr.AsyncArray)]
+    return {name: (node, await node.getitem(...)) for name, node in members if node.ndim}
+
+
+async def recode(path, arrays, make):
     """Writes every array anew, with what `make` gives for it to `create_array`."""
-    root = zarr.open_group(path, mode="r+", use_consolidated=False)
-    arrays = [name for name, node in root.members(max_depth=None) if isinstance(node, zarr.Array)]
-    for name in arrays:
-        old = root[name]
-        if old.ndim == 0:
-            continue
-        data, attributes = old[...], dict(old.attrs)
+    root = await zarr.api.asynchronous.open_group(path, mode="r+", use_consolidated=False)
+    for name, (old, data) in arrays.items():
         options = make(name, old)
         if options is None:
             continue
-        new = root.create_array(name=name, shape=old.shape, dtype=old.dtype, attributes=attributes, overwrite=True,
-                                fill_value=old.fill_value, **{"chunks": tuple(max(1, min(n, 7)) if i == 0 else n for i, n in enumerate(old.shape)), **options})
+        new = await root.create_array(name=name, shape=old.shape, dtype=old.dtype, attributes=dict(old.attrs), overwrite=True,
+                                      fill_value=old.metadata.fill_value, **{"chunks": tuple(max(1, min(n, 7)) if i == 0 else n for i, n in enumerate(old.shape)), **options})
         if data.size:
-            new[...] = data
+            await new.setitem(..., data)
 
 
 def v3(filters=None, behind=(), serializer=None, **more):
@@ -229,9 +233,9 @@ def main(root):
             with ad.settings.override(zarr_write_format=version):
                 table(layout == "csr").write_zarr(base)
             unconsolidated(base)
-            for name, make in matrix.items():
-                if name.startswith(str(version)) and (layout == "dense" or name in sparse):
-                    write(base, root / f"{layout}-{name}.zarr", make)
+            names = [name for name in matrix if name.startswith(str(version)) and (layout == "dense" or name in sparse)]
+            # In one event loop: a call of zarr's for each array hands over between threads many times.
+            asyncio.run(write_all(base, {root / f"{layout}-{name}.zarr": matrix[name] for name in names}))
 
 
 def unconsolidated(path):
@@ -243,16 +247,17 @@ def unconsolidated(path):
         (path / "zarr.json").write_text(json.dumps(metadata))
 
 
-def write(base, path, make):
-    shutil.copytree(base, path)
-    try:
-        recode(path, make)
-        if path.stem.endswith("lean"):
-            patch(path, lean)
-        ad.read_zarr(path)
-    except Exception as error:
-        print(f"left out: {path.name}: {type(error).__name__}: {str(error)[:100]}")
-        path.rename(path.with_name(f"left-out-{path.name}"))
+async def write_all(base, stores):
+    arrays = await arrays_of(base)
+    for path, make in stores.items():
+        shutil.copytree(base, path)
+        try:
+            await recode(path, arrays, make)
+            if path.stem.endswith("lean"):
+                patch(path, lean)
+        except Exception as error:
+            print(f"left out: {path.name}: {type(error).__name__}: {str(error)[:100]}")
+            path.rename(path.with_name(f"left-out-{path.name}"))
 
 
 main(pathlib.Path(sys.argv[1]))

@@ -7,7 +7,7 @@ use half::f16;
 use super::convert::{Real, astype};
 use super::value_cast::ValueCast;
 use crate::array::Dtype;
-use crate::array::cast::cast;
+use crate::array::cast::{cast, integer, range};
 
 /// One filter.
 #[derive(Clone, Debug, PartialEq)]
@@ -155,23 +155,6 @@ fn sums(stored: Dtype, to: Dtype, input: &[u8], out: &mut [u8]) {
         Dtype::F64 => &sum!(f64, Real::add),
     };
     through(by, stored, to, input, out, work);
-}
-
-/// One integer of packed bytes.
-pub fn integer(dtype: Dtype, bytes: &[u8]) -> i128 {
-    let mut wide = [0; 8];
-    cast(dtype, if dtype == Dtype::U64 { Dtype::U64 } else { Dtype::I64 }, bytes, &mut wide);
-    if dtype == Dtype::U64 { i128::from(u64::from_le_bytes(wide)) } else { i128::from(i64::from_le_bytes(wide)) }
-}
-
-/// The least and the largest integer of a type.
-pub fn range(dtype: Dtype) -> (i128, i128) {
-    let bits = 8 * dtype.size();
-    match dtype {
-        Dtype::Bool => (0, 1),
-        _ if dtype.is_signed() => (-(1 << (bits - 1)), (1 << (bits - 1)) - 1),
-        _ => (0, (1 << bits) - 1),
-    }
 }
 
 /// Applies `number` to every integer; what falls out of the type's range is an error.

@@ -2,9 +2,8 @@
 
 use half::f16;
 
-use super::filter::{integer, range};
 use crate::array::Dtype;
-use crate::array::cast::{cast, to_f64};
+use crate::array::cast::{cast, integer, range, to_f64};
 
 /// How a value that the target does not hold exactly is rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

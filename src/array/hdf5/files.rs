@@ -6,11 +6,11 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use ::hdf5::{Dataset, File, Group};
+use ::hdf5::File;
 use lru::LruCache;
 
-use super::{Hdf5, native};
-use crate::array::container::NodeKind;
+use super::Hdf5;
+use super::native::{self, Node};
 use crate::array::{ArrayError, file};
 use crate::storage::Object;
 use crate::storage::descriptors::share;
@@ -27,24 +27,6 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 
 fn open_files() -> MutexGuard<'static, LruCache<u64, Open>> {
     OPEN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// An object of the library. Clones are one opening.
-#[derive(Clone)]
-pub enum Node {
-    Group(Arc<Group>),
-    Dataset(Arc<Dataset>),
-    /// A dataset of another file, by a link.
-    Elsewhere,
-}
-
-impl Node {
-    pub fn kind(&self) -> NodeKind {
-        match self {
-            Node::Group(_) => NodeKind::Group,
-            Node::Dataset(_) | Node::Elsewhere => NodeKind::Array,
-        }
-    }
 }
 
 /// An open file.

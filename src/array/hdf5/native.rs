@@ -24,7 +24,7 @@ use hdf5_sys::h5s::{
 };
 use hdf5_sys::h5t::{H5T_STD_REF_OBJ, H5Tequal, H5Tget_size};
 
-use super::files::Node;
+use crate::array::container::NodeKind;
 
 /// An identifier of the library, closed when dropped.
 pub struct Id(hid_t);
@@ -93,6 +93,24 @@ fn open_failure(words: &str) -> String {
     let is_damage = DAMAGE.iter().any(|part| words.contains(part));
     let remedy = if is_damage { "; it may be damaged: copy or download it again" } else { "" };
     format!("the HDF5 file cannot be opened ({words}){remedy}")
+}
+
+/// An object of the library. Clones are one opening.
+#[derive(Clone)]
+pub enum Node {
+    Group(Arc<Group>),
+    Dataset(Arc<Dataset>),
+    /// A dataset of another file, by a link.
+    Elsewhere,
+}
+
+impl Node {
+    pub fn kind(&self) -> NodeKind {
+        match self {
+            Node::Group(_) => NodeKind::Group,
+            Node::Dataset(_) | Node::Elsewhere => NodeKind::Array,
+        }
+    }
 }
 
 /// The object that a link path leads to; the parent in the path exists. A dangling link leads nowhere, and what is

@@ -34,7 +34,7 @@ fn integer(dtype: Dtype, value: i128) -> Option<Vec<u8>> {
     if dtype == Dtype::Bool {
         return Some(vec![u8::from(value != 0)]);
     }
-    let (low, high) = crate::array::codec::filter::range(dtype);
+    let (low, high) = crate::array::cast::range(dtype);
     if !(low..=high).contains(&value) {
         return None;
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::retained_bounds;
 use super::{Arithmetic, Element, MatrixKind, Stored};
 use crate::anndata::column::Values;
 use crate::anndata::dataframe::DataFrame;
@@ -14,7 +15,7 @@ use crate::array::{ArrayError, Container, Counters, Dtype};
 use crate::collection::genes::matching::{self, Matching};
 use crate::collection::genes::{self, ColumnMap, DROPPED, Genes, Join, vocabulary};
 use crate::collection::tokens::{self, TokenSpec};
-use crate::collection::{CollectionError, Selection, Store, each, mismatch, retained_bounds, var};
+use crate::collection::{CollectionError, Selection, Store, each, mismatch, var};
 
 /// A store's matrix, and what is mapped of it; none where it has no such element.
 type Opened = Option<(Matrix, RowIndex)>;

@@ -49,8 +49,8 @@ impl Width {
 
     pub fn put(self, number: u64, out: &mut Vec<u8>) {
         match self {
-            Width::Narrow => out.extend_from_slice(&(number as i32).to_le_bytes()),
-            Width::Wide => out.extend_from_slice(&(number as i64).to_le_bytes()),
+            Width::Narrow => out.extend_from_slice(&i32::try_from(number).unwrap_or(i32::MAX).to_le_bytes()),
+            Width::Wide => out.extend_from_slice(&number.to_le_bytes()),
         }
     }
 }

@@ -10,6 +10,7 @@ use flatbuffers::FlatBufferBuilder;
 
 use crate::anndata::index::arrow::{MAGIC, encapsulated, message};
 use crate::collection::Table;
+use crate::number::{as_i64, as_usize, le32};
 
 use super::ALIGN;
 use super::columns::{ArrowColumns, Width};
@@ -43,7 +44,11 @@ impl Head {
         for (id, column) in columns.dictionaries.iter().enumerate() {
             let labels = column.categories(table).map(|(categories, _)| categories.labels.as_slice());
             let (told, body) = dictionary(id, labels.unwrap_or_default(), bytes.len()).ok_or_else(too_large)?;
-            dictionaries.push(Block::new(bytes.len() as i64, told.len() as i32, body.len() as i64));
+            dictionaries.push(Block::new(
+                as_i64(bytes.len()),
+                i32::try_from(told.len()).unwrap_or(i32::MAX),
+                as_i64(body.len()),
+            ));
             bytes.extend(told);
             bytes.extend(body);
         }
@@ -59,7 +64,7 @@ impl Head {
 
     fn footer(&self, told: u64, body: u64) -> Vec<u8> {
         let mut builder = FlatBufferBuilder::new();
-        let batch = Block::new(self.bytes.len() as i64, told as i32, body as i64);
+        let batch = Block::new(as_i64(self.bytes.len()), i32::try_from(told).unwrap_or(i32::MAX), as_i64(body));
         let (dictionaries, batches) = (builder.create_vector(&self.dictionaries), builder.create_vector(&[batch]));
         let mut tracker = DictionaryTracker::new(false);
         let mut encoder = IpcSchemaEncoder::new().with_dictionary_tracker(&mut tracker);
@@ -72,7 +77,7 @@ impl Head {
         let footer = footer.finish();
         builder.finish(footer, None);
         let mut foot = builder.finished_data().to_vec();
-        foot.extend_from_slice(&(foot.len() as i32).to_le_bytes());
+        foot.extend_from_slice(&le32(foot.len()));
         foot.extend_from_slice(MAGIC);
         foot
     }
@@ -87,17 +92,17 @@ pub fn record_batch(
     buffers: &[(u64, u64)],
     body: u64,
 ) -> Result<Vec<u8>, String> {
-    let nodes: Vec<FieldNode> = nodes.iter().map(|&(len, nulls)| FieldNode::new(len as i64, nulls as i64)).collect();
-    let buffers: Vec<Buffer> = buffers.iter().map(|&(at, len)| Buffer::new(at as i64, len as i64)).collect();
+    let nodes: Vec<FieldNode> = nodes.iter().map(|&(len, nulls)| FieldNode::new(as_i64(len), as_i64(nulls))).collect();
+    let buffers: Vec<Buffer> = buffers.iter().map(|&(at, len)| Buffer::new(as_i64(at), as_i64(len))).collect();
     let told = encapsulated(
         |builder| {
             let (nodes, buffers) = (builder.create_vector(&nodes), builder.create_vector(&buffers));
             let mut batch = RecordBatchBuilder::new(builder);
-            batch.add_length(rows as i64);
+            batch.add_length(as_i64(rows));
             batch.add_nodes(nodes);
             batch.add_buffers(buffers);
             let batch = batch.finish();
-            message(builder, MessageHeader::RecordBatch, batch.as_union_value(), body as i64)
+            message(builder, MessageHeader::RecordBatch, batch.as_union_value(), as_i64(body))
         },
         at,
     );
@@ -115,26 +120,26 @@ fn dictionary(id: usize, labels: &[String], at: usize) -> Option<(Vec<u8>, Vec<u
     }
     i32::try_from(end).ok()?;
     let ends = body.len();
-    body.resize(ends.next_multiple_of(ALIGN as usize), 0);
+    body.resize(ends.next_multiple_of(as_usize(ALIGN)), 0);
     let start = body.len();
     labels.iter().for_each(|label| body.extend_from_slice(label.as_bytes()));
     let buffers =
-        [Buffer::new(0, 0), Buffer::new(0, ends as i64), Buffer::new(start as i64, (body.len() - start) as i64)];
-    body.resize(body.len().next_multiple_of(ALIGN as usize), 0);
+        [Buffer::new(0, 0), Buffer::new(0, as_i64(ends)), Buffer::new(as_i64(start), as_i64(body.len() - start))];
+    body.resize(body.len().next_multiple_of(as_usize(ALIGN)), 0);
     let told = encapsulated(
         |builder| {
-            let nodes = builder.create_vector(&[FieldNode::new(labels.len() as i64, 0)]);
+            let nodes = builder.create_vector(&[FieldNode::new(as_i64(labels.len()), 0)]);
             let buffers = builder.create_vector(&buffers);
             let mut data = RecordBatchBuilder::new(builder);
-            data.add_length(labels.len() as i64);
+            data.add_length(as_i64(labels.len()));
             data.add_nodes(nodes);
             data.add_buffers(buffers);
             let data = data.finish();
             let mut dictionary = DictionaryBatchBuilder::new(builder);
-            dictionary.add_id(id as i64);
+            dictionary.add_id(as_i64(id));
             dictionary.add_data(data);
             let dictionary = dictionary.finish();
-            message(builder, MessageHeader::DictionaryBatch, dictionary.as_union_value(), body.len() as i64)
+            message(builder, MessageHeader::DictionaryBatch, dictionary.as_union_value(), as_i64(body.len()))
         },
         at,
     )?;

@@ -11,6 +11,7 @@ use std::ops::Range;
 use super::lookup3::lookup3;
 use crate::array::Dtype;
 use crate::array::meaning::Time;
+use crate::number::{as_usize, le8, le16, le32};
 
 /// An address that leads nowhere: a dataset without storage, a group without a heap.
 const UNDEFINED: u64 = u64::MAX;
@@ -185,12 +186,12 @@ impl FrontBuilder {
         for at in self.heap_users {
             put(&mut self.bytes, at, &heap.to_le_bytes());
         }
-        align(&mut self.bytes, ALIGN as usize);
+        align(&mut self.bytes, as_usize(ALIGN));
         for (header, bytes) in &self.constants {
             let start = self.bytes.len() as u64;
             self.headers[*header].set_storage(&mut self.bytes, start, bytes.len() as u64);
             self.bytes.extend_from_slice(bytes);
-            align(&mut self.bytes, ALIGN as usize);
+            align(&mut self.bytes, as_usize(ALIGN));
         }
         for header in &self.headers {
             header.seal(&mut self.bytes);
@@ -218,7 +219,7 @@ impl FrontBuilder {
             return Err(TooLong);
         }
         self.bytes.push(kind);
-        self.bytes.extend_from_slice(&(data.len() as u16).to_le_bytes());
+        self.bytes.extend_from_slice(&le16(data.len()));
         self.bytes.push(0);
         self.bytes.extend_from_slice(data);
         Ok(self.bytes.len() - data.len())
@@ -242,7 +243,7 @@ impl FrontBuilder {
         self.bytes.extend_from_slice(&[0; 4]);
         let start = self.headers.last().map_or(end, |placed| placed.header.start);
         let placed = Placed { header: start..end, datatype, dims, storage, values };
-        put(&mut self.bytes, start + 6, &((end - start - 10) as u32).to_le_bytes());
+        put(&mut self.bytes, start + 6, &le32(end - start - 10));
         if let Some(last) = self.headers.last_mut() {
             *last = placed.clone();
         }
@@ -351,7 +352,7 @@ fn dataspace(dims: Option<&[u64]>) -> Vec<u8> {
     let Some(dims) = dims else {
         return vec![2, 0, 0, 0];
     };
-    let mut data = vec![2, dims.len() as u8, 0, 1];
+    let mut data = vec![2, le8(dims.len()), 0, 1];
     data.extend(dims.iter().flat_map(|dim| dim.to_le_bytes()));
     data
 }
@@ -364,12 +365,12 @@ fn datatype(ty: Type) -> Vec<u8> {
             // Class 5; the tag's length, with zeros to a multiple of 8, and 8 bytes an element.
             let mut tag = format!("NUMPY:{}\0", time.descr()).into_bytes();
             align(&mut tag, 8);
-            [&[0x15, tag.len() as u8, 0, 0, 8, 0, 0, 0], tag.as_slice()].concat()
+            [&[0x15, le8(tag.len()), 0, 0, 8, 0, 0, 0], tag.as_slice()].concat()
         }
         Type::Utf8(bytes) => {
             // Class 3; padded with zeros (1), UTF-8 (1 << 4).
             let mut data = vec![0x13, 0x11, 0, 0];
-            data.extend_from_slice(&(bytes as u32).to_le_bytes());
+            data.extend_from_slice(&le32(bytes));
             data
         }
         Type::HeapUtf8 => {
@@ -382,7 +383,7 @@ fn datatype(ty: Type) -> Vec<u8> {
 }
 
 fn number(dtype: Dtype) -> Vec<u8> {
-    let size = dtype.size() as u8;
+    let size = le8(dtype.size());
     let float = |sign: u8, exponent: u8, bits: u8, bias: u16| {
         // Class 1: little-endian, mantissa with an implied bit (2 << 4), place of the sign.
         let mut data = vec![0x11, 0x20, sign, 0, size, 0, 0, 0, 0, 0, size * 8, 0, exponent, bits, 0, exponent];
@@ -410,7 +411,7 @@ fn number(dtype: Dtype) -> Vec<u8> {
 fn link(name: &str, address: u64) -> Vec<u8> {
     let mut data = vec![1, 0x11, 1];
     // A name too long for its length is too long for the message, which the caller refuses.
-    data.extend_from_slice(&(name.len().min(MESSAGE_MAX) as u16).to_le_bytes());
+    data.extend_from_slice(&le16(name.len().min(MESSAGE_MAX)));
     data.extend_from_slice(name.as_bytes());
     data.extend_from_slice(&address.to_le_bytes());
     data

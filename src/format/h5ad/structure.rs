@@ -13,6 +13,7 @@ use crate::batch::{Field, Repr};
 use crate::collection::Table;
 use crate::collection::element::{Element, MatrixKind};
 use crate::format::names;
+use crate::number::as_i64;
 
 /// Which attribute of a sparse matrix is its shape.
 pub const SHAPE: usize = 2;
@@ -311,7 +312,7 @@ impl StructureBuilder {
                     self.filled.push(Filled { field, repr: Repr::Number(dtype), count, elements: 1, placed });
                 }
                 let [encoding, version] = encoding("csr_matrix", "0.1.0");
-                let shape = [0, element.genes.len() as i64];
+                let shape = [0, as_i64(element.genes.len())];
                 let group =
                     self.image.group(&[encoding, version, ("shape", AttributeValue::Integers(&shape))], &links)?;
                 let address = group.address();

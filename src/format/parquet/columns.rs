@@ -10,6 +10,7 @@ use crate::collection::Table;
 use crate::collection::element::MatrixKind;
 use crate::format::obs::{ObsColumn, ObsKind};
 use crate::format::records;
+use crate::number::le32;
 
 use super::thrift::Struct;
 
@@ -257,7 +258,7 @@ impl ParquetColumn {
         let column = match &self.source {
             Source::List(..) => return out,
             Source::Row => {
-                rows.iter().for_each(|row| out.extend_from_slice(&(*row as i64).to_le_bytes()));
+                rows.iter().for_each(|row| out.extend_from_slice(&row.to_le_bytes()));
                 return out;
             }
             Source::Length => {
@@ -271,7 +272,7 @@ impl ParquetColumn {
             match column.kind {
                 ObsKind::Labels | ObsKind::Text => {
                     let text = column.text(table, row);
-                    out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+                    out.extend_from_slice(&le32(text.len()));
                     out.extend_from_slice(text.as_bytes());
                 }
                 ObsKind::Boolean => {

@@ -1,6 +1,7 @@
 //! Repetition and definition levels of 0 and 1, as runs: few bytes a row, and their number follows from the rows' lengths.
 
 use super::thrift::varint;
+use crate::number::le32;
 
 /// Levels that are being written.
 #[derive(Default)]
@@ -30,7 +31,7 @@ impl Levels {
     /// The levels, their length before them.
     pub fn end(mut self) -> Vec<u8> {
         self.flush();
-        let mut bytes = (self.bytes.len() as u32).to_le_bytes().to_vec();
+        let mut bytes = le32(self.bytes.len()).to_vec();
         bytes.extend(self.bytes);
         bytes
     }

@@ -1,5 +1,7 @@
 //! The compact protocol of Thrift, as far as Parquet's metadata need it: each struct is written field by field, in rising order.
 
+use crate::number::le8;
+
 /// A struct that is being written.
 #[derive(Default)]
 pub struct Struct {
@@ -68,7 +70,7 @@ impl Struct {
     pub fn list(mut self, id: u8, kind: u8, elements: &[Vec<u8>]) -> Struct {
         self.field(id, LIST);
         if elements.len() < 15 {
-            self.bytes.push((elements.len() as u8) << 4 | kind);
+            self.bytes.push(le8(elements.len()) << 4 | kind);
         } else {
             self.bytes.push(0xf0 | kind);
             varint(elements.len() as u64, &mut self.bytes);
@@ -101,8 +103,8 @@ pub fn number(value: u64) -> Vec<u8> {
 /// Seven bits a byte, the lowest first; all bytes but the last have the highest bit.
 pub fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
-        out.push(value as u8 | 0x80);
+        out.push(value.to_le_bytes()[0] | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.push(value.to_le_bytes()[0]);
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use super::classes::Classes;
+use super::weights::Weighted;
 use super::{Inputs, Permuted, Stored, Strategy};
-use crate::plan::classes::Classes;
 use crate::plan::labels::{balanced, class_sums};
-use crate::plan::weights::Weighted;
 use crate::plan::{PlanError, Rows, Sampling};
 
 /// One line of the registry.

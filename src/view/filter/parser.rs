@@ -288,7 +288,9 @@ impl Parser<'_> {
             TokenKind::Word(word) if is_null(word) => {
                 return Err(ExprError::new(self.at(), format!("nothing equals {word}; write `x is null`")));
             }
-            TokenKind::Word(word) if !KEYWORDS.iter().any(|keyword| is_keyword(self.kind(), keyword)) => word.clone(),
+            TokenKind::Word(word) if !spell::KEYWORDS.iter().any(|keyword| is_keyword(self.kind(), keyword)) => {
+                word.clone()
+            }
             _ => return Err(self.wrong("a column or a value was expected")),
         };
         let at = self.at();
@@ -345,8 +347,6 @@ impl Parser<'_> {
         Ok(list)
     }
 }
-
-pub const KEYWORDS: [&str; 5] = ["and", "or", "not", "in", "is"];
 
 /// Keywords are lower case or, as in SQL, upper case.
 fn is_keyword(kind: &TokenKind, keyword: &str) -> bool {

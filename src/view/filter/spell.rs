@@ -1,8 +1,10 @@
 //! Parts of an expression as a user would write them, for messages that show what to write instead.
 
 use super::lexer::is_name;
-use super::parser::KEYWORDS;
 use super::{Constant, Literal, Op};
+
+/// Words that are no column names.
+pub const KEYWORDS: [&str; 5] = ["and", "or", "not", "in", "is"];
 
 /// A column's name, in backquotes where it is no plain word.
 pub fn name(name: &str) -> String {

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Building, Index, IndexDir, IndexPart, IndexRequest, build, failed, key, open};
+use super::index::{Building, Index, IndexDir, IndexPart, IndexRequest, build, combined, failed, key, open};
 use crate::anndata::dataframe::DataFrame;
 use crate::anndata::mapping::Mapping;
 use crate::anndata::names::Frame;
@@ -218,7 +218,7 @@ fn fill(
         all[task.0].extend(sum.into_inner().unwrap_or_else(PoisonError::into_inner));
     }
     for (number, sums) in all.iter().enumerate() {
-        building.seal(number, super::combined(sums));
+        building.seal(number, combined(sums));
     }
     Ok(())
 }

@@ -21,13 +21,13 @@ use std::ops::Range;
 
 use rand_chacha::rand_core::Rng;
 
-use super::blocks::{BlockOrder, Blocks};
-use super::labels::{NO_CLASS, class_rows};
-use super::permutation::Permutation;
-use super::shuffle::{self, Domain, below};
-use super::strategy::{Chances, EpochOrder, Strategy};
 use super::weights::{Alias, check};
-use super::{FetchRows, PlanError, Rows, Sampling};
+use super::{Chances, EpochOrder, Strategy};
+use crate::plan::blocks::{BlockOrder, Blocks};
+use crate::plan::labels::{NO_CLASS, class_rows};
+use crate::plan::permutation::Permutation;
+use crate::plan::shuffle::{self, Domain, below};
+use crate::plan::{FetchRows, PlanError, Rows, Sampling};
 
 /// The classes of a view's rows.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use crate::array::cast::to_u64s;
 use crate::array::meaning::Meaning;
 use crate::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind, RecordFieldKind};
 
-use super::Matrix;
+use super::matrix::Matrix;
 use crate::anndata::index::IndexDir;
 use crate::anndata::names::{MatrixName, OBSM};
 use crate::anndata::row_index::RowIndex;

@@ -13,9 +13,9 @@ use crate::array::cast::to_u64s;
 use crate::array::{Array, ArrayError, Container, Counters, Dtype};
 use crate::number::as_usize;
 
-use super::element::Stored;
-use super::genes::DROPPED;
-use super::tokens::TokenSpec;
+use super::Stored;
+use crate::collection::genes::DROPPED;
+use crate::collection::tokens::TokenSpec;
 
 /// Column numbers read at once: 8 to 16 bytes each.
 const WINDOW: u64 = 4 << 20;

@@ -12,10 +12,10 @@ use std::ops::Range;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
-use super::blocks::Blocks;
-use super::shuffle::{self, Domain, below};
-use super::strategy::{Chances, EpochOrder, Strategy, Stream, StreamOrder};
-use super::{PlanError, Rows, Sampling};
+use super::{Chances, EpochOrder, Strategy, Stream, StreamOrder};
+use crate::plan::blocks::Blocks;
+use crate::plan::shuffle::{self, Domain, below};
+use crate::plan::{PlanError, Rows, Sampling};
 
 /// The weights of a view's rows.
 #[derive(Clone, Debug)]
