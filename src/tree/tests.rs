@@ -78,7 +78,7 @@ fn inode_numbers_are_paths() {
     let rank = Some(Rank { index: 0, of: 4 });
     assert_eq!(tree.ino(&Node::Inside { view: 0, rank, epoch: 1024, kind, number: 0 }), None);
     for ino in
-        [0, 7, 15, 21, 1 << 61, (1 << 61) | (9 << 56) | 7, FIRST_UNUSED_CATEGORY, u64::MAX, (1 << 62) | (13 << 58)]
+        [0, 7, 15, 21, 1 << 61, (1 << 61) | (9 << 56) | 7, FIRST_UNUSED_CATEGORY, u64::MAX, (1 << 62) | (14 << 58)]
     {
         assert_eq!(tree.node(ino), None, "{ino:x}");
     }

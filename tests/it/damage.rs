@@ -194,7 +194,7 @@ fn said(work: &Path) -> String {
     text(&fs::read(work.join("said")).unwrap_or_default())
 }
 
-/// A quarter of the cases, or as many percent as SHUFFLEFS_DAMAGE_CASES says: `scripts/test --all` runs all.
+/// A quarter of the cases, or as many percent as SHUFFLEFS_DAMAGE_CASES says: `scripts/test` runs all.
 #[test]
 fn flips_and_cuts() {
     let percent: u64 = std::env::var("SHUFFLEFS_DAMAGE_CASES").ok().and_then(|p| p.parse().ok()).unwrap_or(25);
