@@ -5,6 +5,7 @@
 
 pub mod arithmetic;
 pub mod dense;
+pub mod fetch;
 pub mod fill;
 pub mod row;
 pub mod scatter;
@@ -14,6 +15,8 @@ pub mod tokens;
 use crate::array::Dtype;
 use crate::collection::Table;
 use crate::collection::element::{Element, MatrixKind};
+
+pub use fetch::FetchShape;
 
 /// One batch before its data is read: what layouts follow from.
 #[derive(Clone, Copy)]
@@ -28,6 +31,9 @@ pub struct Batch<'a> {
     pub epoch: u64,
     /// Number of the batch in its epoch.
     pub index: u64,
+    /// The rows of the fetch in the table's companions, and the batch's place there.
+    pub companions: &'a [FetchShape],
+    pub place: usize,
 }
 
 /// Values of each row of a batch, element by element.
@@ -43,7 +49,21 @@ pub struct Lengths<'a> {
 impl<'a> Batch<'a> {
     /// Batch 0 of epoch 0 of a table, without rows.
     pub fn new(table: &'a Table) -> Batch<'a> {
-        Batch { table, rows: &[], nnz: &[], lengths: Lengths::default(), epoch: 0, index: 0 }
+        let lengths = Lengths::default();
+        Batch { table, rows: &[], nnz: &[], lengths, epoch: 0, index: 0, companions: &[], place: 0 }
+    }
+
+    /// What stands beside the rows: 0 are the rows themselves, 1 the first of the table's companions. Without rows if there is
+    /// no such companion.
+    pub fn companion(&self, number: usize) -> Batch<'a> {
+        let Some(before) = number.checked_sub(1) else { return *self };
+        match (self.table.companions.get(before), self.companions.get(before)) {
+            (Some(companion), Some(shape)) => {
+                Batch { epoch: self.epoch, index: self.index, ..shape.batch(&companion.table, self.place) }
+            }
+            (Some(companion), None) => Batch { epoch: self.epoch, index: self.index, ..Batch::new(&companion.table) },
+            (None, _) => Batch { rows: &[], ..*self },
+        }
     }
 
     /// The number of values of each row of the batch in a sparse element, in served order; empty for a dense element.
@@ -132,6 +152,8 @@ impl Repr {
 /// Where a field lies in an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
+    /// Whose field: 0 is the batch's, 1 its first companion's ([`Batch::companion`]).
+    pub companion: usize,
     pub field: Field,
     pub repr: Repr,
     /// First byte in the image.
@@ -149,8 +171,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The span of a field, if the format has it.
-    pub fn span(&self, field: Field) -> Option<&Span> {
-        self.spans.iter().find(|span| span.field == field)
+    /// The span of a field of the batch (0) or a companion, if the format has it.
+    pub fn span(&self, companion: usize, field: Field) -> Option<&Span> {
+        self.spans.iter().find(|span| (span.companion, span.field) == (companion, field))
     }
 }

@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap))]
 
 mod columns;
+pub mod companion;
 pub mod element;
 pub mod genes;
 pub mod tokens;
@@ -26,6 +27,7 @@ use crate::anndata::row_index::RowIndex;
 use crate::array::{ArrayError, Container, Counters, Dtype};
 use crate::number::as_usize;
 use crate::storage::in_flight;
+pub use companion::Companion;
 use element::{Arithmetic, Element, MatrixKind, Stored};
 use genes::matching::Matching;
 use genes::{Genes, Join};
@@ -54,9 +56,11 @@ pub struct Table {
     /// The matrices: X first, then those asked for besides (`--with`). Never empty.
     pub elements: Vec<Element>,
     /// obs columns, each of `n_rows` values, in served order.
-    pub columns: Vec<Column>,
+    pub columns: Arc<Vec<Column>>,
     /// The dtype asked for column numbers; `None`: i32, or i64 where that is too narrow.
     pub index_dtype: Option<Dtype>,
+    /// Tables whose rows are served in step with these.
+    pub companions: Vec<Companion>,
 }
 
 impl Table {
@@ -224,7 +228,8 @@ impl Collection {
             elements.push(element::open(&mut stores, name, false, selection, counters)?);
         }
         let columns::ObsColumns { columns, left_out, joined } = columns::read(&stores, selection, counters)?;
-        let table = Table { n_rows: first_row, elements, columns, index_dtype: selection.index_dtype };
+        let (columns, index_dtype) = (columns.into(), selection.index_dtype);
+        let table = Table { n_rows: first_row, elements, columns, index_dtype, companions: Vec::new() };
         Ok(Collection { table, stores, left_out, joined, looks: selection.looks })
     }
 
@@ -368,6 +373,9 @@ impl Collection {
             let arrays = if self.table.x().is_sparse() { 2.0 } else { 1.0 };
             storage_profile.request_row_bytes = Some(storage_profile.row_bytes / arrays);
         }
+        // What stands beside a row is held with it.
+        let beside: u64 = self.table.companions.iter().map(|companion| companion.each).sum();
+        storage_profile.row_bytes *= (1 + beside) as f64;
         storage_profile
     }
 

@@ -77,6 +77,8 @@ pub struct FormatEntry {
     pub name: &'static str,
     /// What reads it, for README.txt.
     pub readers: &'static str,
+    /// Whether it holds rows beside those of a batch ([`Table::companions`]).
+    pub companions: bool,
     /// Prepares what all batches of a table share; or says why the format cannot hold it.
     pub open: fn(&Table) -> Opened,
 }
@@ -88,72 +90,89 @@ pub struct Extension(&'static FormatEntry);
 impl Extension {
     /// The registry: one line a format.
     pub const ALL: &[Extension] = &[
-        Extension(&FormatEntry { code: 1, name: "npz", readers: "numpy, scipy", open: npz::open }),
+        Extension(&FormatEntry { code: 1, name: "npz", readers: "numpy, scipy", companions: true, open: npz::open }),
         Extension(&FormatEntry {
             code: 2,
             name: "safetensors",
             readers: "the same tensors; fastest to load",
+            companions: true,
             open: safetensors::open,
         }),
         Extension(&FormatEntry {
             code: 3,
             name: "npy",
             readers: "X alone, dense; can be memory-mapped",
+            companions: true,
             open: npy::open,
         }),
-        Extension(&FormatEntry { code: 4, name: "h5ad", readers: "anndata.read_h5ad", open: h5ad::open }),
+        Extension(&FormatEntry {
+            code: 4,
+            name: "h5ad",
+            readers: "anndata.read_h5ad",
+            companions: true,
+            open: h5ad::open,
+        }),
         Extension(&FormatEntry {
             code: 5,
             name: "tsv",
             readers: "the obs rows as text: head, cut, R",
+            companions: false,
             open: tsv::open,
         }),
         Extension(&FormatEntry {
             code: 6,
             name: "arrow",
             readers: "Arrow: pyarrow, polars, R; mapped, a row a cell",
+            companions: false,
             open: arrow::open,
         }),
         Extension(&FormatEntry {
             code: 7,
             name: "parquet",
             readers: "pyarrow, polars, DuckDB, Spark, Hugging Face",
+            companions: true,
             open: parquet::open,
         }),
         Extension(&FormatEntry {
             code: 8,
             name: "tar",
             readers: "WebDataset: a sample a row, .npy and .json",
+            companions: false,
             open: tar::open,
         }),
         Extension(&FormatEntry {
             code: 9,
             name: "tfrecord",
             readers: "TensorFlow: tf.train.Example",
+            companions: false,
             open: tfrecord::open,
         }),
         Extension(&FormatEntry {
             code: 10,
             name: "tahoe.parquet",
             readers: "loaders of Tahoe-100M: its columns, gene tokens",
+            companions: false,
             open: parquet::open_tahoe,
         }),
         Extension(&FormatEntry {
             code: 11,
             name: "mds",
             readers: "MosaicML Streaming, of epoch-0000.mds",
+            companions: false,
             open: shards::open_mds,
         }),
         Extension(&FormatEntry {
             code: 12,
             name: "litdata",
             readers: "LitData, of epoch-0000.litdata",
+            companions: false,
             open: shards::open_litdata,
         }),
         Extension(&FormatEntry {
             code: 13,
             name: "record.npy",
             readers: "the arrays of .npz as one record: numpy, faster",
+            companions: false,
             open: record::open,
         }),
     ];
@@ -222,8 +241,17 @@ impl Writers {
 
     /// Writers of these formats.
     pub fn of(table: &Table, extensions: &[Extension]) -> Writers {
-        let files = extensions.iter().map(|&extension| (extension, (extension.0.open)(table))).collect();
-        Writers { files, directories: DirectoryKind::ALL.iter().map(|&kind| (kind, kind.open(table))).collect() }
+        let refused = |holds: bool| match table.companions.first() {
+            Some(companion) if !holds => Err(format!("it holds no rows beside those of a batch ({})", companion.name)),
+            _ => Ok(()),
+        };
+        let file = |&extension: &Extension| {
+            let opened = refused(extension.0.companions).and_then(|()| (extension.0.open)(table));
+            (extension, opened)
+        };
+        let directory = |&kind: &DirectoryKind| (kind, refused(false).and_then(|()| kind.open(table)));
+        let files = extensions.iter().map(file).collect();
+        Writers { files, directories: DirectoryKind::ALL.iter().map(directory).collect() }
     }
 
     /// The writer of a format.
@@ -242,8 +270,11 @@ impl Writers {
         self.files.iter().filter(|(_, writer)| writer.is_ok()).map(|(extension, _)| *extension).collect()
     }
 
-    /// The formats that have a file of many batches.
+    /// The formats that have a file of many batches. None holds rows beside those of a batch.
     pub fn whole(&self, table: &Table) -> Vec<Extension> {
+        if !table.companions.is_empty() {
+            return Vec::new();
+        }
         let nnz = vec![0; table.elements.len()];
         let has = |extension: &Extension| {
             let shape = FileShape { table, rows: 0, nnz: &nnz, batches: 0 };
@@ -292,6 +323,8 @@ pub const MANY_VALUES: u64 = 1 << 40;
 /// A named tensor of a batch, as `.npz` and `.safetensors` both have them: all that does not depend on the batch.
 struct Tensor {
     name: String,
+    /// Whose it is ([`Batch::companion`]).
+    companion: usize,
     field: Field,
     /// `None` for column numbers and row bounds: see `Batch::index_dtype` and `Batch::bounds_dtype`.
     repr: Option<Repr>,
@@ -313,6 +346,7 @@ enum TensorShape {
 
 impl Tensor {
     fn repr(&self, batch: &Batch<'_>) -> Repr {
+        let batch = batch.companion(self.companion);
         self.repr.unwrap_or_else(|| match self.field {
             Field::Indptr(element) => Repr::Number(batch.bounds_dtype(element)),
             Field::Indices(element) => Repr::Number(batch.index_dtype(element)),
@@ -322,6 +356,7 @@ impl Tensor {
 
     /// Its shape; strings are one element.
     fn shape(&self, batch: &Batch<'_>) -> Shape {
+        let batch = batch.companion(self.companion);
         let rows = batch.rows.len() as u64;
         match self.extent {
             TensorShape::Stored(element) => Shape::One(batch.nnz[element]),
@@ -344,17 +379,18 @@ impl Tensor {
     fn span(&self, batch: &Batch<'_>, start: u64) -> Span {
         let (repr, bytes) = (self.repr(batch), self.bytes(batch));
         let len = match self.extent {
-            TensorShape::Padded(element) => batch.nnz[element] * repr.size() as u64,
+            TensorShape::Padded(element) => batch.companion(self.companion).nnz[element] * repr.size() as u64,
             _ => bytes,
         };
-        Span { field: self.field, repr, start: start + bytes - len, len }
+        Span { companion: self.companion, field: self.field, repr, start: start + bytes - len, len }
     }
 
     /// Deals what was filled to rows of one length, each padded at its end. `tensor` are all of its bytes.
     fn pad(&self, batch: &Batch<'_>, tensor: &mut [u8]) {
         let TensorShape::Padded(element) = self.extent else { return };
-        let Some(tokens) = &batch.element(element).tokens else { return };
         let size = self.repr(batch).size();
+        let batch = batch.companion(self.companion);
+        let Some(tokens) = &batch.element(element).tokens else { return };
         let padding = match self.field {
             Field::Data(_) => tokens.spec.pad_value.to_le_bytes().to_vec(),
             _ => u64::from(tokens.spec.pad).to_le_bytes()[..size].to_vec(),
@@ -387,10 +423,20 @@ impl Shape {
 }
 
 /// All tensors of a table's batches: X (`data`, `indices`, `indptr`, or `X`), `row`, `obs/<column>`,
-/// `obs/<column>/mask`, and the further elements, all by their served names ([`names`]). `text` says how strings of so many characters and
-/// bytes at most are written.
+/// `obs/<column>/mask`, and the further elements, all by their served names ([`names`]); then those of each companion, below its
+/// name. `text` says how strings of so many characters and bytes at most are written.
 fn tensors(table: &Table, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
-    let tensor = |name: &str, field, repr, extent| Tensor { name: name.to_owned(), field, repr, extent };
+    let mut all = tensors_of(table, 0, "", &text);
+    for (beside, number) in table.companions.iter().zip(1..) {
+        all.extend(tensors_of(&beside.table, number, &format!("{}/", beside.name), &text));
+    }
+    all
+}
+
+/// The tensors of one table, `below` a prefix.
+fn tensors_of(table: &Table, companion: usize, below: &str, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
+    let tensor =
+        |name: &str, field, repr, extent| Tensor { name: format!("{below}{name}"), companion, field, repr, extent };
     let (columns, elements) = (names::columns(table), names::elements(table));
     let number = |dtype| Some(Repr::Number(dtype));
     let matrix = |i: usize| match &table.elements[i].kind {
@@ -438,6 +484,21 @@ fn by_falling_size(tensors: &mut [Tensor], table: &Table) {
         (None, Field::Indices(_)) => std::cmp::Reverse(asked),
         (None, _) => std::cmp::Reverse(asked.max(4)),
     });
+}
+
+/// The shapes of sparse elements: whose they are, their places, and what a format that has them calls them.
+fn sparse_shapes(table: &Table) -> Vec<(usize, usize, String)> {
+    let tables = std::iter::once((0, table, String::new())).chain(
+        (1..).zip(&table.companions).map(|(number, beside)| (number, &*beside.table, format!("{}/", beside.name))),
+    );
+    let mut shapes = Vec::new();
+    for (number, table, below) in tables {
+        let elements = names::elements(table);
+        let sparse =
+            table.elements.iter().enumerate().filter(|(_, element)| element.is_sparse() && element.tokens.is_none());
+        shapes.extend(sparse.map(|(i, _)| (number, i, format!("{below}{}", part_name(&elements, i, "shape")))));
+    }
+    shapes
 }
 
 /// A part of a sparse element: X's stand at the top, where scipy looks for them.

@@ -9,6 +9,8 @@
 
 pub mod auto;
 mod blocks;
+pub mod companion;
+pub mod controls;
 pub mod entropy;
 mod error;
 pub mod labels;
@@ -23,6 +25,7 @@ pub mod strategy;
 use std::ops::Range;
 use std::sync::Arc;
 
+use companion::Companion;
 pub use error::PlanError;
 pub use labels::NO_CLASS;
 pub use partition::RemainderPolicy;
@@ -58,6 +61,7 @@ impl Sampling {
 pub struct Plan {
     strategy: Arc<dyn Strategy>,
     uneven: RemainderPolicy,
+    companions: Vec<Arc<dyn Companion>>,
 }
 
 impl Plan {
@@ -71,7 +75,18 @@ impl Plan {
 
     /// Plans over the rows of a view, drawn by a strategy. Blocks are runs of `block_size` rows of the view.
     pub fn of(strategy: Arc<dyn Strategy>) -> Plan {
-        Plan { strategy, uneven: RemainderPolicy::Drop }
+        Plan { strategy, uneven: RemainderPolicy::Drop, companions: Vec::new() }
+    }
+
+    /// The same plan, with what is served in step with its rows.
+    pub fn with_companions(self, companions: Vec<Arc<dyn Companion>>) -> Plan {
+        Plan { companions, ..self }
+    }
+
+    /// The rows in step with those of a fetch, one list a companion.
+    pub fn companions(&self, epoch: u64, fetch: u64, rows: &FetchRows) -> Vec<FetchRows> {
+        let beside = |of: &Arc<dyn Companion>| companion::beside(&**of, self.sampling(), (epoch, fetch), rows);
+        self.companions.iter().map(beside).collect()
     }
 
     pub fn strategy(&self) -> &dyn Strategy {
@@ -81,6 +96,7 @@ impl Plan {
     /// The rows of the same view, each once, as they are stored.
     pub fn stored(&self) -> Plan {
         Plan::of(Arc::new(Stored::new(self.view().clone(), self.keeping_all(), false)))
+            .with_companions(self.companions.clone())
     }
 
     /// The rows of the same view, each once, grouped by a label: one code a row of the view. Within a label they are drawn as an
@@ -90,7 +106,7 @@ impl Plan {
     /// Too many rows or labels.
     pub fn grouped(&self, codes: &[u32]) -> Result<Plan, PlanError> {
         let classes = Classes::new(self.view().clone(), self.keeping_all(), codes, None, None)?.grouped();
-        Ok(Plan::of(Arc::new(classes)).with_uneven(self.uneven))
+        Ok(Plan::of(Arc::new(classes)).with_uneven(self.uneven).with_companions(self.companions.clone()))
     }
 
     fn keeping_all(&self) -> Sampling {

@@ -17,6 +17,7 @@ pub mod figures;
 pub mod isolate;
 pub mod memory;
 mod obs;
+mod pairs;
 pub mod probe;
 pub mod remote;
 mod shown;
@@ -112,7 +113,7 @@ impl Builder {
         let counters = Counters { room: self.metadata, ..Counters::default() };
         let selection = spec.selection(&self.also);
         let probed = if self.probed { probe::stores(&spec, &self.also)? } else { probe::Probed::default() };
-        let collection = Collection::open(&spec.stores, &selection, &counters).map_err(|error| match error {
+        let mut collection = Collection::open(&spec.stores, &selection, &counters).map_err(|error| match error {
             CollectionError::Unknown { cause, wanted, known } => {
                 let known = suggest(&wanted, known.iter().map(String::as_str));
                 SessionError::Refused(format!("{cause}; {known}"))
@@ -122,6 +123,9 @@ impl Builder {
         probed.confirm()?;
         remote::opened();
         log_differences(&spec, &collection);
+        if let Some(pairs) = &spec.pairs {
+            collection.with_controls(u64::from(pairs.each));
+        }
         let writers = Writers::new(&collection.table);
         if let Err(reason) = writers.get(spec.format) {
             return Err(SessionError::Refused(format!("--format {}: {reason}", spec.format.as_str())));

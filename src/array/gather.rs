@@ -66,6 +66,7 @@ pub struct ElementRange {
 }
 
 /// What a gather needs to know of the load it works for.
+#[derive(Clone, Copy)]
 pub struct GatherContext<'a> {
     pub counters: &'a Counters,
     /// Called after every chunk; a deadline is measured from the last call.

@@ -12,7 +12,7 @@ use crate::array::gather::Sink;
 use crate::array::{DestSlice, Dtype};
 
 /// How columns of a store become columns of the collection, by a table of new column numbers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Align {
     /// Nothing.
     Same,
@@ -46,6 +46,16 @@ impl Scatter {
     pub unsafe fn new(from: Dtype, to: Dtype, align: Align, places: Vec<DestSlice>, bound: u64) -> Scatter {
         let checked = bound == u64::MAX && !always_fits(from, to);
         Scatter { from, to, align, places, bound, worst: AtomicU64::new(0), checked, misfit: OnceLock::new() }
+    }
+
+    /// Whether another sink does the same to its pieces, which can then be added to these.
+    pub fn is_alike(&self, other: &Scatter) -> bool {
+        (self.from, self.to, self.bound) == (other.from, other.to, other.bound) && self.align == other.align
+    }
+
+    /// Adds the places of another sink that [is alike](Scatter::is_alike) behind these.
+    pub fn append(&mut self, other: Scatter) {
+        self.places.extend(other.places);
     }
 
     /// Fills the place of a piece with one element: what its row lacks. To be called before the gather.

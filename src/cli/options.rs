@@ -18,7 +18,7 @@ use super::said;
 use super::sampling::SamplingArgs;
 use super::tokens;
 use super::values::{self, Absent, Fractions, MemoryLimit, RankOf};
-use super::views::{ViewsFile, rank, split, views};
+use super::views::{ViewsFile, pairs, rank, split, views};
 use crate::anndata::expand;
 use crate::anndata::names::MatrixName;
 use crate::array::Dtype;
@@ -28,8 +28,10 @@ use crate::collection::genes::{Genes, Join};
 use crate::format::Extension;
 use crate::fuse::ShuffleFs;
 use crate::plan::RemainderPolicy;
+use crate::session::spec::Unmatched;
 use crate::session::{Session, SessionError, Spec, memory};
 use crate::storage::name;
+use crate::view::filter::Filter;
 
 /// What a mount was asked to be: what it serves, and what is of the mount alone.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,6 +71,28 @@ pub struct OptionArgs {
     #[arg(long, value_name = "COLUMN", help_heading = "Views")]
     #[serde(deserialize_with = "said::text")]
     pub stratify: Option<String>,
+
+    /// Serve controls beside each row, as control/X, control/row, control/obs: rows for which an expression is true, as in
+    /// perturbation == "control", drawn anew in each epoch [default: none]
+    #[arg(long, value_name = "EXPR", help_heading = "Pairs", value_parser = Filter::parse)]
+    #[serde(deserialize_with = "said::filter")]
+    pub pair_with: Option<Filter>,
+
+    /// obs columns in which a control has the label of its row, comma-separated or repeated [default: any control goes]
+    #[arg(long = "match", value_name = "COL,...", value_delimiter = ',', help_heading = "Pairs")]
+    #[serde(deserialize_with = "said::columns", rename = "match")]
+    pub match_columns: Vec<String>,
+
+    /// Controls for each row; 1 to 1024 [default: 1]
+    #[arg(long, value_name = "COUNT", help_heading = "Pairs", value_parser = values::controls())]
+    #[serde(deserialize_with = "said::controls")]
+    pub controls: Option<u32>,
+
+    /// Rows that no control matches: refuse, drop (they are left out), or self (they stand beside themselves) [default: refuse]
+    #[arg(long, value_name = "refuse|drop|self", hide_possible_values = true, help_heading = "Pairs",
+          value_parser = values::unmatched())]
+    #[serde(deserialize_with = "said::unmatched")]
+    pub unmatched: Option<Unmatched>,
 
     /// Batches that ranks cannot share evenly: drop (at most W - 1 are in no rank) or pad (at most W - 1 are in two)
     #[arg(long, value_name = "drop|pad", default_value = "drop", hide_possible_values = true, help_heading = "Views",
@@ -349,6 +373,7 @@ impl OptionArgs {
             split,
             filter: self.sampling.filter.or(self.file.all.filter),
             rows: self.sampling.rows.or(self.file.all.rows).map(absolute).transpose()?,
+            pairs: pairs(self.pair_with, self.match_columns, self.controls, self.unmatched)?,
             uneven: self.uneven,
             rank: rank(self.rank)?,
             epochs: self.epochs,

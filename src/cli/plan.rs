@@ -215,6 +215,20 @@ fn text(told: &Value) -> String {
         text.push('\n');
     }
     for (name, view) in views {
+        if let Some(pairs) = view.get("pairs") {
+            let n = |key: &str| number(&pairs[key]);
+            let _ = writeln!(
+                text,
+                "{name}: {} controls a row, of {} in {} groups of {} to {}; rows without a control: {} ({})",
+                n("controls_a_row"),
+                n("controls"),
+                n("groups"),
+                n("smallest_group"),
+                n("largest_group"),
+                n("rows_unmatched"),
+                pairs["unmatched"].as_str().unwrap_or_default()
+            );
+        }
         for (column, counts) in view.get("rows_by_label").and_then(Value::as_object).into_iter().flatten() {
             let _ = writeln!(text, "{name}: {column}: {}", listed(counts));
         }

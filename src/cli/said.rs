@@ -19,6 +19,7 @@ use crate::collection::genes::Join;
 use crate::collection::genes::matching::Matching;
 use crate::format::Extension;
 use crate::plan::RemainderPolicy;
+use crate::session::spec::Unmatched;
 use crate::view::filter::Filter;
 
 /// One value as the command line would spell it.
@@ -115,6 +116,7 @@ words! {
 optional_words! {
     batch_size: u32 = values::batch_size();
     block_size: Auto = values::block_size;
+    controls: u32 = values::controls();
     drop_last: bool = BoolValueParser::new();
     dtype: Dtype = values::dtype;
     fetch_factor: Auto = values::fetch_factor;
@@ -130,6 +132,7 @@ optional_words! {
     seed: u64 = value_parser!(u64);
     text: String = any;
     threads: u16 = values::threads();
+    unmatched: Unmatched = values::unmatched();
 }
 
 /// An option that is there or not.
@@ -180,6 +183,10 @@ pub fn with<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MatrixName
 
 pub fn obs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     list(deserializer, any).map(Some)
+}
+
+pub fn columns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    list(deserializer, any)
 }
 
 /// The sides of a split: a word as on the command line, or a table of numbers in the order of the file.

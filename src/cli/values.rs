@@ -16,6 +16,7 @@ use crate::plan::RemainderPolicy;
 use crate::plan::rank::Rank;
 use crate::plan::strategy::{STRATEGIES, by_name};
 use crate::session::memory::LEAST as LEAST_MEMORY;
+use crate::session::spec::Unmatched;
 use crate::view::split::{self, Fraction};
 
 /// A number, or `auto`. Not an `Option`, which clap takes for "may be absent".
@@ -36,6 +37,15 @@ pub fn epochs() -> impl TypedValueParser<Value = u32> {
 
 pub fn samples() -> impl TypedValueParser<Value = u64> {
     value_parser!(u64).range(1..)
+}
+
+pub fn controls() -> impl TypedValueParser<Value = u32> {
+    value_parser!(u32).range(1..=1024)
+}
+
+pub fn unmatched() -> impl TypedValueParser<Value = Unmatched> {
+    PossibleValuesParser::new(Unmatched::ALL.map(Unmatched::as_str))
+        .try_map(|name| named(Unmatched::ALL, Unmatched::as_str, &name))
 }
 
 pub fn threads() -> impl TypedValueParser<Value = u16> {

@@ -7,7 +7,7 @@ use super::launcher;
 use super::sampling::SamplingArgs;
 use super::values::{Auto, Fractions, RankOf};
 use crate::plan::rank::Rank;
-use crate::session::spec::{SplitSpec, ViewSpec};
+use crate::session::spec::{PairSpec, SplitSpec, Unmatched, ViewSpec};
 use crate::tree::is_reserved;
 use crate::view::filter::Filter;
 use crate::view::suggest::suggest;
@@ -43,6 +43,29 @@ pub fn split(
         )),
         None => Ok(None),
     }
+}
+
+/// The controls beside each row, if there are any.
+pub fn pairs(
+    controls: Option<Filter>,
+    columns: Vec<String>,
+    each: Option<u32>,
+    unmatched: Option<Unmatched>,
+) -> Result<Option<PairSpec>, Failure> {
+    let Some(controls) = controls else {
+        if !columns.is_empty() || each.is_some() || unmatched.is_some() {
+            return Err(Failure::usage(
+                "--match, --controls and --unmatched say how rows are paired: add --pair-with, as in --pair-with \
+                 'perturbation == \"control\"'",
+            ));
+        }
+        return Ok(None);
+    };
+    if let Some(twice) = columns.iter().enumerate().find_map(|(i, name)| columns[..i].contains(name).then_some(name)) {
+        return Err(Failure::usage(format_args!("--match: {twice} is named twice")));
+    }
+    let unmatched = unmatched.unwrap_or(Unmatched::Refuse);
+    Ok(Some(PairSpec { controls, columns, each: each.unwrap_or(1), unmatched }))
 }
 
 /// All views: the sides of the split, then those that a file names besides; or one.

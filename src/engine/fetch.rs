@@ -4,42 +4,31 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
 
-use crate::batch::{Batch, Lengths};
-use crate::collection::element::Element;
+use crate::batch::{Batch, FetchShape};
 use crate::collection::{Collection, Table};
-use crate::plan::{FetchRows, Plan};
+use crate::plan::Plan;
 
 use super::{ImageKey, at_most};
 
 /// One fetch of one epoch, planned.
 pub struct Fetch {
-    /// Global rows in served order, and where each batch starts.
-    rows: FetchRows,
-    /// Values of each row, element by element; none for dense ones, whose rows are all alike.
-    lengths: Vec<Vec<u64>>,
-    /// Values of each batch, in each element.
-    nnz: Vec<u64>,
+    rows: FetchShape,
+    /// Those of the table's companions, in their order.
+    companions: Vec<FetchShape>,
 }
 
 impl Fetch {
     fn new(collection: &Collection, plan: &Plan, epoch: u64, fetch: u64) -> Fetch {
         let rows = plan.epoch(epoch).fetch(fetch);
-        let length = |(number, element): (usize, &Element)| {
-            collection.row_lengths(number, if element.is_sparse() { &rows.rows } else { &[] })
-        };
-        let lengths: Vec<Vec<u64>> = collection.table.elements.iter().enumerate().map(length).collect();
-        let sum = |lengths: &Vec<u64>, batch: &[usize]| lengths.get(batch[0]..batch[1]).map_or(0, |of| of.iter().sum());
-        let nnz = rows.bounds.windows(2).flat_map(|batch| lengths.iter().map(move |lengths| sum(lengths, batch)));
-        Fetch { nnz: nnz.collect(), rows, lengths }
+        let in_step = plan.companions(epoch, fetch, &rows);
+        let companions = in_step.into_iter().map(|rows| FetchShape::new(collection, rows)).collect();
+        Fetch { rows: FetchShape::new(collection, rows), companions }
     }
 
     /// The batch at a place of the fetch.
     pub fn batch<'a>(&'a self, table: &'a Table, key: ImageKey, place: usize) -> Batch<'a> {
-        let count = self.lengths.len();
-        let nnz = &self.nnz[place * count..(place + 1) * count];
-        let (start, end) = self.rows.bounds.get(place..place + 2).map_or((0, 0), |batch| (batch[0], batch[1]));
-        let lengths = Lengths { of_fetch: &self.lengths, start, end };
-        Batch { table, rows: self.rows.batch(place), nnz, lengths, epoch: key.epoch, index: key.batch }
+        let batch = self.rows.batch(table, place);
+        Batch { epoch: key.epoch, index: key.batch, companions: &self.companions, ..batch }
     }
 }
 

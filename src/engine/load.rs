@@ -12,6 +12,7 @@ use crate::batch::scatter::{Align, Scatter};
 use crate::batch::{Batch, Field, Repr, Span, fill::fill};
 use crate::collection::element::{Element, Stored};
 use crate::collection::genes::DROPPED;
+use crate::collection::{Collection, Table};
 
 use super::budget::Image;
 use super::fetch::Fetch;
@@ -19,9 +20,13 @@ use super::loader::{FetchLoader, Item};
 use super::store_loader::StoreLoader;
 use super::{ImageKey, ImageKind, ReadError};
 
-/// What loading some batches of a fetch needs to know.
+/// What loading some batches of a fetch, or what stands beside them, needs to know.
 struct Load<'a> {
     loader: &'a StoreLoader,
+    /// What is loaded: 0 the batches' own rows, 1 those of the first companion.
+    companion: usize,
+    /// The stores of these rows.
+    collection: &'a Collection,
     fetch: &'a Fetch,
     items: &'a [Item],
     work: GatherContext<'a>,
@@ -44,18 +49,79 @@ pub fn load(
 ) -> Result<(), ReadError> {
     let work = GatherContext { counters: &loader.counters, progress: advance, cache: loader.cache.as_ref(), io: None };
     let pool = if in_background { &loader.background_pool } else { &loader.threads };
-    let load = Load { loader, fetch, items, work, pool };
-    let stores = load.stores();
-    load.check_unchanged(&stores)?;
+    let collection = &loader.collection;
+    let of = |companion| Load { loader, companion, collection, fetch, items, work, pool };
+    let loads: Vec<Load<'_>> = (0..=collection.table.companions.len()).map(of).collect();
+    let stores: Vec<Vec<usize>> = loads.iter().map(Load::stores).collect();
+    let check_unchanged = || loads.iter().zip(&stores).try_for_each(|(load, stores)| load.check_unchanged(stores));
+    check_unchanged()?;
     let no_memory = |cause| ReadError::Internal(format!("no memory for a batch: {cause}; lower --memory"));
     pool.install(|| images.par_iter_mut().try_for_each(|image| image.prepare().map_err(no_memory)))?;
     // Not on a thread of the pool: another load decodes there while this one waits for slow storage.
-    load.matrices(images)?;
+    matrices(&loads, images)?;
     pool.install(|| {
-        items.par_iter().zip(&mut *images).try_for_each(|(item, image)| load.rest(item, image.bytes_mut()))
+        items.par_iter().zip(&mut *images).try_for_each(|(item, image)| rest(&loads, item, image.bytes_mut()))
     })?;
     loader.collection.release_pages();
-    load.check_unchanged(&stores)
+    check_unchanged()
+}
+
+/// Fills the fields that come from matrices.
+fn matrices(loads: &[Load<'_>], images: &mut [Image]) -> Result<(), ReadError> {
+    let images: Vec<DestSlice> = images.iter_mut().map(|image| DestSlice::new(image.bytes_mut())).collect();
+    let (mut jobs, mut whole) = (Vec::new(), Vec::new());
+    for load in loads {
+        for number in 0..load.table().elements.len() {
+            let targets = load.jobs_of_element(number, &images, &mut jobs)?;
+            whole.push((load, number, targets));
+        }
+    }
+    if let Some(first) = loads.first() {
+        first.run(&merged(jobs))?;
+    }
+    whole.into_iter().try_for_each(|(load, number, ElementTargets { values, columns, dense })| {
+        if dense.places.is_empty() {
+            load.row_pass(number, &values, Some(&columns))
+        } else {
+            load.row_pass(number, &dense, None)
+        }
+    })
+}
+
+/// Jobs on the same array made one, so that a chunk that rows and their controls have in common is decoded once.
+fn merged(jobs: Vec<GatherJob<'_>>) -> Vec<GatherJob<'_>> {
+    let mut all: Vec<GatherJob<'_>> = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let alike = |other: &&mut GatherJob<'_>| {
+            std::ptr::eq(other.array, job.array) && other.missing == job.missing && other.sink.is_alike(&job.sink)
+        };
+        match all.iter_mut().find(alike) {
+            Some(other) => {
+                other.pieces.extend(job.pieces);
+                other.sink.append(job.sink);
+            }
+            None => all.push(job),
+        }
+    }
+    all
+}
+
+/// Fills the small fields, then lets the format write all that is not data.
+fn rest(loads: &[Load<'_>], item: &Item, image: &mut [u8]) -> Result<(), ReadError> {
+    let Some(own) = loads.first() else { return Ok(()) };
+    for span in &item.layout.spans {
+        let Some(load) = loads.get(span.companion) else { continue };
+        let bytes = part(image, span);
+        load.compute(item.key, span, bytes);
+        fill(&load.batch(item.key), span, bytes);
+    }
+    if let ImageKind::File(extension) = item.key.kind {
+        let writer = own.loader.writers.get(extension);
+        let batch = own.batch(item.key);
+        writer.map_err(|reason| ReadError::Internal(reason.to_owned()))?.finish(&batch, &item.layout, image);
+    }
+    (own.work.progress)();
+    Ok(())
 }
 
 /// Which numbers of a sparse matrix; a dense one has only values.
@@ -91,9 +157,24 @@ struct Targets {
     to: Dtype,
 }
 
+/// Where the fields of an element go.
+struct ElementTargets {
+    values: Targets,
+    columns: Targets,
+    dense: Targets,
+}
+
 impl<'a> Load<'a> {
+    /// The rows to load of a batch.
     fn batch(&self, key: ImageKey) -> Batch<'a> {
-        self.fetch.batch(&self.loader.collection.table, key, self.place(key))
+        self.fetch.batch(&self.loader.collection.table, key, self.place(key)).companion(self.companion)
+    }
+
+    /// The table of these rows.
+    fn table(&self) -> &'a Table {
+        let table = &self.loader.collection.table;
+        let beside = self.companion.checked_sub(1).and_then(|before| table.companions.get(before));
+        beside.map_or(table, |companion| &companion.table)
     }
 
     /// The batch's place in the fetch.
@@ -106,12 +187,12 @@ impl<'a> Load<'a> {
     }
 
     fn element(&self, element: usize) -> &'a Element {
-        &self.loader.collection.table.elements[element]
+        &self.table().elements[element]
     }
 
     /// The stores that have a row in these batches.
     fn stores(&self) -> Vec<usize> {
-        let collection = &self.loader.collection;
+        let collection = self.collection;
         let mut touched = vec![false; collection.stores.len()];
         for row in self.items.iter().flat_map(|item| self.batch(item.key).rows) {
             touched[collection.locate(*row).0] = true;
@@ -120,48 +201,43 @@ impl<'a> Load<'a> {
     }
 
     fn check_unchanged(&self, stores: &[usize]) -> Result<(), ReadError> {
-        let all = &self.loader.collection.stores;
+        let all = &self.collection.stores;
         Ok(stores.iter().try_for_each(|&store| all[store].container.check_unchanged())?)
     }
 
-    /// Fills the fields that come from matrices.
-    fn matrices(&self, images: &mut [Image]) -> Result<(), ReadError> {
-        let images: Vec<DestSlice> = images.iter_mut().map(|image| DestSlice::new(image.bytes_mut())).collect();
-        let (mut jobs, mut whole) = (Vec::new(), Vec::new());
-        for number in 0..self.loader.collection.table.elements.len() {
-            let values = self.targets(Field::Data(number), &images)?;
-            let columns = self.targets(Field::Indices(number), &images)?;
-            let dense = self.targets(Field::Dense(number), &images)?;
-            for (targets, part) in
-                [(&values, SparsePart::Values), (&columns, SparsePart::Columns), (&dense, SparsePart::Values)]
-            {
-                // Where only column numbers are asked for, no row must be seen whole (`parts`).
-                let alone = values.places.is_empty();
-                let to = match part {
-                    SparsePart::Columns if alone => self.element(number).kind.dtype(),
-                    SparsePart::Columns => values.to,
-                    SparsePart::Values => targets.to,
-                };
-                jobs.extend(self.jobs(number, targets, part, to)?);
-            }
-            whole.push((number, values, columns, dense));
+    /// Adds the jobs of an element.
+    fn jobs_of_element(
+        &self,
+        number: usize,
+        images: &[DestSlice],
+        jobs: &mut Vec<GatherJob<'a>>,
+    ) -> Result<ElementTargets, ReadError> {
+        let values = self.targets(Field::Data(number), images)?;
+        let columns = self.targets(Field::Indices(number), images)?;
+        let dense = self.targets(Field::Dense(number), images)?;
+        for (targets, part) in
+            [(&values, SparsePart::Values), (&columns, SparsePart::Columns), (&dense, SparsePart::Values)]
+        {
+            // Where only column numbers are asked for, no row must be seen whole (`parts`).
+            let alone = values.places.is_empty();
+            let to = match part {
+                SparsePart::Columns if alone => self.element(number).kind.dtype(),
+                SparsePart::Columns => values.to,
+                SparsePart::Values => targets.to,
+            };
+            jobs.extend(self.jobs(number, targets, part, to)?);
         }
-        self.run(&jobs)?;
-        drop(jobs);
-        whole.into_iter().try_for_each(|(number, values, columns, dense)| {
-            if dense.places.is_empty() {
-                self.row_pass(number, &values, Some(&columns))
-            } else {
-                self.row_pass(number, &dense, None)
-            }
-        })
+        Ok(ElementTargets { values, columns, dense })
     }
 
     /// Where a field of each batch goes; none where the format does not have it.
     fn targets(&self, field: Field, images: &[DestSlice]) -> Result<Targets, ReadError> {
         let mut targets = Targets { places: Vec::with_capacity(images.len()), to: Dtype::F32 };
         for (item, image) in self.items.iter().zip(images) {
-            let Some(Span { repr: Repr::Number(dtype), start, len, .. }) = item.layout.span(field) else { continue };
+            let Some(Span { repr: Repr::Number(dtype), start, len, .. }) = item.layout.span(self.companion, field)
+            else {
+                continue;
+            };
             targets.to = *dtype;
             targets.places.push((item.key, image.part(*start as usize, *len as usize).ok_or_else(misplaced)?));
         }
@@ -191,9 +267,9 @@ impl<'a> Load<'a> {
         part: SparsePart,
         values: Dtype,
     ) -> Result<Vec<GatherJob<'a>>, ReadError> {
-        let (collection, element, to) = (&self.loader.collection, self.element(number), targets.to);
+        let (collection, element, to) = (self.collection, self.element(number), targets.to);
         let dense = part == SparsePart::Values
-            && self.items.iter().any(|item| item.layout.span(Field::Dense(number)).is_some());
+            && self.items.iter().any(|item| item.layout.span(self.companion, Field::Dense(number)).is_some());
         let whole: Vec<bool> = collection
             .stores
             .iter()
@@ -274,22 +350,6 @@ impl<'a> Load<'a> {
         deep.into_iter().try_for_each(GatherJob::check)
     }
 
-    /// Fills the small fields, then lets the format write all that is not data.
-    fn rest(&self, item: &Item, image: &mut [u8]) -> Result<(), ReadError> {
-        let batch = self.batch(item.key);
-        for span in &item.layout.spans {
-            let bytes = part(image, span);
-            self.compute(item.key, span, bytes);
-            fill(&batch, span, bytes);
-        }
-        if let ImageKind::File(extension) = item.key.kind {
-            let writer = self.loader.writers.get(extension);
-            writer.map_err(|reason| ReadError::Internal(reason.to_owned()))?.finish(&batch, &item.layout, image);
-        }
-        (self.work.progress)();
-        Ok(())
-    }
-
     /// Arithmetic on the rows of a field that were placed as they were decoded: its dtype is then that of computation.
     fn compute(&self, key: ImageKey, span: &Span, mut bytes: &mut [u8]) {
         let (number, dense) = match span.field {
@@ -297,7 +357,7 @@ impl<'a> Load<'a> {
             Field::Dense(element) => (element, true),
             _ => return,
         };
-        let (element, collection) = (self.element(number), &self.loader.collection);
+        let (element, collection) = (self.element(number), self.collection);
         let Repr::Number(to) = span.repr else { return };
         if element.arithmetic.is_none() || (dense && element.is_sparse()) {
             return;

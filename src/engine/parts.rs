@@ -68,7 +68,7 @@ impl Parts {
             let start = size.next_multiple_of(ALIGN);
             let len = elements * repr.size() as u64;
             size = start + len;
-            Span { field, repr, start, len }
+            Span { companion: 0, field, repr, start, len }
         };
         let spans = fields.iter().map(span).collect();
         Layout { size, spans }

@@ -89,7 +89,9 @@ impl Format for Arrow {
         let (buffers, len) = variant.buffers(batch);
         let parts = variant.columns.buffers.iter().zip(buffers);
         let span = |(part, (start, len)): (&BufferPart, (u64, u64))| match *part {
-            BufferPart::Filled(field, repr) => Some(Span { field, repr, start: variant.body() + start, len }),
+            BufferPart::Filled(field, repr) => {
+                Some(Span { companion: 0, field, repr, start: variant.body() + start, len })
+            }
             _ => None,
         };
         let spans = parts.filter_map(span).collect();

@@ -54,6 +54,8 @@ enum ItemCount {
 /// A dataset that the engine fills.
 #[derive(Clone, Debug)]
 struct Filled {
+    /// Whose field ([`Batch::companion`]).
+    companion: usize,
     field: Field,
     repr: Repr,
     count: ItemCount,
@@ -75,6 +77,7 @@ impl Filled {
     /// Indices and bounds follow the batch: 32 bits unless a number does not fit or 64 are asked for, and both alike, as
     /// scipy has them.
     fn index_dtype(&self, batch: &Batch<'_>) -> Option<Dtype> {
+        let batch = batch.companion(self.companion);
         let (Field::Indices(element) | Field::Indptr(element)) = self.field else { return None };
         let wide = [batch.index_dtype(element), batch.bounds_dtype(element)].contains(&Dtype::I64);
         Some(if wide { Dtype::I64 } else { Dtype::I32 })
@@ -109,8 +112,8 @@ struct Skeleton {
     front: Vec<u8>,
     /// In the order of their data.
     filled: Vec<Filled>,
-    /// The groups of sparse matrices; their third attribute is `shape`.
-    sparse: Vec<Placed>,
+    /// The groups of sparse matrices, and whose they are; their third attribute is `shape`.
+    sparse: Vec<(usize, Placed)>,
 }
 
 pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
@@ -127,9 +130,21 @@ impl H5ad {
     }
 }
 
+/// Rows, and values of each element.
+type Counts<'a> = (u64, &'a [u64]);
+
+/// Those of a batch and its companions.
+fn counts<'a>(batch: &Batch<'a>) -> impl Fn(usize) -> Counts<'a> {
+    let batch = *batch;
+    move |number| {
+        let of = batch.companion(number);
+        (of.rows.len() as u64, of.nnz)
+    }
+}
+
 impl Skeleton {
-    /// Where the arrays lie, of so many rows and values; `index`: the dtype of column numbers and bounds.
-    fn place(&self, rows: u64, nnz: &[u64], index: impl Fn(&Filled) -> Option<Dtype>) -> Layout {
+    /// Where the arrays lie, of so many rows and values of each companion; `index`: the dtype of column numbers and bounds.
+    fn place<'a>(&self, counts: impl Fn(usize) -> Counts<'a>, index: impl Fn(&Filled) -> Option<Dtype>) -> Layout {
         let mut size = self.front.len() as u64;
         let spans = self
             .filled
@@ -137,19 +152,21 @@ impl Skeleton {
             .map(|filled| {
                 let repr = index(filled).map_or(filled.repr, Repr::Number);
                 let start = size.next_multiple_of(ALIGN);
+                let (rows, nnz) = counts(filled.companion);
                 let len = filled.items(rows, nnz) * filled.elements * repr.size() as u64;
                 // Nothing is padded for an array of no bytes, nor after the last array.
                 size = if len == 0 { size } else { start + len };
-                Span { field: filled.field, repr, start: start.min(size), len }
+                Span { companion: filled.companion, field: filled.field, repr, start: start.min(size), len }
             })
             .collect();
         Layout { size, spans }
     }
 
     /// Writes the front of a file that is laid out so.
-    fn patch(&self, rows: u64, nnz: &[u64], layout: &Layout, front: &mut [u8]) {
+    fn patch<'a>(&self, counts: impl Fn(usize) -> Counts<'a>, layout: &Layout, front: &mut [u8]) {
         front.copy_from_slice(&self.front);
         for (filled, span) in self.filled.iter().zip(&layout.spans) {
+            let (rows, nnz) = counts(filled.companion);
             filled.placed.set_first_dim(front, filled.items(rows, nnz));
             filled.placed.set_storage(front, span.start, span.len);
             if let (Field::Indices(_) | Field::Indptr(_), Repr::Number(dtype)) = (filled.field, span.repr) {
@@ -157,8 +174,8 @@ impl Skeleton {
             }
             filled.placed.seal(front);
         }
-        for group in &self.sparse {
-            group.set_value(front, structure::SHAPE, &rows.to_le_bytes());
+        for (companion, group) in &self.sparse {
+            group.set_value(front, structure::SHAPE, &counts(*companion).0.to_le_bytes());
             group.seal(front);
         }
         hdf5_image::set_end_of_file(front, layout.size);
@@ -167,12 +184,12 @@ impl Skeleton {
 
 impl Format for H5ad {
     fn layout(&self, batch: &Batch<'_>) -> Layout {
-        self.batch.place(batch.rows.len() as u64, batch.nnz, |filled| filled.index_dtype(batch))
+        self.batch.place(counts(batch), |filled| filled.index_dtype(batch))
     }
 
     fn finish(&self, batch: &Batch<'_>, layout: &Layout, image: &mut [u8]) {
         let (front, _) = image.split_at_mut(self.batch.front.len());
-        self.batch.patch(batch.rows.len() as u64, batch.nnz, layout, front);
+        self.batch.patch(counts(batch), layout, front);
         let mut end = self.batch.front.len();
         for span in layout.spans.iter().filter(|span| span.len > 0) {
             image[end..as_usize(span.start)].fill(0);
@@ -181,9 +198,9 @@ impl Format for H5ad {
     }
 
     fn segments(&self, &FileShape { table, rows, nnz, .. }: &FileShape<'_>) -> Result<Segments, String> {
-        let layout = self.many.place(rows, nnz, |filled| filled.index_dtype_of_many(table, nnz));
+        let layout = self.many.place(|_| (rows, nnz), |filled| filled.index_dtype_of_many(table, nnz));
         let mut front = vec![0; self.many.front.len()];
-        self.many.patch(rows, nnz, &layout, &mut front);
+        self.many.patch(|_| (rows, nnz), &layout, &mut front);
         let front = Segment { start: 0, len: front.len() as u64, from: 0, content: Content::Bytes(front) };
         let segment = |span: &Span| Segment {
             start: span.start,
@@ -204,7 +221,7 @@ mod tests {
     fn table() -> Table {
         let matrix = MatrixKind::Sparse { dtype: Dtype::U8 };
         let x = Element::plain(crate::anndata::names::MatrixName::X, matrix, vec!["g".into(), "h".into()].into());
-        Table { n_rows: 10, elements: vec![x], columns: Vec::new(), index_dtype: None }
+        Table { n_rows: 10, elements: vec![x], columns: Default::default(), index_dtype: None, companions: Vec::new() }
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! `.npy`: X as one dense C-ordered array (NEP 1, format version 1.0), or its tokens in padded rows.
+//! `.npy`: X as one dense C-ordered array (NEP 1, format version 1.0), the X of companions below, row by row; or its tokens in
+//! padded rows.
 
 use crate::array::Dtype;
 use crate::batch::{Batch, Field, Layout, Repr, Span};
 use crate::collection::Table;
+use crate::collection::element::{Element, MatrixKind};
 use crate::number::le16;
 
 use super::{Format, Tensor, tensors};
@@ -14,25 +16,54 @@ pub struct Npy;
 struct InputIds(Tensor);
 
 pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
-    match tensors(table, |_, bytes| Repr::Utf8(bytes)).into_iter().find(|_| table.x().tokens.is_some()) {
-        Some(tokens) => Ok(Box::new(InputIds(tokens))),
-        None => Ok(Box::new(Npy)),
+    let alike = |x: &Element| (x.kind.dtype(), row_shape(x)) == (table.x().kind.dtype(), row_shape(table.x()));
+    match table.companions.iter().find(|beside| !alike(beside.table.x())) {
+        Some(beside) => Err(format!("it is one array, and rows of {} are others than those of X", beside.name)),
+        None if table.x().tokens.is_some() && !table.companions.is_empty() => {
+            Err("it is one array, and holds no tokens of rows beside those of a batch".to_owned())
+        }
+        None => match tensors(table, |_, bytes| Repr::Utf8(bytes)).into_iter().find(|_| table.x().tokens.is_some()) {
+            Some(tokens) => Ok(Box::new(InputIds(tokens))),
+            None => Ok(Box::new(Npy)),
+        },
     }
+}
+
+/// The shape of one dense row.
+fn row_shape(x: &Element) -> Vec<u64> {
+    match &x.kind {
+        MatrixKind::Sparse { .. } => vec![x.n_vars()],
+        MatrixKind::Dense { row, .. } => row.clone(),
+    }
+}
+
+/// The shape of all rows, those of companions behind the batch's.
+fn shape(batch: &Batch<'_>) -> Vec<u64> {
+    let mut shape = batch.shape(0);
+    let beside = (1..=batch.table.companions.len()).map(|number| batch.companion(number).rows.len() as u64);
+    if let Some(rows) = shape.first_mut() {
+        *rows += beside.sum::<u64>();
+    }
+    shape
 }
 
 impl Format for Npy {
     fn layout(&self, batch: &Batch<'_>) -> Layout {
         let dtype = batch.element(0).kind.dtype();
-        let shape = batch.shape(0);
-        let start = header_len(dtype.npy(), &shape) as u64;
-        let len = shape.iter().product::<u64>() * dtype.size() as u64;
-        let span = Span { field: Field::Dense(0), repr: Repr::Number(dtype), start, len };
-        Layout { size: start + len, spans: vec![span] }
+        let mut size = header_len(dtype.npy(), &shape(batch)) as u64;
+        let span = |companion: usize| {
+            let (start, shape) = (size, batch.companion(companion).shape(0));
+            let len = shape.iter().product::<u64>() * dtype.size() as u64;
+            size += len;
+            Span { companion, field: Field::Dense(0), repr: Repr::Number(dtype), start, len }
+        };
+        let spans = (0..=batch.table.companions.len()).map(span).collect();
+        Layout { size, spans }
     }
 
     fn finish(&self, batch: &Batch<'_>, _layout: &Layout, image: &mut [u8]) {
         let dtype = batch.element(0).kind.dtype();
-        let header = header(dtype.npy(), &batch.shape(0));
+        let header = header(dtype.npy(), &shape(batch));
         image[..header.len()].copy_from_slice(&header);
     }
 }

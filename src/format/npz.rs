@@ -3,11 +3,10 @@
 use crate::array::Dtype;
 use crate::batch::{Batch, Layout, Repr};
 use crate::collection::Table;
-use crate::collection::element::Element;
 use crate::number::{as_usize, le16};
 
 use super::npy::{header, header_len};
-use super::{Format, Tensor, names, part_name, tensors};
+use super::{Format, Tensor, sparse_shapes, tensors};
 
 /// The `.npz` format of one table.
 pub struct Npz {
@@ -23,8 +22,8 @@ struct NpzMember {
 
 enum MemberContent {
     Tensor(Tensor),
-    /// `shape` of a sparse element, as scipy wants it.
-    Shape(usize),
+    /// `shape` of a companion's (0: the batch's) sparse element, as scipy wants it.
+    Shape(usize, usize),
     /// `format` of a sparse X: `csr`.
     Format,
 }
@@ -44,12 +43,10 @@ impl Npz {
             .into_iter()
             .map(|tensor| NpzMember { name: format!("{}.npy", tensor.name), content: MemberContent::Tensor(tensor) })
             .collect();
-        let elements = names::elements(table);
-        let is_csr = |element: &Element| element.is_sparse() && element.tokens.is_none();
-        for (i, _) in table.elements.iter().enumerate().filter(|(_, element)| is_csr(element)) {
-            let name = format!("{}.npy", part_name(&elements, i, "shape"));
-            members.push(NpzMember { name, content: MemberContent::Shape(i) });
-            if i == 0 {
+        for (companion, element, name) in sparse_shapes(table) {
+            let content = MemberContent::Shape(companion, element);
+            members.push(NpzMember { name: format!("{name}.npy"), content });
+            if (companion, element) == (0, 0) {
                 members.push(NpzMember { name: "format.npy".to_owned(), content: MemberContent::Format });
             }
         }
@@ -70,7 +67,7 @@ impl NpzMember {
                 };
                 (header, tensor.bytes(batch))
             }
-            MemberContent::Shape(_) => (header_len(Dtype::I64.npy(), &[2]), 16),
+            MemberContent::Shape(..) => (header_len(Dtype::I64.npy(), &[2]), 16),
             MemberContent::Format => (header_len("|S3", &[]), CSR.len() as u64),
         };
         (header as u64, data)
@@ -79,7 +76,7 @@ impl NpzMember {
     fn header(&self, batch: &Batch<'_>) -> Vec<u8> {
         match &self.content {
             MemberContent::Tensor(tensor) => header(&descr(tensor.repr(batch)), tensor.shape(batch).axes()),
-            MemberContent::Shape(_) => header(Dtype::I64.npy(), &[2]),
+            MemberContent::Shape(..) => header(Dtype::I64.npy(), &[2]),
             MemberContent::Format => header("|S3", &[]),
         }
     }
@@ -131,8 +128,9 @@ impl Format for Npz {
             image[body..data].copy_from_slice(&header);
             match &member.content {
                 MemberContent::Tensor(tensor) => tensor.pad(batch, &mut image[data..body + as_usize(size)]),
-                MemberContent::Shape(element) => {
-                    for (n, out) in batch.shape(*element).iter().zip(image[data..].as_chunks_mut::<8>().0) {
+                MemberContent::Shape(companion, element) => {
+                    let shape = batch.companion(*companion).shape(*element);
+                    for (n, out) in shape.iter().zip(image[data..].as_chunks_mut::<8>().0) {
                         *out = n.to_le_bytes();
                     }
                 }
@@ -243,7 +241,7 @@ mod tests {
     #[test]
     fn records_are_as_long_as_laid_out() {
         let name = "obs/größe.npy";
-        let member = NpzMember { name: name.to_owned(), content: MemberContent::Shape(0) };
+        let member = NpzMember { name: name.to_owned(), content: MemberContent::Shape(0, 0) };
         for size in [0, ZIP64 - 1, ZIP64, 1 << 40] {
             for offset in [0, ZIP64 - 1, ZIP64, 1 << 40] {
                 let record = Record { name, size, crc: 7 };

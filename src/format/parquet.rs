@@ -190,7 +190,8 @@ impl Parquet {
 
 /// Some rows of a column as a page, and how many values it has, missing ones included.
 fn page(column: &ParquetColumn, batch: &Batch<'_>, rows: Range<usize>) -> (Page, u64) {
-    let numbers = &batch.rows[rows.clone()];
+    let of = batch.companion(column.companion);
+    let numbers = &of.rows[rows.clone()];
     let (levels, len, count) = match &column.source {
         Source::List(_, repr, _) => {
             let lengths = || rows.clone().map(|at| column.length(batch, at));
@@ -198,9 +199,9 @@ fn page(column: &ParquetColumn, batch: &Batch<'_>, rows: Range<usize>) -> (Page,
             (levels::of_lists(lengths()), len, lengths().map(|length| length.max(1)).sum())
         }
         _ => {
-            let there = numbers.iter().map(|&row| column.is_there(batch.table, row));
+            let there = numbers.iter().map(|&row| column.is_there(of.table, row));
             let levels = if column.has_levels() { levels::of_values(there) } else { Vec::new() };
-            (levels, column.values(batch, rows.clone()).len() as u64, numbers.len() as u64)
+            (levels, column.values(&of, rows.clone()).len() as u64, numbers.len() as u64)
         }
     };
     let size = levels.len() as u64 + len;
@@ -218,7 +219,7 @@ impl Format for Parquet {
             let Source::List(field, repr, _) = column.source else { return None };
             let led = (column.lead.len() * batch.rows.len()) as u64;
             let len = chunk.pages.iter().map(|page| page.len).sum::<u64>() - led;
-            Some(Span { field, repr, start: chunk.start + chunk.len - len, len })
+            Some(Span { companion: column.companion, field, repr, start: chunk.start + chunk.len - len, len })
         };
         let spans = self.columns.iter().zip(&chunks).filter_map(span).collect();
         Layout { size: end + self.footer(batch, &chunks).len() as u64, spans }
@@ -230,6 +231,7 @@ impl Format for Parquet {
         let mut spans = layout.spans.iter();
         let mut at = MAGIC.len();
         for (column, chunk) in self.columns.iter().zip(&chunks) {
+            let of = batch.companion(column.companion);
             let mut filled = match column.source {
                 Source::List(..) => spans.next().map(|span| as_usize(span.start)),
                 _ => None,
@@ -244,7 +246,7 @@ impl Format for Parquet {
                         *from += len;
                     }
                     Some(from) => self.lead(column, batch, page, (from, at), image),
-                    None => image[at..][..len].copy_from_slice(&column.values(batch, page.rows.clone())),
+                    None => image[at..][..len].copy_from_slice(&column.values(&of, page.rows.clone())),
                 }
                 at += len;
             }
@@ -266,10 +268,16 @@ mod tests {
     fn values_are_dealt_to_pages() {
         let genes: Vec<String> = (0..9).map(|gene| gene.to_string()).collect();
         let x = Element::plain(MatrixName::X, MatrixKind::Sparse { dtype: Dtype::F32 }, genes.into());
-        let table = Table { n_rows: 7, elements: vec![x], columns: Vec::new(), index_dtype: None };
+        let table = Table {
+            n_rows: 7,
+            elements: vec![x],
+            columns: Default::default(),
+            index_dtype: None,
+            companions: Vec::new(),
+        };
         let (rows, lengths) = ([5, 1, 3, 0, 6, 2, 4], vec![vec![3, 0, 5, 5, 1, 0, 9]]);
         let lengths = Lengths { of_fetch: &lengths, start: 0, end: rows.len() };
-        let batch = Batch { table: &table, rows: &rows, nnz: &[23], lengths, epoch: 0, index: 0 };
+        let batch = Batch { table: &table, rows: &rows, nnz: &[23], lengths, ..Batch::new(&table) };
         let values = |page: u64| {
             let Ok(columns) = columns::of_table(&table) else { panic!("refused") };
             let parquet = Parquet::new(columns, page, Vec::new());

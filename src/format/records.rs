@@ -128,7 +128,7 @@ impl<R: RowFormat> Format for Records<R> {
         let lens: Vec<u64> = self.0.arrays().iter().map(bytes).collect();
         let mut start = size - lens.iter().sum::<u64>();
         let span = |(array, len): (&RowArray, u64)| {
-            let span = Span { field: array.field, repr: array.repr, start, len };
+            let span = Span { companion: 0, field: array.field, repr: array.repr, start, len };
             start += len;
             span
         };

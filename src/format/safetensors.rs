@@ -9,15 +9,15 @@ use crate::batch::{Batch, Layout, Repr};
 use crate::collection::Table;
 use crate::number::as_usize;
 
-use super::{Format, Tensor, by_falling_size, names, part_name, tensors};
+use super::{Format, Tensor, by_falling_size, sparse_shapes, tensors};
 
 /// The `.safetensors` format of one table.
 pub struct Safetensors {
     tensors: Vec<Tensor>,
     /// `csr`, `dense` or `tokens`.
     kind: &'static str,
-    /// Further sparse elements: place in the table, and name of their shape in the metadata.
-    shapes: Vec<(usize, String)>,
+    /// Sparse elements but X: whose they are, their places, and the names of their shapes in the metadata.
+    shapes: Vec<(usize, usize, String)>,
 }
 
 pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
@@ -37,9 +37,8 @@ impl Safetensors {
             (true, None) => "csr",
             (false, None) => "dense",
         };
-        let further = table.elements.iter().enumerate().skip(1).filter(|(_, element)| element.is_sparse());
-        let elements = names::elements(table);
-        let shapes = further.map(|(i, _)| (i, quoted(part_name(&elements, i, "shape")))).collect();
+        let further = sparse_shapes(table).into_iter().filter(|(companion, i, _)| (*companion, *i) != (0, 0));
+        let shapes = further.map(|(companion, i, name)| (companion, i, quoted(name))).collect();
         Safetensors { tensors, kind, shapes }
     }
 
@@ -47,9 +46,9 @@ impl Safetensors {
         write!(out, r#"{{"__metadata__":{{"batch":"{index}","epoch":"{epoch}","format":"{}","shape":"["#, self.kind)?;
         list(&batch.shape(0), out)?;
         out.write_str(r#"]""#)?;
-        for (element, name) in &self.shapes {
+        for (companion, element, name) in &self.shapes {
             write!(out, r#",{name}:"["#)?;
-            list(&batch.shape(*element), out)?;
+            list(&batch.companion(*companion).shape(*element), out)?;
             out.write_str(r#"]""#)?;
         }
         out.write_char('}')?;

@@ -26,7 +26,7 @@ impl Tsv {
         let mut text = format!("{}\n", self.header);
         for &row in batch.rows {
             text.push_str(&row.to_string());
-            for column in &batch.table.columns {
+            for column in batch.table.columns.iter() {
                 text.push('\t');
                 value(column, as_usize(row), &mut text);
             }

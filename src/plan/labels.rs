@@ -1,5 +1,7 @@
 //! Labels as classes: codes of a view's rows, counted and summed.
 
+use std::collections::HashMap;
+
 use super::PlanError;
 
 /// Marks a row that is of no class.
@@ -7,6 +9,24 @@ pub const NO_CLASS: u32 = u32::MAX;
 
 /// Class codes end here: more labels than this are no classes, and a count is kept for each.
 const CODES: u32 = 1 << 24;
+
+/// One code for each row from its codes in several columns: the same where all are the same, [`NO_CLASS`] where any is.
+/// Numbered from 0 in order of first appearance. Without columns all `rows` rows are of one class.
+pub fn joint(rows: usize, columns: &[Vec<u32>]) -> Vec<u32> {
+    let mut joint = vec![0; rows];
+    for column in columns {
+        let mut known: HashMap<(u32, u32), u32> = HashMap::new();
+        for (code, &other) in joint.iter_mut().zip(column) {
+            if *code == NO_CLASS || other == NO_CLASS {
+                *code = NO_CLASS;
+            } else {
+                let next = known.len() as u32;
+                *code = *known.entry((*code, other)).or_insert(next);
+            }
+        }
+    }
+    joint
+}
 
 /// Rows of each class.
 pub fn class_rows(codes: &[u32]) -> Result<Vec<u64>, PlanError> {

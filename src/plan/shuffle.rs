@@ -25,6 +25,8 @@ pub enum Domain {
     Spread = 7,
     /// The order of a fetch's batches.
     Batches = 8,
+    /// The controls of a fetch's rows.
+    Controls = 16,
 }
 
 /// The generator of one use. It is keyed by four numbers, so that whatever is drawn is found without drawing what comes

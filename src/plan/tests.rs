@@ -144,5 +144,6 @@ fn diversity_is_scdatasets() {
 }
 
 mod classes;
+mod controls;
 mod draws;
 mod rows;

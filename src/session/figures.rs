@@ -3,11 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use crate::array::cost::ReadCost;
-use crate::batch::{Batch, Lengths};
+use crate::batch::{Batch, FetchShape};
 use crate::collection::Collection;
 use crate::format::Format;
 use crate::plan::strategy::Chances;
-use crate::plan::{FetchRows, NO_CLASS, Plan, entropy};
+use crate::plan::{NO_CLASS, Plan, entropy};
 
 use super::{Obs, Session, SessionError};
 
@@ -99,20 +99,17 @@ impl Sample {
         for i in 0..fetches {
             let number = i * plan.fetches() / fetches;
             let fetch = order.fetch(number);
+            let in_step = plan.companions(0, number, &fetch);
+            let companions: Vec<FetchShape> =
+                in_step.iter().map(|rows| FetchShape::new(collection, rows.clone())).collect();
+            let shape = FetchShape::new(collection, fetch.clone());
             for (place, index) in plan.batches_of(number).enumerate() {
-                let rows = fetch.batch(place);
-                let lengths = |number: usize| match collection.table.elements[number].is_sparse() {
-                    true => rows.iter().map(|&row| collection.row_length(number, row)).collect(),
-                    false => Vec::new(),
-                };
-                let lengths: Vec<Vec<u64>> = (0..collection.table.elements.len()).map(lengths).collect();
-                let nnz: Vec<u64> = lengths.iter().map(|lengths| lengths.iter().sum()).collect();
-                let lengths = Lengths { of_fetch: &lengths, start: 0, end: rows.len() };
-                let batch = Batch { table: &collection.table, rows, nnz: &nnz, lengths, epoch: 0, index };
-                bytes += writer.layout(&batch).size;
+                let batch = shape.batch(&collection.table, place);
+                bytes += writer.layout(&Batch { index, companions: &companions, ..batch }).size;
                 batches += 1;
             }
-            read.add(collection, &fetch);
+            let beside = in_step.into_iter().flat_map(|rows| rows.rows);
+            read.add(collection, fetch.rows.len(), fetch.rows.into_iter().chain(beside));
         }
         let ReadCosts { rows, chunks: cost } = read;
         let ReadCost { chunks, decoded, needed, requests, bytes: read } = cost;
@@ -138,10 +135,11 @@ struct ReadCosts {
 }
 
 impl ReadCosts {
-    fn add(&mut self, collection: &Collection, fetch: &FetchRows) {
-        let mut rows: Vec<(usize, u64)> = fetch.rows.iter().map(|&row| collection.locate(row)).collect();
+    /// `served`: rows of the fetch; `rows`: what is read for them.
+    fn add(&mut self, collection: &Collection, served: usize, rows: impl Iterator<Item = u64>) {
+        let mut rows: Vec<(usize, u64)> = rows.map(|row| collection.locate(row)).collect();
         rows.sort_unstable();
-        self.rows += rows.len() as u64;
+        self.rows += served as u64;
         // Weighted draws repeat rows, which are read once.
         rows.dedup();
         for (number, store) in collection.stores.iter().enumerate() {

@@ -172,6 +172,13 @@ impl<'a> Obs<'a> {
             .into())
     }
 
+    /// The label of a row.
+    pub fn label_of(&mut self, name: &str, row: u64) -> Result<Option<String>, SessionError> {
+        let Labels { codes, mut labels } = self.labels(name)?;
+        let code = codes.get(row as usize).map_or(usize::MAX, |&code| code as usize);
+        Ok((code < labels.len()).then(|| labels.swap_remove(code)))
+    }
+
     /// Codes of all rows, for a figure about a label.
     pub fn codes(&mut self, name: &str) -> Result<Vec<u32>, SessionError> {
         Ok(self.labels(name)?.codes)

@@ -50,6 +50,12 @@ pub fn show(spec: &Spec, views: &[ViewPlan]) -> Value {
         fields.insert("stratify".to_owned(), json!(split.stratify));
         fields.insert("split_seed".to_owned(), json!(split.seed));
     }
+    if let Some(pairs) = &spec.pairs {
+        fields.insert("pair_with".to_owned(), json!(pairs.controls.text()));
+        fields.insert("match".to_owned(), json!(pairs.columns));
+        fields.insert("controls".to_owned(), json!(pairs.each));
+        fields.insert("unmatched".to_owned(), json!(pairs.unmatched.as_str()));
+    }
     fields.extend(restrictions(spec.filter.as_ref(), spec.rows.as_deref()));
     let each = spec.views.iter().zip(views).map(|(asked, view)| {
         let shown = view_options(asked, view.plan.sampling());

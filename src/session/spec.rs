@@ -26,6 +26,8 @@ pub struct Spec {
     /// At least one.
     pub views: Vec<ViewSpec>,
     pub split: Option<SplitSpec>,
+    /// Controls that are served beside each row; `None`: none.
+    pub pairs: Option<PairSpec>,
     /// Restrictions that hold for every view.
     pub filter: Option<Filter>,
     pub rows: Option<PathBuf>,
@@ -141,6 +143,42 @@ pub struct SplitSpec {
     pub seed: u64,
 }
 
+/// Controls beside each row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PairSpec {
+    /// Which rows are controls.
+    pub controls: Filter,
+    /// obs columns in which a control has the label of its row.
+    pub columns: Vec<String>,
+    /// Controls a row, at least 1.
+    pub each: u32,
+    pub unmatched: Unmatched,
+}
+
+/// What becomes of rows that no control matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmatched {
+    /// There must be none.
+    Refuse,
+    /// They are left out of the view.
+    Drop,
+    /// They stand beside themselves.
+    Itself,
+}
+
+impl Unmatched {
+    pub const ALL: [Unmatched; 3] = [Unmatched::Refuse, Unmatched::Drop, Unmatched::Itself];
+
+    /// As in options.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Unmatched::Refuse => "refuse",
+            Unmatched::Drop => "drop",
+            Unmatched::Itself => "self",
+        }
+    }
+}
+
 /// Names in expressions and lists that are no columns: the names of the rows, and the number of a row's store.
 pub const ROW_NAMES: [&str; 2] = ["_index", "index"];
 pub const STORE_NUMBER: &str = "_store";
@@ -152,6 +190,7 @@ impl Spec {
             stores,
             views: vec![ViewSpec::all()],
             split: None,
+            pairs: None,
             filter: None,
             rows: None,
             uneven: RemainderPolicy::Drop,
@@ -214,6 +253,10 @@ impl Spec {
         names.extend(filters.flat_map(|filter| filter.columns()).map(str::to_owned));
         if let Some(split) = &self.split {
             names.extend(split.by.iter().chain(&split.stratify).cloned());
+        }
+        if let Some(pairs) = &self.pairs {
+            names.extend(pairs.controls.columns().into_iter().map(str::to_owned));
+            names.extend(pairs.columns.iter().cloned());
         }
         for view in &self.views {
             names.extend(view.draw.labels.clone());

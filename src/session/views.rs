@@ -3,11 +3,13 @@
 //! Columns that only a view needs are read here, used and let go; they are not served.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use crate::array::Counters;
 use crate::collection::Collection;
+use crate::plan::companion::Companion;
 use crate::plan::strategy::{self, Registration};
 use crate::plan::{Plan, Rows, Sampling, auto};
 use crate::tree;
@@ -17,6 +19,7 @@ use crate::view::filter::Filter;
 
 use super::error::{About, SessionError};
 use super::obs::Obs;
+use super::pairs::Pairs;
 use super::spec::{Spec, ViewSpec};
 
 /// A view of a collection.
@@ -53,10 +56,11 @@ pub fn views(spec: &Spec, collection: &Collection, counters: &Counters) -> Resul
         Some(split) => obs.split(split, base.as_ref())?,
         None => Default::default(),
     };
+    let pairs = spec.pairs.as_ref().map(|pairs| Pairs::new(pairs, &mut obs)).transpose()?;
     let mut views = Vec::with_capacity(spec.views.len());
     for view in &spec.views {
         let rows = view.side.and_then(|side| sides.get(side)).or(base.as_ref());
-        let made = one(view, spec, &mut obs, rows);
+        let made = one(view, spec, &mut obs, rows, pairs.as_ref());
         let named = spec.views.len() > 1;
         let mut made = if named { made.about(format_args!("view {}", view.name))? } else { made? };
         if let Some(groups) = view.side.and_then(|side| groups.get_mut(side)).and_then(Option::take) {
@@ -67,20 +71,36 @@ pub fn views(spec: &Spec, collection: &Collection, counters: &Counters) -> Resul
     Ok(views)
 }
 
-fn one(view: &ViewSpec, spec: &Spec, obs: &mut Obs<'_>, rows: Option<&Bits>) -> Result<ViewPlan, SessionError> {
+fn one(
+    view: &ViewSpec,
+    spec: &Spec,
+    obs: &mut Obs<'_>,
+    rows: Option<&Bits>,
+    pairs: Option<&Pairs<'_>>,
+) -> Result<ViewPlan, SessionError> {
     let collection = obs.collection;
     let rows = obs.restricted(rows, view.filter.as_ref(), view.rows.as_deref())?;
     let store_rows = collection.store_rows();
-    let selected = match &rows {
-        None => Rows::all(&store_rows),
-        Some(bits) => Rows::from_words(&store_rows, bits.words().iter().copied())?,
+    let select = |rows: &Option<Bits>| match rows {
+        None => Ok(Rows::all(&store_rows)),
+        Some(bits) => Rows::from_words(&store_rows, bits.words().iter().copied()),
     };
+    let mut selected = select(&rows)?;
     if selected.is_empty() {
         let own = restrictions(view.filter.as_ref(), view.rows.as_deref());
         let cause = if view.filter.is_some() || view.rows.is_some() { own } else { "the split leaves it none".into() };
         return Err(SessionError::Refused(format!("has no rows: {cause}")));
     }
     let mut doc = Map::new();
+    let mut companions: Vec<Arc<dyn Companion>> = Vec::new();
+    if let Some(pairs) = pairs {
+        let (matched, unmatched) = pairs.matched(&selected, obs)?;
+        if let Some(matched) = matched {
+            selected = select(&Some(rows.map_or_else(|| matched.clone(), |rows| rows.and(&matched))))?;
+        }
+        doc.insert("pairs".to_owned(), pairs.told(unmatched));
+        companions.push(pairs.controls.clone());
+    }
     if let Some(why) = why(view, collection) {
         doc.insert("block_size_chosen_because".to_owned(), json!(why));
     }
@@ -102,6 +122,7 @@ fn one(view: &ViewSpec, spec: &Spec, obs: &mut Obs<'_>, rows: Option<&Bits>) -> 
     let inputs = obs.inputs(view, &selected)?;
     let sampling = sampling(view, registered, collection);
     let plan = Plan::of(registered.strategy(selected, sampling, inputs)?).with_uneven(spec.uneven);
+    let plan = plan.with_companions(companions);
     Ok(ViewPlan { name: view.name.clone(), plan, doc })
 }
 

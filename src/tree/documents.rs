@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::anndata::column::{Column, Values};
 use crate::collection::element::{Element, MatrixKind};
 use crate::collection::genes::ColumnMap;
-use crate::collection::{Collection, Table};
+use crate::collection::{Collection, Companion, Table};
 use crate::format::{Writers, names, obs, records};
 use crate::plan::Plan;
 use crate::plan::rank::Rank;
@@ -115,6 +115,7 @@ fn dataset(collection: &Collection, views: &[ViewDoc<'_>], options: &Value) -> V
         "columns": table.columns.iter().zip(names::columns(table)).map(|of| column(of, &taken)).collect::<Vec<_>>(),
         "columns_left_out": left_out,
         "columns_joined": joined,
+        "companions": table.companions.iter().map(|of| json!({"name": of.name, "rows_each": of.each})).collect::<Vec<_>>(),
         "options": options,
     });
     if let Some(dataset) = dataset.as_object_mut() {
@@ -237,6 +238,28 @@ fn formats(writers: &Writers) -> String {
     served.chain(refused).collect()
 }
 
+/// How to read what stands beside the rows.
+fn beside(companion: &Companion) -> String {
+    let Companion { name, each, table } = companion;
+    let (x, element) = match table.x().is_sparse() {
+        true => (
+            "data, indices, indptr, shape",
+            "scipy.sparse.csr_matrix((b['N/data'], b['N/indices'], b['N/indptr']), b['N/shape'])",
+        ),
+        false => ("X", "b['N/X']"),
+    };
+    let of = if *each == 1 {
+        "row i of them belongs to row i".to_owned()
+    } else {
+        format!("rows {each} * i to {each} * i + {} of them belong to row i", each - 1)
+    };
+    format!(
+        "\nBeside the rows of a batch: {name}/ ({x}, row, obs/...); {of}.\n  {element}\n\
+         In .h5ad: adata.uns['{name}'], an AnnData. In .npy: below the batch's own rows.\n",
+        element = element.replace('N', name).replace("b[", "batch[")
+    )
+}
+
 fn readme(
     collection: &Collection,
     writers: &Writers,
@@ -280,6 +303,7 @@ fn readme(
         ),
     };
     let formats = formats(writers);
+    let beside: String = table.companions.iter().map(beside).collect();
     let directories: String = writers
         .directories()
         .into_iter()
@@ -316,7 +340,7 @@ Read the files in name order: that is one randomized pass. Python:
       codes, rows = batch['obs/{label}'], batch['row']   # label codes, global row numbers
 
 The same arrays, several times as fast to load: b = np.load(path.replace('.npz', '.record.npy')); b['row']
-
+{beside}
 Any format can be opened by its name, whatever ls shows:
 {formats}
 A label may be called NA or nan: tell readers of .tsv that only an empty field is missing:

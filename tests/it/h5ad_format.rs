@@ -32,7 +32,7 @@ struct Case {
 fn case(name: impl Into<String>, matrix: MatrixKind, genes: usize, columns: Vec<Column>) -> Case {
     let genes: Vec<String> = (0..genes).map(|i| format!("Gène-{i}")).collect();
     let elements = vec![Element::plain(MatrixName::X, matrix, genes.into())];
-    let table = Table { n_rows: ROWS, elements, columns, index_dtype: None };
+    let table = Table { n_rows: ROWS, elements, columns: columns.into(), index_dtype: None, companions: Vec::new() };
     Case { name: name.into(), table, rows: vec![1_002, 0, 17, 4, 999], per_row: 3 }
 }
 
@@ -165,7 +165,7 @@ fn fill(case: &Case, layout: &Layout, image: &mut [u8]) -> Value {
     }
     let per_row = case.table.x().n_vars() as usize;
     let dense: Vec<u64> = (0..case.rows.len() * per_row).map(|i| i as u64 % 100).collect();
-    for &Span { field, repr, start, len } in &layout.spans {
+    for &Span { field, repr, start, len, .. } in &layout.spans {
         let items: Vec<Vec<u8>> = match (field, repr) {
             (Field::RowName, Repr::Utf8(_)) => case.rows.iter().map(|row| row.to_string().into_bytes()).collect(),
             (Field::Data(0), Repr::Number(d)) => data.iter().map(|&v| element(d, v)).collect(),

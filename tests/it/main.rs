@@ -31,6 +31,7 @@ mod node;
 mod packages;
 mod page_cache;
 mod pages;
+mod pairs;
 mod passthrough;
 mod pieces;
 mod probe;

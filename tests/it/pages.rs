@@ -19,6 +19,7 @@ const PAGED: Extension = Extension::new(&FormatEntry {
     code: 14,
     name: "paged.parquet",
     readers: "this test",
+    companions: false,
     open: |table| paged_parquet(table, 2048),
 });
 

@@ -317,8 +317,14 @@ fn table(served: &Served) -> Table {
         ));
     }
     let columns = served.kinds.iter().enumerate();
-    let columns = columns.map(|(number, &kind)| column(kind, format!("column {number}"), rows)).collect();
-    Table { n_rows: rows as u64, elements, columns, index_dtype: served.index_dtype }
+    let columns: Vec<_> = columns.map(|(number, &kind)| column(kind, format!("column {number}"), rows)).collect();
+    Table {
+        n_rows: rows as u64,
+        elements,
+        columns: columns.into(),
+        index_dtype: served.index_dtype,
+        companions: Vec::new(),
+    }
 }
 
 /// Element `at` of a row of a matrix, as if cut from a stream that all rows share.
@@ -494,7 +500,7 @@ fn samples(batch: &Batch<'_>, lengths: &[u8], image: &[u8]) {
                 _ => Dtype::I64,
             };
             let one = Batch { rows: &[row.unwrap()], ..*batch };
-            let span = Span { field, repr: Repr::Number(dtype), start: 0, len: 0 };
+            let span = Span { companion: 0, field, repr: Repr::Number(dtype), start: 0, len: 0 };
             assert_eq!(&content[header()..], naive(&one, lengths, &span));
         }
         at += 512 + size.next_multiple_of(512);
@@ -515,7 +521,7 @@ fn a_layout_holds_every_field_where_it_says() {
             .map(|element| if element.is_sparse() { lengths_of(&served.lengths, &rows) } else { Vec::new() })
             .collect();
         let lengths = Lengths { of_fetch: &of_fetch, start: 0, end: rows.len() };
-        let batch = Batch { table: &table, rows: &rows, nnz: &nnz, lengths, epoch: 3, index: 1 };
+        let batch = Batch { table: &table, rows: &rows, nnz: &nnz, lengths, epoch: 3, index: 1, ..Batch::new(&table) };
         let writers = Writers::new(&table);
         for &extension in Extension::ALL {
             let Some((layout, image)) = image(&writers, extension, &batch, &served.lengths) else { continue };

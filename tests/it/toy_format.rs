@@ -28,7 +28,10 @@ impl Format for Rows {
         let start = (batch.rows.len() * COUNT) as u64;
         let dtype = batch.element(0).kind.dtype();
         let len = batch.lengths(0).iter().sum::<u64>() * dtype.size() as u64;
-        Layout { size: start + len, spans: vec![Span { field: Field::Data(0), repr: Repr::Number(dtype), start, len }] }
+        Layout {
+            size: start + len,
+            spans: vec![Span { companion: 0, field: Field::Data(0), repr: Repr::Number(dtype), start, len }],
+        }
     }
 
     fn finish(&self, batch: &Batch<'_>, layout: &Layout, image: &mut [u8]) {
@@ -47,6 +50,7 @@ const ROWS: Extension = Extension::new(&FormatEntry {
     code: 14,
     name: "rows",
     readers: "this test",
+    companions: false,
     open: |table| if table.x().is_sparse() { Ok(Box::new(Rows)) } else { Err("X is dense".to_owned()) },
 });
 

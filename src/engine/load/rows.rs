@@ -48,7 +48,7 @@ impl Load<'_> {
     /// Fills the rows of an element that `jobs` leaves out: CSR where there are targets for column numbers.
     pub(super) fn row_pass(&self, number: usize, values: &Targets, columns: Option<&Targets>) -> Result<(), ReadError> {
         let written = Written { values: values.to, columns: columns.map(|columns| columns.to) };
-        for (at, store) in self.loader.collection.stores.iter().enumerate() {
+        for (at, store) in self.collection.stores.iter().enumerate() {
             if self.needs_row_pass(number, &store.elements[number], values.to, columns.is_none()) {
                 let mut rows = self.rows_of(number, at, values, columns)?;
                 rows.sort_unstable_by_key(|row| row.start);
@@ -66,7 +66,7 @@ impl Load<'_> {
         values: &Targets,
         columns: Option<&Targets>,
     ) -> Result<Vec<Row>, ReadError> {
-        let collection = &self.loader.collection;
+        let collection = self.collection;
         let store = &collection.stores[at];
         let whole = self.element(number).n_vars();
         let has_tokens = self.element(number).tokens.is_some();

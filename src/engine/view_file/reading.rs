@@ -82,7 +82,7 @@ impl<'a> Reading<'a> {
         while next < bytes.end {
             let found = self.find(unit, base + next / size)?;
             let key = ImageKey { kind: ImageKind::Part(part), ..found.key };
-            let start = self.stores.layout(&found.fetch, key).ok()?.span(field)?.start;
+            let start = self.stores.layout(&found.fetch, key).ok()?.span(0, field)?.start;
             let first = (found.first - base) * size;
             let end = bytes.end.min(first + found.count * size);
             let at = at + (next - bytes.start) as usize;
@@ -115,7 +115,7 @@ impl<'a> Reading<'a> {
                 Field::Indptr(element) => self.bounds(element, repr, &found, &batch, rows, &mut items),
                 _ => {
                     let mut all = vec![0; batch.rows.len() * size as usize];
-                    fill(&batch, &Span { field, repr, start: 0, len: all.len() as u64 }, &mut all);
+                    fill(&batch, &Span { companion: 0, field, repr, start: 0, len: all.len() as u64 }, &mut all);
                     items.extend_from_slice(&all[rows.start * size as usize..rows.end * size as usize]);
                 }
             }

@@ -27,16 +27,18 @@ const TEXT_MAX: usize = i32::MAX as usize;
 const ROW_MAX: u64 = 1 << 36;
 
 pub fn build(table: &Table, with_var: bool) -> Result<Skeleton, H5adError> {
-    let names = names::columns(table);
-    check(table, &names)?;
-    let mut builder = StructureBuilder { image: FrontBuilder::new(), filled: Vec::new(), sparse: Vec::new() };
+    let companions = table.companions.iter().map(|companion| &*companion.table);
+    std::iter::once(table).chain(companions).try_for_each(check)?;
+    let mut builder =
+        StructureBuilder { image: FrontBuilder::new(), companion: 0, filled: Vec::new(), sparse: Vec::new() };
     let var: &[Column] = if with_var { &table.x().var } else { &[] };
-    let root = builder.anndata(table, &names, var).map_err(|TooLong| H5adError::Header)?;
-    let StructureBuilder { image, filled, sparse } = builder;
+    let root = builder.anndata(table, var, None).map_err(|TooLong| H5adError::Header)?;
+    let StructureBuilder { image, filled, sparse, .. } = builder;
     Ok(Skeleton { front: image.seal(&root), filled, sparse })
 }
 
-fn check(table: &Table, names: &[String]) -> Result<(), H5adError> {
+fn check(table: &Table) -> Result<(), H5adError> {
+    let names = names::columns(table);
     if names.len() > COLUMNS_MAX {
         return Err(H5adError::TooManyColumns { columns: names.len(), most: COLUMNS_MAX });
     }
@@ -93,16 +95,22 @@ fn is_image(element: &Element) -> bool {
 
 struct StructureBuilder {
     image: FrontBuilder,
+    /// Whose arrays are built.
+    companion: usize,
     filled: Vec<Filled>,
-    sparse: Vec<Placed>,
+    sparse: Vec<(usize, Placed)>,
 }
 
 impl StructureBuilder {
-    fn anndata(&mut self, table: &Table, names: &[String], columns: &[Column]) -> Result<Placed, TooLong> {
-        let obs = self.obs(table, names)?;
+    /// A whole AnnData; `var`: where its genes stand already. Companions are in `uns`, each an AnnData by its name.
+    fn anndata(&mut self, table: &Table, columns: &[Column], var: Option<u64>) -> Result<Placed, TooLong> {
+        let obs = self.obs(table, &names::columns(table))?;
         let (mut layers, mut obsm, mut raw) = (Vec::new(), Vec::new(), None);
         let x = self.matrix(0, table.x())?;
-        let var = self.var(table.x(), columns)?;
+        let var = match var {
+            Some(address) => address,
+            None => self.var(table.x(), columns)?,
+        };
         let mut links = vec![("obs", obs), ("var", var)];
         if is_image(table.x()) {
             obsm.push(("X", x))
@@ -120,8 +128,17 @@ impl StructureBuilder {
         }
         links.push(("obsm", self.dict(&obsm)?));
         links.push(("layers", self.dict(&layers)?));
-        for name in ["obsp", "uns", "varm", "varp"] {
-            links.push((name, self.dict(&[])?));
+        let mut uns = Vec::new();
+        for (number, beside) in (1..).zip(&table.companions) {
+            self.companion = number;
+            // One list of genes for both, which is most of a small file.
+            let shared = (beside.table.x().genes == table.x().genes).then_some(var);
+            uns.push((beside.name.as_str(), self.anndata(&beside.table, &[], shared)?.address()));
+            self.companion = 0;
+        }
+        let none: &[(&str, u64)] = &[];
+        for (name, held) in [("obsp", none), ("uns", uns.as_slice()), ("varm", none), ("varp", none)] {
+            links.push((name, self.dict(held)?));
         }
         links.extend(raw.map(|raw| ("raw", raw)));
         self.image.group(&encoding("anndata", "0.1.0"), &links)
@@ -289,6 +306,7 @@ impl StructureBuilder {
                 let placed = self.image.dataset(ty, &dims, &encoding("array", "0.2.0"), DataSource::Later)?;
                 let address = placed.address();
                 self.filled.push(Filled {
+                    companion: self.companion,
                     field: Field::Dense(i),
                     repr: Repr::Number(*dtype),
                     count: ItemCount::Rows,
@@ -309,14 +327,15 @@ impl StructureBuilder {
                 ] {
                     let placed = self.image.dataset(Type::Number(dtype), &[0], &[], DataSource::Later)?;
                     links.push((name, placed.address()));
-                    self.filled.push(Filled { field, repr: Repr::Number(dtype), count, elements: 1, placed });
+                    let (companion, repr) = (self.companion, Repr::Number(dtype));
+                    self.filled.push(Filled { companion, field, repr, count, elements: 1, placed });
                 }
                 let [encoding, version] = encoding("csr_matrix", "0.1.0");
                 let shape = [0, as_i64(element.genes.len())];
                 let group =
                     self.image.group(&[encoding, version, ("shape", AttributeValue::Integers(&shape))], &links)?;
                 let address = group.address();
-                self.sparse.push(group);
+                self.sparse.push((self.companion, group));
                 Ok(address)
             }
         }
@@ -334,7 +353,8 @@ impl StructureBuilder {
     fn fill_as(&mut self, ty: Type, field: Field, repr: Repr, kind: &'static str) -> Result<u64, TooLong> {
         let placed = self.image.dataset(ty, &[0], &encoding(kind, "0.2.0"), DataSource::Later)?;
         let address = placed.address();
-        self.filled.push(Filled { field, repr, count: ItemCount::Rows, elements: 1, placed });
+        let (companion, count) = (self.companion, ItemCount::Rows);
+        self.filled.push(Filled { companion, field, repr, count, elements: 1, placed });
         Ok(address)
     }
 }

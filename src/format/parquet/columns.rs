@@ -44,6 +44,8 @@ pub enum Source {
 #[derive(Clone, Debug)]
 pub struct ParquetColumn {
     pub name: String,
+    /// Whose it is ([`Batch::companion`]).
+    pub companion: usize,
     pub source: Source,
     /// The bytes of a value that each row's list begins with.
     pub lead: Vec<u8>,
@@ -51,15 +53,30 @@ pub struct ParquetColumn {
 
 impl ParquetColumn {
     fn new(name: &str, source: Source) -> ParquetColumn {
-        ParquetColumn { name: name.to_owned(), source, lead: Vec::new() }
+        ParquetColumn { name: name.to_owned(), companion: 0, source, lead: Vec::new() }
     }
 }
 
-/// The columns of a table.
+/// The columns of a table, then those of its companions below their names.
 ///
 /// # Errors
-/// A matrix whose rows are no vectors.
+/// A matrix whose rows are no vectors; a companion with several rows for each.
 pub fn of_table(table: &Table) -> Result<Vec<ParquetColumn>, String> {
+    let mut columns = of_rows(table)?;
+    for (number, beside) in (1..).zip(&table.companions) {
+        if beside.each != 1 {
+            return Err(format!("it has one value a row, and {} has {} rows for each", beside.name, beside.each));
+        }
+        columns.extend(of_rows(&beside.table)?.into_iter().map(|column| ParquetColumn {
+            name: format!("{}/{}", beside.name, column.name),
+            companion: number,
+            ..column
+        }));
+    }
+    Ok(columns)
+}
+
+fn of_rows(table: &Table) -> Result<Vec<ParquetColumn>, String> {
     let mut columns = vec![ParquetColumn::new("row", Source::Row)];
     let mut list = |name: &str, field, dtype| {
         columns.push(ParquetColumn::new(name, Source::List(field, Repr::Number(physical_dtype(dtype)), dtype)));
@@ -219,6 +236,7 @@ impl ParquetColumn {
 
     /// Values of a list in the row at this place of a batch, with the one that it begins with.
     pub fn length(&self, batch: &Batch<'_>, at: usize) -> u64 {
+        let batch = batch.companion(self.companion);
         match &self.source {
             Source::List(Field::Dense(element), ..) => batch.element(*element).n_vars(),
             Source::List(Field::Data(element) | Field::Indices(element), ..) => {
@@ -230,10 +248,11 @@ impl ParquetColumn {
 
     /// Bytes of the values of a row at most.
     pub fn bytes(&self, batch: &Batch<'_>, at: usize) -> u64 {
+        let rows = batch.companion(self.companion);
         match &self.source {
             Source::List(_, repr, _) => self.length(batch, at) * repr.size() as u64,
             Source::Obs(column) if matches!(column.kind, ObsKind::Labels | ObsKind::Text) => {
-                4 + column.text(batch.table, batch.rows[at]).len() as u64
+                4 + column.text(rows.table, rows.rows[at]).len() as u64
             }
             _ => 8,
         }

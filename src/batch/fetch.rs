@@ -1,0 +1,45 @@
+//! The rows of one fetch in one table, and how long they are: what the layouts of its batches follow from.
+
+use crate::collection::element::Element;
+use crate::collection::{Collection, Table};
+use crate::plan::FetchRows;
+
+use super::{Batch, Lengths};
+
+/// Rows of a fetch with their lengths, element by element.
+#[derive(Clone, Debug, Default)]
+pub struct FetchShape {
+    /// Rows of the table in served order, and where each batch starts.
+    rows: FetchRows,
+    /// Values of each row, element by element; none for dense ones, whose rows are all alike.
+    lengths: Vec<Vec<u64>>,
+    /// Values of each batch, in each element.
+    nnz: Vec<u64>,
+}
+
+impl FetchShape {
+    /// Looks up the lengths of rows of a collection.
+    pub fn new(collection: &Collection, rows: FetchRows) -> FetchShape {
+        let length = |(number, element): (usize, &Element)| {
+            collection.row_lengths(number, if element.is_sparse() { &rows.rows } else { &[] })
+        };
+        let lengths = collection.table.elements.iter().enumerate().map(length).collect();
+        FetchShape::of(rows, lengths)
+    }
+
+    /// Rows of known lengths.
+    pub fn of(rows: FetchRows, lengths: Vec<Vec<u64>>) -> FetchShape {
+        let sum = |lengths: &Vec<u64>, batch: &[usize]| lengths.get(batch[0]..batch[1]).map_or(0, |of| of.iter().sum());
+        let nnz = rows.bounds.windows(2).flat_map(|batch| lengths.iter().map(move |lengths| sum(lengths, batch)));
+        FetchShape { nnz: nnz.collect(), rows, lengths }
+    }
+
+    /// The batch at a place of the fetch, without companions.
+    pub fn batch<'a>(&'a self, table: &'a Table, place: usize) -> Batch<'a> {
+        let count = self.lengths.len();
+        let nnz = &self.nnz[place * count..(place + 1) * count];
+        let (start, end) = self.rows.bounds.get(place..place + 2).map_or((0, 0), |batch| (batch[0], batch[1]));
+        let lengths = Lengths { of_fetch: &self.lengths, start, end };
+        Batch { rows: self.rows.batch(place), nnz, lengths, place, ..Batch::new(table) }
+    }
+}
