@@ -123,6 +123,23 @@ fn what_cannot_be_paired_is_one_line() {
     refused(2, &and(&["--controls", "2000"]));
 }
 
+/// A control's tokens are those that its row has in a mount without pairs, which `tokens` compares with the published recipes.
+#[test]
+fn controls_have_the_tokens_of_their_rows() {
+    let directory = tempfile::tempdir().unwrap();
+    let table = directory.path().join("table.tsv");
+    let lines = (0..40).map(|i| format!("g{i}\t{}\t{}\n", 10 + i * 7 % 41, 1.0 + f64::from(i % 3)));
+    let special = "gene\ttoken\tmedian\n<pad>\t0\t\n<cls>\t2\t\n<eos>\t3\t\n".to_owned();
+    std::fs::write(&table, special + &lines.collect::<String>()).unwrap();
+    let options = ["--batch-size", "64", "--block-size", "8", "--tokens", "geneformer", "--token-table", path(&table)];
+    let plain = Mount::new(&stores(), &options);
+    let paired = Mount::new(&stores(), &[&options, &PAIRED[..], &["--unmatched", "drop", "--controls", "2"]].concat());
+    succeed(python("check_pairs.py").arg("tokens").arg(plain.path()).arg(paired.path()));
+    assert!(std::fs::metadata(paired.join("epoch-0000/batch-000000.npy")).is_err());
+    plain.unmount();
+    paired.unmount();
+}
+
 /// Batches with the keys of cell-load, read by path alone.
 #[test]
 fn an_example_reads_pairs_as_cell_load_has_them() {

@@ -3,6 +3,7 @@
 
     check_pairs.py make DIR                 writes screen.h5ad, screen.zarr
     check_pairs.py check DIR MOUNT JSON     every batch of two epochs, in every format
+    check_pairs.py tokens PLAIN PAIRED      tokens of rows and controls are those of the rows in a mount without pairs
 
 JSON: each (controls a row), controls (whether rows of batches may be controls), unmatched, uniform (epochs to count).
 Exits 1 at the first thing that is wrong.
@@ -164,9 +165,30 @@ def uniform(mount, obs, epochs):
     check(freedom >= 5 and statistic < freedom + 4.5 * np.sqrt(2 * freedom), f"chi-square {statistic:.1f}, {freedom} degrees")
 
 
+def tokens(plain, paired):
+    names = ("input_ids", "expressions", "length")
+    of_row = {}
+    for path in sorted(glob.glob(f"{plain}/epoch-0000/*.npz")):
+        batch = np.load(path)
+        for i, row in enumerate(batch["row"]):
+            of_row[row] = [batch[name][i] for name in names]
+    check(len(of_row) == sum(SIZES.values()), "the mount without pairs has all rows")
+    for path in sorted(glob.glob(f"{paired}/epoch-0001/*.npz")):
+        with safe_open(path.replace(".npz", ".safetensors"), "np") as tensors:
+            other = {name: tensors.get_tensor(name) for name in tensors.keys()}
+        for batch in (np.load(path), other):
+            check(len(batch["control/row"]) == 2 * len(batch["row"]) > 0, "two controls a row")
+            for below in ("", "control/"):
+                for i, row in enumerate(batch[below + "row"]):
+                    same = all(np.array_equal(batch[below + name][i], want) for name, want in zip(names, of_row[row]))
+                    check(same, f"{path}: {below}tokens of row {row}")
+
+
 def main():
     if sys.argv[1] == "make":
         return make(sys.argv[2])
+    if sys.argv[1] == "tokens":
+        return tokens(sys.argv[2], sys.argv[3])
     directory, mount, job = sys.argv[2], pathlib.Path(sys.argv[3]), json.loads(sys.argv[4])
     dataset = json.loads((mount / "dataset.json").read_text())
     told, options = columns(dataset), dataset["options"]
