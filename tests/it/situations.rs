@@ -267,7 +267,7 @@ fn s13_info_tells_of_a_mount_with_these_genes() {
         area.mount("d");
         let genes = fs::read_to_string(area.path("d/var.tsv")).unwrap();
         assert_eq!(area.run(["umount", "d"]).code, Some(0));
-        genes.lines().next().unwrap().split('\t').nth(1).unwrap().to_owned()
+        genes.lines().nth(1).unwrap().split('\t').nth(1).unwrap().to_owned()
     };
     let of = |options: &[&str]| ran(area.command(["info", "store.h5ad"]).args(options));
     let told = of(&["--genes", &first]);

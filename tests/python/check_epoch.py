@@ -78,7 +78,8 @@ class Check:
 
     def __init__(self, mount, paths, x="X", obs=None, join="exact"):
         self.mount = pathlib.Path(mount)
-        self.want = load_cached(tuple(paths), x, join)
+        states = tuple(stores.state(path) for path in paths)
+        self.want = load_cached(tuple(paths), states, x, join)
         if obs is None:
             obs = [c.name for c in self.want.columns.values() if c.kind != "text"]
         self.columns = [self.want.columns[name] for name in obs]
@@ -669,7 +670,7 @@ def digits(text):
 
 
 @functools.lru_cache(maxsize=4)
-def load_cached(paths, x, join):
+def load_cached(paths, states, x, join):
     return stores.load(paths, x, join)
 
 

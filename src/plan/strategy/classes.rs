@@ -57,7 +57,7 @@ struct Class {
 }
 
 impl Classes {
-    /// One code a row of the view; see [`super::strategy::Inputs`]; `weights`: one a class.
+    /// One code a row of the view; see [`super::Inputs`]; `weights`: one a class.
     pub fn new(
         view: Rows,
         sampling: Sampling,
