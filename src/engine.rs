@@ -343,7 +343,7 @@ impl<S: FetchLoader> Engine<S> {
         self.shared.read(
             key,
             rank,
-            Waiter { offset, len, answer: Answer::Bytes(reply), since: Instant::now(), opened },
+            Waiter { offset, len, answer: Answer::Bytes(reply), since: Instant::now(), opened, queued: 0 },
         );
     }
 
@@ -351,7 +351,7 @@ impl<S: FetchLoader> Engine<S> {
     pub fn open(&self, key: ImageKey, rank: Option<Rank>, opened: Opened) {
         let since = Instant::now();
         let (offset, len, answer) = (0, usize::MAX, Answer::Image(opened));
-        self.shared.read(key, rank, Waiter { offset, len, answer, since, opened: Some(since) });
+        self.shared.read(key, rank, Waiter { offset, len, answer, since, opened: Some(since), queued: 0 });
     }
 }
 

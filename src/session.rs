@@ -20,6 +20,7 @@ mod obs;
 mod pairs;
 pub mod probe;
 pub mod remote;
+mod sandbox;
 mod shown;
 pub mod spec;
 mod views;

@@ -118,7 +118,8 @@ pub trait Storage: Debug + Send + Sync {
 
 /// Ranges of one open object.
 pub trait Ranges: Send + Sync {
-    /// Fills the places, one after the other, with the bytes from `offset` on. Called from many threads at once.
+    /// Fills the places, one after the other, with the bytes from `offset` on. Called from many threads at once. The places
+    /// stay as long as they are: callers look at what came.
     ///
     /// # Errors
     /// As the module says; what the places hold is then unspecified.

@@ -80,7 +80,10 @@ pub fn read_error(store: &str, element: &str, chunk: u64, error: Error) -> Array
     }
 }
 
-/// A storage's failure about `what` of a store.
-pub fn failed(store: &str, what: String, error: Error) -> ArrayError {
+/// A storage's failure about `what` of a store. The error stays what it is, as its number is the reader's errno.
+pub fn failed(store: &str, mut what: String, error: Error) -> ArrayError {
+    if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+        what.push_str(" (raise `ulimit -n`)");
+    }
     ArrayError::Io { store: store.to_owned(), what, source: Arc::new(error) }
 }

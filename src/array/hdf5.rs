@@ -140,7 +140,7 @@ impl Hdf5 {
                     Some(Node::Group(group)) => attribute::all(&group, &self.inner),
                     _ => attribute::all(&*self.dataset(element)?, &self.inner),
                 };
-                Answer::Attributes(Shared::new(read.map_err(|e| self.library_error(element, &e))?))
+                Answer::Attributes(Shared::new(read.map_err(|cause| self.error(element, cause))?))
             }
             Question::Facts(element) => {
                 let dataset = self.dataset(element)?;

@@ -12,6 +12,7 @@ use super::{ReadError, Shared, Waiter};
 pub fn run<S: FetchLoader>(shared: &Shared<S>) {
     let timeout = shared.limits.timeout;
     let tick = (timeout / 8).clamp(Duration::from_millis(10), Duration::from_secs(1));
+    let patience = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
     let mut state = shared.lock();
     while !shared.stop.load(Ordering::Acquire) {
         state = shared.freed.wait_timeout(state, tick).unwrap_or_else(PoisonError::into_inner).0;
@@ -24,9 +25,9 @@ pub fn run<S: FetchLoader>(shared: &Shared<S>) {
             if !task.started {
                 last = last.max(shared.progress.load(Ordering::Relaxed));
             }
-            if Duration::from_millis(now.saturating_sub(last)) > timeout {
-                late.append(&mut loading.waiters);
-            }
+            // Who came after the load got stuck has as much patience as who saw it begin.
+            let is_late = |waiter: &mut Waiter| now.saturating_sub(last.max(waiter.queued)) > patience;
+            late.extend(loading.waiters.extract_if(.., is_late));
         }
         if !late.is_empty() {
             let error = ReadError::Timeout(timeout.as_secs());

@@ -36,6 +36,8 @@ pub struct Waiter {
     /// When it came, and when its file was opened (if this is the first read of it).
     pub since: Instant,
     pub opened: Option<Instant>,
+    /// When it began to wait for a load, in milliseconds since the engine started.
+    pub queued: u64,
 }
 
 impl Waiter {
@@ -141,7 +143,8 @@ impl<S: FetchLoader> Shared<S> {
     }
 
     /// Queues what a reader waits for.
-    fn demand(&self, state: &mut State, key: ImageKey, stream: Stream, fetch: u64, waiter: Waiter) {
+    fn demand(&self, state: &mut State, key: ImageKey, stream: Stream, fetch: u64, mut waiter: Waiter) {
+        waiter.queued = self.now();
         if let Some(loading) = state.loading.get_mut(&key) {
             loading.waiters.push(waiter);
             let task = loading.task;

@@ -13,9 +13,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use super::{memory, one_line, remote};
+use super::{memory, one_line, remote, sandbox};
 use crate::array::kinds::file_of;
 use crate::mount::signals;
+use crate::storage::name;
 
 /// What the child is to do, and how long it may take.
 pub struct ChildTask<'a> {
@@ -50,7 +51,8 @@ const ANSWER: u64 = 1 << 30;
 /// Does the work in a child; its standard output.
 pub fn run(work: &ChildTask<'_>) -> Result<Vec<u8>, Failed> {
     let room = room();
-    let started = start(&work.arguments, Stdio::null(), work.terminal, room);
+    let network = work.stores.iter().any(|store| name::is_remote(store));
+    let started = start(&work.arguments, Stdio::null(), work.terminal, room, network);
     let (mut child, answer, said) = started.map_err(Failed::NotStarted)?;
     let answer = collect(answer);
     let said = said.map(collect);
@@ -89,14 +91,14 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// Starts a hidden subcommand that may go on for so long without reading a byte.
+    /// Starts a hidden subcommand that may go on for so long without reading a byte. `network`: it reads stores behind one.
     ///
     /// # Errors
     /// The system's.
-    pub fn start(subcommand: &str, patience: Duration) -> io::Result<Helper> {
+    pub fn start(subcommand: &str, patience: Duration, network: bool) -> io::Result<Helper> {
         let room = room();
         let (input, requests) = io::pipe()?;
-        let (child, answers, said) = start(&[subcommand.into()], OwnedFd::from(input).into(), false, room)?;
+        let (child, answers, said) = start(&[subcommand.into()], OwnedFd::from(input).into(), false, room, network)?;
         let meter = Meter::new(&child, patience);
         Ok(Helper { child, requests, answers: lines(answers), said: said.map(collect), meter, room })
     }
@@ -145,12 +147,12 @@ impl Drop for Helper {
 /// The child, its standard output, and its standard error unless that is the terminal.
 type Started = (Child, PipeReader, Option<PipeReader>);
 
-fn start(arguments: &[OsString], input: Stdio, terminal: bool, room: u64) -> io::Result<Started> {
+fn start(arguments: &[OsString], input: Stdio, terminal: bool, room: u64, network: bool) -> io::Result<Started> {
     let (answer, output) = io::pipe()?;
     // The binary that runs, also if its file was replaced meanwhile.
     let mut command = Command::new("/proc/self/exe");
     command.arg0("shufflefs").args(arguments);
-    command.env(remote::HANDED, remote::handed());
+    command.env(remote::HANDED, remote::handed(network));
     command.stdin(input).stdout(OwnedFd::from(output));
     let said = if terminal {
         None
@@ -218,12 +220,13 @@ fn room() -> u64 {
     memory::metadata().unwrap_or(64 << 30).max(least)
 }
 
-/// In the child, first of all: if memory runs out nevertheless, it is this process that goes. And it reads remote stores
-/// as its parent does.
+/// In the child, first of all: if memory runs out nevertheless, it is this process that goes. It reads remote stores
+/// as its parent does, and gives up all other rights.
 pub fn volunteer() {
     // Without /proc there is no such choice.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
-    remote::take();
+    let (network, index) = remote::take();
+    sandbox::enter(network, index.as_deref());
 }
 
 /// Watches a child's progress by the bytes that it reads.

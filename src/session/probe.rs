@@ -181,14 +181,15 @@ struct State {
 }
 
 impl Children {
-    /// Starts so many, or as many as the system allows.
+    /// Starts so many, or as many as the system allows; `network`: to read stores behind one.
     ///
     /// # Errors
     /// Not a single one can be started.
-    fn start(count: usize, walk: &[u8], patience: Duration) -> io::Result<Children> {
+    fn start(count: usize, walk: &[u8], patience: Duration, network: bool) -> io::Result<Children> {
         let mut idle = Vec::new();
         for _ in 0..count {
-            let started = Helper::start("probe", patience).and_then(|mut child| child.send(walk).map(|()| child));
+            let started =
+                Helper::start("probe", patience, network).and_then(|mut child| child.send(walk).map(|()| child));
             match started {
                 Ok(child) => idle.push(child),
                 Err(error) if idle.is_empty() => return Err(error),
@@ -276,7 +277,8 @@ pub fn stores(spec: &Spec, also: &[String]) -> Result<Probed, SessionError> {
     walk.push(b'\n');
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let count = parsed.len().min(if slow { MOST } else { cores.min(MOST) });
-    let children = match Children::start(count, &walk, spec.timeout) {
+    let network = parsed.iter().any(|store| name::is_remote(store.path));
+    let children = match Children::start(count, &walk, spec.timeout, network) {
         Ok(children) => Arc::new(children),
         Err(error) => {
             tracing::warn!("no process can be started to parse the stores in, so it is done untried: {error}");

@@ -51,8 +51,8 @@ pub fn opened() {
     remote::opened();
 }
 
-/// What a child needs to read what its parent reads.
-pub fn handed() -> String {
+/// What a child needs to read what its parent reads; `network`: some of it lies behind one.
+pub fn handed(network: bool) -> String {
     #[cfg(feature = "remote")]
     let (anonymous, seconds, index) = {
         let settings = remote::settings();
@@ -60,16 +60,17 @@ pub fn handed() -> String {
     };
     #[cfg(not(feature = "remote"))]
     let (anonymous, seconds, index) = (false, 0.0, None::<PathBuf>);
-    json!({"anonymous": anonymous, "seconds": seconds, "index": index, "names": name::concealed()}).to_string()
+    let names = name::concealed();
+    json!({"network": network, "anonymous": anonymous, "seconds": seconds, "index": index, "names": names}).to_string()
 }
 
-/// In a child: takes it up.
-pub fn take() {
+/// In a child: takes it up. Whether there is a network, and where what is learnt over it is kept.
+pub fn take() -> (bool, Option<PathBuf>) {
     let handed: Value =
         std::env::var(HANDED).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     let seconds = handed["seconds"].as_f64().unwrap_or(60.0).clamp(0.0, 1e9);
     let index = handed["index"].as_str().map(PathBuf::from);
-    configure(handed["anonymous"].as_bool().unwrap_or(false), Duration::from_secs_f64(seconds), index);
+    configure(handed["anonymous"].as_bool().unwrap_or(false), Duration::from_secs_f64(seconds), index.clone());
     #[cfg(feature = "remote")]
     remote::on_answer(|| {
         use std::io::Read;
@@ -80,4 +81,5 @@ pub fn take() {
         // It was accepted before.
         let _ = name::conceal(PathBuf::from(name));
     }
+    (handed["network"].as_bool().unwrap_or(true), index)
 }

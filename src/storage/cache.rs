@@ -11,12 +11,13 @@ use std::fs::{self, File, FileTimes};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, IoSliceMut, Read, Write};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::{Stamp, Version};
+use super::{Stamp, Version, local};
 use crate::number::as_usize;
 
 /// Bytes of one block.
@@ -47,14 +48,15 @@ pub struct Subject<'a> {
 }
 
 impl Cache {
-    /// A cache of at most this many bytes in a directory, which is created.
+    /// A cache of at most this many bytes in a directory, which is created, closed to other users.
     ///
     /// # Errors
     /// The directory cannot be made or written.
     pub fn open(directory: &Path, most: u64) -> io::Result<Cache> {
-        fs::create_dir_all(directory)?;
+        local::make_private(directory)?;
         let trial = directory.join(format!(".trial-{}", std::process::id()));
-        File::create(&trial)?;
+        // One that a killed process of this number left may be there.
+        File::options().write(true).create(true).truncate(true).custom_flags(libc::O_NOFOLLOW).open(&trial)?;
         fs::remove_file(&trial)?;
         let cache = Cache {
             directory: directory.to_path_buf(),
@@ -155,7 +157,7 @@ impl Cache {
         let temporary = path.with_extension(format!("{}-{count}.new", std::process::id()));
         let write = || {
             if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder)?;
+                local::make_private(folder)?;
             }
             let mut file = File::options().write(true).create_new(true).open(&temporary)?;
             file.write_all(&head)?;

@@ -44,7 +44,7 @@ static OPEN: Mutex<VecDeque<Weak<Slot>>> = Mutex::new(VecDeque::new());
 /// Opens a file for reading.
 ///
 /// # Errors
-/// The system's; what to do where no descriptor is left.
+/// The system's, with its number: `EMFILE` where no descriptor is left.
 pub fn open(path: &Path) -> io::Result<File> {
     // A pipe without a writer must not be waited for; for files the flag means nothing.
     let open = || File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
@@ -52,10 +52,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     match open() {
         Err(error) if is_full(&error) => {
             make_room(0);
-            open().map_err(|error| match is_full(&error) {
-                true => Error::new(error.kind(), format!("{error}: raise `ulimit -n`")),
-                false => error,
-            })
+            open()
         }
         result => result,
     }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Error, ErrorKind, IoSliceMut};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,6 +16,15 @@ const MAX_PLACES: usize = 1024;
 /// The local file system.
 #[derive(Debug)]
 pub struct Local;
+
+/// Makes a directory, and those above it, closed to other users where it is not there yet: what is kept there is of stores that
+/// they may not read. One that is there stays as it is.
+///
+/// # Errors
+/// The system's.
+pub fn make_private(directory: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
 
 /// A file that is open already, as an object.
 ///
@@ -85,7 +95,10 @@ impl Ranges for OpenFile {
     }
 }
 
-fn fill(file: &File, mut offset: u64, mut places: &mut [IoSliceMut<'_>]) -> io::Result<()> {
+fn fill(file: &File, mut offset: u64, places: &mut [IoSliceMut<'_>]) -> io::Result<()> {
+    // Borrowed anew: after a short read these are cut, and the caller looks at the whole of its own.
+    let mut places: Vec<IoSliceMut<'_>> = places.iter_mut().map(|place| IoSliceMut::new(place)).collect();
+    let mut places = places.as_mut_slice();
     // Empty places first would make a read of nothing look like the end.
     IoSliceMut::advance_slices(&mut places, 0);
     while !places.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Error, ErrorKind};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 
 use crate::array::ArrayError;
+use crate::storage::local;
 
 use super::arrow::{self, Envelope};
 use super::key::IndexKey;
@@ -108,7 +109,7 @@ impl Building<'_> {
     pub fn scratch(&self) -> Result<File, ArrayError> {
         let path = self.temporary.with_extension("scratch");
         let open = || -> Result<File, Error> {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+            let file = for_writing().truncate(true).open(&path)?;
             std::fs::remove_file(&path)?;
             Ok(file)
         };
@@ -160,7 +161,7 @@ pub fn build(
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let failed = |error: Error| failed(directory, entry, &error);
-    std::fs::create_dir_all(directory).map_err(failed)?;
+    local::make_private(directory).map_err(failed)?;
     let (file, temporary) = lock(path).map_err(failed)?;
     let Some(parts) = needed() else { return std::fs::remove_file(&temporary).map_err(failed) };
     let large = || failed(ErrorKind::InvalidInput.into());
@@ -180,13 +181,20 @@ pub fn build(
     done
 }
 
+/// How files here are opened: a symbolic link that somebody has laid there is not written through.
+fn for_writing() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).custom_flags(libc::O_NOFOLLOW);
+    options
+}
+
 /// The temporary file, locked. A process that waited for the lock finds the file renamed, and opens the path again.
 fn lock(path: &Path) -> Result<(File, PathBuf), Error> {
     let mut name = path.as_os_str().to_owned();
     name.push(".part");
     let temporary = PathBuf::from(name);
     loop {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&temporary)?;
+        let file = for_writing().truncate(false).open(&temporary)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -199,7 +207,7 @@ fn lock(path: &Path) -> Result<(File, PathBuf), Error> {
                 let mut name = temporary.clone().into_os_string();
                 name.push(format!("-{}", std::process::id()));
                 let own = PathBuf::from(name);
-                let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&own)?;
+                let file = for_writing().truncate(true).open(&own)?;
                 return Ok((file, own));
             }
             Err(TryLockError::Error(error)) => return Err(error),

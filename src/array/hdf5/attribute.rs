@@ -16,12 +16,20 @@ const MOST: u64 = 1 << 22;
 const UNREAD: &str = "encoding-version";
 
 /// All attributes of a group or dataset but `UNREAD`; what JSON cannot represent is skipped. Paths are from the group `inner`.
-pub fn all(location: &Location, inner: &str) -> Result<Map<String, Value>, ::hdf5::Error> {
+///
+/// # Errors
+/// One cannot be read. It is not skipped: without `column-order` a frame would be served as one without columns.
+pub fn all(location: &Location, inner: &str) -> Result<Map<String, Value>, String> {
     let mut attributes = Map::new();
-    for name in location.attr_names()?.into_iter().filter(|name| name != UNREAD) {
+    let failed = |name: &str, cause: &dyn std::fmt::Display| format!("its attribute {name} cannot be read: {cause}");
+    for name in location.attr_names().map_err(|error| super::words(&error))? {
+        if name == UNREAD {
+            continue;
+        }
+        let attribute = location.attr(&name).map_err(|error| failed(&name, &super::words(&error)))?;
         // An odd attribute (a compound, a list of lists) must not hide the others.
-        if let Ok(attribute) = location.attr(&name)
-            && let Ok(Some(value)) = one(TypedObject::Attribute(attribute.id()), inner)
+        if let Some(value) =
+            one(TypedObject::Attribute(attribute.id()), inner).map_err(|error| failed(&name, &error))?
         {
             attributes.insert(name, value);
         }

@@ -113,22 +113,44 @@ impl Node {
     }
 }
 
-/// The object that a link path leads to; the parent in the path exists. A dangling link leads nowhere, and what is
+/// Whether every link of a path is there; the last may dangle.
+///
+/// # Errors
+/// It cannot be known, which is not that there is none.
+fn leads(file: &File, path: &str) -> Result<bool, String> {
+    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+    for end in ends {
+        let Ok(name) = CString::new(format!("/{}", path.get(..end).unwrap_or(path))) else { return Ok(false) };
+        // SAFETY: the file is open and the name a C string.
+        match unsafe { H5Lexists(file.id(), name.as_ptr(), H5P_DEFAULT) } {
+            0 => return Ok(false),
+            ..0 => return Err(last_error()),
+            _ => {}
+        }
+        // SAFETY: as above.
+        if end < path.len() && unsafe { H5Oexists_by_name(file.id(), name.as_ptr(), H5P_DEFAULT) } == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The object that a link path leads to. A dangling link leads nowhere, and what is
 /// neither group nor dataset is none. `number` is that of the file.
 pub fn node(file: &File, number: u64, path: &str) -> Result<Option<Node>, String> {
     // An absolute path, so that the empty one is the root.
     let Ok(name) = CString::new(format!("/{path}")) else { return Ok(None) };
     sync(|| {
-        // SAFETY: the file is open and the name a C string. The root has no link.
-        if !path.is_empty() && unsafe { H5Lexists(file.id(), name.as_ptr(), H5P_DEFAULT) } <= 0 {
+        // The root has no link.
+        if !path.is_empty() && !leads(file, path)? {
             return Ok(None);
         }
-        // SAFETY: as above.
+        // SAFETY: the file is open and the name a C string.
         let id = unsafe { H5Oopen(file.id(), name.as_ptr(), H5P_DEFAULT) };
         if id < 0 {
             // SAFETY: as above.
-            let leads = unsafe { H5Oexists_by_name(file.id(), name.as_ptr(), H5P_DEFAULT) } > 0;
-            return if leads { Err("HDF5: opening the object failed".to_owned()) } else { Ok(None) };
+            let exists = unsafe { H5Oexists_by_name(file.id(), name.as_ptr(), H5P_DEFAULT) } > 0;
+            return if exists { Err("HDF5: opening the object failed".to_owned()) } else { Ok(None) };
         }
         let object = Id(id);
         let failed = |error: ::hdf5::Error| super::words(&error);

@@ -75,7 +75,7 @@ impl Location {
                 Ok(Some(text))
             }
             // The archive itself is what must not change.
-            Location::Zip { zip, folder } => match zip.read(&below(folder, key))? {
+            Location::Zip { zip, folder } => match zip.read(&below(folder, key)).map_err(|e| e.to_string())? {
                 Some(blob) => blob.all(MAX_METADATA).map(Some).map_err(|e| e.to_string()),
                 None => Ok(None),
             },
@@ -113,7 +113,10 @@ impl Location {
             Location::Folder(root) => root,
             Location::Zip { zip, folder } => {
                 let name = below(folder, key);
-                return zip.read(&name).map_err(|cause| Trouble::Damaged(format!("{name}: {cause}")));
+                return zip.read(&name).map_err(|error| match error.kind() {
+                    ErrorKind::InvalidData | ErrorKind::UnexpectedEof => Trouble::Damaged(format!("{name}: {error}")),
+                    _ => Trouble::Unreadable(name, error),
+                });
             }
         };
         let address = root.join(key);

@@ -5,6 +5,7 @@
 //! before anything is read or allocated.
 
 use std::collections::BTreeMap;
+use std::io::{self, Error, ErrorKind};
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
@@ -54,6 +55,11 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
+}
+
+/// What is wrong with a member, in words.
+fn unfit(cause: &str) -> Error {
+    Error::new(ErrorKind::InvalidData, cause)
 }
 
 impl Zip {
@@ -113,58 +119,66 @@ impl Zip {
     /// The content of a member; none if there is no such member.
     ///
     /// # Errors
-    /// The cause in words: damaged, encrypted, of another compression.
-    pub fn read(&self, name: &str) -> Result<Option<Blob>, String> {
+    /// `InvalidData` with the cause in words: damaged, encrypted, of another compression. Else the storage's, as it is.
+    pub fn read(&self, name: &str) -> io::Result<Option<Blob>> {
         let Some(member) = self.members.get(name) else { return Ok(None) };
         if member.encrypted {
-            return Err("it is encrypted: unpack it and write the archive without a password".to_owned());
+            return Err(unfit("it is encrypted: unpack it and write the archive without a password"));
         }
         let offset = self.content(name, member)?;
         match member.method {
-            0 if member.stored != member.size => Err("its sizes differ although it is not compressed".to_owned()),
+            0 if member.stored != member.size => Err(unfit("its sizes differ although it is not compressed")),
             0 => Ok(Some(Blob::Stored(Extent { object: self.object.clone(), offset, len: member.size }))),
             8 => self.inflate(member, offset).map(|bytes| Some(Blob::Memory(Arc::new(bytes)))),
-            method => Err(format!("its compression {method} is not read: write the archive stored or deflated")),
+            method => {
+                Err(unfit(&format!("its compression {method} is not read: write the archive stored or deflated")))
+            }
         }
     }
 
     /// Where the content begins: behind the local header, whose name must be the same.
-    fn content(&self, name: &str, member: &ZipMember) -> Result<u64, String> {
+    fn content(&self, name: &str, member: &ZipMember) -> io::Result<u64> {
         if let Some(&offset) = member.content.get() {
             return Ok(offset);
         }
-        let damaged = || "its local header is damaged".to_owned();
+        let damaged = || unfit("its local header is damaged");
+        // That it cannot be read is not that it is damaged.
+        let fill = |at: u64, bytes: &mut [u8]| match self.object.read_exact_at(at, bytes) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(damaged()),
+            result => result,
+        };
         let mut header = [0; 30];
-        self.object.read_exact_at(member.header, &mut header).map_err(|_| damaged())?;
+        fill(member.header, &mut header)?;
         let (named, extra) = (u16_at(&header, 26).unwrap_or(0), u16_at(&header, 28).unwrap_or(0));
         let mut local = vec![0; usize::from(named)];
         let at = member.header.checked_add(30).ok_or_else(damaged)?;
-        self.object.read_exact_at(at, &mut local).map_err(|_| damaged())?;
+        fill(at, &mut local)?;
         if !header.starts_with(b"PK\x03\x04") || folded(&local) != name {
             return Err(damaged());
         }
         let offset = at + u64::from(named) + u64::from(extra);
         if offset.checked_add(member.stored).is_none_or(|end| end > self.directory) {
-            return Err("its content reaches into the central directory: the archive is damaged".to_owned());
+            return Err(unfit("its content reaches into the central directory: the archive is damaged"));
         }
         Ok(*member.content.get_or_init(|| offset))
     }
 
-    fn inflate(&self, member: &ZipMember, offset: u64) -> Result<Vec<u8>, String> {
+    fn inflate(&self, member: &ZipMember, offset: u64) -> io::Result<Vec<u8>> {
         let bound = member.stored.saturating_mul(DEFLATE_RATIO).saturating_add(64).min(MAX_CHUNK);
         if member.size > bound {
-            return Err(format!("{} bytes cannot hold the {} that are declared", member.stored, member.size));
+            let cause = format!("{} bytes cannot hold the {} that are declared", member.stored, member.size);
+            return Err(unfit(&cause));
         }
-        let size = |n: u64| usize::try_from(n).map_err(|_| "it is too large".to_owned());
+        let size = |n: u64| usize::try_from(n).map_err(|_| unfit("it is too large"));
         let mut stored = vec![0; size(member.stored)?];
-        self.object.read_exact_at(offset, &mut stored).map_err(|e| e.to_string())?;
+        self.object.read_exact_at(offset, &mut stored)?;
         let mut content = vec![0; size(member.size)?];
         let got = Decompressor::new().deflate_decompress(&stored, &mut content);
-        if got.map_err(|_| "its deflate stream is damaged")? != content.len() {
-            return Err("it inflates to another size than declared".to_owned());
+        if got.map_err(|_| unfit("its deflate stream is damaged"))? != content.len() {
+            return Err(unfit("it inflates to another size than declared"));
         }
         if libdeflater::crc32(&content) != member.crc {
-            return Err("its checksum does not match".to_owned());
+            return Err(unfit("its checksum does not match"));
         }
         Ok(content)
     }
@@ -314,7 +328,7 @@ mod tests {
     }
 
     fn content(zip: &Zip, name: &str) -> Result<Option<Vec<u8>>, String> {
-        zip.read(name)?.map(|blob| blob.all(1 << 20).map_err(|e| e.to_string())).transpose()
+        zip.read(name).map_err(|e| e.to_string())?.map(|blob| blob.all(1 << 20).map_err(|e| e.to_string())).transpose()
     }
 
     #[test]
