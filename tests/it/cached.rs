@@ -38,7 +38,7 @@ fn mounted(store: &Path, cache: &Path, index: &Path) -> Mount {
 }
 
 /// Stores that are larger than what is known of an object from its first answer.
-fn large() -> Vec<(String, PathBuf)> {
+pub fn large() -> Vec<(String, PathBuf)> {
     let data = Path::new(ROOT).join("../shared/data");
     let names = ["infercnvpy_oligodendroglioma.h5ad", "scvi_pbmc5k_protein.h5ad", "scanpy_pbmc68k_reduced_v3.zarr.zip"];
     let stores = names.map(|name| (name.to_owned(), data.join(name)));

@@ -52,9 +52,10 @@ struct Extent {
 /// A store, its files in memory, and what lies where.
 pub struct Subject {
     files: Vec<(PathBuf, Vec<u8>)>,
-    /// Of the one file of an h5ad; what is not here is metadata.
+    /// Of the one file of an h5ad or an archive; what is not here is metadata.
     extents: Vec<Extent>,
-    is_h5: bool,
+    /// The end of that file's name; none of a directory.
+    file: Option<&'static str>,
     /// Whether damage to X and layers is noticed in a zarr.
     noticed: bool,
     references: BTreeMap<(usize, usize), Served>,
@@ -93,9 +94,10 @@ fn walk(root: &Path, at: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
 
 impl Subject {
     pub fn open(store: &Path, work: &Path) -> Subject {
-        let is_h5 = store.is_file();
+        let is_archive = store.extension().is_some_and(|extension| extension == "zip");
+        let file = store.is_file().then_some(if is_archive { "zarr.zip" } else { "h5ad" });
         let (mut files, mut extents) = (Vec::new(), Vec::new());
-        if is_h5 {
+        if file.is_some() {
             files.push((PathBuf::new(), fs::read(store).unwrap()));
             let map: Value = serde_json::from_slice(&fs::read(format!("{}.json", store.display())).unwrap()).unwrap();
             for extent in map.as_array().unwrap() {
@@ -110,7 +112,7 @@ impl Subject {
             walk(store, store, &mut files);
         }
         let noticed = store.file_name().unwrap().to_str().unwrap().starts_with("tiny");
-        let mut subject = Subject { files, extents, is_h5, noticed, references: BTreeMap::new() };
+        let mut subject = Subject { files, extents, file, noticed, references: BTreeMap::new() };
         for x in 0..2 {
             for named in 0..2 {
                 let path = subject.write(None, work, 0);
@@ -134,7 +136,7 @@ impl Subject {
             None => random.below(len as u64) as usize,
         };
         let span = |want: usize| want.min(len - at);
-        let (what, changed) = match random.below(8) {
+        let (what, changed) = match random.below(9) {
             0..=2 => {
                 bytes[at] ^= 1 << random.below(8);
                 ("bit", 1)
@@ -155,6 +157,21 @@ impl Subject {
                 bytes[at..at + span(16)].fill(0xff);
                 ("ones", span(16))
             }
+            7 => {
+                // What lies here lies there, and the other way round: each may be whole.
+                let other = match self.extents.get(random.below(2 * self.extents.len() as u64) as usize) {
+                    Some(extent) => extent.start as usize,
+                    None => random.below(len as u64) as usize,
+                };
+                let size = (random.below(300) as usize).min(len - at.max(other)).min(at.abs_diff(other));
+                (0..size).for_each(|i| bytes.swap(at + i, other + i));
+                let mut damage = self.touched(file, at, size, "swap");
+                let there = self.touched(file, other, size, "swap");
+                damage.metadata |= there.metadata;
+                damage.touched.extend(there.touched);
+                damage.touched.iter_mut().for_each(|(_, noticed)| *noticed = false);
+                return (damage, bytes);
+            }
             _ => {
                 bytes.truncate(at);
                 ("cut", len - at)
@@ -167,7 +184,7 @@ impl Subject {
     fn touched(&self, file: usize, at: usize, changed: usize, what: &str) -> Damage {
         let cut = what == "cut";
         let mut damage = Damage { file, at, what: what.to_owned(), touched: Vec::new(), metadata: false };
-        if self.is_h5 {
+        if self.file.is_some() {
             let (from, to) = (at as u64, (at + changed) as u64);
             let mut covered = 0;
             for extent in &self.extents {
@@ -178,7 +195,7 @@ impl Subject {
                 }
             }
             if cut {
-                // The file's length is in its superblock: a cut anywhere is noticed.
+                // The file's length is in its superblock, an archive's directory at its end: a cut anywhere is noticed.
                 damage.touched.push((String::new(), true));
             } else {
                 damage.metadata = covered < to - from;
@@ -198,7 +215,7 @@ impl Subject {
 
     /// Writes the store to `work`, under a new name each time: libhdf5 knows files by their inode.
     fn write(&self, change: Option<(usize, &[u8])>, work: &Path, number: u64) -> PathBuf {
-        let path = work.join(if self.is_h5 { format!("case-{number}.h5ad") } else { "case.zarr".to_owned() });
+        let path = work.join(self.file.map_or("case.zarr".to_owned(), |end| format!("case-{number}.{end}")));
         // A zarr is there whole but the first time: `run` mends what it damaged.
         let there = path.exists();
         for (index, (file, bytes)) in self.files.iter().enumerate() {
@@ -206,7 +223,7 @@ impl Subject {
             if there && changed.is_none() {
                 continue;
             }
-            let here = if self.is_h5 { path.clone() } else { path.join(file) };
+            let here = if self.file.is_some() { path.clone() } else { path.join(file) };
             fs::create_dir_all(here.parent().unwrap()).unwrap();
             fs::write(here, changed.unwrap_or(bytes)).unwrap();
         }
@@ -221,7 +238,7 @@ impl Subject {
         let (x, named) = ((number % 2) as usize, (number / 2 % 2) as usize);
         let path = self.write(Some((damage.file, &bytes)), work, number);
         let served = catch_unwind(AssertUnwindSafe(|| serve(&path, x, named == 1, opened)));
-        if self.is_h5 {
+        if self.file.is_some() {
             let _ = fs::remove_file(&path);
         } else {
             fs::write(path.join(&self.files[damage.file].0), &self.files[damage.file].1).unwrap();
@@ -243,7 +260,7 @@ impl Subject {
             0 => element == "X/data" || element == "X/indices",
             _ => element == "layers/dense",
         };
-        let is_metadata_file = !self.is_h5 && {
+        let is_metadata_file = self.file.is_none() && {
             let name = self.files[damage.file].0.file_name().and_then(|name| name.to_str()).unwrap_or("");
             name.starts_with('.') || name == "zarr.json"
         };

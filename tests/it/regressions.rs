@@ -1,4 +1,5 @@
-//! One numbered test a fault that was found, with a sentence each. `h`: found by reading the code; `s`: reported by users.
+//! One numbered test a fault that was found, with a sentence each. `h`: found by reading the code; `s`: reported by users; `t`: found
+//! by injected faults.
 //! A fault whose test stands better elsewhere has a line in [`ELSEWHERE`], and that test must be there.
 
 use std::fs;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use crate::support::{Mount, ROOT, list, shufflefs, store, succeed};
 
 /// Fault, what happened, file, and the test in it.
-const ELSEWHERE: [(&str, &str, &str, &str); 30] = [
+const ELSEWHERE: [(&str, &str, &str, &str); 33] = [
     ("h1", "A safe trait handed out overlapping `&mut [u8]` from `&self`.", "src/array/dest.rs", "fn parts_lie_within"),
     ("h1", "So the trait is unsafe to implement.", "src/array/gather.rs", "compile_fail,E0200"),
     (
@@ -29,6 +30,24 @@ const ELSEWHERE: [(&str, &str, &str, &str); 30] = [
     ("h4", "Statistics were cut at 4 KiB.", "src/fuse/attributes.rs", "fn statistics_are_padded_and_never_cut"),
     ("h5", "The errno of a read was lost.", "src/fuse.rs", "fn errors_keep_their_errno_where_the_contract_allows_it"),
     ("h6", "A number of a store was cut to fewer bits.", "tests/it/damage.rs", "fn stores_that_lie"),
+    (
+        "t1",
+        "After a short read column numbers were checked in part, or out of step: EIO of a whole store.",
+        "tests/it/faults.rs",
+        "(Ail::Short, READ)",
+    ),
+    (
+        "t2",
+        "EMFILE of a zarr chunk was EIO: its remedy took the place of its number.",
+        "tests/it/faults.rs",
+        "(Ail::Errno(libc::EMFILE), READ | OPEN)",
+    ),
+    (
+        "t3",
+        "Who came to a load that had hung was failed at once, though it went on at that moment.",
+        "tests/it/faults.rs",
+        "What failed is not remembered",
+    ),
     ("s1", "Codecs of zarr-python were not read.", "tests/it/codecs.rs", "fn every_codec_on_every_array"),
     ("s2", "Metadata that leaves out defaults.", "tests/it/codecs.rs", "fn reported_stores"),
     ("s3", "Booleans and enums of R, Julia, PyTables.", "tests/it/kinds.rs", "fn booleans_of_other_writers"),

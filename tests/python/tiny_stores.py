@@ -2,13 +2,15 @@
 """Makes stores of a few kB with every kind of element that is served, for tests and fuzzers that damage them.
 
 Usage: tiny_stores.py OUTDIR     tiny.h5ad (gzip), checked.h5ad (fletcher32), tiny.v2.zarr (gzip), tiny.v3.zarr (sharded,
-                                 crc32c): X is CSR, layers/dense is dense; plain.h5ad and plain.v3.zarr: uncompressed
+                                 crc32c): X is CSR, layers/dense is dense; plain.h5ad and plain.v3.zarr: uncompressed;
+                                 tiny.zarr.zip: tiny.v2.zarr as an archive
 """
 import json
 import pathlib
 import shutil
 import sys
 import warnings
+import zipfile
 
 import anndata as ad
 import h5py
@@ -102,6 +104,24 @@ def extents(path):
     return found
 
 
+def pack(folder, path):
+    """The directory as an archive, its metadata deflated, and where its chunks lie: [element, offset, bytes, whether damage is noticed]."""
+    found = []
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+            name = str(file.relative_to(folder))
+            is_chunk = not file.name.startswith(".")
+            info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_STORED if is_chunk else zipfile.ZIP_DEFLATED
+            archive.writestr(info, file.read_bytes())
+            if is_chunk:
+                # As in the directory: other elements have no codec with a checksum.
+                element = str(pathlib.Path(name).parent)
+                noticed = element.startswith(("X", "layers/dense"))
+                found.append([element, info.header_offset + 30 + len(name), info.compress_size, noticed])
+    return found
+
+
 def main():
     out = pathlib.Path(sys.argv[1])
     for kind in ["tiny.h5ad", "checked.h5ad", "plain.h5ad", "tiny.v2.zarr", "tiny.v3.zarr", "plain.v3.zarr"]:
@@ -112,6 +132,10 @@ def main():
             if kind.endswith("h5ad"):
                 (out / f"{kind}.json").write_text(json.dumps(extents(work)))
             work.rename(final)
+    archive, work = out / "tiny.zarr.zip", out / ".work.zip"
+    if not archive.exists():
+        (out / "tiny.zarr.zip.json").write_text(json.dumps(pack(out / "tiny.v2.zarr", work)))
+        work.rename(archive)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,255 @@
+//! kill -9 of anything at any time: nothing is left that stays, nothing half-made is taken for whole, and what comes next serves
+//! the same bytes.
+//!
+//! `SHUFFLEFS_TEST_KILLS=N` makes N kills instead of 30.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::area::{Area, Serving, in_time, is_alive, kill, mounts_below, processes, until};
+use crate::damaged::Random;
+use crate::remote::Server;
+use crate::support::{list, sha256, store};
+
+/// What is killed in the middle of its work.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Work {
+    /// A mount that goes to the background, its daemon, and the children that parse its stores.
+    Mount,
+    /// One that writes an index first.
+    Index,
+    /// One that is read, and writes what it fetches into a cache.
+    Cache,
+    /// `run`, the command, the mount between them.
+    Run,
+    Shuffle,
+}
+
+const WORKS: [Work; 5] = [Work::Mount, Work::Index, Work::Run, Work::Shuffle, Work::Cache];
+
+/// The parent of a process.
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
+/// Processes that work in an area, and those that they started.
+fn workers(area: &Area) -> Vec<i32> {
+    let place = area.path("").display().to_string();
+    let place = place.trim_end_matches('/').to_owned();
+    let mut found = processes(|line| line.contains(&place));
+    let all = processes(|line| line.contains("shufflefs") || line.contains("sleep"));
+    loop {
+        let more: Vec<i32> = all
+            .iter()
+            .copied()
+            .filter(|pid| !found.contains(pid) && parent(*pid).is_some_and(|parent| found.contains(&parent)))
+            .collect();
+        if more.is_empty() {
+            return found;
+        }
+        found.extend(more);
+    }
+}
+
+/// The bytes of the first epoch of what is mounted there.
+fn epoch(place: &Path) -> Vec<String> {
+    let place = place.join("epoch-0000");
+    list(&place).iter().map(|name| sha256(&place.join(name))).collect()
+}
+
+struct Harness {
+    server: Server,
+    name: String,
+    random: Random,
+    /// What each kind of store serves.
+    plain: Vec<String>,
+    by_column: Vec<String>,
+    remote: Vec<String>,
+    shuffled: String,
+    /// How many kills came while something was there to be killed.
+    hit: [u32; WORKS.len()],
+}
+
+/// A store behind a network: larger than what is known of an object from its first answer, so that blocks of it are cached, where
+/// there is such a one.
+fn remote() -> (String, PathBuf) {
+    let small = || ("wide-csr.h5ad".to_owned(), store("wide-csr.h5ad"));
+    crate::cached::large().into_iter().next().unwrap_or_else(small)
+}
+
+/// Sizes that do not follow from where a store lies.
+const SIZES: [&str; 6] = ["--batch-size", "64", "--block-size", "16", "--fetch-factor", "4"];
+
+fn arguments(words: &[&str], paths: &[PathBuf]) -> Vec<OsString> {
+    words.iter().map(OsString::from).chain(paths.iter().map(OsString::from)).collect()
+}
+
+impl Harness {
+    fn new() -> Harness {
+        let (name, path) = remote();
+        let server = Server::objects(path.parent().unwrap());
+        let area = Area::new();
+        let served = |path: &Path, options: &[&str]| {
+            let line = arguments(&[&["mount"], options].concat(), &[path.to_owned(), area.path("d")]);
+            let ran = area.run(line);
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+            let bytes = epoch(&area.path("d"));
+            assert_eq!(area.run(["umount", "d"]).code, Some(0));
+            bytes
+        };
+        let (plain, by_column) = (served(&area.store, &[]), served(&store("csc-int64.zarr"), &[]));
+        let remote = served(&path, &SIZES);
+        let out = area.path("out.h5ad");
+        assert_eq!(area.run(arguments(&["shuffle"], &[area.store.clone(), out.clone()])).code, Some(0));
+        Harness {
+            server,
+            name,
+            random: Random::new(7),
+            plain,
+            by_column,
+            remote,
+            shuffled: sha256(&out),
+            hit: [0; WORKS.len()],
+        }
+    }
+
+    /// The command line of some work in an area.
+    fn line(&self, work: Work, area: &Area) -> Vec<OsString> {
+        let (index, cache, d) = (area.path("index"), area.path("cache"), area.path("d"));
+        let (index, cache) = (index.to_str().unwrap().to_owned(), cache.to_str().unwrap().to_owned());
+        match work {
+            Work::Mount => arguments(&["mount"], &[area.store.clone(), d]),
+            Work::Index => arguments(&["mount", "--index-dir", &index], &[store("csc-int64.zarr"), d]),
+            Work::Cache => arguments(
+                &[&["mount", "--index-dir", &index, "--cache-dir", &cache], &SIZES[..]].concat(),
+                &[self.server.url("none-0", &self.name), d],
+            ),
+            Work::Run => {
+                let mut line = arguments(&["run"], std::slice::from_ref(&area.store));
+                line.extend(["--", "sh", "-c", "cat {}/epoch-0000/* > /dev/null; exec sleep 600"].map(OsString::from));
+                line
+            }
+            Work::Shuffle => arguments(&["shuffle"], &[area.store.clone(), area.path("out.h5ad")]),
+        }
+    }
+
+    /// Starts the work, kills one of its processes, or all, at some time, and looks at what is left.
+    fn kill(&mut self, work: Work) {
+        let area = Area::new();
+        let mut command = area.command(self.line(work, &area));
+        let mut started = Serving(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        // A point in time, not a wait for anything: whatever is killed then, the same must hold.
+        let most = if work == Work::Run { 400_000 } else { 250_000 };
+        std::thread::sleep(Duration::from_micros(self.random.below(most)));
+        if work == Work::Cache && self.random.below(2) == 0 && area.path("d/epoch-0000").exists() {
+            // In the middle of an epoch that somebody reads.
+            let place = area.path("d/epoch-0000");
+            std::thread::spawn(move || {
+                for file in fs::read_dir(&place).into_iter().flatten().flatten() {
+                    let _ = fs::read(file.path());
+                }
+            });
+            std::thread::sleep(Duration::from_micros(self.random.below(50_000)));
+        }
+        let mut there = workers(&area);
+        there.sort_unstable();
+        let all = self.random.below(4) == 0;
+        let chosen = self.random.below(there.len() as u64) as usize;
+        for (at, pid) in there.iter().enumerate() {
+            if all || at == chosen {
+                kill(*pid, libc::SIGKILL);
+            }
+        }
+        self.hit[WORKS.iter().position(|other| *other == work).unwrap()] += u32::from(!there.is_empty());
+        if work == Work::Run {
+            // With any of them go all: but the command may outlive a daemon that it does not need.
+            kill(started.pid(), libc::SIGTERM);
+        }
+        started.end();
+        match work {
+            Work::Run => self.nothing_runs(&area),
+            Work::Shuffle => self.goes_on(&area),
+            _ => self.mounts_again(work, &area),
+        }
+    }
+
+    /// Nothing of a job is left: no process, no mount.
+    fn nothing_runs(&self, area: &Area) {
+        until("all processes of the job are gone", || workers(area).is_empty());
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!table.contains(&*area.store.to_string_lossy()), "{table}");
+        let ran = area.run(["run", "store.h5ad", "--", "sh", "-c", "cd {}/epoch-0000 && sha256sum *"]);
+        let sums: Vec<&str> = ran.stdout.lines().filter_map(|line| line.split(' ').next()).collect();
+        assert!(ran.code == Some(0) && sums == self.plain, "{ran:?}");
+    }
+
+    /// Nothing half-made has the final name, and what comes next makes the same.
+    fn goes_on(&self, area: &Area) {
+        let out = area.path("out.h5ad");
+        if !out.exists() {
+            let ran = area.run(self.line(Work::Shuffle, area));
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+        }
+        assert_eq!(sha256(&out), self.shuffled);
+        let mut names = list(&area.path(""));
+        names.retain(|name| name != "store.h5ad");
+        assert_eq!(names, ["out.h5ad"]);
+    }
+
+    /// The same mount again, whatever is there now, serves the same bytes; and then nothing is there.
+    fn mounts_again(&self, work: Work, area: &Area) {
+        let place = area.path("d");
+        // One whose parent was killed may be under way still, and is a mount in the end, or nothing.
+        let line = self.line(work, area);
+        let mut ran = area.run(&line);
+        if ran.code == Some(4) {
+            // It mounts, or it ends and takes the mountpoint that it made along, at this very moment.
+            let reasons = ["already a mount", "another process", "No such file"];
+            assert!(reasons.iter().any(|reason| ran.stderr.contains(reason)), "{ran:?}");
+            if !mounts_below(&place).is_empty() {
+                assert_eq!(area.run(["umount", "d"]).code, Some(0));
+            }
+            until("another is gone", || {
+                ran = area.run(&line);
+                ran.code == Some(0)
+            });
+        }
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{work:?}");
+        assert_eq!(mounts_below(&place).len(), 1);
+        let wanted = match work {
+            Work::Index => &self.by_column,
+            Work::Cache => &self.remote,
+            _ => &self.plain,
+        };
+        let path = place.clone();
+        assert!(in_time("the epoch", move || epoch(&path)) == *wanted, "{work:?}: other bytes");
+        let daemon = area.pid("d");
+        assert_eq!(area.run(["umount", "d"]).code, Some(0));
+        until("the daemon is gone", || !is_alive(daemon));
+        until("all are gone", || workers(area).is_empty());
+        assert!(mounts_below(&area.path("")).is_empty());
+        if work == Work::Index {
+            assert_eq!(
+                list(&area.path("index")).len(),
+                1,
+                "what a killed builder left: {:?}",
+                list(&area.path("index"))
+            );
+        }
+    }
+}
+
+#[test]
+fn whatever_is_killed_nothing_stays_and_the_next_serves_the_same() {
+    let kills = std::env::var("SHUFFLEFS_TEST_KILLS").map_or(30, |count| count.parse().unwrap());
+    let mut harness = Harness::new();
+    for number in 0..kills {
+        harness.kill(WORKS[number % WORKS.len()]);
+    }
+    println!("{kills} kills; with something there: {:?} of {WORKS:?}", harness.hit);
+    assert!(harness.hit.iter().all(|hit| *hit > 0), "the test shows nothing: {:?}", harness.hit);
+}

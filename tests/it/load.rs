@@ -1,0 +1,329 @@
+//! Load: 64 readers of every kind at once; nothing grows, nothing is lost, no byte is wrong. And limits: what a mount does where
+//! memory, descriptors, threads or locked memory are few.
+//!
+//! `SHUFFLEFS_TEST_LOAD_SECONDS=N` reads for N seconds instead of 20.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::area::{Area, Ran, in_time, is_root, until};
+use crate::faults::settled;
+use crate::support::{Mount, bounded, list, sha256, store};
+
+type Files = BTreeMap<PathBuf, Vec<u8>>;
+
+/// The kinds of readers.
+const KINDS: [&str; 8] = ["whole", "pieces", "mapped", "backwards", "two epochs", "stat", "cp", "tar"];
+
+/// What a reader does with one file; the bytes it has seen.
+fn read(kind: &str, path: &Path, wanted: &[u8]) -> u64 {
+    let file = || File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let got = match kind {
+        "pieces" => {
+            let (file, mut got) = (file(), vec![0; wanted.len()]);
+            for (at, piece) in got.chunks_mut(7001).enumerate() {
+                file.read_exact_at(piece, at as u64 * 7001).unwrap();
+            }
+            got
+        }
+        "backwards" => {
+            let (file, mut got) = (file(), vec![0; wanted.len()]);
+            for (at, piece) in got.chunks_mut(40_000).enumerate().rev() {
+                file.read_exact_at(piece, at as u64 * 40_000).unwrap();
+            }
+            got
+        }
+        "mapped" => {
+            // SAFETY: a file of a read-only mount, which does not change.
+            let map = unsafe { memmap2::Mmap::map(&file()).unwrap() };
+            map.to_vec()
+        }
+        "stat" => {
+            assert_eq!(fs::metadata(path).unwrap().len(), wanted.len() as u64);
+            return 1;
+        }
+        _ => fs::read(path).unwrap(),
+    };
+    assert!(got == wanted, "{kind}: {} has other bytes", path.display());
+    got.len() as u64
+}
+
+/// A figure of a process: resident memory, threads, descriptors.
+#[derive(Clone, Copy, Debug, Default)]
+struct Gauges {
+    rss_kib: u64,
+    threads: u64,
+    files: u64,
+}
+
+impl Gauges {
+    fn of(pid: u64) -> Gauges {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let number = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64;
+        Gauges { rss_kib: number("VmRSS:"), threads: number("Threads:"), files }
+    }
+
+    fn most(self, other: Gauges) -> Gauges {
+        Gauges {
+            rss_kib: self.rss_kib.max(other.rss_kib),
+            threads: self.threads.max(other.threads),
+            files: self.files.max(other.files),
+        }
+    }
+}
+
+#[test]
+fn sixty_four_readers_of_every_kind() {
+    let seconds = std::env::var("SHUFFLEFS_TEST_LOAD_SECONDS").map_or(20, |count| count.parse().unwrap());
+    let paths = [store("sparse.h5ad")];
+    let options = ["--batch-size", "64", "--block-size", "16", "--fetch-factor", "4", "--split", "a=0.7,b=0.3"];
+    let truth = Mount::new(&paths, &options);
+    let mut files = Files::new();
+    for folder in ["a/epoch-0000", "a/epoch-0001", "b/epoch-0000", "b/epoch-0001"] {
+        for name in list(&truth.join(folder)) {
+            let path = Path::new(folder).join(name);
+            files.insert(path.clone(), fs::read(truth.join(&path)).unwrap());
+        }
+    }
+    truth.unmount();
+    let mount = Mount::new(&paths, &[&options[..], &["--memory", "16MiB"]].concat());
+    let pid = mount.json(".shufflefs/options.json")["pid"].as_u64().unwrap();
+    let stop = AtomicBool::new(false);
+    let bytes: Vec<AtomicU64> = (0..64).map(|_| AtomicU64::new(0)).collect();
+    let (files, root) = (&files, mount.path());
+    let reader = |number: usize| {
+        let kind = KINDS[number % KINDS.len()];
+        let view = ["a", "b"][number / 8 % 2];
+        let copies = tempfile::tempdir().unwrap();
+        for round in 0.. {
+            let epoch = if kind == "two epochs" { round % 2 } else { number / 16 % 2 };
+            let folder = format!("{view}/epoch-{epoch:04}");
+            match kind {
+                "cp" | "tar" => {
+                    let script = if kind == "cp" {
+                        "rm -rf c; cp -r \"$0\" c"
+                    } else {
+                        "rm -rf c; mkdir c; tar -C \"$0\" -cf - . | tar -C c -xf -"
+                    };
+                    let mut copy = bounded(120, "sh");
+                    let status = copy
+                        .args(["-c", &format!("{script}; chmod -R u+w c")])
+                        .arg(root.join(&folder))
+                        .current_dir(copies.path())
+                        .status();
+                    assert!(status.unwrap().success(), "{kind}");
+                    for name in list(&copies.path().join("c")) {
+                        let got = fs::read(copies.path().join("c").join(&name)).unwrap();
+                        assert!(got == files[&Path::new(&folder).join(&name)], "{kind}: {name} has other bytes");
+                        bytes[number].fetch_add(got.len() as u64, Ordering::Relaxed);
+                    }
+                }
+                _ => {
+                    for (path, wanted) in
+                        files.range(PathBuf::from(&folder)..).take_while(|(path, _)| path.starts_with(&folder))
+                    {
+                        if stop.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        bytes[number].fetch_add(read(kind, &root.join(path), wanted), Ordering::Relaxed);
+                    }
+                }
+            }
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    };
+    // The most of each third of the time.
+    let mut thirds = [Gauges::default(); 3];
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..64)
+            .map(|number| {
+                scope.spawn({
+                    let reader = &reader;
+                    move || reader(number)
+                })
+            })
+            .collect();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(seconds) && !readers.iter().any(|reader| reader.is_finished()) {
+            std::thread::sleep(Duration::from_millis(100));
+            let third = (began.elapsed().as_secs_f64() * 3.0 / seconds as f64) as usize;
+            thirds[third.min(2)] = thirds[third.min(2)].most(Gauges::of(pid));
+        }
+        stop.store(true, Ordering::SeqCst);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+    let total: u64 = bytes.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+    for (at, kind) in KINDS.into_iter().enumerate() {
+        let mine: Vec<u64> =
+            bytes.iter().skip(at).step_by(KINDS.len()).map(|count| count.load(Ordering::Relaxed)).collect();
+        println!("{kind}: from {} to {} bytes a reader", mine.iter().min().unwrap(), mine.iter().max().unwrap());
+        assert!(mine.iter().all(|&count| count > 0), "{kind}: a reader starved: {mine:?}");
+    }
+    println!("{total} bytes in {seconds} s; {thirds:?}");
+    let [_, middle, end] = thirds;
+    assert!(end.rss_kib <= middle.rss_kib + middle.rss_kib / 10 + (8 << 10), "memory grows: {thirds:?}");
+    assert!(
+        end.threads <= middle.threads + 2 && end.files <= middle.files + 16,
+        "threads or descriptors grow: {thirds:?}"
+    );
+    settled(&mount);
+    // Nobody maps anything any more.
+    until("no image is lent", || mount.json(".shufflefs/stats.json")["memory"]["leased_bytes"] == 0);
+    mount.unmount();
+}
+
+/// A group of processes with so much memory; none where the system does not let us make one.
+struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    fn new(mib: u64) -> Option<MemoryGroup> {
+        if !is_root() {
+            return None;
+        }
+        let name = format!("shufflefs-test-{}-{mib}", std::process::id());
+        let (v1, v2) = (Path::new("/sys/fs/cgroup/memory"), Path::new("/sys/fs/cgroup"));
+        let (group, limit) = match v1.is_dir() {
+            true => (v1.join(&name), "memory.limit_in_bytes"),
+            false => (v2.join(&name), "memory.max"),
+        };
+        fs::create_dir(&group).ok()?;
+        let made = MemoryGroup(group);
+        fs::write(made.0.join(limit), (mib << 20).to_string()).ok()?;
+        Some(made)
+    }
+
+    /// Processes that were killed in it for want of memory.
+    fn killed(&self) -> u64 {
+        let told = ["memory.oom_control", "memory.events"].map(|name| fs::read_to_string(self.0.join(name)));
+        let lines: String = told.into_iter().flatten().collect();
+        lines.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // Its processes may be ending still.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while fs::remove_dir(&self.0).is_err() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// `--memory auto` in a container: an epoch that is larger than all of its memory is read, and nobody is killed.
+#[test]
+fn a_container_with_little_memory() {
+    let stores = store("sparse.h5ad");
+    for mib in [256, 512, 2048] {
+        let Some(group) = MemoryGroup::new(mib) else {
+            eprintln!("skipped: no group of processes can be made");
+            return;
+        };
+        let area = Area::new();
+        // 400,000 dense rows of 120 genes: 192 MB an epoch, in batches of 4 MB.
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$ > \"$0\"/cgroup.procs && exec \"$@\""]).arg(&group.0);
+        command.arg(env!("CARGO_BIN_EXE_shufflefs"));
+        command.args([
+            "mount",
+            "--format",
+            "npy",
+            "--obs",
+            "n_genes",
+            "--dense",
+            "--batch-size",
+            "8192",
+            "--fetch-factor",
+            "2",
+        ]);
+        command.args(vec![&stores; 200]).arg(area.path("d"));
+        let ran = Ran::from(command.output().unwrap());
+        assert_eq!(ran.code, Some(0), "{mib} MiB: {ran:?}");
+        let place = area.path("d/epoch-0000");
+        let names = list(&place);
+        let some = if mib == 256 { names.len() } else { names.len() / 6 };
+        let read = in_time("reads", move || {
+            std::thread::scope(|scope| {
+                let (names, place) = (&names, &place);
+                let readers: Vec<_> = (0..4)
+                    .map(|reader| {
+                        scope.spawn(move || {
+                            let mine = names.iter().take(some).skip(reader).step_by(4);
+                            mine.map(|name| fs::read(place.join(name)).map(|bytes| bytes.len()))
+                                .collect::<Result<Vec<_>, _>>()
+                        })
+                    })
+                    .collect();
+                readers.into_iter().map(|reader| reader.join().unwrap()).collect::<Result<Vec<_>, _>>()
+            })
+        });
+        let read: usize = read.unwrap_or_else(|error| panic!("{mib} MiB: {error}")).iter().flatten().sum();
+        assert!(read > 16 << 20, "{mib} MiB: {read} bytes");
+        assert_eq!(group.killed(), 0, "{mib} MiB");
+        assert_eq!(area.run(["umount", "d"]).code, Some(0));
+    }
+}
+
+/// Few descriptors, no locked memory, few processes, little address space: it works, or says why in one line.
+#[test]
+fn limits_of_a_process() {
+    let area = Area::new();
+    let mount = |resource: Option<(Resource, u64)>| {
+        let mut command = area.command(["mount", "store.h5ad", "d"]);
+        if let Some((resource, most)) = resource {
+            let limit = Rlimit { current: Some(most), maximum: Some(most) };
+            // SAFETY: between fork and exec only a system call.
+            unsafe { command.pre_exec(move || Ok(setrlimit(resource, limit)?)) };
+        }
+        Ran::from(command.output().unwrap())
+    };
+    let epoch = || {
+        let place = area.path("d/epoch-0000");
+        in_time("an epoch", move || list(&place).iter().map(|name| sha256(&place.join(name))).collect::<Vec<_>>())
+    };
+    let mut expected = None;
+    for resource in [
+        None,
+        Some((Resource::Nofile, 64)),
+        Some((Resource::Memlock, 0)),
+        Some((Resource::Fsize, 0)),
+        Some((Resource::Core, 0)),
+        Some((Resource::As, 600 << 20)),
+        Some((Resource::Nofile, 24)),
+        Some((Resource::As, 100 << 20)),
+    ] {
+        let ran = mount(resource);
+        match ran.code {
+            Some(0) => {
+                assert_eq!(ran.stderr, "", "{resource:?}");
+                let got = epoch();
+                assert_eq!(*expected.get_or_insert(got.clone()), got, "{resource:?}");
+                assert_eq!(area.run(["umount", "d"]).code, Some(0), "{resource:?}");
+            }
+            _ => {
+                assert!(
+                    matches!(resource, Some((Resource::As, 0..200_000_000) | (Resource::Nofile, 0..30))),
+                    "{resource:?}: {ran:?}"
+                );
+                assert!(ran.code.is_some() && ran.stderr.trim_end().lines().count() == 1, "{resource:?}: {ran:?}");
+                assert!(crate::area::mounts_below(&area.path("")).is_empty());
+            }
+        }
+    }
+}
