@@ -127,7 +127,11 @@ fn draws(c: &mut Criterion) {
     for count in [20, 1000] {
         let codes: Vec<u32> = (0..n).map(|row| (row / 50 % count) as u32).collect();
         let classes = |weights: Option<Vec<f32>>| {
-            made(Rows::all(&stores), "class-batches", Inputs { codes: Some(codes.clone()), weights, samples: None })
+            made(
+                Rows::all(&stores),
+                "class-batches",
+                Inputs { codes: Some(codes.clone()), weights, ..Inputs::default() },
+            )
         };
         let mut group = c.benchmark_group("1e8 rows");
         group.sample_size(10);

@@ -24,6 +24,8 @@ pub struct Batch<'a> {
     pub table: &'a Table,
     /// Global row numbers, in served order.
     pub rows: &'a [u64],
+    /// Which rows only fill a set up ([`Batch::number`]); empty where none does.
+    pub padding: &'a [bool],
     /// Values of these rows in each element of the table (0 for dense ones), from the row lengths alone.
     pub nnz: &'a [u64],
     /// Values of each single row in each element.
@@ -50,7 +52,7 @@ impl<'a> Batch<'a> {
     /// Batch 0 of epoch 0 of a table, without rows.
     pub fn new(table: &'a Table) -> Batch<'a> {
         let lengths = Lengths::default();
-        Batch { table, rows: &[], nnz: &[], lengths, epoch: 0, index: 0, companions: &[], place: 0 }
+        Batch { table, rows: &[], padding: &[], nnz: &[], lengths, epoch: 0, index: 0, companions: &[], place: 0 }
     }
 
     /// What stands beside the rows: 0 are the rows themselves, 1 the first of the table's companions. Without rows if there is
@@ -64,6 +66,16 @@ impl<'a> Batch<'a> {
             (Some(companion), None) => Batch { epoch: self.epoch, index: self.index, ..Batch::new(&companion.table) },
             (None, _) => Batch { rows: &[], ..*self },
         }
+    }
+
+    /// The row number that is served for a place of the batch: the global one, or -1 where a row only fills a set up.
+    pub fn number(&self, at: usize) -> i64 {
+        if self.padding.get(at).is_some_and(|&filling| filling) { -1 } else { self.rows[at] as i64 }
+    }
+
+    /// The same of all places.
+    pub fn numbers(&self) -> impl Iterator<Item = i64> + '_ {
+        (0..self.rows.len()).map(|at| self.number(at))
     }
 
     /// The number of values of each row of the batch in a sparse element, in served order; empty for a dense element.

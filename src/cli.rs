@@ -3,11 +3,13 @@
 //! Arguments are parsed once into plain, checked data; nothing below this room reads arguments or environment. Every
 //! failure leaves as one line on stderr and a documented code.
 
+mod assigned;
 mod config;
 mod doctor;
 mod documents;
 mod exit;
 mod genes;
+mod groups;
 mod index_dir;
 mod info;
 mod inherited;

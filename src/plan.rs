@@ -13,6 +13,7 @@ pub mod companion;
 pub mod controls;
 pub mod entropy;
 mod error;
+pub mod groups;
 pub mod labels;
 pub mod partition;
 pub mod permutation;
@@ -202,6 +203,8 @@ pub struct FetchRows {
     pub rows: Vec<u64>,
     /// Where each batch starts in `rows`, and where the last ends: one number more than batches.
     pub bounds: Vec<usize>,
+    /// Which rows only fill a set up; empty where none does.
+    pub padding: Vec<bool>,
 }
 
 impl FetchRows {
@@ -213,10 +216,18 @@ impl FetchRows {
         }
     }
 
+    /// Which rows of the batch at a place only fill a set up; empty where none of the fetch does.
+    pub fn padding(&self, place: usize) -> &[bool] {
+        match self.bounds.get(place..place + 2) {
+            Some(&[start, end]) => self.padding.get(start..end).unwrap_or_default(),
+            _ => &[],
+        }
+    }
+
     /// Batches of `batch_size` rows, the last one short where rows do not divide.
     pub fn cut(rows: Vec<u64>, batch_size: u64) -> FetchRows {
         let bounds = (0..rows.len()).step_by(batch_size as usize).chain([rows.len()]).collect();
-        FetchRows { rows, bounds }
+        FetchRows { rows, bounds, padding: Vec::new() }
     }
 }
 

@@ -11,9 +11,11 @@
 //! Invariant: whatever opens stores for a mount goes through [`Builder::derive`], and so through the probe.
 
 pub mod address_space;
+mod assigned;
 pub mod describe;
 mod error;
 pub mod figures;
+mod groups;
 pub mod isolate;
 pub mod memory;
 mod obs;
@@ -48,6 +50,8 @@ use crate::tree::documents::{Documents, ViewDoc, categorical};
 use crate::tree::file_names;
 use crate::view::suggest::suggest;
 
+use groups::GroupTable;
+
 pub use crate::anndata::one_line;
 pub use error::{About, SessionError};
 pub use obs::Obs;
@@ -64,6 +68,8 @@ pub struct Session {
     pub writers: Writers,
     /// At least one, in the order of the spec's views.
     pub views: Vec<ViewPlan>,
+    /// Tables of sets and bags.
+    groups: Vec<GroupTable>,
     pub counters: Counters,
     /// Who answers what is still asked of the stores' structure.
     probed: probe::Probed,
@@ -124,6 +130,7 @@ impl Builder {
         probed.confirm()?;
         remote::opened();
         log_differences(&spec, &collection);
+        let groups = groups::add(&spec, &mut collection, &counters)?;
         if let Some(pairs) = &spec.pairs {
             collection.with_controls(u64::from(pairs.each));
         }
@@ -135,7 +142,7 @@ impl Builder {
             tracing::info!("there are no .{format} files: {reason}");
         }
         let views = views::views(&spec, &collection, &counters)?;
-        Ok(Session { spec, collection, writers, views, counters, probed })
+        Ok(Session { spec, collection, writers, views, groups, counters, probed })
     }
 
     /// The file system that a mount serves; `config` is the file that the options came from, to be shown.
@@ -171,7 +178,10 @@ impl Session {
             labels: categorical(table)
                 .map(|column| file_names(column.labels.iter().map(String::as_str), "label"))
                 .collect(),
-            categories: categorical(table).map(|column| categories_file(&column.served)).collect(),
+            categories: categorical(table)
+                .map(|column| categories_file(&column.served))
+                .chain(self.groups.iter().map(GroupTable::file))
+                .collect(),
         }
     }
 
@@ -201,7 +211,8 @@ impl Session {
     fn filesystem(self, config: Option<&str>, log: LogText) -> Result<ShuffleFs, SessionError> {
         let shown = self.options();
         let docs: Vec<ViewDoc<'_>> = self.views.iter().map(ViewPlan::for_documents).collect();
-        let documents = Documents::new(&self.collection, &self.writers, &docs, self.spec.rank, &shown);
+        let groups: Vec<&str> = self.groups.iter().map(|table| table.text.as_str()).collect();
+        let documents = Documents::new(&self.collection, &self.writers, &docs, &groups, self.spec.rank, &shown);
         let ownership = self.ownership();
         let tree = Arc::new(self.tree());
         let (keep_cache, listed) = (self.spec.cache, self.spec.format);

@@ -4,6 +4,7 @@
 //! follows from the stores and the options alone and can be tested without a mount. What is done with the rows - in
 //! what order, in which batches - is `plan`'s.
 
+pub mod assigned;
 pub mod bits;
 pub mod filter;
 pub mod list;

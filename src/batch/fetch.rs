@@ -40,6 +40,7 @@ impl FetchShape {
         let nnz = &self.nnz[place * count..(place + 1) * count];
         let (start, end) = self.rows.bounds.get(place..place + 2).map_or((0, 0), |batch| (batch[0], batch[1]));
         let lengths = Lengths { of_fetch: &self.lengths, start, end };
-        Batch { rows: self.rows.batch(place), nnz, lengths, place, ..Batch::new(table) }
+        let (rows, padding) = (self.rows.batch(place), self.rows.padding(place));
+        Batch { rows, padding, nnz, lengths, place, ..Batch::new(table) }
     }
 }

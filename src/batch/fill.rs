@@ -19,9 +19,9 @@ pub fn fill(batch: &Batch<'_>, span: &Span, out: &mut [u8]) {
             numbers(ends, span.repr, out);
         }
         Field::Length(element) => numbers(batch.lengths(element).iter().copied(), span.repr, out),
-        Field::Row => numbers(batch.rows.iter().copied(), span.repr, out),
+        Field::Row => numbers(batch.numbers().map(|row| row as u64), span.repr, out),
         Field::RowName => {
-            for (&row, out) in batch.rows.iter().zip(out.chunks_exact_mut(span.repr.size())) {
+            for (row, out) in batch.numbers().zip(out.chunks_exact_mut(span.repr.size())) {
                 text(&row.to_string(), span.repr, out);
             }
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use serde::Deserialize;
 
+use super::assigned;
 use super::exit::Failure;
 use super::index_dir;
 use super::launcher;
@@ -28,9 +29,10 @@ use crate::collection::genes::{Genes, Join};
 use crate::format::Extension;
 use crate::fuse::ShuffleFs;
 use crate::plan::RemainderPolicy;
-use crate::session::spec::Unmatched;
+use crate::session::spec::{AssignedSpec, Unmatched};
 use crate::session::{Session, SessionError, Spec, memory};
 use crate::storage::name;
+use crate::view::assigned::{Assigned, SIDES};
 use crate::view::filter::Filter;
 
 /// What a mount was asked to be: what it serves, and what is of the mount alone.
@@ -72,6 +74,23 @@ pub struct OptionArgs {
     #[serde(deserialize_with = "said::text")]
     pub stratify: Option<String>,
 
+    /// Divide the rows by cell line and perturbation as a TOML file of cell-load says (its datasets, training, zeroshot and
+    /// fewshot): views train, val and test, which share controls [default: off]
+    #[arg(long, value_name = "FILE", help_heading = "Views")]
+    #[serde(deserialize_with = "said::path")]
+    pub split_toml: Option<PathBuf>,
+
+    /// The obs column of perturbations, for --split-toml
+    #[arg(long, value_name = "COLUMN", default_value = "gene", help_heading = "Views")]
+    pub pert_col: String,
+
+    /// The obs column of cell lines, for --split-toml
+    #[arg(long, value_name = "COLUMN", default_value = "cell_type", help_heading = "Views")]
+    pub cell_type_key: String,
+
+    /// The label of controls among perturbations, for --split-toml
+    #[arg(long, value_name = "LABEL", default_value = "non-targeting", help_heading = "Views")]
+    pub control_pert: String,
     /// Serve controls beside each row, as control/X, control/row, control/obs: rows for which an expression is true, as in
     /// perturbation == "control", drawn anew in each epoch [default: none]
     #[arg(long, value_name = "EXPR", help_heading = "Pairs", value_parser = Filter::parse)]
@@ -312,7 +331,8 @@ impl Default for OptionArgs {
 impl OptionArgs {
     /// Makes relative paths begin in the directory of the file that they stand in.
     pub fn beside(mut self, directory: &Path) -> OptionArgs {
-        let paths = [&mut self.index_dir, &mut self.cache_dir, &mut self.log, &mut self.token_table];
+        let paths =
+            [&mut self.index_dir, &mut self.cache_dir, &mut self.log, &mut self.token_table, &mut self.split_toml];
         for path in paths.into_iter().flatten() {
             *path = directory.join(&*path);
         }
@@ -360,7 +380,20 @@ impl OptionArgs {
         };
         let here = absolute(PathBuf::new().join("."))?;
         let split = split(self.split, self.split_by, self.stratify, &self.sampling, &self.file)?;
-        let views = views(&self.sampling, &self.file, split.as_ref(), &here).map_err(Failure::usage)?;
+        let assigned = self.split_toml.map(|file| AssignedSpec {
+            file: here.join(file),
+            rules: Assigned::default(),
+            pert_col: self.pert_col,
+            cell_type_key: self.cell_type_key,
+            control_pert: self.control_pert,
+        });
+        let assigned = assigned.map(|spec| assigned::read(spec, split.is_some(), &here)).transpose()?;
+        let sides = match (&split, &assigned) {
+            (Some(split), _) => split.fractions.iter().map(|side| side.name.clone()).collect(),
+            (None, Some(spec)) => spec.rules.sides().into_iter().map(|side| SIDES[side].to_owned()).collect(),
+            (None, None) => Vec::new(),
+        };
+        let views = views(&self.sampling, &self.file, &sides, &here).map_err(Failure::usage)?;
         let plain = tokens::Combined {
             dense: self.dense,
             computes: self.normalize.is_some() || self.log1p,
@@ -371,6 +404,7 @@ impl OptionArgs {
             stores: stores.iter().flat_map(|path| expand(path)).collect(),
             views,
             split,
+            assigned,
             filter: self.sampling.filter.or(self.file.all.filter),
             rows: self.sampling.rows.or(self.file.all.rows).map(absolute).transpose()?,
             pairs: pairs(self.pair_with, self.match_columns, self.controls, self.unmatched)?,

@@ -229,6 +229,10 @@ fn text(told: &Value) -> String {
                 pairs["unmatched"].as_str().unwrap_or_default()
             );
         }
+        for (kind, told) in ["sets", "bags"].into_iter().filter_map(|kind| Some((kind, view.get(kind)?.as_object()?))) {
+            let counts: Vec<String> = told.iter().map(|(what, n)| format!("{} {n}", what.replace('_', " "))).collect();
+            let _ = writeln!(text, "{name}: {kind}: {}", counts.join(", "));
+        }
         for (column, counts) in view.get("rows_by_label").and_then(Value::as_object).into_iter().flatten() {
             let _ = writeln!(text, "{name}: {column}: {}", listed(counts));
         }

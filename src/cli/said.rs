@@ -19,6 +19,7 @@ use crate::collection::genes::Join;
 use crate::collection::genes::matching::Matching;
 use crate::format::Extension;
 use crate::plan::RemainderPolicy;
+use crate::plan::groups::Short;
 use crate::session::spec::Unmatched;
 use crate::view::filter::Filter;
 
@@ -130,6 +131,7 @@ optional_words! {
     rank: RankOf = values::rank;
     samples: u64 = values::samples();
     seed: u64 = value_parser!(u64);
+    short: Short = values::short();
     text: String = any;
     threads: u16 = values::threads();
     unmatched: Unmatched = values::unmatched();

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::said;
 use super::values::{self, Auto};
+use crate::plan::groups::Short;
 use crate::plan::strategy::STRATEGIES;
 use crate::session::spec::{DrawSpec, WeightSource};
 use crate::view::filter::Filter;
@@ -90,6 +91,41 @@ pub struct SamplingArgs {
     #[serde(deserialize_with = "said::samples")]
     pub samples: Option<u64>,
 
+    /// Make sets: every SET_SIZE rows that follow one another have the same labels in these obs columns, comma-separated or
+    /// repeated. Sets are shuffled among one another; obs/set is the number of a row's set [default: off]
+    #[arg(long, value_name = "COL,...", value_delimiter = ',', help_heading = "Views")]
+    #[serde(deserialize_with = "said::columns")]
+    pub set_by: Vec<String>,
+
+    /// Rows in a set; a batch is a whole number of sets [default: as many as a batch]
+    #[arg(long, value_name = "ROWS", help_heading = "Views", value_parser = values::batch_size())]
+    #[serde(deserialize_with = "said::batch_size")]
+    pub set_size: Option<u32>,
+
+    /// Rows of a group that make no whole set: drop (they are left out), repeat (filled up with rows of the group again), pad
+    /// (the same, marked: their row is -1) [default: repeat]
+    #[arg(long, value_name = "drop|repeat|pad", hide_possible_values = true, help_heading = "Views",
+          value_parser = values::short())]
+    #[serde(deserialize_with = "said::short")]
+    pub set_short: Option<Short>,
+
+    /// Make bags: a batch is all rows that have the same labels in these obs columns, such as those of one donor or slide;
+    /// batches differ in size. obs/bag is the number of a row's bag [default: off]
+    #[arg(long, value_name = "COL,...", value_delimiter = ',', help_heading = "Views")]
+    #[serde(deserialize_with = "said::columns")]
+    pub bag_by: Vec<String>,
+
+    /// Draw so many rows of each bag that has more, anew in each epoch [default: all]
+    #[arg(long, value_name = "ROWS", help_heading = "Views", value_parser = values::batch_size())]
+    #[serde(deserialize_with = "said::batch_size")]
+    pub bag_max: Option<u32>,
+
+    /// A tab-separated file with a line for each bag: the columns of --bag-by, and others, which become obs columns of all its
+    /// rows [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "Views")]
+    #[serde(deserialize_with = "said::path")]
+    pub bag_table: Option<PathBuf>,
+
     /// Where a file of weights is looked for: beside the file that names it.
     #[arg(skip)]
     #[serde(skip)]
@@ -102,6 +138,8 @@ impl SamplingArgs {
     pub fn or(self, other: SamplingArgs) -> SamplingArgs {
         let draws = self.draws();
         let drawn = |mine: Option<String>, others: Option<String>| if draws { mine } else { others };
+        // How sets and bags are made goes with what draws them.
+        let (sets, bags) = (!draws || !self.set_by.is_empty(), !draws || !self.bag_by.is_empty());
         SamplingArgs {
             batch_size: self.batch_size.or(other.batch_size),
             block_size: self.block_size.or(other.block_size),
@@ -115,37 +153,50 @@ impl SamplingArgs {
             weights: drawn(self.weights, other.weights),
             balance: drawn(self.balance, other.balance),
             class_batches: drawn(self.class_batches, other.class_batches),
+            set_by: if draws { self.set_by } else { other.set_by },
+            set_size: self.set_size.or(other.set_size.filter(|_| sets)),
+            set_short: self.set_short.or(other.set_short.filter(|_| sets)),
+            bag_by: if draws { self.bag_by } else { other.bag_by },
+            bag_max: self.bag_max.or(other.bag_max.filter(|_| bags)),
+            bag_table: self.bag_table.or(other.bag_table.filter(|_| bags)),
             directory: if draws { self.directory } else { other.directory },
         }
     }
 
     fn draws(&self) -> bool {
-        self.order.is_some() || self.weights.is_some() || self.balance.is_some() || self.class_batches.is_some()
+        self.order.is_some()
+            || self.weights.is_some()
+            || self.balance.is_some()
+            || self.class_batches.is_some()
+            || !self.set_by.is_empty()
+            || !self.bag_by.is_empty()
     }
 
     /// Makes relative paths begin in the directory of the file that they stand in.
     pub fn beside(mut self, directory: &Path) -> SamplingArgs {
         self.rows = self.rows.map(|path| directory.join(path));
+        self.bag_table = self.bag_table.map(|path| directory.join(path));
         self.directory = Some(directory.to_owned());
         self
     }
 
     /// How rows are drawn, if what is said goes together. Relative paths of the command line begin in `here`.
     pub fn draw(&self, here: &Path) -> Result<DrawSpec, String> {
+        if let Some(groups) = self.groups(here)? {
+            return Ok(groups);
+        }
         let directory = self.directory.as_deref().unwrap_or(here);
         let source = |name: &String| WeightSource { name: name.clone(), file: directory.join(name) };
         let draw = match (self.order, &self.weights, &self.balance, &self.class_batches) {
             (order, None, None, None) => DrawSpec::once(order.unwrap_or(STRATEGIES[0].name)),
             (None, Some(weights), None, None) => {
-                DrawSpec { strategy: "weights", labels: None, weights: Some(source(weights)) }
+                DrawSpec { weights: Some(source(weights)), ..DrawSpec::once("weights") }
             }
-            (None, None, Some(column), None) => {
-                DrawSpec { strategy: "balance", labels: Some(column.clone()), weights: None }
-            }
+            (None, None, Some(column), None) => DrawSpec { labels: Some(column.clone()), ..DrawSpec::once("balance") },
             (None, weights, None, Some(column)) => DrawSpec {
-                strategy: "class-batches",
                 labels: Some(column.clone()),
                 weights: weights.as_ref().map(source),
+                ..DrawSpec::once("class-batches")
             },
             (Some(_), ..) => {
                 return Err("order is for rows that are drawn once: not with weights, balance or class-batches".into());

@@ -13,6 +13,7 @@ use crate::collection::genes::matching::Matching;
 use crate::collection::genes::{Genes, Join};
 use crate::format::Extension;
 use crate::plan::RemainderPolicy;
+use crate::plan::groups::Short;
 use crate::plan::rank::Rank;
 use crate::plan::strategy::{STRATEGIES, by_name};
 use crate::session::memory::LEAST as LEAST_MEMORY;
@@ -124,6 +125,11 @@ pub fn order() -> impl TypedValueParser<Value = &'static str> {
     let names =
         STRATEGIES.iter().filter(|strategy| !strategy.labels && !strategy.weights).map(|strategy| strategy.name);
     PossibleValuesParser::new(names).try_map(|name| by_name(&name).map(|strategy| strategy.name).ok_or("unknown order"))
+}
+
+/// What becomes of rows that make no whole set.
+pub fn short() -> impl TypedValueParser<Value = Short> {
+    PossibleValuesParser::new(Short::ALL.map(Short::as_str)).try_map(|name| named(Short::ALL, Short::as_str, &name))
 }
 
 /// What becomes of batches that ranks cannot share evenly.

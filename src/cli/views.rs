@@ -68,14 +68,9 @@ pub fn pairs(
     Ok(Some(PairSpec { controls, columns, each: each.unwrap_or(1), unmatched }))
 }
 
-/// All views: the sides of the split, then those that a file names besides; or one.
-pub fn views(
-    said: &SamplingArgs,
-    file: &ViewsFile,
-    split: Option<&SplitSpec>,
-    here: &Path,
-) -> Result<Vec<ViewSpec>, String> {
-    let sides: Vec<&str> = split.iter().flat_map(|split| &split.fractions).map(|side| side.name.as_str()).collect();
+/// All views: the sides of a split, then those that a file names besides; or one.
+pub fn views(said: &SamplingArgs, file: &ViewsFile, sides: &[String], here: &Path) -> Result<Vec<ViewSpec>, String> {
+    let sides: Vec<&str> = sides.iter().map(String::as_str).collect();
     let others = file.views.iter().map(|(name, _)| name.as_str()).filter(|name| !sides.contains(name));
     let mut names: Vec<&str> = sides.iter().copied().chain(others).collect();
     if names.is_empty() {
@@ -105,7 +100,7 @@ fn one(
     here: &Path,
 ) -> Result<ViewSpec, String> {
     let draw = said.draw(here)?;
-    let batch_size = said.batch_size.unwrap_or(DEFAULT_BATCH_SIZE);
+    let batch_size = said.whole_sets(DEFAULT_BATCH_SIZE)?;
     let number = |auto: Option<Auto>| auto.and_then(|Auto(number)| number);
     let (block_size, fetch_factor) = (number(said.block_size), number(said.fetch_factor));
     if let (Some(block_size), Some(fetch_factor)) = (block_size, fetch_factor)
@@ -175,32 +170,30 @@ mod tests {
     #[test]
     fn the_command_line_wins_then_the_view_then_the_file() {
         let said = SamplingArgs { seed: Some(7), ..Default::default() };
-        let views = views(&said, &file(), None, Path::new("/")).unwrap_or_else(|error| panic!("{error}"));
+        let views = views(&said, &file(), &[], Path::new("/")).unwrap_or_else(|error| panic!("{error}"));
         let [train, val] = views.as_slice() else { panic!("{views:?}") };
         assert_eq!((train.batch_size, train.seed, train.samples), (32, 7, Some(10)));
         assert_eq!((val.batch_size, val.seed), (64, 7));
         assert_eq!(val.draw, DrawSpec::once("sequential"));
         let said = SamplingArgs { batch_size: Some(8), order: Some("random"), ..Default::default() };
-        let error = super::views(&said, &file(), None, Path::new("/"));
+        let error = super::views(&said, &file(), &[], Path::new("/"));
         assert!(error.is_err_and(|error| error.contains("view train: samples")));
     }
 
     #[test]
     fn sides_come_first_and_names_are_directories() {
-        let split = |text: &str| SplitSpec {
-            fractions: fractions(text).unwrap_or_default(),
-            by: None,
-            stratify: None,
-            seed: 0,
+        let split = |text: &str| {
+            let sides = fractions(text).unwrap_or_default().into_iter();
+            sides.map(|side| side.name).collect::<Vec<String>>()
         };
         let none = SamplingArgs::default();
-        let named = super::views(&none, &file(), Some(&split("test=0.5,val=0.5")), Path::new("/")).unwrap_or_default();
+        let named = super::views(&none, &file(), &split("test=0.5,val=0.5"), Path::new("/")).unwrap_or_default();
         let names: Vec<(&str, Option<usize>)> = named.iter().map(|view| (view.name.as_str(), view.side)).collect();
         assert_eq!(names, [("test", Some(0)), ("val", Some(1)), ("train", None)]);
-        assert_eq!(super::views(&none, &ViewsFile::default(), None, Path::new("/")).map(|views| views.len()), Ok(1));
+        assert_eq!(super::views(&none, &ViewsFile::default(), &[], Path::new("/")).map(|views| views.len()), Ok(1));
         for name in ["epoch-0000", "rank-x", "README.txt", "a/b", ".shufflefs", "a b", "", "-x", "é"] {
             let split = split(&format!("{name}=1"));
-            let error = super::views(&none, &ViewsFile::default(), Some(&split), Path::new("/"));
+            let error = super::views(&none, &ViewsFile::default(), &split, Path::new("/"));
             assert!(error.is_err_and(|error| error.contains("no name for a view")), "{name}");
         }
     }

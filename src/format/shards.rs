@@ -255,7 +255,7 @@ impl RowFormat for Shards {
         }
         for column in &self.columns {
             match &column.content {
-                Content::Row => out.extend_from_slice(&batch.rows[at].to_le_bytes()),
+                Content::Row => out.extend_from_slice(&batch.number(at).to_le_bytes()),
                 Content::Length => {
                     let length = batch.lengths(0).get(at).copied().unwrap_or(0);
                     out.extend_from_slice(&length.to_le_bytes());

@@ -49,7 +49,7 @@ pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
 impl Tar {
     fn json(&self, batch: &Batch<'_>, at: usize) -> String {
         let row = batch.rows[at];
-        let mut text = format!("{{\"row\":{row}");
+        let mut text = format!("{{\"row\":{}", batch.number(at));
         if records::has_length(batch.table) {
             let length = batch.lengths(0).get(at).copied().unwrap_or(0);
             text.push_str(&format!(",\"{}\":{length}", records::LENGTH));

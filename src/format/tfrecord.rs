@@ -149,7 +149,7 @@ impl TfRecord {
     fn features(&self, batch: &Batch<'_>, at: usize) -> (u64, Vec<Option<FeatureValue>>) {
         let row = batch.rows[at];
         let len = |name: &str, bytes| delimited(feature_lens(name, bytes)[2]);
-        let mut bytes = len("row", varint_len(row));
+        let mut bytes = len("row", varint_len(batch.number(at).cast_unsigned()));
         if let Some(length) = length(batch, at) {
             bytes += len(records::LENGTH, varint_len(length));
         }
@@ -180,7 +180,7 @@ impl RowFormat for TfRecord {
         out.extend_from_slice(&masked(&len));
         let start = out.len();
         field(1, bytes, out);
-        let row = batch.rows[at];
+        let row = batch.number(at).cast_unsigned();
         feature("row", FeatureKind::Int, varint_len(row), out);
         varint(row, out);
         if let Some(length) = length(batch, at) {

@@ -24,8 +24,8 @@ impl Tsv {
 
     fn text(&self, batch: &Batch<'_>) -> String {
         let mut text = format!("{}\n", self.header);
-        for &row in batch.rows {
-            text.push_str(&row.to_string());
+        for (&row, number) in batch.rows.iter().zip(batch.numbers()) {
+            text.push_str(&number.to_string());
             for column in batch.table.columns.iter() {
                 text.push('\t');
                 value(column, as_usize(row), &mut text);

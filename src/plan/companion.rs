@@ -27,5 +27,6 @@ pub(super) fn beside(
     FetchRows {
         rows: companion.rows(sampling, epoch, fetch, &rows.rows),
         bounds: rows.bounds.iter().map(|bound| bound * each).collect(),
+        padding: Vec::new(),
     }
 }

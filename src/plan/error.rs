@@ -16,6 +16,12 @@ pub enum PlanError {
     NoWeight { what: &'static str },
     #[error("no row of the view is of any class: choose another column, or another view")]
     NoClass,
+    #[error("a set has {size} rows and a batch {batch}: a batch must be a whole number of sets")]
+    SetSize { size: u64, batch: u64 },
+    #[error(
+        "no group has the {size} rows of a set, the largest has {largest}: choose a smaller set-size, or set-short repeat or pad"
+    )]
+    NoSet { size: u64, largest: u64 },
     #[error("class code {code} is above {limit}: number the classes from 0, without gaps")]
     Code { code: u32, limit: u32 },
 }

@@ -25,6 +25,10 @@ pub enum Domain {
     Spread = 7,
     /// The order of a fetch's batches.
     Batches = 8,
+    /// The shuffle of rows that are cut into sets.
+    Sets = 9,
+    /// A bag: its blocks, where they are read from, and the shuffle of its rows.
+    Bags = 10,
     /// The controls of a fetch's rows.
     Controls = 16,
 }

@@ -4,23 +4,28 @@
 //! epoch), and so is each of its fetches, whatever was asked for before. So batch 1,000,000 of epoch 7 costs what the first
 //! costs, and a strategy keeps no state but what it was made of.
 
+mod bags;
 mod classes;
 mod conformance;
 mod permuted;
 mod registry;
+mod sets;
 mod stored;
 mod weights;
 
 use std::fmt;
 use std::ops::Range;
 
+use super::groups::GroupShape;
 use super::shuffle::{self, Domain};
 use super::{FetchRows, Rows, Sampling};
 
+pub use bags::Bags;
 pub use classes::Classes;
 pub use conformance::conforms;
 pub use permuted::Permuted;
 pub use registry::{Make, Registration, STRATEGIES, by_name};
+pub use sets::Sets;
 pub use stored::Stored;
 
 /// One way of drawing the rows of one view, with what it needs to know of them.
@@ -68,6 +73,11 @@ pub trait Strategy: fmt::Debug + Send + Sync {
         true
     }
 
+    /// What is to be told of an epoch besides its rows and batches: counts by name, for `plan` and `dataset.json`.
+    fn told(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
     /// The batches of a label, where batches are of one label each and those of a label follow one another.
     fn batches_of_label(&self, _label: usize) -> Option<Range<u64>> {
         None
@@ -104,6 +114,8 @@ pub struct Inputs {
     pub weights: Option<Vec<f32>>,
     /// Rows an epoch where they are drawn with replacement; `None`: as many as the view has.
     pub samples: Option<u64>,
+    /// How groups become sets or bags; the codes are those of the groups.
+    pub shape: GroupShape,
 }
 
 /// The order of an epoch that is one stream of rows, cut into fetches of `batch_size * fetch_factor` rows and these into

@@ -146,4 +146,5 @@ fn diversity_is_scdatasets() {
 mod classes;
 mod controls;
 mod draws;
+mod groups;
 mod rows;

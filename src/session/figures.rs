@@ -21,7 +21,7 @@ const BATCHES: u64 = 200;
 /// # Errors
 /// The column cannot be read, or holds no labels.
 pub fn figures(session: &Session, label: Option<&str>) -> Result<Value, SessionError> {
-    let Session { spec, collection, writers, views, counters, probed: _probed } = session;
+    let Session { spec, collection, writers, views, counters, .. } = session;
     let writer = writers.get(spec.format).map_err(SessionError::refused)?;
     let mut obs = Obs::new(collection, counters)?;
     let codes = label.map(|name| obs.codes(name)).transpose()?;

@@ -21,10 +21,10 @@ use super::error::{About, SessionError};
 use super::spec::{DrawSpec, ROW_NAMES, STORE_NUMBER, SplitSpec, ViewSpec, WeightSource};
 
 /// Labels of all rows.
-struct Labels {
+pub struct Labels {
     /// `NO_CLASS` where a row has none.
-    codes: Vec<u32>,
-    labels: Vec<String>,
+    pub codes: Vec<u32>,
+    pub labels: Vec<String>,
 }
 
 /// obs columns of a collection, read when asked for.
@@ -115,7 +115,7 @@ impl<'a> Obs<'a> {
     }
 
     /// A column as labels. Numbers are labels by their text; floats are none.
-    fn labels(&mut self, name: &str) -> Result<Labels, SessionError> {
+    pub fn labels(&mut self, name: &str) -> Result<Labels, SessionError> {
         let values = self.loaded(name)?;
         let (mut labels, mut known) = (Vec::new(), HashMap::new());
         let mut code = |label: &str| {
@@ -215,6 +215,7 @@ impl<'a> Obs<'a> {
             codes: labels.as_ref().map(|column| self.of_view(column, rows)).transpose()?,
             weights: weights.as_ref().map(|source| self.weights(source, rows)).transpose()?,
             samples: view.samples,
+            shape: view.draw.groups.as_ref().map(|groups| groups.shape).unwrap_or_default(),
         })
     }
 

@@ -8,9 +8,10 @@ use crate::array::Dtype;
 use crate::collection::genes::Genes;
 use crate::collection::tokens::{Longer, Ties, TokenOrder, TokenSpec};
 use crate::plan::Sampling;
+use crate::plan::groups::GroupShape;
 use crate::view::filter::Filter;
 
-use super::spec::{DrawSpec, Spec, ViewSpec};
+use super::spec::{AssignedSpec, DrawSpec, GroupSpec, Spec, ViewSpec};
 use super::views::ViewPlan;
 
 /// The options that decide the bytes served, as `dataset.json` shows them: nothing of the machine.
@@ -55,6 +56,12 @@ pub fn show(spec: &Spec, views: &[ViewPlan]) -> Value {
         fields.insert("match".to_owned(), json!(pairs.columns));
         fields.insert("controls".to_owned(), json!(pairs.each));
         fields.insert("unmatched".to_owned(), json!(pairs.unmatched.as_str()));
+    }
+    if let Some(AssignedSpec { file, pert_col, cell_type_key, control_pert, .. }) = &spec.assigned {
+        fields.insert("split_toml".to_owned(), json!(file));
+        fields.insert("pert_col".to_owned(), json!(pert_col));
+        fields.insert("cell_type_key".to_owned(), json!(cell_type_key));
+        fields.insert("control_pert".to_owned(), json!(control_pert));
     }
     fields.extend(restrictions(spec.filter.as_ref(), spec.rows.as_deref()));
     let each = spec.views.iter().zip(views).map(|(asked, view)| {
@@ -106,11 +113,20 @@ fn view_options(view: &ViewSpec, sampling: &Sampling) -> Map<String, Value> {
     put("fetch_factor", json!(sampling.fetch_factor));
     put("seed", json!(sampling.seed));
     put("drop_last", json!(sampling.drop_last));
-    let DrawSpec { strategy, labels, weights } = &view.draw;
+    let DrawSpec { strategy, labels, weights, groups } = &view.draw;
     if !view.draw.has_inputs() {
         put("order", json!(strategy));
     }
-    if let Some(column) = labels {
+    if let Some(GroupSpec { column, by, shape: GroupShape { set_size, short, bag_max }, table }) = groups {
+        put(&format!("{column}_by"), json!(by));
+        if *column == GroupSpec::SET {
+            put("set_size", json!(set_size.unwrap_or(sampling.batch_size)));
+            put("set_short", json!(short.as_str()));
+        } else {
+            put("bag_max", json!(bag_max));
+            put("bag_table", json!(table));
+        }
+    } else if let Some(column) = labels {
         put(&strategy.replace('-', "_"), json!(column));
     }
     if let Some(source) = weights {

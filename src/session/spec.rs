@@ -13,9 +13,11 @@ use crate::collection::genes::matching::Matching;
 use crate::collection::genes::{Genes, Join};
 use crate::collection::tokens::TokenSpec;
 use crate::format::Extension;
+use crate::plan::groups::GroupShape;
 use crate::plan::rank::Rank;
 use crate::plan::strategy::STRATEGIES;
 use crate::plan::{RemainderPolicy, Sampling};
+use crate::view::assigned::Assigned;
 use crate::view::filter::Filter;
 use crate::view::split::Fraction;
 
@@ -26,6 +28,8 @@ pub struct Spec {
     /// At least one.
     pub views: Vec<ViewSpec>,
     pub split: Option<SplitSpec>,
+    /// A split by cell line and perturbation; not with `split`.
+    pub assigned: Option<AssignedSpec>,
     /// Controls that are served beside each row; `None`: none.
     pub pairs: Option<PairSpec>,
     /// Restrictions that hold for every view.
@@ -112,12 +116,31 @@ pub struct DrawSpec {
     /// An obs column whose values are labels.
     pub labels: Option<String>,
     pub weights: Option<WeightSource>,
+    /// How rows are grouped into sets or bags: the labels are then those of the column that is made of it.
+    pub groups: Option<GroupSpec>,
+}
+
+/// Rows that belong together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroupSpec {
+    /// [`GroupSpec::SET`] or [`GroupSpec::BAG`]: the obs column that is made of it.
+    pub column: &'static str,
+    /// The obs columns whose labels are alike in a group; at least one.
+    pub by: Vec<String>,
+    pub shape: GroupShape,
+    /// A user's table of the groups: absolute.
+    pub table: Option<PathBuf>,
+}
+
+impl GroupSpec {
+    pub const SET: &str = "set";
+    pub const BAG: &str = "bag";
 }
 
 impl DrawSpec {
     /// A strategy that needs no column.
     pub fn once(strategy: &'static str) -> DrawSpec {
-        DrawSpec { strategy, labels: None, weights: None }
+        DrawSpec { strategy, labels: None, weights: None, groups: None }
     }
 
     /// Whether it needs a column, and so draws with other chances than once each.
@@ -179,6 +202,18 @@ impl Unmatched {
     }
 }
 
+/// A split by cell line and perturbation, from a file of cell-load; the columns by cell-load's names for them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AssignedSpec {
+    /// Absolute.
+    pub file: PathBuf,
+    /// Paths of datasets in it are absolute.
+    pub rules: Assigned,
+    pub pert_col: String,
+    pub cell_type_key: String,
+    pub control_pert: String,
+}
+
 /// Names in expressions and lists that are no columns: the names of the rows, and the number of a row's store.
 pub const ROW_NAMES: [&str; 2] = ["_index", "index"];
 pub const STORE_NUMBER: &str = "_store";
@@ -191,6 +226,7 @@ impl Spec {
             views: vec![ViewSpec::all()],
             split: None,
             pairs: None,
+            assigned: None,
             filter: None,
             rows: None,
             uneven: RemainderPolicy::Drop,
@@ -258,8 +294,14 @@ impl Spec {
             names.extend(pairs.controls.columns().into_iter().map(str::to_owned));
             names.extend(pairs.columns.iter().cloned());
         }
+        if let Some(assigned) = &self.assigned {
+            names.extend([assigned.pert_col.clone(), assigned.cell_type_key.clone()]);
+        }
         for view in &self.views {
-            names.extend(view.draw.labels.clone());
+            match &view.draw.groups {
+                Some(groups) => names.extend(groups.by.iter().cloned()),
+                None => names.extend(view.draw.labels.clone()),
+            }
             names.extend(view.draw.weights.iter().map(|source| source.name.clone()));
         }
         names.sort();

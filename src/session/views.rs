@@ -17,6 +17,7 @@ use crate::tree::documents::ViewDoc;
 use crate::view::bits::Bits;
 use crate::view::filter::Filter;
 
+use super::assigned;
 use super::error::{About, SessionError};
 use super::obs::Obs;
 use super::pairs::Pairs;
@@ -52,9 +53,10 @@ pub fn views(spec: &Spec, collection: &Collection, counters: &Counters) -> Resul
         let cause = restrictions(spec.filter.as_ref(), spec.rows.as_deref());
         return Err(SessionError::Refused(format!("no row is left: {cause}")));
     }
-    let (sides, mut groups) = match &spec.split {
-        Some(split) => obs.split(split, base.as_ref())?,
-        None => Default::default(),
+    let (sides, mut groups) = match (&spec.split, &spec.assigned) {
+        (Some(split), _) => obs.split(split, base.as_ref())?,
+        (None, Some(assigned)) => (assigned::sides(assigned, &mut obs, base.as_ref())?, Vec::new()),
+        (None, None) => Default::default(),
     };
     let pairs = spec.pairs.as_ref().map(|pairs| Pairs::new(pairs, &mut obs)).transpose()?;
     let mut views = Vec::with_capacity(spec.views.len());
@@ -123,6 +125,11 @@ fn one(
     let sampling = sampling(view, registered, collection);
     let plan = Plan::of(registered.strategy(selected, sampling, inputs)?).with_uneven(spec.uneven);
     let plan = plan.with_companions(companions);
+    let told = plan.strategy().told();
+    if !told.is_empty() {
+        let told: Map<String, Value> = told.into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect();
+        doc.insert(view.draw.strategy.to_owned(), told.into());
+    }
     Ok(ViewPlan { name: view.name.clone(), plan, doc })
 }
 
@@ -132,8 +139,8 @@ fn sampling(view: &ViewSpec, registered: &Registration, collection: &Collection)
     let batch_size = u64::from(view.batch_size);
     let asked = registered.block_size.or(view.block_size.map(u64::from));
     let block_size = asked.unwrap_or_else(|| auto::block_size(&profile));
-    let fetch_factor =
-        view.fetch_factor.map_or_else(|| auto::fetch_factor(&profile, batch_size, block_size), u64::from);
+    let asked = view.fetch_factor.map(u64::from).or(registered.fetch_factor);
+    let fetch_factor = asked.unwrap_or_else(|| auto::fetch_factor(&profile, batch_size, block_size));
     Sampling { batch_size, block_size, fetch_factor, seed: view.seed, drop_last: view.drop_last }
 }
 

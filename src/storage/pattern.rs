@@ -30,7 +30,10 @@ pub fn expand(names: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
 }
 
 /// A name without `{a,b}`: one for each choice.
-fn sets(text: &str) -> Result<Vec<String>, String> {
+///
+/// # Errors
+/// Too many choices.
+pub fn sets(text: &str) -> Result<Vec<String>, String> {
     let mut done = Vec::new();
     let mut left = vec![text.to_owned()];
     while let Some(text) = left.pop() {
@@ -84,6 +87,15 @@ fn matching(text: &str) -> Result<Vec<String>, String> {
     }
     folders.sort();
     Ok(folders.into_iter().map(|name| inner.map_or(name.clone(), |inner| format!("{name}::{inner}"))).collect())
+}
+
+/// Whether a path fits a pattern, level by level.
+pub fn fits_path(pattern: &Path, path: &Path) -> bool {
+    let levels = |path: &Path| path.components().count();
+    let fit = |(pattern, name): (std::path::Component<'_>, std::path::Component<'_>)| {
+        fits(pattern.as_os_str().as_encoded_bytes(), name.as_os_str().as_encoded_bytes())
+    };
+    levels(pattern) == levels(path) && pattern.components().zip(path.components()).all(fit)
 }
 
 /// Whether a name fits a pattern of one level.

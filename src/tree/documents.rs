@@ -16,7 +16,7 @@ pub struct Documents {
     pub readme: String,
     pub dataset: String,
     pub var: String,
-    /// One a categorical column.
+    /// One a categorical column, then the tables of sets and bags.
     pub categories: Vec<String>,
 }
 
@@ -29,11 +29,13 @@ pub struct ViewDoc<'a> {
 }
 
 impl Documents {
-    /// Renders the documents of a mount that has at least one view; `options` is what `.shufflefs/options.json` shows.
+    /// Renders the documents of a mount that has at least one view; `groups` are tables of sets and bags, `options` is what
+    /// `.shufflefs/options.json` shows.
     pub fn new(
         collection: &Collection,
         writers: &Writers,
         views: &[ViewDoc<'_>],
+        groups: &[&str],
         rank: Option<Rank>,
         options: &Value,
     ) -> Documents {
@@ -42,7 +44,10 @@ impl Documents {
             readme: views.first().map(|first| readme(collection, writers, first.plan, views, rank)).unwrap_or_default(),
             dataset: format!("{:#}\n", dataset(collection, views, options)),
             var: var(&table.x().genes),
-            categories: categorical(table).map(|column| lines(column.labels)).collect(),
+            categories: categorical(table)
+                .map(|column| lines(column.labels))
+                .chain(groups.iter().map(|&text| text.to_owned()))
+                .collect(),
         }
     }
 }
@@ -260,6 +265,29 @@ fn beside(companion: &Companion) -> String {
     )
 }
 
+/// What sets and bags are, where there are any.
+fn groups(views: &[ViewDoc<'_>]) -> String {
+    let has = |kind: &str| views.iter().find_map(|view| view.more.get(kind));
+    let mut text = String::new();
+    if let Some(sets) = has("sets") {
+        text.push_str(&format!(
+            "\nSets: every {} rows that follow one another are cells of one group. obs/set is its number; categories/sets.tsv\n\
+             tells of it.",
+            sets["set_size"]
+        ));
+        let pads = sets.get("rows_of_padding").is_some();
+        text.push_str(if pads {
+            " Short sets are filled up with cells of the group; these have row -1.\n"
+        } else {
+            "\n"
+        });
+    }
+    if has("bags").is_some() {
+        text.push_str("\nBags: a batch is one bag. obs/bag is its number; categories/bags.tsv tells of it.\n");
+    }
+    text
+}
+
 fn readme(
     collection: &Collection,
     writers: &Writers,
@@ -304,6 +332,7 @@ fn readme(
     };
     let formats = formats(writers);
     let beside: String = table.companions.iter().map(beside).collect();
+    let groups = groups(views);
     let directories: String = writers
         .directories()
         .into_iter()
@@ -324,8 +353,8 @@ fn readme(
         "\
 This is a shufflefs mount: {rows} rows (cells) x {genes} columns (genes) of {x}, {kind},
 from {stores} store(s), as shuffled minibatches.
-{told}
-  {above}epoch-0000/batch-000000.npz    one batch of {batch} rows; {batches} batches an epoch
+{told}{groups}
+  {above}epoch-0000/batch-000000.npz    one batch of {most}{batch} rows; {batches} batches an epoch
   {above}epoch-0001/                    the same rows in another order; each row once an epoch
   dataset.json                   stores, options, obs columns, counts
   var.tsv                        the genes; line order = column order of X
@@ -361,6 +390,7 @@ What the mount does: cat .shufflefs/stats.json .shufflefs/log
         genes = if table.x().is_sparse() { table.x().genes.len() as u64 } else { table.x().n_vars() },
         x = table.x().name,
         stores = collection.stores.len(),
+        most = if plan.strategy().has_full_batches() { "" } else { "up to " },
         batch = sampling.batch_size,
         batches = plan.batches(),
         block = sampling.block_size,

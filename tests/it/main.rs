@@ -2,6 +2,7 @@
 
 mod area;
 mod array;
+mod assigned;
 mod cached;
 mod checker;
 mod clients;
@@ -22,6 +23,7 @@ mod faults;
 mod fields;
 mod foreign;
 mod garbage;
+mod groups;
 mod h5ad_format;
 mod heavy_trainers;
 mod hostile;

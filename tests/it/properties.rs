@@ -521,7 +521,7 @@ fn a_layout_holds_every_field_where_it_says() {
             .map(|element| if element.is_sparse() { lengths_of(&served.lengths, &rows) } else { Vec::new() })
             .collect();
         let lengths = Lengths { of_fetch: &of_fetch, start: 0, end: rows.len() };
-        let batch = Batch { table: &table, rows: &rows, nnz: &nnz, lengths, epoch: 3, index: 1, ..Batch::new(&table) };
+        let batch = Batch { rows: &rows, nnz: &nnz, lengths, epoch: 3, index: 1, ..Batch::new(&table) };
         let writers = Writers::new(&table);
         for &extension in Extension::ALL {
             let Some((layout, image)) = image(&writers, extension, &batch, &served.lengths) else { continue };

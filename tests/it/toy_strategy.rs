@@ -48,6 +48,7 @@ const BACKWARDS: Registration = Registration {
     labels: false,
     weights: false,
     block_size: None,
+    fetch_factor: None,
     make: |rows, sampling, _| Ok(Arc::new(Backwards { rows, sampling })),
 };
 

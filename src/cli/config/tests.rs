@@ -85,7 +85,7 @@ fn names_may_hold_commas() {
 fn every_option_can_stand_in_a_file() {
     let of_view = names_of(SamplingArgs::augment_args(Command::new("view")));
     let all = names_of(OptionArgs::augment_args(Command::new("file")));
-    assert!(of_view.len() == 12 && all.len() > 35, "{} {}", of_view.len(), all.len());
+    assert!(of_view.len() == 18 && all.len() > 35, "{} {}", of_view.len(), all.len());
     for (names, head) in [(&all, ""), (&of_view, "[view.a]\n")] {
         for name in names {
             // No option takes a date.

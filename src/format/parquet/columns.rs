@@ -270,14 +270,14 @@ impl ParquetColumn {
         self.is_nullable()
     }
 
-    /// The values of these rows, but for those that the engine fills.
+    /// The values of these places of a batch, but for those that the engine fills.
     pub fn values(&self, batch: &Batch<'_>, places: Range<usize>) -> Vec<u8> {
-        let (table, rows) = (batch.table, &batch.rows[places.clone()]);
         let mut out = Vec::new();
+        let table = batch.table;
         let column = match &self.source {
             Source::List(..) => return out,
             Source::Row => {
-                rows.iter().for_each(|row| out.extend_from_slice(&row.to_le_bytes()));
+                places.for_each(|at| out.extend_from_slice(&batch.number(at).to_le_bytes()));
                 return out;
             }
             Source::Length => {
@@ -287,7 +287,7 @@ impl ParquetColumn {
             }
             Source::Obs(column) => column,
         };
-        for (at, &row) in rows.iter().filter(|&&row| self.is_there(table, row)).enumerate() {
+        for (at, &row) in batch.rows[places].iter().filter(|&&row| self.is_there(table, row)).enumerate() {
             match column.kind {
                 ObsKind::Labels | ObsKind::Text => {
                     let text = column.text(table, row);

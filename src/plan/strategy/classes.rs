@@ -23,8 +23,8 @@ use rand_chacha::rand_core::Rng;
 
 use super::weights::{Alias, check};
 use super::{Chances, EpochOrder, Strategy};
-use crate::plan::blocks::{BlockOrder, Blocks};
-use crate::plan::labels::{NO_CLASS, class_rows};
+use crate::plan::blocks::Blocks;
+use crate::plan::groups::{Group, Groups};
 use crate::plan::permutation::Permutation;
 use crate::plan::shuffle::{self, Domain, below};
 use crate::plan::{FetchRows, PlanError, Rows, Sampling};
@@ -34,8 +34,7 @@ use crate::plan::{FetchRows, PlanError, Rows, Sampling};
 pub struct Classes {
     view: Rows,
     sampling: Sampling,
-    /// Global rows, class by class, ascending within each.
-    members: Vec<u32>,
+    members: Groups,
     classes: Vec<Class>,
     /// What classes are drawn from; `None`: each row once.
     drawn: Option<Alias>,
@@ -49,8 +48,6 @@ pub struct Classes {
 
 #[derive(Clone, Debug)]
 struct Class {
-    /// Where its rows start among the members.
-    first: usize,
     blocks: Blocks,
     /// Batches in which each row comes once.
     batches: u64,
@@ -65,34 +62,14 @@ impl Classes {
         weights: Option<Vec<f64>>,
         samples: Option<u64>,
     ) -> Result<Classes, PlanError> {
-        if codes.len() as u64 != view.len() {
-            return Err(PlanError::Count { what: "class codes", given: codes.len() as u64, wanted: view.len() });
-        }
-        if view.of() > 1 << 32 {
-            return Err(PlanError::TooManyRows { rows: view.of(), limit: 1 << 32 });
-        }
-        let counts = class_rows(codes)?;
-        let classed = counts.iter().sum();
-        if classed == 0 {
-            return Err(PlanError::NoClass);
-        }
-        let firsts = counts.iter().scan(0, |next, &count| {
-            *next += count as usize;
-            Some(*next - count as usize)
-        });
-        let firsts: Vec<usize> = firsts.collect();
-        let (members, store_rows) = sort(&view, codes, firsts.clone(), classed as usize);
+        let members = Groups::new(&view, codes, sampling.block_size)?;
+        let counts: Vec<u64> = members.all.iter().map(|group| group.blocks.rows()).collect();
+        let classed = members.rows();
         let cut = |rows: u64| {
             if sampling.drop_last { rows / sampling.batch_size } else { rows.div_ceil(sampling.batch_size) }
         };
-        let classes: Vec<Class> = store_rows
-            .into_iter()
-            .zip(firsts)
-            .map(|(rows, first)| {
-                let blocks = Blocks::new(rows, sampling.block_size);
-                Class { first, batches: cut(blocks.rows()), blocks }
-            })
-            .collect();
+        let class = |group: &Group| Class { batches: cut(group.blocks.rows()), blocks: group.blocks.clone() };
+        let classes: Vec<Class> = members.all.iter().map(class).collect();
         let each_once = weights.is_none() && samples.is_none();
         let rows = samples.unwrap_or(classed);
         let batches = if each_once { classes.iter().map(|class| class.batches).sum() } else { cut(rows) };
@@ -171,26 +148,6 @@ impl Strategy for Classes {
     }
 }
 
-/// The members in the order of their classes, which start at `next`, and each class's rows in each store.
-fn sort(view: &Rows, codes: &[u32], mut next: Vec<usize>, classed: usize) -> (Vec<u32>, Vec<Vec<u64>>) {
-    let mut members = vec![0u32; classed];
-    let mut store_rows = vec![Vec::new(); next.len()];
-    let mut rows = view.iter().zip(codes);
-    for &count in view.store_counts() {
-        let before = next.clone();
-        for (row, &code) in rows.by_ref().take(count as usize).filter(|(_, code)| **code != NO_CLASS) {
-            members[next[code as usize]] = row as u32;
-            next[code as usize] += 1;
-        }
-        for (rows, (before, next)) in store_rows.iter_mut().zip(before.iter().zip(&next)) {
-            if next > before {
-                rows.push((next - before) as u64);
-            }
-        }
-    }
-    (members, store_rows)
-}
-
 /// The table that classes are drawn from: those with rows, by weight or alike.
 fn table(counts: &[u64], weights: Option<Vec<f64>>) -> Result<Alias, PlanError> {
     let weights = weights.unwrap_or_else(|| vec![1.0; counts.len()]);
@@ -249,7 +206,7 @@ impl EpochOrder for ClassEpoch<'_> {
             rows
         };
         let pools: Vec<Vec<u64>> = present.iter().map(pool).collect();
-        let mut found = FetchRows { rows: Vec::new(), bounds: vec![0] };
+        let mut found = FetchRows { bounds: vec![0], ..FetchRows::default() };
         for BatchRows { class, rows } in places {
             if let Ok(pool) = present.binary_search_by_key(&class, |&(class, _)| class) {
                 found.rows.extend_from_slice(&pools[pool][rows]);
@@ -375,7 +332,7 @@ impl ClassEpoch<'_> {
         let mut rng = shuffle::rng(Domain::ClassBlocks, self.sampling.seed, self.epoch, index as u64);
         let order = class.blocks.ordered(Permutation::drawn(class.blocks.count(), &mut rng));
         let mut rows = Vec::with_capacity((end - start) as usize);
-        self.members(class, &order, start..end, &mut rows);
+        self.classes.members.stretch(index, &order, start..end, &mut rows);
         rows
     }
 
@@ -390,16 +347,9 @@ impl ClassEpoch<'_> {
         let mut rows = Vec::with_capacity(count as usize);
         while (rows.len() as u64) < count {
             let end = all.min(start + count - rows.len() as u64);
-            self.members(class, &order, start..end, &mut rows);
+            self.classes.members.stretch(index, &order, start..end, &mut rows);
             start = 0;
         }
         rows
-    }
-
-    fn members(&self, class: &Class, order: &BlockOrder, stretch: Range<u64>, rows: &mut Vec<u64>) {
-        order.stretch(stretch, |run| {
-            let members = class.first + run.start as usize..class.first + run.end as usize;
-            rows.extend(self.classes.members[members].iter().map(|&row| u64::from(row)));
-        });
     }
 }

@@ -1,6 +1,7 @@
 //! What every strategy must hold, in the tree or in a test: run on each registered one by the unit tests.
 
 use super::{Chances, Inputs, Registration};
+use crate::plan::groups::GroupShape;
 use crate::plan::rank::Rank;
 use crate::plan::{FetchRows, NO_CLASS, Plan, PlanError, Rows, Sampling};
 
@@ -33,6 +34,7 @@ fn plan(registered: &Registration, sampling: Sampling, all: bool) -> Result<Plan
         codes: registered.labels.then(|| numbers.clone().map(code).collect()),
         weights: registered.weights.then(|| numbers.map(|row| (row % 7) as f32).collect()),
         samples: None,
+        shape: GroupShape::default(),
     };
     registered.strategy(rows, sampling, inputs).map(Plan::of)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::classes::Classes;
 use super::weights::Weighted;
-use super::{Inputs, Permuted, Stored, Strategy};
+use super::{Bags, Inputs, Permuted, Sets, Stored, Strategy};
 use crate::plan::labels::{balanced, class_sums};
 use crate::plan::{PlanError, Rows, Sampling};
 
@@ -18,6 +18,8 @@ pub struct Registration {
     pub weights: bool,
     /// The block size that it implies.
     pub block_size: Option<u64>,
+    /// The fetch factor where none is asked for; `None`: from the collection.
+    pub fetch_factor: Option<u64>,
     /// Makes it; an input that it needs and that is not given counts as empty.
     pub make: Make,
 }
@@ -26,7 +28,7 @@ pub struct Registration {
 pub type Make = fn(Rows, Sampling, Inputs) -> Result<Arc<dyn Strategy>, PlanError>;
 
 /// Every strategy; the first is the default.
-pub const STRATEGIES: [Registration; 7] = [
+pub const STRATEGIES: [Registration; 9] = [
     once("block", None, |rows, sampling, _| Ok(Arc::new(Permuted::new(rows, sampling)))),
     once("sequential", None, |rows, sampling, _| Ok(Arc::new(Stored::new(rows, sampling, false)))),
     once("buffered", None, |rows, sampling, _| Ok(Arc::new(Stored::new(rows, sampling, true)))),
@@ -36,6 +38,7 @@ pub const STRATEGIES: [Registration; 7] = [
         labels: false,
         weights: true,
         block_size: None,
+        fetch_factor: None,
         make: |rows, sampling, inputs| {
             let weights = inputs.weights.unwrap_or_default();
             Ok(Arc::new(Weighted::new(rows, sampling, weights, inputs.samples)?))
@@ -46,6 +49,7 @@ pub const STRATEGIES: [Registration; 7] = [
         labels: true,
         weights: false,
         block_size: None,
+        fetch_factor: None,
         make: |rows, sampling, inputs| {
             let weights = balanced(&inputs.codes.unwrap_or_default())?;
             Ok(Arc::new(Weighted::new(rows, sampling, weights, inputs.samples)?))
@@ -56,17 +60,41 @@ pub const STRATEGIES: [Registration; 7] = [
         labels: true,
         weights: false,
         block_size: None,
+        fetch_factor: None,
         make: |rows, sampling, inputs| {
             let codes = inputs.codes.unwrap_or_default();
             let weights = inputs.weights.map(|weights| class_sums(&codes, &weights));
             Ok(Arc::new(Classes::new(rows, sampling, &codes, weights, inputs.samples)?))
         },
     },
+    Registration {
+        name: "sets",
+        labels: true,
+        weights: false,
+        block_size: None,
+        fetch_factor: None,
+        make: |rows, sampling, inputs| {
+            let (codes, shape) = (inputs.codes.unwrap_or_default(), inputs.shape);
+            Ok(Arc::new(Sets::new(rows, sampling, &codes, shape.set_size, shape.short)?))
+        },
+    },
+    Registration {
+        name: "bags",
+        labels: true,
+        weights: false,
+        block_size: None,
+        // A bag has its rows together as a rule, and many of them.
+        fetch_factor: Some(1),
+        make: |rows, sampling, inputs| {
+            let codes = inputs.codes.unwrap_or_default();
+            Ok(Arc::new(Bags::new(rows, sampling, &codes, inputs.shape.bag_max)?))
+        },
+    },
 ];
 
 /// A strategy that serves every row once and needs no column.
 const fn once(name: &'static str, block_size: Option<u64>, make: Make) -> Registration {
-    Registration { name, labels: false, weights: false, block_size, make }
+    Registration { name, labels: false, weights: false, block_size, fetch_factor: None, make }
 }
 
 /// The registered strategy of a name.

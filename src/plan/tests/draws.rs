@@ -25,7 +25,7 @@ pub(super) fn once(order: &'static str) -> Draw {
 }
 
 fn weighted(weights: Vec<f32>, samples: Option<u64>) -> Draw {
-    ("weights", Inputs { codes: None, weights: Some(weights), samples })
+    ("weights", Inputs { weights: Some(weights), samples, ..Inputs::default() })
 }
 
 /// `weights`: one a class, which the first of its rows has.
@@ -36,7 +36,7 @@ pub(super) fn classes(codes: Vec<u32>, weights: Option<Vec<f64>>, samples: Optio
         codes.iter().map(weight).collect()
     };
     let weights = weights.map(of_rows);
-    ("class-batches", Inputs { codes: Some(codes), weights, samples })
+    ("class-batches", Inputs { codes: Some(codes), weights, samples, ..Inputs::default() })
 }
 
 fn made(rows: Rows, sampling: Sampling, (name, inputs): Draw) -> Result<Plan, PlanError> {

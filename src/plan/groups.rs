@@ -1,0 +1,133 @@
+//! Rows of a view by group: the members of each, cut into blocks of that group alone.
+//!
+//! Memory: 4 bytes a row that is of a group.
+
+use std::ops::Range;
+
+use super::blocks::{BlockOrder, Blocks};
+use super::labels::{NO_CLASS, class_rows};
+use super::{PlanError, Rows};
+
+/// What becomes of the rows of a group that make no whole set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Short {
+    /// They are left out.
+    Drop,
+    /// Rows of the group come again.
+    #[default]
+    Repeat,
+    /// The same, marked as padding.
+    Pad,
+}
+
+impl Short {
+    pub const ALL: [Short; 3] = [Short::Drop, Short::Repeat, Short::Pad];
+
+    /// As in options.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Short::Drop => "drop",
+            Short::Repeat => "repeat",
+            Short::Pad => "pad",
+        }
+    }
+}
+
+/// How groups become sets or bags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupShape {
+    /// Rows of a set; `None`: those of a batch.
+    pub set_size: Option<u64>,
+    pub short: Short,
+    /// Rows that are drawn of a bag; `None`: all.
+    pub bag_max: Option<u64>,
+}
+
+/// The rows of a view that are of a group, by their groups.
+#[derive(Clone, Debug)]
+pub struct Groups {
+    /// Global rows, group by group, ascending within each.
+    members: Vec<u32>,
+    /// By code.
+    pub all: Vec<Group>,
+}
+
+/// The rows of one group; a code that no row has is a group without rows.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Where its rows start among the members.
+    first: usize,
+    pub blocks: Blocks,
+}
+
+impl Groups {
+    /// One code a row of the view; see [`super::strategy::Inputs`].
+    ///
+    /// # Errors
+    /// Codes that are not one a row, or too large; rows that do not fit 32 bits; no row of any group.
+    pub fn new(view: &Rows, codes: &[u32], block_size: u64) -> Result<Groups, PlanError> {
+        if codes.len() as u64 != view.len() {
+            return Err(PlanError::Count { what: "class codes", given: codes.len() as u64, wanted: view.len() });
+        }
+        if view.of() > 1 << 32 {
+            return Err(PlanError::TooManyRows { rows: view.of(), limit: 1 << 32 });
+        }
+        let counts = class_rows(codes)?;
+        let grouped: u64 = counts.iter().sum();
+        if grouped == 0 {
+            return Err(PlanError::NoClass);
+        }
+        let firsts = counts.iter().scan(0, |next, &count| {
+            *next += count as usize;
+            Some(*next - count as usize)
+        });
+        let firsts: Vec<usize> = firsts.collect();
+        let (members, store_rows) = sort(view, codes, firsts.clone(), grouped as usize);
+        let group = |(rows, first)| Group { first, blocks: Blocks::new(rows, block_size) };
+        Ok(Groups { members, all: store_rows.into_iter().zip(firsts).map(group).collect() })
+    }
+
+    /// Rows of all groups.
+    pub fn rows(&self) -> u64 {
+        self.members.len() as u64
+    }
+
+    /// Rows of one group.
+    pub fn rows_of(&self, group: usize) -> u64 {
+        self.all[group].blocks.rows()
+    }
+
+    /// Blocks of all groups.
+    pub fn blocks(&self) -> u64 {
+        self.all.iter().map(|group| group.blocks.count()).sum()
+    }
+
+    /// Appends a stretch of a group's rows in an order of its blocks.
+    pub fn stretch(&self, group: usize, order: &BlockOrder, stretch: Range<u64>, rows: &mut Vec<u64>) {
+        let first = self.all[group].first;
+        order.stretch(stretch, |run| {
+            let members = first + run.start as usize..first + run.end as usize;
+            rows.extend(self.members[members].iter().map(|&row| u64::from(row)));
+        });
+    }
+}
+
+/// The members in the order of their groups, which start at `next`, and each group's rows in each store.
+fn sort(view: &Rows, codes: &[u32], mut next: Vec<usize>, grouped: usize) -> (Vec<u32>, Vec<Vec<u64>>) {
+    let mut members = vec![0u32; grouped];
+    let mut store_rows = vec![Vec::new(); next.len()];
+    let mut rows = view.iter().zip(codes);
+    for &count in view.store_counts() {
+        let before = next.clone();
+        for (row, &code) in rows.by_ref().take(count as usize).filter(|(_, code)| **code != NO_CLASS) {
+            members[next[code as usize]] = row as u32;
+            next[code as usize] += 1;
+        }
+        for (rows, (before, next)) in store_rows.iter_mut().zip(before.iter().zip(&next)) {
+            if next > before {
+                rows.push((next - before) as u64);
+            }
+        }
+    }
+    (members, store_rows)
+}

@@ -1,0 +1,204 @@
+//! Sets: every `size` rows that follow one another are of one group, and sets are shuffled among one another.
+//!
+//! A group's blocks are permuted anew in each epoch. Its rows in that order are taken in stretches of [`MIXED_BLOCKS`] blocks or
+//! one set, whichever is more (fewer where a fetch would not have [`LEAST_STRETCHES`]); the rows of a stretch are shuffled and cut
+//! into sets. So the sets of a group that is no larger than a stretch are a uniform partition of its rows, those of a larger one
+//! mix that many blocks, and whole blocks are read. Stretches are permuted over the epoch (cell-load shuffles its "sentences" in
+//! memory; here none is kept), and the sets of a fetch are shuffled. Every row of a group is in exactly one set of an epoch, but
+//! for those of a short set:
+//!
+//! - *drop*: the last rows of a group that make no whole set are left out: random ones of its last stretch.
+//! - *repeat*: they are filled up with rows of the same stretch, each as often as any other, to within one.
+//! - *pad*: the same, and the rows that fill up are marked ([`FetchRows::padding`]).
+//!
+//! Memory: 4 bytes a row that is of a group, about 100 bytes a group.
+
+use std::ops::Range;
+
+use super::{Chances, EpochOrder, Strategy};
+use crate::plan::blocks::{BlockOrder, Blocks};
+use crate::plan::groups::{Groups, Short};
+use crate::plan::permutation::Permutation;
+use crate::plan::shuffle::{self, Domain};
+use crate::plan::{FetchRows, PlanError, Rows, Sampling};
+
+/// Blocks of a group that are mixed before they are cut into sets.
+const MIXED_BLOCKS: u64 = 16;
+/// Stretches that a fetch has at least, where stretches are more than a set: sets of one group do not follow one another.
+const LEAST_STRETCHES: u64 = 16;
+
+#[derive(Debug)]
+pub struct Sets {
+    view: Rows,
+    sampling: Sampling,
+    groups: Groups,
+    /// Rows of a set.
+    size: u64,
+    short: Short,
+    /// The number of the first set of each group, and of all sets.
+    firsts: Vec<u64>,
+    /// Sets of a stretch.
+    mixed: u64,
+    /// The sets, cut into stretches.
+    stretches: Blocks,
+}
+
+impl Sets {
+    /// One code a row of the view; see [`super::Inputs`]. `size`: rows of a set; `None`: a batch is one set.
+    ///
+    /// # Errors
+    /// A batch that is no whole number of sets; no group that makes a set.
+    pub fn new(
+        view: Rows,
+        sampling: Sampling,
+        codes: &[u32],
+        size: Option<u64>,
+        short: Short,
+    ) -> Result<Sets, PlanError> {
+        let size = size.unwrap_or(sampling.batch_size);
+        if size == 0 || !sampling.batch_size.is_multiple_of(size) {
+            return Err(PlanError::SetSize { size, batch: sampling.batch_size });
+        }
+        let groups = Groups::new(&view, codes, sampling.block_size)?;
+        let cut = |rows: u64| if short == Short::Drop { rows / size } else { rows.div_ceil(size) };
+        let counts: Vec<u64> = groups.all.iter().map(|group| cut(group.blocks.rows())).collect();
+        let mut sum = 0;
+        let firsts: Vec<u64> = std::iter::once(0)
+            .chain(counts.iter().map(|count| {
+                sum += count;
+                sum
+            }))
+            .collect();
+        if sum == 0 {
+            let largest = groups.all.iter().map(|group| group.blocks.rows()).max().unwrap_or(0);
+            return Err(PlanError::NoSet { size, largest });
+        }
+        let most = sampling.fetch_rows() / size / LEAST_STRETCHES;
+        let mixed = (MIXED_BLOCKS * sampling.block_size).div_ceil(size).min(most).max(1);
+        let stretches = Blocks::new(counts, mixed);
+        Ok(Sets { view, sampling, groups, size, short, firsts, mixed, stretches })
+    }
+
+    /// Sets of an epoch.
+    fn sets(&self) -> u64 {
+        self.firsts.last().copied().unwrap_or(0)
+    }
+
+    /// Rows that are in a set of an epoch, repeats not counted.
+    fn distinct(&self) -> u64 {
+        let of = |(group, firsts): (usize, &[u64])| {
+            self.groups.rows_of(group).min((firsts[1] - firsts[0]).saturating_mul(self.size))
+        };
+        self.firsts.windows(2).enumerate().map(of).sum()
+    }
+
+    /// The group that has a set.
+    fn group_of(&self, set: u64) -> usize {
+        self.firsts.partition_point(|&first| first <= set).saturating_sub(1)
+    }
+}
+
+impl Strategy for Sets {
+    fn view(&self) -> &Rows {
+        &self.view
+    }
+
+    fn sampling(&self) -> &Sampling {
+        &self.sampling
+    }
+
+    fn blocks(&self) -> u64 {
+        self.groups.blocks()
+    }
+
+    fn drawn_rows(&self) -> u64 {
+        self.sets() * self.size
+    }
+
+    fn epoch(&self, epoch: u64) -> Box<dyn EpochOrder + '_> {
+        let order = Permutation::new(self.stretches.count(), self.sampling.seed, epoch);
+        Box::new(SetEpoch { sets: self, epoch, order: self.stretches.ordered(order) })
+    }
+
+    fn chances(&self) -> Chances<'_> {
+        Chances::Unmixed
+    }
+
+    fn told(&self) -> Vec<(&'static str, u64)> {
+        let (drawn, distinct) = (self.drawn_rows(), self.distinct());
+        let filled = if self.short == Short::Pad { "rows_of_padding" } else { "rows_repeated" };
+        vec![
+            ("groups", self.groups.all.iter().filter(|group| group.blocks.rows() > 0).count() as u64),
+            ("sets", self.sets()),
+            ("set_size", self.size),
+            ("rows_without_group", self.view.len() - self.groups.rows()),
+            ("rows_in_short_sets_dropped", self.groups.rows() - distinct),
+            (filled, drawn - distinct),
+        ]
+    }
+}
+
+/// One epoch's sets.
+struct SetEpoch<'a> {
+    sets: &'a Sets,
+    epoch: u64,
+    /// Runs of sets, each within one stretch.
+    order: BlockOrder<'a>,
+}
+
+/// One set of a fetch.
+struct OneSet {
+    rows: Vec<u64>,
+    /// Rows that are of the set; those after them fill it up.
+    own: usize,
+}
+
+impl EpochOrder for SetEpoch<'_> {
+    fn fetch(&self, fetch: u64) -> FetchRows {
+        let Sets { sampling, size, short, .. } = self.sets;
+        let (each, all) = (sampling.fetch_rows() / size, self.sets.sets());
+        let start = fetch.saturating_mul(each).min(all);
+        let mut found: Vec<OneSet> = Vec::new();
+        self.order.stretch(start..start.saturating_add(each).min(all), |run| self.cut(run, &mut found));
+        let mut rng = shuffle::rng(Domain::Batches, sampling.seed, self.epoch, fetch);
+        shuffle::shuffle(&mut found, &mut rng);
+        let served = self.sets.served_rows().saturating_sub(start * size);
+        let served = usize::try_from(served).unwrap_or(usize::MAX);
+        let padding = if *short == Short::Pad {
+            let marks = |set: &OneSet| (0..set.rows.len()).map(|at| at >= set.own).collect::<Vec<bool>>();
+            found.iter().flat_map(marks).take(served).collect()
+        } else {
+            Vec::new()
+        };
+        let mut rows: Vec<u64> = found.into_iter().flat_map(|set| set.rows).collect();
+        rows.truncate(served);
+        FetchRows { padding, ..FetchRows::cut(rows, sampling.batch_size) }
+    }
+}
+
+impl SetEpoch<'_> {
+    /// The sets of a run, which are of one stretch of one group.
+    fn cut(&self, run: Range<u64>, found: &mut Vec<OneSet>) {
+        let Sets { sampling, groups, size, firsts, mixed, .. } = self.sets;
+        let group = self.sets.group_of(run.start);
+        let (first, count, all) = (firsts[group], firsts[group + 1] - firsts[group], groups.rows_of(group));
+        let stretch = (run.start - first) / mixed * mixed;
+        let end = (stretch + mixed).min(count);
+        // With the last stretch come the rows that are dropped, so that these are random ones.
+        let rows_end = if end == count { all } else { end * size };
+        let blocks = &groups.all[group].blocks;
+        let mut rng = shuffle::rng(Domain::ClassBlocks, sampling.seed, self.epoch, group as u64);
+        let order = blocks.ordered(Permutation::drawn(blocks.count(), &mut rng));
+        let mut rows = Vec::new();
+        groups.stretch(group, &order, stretch * size..rows_end, &mut rows);
+        shuffle::shuffle(&mut rows, &mut shuffle::rng(Domain::Sets, sampling.seed, self.epoch, first + stretch));
+        let size = *size as usize;
+        for set in run {
+            let start = (set - first - stretch) as usize * size;
+            let mut own: Vec<u64> = rows[start..rows.len().min(start + size)].to_vec();
+            let count = own.len();
+            own.extend(rows.iter().cycle().take(size - count));
+            found.push(OneSet { rows: own, own: count });
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Rows assigned to `train`, `val` and `test` by cell line and perturbation: the TOML files of cell-load, as cell-load 0.10.4
+//! (`ExperimentConfig`, `PerturbationDataModule._setup_datasets`) reads them.
+//!
+//! Within one store and cell line, controls apart from perturbed rows:
+//!
+//! - *zero-shot* (`[zeroshot]`, `"dataset.line" = "test"`): all rows are in that split; if it is not `train`, the controls are in
+//!   `train` too.
+//! - *few-shot* (`[fewshot."dataset.line"]`, `val = [...]`, `test = [...]`): rows with these perturbations are in `val` and `test`,
+//!   all other perturbed rows in `train`; the controls are in each of `val` and `test` that has a row, and in `train`. A line
+//!   without perturbed rows is in no split.
+//! - otherwise, in a dataset that `[training]` has as `train`: all rows are in `train`.
+//! - otherwise in none.
+//!
+//! So splits share controls: the same row may be on several sides.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+
+use serde::Deserialize;
+
+use super::ViewError;
+use super::bits::Bits;
+use super::split::Labelled;
+
+/// The sides, in their order.
+pub const SIDES: [&str; 3] = ["train", "val", "test"];
+const TRAIN: usize = 0;
+
+/// A file, understood.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Assigned {
+    /// Paths of the datasets: files, directories or patterns.
+    pub datasets: BTreeMap<String, String>,
+    training: BTreeMap<String, String>,
+    zeroshot: BTreeMap<String, String>,
+    fewshot: BTreeMap<String, BTreeMap<String, Vec<String>>>,
+}
+
+/// The rows of one store, and the dataset that it is of; `None`: of none that is used.
+pub struct StoreRows {
+    pub name: String,
+    pub dataset: Option<String>,
+    pub rows: Range<u64>,
+}
+
+/// What rows are assigned by.
+pub struct Columns<'a> {
+    pub cell_lines: Labelled<'a>,
+    pub perturbations: Labelled<'a>,
+    /// The label of controls.
+    pub control: &'a str,
+}
+
+/// What becomes of the rows of a cell line in one dataset.
+enum Role {
+    Nowhere,
+    Train,
+    Zero(usize),
+    /// Codes of the perturbations of `val` and `test`.
+    Few([HashSet<u32>; 2]),
+}
+
+impl Assigned {
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// What is no such file; a side that is none; datasets without a path.
+    pub fn parse(text: &str) -> Result<Assigned, ViewError> {
+        let wrong = |cause: String| Err(ViewError::Split(cause));
+        let file: Assigned = match toml::from_str(text) {
+            Ok(file) => file,
+            Err(error) => {
+                let at = error.span().map_or(0, |span| span.start.min(text.len()));
+                let line = 1 + text.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count();
+                let cause = error.message().replace('\n', ", ");
+                return wrong(format!(
+                    "line {line}: {cause}; cell lines are quoted with their dataset, as in \"replogle.jurkat\" = \"test\""
+                ));
+            }
+        };
+        if let Some((name, side)) = file.zeroshot.iter().find(|(_, side)| !SIDES.contains(&side.as_str())) {
+            return wrong(format!("[zeroshot] \"{name}\" is {side:?}: one of train, val and test is meant"));
+        }
+        let lines = file.zeroshot.keys().chain(file.fewshot.keys());
+        if let Some(name) = lines.clone().find(|name| !name.contains('.')) {
+            return wrong(format!("\"{name}\" is no cell line: write \"DATASET.CELL_LINE\""));
+        }
+        if let Some(dataset) = file.used().into_iter().find(|&name| !file.datasets.contains_key(name)) {
+            return wrong(format!("[datasets] has no path of {dataset}"));
+        }
+        if file.used().is_empty() {
+            return wrong("it names no dataset in [training], [zeroshot] or [fewshot]".to_owned());
+        }
+        Ok(file)
+    }
+
+    /// The datasets that any rule is about.
+    pub fn used(&self) -> Vec<&str> {
+        let lines = self.zeroshot.keys().chain(self.fewshot.keys());
+        let of_lines = lines.map(|name| name.split('.').next().unwrap_or_default());
+        let mut used: Vec<&str> = self.training.keys().map(String::as_str).chain(of_lines).collect();
+        used.sort_unstable();
+        used.dedup();
+        used
+    }
+
+    /// Which of [`SIDES`] the file gives rows to.
+    pub fn sides(&self) -> Vec<usize> {
+        let few = |side: &str| self.fewshot.values().any(|lists| lists.get(side).is_some_and(|list| !list.is_empty()));
+        let has =
+            |side: &usize| *side == TRAIN || self.zeroshot.values().any(|of| of == SIDES[*side]) || few(SIDES[*side]);
+        (0..SIDES.len()).filter(has).collect()
+    }
+
+    /// The rules about cell lines of a dataset: the line's label, and its lists if it is few-shot.
+    fn lines<'s>(
+        &'s self,
+        dataset: &str,
+    ) -> impl Iterator<Item = (&'s str, Option<&'s BTreeMap<String, Vec<String>>>)> {
+        let prefix = format!("{dataset}.");
+        let zero = self.zeroshot.keys().map(|name| (name, None));
+        let few = self.fewshot.iter().map(|(name, lists)| (name, Some(lists)));
+        zero.chain(few).filter_map(move |(name, lists)| Some((name.strip_prefix(prefix.as_str())?, lists)))
+    }
+
+    /// The rows of each of [`SIDES`], of all rows.
+    ///
+    /// # Errors
+    /// Cell lines and perturbations that no row of their dataset has, counted; a store without controls.
+    pub fn divide(&self, stores: &[StoreRows], columns: &Columns<'_>) -> Result<[Bits; 3], ViewError> {
+        self.check_names(stores, columns)?;
+        let all = stores.last().map_or(0, |store| store.rows.end);
+        let mut sides = [Bits::none(all), Bits::none(all), Bits::none(all)];
+        let control = code_of(columns.perturbations.labels, columns.control);
+        for store in stores {
+            let Some(dataset) = &store.dataset else { continue };
+            let is_control = |row: u64| Some(columns.perturbations.codes[row as usize]) == control;
+            if !store.rows.clone().any(is_control) {
+                return Err(ViewError::Split(format!(
+                    "{}: no row has {:?} in {}, which controls are known by; name theirs with --control-pert",
+                    store.name, columns.control, columns.perturbations.name
+                )));
+            }
+            let roles: Vec<Role> =
+                columns.cell_lines.labels.iter().map(|line| self.role(dataset, line, columns)).collect();
+            // Of each cell line, whether it has a perturbed row, and one of `val` and `test`.
+            let mut has = vec![[false; 3]; roles.len()];
+            let line_of = |row: u64| columns.cell_lines.codes[row as usize] as usize;
+            let pert_of = |row: u64| columns.perturbations.codes[row as usize];
+            for row in store.rows.clone().filter(|&row| !is_control(row)) {
+                if let Some(Role::Few(lists)) = roles.get(line_of(row)) {
+                    let has = &mut has[line_of(row)];
+                    has[0] = true;
+                    (0..2).for_each(|list| has[1 + list] |= lists[list].contains(&pert_of(row)));
+                }
+            }
+            for row in store.rows.clone() {
+                match roles.get(line_of(row)) {
+                    None | Some(Role::Nowhere) => {}
+                    Some(Role::Train) => sides[TRAIN].insert(row),
+                    Some(Role::Zero(side)) => {
+                        sides[*side].insert(row);
+                        if is_control(row) {
+                            sides[TRAIN].insert(row);
+                        }
+                    }
+                    Some(Role::Few(_)) if is_control(row) => {
+                        let has = has[line_of(row)];
+                        (0..3).filter(|&side| has[side]).for_each(|side| sides[side].insert(row));
+                    }
+                    Some(Role::Few(lists)) => {
+                        let within = |list: &usize| lists[*list].contains(&pert_of(row));
+                        (0..2).filter(within).for_each(|list| sides[1 + list].insert(row));
+                        if !(0..2).any(|list| within(&list)) {
+                            sides[TRAIN].insert(row);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(sides)
+    }
+
+    fn role(&self, dataset: &str, line: &str, columns: &Columns<'_>) -> Role {
+        let key = format!("{dataset}.{line}");
+        if let Some(side) = self.zeroshot.get(&key).and_then(|side| SIDES.iter().position(|other| other == side)) {
+            return Role::Zero(side);
+        }
+        if let Some(lists) = self.fewshot.get(&key) {
+            let codes = |side: &str| {
+                let names: HashSet<&str> = lists.get(side).into_iter().flatten().map(String::as_str).collect();
+                let labels = columns.perturbations.labels.iter().zip(0..);
+                labels.filter(|(label, _)| names.contains(label.as_str())).map(|(_, code)| code).collect()
+            };
+            return Role::Few([codes("val"), codes("test")]);
+        }
+        if self.training.get(dataset).is_some_and(|side| side == "train") { Role::Train } else { Role::Nowhere }
+    }
+
+    /// A misspelt cell line or perturbation would be trained on: none is passed over.
+    fn check_names(&self, stores: &[StoreRows], columns: &Columns<'_>) -> Result<(), ViewError> {
+        let datasets: HashSet<&str> = stores.iter().filter_map(|store| store.dataset.as_deref()).collect();
+        let mut datasets: Vec<&str> = datasets.into_iter().collect();
+        datasets.sort_unstable();
+        let (mut named, mut lacking) = ((0, 0), (Vec::new(), Vec::new()));
+        for dataset in datasets {
+            // Pairs of codes that rows of the dataset have.
+            let mut pairs: HashSet<(u32, u32)> = HashSet::new();
+            for store in stores.iter().filter(|store| store.dataset.as_deref() == Some(dataset)) {
+                let code = |row: u64, labels: &Labelled<'_>| labels.codes[row as usize];
+                pairs.extend(
+                    store.rows.clone().map(|row| (code(row, &columns.cell_lines), code(row, &columns.perturbations))),
+                );
+            }
+            let lines: HashSet<u32> = pairs.iter().map(|(line, _)| *line).collect();
+            for (line, lists) in self.lines(dataset) {
+                named.0 += 1;
+                let Some(code) = code_of(columns.cell_lines.labels, line).filter(|code| lines.contains(code)) else {
+                    lacking.0.push(format!("{dataset}.{line}"));
+                    continue;
+                };
+                let lists = lists.into_iter().flat_map(|lists| SIDES[1..].iter().filter_map(|side| lists.get(*side)));
+                for perturbation in lists.flatten() {
+                    named.1 += 1;
+                    let found = code_of(columns.perturbations.labels, perturbation);
+                    if found.is_none_or(|found| !pairs.contains(&(code, found))) {
+                        lacking.1.push(format!("{perturbation} in {dataset}.{line}"));
+                    }
+                }
+            }
+        }
+        let (what, column, named, lacking) = if lacking.0.is_empty() {
+            ("perturbations", &columns.perturbations, named.1, lacking.1)
+        } else {
+            ("cell lines", &columns.cell_lines, named.0, lacking.0)
+        };
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let some = lacking.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+        let count = lacking.len();
+        Err(ViewError::Split(format!("{count} of {named} {what} are in no row by {}, such as {some}", column.name)))
+    }
+}
+
+fn code_of(labels: &[String], label: &str) -> Option<u32> {
+    labels.iter().position(|other| other == label).and_then(|code| u32::try_from(code).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        Assigned::parse(text).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn files_that_are_none() {
+        assert!(refused("[datasets]\na = '/a'\n").contains("names no dataset"));
+        assert!(refused("[training]\na = 'train'\n").contains("no path of a"));
+        assert!(refused("[datasets]\na = '/a'\n[zeroshot]\n'a.x' = 'tset'\n").contains("\"tset\""));
+        assert!(refused("[datasets]\na = '/a'\n[zeroshot]\nx = 'test'\n").contains("no cell line"));
+        assert!(refused("[datasets]\na = '/a'\n[zeroshot]\na.x = 'test'\n").starts_with("line 4"));
+    }
+
+    #[test]
+    fn sides_that_have_rows() {
+        let sides = |more: &str| Assigned::parse(&format!("[datasets]\na = '/a'\n{more}")).map(|file| file.sides());
+        assert!(sides("[training]\na = 'train'\n").is_ok_and(|sides| sides == [0]));
+        assert!(sides("[zeroshot]\n'a.x.y' = 'test'\n").is_ok_and(|sides| sides == [0, 2]));
+        assert!(sides("[fewshot.'a.x']\nval = ['p']\ntest = []\n").is_ok_and(|sides| sides == [0, 1]));
+    }
+}
