@@ -169,10 +169,11 @@ impl Mounted {
         let path = self.path().to_owned();
         let (sender, receiver) = mpsc::sync_channel(1);
         let (done, end) = io::pipe().map_err(MountError::system("making a pipe"))?;
-        std::thread::spawn(move || {
+        let detach = move || {
             let _ = sender.send(unmount::detach(&path));
             drop(end);
-        });
+        };
+        std::thread::Builder::new().spawn(detach).map_err(MountError::system("starting a thread"))?;
         let ready = signals::wait(&[done.as_fd(), signals.as_fd()], None).map_err(MountError::system("waiting"))?;
         if !ready[0] {
             tracing::warn!("a second signal: detaching {}", self.path().display());
@@ -241,7 +242,8 @@ fn answering(path: &Path) -> Result<(u32, u32), MountError> {
     let (sender, receiver) = mpsc::channel();
     let place = path.to_owned();
     // In a thread, because a filesystem that does not answer would keep us waiting for ever.
-    std::thread::spawn(move || sender.send(fs::metadata(place).map(|metadata| metadata.dev())));
+    let look = move || sender.send(fs::metadata(place).map(|metadata| metadata.dev()));
+    std::thread::Builder::new().spawn(look).map_err(MountError::system("starting a thread"))?;
     let answer = receiver
         .recv_timeout(ANSWER)
         .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 30 s")));

@@ -25,6 +25,7 @@ pub mod remote;
 mod sandbox;
 mod shown;
 pub mod spec;
+mod threads;
 mod views;
 
 use std::sync::Arc;
@@ -150,6 +151,7 @@ impl Builder {
     /// # Errors
     /// Those of [`Builder::derive`]; chunks that exceed the memory budget; threads cannot be started.
     pub fn serve(self, config: Option<&str>, log: LogText) -> Result<ShuffleFs, SessionError> {
+        threads::suffice(self.spec.threads)?;
         self.derive()?.filesystem(config, log)
     }
 }

@@ -179,7 +179,7 @@ fn daemon_of(mountpoint: &Path) -> Option<(i32, OwnedFd)> {
     let file = mountpoint.join(".shufflefs/options.json");
     let (sender, receiver) = std::sync::mpsc::channel();
     // In a thread, because a daemon that is stopped would keep the read waiting for ever.
-    std::thread::spawn(move || sender.send(fs::read(file)));
+    std::thread::Builder::new().spawn(move || sender.send(fs::read(file))).ok()?;
     let text = receiver.recv_timeout(Duration::from_secs(2)).ok()?.ok()?;
     let options: serde_json::Value = serde_json::from_slice(&text).ok()?;
     let number = i32::try_from(options.get("pid")?.as_i64()?).ok()?;

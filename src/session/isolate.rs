@@ -54,8 +54,9 @@ pub fn run(work: &ChildTask<'_>) -> Result<Vec<u8>, Failed> {
     let network = work.stores.iter().any(|store| name::is_remote(store));
     let started = start(&work.arguments, Stdio::null(), work.terminal, room, network);
     let (mut child, answer, said) = started.map_err(Failed::NotStarted)?;
-    let answer = collect(answer);
-    let said = said.map(collect);
+    // A child whose pipes nobody reads goes when they close.
+    let answer = collect(answer).map_err(Failed::NotStarted)?;
+    let said = said.map(collect).transpose().map_err(Failed::NotStarted)?;
     let mut meter = Meter::new(&child, work.patience);
     meter.begin(work.stores);
     let answer = loop {
@@ -100,7 +101,8 @@ impl Helper {
         let (input, requests) = io::pipe()?;
         let (child, answers, said) = start(&[subcommand.into()], OwnedFd::from(input).into(), false, room, network)?;
         let meter = Meter::new(&child, patience);
-        Ok(Helper { child, requests, answers: lines(answers), said: said.map(collect), meter, room })
+        let (answers, said) = (lines(answers)?, said.map(collect).transpose()?);
+        Ok(Helper { child, requests, answers, said, meter, room })
     }
 
     /// Sends what is not answered.
@@ -185,21 +187,21 @@ fn start(arguments: &[OsString], input: Stdio, terminal: bool, room: u64, networ
 }
 
 /// Reads a pipe to its end in a thread of its own.
-fn collect(pipe: PipeReader) -> mpsc::Receiver<Vec<u8>> {
+fn collect(pipe: PipeReader) -> io::Result<mpsc::Receiver<Vec<u8>>> {
     let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
+    std::thread::Builder::new().spawn(move || {
         let mut bytes = Vec::new();
         // What came before an error is all there is; whether it is enough, the child's exit status tells.
         let _ = pipe.take(ANSWER).read_to_end(&mut bytes);
         let _ = sender.send(bytes);
-    });
-    receiver
+    })?;
+    Ok(receiver)
 }
 
 /// Reads the lines of a pipe in a thread of its own, without their ends.
-fn lines(pipe: PipeReader) -> mpsc::Receiver<Vec<u8>> {
+fn lines(pipe: PipeReader) -> io::Result<mpsc::Receiver<Vec<u8>>> {
     let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
+    std::thread::Builder::new().spawn(move || {
         let mut pipe = BufReader::new(pipe);
         loop {
             let mut line = Vec::new();
@@ -208,8 +210,8 @@ fn lines(pipe: PipeReader) -> mpsc::Receiver<Vec<u8>> {
                 return;
             }
         }
-    });
-    receiver
+    })?;
+    Ok(receiver)
 }
 
 /// Address space of a child: what this machine could give, so that it fails before the machine does. Thread stacks and

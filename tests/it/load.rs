@@ -188,24 +188,39 @@ fn sixty_four_readers_of_every_kind() {
     mount.unmount();
 }
 
-/// A group of processes with so much memory; none where the system does not let us make one.
-struct MemoryGroup(PathBuf);
+/// A group of processes with a limit, of cgroups of either version; none where the system does not let us make one.
+struct Group(PathBuf);
 
-impl MemoryGroup {
-    fn new(mib: u64) -> Option<MemoryGroup> {
+impl Group {
+    /// Of a controller: what its limit is called in version 1 and 2.
+    fn new(controller: &str, limits: [&str; 2], most: u64) -> Option<Group> {
         if !is_root() {
             return None;
         }
-        let name = format!("shufflefs-test-{}-{mib}", std::process::id());
-        let (v1, v2) = (Path::new("/sys/fs/cgroup/memory"), Path::new("/sys/fs/cgroup"));
-        let (group, limit) = match v1.is_dir() {
-            true => (v1.join(&name), "memory.limit_in_bytes"),
-            false => (v2.join(&name), "memory.max"),
-        };
+        let name = format!("shufflefs-test-{}-{controller}-{most}", std::process::id());
+        let (v1, v2) = (Path::new("/sys/fs/cgroup").join(controller), Path::new("/sys/fs/cgroup"));
+        let (group, limit) = if v1.is_dir() { (v1.join(&name), limits[0]) } else { (v2.join(&name), limits[1]) };
         fs::create_dir(&group).ok()?;
-        let made = MemoryGroup(group);
-        fs::write(made.0.join(limit), (mib << 20).to_string()).ok()?;
+        let made = Group(group);
+        fs::write(made.0.join(limit), most.to_string()).ok()?;
         Some(made)
+    }
+
+    fn of_memory(mib: u64) -> Option<Group> {
+        Group::new("memory", ["memory.limit_in_bytes", "memory.max"], mib << 20)
+    }
+
+    /// With so many processes and threads.
+    fn of_threads(most: u64) -> Option<Group> {
+        Group::new("pids", ["pids.max"; 2], most)
+    }
+
+    /// The program, in the group.
+    fn command(&self) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$ > \"$0\"/cgroup.procs && exec \"$@\""]).arg(&self.0);
+        command.arg(env!("CARGO_BIN_EXE_shufflefs"));
+        command
     }
 
     /// Processes that were killed in it for want of memory.
@@ -216,7 +231,7 @@ impl MemoryGroup {
     }
 }
 
-impl Drop for MemoryGroup {
+impl Drop for Group {
     fn drop(&mut self) {
         // Its processes may be ending still.
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -231,15 +246,13 @@ impl Drop for MemoryGroup {
 fn a_container_with_little_memory() {
     let stores = store("sparse.h5ad");
     for mib in [256, 512, 2048] {
-        let Some(group) = MemoryGroup::new(mib) else {
+        let Some(group) = Group::of_memory(mib) else {
             eprintln!("skipped: no group of processes can be made");
             return;
         };
         let area = Area::new();
         // 400,000 dense rows of 120 genes: 192 MB an epoch, in batches of 4 MB.
-        let mut command = Command::new("sh");
-        command.args(["-c", "echo $$ > \"$0\"/cgroup.procs && exec \"$@\""]).arg(&group.0);
-        command.arg(env!("CARGO_BIN_EXE_shufflefs"));
+        let mut command = group.command();
         command.args([
             "mount",
             "--format",
@@ -326,4 +339,34 @@ fn limits_of_a_process() {
             }
         }
     }
+}
+
+/// Few processes and threads (`pids.max`; `ulimit -u` is the same to a process): it works, or says why in one line, and never ends
+/// after it said that it works.
+#[test]
+fn a_container_with_few_threads() {
+    let area = Area::new();
+    let mut refused = 0;
+    for most in [4, 9, 14, 19, 24, 500] {
+        let Some(group) = Group::of_threads(most) else {
+            eprintln!("skipped: no group of processes can be made");
+            return;
+        };
+        let mut command = group.command();
+        let ran = Ran::from(command.arg("mount").arg(&area.store).arg(area.path("d")).output().unwrap());
+        if ran.code == Some(0) {
+            assert_eq!(ran.stderr, "", "{most}");
+            let place = area.path("d/epoch-0000");
+            let read = move || list(&place).iter().map(|name| fs::read(place.join(name)).unwrap().len()).sum::<usize>();
+            assert!(in_time("an epoch", read) > 0, "{most}");
+            assert_eq!(area.run(["umount", "d"]).code, Some(0), "{most}");
+        } else {
+            assert!(most < 500, "{ran:?}");
+            assert!(matches!(ran.code, Some(1 | 3)) && ran.stderr.trim_end().lines().count() == 1, "{most}: {ran:?}");
+            assert!(!ran.stderr.contains("please report") && !ran.stderr.contains("panicked"), "{most}: {ran:?}");
+            assert!(crate::area::mounts_below(&area.path("")).is_empty(), "{most}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 1, "the test shows nothing");
 }

@@ -46,6 +46,7 @@ mod probe;
 mod properties;
 mod regressions;
 mod remote;
+mod ring;
 mod run;
 mod scale;
 mod sequences;

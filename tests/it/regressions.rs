@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::{Mount, ROOT, list, shufflefs, store, succeed};
 
 /// Fault, what happened, file, and the test in it.
-const ELSEWHERE: [(&str, &str, &str, &str); 33] = [
+const ELSEWHERE: [(&str, &str, &str, &str); 35] = [
     ("h1", "A safe trait handed out overlapping `&mut [u8]` from `&self`.", "src/array/dest.rs", "fn parts_lie_within"),
     ("h1", "So the trait is unsafe to implement.", "src/array/gather.rs", "compile_fail,E0200"),
     (
@@ -47,6 +47,18 @@ const ELSEWHERE: [(&str, &str, &str, &str); 33] = [
         "Who came to a load that had hung was failed at once, though it went on at that moment.",
         "tests/it/faults.rs",
         "What failed is not remembered",
+    ),
+    (
+        "t4",
+        "A read of io_uring that met the end of a file got the file's beginning once more behind it.",
+        "tests/it/sequences.rs",
+        "Op::Ring(_, at, len) =>",
+    ),
+    (
+        "t5",
+        "With few threads (`pids.max`) a mount panicked, or ended after it had said that it is usable.",
+        "tests/it/load.rs",
+        "fn a_container_with_few_threads",
     ),
     ("s1", "Codecs of zarr-python were not read.", "tests/it/codecs.rs", "fn every_codec_on_every_array"),
     ("s2", "Metadata that leaves out defaults.", "tests/it/codecs.rs", "fn reported_stores"),

@@ -19,6 +19,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
+use crate::ring::{Part, Ring};
 use crate::support::{Mount, store};
 use crate::tree_model::{Entry, Kind, OUTSIDE, TreeModel, next_entries};
 
@@ -54,6 +55,10 @@ enum Op {
     Send(usize, At, usize),
     Splice(usize, At, usize),
     CopyRange(usize, At, usize),
+    /// Parts through io_uring, all in flight at once.
+    Ring(usize, At, usize),
+    /// The kernel forgets the names and inodes that nobody uses, as for want of memory.
+    Forget,
     Write(usize),
     Sync(usize),
     Lock(usize, i32),
@@ -201,13 +206,14 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (slot(), at(), len()).prop_map(|(slot, at, len)| Op::Send(slot, at, len)),
         1 => (slot(), at(), len()).prop_map(|(slot, at, len)| Op::Splice(slot, at, len)),
         1 => (slot(), at(), len()).prop_map(|(slot, at, len)| Op::CopyRange(slot, at, len)),
+        2 => (slot(), at(), len()).prop_map(|(slot, at, len)| Op::Ring(slot, at, len)),
         1 => slot().prop_map(Op::Write),
         1 => slot().prop_map(Op::Sync),
         1 => (slot(), select(vec![libc::LOCK_SH, libc::LOCK_EX, libc::LOCK_UN])).prop_map(|(slot, how)| Op::Lock(slot, how)),
         3 => (slot(), select(vec![0usize, 24, 100, 300, 4096, 32 << 10])).prop_map(|(slot, size)| Op::Entries(slot, size)),
         1 => (slot(), any::<u16>()).prop_map(|(slot, share)| Op::Rewind(slot, share)),
     ];
-    prop_oneof![by_name, on_open]
+    prop_oneof![2000 => by_name, 2000 => on_open, 1 => Just(Op::Forget)]
 }
 
 /// What is open.
@@ -225,6 +231,7 @@ struct World {
     mount: Mount,
     model: TreeModel,
     sink: File,
+    ring: Option<Ring>,
     pipe: [OwnedFd; 2],
 }
 
@@ -270,6 +277,11 @@ impl Run<'_> {
                 Err(OUTSIDE) => Ok(()),
                 found => self.by_name(op, &self.world.path(name), name, found),
             },
+            Op::Forget => {
+                // Only root may, and not in every container.
+                let _ = fs::write("/proc/sys/vm/drop_caches", "2");
+                Ok(())
+            }
             &Op::Close(slot) => {
                 self.slots[slot] = None;
                 Ok(())
@@ -288,6 +300,7 @@ impl Run<'_> {
             | Op::Send(slot, ..)
             | Op::Splice(slot, ..)
             | Op::CopyRange(slot, ..)
+            | Op::Ring(slot, ..)
             | Op::Write(slot)
             | Op::Sync(slot)
             | Op::Lock(slot, _)
@@ -635,6 +648,23 @@ impl Run<'_> {
                 }
                 equal(&bytes, wanted.get(..got).unwrap_or_default())
             }
+            Op::Ring(_, at, len) => {
+                let Some(ring) = &world.ring else { return Ok(()) };
+                let mut bytes = vec![0xa5; len];
+                // Four of them, the last first.
+                let step = len.div_ceil(4).max(1);
+                let part = |(number, out)| Part { offset: (offset(at) + number * step) as u64, out };
+                let mut parts: Vec<Part<'_>> = bytes.chunks_mut(step).enumerate().map(part).collect();
+                parts.reverse();
+                for got in ring.read(file, &mut parts).iter().zip(&parts) {
+                    let (got, Part { offset, out }) = got;
+                    let wanted = whole.get(*offset as usize..).unwrap_or_default();
+                    let wanted = &wanted[..wanted.len().min(out.len())];
+                    same(*got, Ok(wanted.len()))?;
+                    equal(&out[..wanted.len()], wanted)?;
+                }
+                Ok(())
+            }
             // SAFETY: one byte of one byte; no pointers.
             Op::Write(_) => unsafe {
                 same(answer(libc::pwrite(file, [0u8].as_ptr().cast(), 1, 0) as i64), Err(libc::EBADF))?;
@@ -681,7 +711,7 @@ fn world(name: &str, views: &[(&str, u64)], options: &[&str], more: &[&str]) -> 
         assert_eq!(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC), 0);
         ends.map(|end| OwnedFd::from_raw_fd(end))
     };
-    World { mount: of(more), model, sink: tempfile::tempfile().unwrap(), pipe }
+    World { mount: of(more), model, sink: tempfile::tempfile().unwrap(), ring: Ring::new(), pipe }
 }
 
 #[test]
