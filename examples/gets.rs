@@ -1,5 +1,5 @@
 //! Fetches ranges over plain HTTP from this machine, as many at once as asked for, and forgets them: what a server and the
-//! wire can deliver, without a loader's own costs. Prints requests, bytes and seconds as JSON.
+//! wire can deliver, without a loader's own costs. An answer 503 is asked for again. Prints requests, bytes and seconds as JSON.
 //!
 //! Usage: gets HOST:PORT IN_FLIGHT < LINES     (each line: PATH FIRST LAST, bytes inclusive)
 
@@ -8,8 +8,8 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// One range of a line; the connection is kept. Bytes of the body.
-fn get(stream: &mut BufReader<TcpStream>, host: &str, line: &str, body: &mut Vec<u8>) -> Result<u64> {
+/// One range of a line; the connection is kept. Bytes of the body; none where the server says that it is busy.
+fn get(stream: &mut BufReader<TcpStream>, host: &str, line: &str, body: &mut Vec<u8>) -> Result<Option<u64>> {
     let mut words = line.split_whitespace();
     let (Some(path), Some(first), Some(last)) = (words.next(), words.next(), words.next()) else {
         return Err(Error::other(format!("not PATH FIRST LAST: {line}")));
@@ -32,12 +32,12 @@ fn get(stream: &mut BufReader<TcpStream>, host: &str, line: &str, body: &mut Vec
             length = value.trim().parse::<usize>().ok();
         }
     }
-    let Some(length) = length.filter(|_| status.contains(" 206 ")) else {
+    let Some(length) = length.filter(|_| [" 206 ", " 503 "].iter().any(|known| status.contains(known))) else {
         return Err(Error::other(format!("{status} for {line}")));
     };
     body.resize(length, 0);
     stream.read_exact(body)?;
-    Ok(length as u64)
+    Ok(status.contains(" 206 ").then_some(length as u64))
 }
 
 fn main() -> Result<()> {
@@ -54,7 +54,12 @@ fn main() -> Result<()> {
             let mut stream = BufReader::with_capacity(1 << 16, TcpStream::connect(host)?);
             let mut body = Vec::new();
             while let Some(line) = lines.get(next.fetch_add(1, Ordering::Relaxed)) {
-                bytes.fetch_add(get(&mut stream, host, line, &mut body)?, Ordering::Relaxed);
+                let got = loop {
+                    if let Some(got) = get(&mut stream, host, line, &mut body)? {
+                        break got;
+                    }
+                };
+                bytes.fetch_add(got, Ordering::Relaxed);
             }
             Ok(())
         };

@@ -4,6 +4,7 @@
 //! line. The long options are put in front of the others: what is said by `--name` wins.
 
 use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::Command;
 
@@ -50,10 +51,14 @@ const IGNORED: &[&str] = &[
 
 /// The long options that stand for these; `command` is the subcommand that knows them. `is_helper` when mount(8) calls
 /// us, which always says `rw` unless told otherwise.
-pub fn expand(lists: &[String], command: &Command, is_helper: bool) -> Result<Vec<OsString>, String> {
+pub fn expand(lists: &[OsString], command: &Command, is_helper: bool) -> Result<Vec<OsString>, String> {
     let mut arguments = Vec::new();
+    // A path need not be text: a character stands for a byte until the arguments are made.
+    let lists: Vec<String> =
+        lists.iter().map(|list| list.as_bytes().iter().copied().map(char::from).collect()).collect();
     let items = lists.iter().map(|list| items(list)).collect::<Result<Vec<_>, _>>()?;
     for (name, value) in items.into_iter().flatten() {
+        let name = &*bytes(name).to_string_lossy().into_owned();
         if is_ignored(name) || (name == "rw" && is_helper) {
             continue;
         }
@@ -73,7 +78,11 @@ pub fn expand(lists: &[String], command: &Command, is_helper: bool) -> Result<Ve
             return Err(format!("-o {name}: no such option; `shufflefs {} --help` lists them", command.get_name()));
         };
         match (argument.get_action().takes_values(), value) {
-            (true, Some(value)) => arguments.push(format!("--{long}={value}").into()),
+            (true, Some(value)) => {
+                let mut said = OsString::from(format!("--{long}="));
+                said.push(bytes(&value));
+                arguments.push(said);
+            }
             // One that has a value of its own where none is said.
             (true, None) if argument.get_num_args().is_some_and(|count| count.min_values() == 0) => {
                 arguments.push(format!("--{long}").into());
@@ -88,6 +97,11 @@ pub fn expand(lists: &[String], command: &Command, is_helper: bool) -> Result<Ve
     Ok(arguments)
 }
 
+/// What characters below 256 stand for, a byte each.
+fn bytes(characters: &str) -> OsString {
+    OsString::from_vec(characters.chars().filter_map(|character| u8::try_from(character).ok()).collect())
+}
+
 fn is_ignored(name: &str) -> bool {
     IGNORED.contains(&name) || name.starts_with("x-") || name.starts_with("X-")
 }
@@ -99,7 +113,7 @@ fn items(list: &str) -> Result<Vec<(&str, Option<String>)>, String> {
     let mut rest = list;
     while !rest.is_empty() {
         let end = rest.find([',', '=']).unwrap_or(rest.len());
-        let (name, after) = (rest[..end].trim(), &rest[end..]);
+        let (name, after) = (trimmed(&rest[..end]), &rest[end..]);
         let value;
         (value, rest) = match after.strip_prefix('=') {
             None => (None, after),
@@ -113,7 +127,7 @@ fn items(list: &str) -> Result<Vec<(&str, Option<String>)>, String> {
             }
             Some(plain) => {
                 let end = plain.find(',').unwrap_or(plain.len());
-                (Some(plain[..end].trim().to_owned()), &plain[end..])
+                (Some(trimmed(&plain[..end]).to_owned()), &plain[end..])
             }
         };
         rest = rest.strip_prefix(',').unwrap_or(rest);
@@ -122,6 +136,11 @@ fn items(list: &str) -> Result<Vec<(&str, Option<String>)>, String> {
         }
     }
     Ok(items)
+}
+
+/// Without white space of ASCII around it: other characters may be parts of one.
+fn trimmed(text: &str) -> &str {
+    text.trim_matches(|character: char| character.is_ascii_whitespace())
 }
 
 /// The text up to the quotation mark that ends it, and what comes after that.
@@ -189,7 +208,7 @@ mod tests {
     }
 
     fn expanded(list: &str) -> Result<Vec<OsString>, String> {
-        expand(&[list.to_owned()], &command(), false)
+        expand(&[list.into()], &command(), false)
     }
 
     #[test]
@@ -213,6 +232,14 @@ mod tests {
         for wrong in [r#"batch_size="a"#, r#"batch_size="a"b"#, r#"batch_size="a\"#] {
             assert!(expanded(wrong).is_err_and(|error| error.contains("quotation mark")), "{wrong}");
         }
+    }
+
+    #[test]
+    fn values_need_not_be_text() {
+        let list = OsString::from_vec(b"ro,batch_size=/donn\xe9es\xa0,drop_last".to_vec());
+        let expected = [OsString::from_vec(b"--batch-size=/donn\xe9es\xa0".to_vec()), "--drop-last".into()];
+        assert_eq!(expand(&[list], &command(), false), Ok(expected.to_vec()));
+        assert_eq!(expanded("batch_size=größe é"), Ok(vec!["--batch-size=größe é".into()]));
     }
 
     #[test]

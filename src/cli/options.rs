@@ -3,6 +3,7 @@
 //! `Options` is plain data that has been checked. Nothing below the command line reads the environment, the command
 //! line or the current directory: paths are absolute here, because a daemon's directory is `/`.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -318,7 +319,7 @@ pub struct OptionArgs {
     /// here are ignored [default: none]
     #[arg(short = 'o', value_name = "NAME=VALUE,...", help_heading = "Other")]
     #[serde(skip)]
-    pub mount_options: Vec<String>,
+    pub mount_options: Vec<OsString>,
 }
 
 impl Default for OptionArgs {

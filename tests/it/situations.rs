@@ -102,6 +102,8 @@ fn s08_a_path_need_not_be_text() {
     let small = read_epoch(&area, &[OsStr::new("--config"), config.as_os_str(), area.store.as_os_str()], |_| {});
     let expected = read_epoch(&area, &[OsStr::new("--batch-size"), OsStr::new("16"), area.store.as_os_str()], |_| {});
     assert_eq!(small, expected);
+    let list = [OsStr::from_bytes(b"config="), config.as_os_str(), OsStr::new(",ro")].join(OsStr::new(""));
+    assert_eq!(read_epoch(&area, &[OsStr::new("-o"), &list, area.store.as_os_str()], |_| {}), expected);
 }
 
 #[test]
