@@ -5,6 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
 use crate::array::cache::ChunkCache;
@@ -161,29 +165,37 @@ impl Shared {
     }
 }
 
-/// Numbers of the statistics as Prometheus gauges: `shufflefs_store_bytes_read 123`, and of each store
-/// `shufflefs_stores_requests{store="a.h5ad"} 7`.
+/// Numbers of the statistics as Prometheus gauges: `shufflefs_store_bytes_read 123.0`, and of each store
+/// `shufflefs_stores_requests{store="a.h5ad"} 7.0`.
 pub fn prometheus(stats: &Value) -> String {
-    let mut text = String::new();
-    let Some(groups) = stats.as_object() else { return text };
-    for (group, values) in groups {
-        match values.as_object() {
-            Some(values) => {
-                // All samples of one figure stand together.
-                let figures = values.values().find_map(Value::as_object).into_iter().flat_map(|of| of.keys());
-                for figure in figures {
-                    for (store, of) in values {
-                        let store = store.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-                        let value = &of[figure];
-                        text.push_str(&format!("shufflefs_{group}_{figure}{{store=\"{store}\"}} {value}\n"));
-                    }
-                }
-                for (name, value) in values.iter().filter(|(_, value)| !value.is_object()) {
-                    text.push_str(&format!("shufflefs_{group}_{name} {value}\n"));
-                }
-            }
-            None => text.push_str(&format!("shufflefs_{group} {values}\n")),
+    let mut registry = Registry::with_prefix("shufflefs");
+    for (group, values) in stats.as_object().into_iter().flatten() {
+        let Some(values) = values.as_object() else {
+            add(&mut registry, group.clone(), [(None, values)]);
+            continue;
+        };
+        let of_stores = || values.iter().filter_map(|(store, figures)| Some((store, figures.as_object()?)));
+        for name in of_stores().next().into_iter().flat_map(|(_, figures)| figures.keys()) {
+            let samples = of_stores().map(|(store, figures)| (Some(store.as_str()), &figures[name]));
+            add(&mut registry, format!("{group}_{name}"), samples);
+        }
+        for (name, value) in values.iter().filter(|(_, value)| !value.is_object()) {
+            add(&mut registry, format!("{group}_{name}"), [(None, value)]);
         }
     }
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = encode(&mut text, &registry);
     text
+}
+
+/// Adds a gauge: a number, or one of each store.
+fn add<'a>(registry: &mut Registry, name: String, samples: impl IntoIterator<Item = (Option<&'a str>, &'a Value)>) {
+    let gauge = Family::<Vec<(&str, String)>, Gauge<f64, AtomicU64>>::default();
+    for (store, value) in samples {
+        let labels = store.map(|store| ("store", store.to_owned()));
+        gauge.get_or_create(&labels.into_iter().collect()).set(value.as_f64().unwrap_or(f64::NAN));
+    }
+    let help = name.replace('_', " ");
+    registry.register(name, help, gauge);
 }
