@@ -5,6 +5,7 @@
 
 mod attributes;
 mod handles;
+pub mod look;
 pub mod page_cache;
 pub mod passthrough;
 

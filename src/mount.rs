@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use fuser::{Config, Filesystem, Session, SessionACL};
 
+use crate::fuse::look::Look;
 use crate::fuse::page_cache::Kernel;
 
 use error::MountError;
@@ -239,14 +240,8 @@ fn configuration(settings: &Settings) -> (SessionACL, Config) {
 
 /// The device number of a mount whose root answers in time.
 fn answering(path: &Path) -> Result<(u32, u32), MountError> {
-    let (sender, receiver) = mpsc::channel();
-    let place = path.to_owned();
-    // In a thread, because a filesystem that does not answer would keep us waiting for ever.
-    let look = move || sender.send(fs::metadata(place).map(|metadata| metadata.dev()));
-    std::thread::Builder::new().spawn(look).map_err(MountError::system("starting a thread"))?;
-    let answer = receiver
-        .recv_timeout(ANSWER)
-        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 30 s")));
+    let look = Look::new().map_err(MountError::system("starting a thread"))?;
+    let answer = look.at(path.to_owned(), ANSWER).map(|found| found.dev());
     let device = answer.map_err(|cause| MountError::NotAnswering { path: path.to_owned(), cause })?;
     Ok((rustix::fs::major(device), rustix::fs::minor(device)))
 }

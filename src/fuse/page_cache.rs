@@ -4,10 +4,10 @@
 //! there. The copy is made on another core than the reader's.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use fuser::{INodeNo, Notifier};
 
@@ -16,9 +16,12 @@ use crate::engine::access::{Ahead, Step};
 use crate::tree::{Node, Tree};
 
 use super::key;
+use super::look::Look;
 
 /// One message to the kernel.
 const MESSAGE: usize = 1 << 20;
+/// Longer than any look takes.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// The kernel's side of the mount.
 pub struct Kernel {
@@ -89,13 +92,14 @@ impl PusherShared {
     }
 
     fn run(&self, kernel: &Kernel) {
+        let Ok(look) = Look::new() else { return self.engine.can_store(false) };
         let mut queue = self.lock();
         while !queue.stop {
             match queue.opened.pop_front() {
                 None => queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
                 Some(node) => {
                     drop(queue);
-                    self.store_ahead(kernel, node);
+                    self.store_ahead(kernel, &look, node);
                     queue = self.lock();
                 }
             }
@@ -103,7 +107,7 @@ impl PusherShared {
     }
 
     /// Stores the files after an opened one.
-    fn store_ahead(&self, kernel: &Kernel, opened: Node) {
+    fn store_ahead(&self, kernel: &Kernel, look: &Look, opened: Node) {
         let Node::Batch { view, rank, epoch, batch: first, extension } = opened else { return };
         let mut ahead = Ahead::default();
         for batch in first + 1..self.tree.batches_of(view, rank) {
@@ -119,7 +123,7 @@ impl PusherShared {
                 Step::Stop => return,
                 Step::Store(image) => image,
             };
-            if !self.is_known_to_kernel(kernel, &node, ino) {
+            if !self.is_known_to_kernel(kernel, look, &node, ino) {
                 return;
             }
             for (at, piece) in image.bytes().chunks(MESSAGE).enumerate() {
@@ -137,9 +141,9 @@ impl PusherShared {
     }
 
     /// Lets the kernel look the file up: pages can be stored only of inodes that it knows.
-    fn is_known_to_kernel(&self, kernel: &Kernel, node: &Node, ino: u64) -> bool {
-        let path = kernel.root.join(self.tree.path(node));
-        fs::symlink_metadata(path).is_ok_and(|found| found.dev() == kernel.device && found.ino() == ino)
+    fn is_known_to_kernel(&self, kernel: &Kernel, look: &Look, node: &Node, ino: u64) -> bool {
+        let found = look.at(kernel.root.join(self.tree.path(node)), PATIENCE);
+        found.is_ok_and(|found| found.dev() == kernel.device && found.ino() == ino)
     }
 }
 

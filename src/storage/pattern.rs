@@ -99,17 +99,42 @@ pub fn fits_path(pattern: &Path, path: &Path) -> bool {
 }
 
 /// Whether a name fits a pattern of one level.
-fn fits(pattern: &[u8], name: &[u8]) -> bool {
-    match pattern.split_first() {
-        None => name.is_empty(),
-        Some((b'*', rest)) => (0..=name.len()).any(|at| fits(rest, name.get(at..).unwrap_or_default())),
-        Some((b'?', rest)) => name.split_first().is_some_and(|(_, after)| fits(rest, after)),
-        Some((b'[', rest)) if rest.contains(&b']') => {
-            let end = rest.iter().position(|&byte| byte == b']').unwrap_or(0);
-            let (set, rest) = (rest.get(..end).unwrap_or_default(), rest.get(end + 1..).unwrap_or_default());
-            name.split_first().is_some_and(|(&byte, after)| is_in(set, byte) && fits(rest, after))
+fn fits(mut pattern: &[u8], mut name: &[u8]) -> bool {
+    // What stands behind the last star, and where it was tried: if it does not fit, the star stands for one byte more. What an
+    // earlier one stands for need not change.
+    let mut star: Option<(&[u8], &[u8])> = None;
+    loop {
+        if let Some((b'*', rest)) = pattern.split_first() {
+            star = Some((rest, name));
+            pattern = rest;
+            continue;
         }
-        Some((byte, rest)) => name.split_first().is_some_and(|(first, after)| first == byte && fits(rest, after)),
+        let next = match name.split_first() {
+            None if pattern.is_empty() => return true,
+            None => None,
+            Some((&byte, after)) => behind(pattern, byte).map(|rest| (rest, after)),
+        };
+        (pattern, name) = match next {
+            Some(next) => next,
+            None => {
+                let Some((rest, [_, after @ ..])) = star else { return false };
+                star = Some((rest, after));
+                (rest, after)
+            }
+        };
+    }
+}
+
+/// What follows in a pattern behind what stands for a byte; none if it stands for another.
+fn behind(pattern: &[u8], byte: u8) -> Option<&[u8]> {
+    match pattern.split_first()? {
+        (b'?', rest) => Some(rest),
+        (b'[', rest) if rest.contains(&b']') => {
+            let end = rest.iter().position(|&byte| byte == b']').unwrap_or(0);
+            let set = rest.get(..end).unwrap_or_default();
+            is_in(set, byte).then(|| rest.get(end + 1..).unwrap_or_default())
+        }
+        (&first, rest) => (first == byte).then_some(rest),
     }
 }
 
