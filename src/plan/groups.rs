@@ -97,6 +97,14 @@ impl Groups {
         self.all[group].blocks.rows()
     }
 
+    /// The groups that have rows, in the order of their first ones.
+    pub fn in_stored_order(&self) -> Vec<u32> {
+        let is_there = |group: &u32| self.all.get(*group as usize).is_some_and(|group| group.blocks.rows() > 0);
+        let mut order: Vec<u32> = (0..self.all.len() as u32).filter(is_there).collect();
+        order.sort_unstable_by_key(|&group| self.members[self.all[group as usize].first]);
+        order
+    }
+
     /// Blocks of all groups.
     pub fn blocks(&self) -> u64 {
         self.all.iter().map(|group| group.blocks.count()).sum()

@@ -21,7 +21,7 @@ use super::assigned;
 use super::error::{About, SessionError};
 use super::obs::Obs;
 use super::pairs::Pairs;
-use super::spec::{Spec, ViewSpec};
+use super::spec::{GroupSpec, Spec, ViewSpec};
 
 /// A view of a collection.
 pub struct ViewPlan {
@@ -107,11 +107,12 @@ fn one(
         doc.insert("block_size_chosen_because".to_owned(), json!(why));
     }
     doc.insert("view_rows".to_owned(), json!(selected.len()));
+    // Sets are of many groups, which have a table of their own.
     let counted = [spec.split.as_ref().and_then(|split| split.by.as_ref())]
         .into_iter()
         .chain([spec.split.as_ref().and_then(|split| split.stratify.as_ref())])
         .flatten()
-        .chain(&view.draw.labels);
+        .chain(view.draw.labels.iter().filter(|column| *column != GroupSpec::SET));
     let mut counts = Map::new();
     for column in counted {
         counts.insert(column.clone(), obs.label_counts(column, &selected)?);

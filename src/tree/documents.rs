@@ -9,6 +9,7 @@ use crate::collection::{Collection, Companion, Table};
 use crate::format::{Writers, names, obs, records};
 use crate::plan::Plan;
 use crate::plan::rank::Rank;
+use crate::plan::strategy::Chances;
 
 /// The documents of one mount, rendered once.
 #[derive(Debug, Default)]
@@ -355,7 +356,7 @@ This is a shufflefs mount: {rows} rows (cells) x {genes} columns (genes) of {x},
 from {stores} store(s), as shuffled minibatches.
 {told}{groups}
   {above}epoch-0000/batch-000000.npz    one batch of {most}{batch} rows; {batches} batches an epoch
-  {above}epoch-0001/                    the same rows in another order; each row once an epoch
+  {above}epoch-0001/                    the same rows in another order{once}
   dataset.json                   stores, options, obs columns, counts
   var.tsv                        the genes; line order = column order of X
   categories/                    labels of the categorical columns; line number from 0 = code
@@ -391,6 +392,10 @@ What the mount does: cat .shufflefs/stats.json .shufflefs/log
         x = table.x().name,
         stores = collection.stores.len(),
         most = if plan.strategy().has_full_batches() { "" } else { "up to " },
+        once = match plan.strategy().told().is_empty() && matches!(plan.strategy().chances(), Chances::Equal) {
+            true => "; each row once an epoch".to_owned(),
+            false => format!("; {} rows an epoch", plan.served_rows()),
+        },
         batch = sampling.batch_size,
         batches = plan.batches(),
         block = sampling.block_size,

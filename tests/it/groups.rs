@@ -13,14 +13,25 @@ fn stores() -> Vec<PathBuf> {
     ["a.h5ad", "b.h5ad", "c.zarr"].map(|name| directory().join(name)).into()
 }
 
-/// A mount with views of a configuration file, checked.
-fn checked(command: &str, config: &str) {
+/// Runs a command of the script with a place of the stores and arguments.
+fn judged(command: &str, arguments: &[&Path]) -> String {
+    let output = python("check_groups.py").arg(command).arg(directory()).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{command}: {}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// A mount with views of a configuration file.
+fn configured(config: &str) -> Mount {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("shufflefs.toml");
     fs::write(&path, config).unwrap();
-    let mount = Mount::new(&stores(), &["--config", path.to_str().unwrap()]);
-    let output = python("check_groups.py").arg(command).arg(directory()).arg(mount.path()).output().unwrap();
-    assert!(output.status.success(), "{command}: {}{}", text(&output.stdout), text(&output.stderr));
+    Mount::new(&stores(), &["--config", path.to_str().unwrap()])
+}
+
+/// The same, checked.
+fn checked(command: &str, config: &str) {
+    let mount = configured(config);
+    judged(command, &[mount.path()]);
     mount.unmount();
 }
 
@@ -68,6 +79,71 @@ fn bags_are_all_cells_of_a_donor_or_a_draw_of_them() {
              [view.cut]\nbag_max = 40\nblock_size = 4\n[view.many]\nfetch_factor = 5\nbag_max = 100\n"
         ),
     );
+}
+
+#[test]
+fn random_views_of_sets_and_bags() {
+    for (seed, kind) in [("1", "sets"), ("3", "sets"), ("4", "bags")] {
+        checked(kind, &judged("random", &[Path::new(seed), Path::new(kind)]));
+    }
+}
+
+/// A split of donors, and sets by type of cell within each side: its rows are those of the same split without sets.
+#[test]
+fn sets_hold_under_splits() {
+    let split = "split = { train = 0.6, val = 0.4 }\nsplit_by = 'donor'\nseed = 5\nobs = ['cell_type', 'donor']\n";
+    let plain = configured(split);
+    let sets = "set_by = ['cell_type', 'donor']\nset_size = 8\nbatch_size = 64\n[view.val]\nset_short = 'pad'\n";
+    let mount = configured(&format!("{split}{sets}"));
+    judged("sets", &[mount.path(), plain.path()]);
+    plain.unmount();
+    mount.unmount();
+}
+
+#[test]
+fn padding_is_told_in_every_format() {
+    let mount = Mount::new(&stores(), &["--set-by", "donor", "--set-size", "48", "--set-short", "pad"]);
+    judged("padded", &[mount.path()]);
+    mount.unmount();
+}
+
+#[test]
+fn sets_have_controls_beside_them() {
+    let sets = ["--set-by", "cell_type", "--set-size", "24", "--set-short", "pad", "--batch-size", "96"];
+    let pairs =
+        ["--pair-with", "condition == 'well'", "--match", "cell_type", "--controls", "2", "--unmatched", "drop"];
+    let plain = Mount::new(&stores(), &sets);
+    let mount = Mount::new(&stores(), &[&sets[..], &pairs].concat());
+    judged("paired", &[mount.path(), plain.path()]);
+    plain.unmount();
+    mount.unmount();
+}
+
+/// `check_views.py` holds ranks and resuming against what `dataset.json` says of any mount.
+#[test]
+fn ranks_and_resuming_keep_sets_and_bags_whole() {
+    let place = tempfile::tempdir().unwrap();
+    let sets =
+        ["--set-by", "donor", "--set-size", "8", "--batch-size", "200", "--fetch-factor", "4", "--block-size", "4"];
+    let bags = ["--bag-by", "donor", "--bag-max", "60", "--fetch-factor", "2"];
+    for options in [&sets[..], &bags] {
+        let mount = Mount::new(&stores()[..1], options);
+        let mut plans = Vec::new();
+        for (step, world, new) in [("3", "2", "3"), ("1", "5", "1"), ("7", "3", "4")] {
+            let mut command = shufflefs();
+            command.args(["plan", "--json", "--resume", &format!("epoch=2,step={step},world={world}"), "--world", new]);
+            let path = place.path().join(format!("{}.json", plans.len()));
+            fs::write(&path, succeed(command.args(options).arg(&stores()[0]))).unwrap();
+            plans.push(path);
+        }
+        let check = |command: &str, plans: &[PathBuf]| {
+            let output = python("check_views.py").arg(command).arg(mount.path()).args(plans).output().unwrap();
+            assert!(output.status.success(), "{command}: {}{}", text(&output.stdout), text(&output.stderr));
+        };
+        check("ranks", &[]);
+        check("resume", &plans);
+        mount.unmount();
+    }
 }
 
 /// Code and message of a `plan` that is refused.

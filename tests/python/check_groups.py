@@ -2,12 +2,17 @@
 """Sets and bags, judged by the simplest Python that says what they are.
 
     check_groups.py make DIR            writes the stores of check_views.py and donors.tsv
-    check_groups.py sets DIR MOUNT      every view of a mount: its sets, their rows, labels, values and counts
+    check_groups.py sets DIR MOUNT [PLAIN]   every view of a mount: its sets, their rows, labels, values and counts; PLAIN: a mount
+                                        of the same views without sets, which has their rows
     check_groups.py bags DIR MOUNT      every view of a mount: its bags, draws, donor-level columns, tables
+    check_groups.py random DIR SEED KIND     prints a configuration with views of random sets or bags
+    check_groups.py padded DIR MOUNT    padding has row -1 in every format, and the values of rows of the group
+    check_groups.py paired DIR MOUNT PLAIN   sets are those of PLAIN, and each row has a control of its labels beside it
 
 Prints one line and exits 1 at the first thing that is wrong.
 """
 import json
+import os
 import pathlib
 import sys
 
@@ -36,9 +41,13 @@ def matrix(directory):
     return sp.vstack([read(name) for name in SIZES]).toarray()
 
 
-def rows_of(options):
-    """The rows of a view."""
+def rows_of(options, plain=None):
+    """The rows of a view; `plain`: where the view of a mount without groups is, which serves each once."""
     whole = frame()
+    if plain:
+        found = np.concatenate([np.load(path)["row"] for path in batches(f"{plain}/epoch-0000")])
+        check(len(found) == len(set(found.tolist())), f"{plain}: a row twice")
+        return np.sort(found)
     mask = np.ones(len(whole), bool)
     if "where" in options:
         mask = whole.index.isin(whole.query(options["where"], engine="python").index)
@@ -57,20 +66,26 @@ def views(mount):
 
 
 def labels_of(whole, by, rows):
-    return [tuple(str(whole[column].iloc[row]) for column in by) for row in rows]
+    labels = [whole[column].to_numpy(object) for column in by]
+    return [tuple(str(of[row]) for of in labels) for row in rows]
 
 
 def naive_groups(whole, by, rows):
     """Labels -> rows, of rows that have all labels."""
     groups = {}
+    labels = [whole[column].to_numpy(object) for column in by]
     for row in rows:
-        values = [whole[column].iloc[row] for column in by]
+        values = [of[row] for of in labels]
         if not any(pd.isna(value) for value in values):
             groups.setdefault(tuple(map(str, values)), []).append(row)
     return groups
 
 
 def load(path):
+    whole = path.replace(".npz", ".record.npy")
+    if os.path.exists(whole):
+        record = np.load(whole)
+        return {name: record[name] for name in record.dtype.names}
     with np.load(path) as file:
         return {name: file[name] for name in file.files}
 
@@ -79,13 +94,13 @@ def values(batch):
     return sp.csr_matrix((batch["data"], batch["indices"], batch["indptr"]), shape=batch["shape"]).toarray()
 
 
-def sets(directory, mount):
+def sets(directory, mount, plain=None):
     whole, x = frame(), matrix(directory)
     number = dict(enumerate(open(f"{mount}/categories/set.txt").read().splitlines()))
     for name, options, told, place in views(mount):
         by, size, short = options["set_by"], options["set_size"], options["set_short"]
-        rows = rows_of(options)
-        groups = naive_groups(whole, by, rows)
+        rows = rows_of(options, plain and f"{plain}/{name}")
+        groups, key_of = naive_groups(whole, by, rows), labels_of(whole, by, range(len(whole)))
         count = {key: len(of) // size if short == "drop" else -(-len(of) // size) for key, of in groups.items()}
         want = {"groups": len(groups), "sets": sum(count.values()), "set_size": size}
         want["rows_without_group"] = len(rows) - sum(map(len, groups.values()))
@@ -112,7 +127,7 @@ def sets(directory, mount):
             met, in_order = {key: 0 for key in groups}, []
             for start in range(0, len(all_rows), size):
                 own = [row for row, is_real in zip(all_rows[start : start + size], real[start : start + size]) if is_real]
-                keys = set(labels_of(whole, by, own))
+                keys = {key_of[row] for row in own}
                 check(len(keys) == 1, f"{name}: a set of {len(keys)} groups")
                 key = keys.pop()
                 check(set(all_sets[start : start + size]) == {all_sets[start]}, f"{name}: obs/set differs in a set")
@@ -150,6 +165,122 @@ def sets(directory, mount):
     check({tuple(line[column] for column in by): int(line["rows"]) for _, line in table.iterrows()}
           == {key: len(of) for key, of in groups.items()}, "sets.tsv")
     check(table["set"].tolist() == [str(i) for i in range(len(table))], "sets.tsv: numbers")
+
+
+def random(directory, seed, kind):
+    rng = np.random.default_rng(int(seed))
+    pick = lambda *choices: choices[rng.integers(len(choices))]
+    by = [["donor"], ["cell_type"], ["condition", "cell_type"], ["donor", "condition", "cell_type"]]
+    lines = [f"set_by = {by[int(seed) % 4]}" if kind == "sets" else "bag_by = 'donor'", f"seed = {seed}"]
+    lines.append("obs = ['donor', 'condition', 'cell_type']")
+    if kind == "bags":
+        lines.append(f"bag_table = '{directory / 'donors.tsv'}'")
+    for number in range(3):
+        lines.append(f"[view.v{number}]")
+        if kind == "sets":
+            size = int(rng.integers(1, 40))
+            # Of three columns few groups have that many rows.
+            short = pick("repeat", "pad", "drop") if size < 8 else pick("repeat", "pad")
+            lines += [f"set_size = {size}", f"set_short = '{short}'", f"batch_size = {size * (1 + int(rng.integers(80, 400)) // size)}"]
+        elif number % 2 == 0:
+            lines.append(f"bag_max = {rng.integers(1, 200)}")
+        lines += [f"block_size = {rng.integers(1, 100)}", f"fetch_factor = {rng.integers(1, 9)}"]
+        if number % 3 == 2:
+            lines.append(f"where = 'n_genes > {rng.integers(300, 900)}'")
+    print("\n".join(lines))
+
+
+def padded(directory, mount):
+    from check_epoch import shard_value  # which needs more packages
+
+    import crc32c  # noqa: F401
+    import pyarrow as pa
+    import safetensors.numpy
+    import tarfile
+    import tfrecord.example_pb2
+
+    def examples(path):
+        raw, at = open(path, "rb").read(), 0
+        while at < len(raw):
+            n = int.from_bytes(raw[at : at + 8], "little")
+            example = tfrecord.example_pb2.Example()
+            example.ParseFromString(raw[at + 12 : at + 12 + n])
+            yield example.features.feature["row"].int64_list.value[0]
+            at += 16 + n
+
+    def samples(path, kind):
+        raw = open(path, "rb").read()
+        index = json.load(open(f"{mount}/epoch-0000.{kind}/index.json"))
+        if kind == "mds":
+            names, encodings = index["shards"][0]["column_names"], index["shards"][0]["column_encodings"]
+        else:
+            names, encodings = json.loads(json.loads(index["config"]["data_spec"])[1]["context"]), index["config"]["data_format"]
+        count = int.from_bytes(raw[:4], "little")
+        at = names.index("row")
+        for begin in np.frombuffer(raw, "<u4", count, 4).tolist():
+            lengths = np.frombuffer(raw, "<u4", len(names), begin).tolist()
+            start = begin + 4 * len(names) + sum(lengths[:at])
+            yield int(shard_value(encodings[at], raw[start : start + lengths[at]]))
+
+    def tar(path):
+        with tarfile.open(path) as file:
+            return [json.load(file.extractfile(member))["row"] for member in file if member.name.endswith(".json")]
+
+    readers = {
+        "npz": lambda path: np.load(path)["row"].tolist(),
+        "safetensors": lambda path: safetensors.numpy.load_file(path)["row"].tolist(),
+        "record.npy": lambda path: np.load(path)["row"].tolist(),
+        "tsv": lambda path: pd.read_csv(path, sep="\t", quoting=3)["row"].tolist(),
+        "arrow": lambda path: pa.ipc.open_file(pa.memory_map(path)).read_all()["row"].to_pylist(),
+        "parquet": lambda path: pyarrow.parquet.read_table(path)["row"].to_pylist(),
+        "tar": tar,
+        "tfrecord": lambda path: list(examples(path)),
+        "mds": lambda path: list(samples(path, "mds")),
+        "litdata": lambda path: list(samples(path, "litdata")),
+        "h5ad": lambda path: anndata.read_h5ad(path).obs_names.astype(int).tolist(),
+    }
+    epoch, x, whole = [], matrix(directory), frame()
+    rows_of_values = {}
+    for row, of in enumerate(x):
+        rows_of_values.setdefault(of.tobytes(), []).append(row)
+    for path in batches(f"{mount}/epoch-0000"):
+        batch = load(path)
+        rows, size = batch["row"].tolist(), json.load(open(f"{mount}/dataset.json"))["sets"]["set_size"]
+        epoch += rows
+        for kind, read in readers.items():
+            if "000000" in path:
+                check(read(path.replace(".npz", f".{kind}")) == rows, f"row in .{kind}")
+        for start in range(0, len(rows), size):
+            group = {whole.donor.iloc[row] for row in rows[start : start + size] if row >= 0}
+            check(len(group) == 1, f"{path}: groups {group}")
+            for at in range(start, start + size):
+                if rows[at] < 0:
+                    donors = {whole.donor.iloc[row] for row in rows_of_values.get(values(batch)[at].tobytes(), [])}
+                    check(group <= donors, f"{path}: padding is of {donors}, its set of {group}")
+    check(-1 in epoch, "nothing is padded")
+    names = anndata.read_h5ad(f"{mount}/epoch-0000.h5ad").obs_names.astype(int).tolist()
+    check(names == epoch, "names in epoch-0000.h5ad")
+
+
+def paired(directory, mount, plain):
+    whole = frame()
+    told = json.load(open(f"{mount}/dataset.json"))
+    seen = 0
+    for path, other in zip(batches(f"{mount}/epoch-0001"), batches(f"{plain}/epoch-0001"), strict=True):
+        batch, alone = load(path), load(other)
+        for name, values_of in alone.items():
+            check(batch[name].tobytes() == values_of.tobytes(), f"{path}: {name} is other than without pairs")
+        controls = batch["control/row"].reshape(len(batch["row"]), 2)
+        check((controls >= 0).all(), f"{path}: a control is -1")
+        check((whole.condition.iloc[controls.ravel()] == "well").all(), f"{path}: a control is none")
+        label = whole.cell_type.iloc[controls.ravel()].cat.codes.to_numpy().reshape(controls.shape)
+        want = {label: code for code, label in enumerate(whole.cell_type.cat.categories)}
+        sets = open(f"{mount}/categories/set.txt").read().splitlines()
+        own = np.array([want[sets[code]] for code in batch["obs/set"]])
+        check((label == own[:, None]).all(), f"{path}: a control is of another cell type")
+        check(np.array_equal(batch["control/obs/set"].reshape(controls.shape), batch["obs/set"][:, None].repeat(2, 1)), f"{path}: control/obs/set")
+        seen += len(own)
+    check(seen == told["rows_per_epoch"] > 0, f"{seen} rows")
 
 
 def bags(directory, mount):
@@ -218,4 +349,4 @@ def bags(directory, mount):
 
 if __name__ == "__main__":
     command, directory, *rest = sys.argv[1:]
-    {"make": make, "sets": sets, "bags": bags}[command](pathlib.Path(directory), *rest)
+    {"make": make, "sets": sets, "bags": bags, "random": random, "padded": padded, "paired": paired}[command](pathlib.Path(directory), *rest)

@@ -3,9 +3,10 @@
 //! A group's blocks are permuted anew in each epoch. Its rows in that order are taken in stretches of [`MIXED_BLOCKS`] blocks or
 //! one set, whichever is more (fewer where a fetch would not have [`LEAST_STRETCHES`]); the rows of a stretch are shuffled and cut
 //! into sets. So the sets of a group that is no larger than a stretch are a uniform partition of its rows, those of a larger one
-//! mix that many blocks, and whole blocks are read. Stretches are permuted over the epoch (cell-load shuffles its "sentences" in
-//! memory; here none is kept), and the sets of a fetch are shuffled. Every row of a group is in exactly one set of an epoch, but
-//! for those of a short set:
+//! mix that many blocks, and whole blocks are read. Groups of fewer rows than a block are one stretch with their neighbours in
+//! the store, until these make a block. Stretches are permuted over the epoch (cell-load shuffles its "sentences" in memory; here
+//! none is kept), and the sets of a fetch are shuffled. Every row of a group is in exactly one set of an epoch, but for those of a
+//! short set:
 //!
 //! - *drop*: the last rows of a group that make no whole set are left out: random ones of its last stretch.
 //! - *repeat*: they are filled up with rows of the same stretch, each as often as any other, to within one.
@@ -35,9 +36,11 @@ pub struct Sets {
     /// Rows of a set.
     size: u64,
     short: Short,
-    /// The number of the first set of each group, and of all sets.
+    /// The groups in stored order: their sets are numbered in it.
+    order: Vec<u32>,
+    /// The number of the first set of each of these, and of all sets.
     firsts: Vec<u64>,
-    /// Sets of a stretch.
+    /// Most sets of a stretch.
     mixed: u64,
     /// The sets, cut into stretches.
     stretches: Blocks,
@@ -60,23 +63,27 @@ impl Sets {
             return Err(PlanError::SetSize { size, batch: sampling.batch_size });
         }
         let groups = Groups::new(&view, codes, sampling.block_size)?;
+        let order = groups.in_stored_order();
         let cut = |rows: u64| if short == Short::Drop { rows / size } else { rows.div_ceil(size) };
-        let counts: Vec<u64> = groups.all.iter().map(|group| cut(group.blocks.rows())).collect();
-        let mut sum = 0;
-        let firsts: Vec<u64> = std::iter::once(0)
-            .chain(counts.iter().map(|count| {
-                sum += count;
-                sum
-            }))
-            .collect();
-        if sum == 0 {
-            let largest = groups.all.iter().map(|group| group.blocks.rows()).max().unwrap_or(0);
+        let sets_of = |group: &u32| cut(groups.rows_of(*group as usize));
+        let mut firsts = vec![0];
+        let mut all = 0;
+        for group in &order {
+            all += sets_of(group);
+            firsts.push(all);
+        }
+        if all == 0 {
+            let largest = order.iter().map(|&group| groups.rows_of(group as usize)).max().unwrap_or(0);
             return Err(PlanError::NoSet { size, largest });
         }
         let most = sampling.fetch_rows() / size / LEAST_STRETCHES;
         let mixed = (MIXED_BLOCKS * sampling.block_size).div_ceil(size).min(most).max(1);
-        let stretches = Blocks::new(counts, mixed);
-        Ok(Sets { view, sampling, groups, size, short, firsts, mixed, stretches })
+        // A stretch of whole blocks cuts none in two.
+        let step = if sampling.block_size.is_multiple_of(size) { sampling.block_size / size } else { 1 };
+        let mixed = if mixed > step { mixed - mixed % step } else { mixed };
+        let each = order.iter().map(|group| (groups.rows_of(*group as usize), sets_of(group)));
+        let stretches = Blocks::new(together(each, sampling.block_size, mixed), mixed);
+        Ok(Sets { view, sampling, groups, size, short, order, firsts, mixed, stretches })
     }
 
     /// Sets of an epoch.
@@ -86,16 +93,35 @@ impl Sets {
 
     /// Rows that are in a set of an epoch, repeats not counted.
     fn distinct(&self) -> u64 {
-        let of = |(group, firsts): (usize, &[u64])| {
-            self.groups.rows_of(group).min((firsts[1] - firsts[0]).saturating_mul(self.size))
+        let of = |(&group, firsts): (&u32, &[u64])| {
+            self.groups.rows_of(group as usize).min((firsts[1] - firsts[0]).saturating_mul(self.size))
         };
-        self.firsts.windows(2).enumerate().map(of).sum()
+        self.order.iter().zip(self.firsts.windows(2)).map(of).sum()
     }
 
-    /// The group that has a set.
-    fn group_of(&self, set: u64) -> usize {
+    /// The place in the order of the group that has a set.
+    fn place_of(&self, set: u64) -> usize {
         self.firsts.partition_point(|&first| first <= set).saturating_sub(1)
     }
+}
+
+/// How many sets neighbours have together that are read as one: groups, each with its rows and sets, until they make a block, but no
+/// more than `most` sets. A group of more sets is alone.
+fn together(groups: impl Iterator<Item = (u64, u64)>, block_size: u64, most: u64) -> Vec<u64> {
+    let mut found: Vec<u64> = Vec::new();
+    let mut before = u64::MAX;
+    for (rows, sets) in groups.filter(|(_, sets)| *sets > 0) {
+        match found.last_mut() {
+            Some(last) if before < block_size && *last + sets <= most => {
+                (*last, before) = (*last + sets, before + rows);
+            }
+            _ => {
+                found.push(sets);
+                before = rows;
+            }
+        }
+    }
+    found
 }
 
 impl Strategy for Sets {
@@ -128,7 +154,7 @@ impl Strategy for Sets {
         let (drawn, distinct) = (self.drawn_rows(), self.distinct());
         let filled = if self.short == Short::Pad { "rows_of_padding" } else { "rows_repeated" };
         vec![
-            ("groups", self.groups.all.iter().filter(|group| group.blocks.rows() > 0).count() as u64),
+            ("groups", self.order.len() as u64),
             ("sets", self.sets()),
             ("set_size", self.size),
             ("rows_without_group", self.view.len() - self.groups.rows()),
@@ -177,11 +203,23 @@ impl EpochOrder for SetEpoch<'_> {
 }
 
 impl SetEpoch<'_> {
-    /// The sets of a run, which are of one stretch of one group.
+    /// The sets of a run, which are of one stretch.
     fn cut(&self, run: Range<u64>, found: &mut Vec<OneSet>) {
-        let Sets { sampling, groups, size, firsts, mixed, .. } = self.sets;
-        let group = self.sets.group_of(run.start);
-        let (first, count, all) = (firsts[group], firsts[group + 1] - firsts[group], groups.rows_of(group));
+        let mut start = run.start;
+        while start < run.end {
+            let place = self.sets.place_of(start);
+            let end = run.end.min(self.sets.firsts[place + 1]);
+            self.cut_group(place, start..end, found);
+            start = end;
+        }
+    }
+
+    /// The sets of a run that are of the group at a place of the order.
+    fn cut_group(&self, place: usize, run: Range<u64>, found: &mut Vec<OneSet>) {
+        let Sets { sampling, groups, size, firsts, order, mixed, .. } = self.sets;
+        let group = order[place] as usize;
+        let (first, count, all) = (firsts[place], firsts[place + 1] - firsts[place], groups.rows_of(group));
+        // A group among others has no more sets than a stretch.
         let stretch = (run.start - first) / mixed * mixed;
         let end = (stretch + mixed).min(count);
         // With the last stretch come the rows that are dropped, so that these are random ones.

@@ -110,7 +110,7 @@ pub(super) fn excess(pairs: impl Iterator<Item = (u64, f64)>) -> f64 {
 }
 
 /// Once these change, every batch of every user changes: a new major version, and a line in the changelog.
-fn golden(plan: &Plan) -> String {
+pub(super) fn golden(plan: &Plan) -> String {
     let mut sha = Sha256::new();
     for row in batches(plan, 3).concat() {
         sha.update(row.to_le_bytes());

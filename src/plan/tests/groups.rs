@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::draws::{batches, plan, sorted, subset};
+use rand_chacha::ChaCha8Rng;
+
+use super::draws::{batches, golden, plan, sorted, subset};
 use super::*;
 use crate::plan::groups::{GroupShape, Short};
+use crate::plan::shuffle::{self, below};
 use crate::plan::strategy::Inputs;
 
 fn sets(codes: &[u32], set_size: u64, short: Short) -> super::draws::Draw {
@@ -25,48 +28,125 @@ fn members(rows: &[u64], codes: &[u32]) -> HashMap<u32, Vec<u64>> {
     groups
 }
 
-#[test]
-fn sets_are_whole_and_of_one_group() {
-    let (stores, rows) = subset();
-    let codes = super::classes::codes(&rows);
-    let groups = members(&rows, &codes);
-    let group = |row: &u64| codes[rows.binary_search(row).expect("selected")];
-    for (size, per_batch, block_size, fetch_factor) in [(1, 7, 3, 2), (7, 3, 16, 5), (64, 4, 16, 4), (50, 1, 4000, 3)] {
-        for short in Short::ALL {
-            let plan =
-                plan(&stores, &rows, sampling(size * per_batch, block_size, fetch_factor), sets(&codes, size, short));
-            for epoch in [0, 5] {
-                let mut of_group: HashMap<u32, (u64, Vec<u64>)> = HashMap::new();
-                for fetch in 0..plan.fetches() {
-                    let found = plan.epoch(epoch).fetch(fetch);
-                    assert_eq!(found.padding.len(), if short == Short::Pad { found.rows.len() } else { 0 });
-                    for (number, set) in found.rows.chunks(size as usize).enumerate() {
-                        assert_eq!(set.len() as u64, size);
-                        let code = group(&set[0]);
-                        assert!(set.iter().all(|row| group(row) == code), "one group");
-                        let padding = found.padding.chunks(size as usize).nth(number).unwrap_or_default();
-                        let own = set.iter().enumerate().filter(|(at, _)| !padding.get(*at).is_some_and(|&pads| pads));
-                        let (sets, rows) = of_group.entry(code).or_default();
-                        *sets += 1;
-                        rows.extend(own.map(|(_, row)| row));
-                    }
-                }
-                for (code, all) in &groups {
-                    let n = all.len() as u64;
-                    let wanted = if short == Short::Drop { n / size } else { n.div_ceil(size) };
-                    let (found, of) = of_group.remove(code).unwrap_or_default();
-                    assert_eq!(found, wanted, "sets of group {code}");
-                    let mut distinct = sorted(of.clone());
-                    distinct.dedup();
-                    match short {
-                        Short::Drop => assert!(distinct.len() == of.len() && of.len() as u64 == wanted * size),
-                        Short::Pad => assert_eq!(sorted(of), *all),
-                        Short::Repeat => assert!(distinct == *all && of.len() as u64 == wanted * size),
-                    }
-                }
-                assert!(of_group.is_empty());
+/// The rows of a view: row counts of stores, global rows, a code each.
+struct Viewed {
+    stores: Vec<u64>,
+    rows: Vec<u64>,
+    codes: Vec<u32>,
+}
+
+impl Viewed {
+    fn awkward() -> Viewed {
+        let (stores, rows) = subset();
+        let codes = super::classes::codes(&rows);
+        Viewed { stores, rows, codes }
+    }
+
+    /// Of a few stores and groups, scattered or in runs.
+    fn random(rng: &mut ChaCha8Rng) -> Viewed {
+        let stores: Vec<u64> = (0..1 + below(rng, 4)).map(|_| below(rng, 400)).chain([1]).collect();
+        let share = 1 + below(rng, 4);
+        let rows: Vec<u64> = (0..stores.iter().sum()).filter(|_| below(rng, 4) < share).collect();
+        let rows = if rows.is_empty() { vec![0] } else { rows };
+        let (groups, run, missing) = (1 + below(rng, 40), 1 + below(rng, 30), below(rng, 2));
+        let mut codes: Vec<u32> = Vec::new();
+        while codes.len() < rows.len() {
+            let code = below(rng, groups) as u32;
+            let code = if missing > 0 && below(rng, 9) == 0 { NO_CLASS } else { code };
+            codes.extend((0..1 + below(rng, run)).map(|_| code));
+        }
+        codes.truncate(rows.len());
+        codes[0] = 0;
+        Viewed { stores, rows, codes }
+    }
+
+    fn group(&self, row: u64) -> u32 {
+        self.codes[self.rows.binary_search(&row).expect("selected")]
+    }
+
+    /// Holds an epoch of sets against the rows of each group.
+    fn check_sets(&self, size: u64, short: Short, of: Sampling, epoch: u64) {
+        let plan = plan(&self.stores, &self.rows, of, sets(&self.codes, size, short));
+        let mut of_group: HashMap<u32, (u64, Vec<u64>)> = HashMap::new();
+        for fetch in (0..plan.fetches()).rev() {
+            let found = plan.epoch(epoch).fetch(fetch);
+            assert_eq!(found.padding.len(), if short == Short::Pad { found.rows.len() } else { 0 });
+            for (number, set) in found.rows.chunks(size as usize).enumerate() {
+                assert_eq!(set.len() as u64, size);
+                let code = self.group(set[0]);
+                assert!(set.iter().all(|&row| self.group(row) == code), "one group");
+                let padding = found.padding.chunks(size as usize).nth(number).unwrap_or_default();
+                let own = set.iter().enumerate().filter(|(at, _)| !padding.get(*at).is_some_and(|&pads| pads));
+                let (sets, rows) = of_group.entry(code).or_default();
+                *sets += 1;
+                rows.extend(own.map(|(_, row)| row));
             }
         }
+        let (mut kept, mut all_sets) = (0, 0);
+        for (code, all) in members(&self.rows, &self.codes) {
+            let n = all.len() as u64;
+            let wanted = if short == Short::Drop { n / size } else { n.div_ceil(size) };
+            let (found, of) = of_group.remove(&code).unwrap_or_default();
+            assert_eq!(found, wanted, "sets of group {code}");
+            let mut distinct = sorted(of.clone());
+            distinct.dedup();
+            match short {
+                Short::Drop => assert!(distinct.len() == of.len() && of.len() as u64 == wanted * size),
+                Short::Pad => assert_eq!(sorted(of), all),
+                Short::Repeat => assert!(distinct == all && of.len() as u64 == wanted * size),
+            }
+            (kept, all_sets) = (kept + distinct.len() as u64, all_sets + wanted);
+        }
+        assert!(of_group.is_empty());
+        let told: HashMap<&str, u64> = plan.strategy().told().into_iter().collect();
+        let grouped = self.codes.iter().filter(|&&code| code != NO_CLASS).count() as u64;
+        assert_eq!((told["sets"], told["rows_in_short_sets_dropped"]), (all_sets, grouped - kept));
+        assert_eq!(told["rows_without_group"], self.rows.len() as u64 - grouped);
+        let filled = if short == Short::Pad { "rows_of_padding" } else { "rows_repeated" };
+        assert_eq!(told[filled], all_sets * size - kept);
+    }
+
+    /// Holds an epoch of bags against the rows of each group.
+    fn check_bags(&self, most: Option<u64>, of: Sampling, epoch: u64) {
+        let groups = members(&self.rows, &self.codes);
+        let plan = plan(&self.stores, &self.rows, of, bags(&self.codes, most));
+        let mut found: Vec<(u32, Vec<u64>)> =
+            batches(&plan, epoch).into_iter().map(|batch| (self.group(batch[0]), sorted(batch))).collect();
+        found.sort_unstable();
+        assert!(found.windows(2).all(|pair| pair[0].0 < pair[1].0) && found.len() == groups.len());
+        for (code, bag) in found {
+            let all = &groups[&code];
+            assert_eq!(bag.len() as u64, (all.len() as u64).min(most.unwrap_or(u64::MAX)));
+            assert!(bag.windows(2).all(|pair| pair[0] < pair[1]), "no row twice");
+            assert!(bag.iter().all(|row| all.binary_search(row).is_ok()));
+        }
+    }
+}
+
+#[test]
+fn sets_are_whole_and_of_one_group() {
+    let viewed = Viewed::awkward();
+    for (size, per_batch, block_size, fetch_factor) in [(1, 7, 3, 2), (7, 3, 16, 5), (64, 4, 16, 4), (50, 1, 4000, 3)] {
+        for short in Short::ALL {
+            for epoch in [0, 5] {
+                viewed.check_sets(size, short, sampling(size * per_batch, block_size, fetch_factor), epoch);
+            }
+        }
+    }
+}
+
+#[test]
+fn random_tables_are_grouped_as_promised() {
+    let rng = &mut shuffle::rng(shuffle::Domain::Rows, 17, 0, 0);
+    for table in 0..300 {
+        let viewed = Viewed::random(rng);
+        let size = 1 + below(rng, 20);
+        let of = sampling(size * (1 + below(rng, 6)), 1 + below(rng, 60), 1 + below(rng, 40));
+        let largest = members(&viewed.rows, &viewed.codes).into_values().map(|rows| rows.len() as u64).max();
+        for short in Short::ALL.into_iter().filter(|short| *short != Short::Drop || largest >= Some(size)) {
+            viewed.check_sets(size, short, of, table);
+        }
+        viewed.check_bags(if table % 2 == 0 { None } else { Some(size) }, of, table);
     }
 }
 
@@ -96,28 +176,47 @@ fn sets_of_a_small_group_are_a_uniform_partition() {
     assert!(chi < 130.0, "{chi}");
 }
 
+/// Groups of 5 rows in a sorted store: a fetch reads runs of at least a block, not of a group.
 #[test]
-fn bags_are_groups_and_draws_are_even() {
+fn small_neighbours_are_read_together() {
+    let n = 20_000u64;
+    let codes: Vec<u32> = (0..n).map(|row| (row / 5) as u32).collect();
+    let rows: Vec<u64> = (0..n).collect();
+    let plan = plan(&[n], &rows, sampling(64, 64, 40), sets(&codes, 4, Short::Drop));
+    for fetch in 0..plan.fetches() {
+        let mut groups: Vec<u64> = plan.epoch(0).fetch(fetch).rows.iter().map(|row| row / 5).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        let runs = 1 + groups.windows(2).filter(|pair| pair[1] > pair[0] + 1).count();
+        // 13 groups make a block; a fetch boundary cuts two of the runs.
+        assert!(groups.len() / 13 + 2 >= runs, "{} groups in {runs} runs", groups.len());
+    }
+}
+
+#[test]
+fn golden_groups() {
     let (stores, rows) = subset();
     let codes = super::classes::codes(&rows);
-    let groups = members(&rows, &codes);
+    let of = |draw| golden(&plan(&stores, &rows, sampling(64, 16, 8), draw));
+    assert_eq!(
+        [
+            of(sets(&codes, 16, Short::Repeat)),
+            of(sets(&codes, 16, Short::Drop)),
+            of(sets(&codes, 1, Short::Pad)),
+            of(bags(&codes, None)),
+            of(bags(&codes, Some(100))),
+        ],
+        ["8d7f0dd1938644c2", "7d341689e4427cbf", "e82cc3bd336effcd", "a6a86dd28499a867", "290d8183354b8426"]
+    );
+}
+
+#[test]
+fn bags_are_groups_and_draws_are_even() {
+    let viewed = Viewed::awkward();
     for most in [None, Some(1), Some(100)] {
         for (block_size, fetch_factor) in [(1, 1), (16, 3), (4000, 20)] {
-            let plan = plan(&stores, &rows, sampling(64, block_size, fetch_factor), bags(&codes, most));
             for epoch in [0, 9] {
-                let mut found: Vec<(u32, Vec<u64>)> = Vec::new();
-                for batch in batches(&plan, epoch) {
-                    let code = codes[rows.binary_search(&batch[0]).expect("selected")];
-                    found.push((code, sorted(batch)));
-                }
-                found.sort_unstable();
-                assert!(found.windows(2).all(|pair| pair[0].0 < pair[1].0) && found.len() == groups.len());
-                for (code, bag) in found {
-                    let all = &groups[&code];
-                    assert_eq!(bag.len() as u64, (all.len() as u64).min(most.unwrap_or(u64::MAX)));
-                    assert!(bag.windows(2).all(|pair| pair[0] < pair[1]), "no row twice");
-                    assert!(bag.iter().all(|row| all.binary_search(row).is_ok()));
-                }
+                viewed.check_bags(most, sampling(64, block_size, fetch_factor), epoch);
             }
         }
     }
