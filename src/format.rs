@@ -22,6 +22,7 @@ mod safetensors;
 mod segments;
 mod shards;
 mod tar;
+mod tensor;
 mod tfrecord;
 mod tsv;
 mod zarr;
@@ -36,12 +37,8 @@ pub use tsv::escape;
 
 use directory::{DirectoryFormat, OpenedDirectory};
 
-use crate::anndata::column::Values;
-use crate::array::Dtype;
-use crate::batch::{Batch, Field, Layout, Repr, Span};
+use crate::batch::{Batch, Layout};
 use crate::collection::Table;
-use crate::collection::element::MatrixKind;
-use crate::number::as_usize;
 
 /// One output format. Implementations are pure: same batch, same bytes, on every machine.
 pub trait Format: Send + Sync {
@@ -319,192 +316,6 @@ impl Writers {
 
 /// More values than a matrix has for its rows, as far as layouts go.
 pub const MANY_VALUES: u64 = 1 << 40;
-
-/// A named tensor of a batch, as `.npz` and `.safetensors` both have them: all that does not depend on the batch.
-struct Tensor {
-    name: String,
-    /// Whose it is ([`Batch::companion`]).
-    companion: usize,
-    field: Field,
-    /// `None` for column numbers and row bounds: see `Batch::index_dtype` and `Batch::bounds_dtype`.
-    repr: Option<Repr>,
-    extent: TensorShape,
-}
-
-/// The shape of a tensor, by what it depends on.
-#[derive(Clone, Copy)]
-enum TensorShape {
-    /// Values of an element.
-    Stored(usize),
-    Rows,
-    RowsAndOne,
-    /// Rows of an element.
-    Matrix(usize),
-    /// Tokens of an element, in rows of one length.
-    Padded(usize),
-}
-
-impl Tensor {
-    fn repr(&self, batch: &Batch<'_>) -> Repr {
-        let batch = batch.companion(self.companion);
-        self.repr.unwrap_or_else(|| match self.field {
-            Field::Indptr(element) => Repr::Number(batch.bounds_dtype(element)),
-            Field::Indices(element) => Repr::Number(batch.index_dtype(element)),
-            _ => Repr::Number(Dtype::I64),
-        })
-    }
-
-    /// Its shape; strings are one element.
-    fn shape(&self, batch: &Batch<'_>) -> Shape {
-        let batch = batch.companion(self.companion);
-        let rows = batch.rows.len() as u64;
-        match self.extent {
-            TensorShape::Stored(element) => Shape::One(batch.nnz[element]),
-            TensorShape::Rows => Shape::One(rows),
-            TensorShape::RowsAndOne => Shape::One(rows + 1),
-            TensorShape::Matrix(element) => Shape::Many(batch.shape(element)),
-            TensorShape::Padded(element) => {
-                let length = batch.element(element).tokens.as_ref().map_or(0, |tokens| tokens.spec.length);
-                Shape::Many(vec![rows, length])
-            }
-        }
-    }
-
-    /// Bytes that it takes.
-    fn bytes(&self, batch: &Batch<'_>) -> u64 {
-        self.shape(batch).axes().iter().product::<u64>() * self.repr(batch).size() as u64
-    }
-
-    /// Where the engine fills it if it starts at `start`: at its end where rows are padded.
-    fn span(&self, batch: &Batch<'_>, start: u64) -> Span {
-        let (repr, bytes) = (self.repr(batch), self.bytes(batch));
-        let len = match self.extent {
-            TensorShape::Padded(element) => batch.companion(self.companion).nnz[element] * repr.size() as u64,
-            _ => bytes,
-        };
-        Span { companion: self.companion, field: self.field, repr, start: start + bytes - len, len }
-    }
-
-    /// Deals what was filled to rows of one length, each padded at its end. `tensor` are all of its bytes.
-    fn pad(&self, batch: &Batch<'_>, tensor: &mut [u8]) {
-        let TensorShape::Padded(element) = self.extent else { return };
-        let size = self.repr(batch).size();
-        let batch = batch.companion(self.companion);
-        let Some(tokens) = &batch.element(element).tokens else { return };
-        let padding = match self.field {
-            Field::Data(_) => tokens.spec.pad_value.to_le_bytes().to_vec(),
-            _ => u64::from(tokens.spec.pad).to_le_bytes()[..size].to_vec(),
-        };
-        let row = as_usize(tokens.spec.length) * size;
-        let mut from = tensor.len() - as_usize(batch.nnz[element]) * size;
-        for (at, length) in batch.lengths(element).iter().enumerate() {
-            // Never behind what is read next: no row is longer.
-            let (start, len) = (at * row, as_usize(*length) * size);
-            tensor.copy_within(from..from + len, start);
-            tensor[start + len..start + row].chunks_exact_mut(size).for_each(|out| out.copy_from_slice(&padding));
-            from += len;
-        }
-    }
-}
-
-/// Most tensors have one axis: no need to allocate for those.
-enum Shape {
-    One(u64),
-    Many(Vec<u64>),
-}
-
-impl Shape {
-    fn axes(&self) -> &[u64] {
-        match self {
-            Shape::One(n) => std::slice::from_ref(n),
-            Shape::Many(axes) => axes,
-        }
-    }
-}
-
-/// All tensors of a table's batches: X (`data`, `indices`, `indptr`, or `X`), `row`, `obs/<column>`,
-/// `obs/<column>/mask`, and the further elements, all by their served names ([`names`]); then those of each companion, below its
-/// name. `text` says how strings of so many characters and bytes at most are written.
-fn tensors(table: &Table, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
-    let mut all = tensors_of(table, 0, "", &text);
-    for (beside, number) in table.companions.iter().zip(1..) {
-        all.extend(tensors_of(&beside.table, number, &format!("{}/", beside.name), &text));
-    }
-    all
-}
-
-/// The tensors of one table, `below` a prefix.
-fn tensors_of(table: &Table, companion: usize, below: &str, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
-    let tensor =
-        |name: &str, field, repr, extent| Tensor { name: format!("{below}{name}"), companion, field, repr, extent };
-    let (columns, elements) = (names::columns(table), names::elements(table));
-    let number = |dtype| Some(Repr::Number(dtype));
-    let matrix = |i: usize| match &table.elements[i].kind {
-        MatrixKind::Sparse { dtype } if table.elements[i].tokens.is_some() => vec![
-            tensor("input_ids", Field::Indices(i), None, TensorShape::Padded(i)),
-            tensor("expressions", Field::Data(i), number(*dtype), TensorShape::Padded(i)),
-            tensor(records::LENGTH, Field::Length(i), number(Dtype::I32), TensorShape::Rows),
-        ],
-        MatrixKind::Sparse { dtype } => vec![
-            tensor(&part_name(&elements, i, "data"), Field::Data(i), number(*dtype), TensorShape::Stored(i)),
-            tensor(&part_name(&elements, i, "indices"), Field::Indices(i), None, TensorShape::Stored(i)),
-            tensor(&part_name(&elements, i, "indptr"), Field::Indptr(i), None, TensorShape::RowsAndOne),
-        ],
-        MatrixKind::Dense { dtype, .. } => {
-            let name = if i == 0 { "X" } else { &elements[i] };
-            vec![tensor(name, Field::Dense(i), number(*dtype), TensorShape::Matrix(i))]
-        }
-    };
-    let mut all = matrix(0);
-    all.push(tensor("row", Field::Row, number(Dtype::I64), TensorShape::Rows));
-    for (i, (column, name)) in table.columns.iter().zip(&columns).enumerate() {
-        let name = format!("obs/{name}");
-        let (repr, mask) = match &column.values {
-            Values::Categorical { codes, .. } => (Repr::Number(codes.dtype), false),
-            Values::Numbers { numbers, mask, .. } => (Repr::Number(numbers.dtype), mask.is_some()),
-            Values::Text { mask, chars, bytes, .. } => (text(*chars, *bytes), mask.is_some()),
-        };
-        if mask {
-            all.push(tensor(&format!("{name}/mask"), Field::Mask(i), number(Dtype::Bool), TensorShape::Rows));
-        }
-        all.push(tensor(&name, Field::Column(i), Some(repr), TensorShape::Rows));
-    }
-    all.extend((1..table.elements.len()).flat_map(matrix));
-    all
-}
-
-/// Sorts tensors by the size of their elements, so that all are aligned, one after the other.
-fn by_falling_size(tensors: &mut [Tensor], table: &Table) {
-    // Column numbers and row bounds have 4 bytes but in the rarest case, or where others were asked for.
-    let asked = table.index_dtype.map_or(4, Dtype::size);
-    tensors.sort_by_key(|tensor| match (tensor.repr, tensor.field) {
-        (Some(Repr::Number(dtype)), _) => std::cmp::Reverse(dtype.size()),
-        (Some(Repr::Ucs4(_)), _) => std::cmp::Reverse(4),
-        (Some(Repr::Utf8(_)), _) => std::cmp::Reverse(1),
-        (None, Field::Indices(_)) => std::cmp::Reverse(asked),
-        (None, _) => std::cmp::Reverse(asked.max(4)),
-    });
-}
-
-/// The shapes of sparse elements: whose they are, their places, and what a format that has them calls them.
-fn sparse_shapes(table: &Table) -> Vec<(usize, usize, String)> {
-    let tables = std::iter::once((0, table, String::new())).chain(
-        (1..).zip(&table.companions).map(|(number, beside)| (number, &*beside.table, format!("{}/", beside.name))),
-    );
-    let mut shapes = Vec::new();
-    for (number, table, below) in tables {
-        let elements = names::elements(table);
-        let sparse =
-            table.elements.iter().enumerate().filter(|(_, element)| element.is_sparse() && element.tokens.is_none());
-        shapes.extend(sparse.map(|(i, _)| (number, i, format!("{below}{}", part_name(&elements, i, "shape")))));
-    }
-    shapes
-}
-
-/// A part of a sparse element: X's stand at the top, where scipy looks for them.
-fn part_name(elements: &[String], element: usize, part: &str) -> String {
-    if element == 0 { part.to_owned() } else { format!("{}/{part}", elements[element]) }
-}
 
 #[cfg(test)]
 mod tests {

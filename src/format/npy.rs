@@ -7,7 +7,8 @@ use crate::collection::Table;
 use crate::collection::element::{Element, MatrixKind};
 use crate::number::le16;
 
-use super::{Format, Tensor, tensors};
+use super::Format;
+use super::tensor::{Tensor, tensors};
 
 /// The `.npy` format.
 pub struct Npy;

@@ -5,8 +5,9 @@ use crate::batch::{Batch, Layout, Repr};
 use crate::collection::Table;
 use crate::number::{as_usize, le16};
 
+use super::Format;
 use super::npy::{header, header_len};
-use super::{Format, Tensor, sparse_shapes, tensors};
+use super::tensor::{Tensor, sparse_shapes, tensors};
 
 /// The `.npz` format of one table.
 pub struct Npz {

@@ -7,7 +7,8 @@ use crate::batch::{Batch, Layout, Repr};
 use crate::collection::Table;
 use crate::number::{as_usize, le16, le32};
 
-use super::{Format, Tensor, names, part_name, tensors};
+use super::tensor::{Tensor, by_falling_size, part_name, tensors};
+use super::{Format, names};
 
 /// Bytes of a header at most (`max_header_size` of numpy), magic and length included here.
 const MOST_HEADER: usize = 10_000;
@@ -28,7 +29,7 @@ struct Record {
 
 pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
     let mut tensors = tensors(table, |chars, _| Repr::Ucs4(chars.max(1)));
-    super::by_falling_size(&mut tensors, table);
+    by_falling_size(&mut tensors, table);
     let elements = names::elements(table);
     let is_csr = |i: usize| table.elements[i].is_sparse() && table.elements[i].tokens.is_none();
     let mut shapes: Vec<(usize, String)> = (0..table.elements.len())

@@ -9,7 +9,8 @@ use crate::batch::{Batch, Layout, Repr};
 use crate::collection::Table;
 use crate::number::as_usize;
 
-use super::{Format, Tensor, by_falling_size, sparse_shapes, tensors};
+use super::Format;
+use super::tensor::{Tensor, by_falling_size, sparse_shapes, tensors};
 
 /// The `.safetensors` format of one table.
 pub struct Safetensors {

@@ -21,6 +21,11 @@ const MAX_GAP: u64 = 256 << 10;
 /// Most bytes of one request, but for one chunk that is larger.
 const MAX_REQUEST: u64 = 8 << 20;
 
+/// Bytes of the requests of one gather that are under way, at most, unless so many requests are fewer than `LEAST`: far more
+/// than a wire holds. What exceeds that waits in buffers here.
+const UNDER_WAY: u64 = 96 << 20;
+const LEAST: usize = 16;
+
 /// Stored bytes that wait to be decoded, at most.
 const WAITING: u64 = 64 << 20;
 
@@ -130,6 +135,10 @@ pub fn gather_deep(
     }
     let all: Vec<(&Part<'_>, &Request)> =
         parts.iter().flat_map(|part| part.requests.iter().map(move |request| (part, request))).collect();
+    let bytes: u64 = all.iter().map(|(part, request)| part.bytes(request)).sum();
+    let fits = as_usize(UNDER_WAY.saturating_mul(all.len() as u64) / bytes.max(1)).max(LEAST);
+    // A depth that was asked for stays.
+    let depth = if io.depth.is_none() { depth.min(fits) } else { depth };
     for_each(depth, all.len(), |number| match all.get(number) {
         Some((part, request)) => part.serve(request, io, work),
         None => Ok(()),
@@ -155,6 +164,15 @@ impl<'a> Part<'a> {
         part.requests.extend(part.reads.requests(MAX_GAP, RAW_BYTES).into_iter().map(Request::Runs));
         part.requests.extend(joined(stored));
         Ok(part)
+    }
+
+    /// About how many bytes a request asks for.
+    fn bytes(&self, request: &Request) -> u64 {
+        match request {
+            Request::Runs(runs) => self.reads.span(runs),
+            Request::Chunks(range, _) => range.len,
+            Request::Task(_) => self.gathering.geometry.chunk_bytes as u64,
+        }
     }
 
     fn serve(&self, request: &Request, io: &Io, work: &GatherContext<'_>) -> Result<(), ArrayError> {

@@ -1,4 +1,7 @@
-//! How many requests to one server are under way: more while it answers, half as many when it says that it is too much.
+//! How many requests to one server are under way: more while it answers, half as many when it says of many that it is too much.
+//!
+//! A large service refuses one request in a hundred at any rate: to answer that as if it were overload would leave a dozen
+//! requests under way, as with a TCP connection that loses as many packets.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,6 +10,11 @@ use std::time::{Duration, Instant};
 const MOST: usize = 512;
 /// The limit is halved once in this time: requests that fail together are one sign.
 const ONE_SIGN: Duration = Duration::from_millis(100);
+/// The share of refusals is a mean over about so many answers, and is overload from a tenth on.
+const MEAN_OF: u32 = 64;
+/// What one refusal counts: whole numbers are exact enough.
+const REFUSAL: u32 = 1 << 16;
+const OVERLOAD: u32 = REFUSAL / 10;
 
 /// A bound on requests under way.
 #[derive(Debug)]
@@ -21,13 +29,15 @@ struct State {
     /// In 1/64 of a request, so that it can grow by less than one.
     limit: usize,
     halved: Option<Instant>,
+    /// The share of answers that were refusals lately, of [`REFUSAL`].
+    refusals: u32,
 }
 
 const UNIT: usize = 64;
 
 impl Default for Flight {
     fn default() -> Flight {
-        let state = State { under_way: 0, limit: MOST * UNIT, halved: None };
+        let state = State { under_way: 0, limit: MOST * UNIT, halved: None, refusals: 0 };
         Flight { state: Mutex::new(state), freed: Condvar::new() }
     }
 }
@@ -53,6 +63,7 @@ impl Flight {
     /// A request was answered.
     pub fn answered(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.refusals -= state.refusals / MEAN_OF;
         if state.limit < MOST * UNIT {
             // One more for each round of as many answers.
             state.limit += (UNIT * UNIT).div_ceil(state.limit);
@@ -62,6 +73,10 @@ impl Flight {
     /// The server said that it is too much.
     pub fn refused(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.refusals += (REFUSAL - state.refusals) / MEAN_OF;
+        if state.refusals < OVERLOAD {
+            return;
+        }
         if state.halved.is_none_or(|at| at.elapsed() >= ONE_SIGN) {
             // Of what is under way: a limit far above it would have to be halved many times.
             let now = (state.under_way * UNIT).min(state.limit);
@@ -87,7 +102,21 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_halves_what_is_under_way_once_and_answers_bring_it_back() {
+    fn one_refusal_in_a_hundred_is_no_overload() {
+        let flight = Flight::default();
+        for number in 0..10_000 {
+            if number % 100 == 0 { flight.refused() } else { flight.answered() }
+        }
+        assert_eq!(limit(&flight), MOST);
+        // One in five is.
+        for number in 0..100 {
+            if number % 5 == 0 { flight.refused() } else { flight.answered() }
+        }
+        assert!(limit(&flight) < MOST);
+    }
+
+    #[test]
+    fn refusals_halve_what_is_under_way_once_and_answers_bring_it_back() {
         let flight = Flight::default();
         let soon = Instant::now() + Duration::from_secs(5);
         let permits: Vec<_> = (0..64).map(|_| flight.enter(soon).unwrap()).collect();
