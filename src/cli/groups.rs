@@ -24,6 +24,11 @@ impl SamplingArgs {
             || self.balance.is_some()
             || self.class_batches.is_some()
             || self.samples.is_some();
+        for (option, columns) in [("set-by", &self.set_by), ("bag-by", &self.bag_by)] {
+            if let Some(twice) = columns.iter().enumerate().find(|(at, name)| columns[..*at].contains(name)) {
+                return Err(format!("{option}: {} is named twice", twice.1));
+            }
+        }
         match (sets, bags) {
             (false, false) => Ok(None),
             (true, true) => Err("a batch is made of sets or is a bag: not set-by with bag-by".into()),

@@ -32,6 +32,21 @@ fn zero_and_few_shot_splits_have_the_rows_of_cell_load() {
     }
 }
 
+/// As STATE trains: cell-load's splits, sets of one cell line and perturbation, a control of the cell line beside each cell.
+#[test]
+fn splits_sets_and_pairs_go_together() {
+    let place = tempfile::tempdir().unwrap();
+    let sets = ["--set-by", "cell_type,gene", "--set-size", "8", "--batch-size", "64", "--unmatched", "drop"];
+    let pairs = ["--pair-with", "gene == 'non-targeting'", "--match", "cell_type"];
+    for name in ["zero", "few"] {
+        let split = ["--split-toml", &rules(place.path(), name, "", "")];
+        let mount = Mount::new(&stores(), &[&split[..], &sets, &pairs].concat());
+        let output = python(SCRIPT).arg("state").arg(made_by(SCRIPT)).arg(mount.path()).arg(name).output().unwrap();
+        assert!(output.status.success(), "{name}: {}{}", text(&output.stdout), text(&output.stderr));
+        mount.unmount();
+    }
+}
+
 #[test]
 fn names_that_do_not_join_are_counted_in_one_line() {
     let place = tempfile::tempdir().unwrap();

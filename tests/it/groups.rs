@@ -174,6 +174,7 @@ fn what_cannot_be_grouped_is_told_in_one_line() {
     for (code, options, word) in [
         (2, words(&["--set-size", "4"]), "add set-by"),
         (2, words(&["--bag-max", "4"]), "add bag-by"),
+        (2, words(&["--set-by", "donor,cell_type,donor"]), "set-by: donor is named twice"),
         (2, words(&["--set-by", "donor", "--bag-by", "donor"]), "not set-by with bag-by"),
         (2, words(&["--set-by", "donor", "--weights", "weight"]), "not with order, weights"),
         (2, words(&["--set-by", "donor", "--set-size", "48", "--batch-size", "100"]), "whole number of sets of 48"),

@@ -4,6 +4,7 @@
     cell_load_splits.py make DIR          writes stores and TOML files, with DIR where the directory is to stand
     cell_load_splits.py rows DIR          prints the rows of each split as cell-load 0.10.4 has them (needs it: tests/trainers.txt)
     cell_load_splits.py check DIR MOUNT NAME   the views of a mount with --split-toml NAME.toml have these rows
+    cell_load_splits.py state DIR MOUNT NAME   the same, in sets of one cell line and perturbation, with controls beside them
 
 What `rows` printed is kept beside this script, as cell-load needs PyTorch: cell_load_splits.json. Row numbers are those of the
 stores in the order of STORES, as a mount of them has.
@@ -108,6 +109,25 @@ def check(directory, mount, name):
         assert got == of_split, f"{name}: {split}: {len(got)} rows, cell-load has {len(of_split)}"
 
 
+def state(directory, mount, name):
+    wanted = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())[name]
+    obs = pd.concat([anndata.read_h5ad(directory / store).obs for store in STORES])
+    line, gene = (obs[column].to_numpy(object) for column in ["cell_type", "gene"])
+    has_label = ~(pd.isna(line) | pd.isna(gene))
+    sets = pathlib.Path(mount, "categories", "set.txt").read_text().splitlines()
+    for split, of_split in wanted.items():
+        seen = set()
+        for path in sorted(pathlib.Path(mount, split, "epoch-0001").iterdir()):
+            batch = np.load(path)
+            rows, controls = batch["row"].reshape(-1, 8), batch["control/row"].reshape(-1, 8)
+            for of_set, beside, codes in zip(rows, controls, batch["obs/set"].reshape(-1, 8)):
+                labels = {f"{line[row]}|{gene[row]}" for row in of_set}
+                assert labels == {sets[code] for code in codes}, f"{path}: a set is of {labels}"
+                assert set(gene[beside]) == {GENES[0]} and set(line[beside]) == set(line[of_set]), f"{path}: controls"
+            seen |= set(batch["row"].tolist())
+        assert seen == {row for row in of_split if has_label[row]}, f"{name}: {split}: {len(seen)} rows in sets"
+
+
 if __name__ == "__main__":
     command, directory, *rest = sys.argv[1:]
-    {"make": make, "rows": rows, "check": check}[command](pathlib.Path(directory), *rest)
+    {"make": make, "rows": rows, "check": check, "state": state}[command](pathlib.Path(directory), *rest)
