@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use shufflefs::format::Extension;
+use shufflefs::format::{DirectoryKind, Extension};
 use shufflefs::plan::RemainderPolicy;
 use shufflefs::plan::rank::Rank;
 use shufflefs::tree::{Node, Tree, View};
@@ -21,6 +21,8 @@ fuzz_target!(|data: &[u8]| {
             listed: Extension::ALL[0],
             extensions: Extension::ALL.to_vec(),
             whole: vec![Extension::ALL[3]],
+            directories: DirectoryKind::ALL.to_vec(),
+            numbers: 1 + number % 5000,
             categories: vec!["a.txt".to_owned(), "b.txt".to_owned()],
             labels: vec![vec!["x".to_owned(), "y".to_owned()], Vec::new()],
         };

@@ -90,23 +90,24 @@ impl<S: FetchLoader> Shared<S> {
         }
     }
 
-    fn execute(&self, fetch: u64, keys: Vec<ImageKey>, progress: &AtomicU64, (demanded, in_background): (bool, bool)) {
+    fn execute(&self, number: u64, keys: Vec<ImageKey>, progress: &AtomicU64, (demanded, in_background): (bool, bool)) {
+        let publish = |outcomes| self.publish(number, demanded, outcomes);
         let Some(&ImageKey { view, epoch, .. }) = keys.first() else { return };
         let planned = caught(|| {
             self.loader.check_memory()?;
-            let fetch = self.loader.fetch(view, epoch, fetch);
+            let fetch = self.loader.fetch(view, epoch, number);
             let item = |&key: &ImageKey| Ok(Item { key, layout: self.loader.layout(&fetch, key)? });
             let items: Vec<Item> = keys.iter().map(item).collect::<Result<_, ReadError>>()?;
             Ok((fetch, items))
         });
         let (fetch, items) = match planned {
             Ok(planned) => planned,
-            Err(error) => return self.publish(keys.into_iter().map(|key| (key, Err(error.clone()))).collect()),
+            Err(error) => return publish(keys.into_iter().map(|key| (key, Err(error.clone()))).collect()),
         };
         let mut items = self.trim(items);
         let images = match self.admit(&mut items, demanded) {
             Ok(images) => images,
-            Err(error) => return self.publish(items.into_iter().map(|item| (item.key, Err(error.clone()))).collect()),
+            Err(error) => return publish(items.into_iter().map(|item| (item.key, Err(error.clone()))).collect()),
         };
         if items.is_empty() {
             return;
@@ -119,7 +120,7 @@ impl<S: FetchLoader> Shared<S> {
         let begun = Instant::now();
         let outcomes = self.load_all(&fetch, &items, images, in_background, &advance);
         self.stats.loaded(outcomes.len(), begun.elapsed());
-        self.publish(items.into_iter().map(|item| item.key).zip(outcomes).collect());
+        publish(items.into_iter().map(|item| item.key).zip(outcomes).collect());
         // After its images were published, where they can be evicted: loads that wait for memory wait for `admitted` to fall.
         self.lock().admitted -= 1;
     }
@@ -148,14 +149,20 @@ impl<S: FetchLoader> Shared<S> {
         }
     }
 
-    /// Puts images where readers find them, and answers those who wait.
-    fn publish(&self, outcomes: Vec<(ImageKey, Result<Image, ReadError>)>) {
-        let mut answers = Vec::new();
+    /// Puts images of a fetch where readers find them, and answers those who wait.
+    ///
+    /// A load that nobody had asked for may have failed before its readers came, of a cause that is gone: they get one of their own.
+    fn publish(&self, fetch: u64, demanded: bool, outcomes: Vec<(ImageKey, Result<Image, ReadError>)>) {
+        let (mut answers, mut again) = (Vec::new(), Vec::new());
         let mut state = self.lock();
         if outcomes.len() > 1 {
             state.fetch_bytes = outcomes.iter().filter_map(|(_, image)| image.as_ref().ok()).map(Image::capacity).sum();
         }
         for (key, outcome) in outcomes {
+            if outcome.is_err() && !demanded && state.is_waited(&key) {
+                again.push(key);
+                continue;
+            }
             let waiters = state.loading.remove(&key).map(|loading| loading.waiters).unwrap_or_default();
             let outcome = outcome.map(Arc::new);
             match &outcome {
@@ -167,6 +174,7 @@ impl<S: FetchLoader> Shared<S> {
             }
             answers.push((outcome, waiters));
         }
+        self.demand_again(&mut state, fetch, again);
         drop(state);
         for (outcome, waiters) in answers {
             for waiter in waiters {
@@ -261,8 +269,13 @@ impl<S: FetchLoader> Shared<S> {
         for key in others {
             state.loading.remove(&key);
         }
-        if !waited.is_empty() {
-            let task = self.queue(state, fetch, waited);
+        self.demand_again(state, fetch, waited);
+    }
+
+    /// Queues a demand for batches of one fetch that readers wait for still.
+    fn demand_again(&self, state: &mut State, fetch: u64, keys: Vec<ImageKey>) {
+        if !keys.is_empty() {
+            let task = self.queue(state, fetch, keys);
             state.demand.push_back(task);
             self.work.notify_all();
         }

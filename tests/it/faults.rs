@@ -131,6 +131,7 @@ const AILS: [(Ail, u8); 11] = [
 #[test]
 fn reads_end_in_right_bytes_or_the_documented_errno() {
     let all = std::env::var_os("SHUFFLEFS_TEST_FAULTS").is_some();
+    let (mut cases, mut faults) = (0, 0);
     for (number, name) in STORES.into_iter().enumerate() {
         let patient = Patient::of(name);
         let scattered = !name.ends_with(".h5ad");
@@ -145,6 +146,7 @@ fn reads_end_in_right_bytes_or_the_documented_errno() {
                 let ill = in_time("reads of ill files", move || epoch(path, 0));
                 let (met, of) = patient.files.recover();
                 let what = format!("{name}: {ail:?} at every {every} of {of} calls");
+                (cases, faults) = (cases + 1, faults + met);
                 assert!(met > 0 || every > 1, "{what}: the test shows nothing");
                 for (got, right) in ill.iter().zip(&patient.right[0]) {
                     match (got, expected(ail, scattered)) {
@@ -170,6 +172,7 @@ fn reads_end_in_right_bytes_or_the_documented_errno() {
             mount.unmount();
         }
     }
+    println!("{cases} epochs with {faults} faults, each read twice more without any");
 }
 
 /// Where there is a checksum, other bytes are an error of the batches that need them.
@@ -219,6 +222,7 @@ fn another_version_is_stale_while_it_is_there() {
 #[test]
 fn a_mount_of_ill_files_is_refused_in_one_line() {
     let share = if std::env::var_os("SHUFFLEFS_TEST_FAULTS").is_some() { 1 } else { 16 };
+    let (mut refused, mut served) = (0, 0);
     for name in STORES {
         let patient = Patient::of(name);
         patient.files.fall_ill(Fault { ail: Ail::Slow, calls: ANY, from: u64::MAX, every: 1, once: true });
@@ -234,14 +238,16 @@ fn a_mount_of_ill_files_is_refused_in_one_line() {
             let what = format!("{name}: {ail:?} at call {from} of {calls}");
             match tried {
                 Err(output) => {
+                    refused += 1;
                     let line = text(&output.stderr);
                     assert_eq!(output.status.code(), Some(3), "{what}: {line}");
                     assert_eq!(line.trim_end().lines().count(), 1, "{what}: {line}");
                     assert!(line.contains(name) && !line.contains("panicked"), "{what}: {line}");
                 }
                 Ok(mount) => {
-                    let served = epoch(mount.path(), 0);
-                    let same = served.iter().zip(&patient.right[0]).all(|(got, right)| got == right);
+                    served += 1;
+                    let got = epoch(mount.path(), 0);
+                    let same = got.iter().zip(&patient.right[0]).all(|(got, right)| got == right);
                     // A document of a zarr that is said not to be there is one that the store does not have.
                     // libhdf5 takes what a file does not give for zeros (docs/damage.md).
                     let blind = ail == Ail::Errno(libc::ENOENT) || (ail == Ail::Empty && name.ends_with(".h5ad"));
@@ -255,4 +261,5 @@ fn a_mount_of_ill_files_is_refused_in_one_line() {
             }
         }
     }
+    println!("{} mounts with a fault each: {refused} refused, {served} mounted", refused + served);
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::{Mount, ROOT, list, shufflefs, store, succeed};
 
 /// Fault, what happened, file, and the test in it.
-const ELSEWHERE: [(&str, &str, &str, &str); 37] = [
+const ELSEWHERE: [(&str, &str, &str, &str); 38] = [
     ("h1", "A safe trait handed out overlapping `&mut [u8]` from `&self`.", "src/array/dest.rs", "fn parts_lie_within"),
     ("h1", "So the trait is unsafe to implement.", "src/array/gather.rs", "compile_fail,E0200"),
     (
@@ -67,6 +67,12 @@ const ELSEWHERE: [(&str, &str, &str, &str); 37] = [
         "fn the_thread_holds_no_descriptor",
     ),
     ("t7", "A pattern with many stars took time without end.", "fuzz/fuzz_targets/urls.rs", "pattern::fits_path"),
+    (
+        "t8",
+        "A read that came to a load ahead got the error of a storage that was well again by then.",
+        "src/engine/load_task.rs",
+        "they get one of their own",
+    ),
     ("s1", "Codecs of zarr-python were not read.", "tests/it/codecs.rs", "fn every_codec_on_every_array"),
     ("s2", "Metadata that leaves out defaults.", "tests/it/codecs.rs", "fn reported_stores"),
     ("s3", "Booleans and enums of R, Julia, PyTables.", "tests/it/kinds.rs", "fn booleans_of_other_writers"),

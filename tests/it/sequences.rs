@@ -738,6 +738,7 @@ fn sequences_of_calls_agree_with_the_model() {
     if let Err(error) = outcome {
         panic!("{error}");
     }
+    println!("{cases} sequences");
     for world in worlds {
         crate::faults::settled(&world.mount);
         world.mount.unmount();
