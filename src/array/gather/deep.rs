@@ -35,13 +35,16 @@ pub struct Io {
     depth: Option<usize>,
     decoders: Decoders,
     waiting: Allowance,
+    buffers: Buffers,
 }
 
 impl Io {
     /// `depth`: requests in flight for any storage (0 and 1: none but those of decoding threads); none: as its latency
     /// says. `threads` decode at a time; stored bytes take a sixteenth of `memory`, 64 MiB at most.
     pub fn new(depth: Option<usize>, threads: usize, memory: u64) -> Io {
-        Io { depth, decoders: Decoders::new(threads), waiting: Allowance::new(WAITING.min(memory / 16)) }
+        let waiting = WAITING.min(memory / 16);
+        let buffers = Buffers { most: waiting, free: Mutex::default() };
+        Io { depth, decoders: Decoders::new(threads), waiting: Allowance::new(waiting), buffers }
     }
 
     /// Requests that are kept in flight for the slowest of these.
@@ -89,6 +92,27 @@ impl Decoders {
         };
         drop(free);
         call(&mut Back(self, scratch).1)
+    }
+}
+
+/// Buffers for stored bytes that are used again: the heap keeps what is freed for each thread that asked for it, and there are
+/// hundreds.
+struct Buffers {
+    /// Bytes that are kept, at most.
+    most: u64,
+    free: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Buffers {
+    fn with<T>(&self, call: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let mut buffer = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let result = call(&mut buffer);
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept: u64 = free.iter().chain([&buffer]).map(|buffer| buffer.capacity() as u64).sum();
+        if kept <= self.most {
+            free.push(buffer);
+        }
+        result
     }
 }
 
@@ -179,22 +203,31 @@ impl<'a> Part<'a> {
         let Gathering { array, .. } = self.gathering;
         match request {
             Request::Runs(runs) => {
-                let _bytes = io.waiting.take(if self.reads.converts() { self.reads.span(runs) } else { 0 });
-                self.reads.read(runs.clone(), work, &mut Scratch::default())
+                if !self.reads.converts() {
+                    return self.reads.read(runs.clone(), work, &mut Scratch::default());
+                }
+                let _bytes = io.waiting.take(self.reads.span(runs));
+                io.buffers.with(|buffer| {
+                    let mut scratch = Scratch { stored: std::mem::take(buffer), ..Scratch::default() };
+                    let result = self.reads.read(runs.clone(), work, &mut scratch);
+                    *buffer = scratch.stored;
+                    result
+                })
             }
             Request::Task(task) => self.serve_alone(*task, io, work),
             Request::Chunks(range, chunks) => {
                 let _bytes = io.waiting.take(range.len);
-                let mut buffer = Vec::new();
-                let stored = file::read_stored(range, &mut buffer, work.counters).map_err(|error| {
-                    let first = chunks.first().map_or(0, |&(task, _)| self.gathering.chunk(task));
-                    file::read_error(&array.store, &array.element, first, error)
-                })?;
-                io.decoders.with(|scratch| {
-                    chunks.iter().try_for_each(|(task, extent)| {
-                        let from = as_usize(extent.offset - range.offset);
-                        let bytes = stored.get(from..from + as_usize(extent.len)).unwrap_or_default();
-                        self.gathering.decode(*task, Some(bytes), work, scratch)
+                io.buffers.with(|buffer| {
+                    let stored = file::read_stored(range, buffer, work.counters).map_err(|error| {
+                        let first = chunks.first().map_or(0, |&(task, _)| self.gathering.chunk(task));
+                        file::read_error(&array.store, &array.element, first, error)
+                    })?;
+                    io.decoders.with(|scratch| {
+                        chunks.iter().try_for_each(|(task, extent)| {
+                            let from = as_usize(extent.offset - range.offset);
+                            let bytes = stored.get(from..from + as_usize(extent.len)).unwrap_or_default();
+                            self.gathering.decode(*task, Some(bytes), work, scratch)
+                        })
                     })
                 })
             }
