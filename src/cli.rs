@@ -4,6 +4,7 @@
 //! failure leaves as one line on stderr and a documented code.
 
 mod assigned;
+pub mod checked;
 mod config;
 mod doctor;
 mod documents;

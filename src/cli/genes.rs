@@ -4,8 +4,8 @@ use std::ffi::OsString;
 
 use clap::Args;
 
+use super::checked::absent_zero;
 use super::exit::Failure;
-use super::options::absent_zero;
 use super::values::{self, Absent};
 use crate::anndata::index::IndexDir;
 use crate::anndata::names::MatrixName;

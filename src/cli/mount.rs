@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::checked::Options;
 use super::exit::{Exit, Failure, OrExit, Outcome};
 use super::log;
-use super::options::{OptionArgs, Options};
+use super::options::OptionArgs;
 use crate::mount::background::{self, Fork, Ready, Report};
 use crate::mount::mountpoint::{Dead, Mountpoint};
 use crate::mount::signals::{self, Signals};

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::checked::Options;
 use super::exit::{Exit, Failure, OrExit, Outcome};
 use super::inherited::Inherited;
 use super::log::{self, Recent};
-use super::options::{OptionArgs, Options};
+use super::options::OptionArgs;
 use crate::mount::command::{self, Ended, NotStarted};
 use crate::mount::mountpoint::{Dead, Mountpoint};
 use crate::mount::namespace::Namespace;

@@ -6,11 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::{RunArgs, end_as, in_mount, mount};
+use crate::cli::checked::Options;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::inherited::Inherited;
 use crate::cli::launcher;
 use crate::cli::log::Recent;
-use crate::cli::options::Options;
 use crate::mount::namespace::Namespace;
 use crate::mount::node::{self, Answer, Daemon, Meeting};
 use crate::mount::signals::Signals;
