@@ -83,9 +83,9 @@ impl ChunkCache {
         self.lock().bytes
     }
 
-    /// Whether a chunk is here, decoded.
+    /// Whether a chunk is here, decoded. Who asks is about to use it: it does not go before others.
     pub fn has(&self, array: &Array, chunk: u64) -> bool {
-        self.lock().entries.peek(&(array.id(), chunk)).is_some_and(|entry| entry.bytes.get().is_some())
+        self.lock().entries.get(&(array.id(), chunk)).is_some_and(|entry| entry.bytes.get().is_some())
     }
 
     /// Gives a chunk of `len` bytes to `take`, decoded by `decode` if it is not here.

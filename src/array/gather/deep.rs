@@ -242,11 +242,9 @@ impl<'a> Part<'a> {
             // Nearly all of it is reading.
             return gathering.run(task..task + 1, work, &mut Scratch::default());
         }
-        let stored = if source.is_scattered() && !gathering.is_cached(task, work) {
-            source.stored(gathering.chunk(task), work.counters)?
-        } else {
-            None
-        };
+        // What a cache held when the requests were made may have gone since: no decoder waits for the storage.
+        let stored =
+            if gathering.is_cached(task, work) { None } else { source.stored(gathering.chunk(task), work.counters)? };
         match stored {
             Some(extent) => self.serve(&Request::Chunks(extent.clone(), vec![(task, extent)]), io, work),
             None => io.decoders.with(|scratch| gathering.run(task..task + 1, work, scratch)),
