@@ -28,17 +28,19 @@ impl DataFrame<'_> {
                 return Err(unsupported(self.store, &path, "there is no such column; leave it out of --obs"));
             }
             (ColumnKind::Text, None) => text(self.store.field_strings(&self.element, name)?, None),
-            (ColumnKind::Categorical | ColumnKind::Boolean, None) if let Some(names) = self.field_names(name) => {
-                self.named(&path, self.field(name, counters)?, names)?
-            }
-            (ColumnKind::Categorical, None) => self.record_categorical(name, counters)?,
+            (kind @ (ColumnKind::Categorical | ColumnKind::Boolean), None) => match self.field_names(name) {
+                Some(names) => self.named(&path, self.field(name, counters)?, names)?,
+                None if kind == ColumnKind::Categorical => self.record_categorical(name, counters)?,
+                None => Values::plain(self.field(name, counters)?),
+            },
             (_, None) => Values::plain(self.field(name, counters)?),
-            (ColumnKind::Categorical | ColumnKind::Boolean, Some(NodeKind::Array))
-                if let Meaning::Names(names) = self.store.meaning(&path)? =>
-            {
-                self.named(&path, self.numbers(&path, counters)?, &names)?
+            (kind @ (ColumnKind::Categorical | ColumnKind::Boolean), Some(NodeKind::Array)) => {
+                match self.store.meaning(&path)? {
+                    Meaning::Names(names) => self.named(&path, self.numbers(&path, counters)?, &names)?,
+                    _ if kind == ColumnKind::Categorical => self.referred(name, counters)?,
+                    _ => Values::Numbers { numbers: self.numbers(&path, counters)?, mask: None, time: time(kind) },
+                }
             }
-            (ColumnKind::Categorical, Some(NodeKind::Array)) => self.referred(name, counters)?,
             (ColumnKind::Categorical, _) => self.categorical(&path, counters)?,
             (ColumnKind::Text, Some(NodeKind::Group)) => {
                 let mask = self.mask(&path, counters)?;
