@@ -83,7 +83,7 @@ impl ChunkCache {
         self.lock().bytes
     }
 
-    /// Whether a chunk is here, decoded. Who asks is about to use it: it does not go before others.
+    /// Whether a chunk is here, decoded. Asking counts as a use of it, as a read follows: others are evicted before it.
     pub fn has(&self, array: &Array, chunk: u64) -> bool {
         self.lock().entries.get(&(array.id(), chunk)).is_some_and(|entry| entry.bytes.get().is_some())
     }

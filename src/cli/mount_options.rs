@@ -53,12 +53,13 @@ const IGNORED: &[&str] = &[
 /// us, which always says `rw` unless told otherwise.
 pub fn expand(lists: &[OsString], command: &Command, is_helper: bool) -> Result<Vec<OsString>, String> {
     let mut arguments = Vec::new();
-    // A path need not be text: a character stands for a byte until the arguments are made.
+    // A path need not be UTF-8: each byte is one character (below 256) until the arguments are made.
     let lists: Vec<String> =
         lists.iter().map(|list| list.as_bytes().iter().copied().map(char::from).collect()).collect();
     let items = lists.iter().map(|list| items(list)).collect::<Result<Vec<_>, _>>()?;
     for (name, value) in items.into_iter().flatten() {
-        let name = &*bytes(name).to_string_lossy().into_owned();
+        let name = bytes(name).to_string_lossy().into_owned();
+        let name = name.as_str();
         if is_ignored(name) || (name == "rw" && is_helper) {
             continue;
         }
@@ -97,7 +98,7 @@ pub fn expand(lists: &[OsString], command: &Command, is_helper: bool) -> Result<
     Ok(arguments)
 }
 
-/// What characters below 256 stand for, a byte each.
+/// The bytes that these characters below 256 stand for.
 fn bytes(characters: &str) -> OsString {
     OsString::from_vec(characters.chars().filter_map(|character| u8::try_from(character).ok()).collect())
 }
@@ -138,7 +139,7 @@ fn items(list: &str) -> Result<Vec<(&str, Option<String>)>, String> {
     Ok(items)
 }
 
-/// Without white space of ASCII around it: other characters may be parts of one.
+/// Without the ASCII white space around it. Other characters here are bytes, maybe in the middle of a UTF-8 sequence.
 fn trimmed(text: &str) -> &str {
     text.trim_matches(|character: char| character.is_ascii_whitespace())
 }

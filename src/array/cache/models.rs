@@ -104,6 +104,19 @@ fn chunks_that_stay_are_decoded_once() {
     });
 }
 
+/// A chunk that a gather found here when it made its requests is still here when it comes to them.
+#[test]
+fn asking_for_a_chunk_is_a_use_of_it() {
+    check(1, || {
+        let world = CacheWorld::new(3);
+        let read = |chunks: std::ops::Range<u64>| chunks.for_each(|chunk| world.read(0, chunk, |_| false).unwrap());
+        read(0..3);
+        assert!(world.cache.has(&world.arrays[0], 0));
+        read(3..5);
+        assert_eq!([0, 1, 2].map(|chunk| world.cache.has(&world.arrays[0], chunk)), [true, false, false]);
+    });
+}
+
 /// More chunks than fit go and come; buffers of those that were in use when they went come back.
 #[test]
 fn chunks_go_while_they_are_read() {

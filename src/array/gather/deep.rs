@@ -21,8 +21,8 @@ const MAX_GAP: u64 = 256 << 10;
 /// Most bytes of one request, but for one chunk that is larger.
 const MAX_REQUEST: u64 = 8 << 20;
 
-/// Bytes of the requests of one gather that are under way, at most, unless so many requests are fewer than `LEAST`: far more
-/// than a wire holds. What exceeds that waits in buffers here.
+/// A gather has requests for about so many bytes in flight at most, but at least `LEAST` requests. A network holds far less in
+/// transit; more would only fill buffers of this process.
 const UNDER_WAY: u64 = 96 << 20;
 const LEAST: usize = 16;
 
@@ -161,7 +161,7 @@ pub fn gather_deep(
         parts.iter().flat_map(|part| part.requests.iter().map(move |request| (part, request))).collect();
     let bytes: u64 = all.iter().map(|(part, request)| part.bytes(request)).sum();
     let fits = as_usize(UNDER_WAY.saturating_mul(all.len() as u64) / bytes.max(1)).max(LEAST);
-    // A depth that was asked for stays.
+    // `--io-depth` is kept as it is.
     let depth = if io.depth.is_none() { depth.min(fits) } else { depth };
     for_each(depth, all.len(), |number| match all.get(number) {
         Some((part, request)) => part.serve(request, io, work),
@@ -242,7 +242,8 @@ impl<'a> Part<'a> {
             // Nearly all of it is reading.
             return gathering.run(task..task + 1, work, &mut Scratch::default());
         }
-        // What a cache held when the requests were made may have gone since: no decoder waits for the storage.
+        // The cache may have evicted the chunk since the requests were made. It is read before a decoder is taken, so that no
+        // decoder waits for the storage.
         let stored =
             if gathering.is_cached(task, work) { None } else { source.stored(gathering.chunk(task), work.counters)? };
         match stored {

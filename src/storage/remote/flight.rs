@@ -1,7 +1,7 @@
-//! How many requests to one server are under way: more while it answers, half as many when it says of many that it is too much.
+//! How many requests to one server are under way: more while it answers, half as many once it refuses a tenth of them.
 //!
-//! A large service refuses one request in a hundred at any rate: to answer that as if it were overload would leave a dozen
-//! requests under way, as with a TCP connection that loses as many packets.
+//! A large service may refuse one request in a hundred although it is not overloaded. Halving at each of those would leave about a
+//! dozen requests under way, like the window of a TCP connection that loses one packet in a hundred.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 const MOST: usize = 512;
 /// The limit is halved once in this time: requests that fail together are one sign.
 const ONE_SIGN: Duration = Duration::from_millis(100);
-/// The share of refusals is a mean over about so many answers, and is overload from a tenth on.
+/// The share of refusals is a moving mean over about so many answers.
 const MEAN_OF: u32 = 64;
-/// What one refusal counts: whole numbers are exact enough.
+/// A share of 1, as a whole number.
 const REFUSAL: u32 = 1 << 16;
+/// From this share of refusals on the server is overloaded.
 const OVERLOAD: u32 = REFUSAL / 10;
 
 /// A bound on requests under way.
@@ -29,7 +30,7 @@ struct State {
     /// In 1/64 of a request, so that it can grow by less than one.
     limit: usize,
     halved: Option<Instant>,
-    /// The share of answers that were refusals lately, of [`REFUSAL`].
+    /// The share of refusals among the last answers, in units of 1 / [`REFUSAL`].
     refusals: u32,
 }
 
