@@ -36,6 +36,17 @@ pub struct Batch<'a> {
     /// The rows of the fetch in the table's companions, and the batch's place there.
     pub companions: &'a [FetchShape],
     pub place: usize,
+    /// Of a modality: whose rows these are.
+    pub joined: Joined<'a>,
+}
+
+/// Which rows of a batch have one in a modality.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Joined<'a> {
+    /// One for each row of the batch that the modality stands beside; empty: all have.
+    pub has: &'a [bool],
+    /// What the modality's rows are called; empty: their own numbers.
+    pub names: &'a [i64],
 }
 
 /// Values of each row of a batch, element by element.
@@ -51,8 +62,19 @@ pub struct Lengths<'a> {
 impl<'a> Batch<'a> {
     /// Batch 0 of epoch 0 of a table, without rows.
     pub fn new(table: &'a Table) -> Batch<'a> {
-        let lengths = Lengths::default();
-        Batch { table, rows: &[], padding: &[], nnz: &[], lengths, epoch: 0, index: 0, companions: &[], place: 0 }
+        let (lengths, joined) = (Lengths::default(), Joined::default());
+        Batch {
+            table,
+            rows: &[],
+            padding: &[],
+            nnz: &[],
+            lengths,
+            epoch: 0,
+            index: 0,
+            companions: &[],
+            place: 0,
+            joined,
+        }
     }
 
     /// What stands beside the rows: 0 are the rows themselves, 1 the first of the table's companions. Without rows if there is
@@ -78,6 +100,11 @@ impl<'a> Batch<'a> {
         (0..self.rows.len()).map(|at| self.number(at))
     }
 
+    /// What each row is called: its number, or in a modality that of the row that it stands beside.
+    pub fn names(&self) -> impl Iterator<Item = i64> + '_ {
+        (0..self.rows.len()).map(|at| self.joined.names.get(at).copied().unwrap_or_else(|| self.number(at)))
+    }
+
     /// The number of values of each row of the batch in a sparse element, in served order; empty for a dense element.
     pub fn lengths(&self, element: usize) -> &'a [u64] {
         let Lengths { of_fetch, start, end } = self.lengths;
@@ -100,7 +127,7 @@ impl<'a> Batch<'a> {
     }
 
     fn fitting(&self, element: usize) -> Dtype {
-        let most = self.nnz[element].max(self.element(element).n_vars());
+        let most = self.nnz.get(element).copied().unwrap_or(0).max(self.element(element).n_vars());
         if most > i32::MAX as u64 { Dtype::I64 } else { Dtype::I32 }
     }
 
@@ -131,8 +158,12 @@ pub enum Field {
     Length(usize),
     /// Global row numbers, i64.
     Row,
-    /// Global row numbers as decimal text, zero bytes after it.
+    /// What rows are called ([`Batch::names`]) as decimal text, zero bytes after it.
     RowName,
+    /// Of a modality: whether each row of the batch that it stands beside has a row of it.
+    Has,
+    /// Of a modality: which of its rows in the batch each row has, from 1 on; 0: none.
+    Place,
     /// obs column by its place in `Table::columns`: codes, numbers or text.
     Column(usize),
     /// The mask of a nullable obs column.

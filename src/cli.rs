@@ -17,6 +17,7 @@ mod inherited;
 mod launcher;
 mod log;
 mod manifest;
+mod modalities;
 mod mount;
 mod mount_options;
 pub mod options;
@@ -264,9 +265,10 @@ impl Command {
     /// The stores that a file names: in its own place if it `stands` for them, else where the command line names none.
     fn put_stores(&mut self, file: &Path, stands: bool, named: Vec<PathBuf>) -> Result<(), Failure> {
         let is_mount = matches!(self, Command::Mount(_));
+        let has_modalities = self.options().is_some_and(|options| !options.modality.is_empty());
         let Some(stores) = self.stores() else { return Ok(()) };
         if stands {
-            if named.is_empty() {
+            if named.is_empty() && !has_modalities {
                 let file = file.display();
                 return Err(Failure::usage(format_args!("{file}: it stands for stores, so it needs stores = [...]")));
             }

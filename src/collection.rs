@@ -27,6 +27,7 @@ use crate::anndata::row_index::RowIndex;
 use crate::array::{ArrayError, Container, Counters, Dtype};
 use crate::number::as_usize;
 use crate::storage::in_flight;
+use companion::Beside;
 pub use companion::Companion;
 use element::{Arithmetic, Element, MatrixKind, Stored};
 use genes::matching::Matching;
@@ -61,6 +62,8 @@ pub struct Table {
     pub index_dtype: Option<Dtype>,
     /// Tables whose rows are served in step with these.
     pub companions: Vec<Companion>,
+    /// Which modality this is, where there are several.
+    pub modality: Option<String>,
 }
 
 impl Table {
@@ -184,6 +187,12 @@ pub struct Collection {
     looks: bool,
 }
 
+impl std::fmt::Debug for Collection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Collection").field("stores", &self.stores.len()).finish_non_exhaustive()
+    }
+}
+
 impl Collection {
     /// Opens stores: reads metadata, row bounds, gene names and the chosen obs columns, and no matrix data.
     ///
@@ -229,13 +238,13 @@ impl Collection {
         }
         let columns::ObsColumns { columns, left_out, joined } = columns::read(&stores, selection, counters)?;
         let (columns, index_dtype) = (columns.into(), selection.index_dtype);
-        let table = Table { n_rows: first_row, elements, columns, index_dtype, companions: Vec::new() };
+        let table = Table { n_rows: first_row, elements, columns, index_dtype, companions: Vec::new(), modality: None };
         Ok(Collection { table, stores, left_out, joined, looks: selection.looks })
     }
 
     /// Lets go of what is needed only while stores are opened: one descriptor a store is enough from now on.
     pub fn settle(&self) {
-        self.stores.iter().for_each(|store| store.container.settle());
+        self.all_stores().for_each(|store| store.container.settle());
     }
 
     /// Rows of each store, in order.
@@ -307,7 +316,7 @@ impl Collection {
     /// Hands mapped pages back where many have become resident: they stay in the page cache, and cost a minor fault each
     /// when they are touched again. Called after a load: it touches a place for each block and column.
     pub fn release_pages(&self) {
-        let parts = || self.stores.iter().flat_map(|store| &store.elements);
+        let parts = || self.all_stores().flat_map(|store| &store.elements);
         if !parts().any(Stored::is_mapped) || resident_files().is_none_or(|bytes| bytes <= MOST_RESIDENT) {
             return;
         }
@@ -374,14 +383,17 @@ impl Collection {
             storage_profile.request_row_bytes = Some(storage_profile.row_bytes / arrays);
         }
         // What stands beside a row is held with it.
-        let beside: u64 = self.table.companions.iter().map(|companion| companion.each).sum();
-        storage_profile.row_bytes *= (1 + beside) as f64;
+        let own = storage_profile.row_bytes;
+        storage_profile.row_bytes += self.table.companions.iter().fold(0.0, |sum, companion| match &companion.rows {
+            Beside::Each(each) => sum + *each as f64 * own,
+            Beside::Joined(modality) => sum + modality.storage_profile().row_bytes,
+        });
         storage_profile
     }
 
     /// Whether any store lies behind a network.
     pub fn is_remote(&self) -> bool {
-        self.stores.iter().any(|store| crate::storage::name::is_remote(store.container.path()))
+        self.all_stores().any(|store| crate::storage::name::is_remote(store.container.path()))
     }
 }
 

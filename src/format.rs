@@ -169,8 +169,15 @@ impl Extension {
             code: 13,
             name: "record.npy",
             readers: "the arrays of .npz as one record: numpy, faster",
-            companions: false,
+            companions: true,
             open: record::open,
+        }),
+        Extension(&FormatEntry {
+            code: 14,
+            name: "h5mu",
+            readers: "mudata.read_h5mu, of several modalities",
+            companions: true,
+            open: h5ad::open_h5mu,
         }),
     ];
 
@@ -337,6 +344,7 @@ mod tests {
             ("mds", 11),
             ("litdata", 12),
             ("record.npy", 13),
+            ("h5mu", 14),
         ];
         for (name, code) in known {
             assert_eq!(Extension::from_name(name).map(Extension::code), Some(code), "{name}");

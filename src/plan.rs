@@ -15,6 +15,7 @@ pub mod entropy;
 mod error;
 pub mod groups;
 pub mod labels;
+pub mod modality;
 pub mod partition;
 pub mod permutation;
 pub mod rank;
@@ -86,7 +87,7 @@ impl Plan {
 
     /// The rows in step with those of a fetch, one list a companion.
     pub fn companions(&self, epoch: u64, fetch: u64, rows: &FetchRows) -> Vec<FetchRows> {
-        let beside = |of: &Arc<dyn Companion>| companion::beside(&**of, self.sampling(), (epoch, fetch), rows);
+        let beside = |of: &Arc<dyn Companion>| of.beside(self.sampling(), (epoch, fetch), rows);
         self.companions.iter().map(beside).collect()
     }
 
@@ -205,6 +206,19 @@ pub struct FetchRows {
     pub bounds: Vec<usize>,
     /// Which rows only fill a set up; empty where none does.
     pub padding: Vec<bool>,
+    /// Of a modality: which rows of the fetch have one of these.
+    pub joined: Option<JoinedRows>,
+}
+
+/// Which rows of a fetch a modality has a row for. Rows of a modality are as many as those that have one, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JoinedRows {
+    /// One for each row of the fetch.
+    pub has: Vec<bool>,
+    /// Where each batch starts in `has`, and where the last ends.
+    pub bounds: Vec<usize>,
+    /// What each row of the modality is called: the number of the row that has it, or -1 where that only fills a set up.
+    pub names: Vec<i64>,
 }
 
 impl FetchRows {
@@ -227,7 +241,7 @@ impl FetchRows {
     /// Batches of `batch_size` rows, the last one short where rows do not divide.
     pub fn cut(rows: Vec<u64>, batch_size: u64) -> FetchRows {
         let bounds = (0..rows.len()).step_by(batch_size as usize).chain([rows.len()]).collect();
-        FetchRows { rows, bounds, padding: Vec::new() }
+        FetchRows { rows, bounds, ..FetchRows::default() }
     }
 }
 

@@ -18,6 +18,7 @@ pub mod figures;
 mod groups;
 pub mod isolate;
 pub mod memory;
+pub mod modalities;
 mod obs;
 mod pairs;
 pub mod probe;
@@ -73,7 +74,7 @@ pub struct Session {
     groups: Vec<GroupTable>,
     pub counters: Counters,
     /// Who answers what is still asked of the stores' structure.
-    probed: probe::Probed,
+    probed: Vec<probe::Probed>,
 }
 
 /// A session to be.
@@ -119,16 +120,19 @@ impl Builder {
         remote::of_mount(&spec)?;
         spec.stores = pattern::expand(&spec.stores).map_err(SessionError::Refused)?;
         let counters = Counters { room: self.metadata, ..Counters::default() };
-        let selection = spec.selection(&self.also);
-        let probed = if self.probed { probe::stores(&spec, &self.also)? } else { probe::Probed::default() };
-        let mut collection = Collection::open(&spec.stores, &selection, &counters).map_err(|error| match error {
-            CollectionError::Unknown { cause, wanted, known } => {
-                let known = suggest(&wanted, known.iter().map(String::as_str));
-                SessionError::Refused(format!("{cause}; {known}"))
-            }
-            error => error.into(),
-        })?;
-        probed.confirm()?;
+        let named = spec.modality.is_some();
+        let (mut collection, mut probed) = open(&mut spec, &self.also, self.probed, &counters)?;
+        collection.table.modality = spec.modality.clone();
+        let mut modalities = Vec::new();
+        for modality in &mut spec.modalities {
+            let name = modality.modality.clone().unwrap_or_default();
+            modality.stores = pattern::expand(&modality.stores).map_err(SessionError::Refused)?;
+            let (opened, children) =
+                open(modality, &[], self.probed, &counters).about(format_args!("modality {name}"))?;
+            probed.extend(children);
+            let first = spec.modality.as_deref().unwrap_or_default();
+            modalities.push(modalities::join((first, &mut collection), (&name, opened), !named, &counters)?);
+        }
         remote::opened();
         log_differences(&spec, &collection);
         let groups = groups::add(&spec, &mut collection, &counters)?;
@@ -142,7 +146,7 @@ impl Builder {
         for (format, reason) in writers.refused() {
             tracing::info!("there are no .{format} files: {reason}");
         }
-        let views = views::views(&spec, &collection, &counters)?;
+        let views = views::views(&spec, &collection, &modalities, &counters)?;
         Ok(Session { spec, collection, writers, views, groups, counters, probed })
     }
 
@@ -263,6 +267,38 @@ impl Session {
     }
 }
 
+/// Opens the stores of one modality, or those of the first where they are MuData.
+fn open(
+    spec: &mut Spec,
+    also: &[String],
+    try_first: bool,
+    counters: &Counters,
+) -> Result<(Collection, Vec<probe::Probed>), SessionError> {
+    let probed = if try_first { probe::stores(spec, also)? } else { probe::Probed::default() };
+    let error = match Collection::open(&spec.stores, &spec.selection(also), counters) {
+        Ok(collection) => {
+            probed.confirm()?;
+            if let (None, Some(said)) = (&spec.modality, spec.modalities.first()) {
+                let name = said.modality.as_deref().unwrap_or_default();
+                let cause = "there are no modalities: the stores are no MuData, and none is named with --modality";
+                return Err(SessionError::Refused(format!("--modality-option {name}: {cause}")));
+            }
+            return Ok((collection, vec![probed]));
+        }
+        Err(error) => error,
+    };
+    if spec.modality.is_none() && modalities::of_mudata(spec)? {
+        return open(spec, also, try_first, counters);
+    }
+    Err(match error {
+        CollectionError::Unknown { cause, wanted, known } => {
+            let known = suggest(&wanted, known.iter().map(String::as_str));
+            SessionError::Refused(format!("{cause}; {known}"))
+        }
+        error => error.into(),
+    })
+}
+
 /// Logs the columns that are not served and the genes that were aligned.
 fn log_differences(spec: &Spec, collection: &Collection) {
     for (column, reason) in &collection.left_out {
@@ -284,8 +320,7 @@ fn log_differences(spec: &Spec, collection: &Collection) {
 
 /// Every chunk must be decoded as a whole: one that is larger than the budget, or says so, is refused here.
 fn room_for_chunks(collection: &Collection, memory: u64) -> Result<(), SessionError> {
-    for array in collection.stores.iter().flat_map(|store| store.elements.iter().flat_map(|part| part.matrix.arrays()))
-    {
+    for array in collection.all_stores().flat_map(|store| store.elements.iter().flat_map(|part| part.matrix.arrays())) {
         let bytes = array.chunk_elements().saturating_mul(array.dtype.size() as u64);
         if array.source.is_encoded() && bytes > memory {
             let (store, element) = (&array.store, &array.element);
@@ -307,5 +342,5 @@ fn newest(collection: &Collection) -> SystemTime {
         }
         std::fs::metadata(store.container.path()).ok()?.modified().ok()
     };
-    collection.stores.iter().filter_map(written).max().unwrap_or(UNIX_EPOCH)
+    collection.all_stores().filter_map(written).max().unwrap_or(UNIX_EPOCH)
 }

@@ -4,7 +4,7 @@ use crate::collection::element::Element;
 use crate::collection::{Collection, Table};
 use crate::plan::FetchRows;
 
-use super::{Batch, Lengths};
+use super::{Batch, Joined, Lengths};
 
 /// Rows of a fetch with their lengths, element by element.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +41,11 @@ impl FetchShape {
         let (start, end) = self.rows.bounds.get(place..place + 2).map_or((0, 0), |batch| (batch[0], batch[1]));
         let lengths = Lengths { of_fetch: &self.lengths, start, end };
         let (rows, padding) = (self.rows.batch(place), self.rows.padding(place));
-        Batch { rows, padding, nnz, lengths, place, ..Batch::new(table) }
+        let joined = self.rows.joined.as_ref().map(|joined| {
+            let (from, to) = joined.bounds.get(place..place + 2).map_or((0, 0), |batch| (batch[0], batch[1]));
+            let part = |start, end| joined.names.get(start..end).unwrap_or_default();
+            Joined { has: joined.has.get(from..to).unwrap_or_default(), names: part(start, end) }
+        });
+        Batch { rows, padding, nnz, lengths, place, joined: joined.unwrap_or_default(), ..Batch::new(table) }
     }
 }

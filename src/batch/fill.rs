@@ -21,8 +21,18 @@ pub fn fill(batch: &Batch<'_>, span: &Span, out: &mut [u8]) {
         Field::Length(element) => numbers(batch.lengths(element).iter().copied(), span.repr, out),
         Field::Row => numbers(batch.numbers().map(|row| row as u64), span.repr, out),
         Field::RowName => {
-            for (row, out) in batch.numbers().zip(out.chunks_exact_mut(span.repr.size())) {
+            for (row, out) in batch.names().zip(out.chunks_exact_mut(span.repr.size())) {
                 text(&row.to_string(), span.repr, out);
+            }
+        }
+        Field::Has if batch.joined.has.is_empty() => out.fill(1),
+        Field::Has => batch.joined.has.iter().zip(out).for_each(|(&has, out)| *out = u8::from(has)),
+        Field::Place => {
+            let (has, mut place) = (batch.joined.has, 0_u32);
+            for (at, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                let there = has.get(at).copied().unwrap_or(has.is_empty());
+                place += u32::from(there);
+                *out = if there { place } else { 0 }.to_le_bytes();
             }
         }
         Field::Column(column) => match &batch.table.columns[column].values {

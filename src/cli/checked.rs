@@ -11,6 +11,7 @@ use super::exit::Failure;
 use super::index_dir;
 use super::launcher;
 use super::log::Recent;
+use super::modalities;
 use super::options::OptionArgs;
 use super::tokens;
 use super::values::{Absent, MemoryLimit};
@@ -72,9 +73,17 @@ impl OptionArgs {
             computes: self.normalize.is_some() || self.log1p,
             dtype: self.dtype.is_some(),
         };
-        let stores = stores.into_iter().map(store).collect::<Result<Vec<_>, _>>()?;
-        let spec = Spec {
-            stores: stores.iter().flat_map(|path| expand(path)).collect(),
+        let expanded = |stores: Vec<PathBuf>| -> Result<Vec<PathBuf>, Failure> {
+            let stores = stores.into_iter().map(store).collect::<Result<Vec<_>, _>>()?;
+            Ok(stores.iter().flat_map(|path| expand(path)).collect())
+        };
+        let said = modalities::said(&self.modality_option, |options| Ok(options.validate(Vec::new())?.spec))?;
+        let named = modalities::stores(&self.modality)?.into_iter();
+        let named = named.map(|(name, stores)| Ok((name, expanded(stores)?))).collect::<Result<Vec<_>, Failure>>()?;
+        let mut spec = Spec {
+            stores: expanded(stores)?,
+            modality: None,
+            modalities: Vec::new(),
             views,
             split,
             assigned,
@@ -110,6 +119,7 @@ impl OptionArgs {
             uid: self.uid,
             gid: self.gid,
         };
+        modalities::put(&mut spec, named, said)?;
         Ok(Options {
             spec,
             config: self.config.map(absolute).transpose()?,

@@ -56,7 +56,7 @@ pub struct MountArgs {
 /// The command. In the background the caller's process returns from here once the mount is usable or has failed.
 pub fn mount(args: MountArgs) -> Outcome {
     let mut stores = args.paths;
-    let mountpoint = stores.pop().filter(|_| !stores.is_empty());
+    let mountpoint = stores.pop().filter(|_| !stores.is_empty() || !args.options.modality.is_empty());
     let Some(mountpoint) = mountpoint else {
         return Err(Failure::usage("the mountpoint is missing: shufflefs mount [OPTIONS] <STORE>... <MOUNTPOINT>"));
     };

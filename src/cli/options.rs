@@ -18,6 +18,7 @@ use crate::collection::genes::{Genes, Join};
 use crate::format::Extension;
 use crate::plan::RemainderPolicy;
 use crate::session::spec::Unmatched;
+use crate::storage::name;
 use crate::view::filter::Filter;
 
 /// Options of `mount`, `run` and `plan`; also what a file says (`config`).
@@ -88,6 +89,19 @@ pub struct OptionArgs {
           value_parser = values::unmatched())]
     #[serde(deserialize_with = "said::unmatched")]
     pub unmatched: Option<Unmatched>,
+
+    /// A modality and a store of it, in place of STORE; repeated. Rows are those of the first modality; the rows of the others are
+    /// found by the names of obs. In .npz, .safetensors and .h5mu as mod/NAME/X. A MuData named as STORE has all of its modalities
+    /// [default: one AnnData, or what a MuData holds]
+    #[arg(long, value_name = "NAME=STORE", help_heading = "Modalities")]
+    #[serde(deserialize_with = "said::columns")]
+    pub modality: Vec<String>,
+
+    /// An option of a modality but the first: x, with, obs, join, genes, genes-match, genes-column, absent, min-matched, dense,
+    /// normalize, log1p or dtype, as in protein.genes=CD3,CD4; repeated [default: those of a mount]
+    #[arg(long, value_name = "NAME.OPTION=VALUE", help_heading = "Modalities")]
+    #[serde(deserialize_with = "said::columns")]
+    pub modality_option: Vec<String>,
 
     /// Batches that ranks cannot share evenly: drop (at most W - 1 are in no rank) or pad (at most W - 1 are in two)
     #[arg(long, value_name = "drop|pad", default_value = "drop", hide_possible_values = true, help_heading = "Views",
@@ -311,6 +325,11 @@ impl OptionArgs {
             [&mut self.index_dir, &mut self.cache_dir, &mut self.log, &mut self.token_table, &mut self.split_toml];
         for path in paths.into_iter().flatten() {
             *path = directory.join(&*path);
+        }
+        for said in &mut self.modality {
+            if let Some((name, store)) = said.split_once('=').filter(|(_, store)| !name::is_remote(Path::new(store))) {
+                *said = format!("{name}={}", directory.join(store).to_string_lossy());
+            }
         }
         if let Some(tokens) = self.tokens.as_mut().filter(|tokens| tokens.ends_with(".toml")) {
             *tokens = directory.join(&*tokens).to_string_lossy().into_owned();

@@ -29,7 +29,7 @@ Examples:
 pub struct PlanArgs {
     /// AnnData stores (.h5ad, .zarr, .zarr.zip; STORE::GROUP for one inside), seen as one table of rows; or one .toml file
     /// with stores = [...] and options
-    #[arg(value_name = "STORE", required = true)]
+    #[arg(value_name = "STORE", required_unless_present = "modality")]
     pub stores: Vec<PathBuf>,
 
     /// An obs column: tell how mixed its labels are within a batch, against perfect shuffling [default: none]
@@ -228,6 +228,10 @@ fn text(told: &Value) -> String {
                 n("rows_unmatched"),
                 pairs["unmatched"].as_str().unwrap_or_default()
             );
+        }
+        for (modality, rows) in view.get("modalities").and_then(Value::as_object).into_iter().flatten() {
+            let (with, without) = (number(&rows["rows"]), number(&rows["rows_without"]));
+            let _ = writeln!(text, "{name}: {modality}: {with} rows have it, {without} do not");
         }
         for (kind, told) in ["sets", "bags"].into_iter().filter_map(|kind| Some((kind, view.get(kind)?.as_object()?))) {
             let counts: Vec<String> = told.iter().map(|(what, n)| format!("{} {n}", what.replace('_', " "))).collect();

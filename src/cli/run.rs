@@ -34,7 +34,7 @@ Examples:
 pub struct RunArgs {
     /// AnnData stores (.h5ad, .zarr, .zarr.zip; STORE::GROUP for one inside), seen as one table of rows; or one .toml file
     /// with stores = [...] and options
-    #[arg(value_name = "STORE", required = true)]
+    #[arg(value_name = "STORE", required_unless_present = "modality")]
     pub stores: Vec<PathBuf>,
 
     #[command(flatten)]

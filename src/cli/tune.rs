@@ -32,7 +32,7 @@ Examples:
 )]
 pub struct TuneArgs {
     /// AnnData stores, seen as one table of rows; or one .toml file with stores = [...] and options
-    #[arg(value_name = "STORE", required = true)]
+    #[arg(value_name = "STORE", required_unless_present = "modality")]
     pub stores: Vec<PathBuf>,
 
     /// The obs column whose labels are to be mixed [default: which sixteenth of the stored order a row is in]

@@ -1,28 +1,83 @@
-//! Rows of a table that are served in step with those of another: the controls of perturbed cells.
+//! Rows of a table that are served in step with those of another: the controls of perturbed cells, the same cells in another
+//! modality.
 
 use std::sync::Arc;
 
-use super::{Collection, Table};
+use super::{Collection, Store, Table};
 
-/// A table whose rows are served beside those of a batch: rows `each * i` up to `each * (i + 1)` belong to row i.
+/// A table whose rows are served beside those of a batch.
 #[derive(Clone, Debug)]
 pub struct Companion {
-    /// What its parts are called in files: `control` for `control/X`. The names of companions are told apart from elements and
-    /// columns by this prefix alone.
+    /// What its parts are called in files: `control` for `control/X`, `mod/protein` for `mod/protein/X`. The names of companions
+    /// are told apart from elements and columns by this prefix alone.
     pub name: String,
-    /// Its rows for each row of the batch.
-    pub each: u64,
+    pub rows: Beside,
     /// It has no companions itself.
     pub table: Arc<Table>,
 }
 
+/// Which rows of a companion belong to a row of the batch.
+#[derive(Clone, Debug)]
+pub enum Beside {
+    /// So many rows of the same stores: `each * i` up to `each * (i + 1)` belong to row i.
+    Each(u64),
+    /// One row or none, of stores of its own.
+    Joined(Arc<Collection>),
+}
+
+impl Companion {
+    /// The stores of a modality; none of rows of the batch's own stores.
+    pub fn modality(&self) -> Option<&Collection> {
+        match &self.rows {
+            Beside::Joined(collection) => Some(collection),
+            Beside::Each(_) => None,
+        }
+    }
+}
+
 /// The companion of controls.
 pub const CONTROL: &str = "control";
+/// What the parts of a modality are below of, as in a MuData.
+pub const MOD: &str = "mod";
+
+impl Table {
+    /// Below what its parts stand in files: nothing, or the modality's name.
+    pub fn below(&self) -> String {
+        self.modality.as_ref().map_or_else(String::new, |name| format!("{MOD}/{name}/"))
+    }
+
+    /// Whether other modalities stand beside these rows.
+    pub fn has_modalities(&self) -> bool {
+        self.companions.iter().any(|companion| companion.modality().is_some())
+    }
+}
 
 impl Collection {
     /// Serves `each` further rows of this collection beside each row: its controls.
     pub fn with_controls(&mut self, each: u64) {
-        let table = Arc::new(self.table.clone());
-        self.table.companions.push(Companion { name: CONTROL.to_owned(), each, table });
+        let table = Table { companions: Vec::new(), modality: None, ..self.table.clone() };
+        let (name, rows) = (CONTROL.to_owned(), Beside::Each(each));
+        self.table.companions.push(Companion { name, rows, table: Arc::new(table) });
+    }
+
+    /// Serves the same cells in another modality beside each row that it has.
+    pub fn with_modality(&mut self, name: &str, collection: Arc<Collection>) {
+        let (name, table) = (format!("{MOD}/{name}"), Arc::new(collection.table.clone()));
+        self.table.companions.push(Companion { name, rows: Beside::Joined(collection), table });
+    }
+
+    /// The stores of a companion's rows.
+    pub fn of_companion(&self, number: usize) -> &Collection {
+        self.table.companions.get(number).and_then(Companion::modality).unwrap_or(self)
+    }
+
+    /// This collection and those of its modalities.
+    pub fn with_modalities(&self) -> impl Iterator<Item = &Collection> {
+        std::iter::once(self).chain(self.table.companions.iter().filter_map(Companion::modality))
+    }
+
+    /// The stores of all of them.
+    pub fn all_stores(&self) -> impl Iterator<Item = &Store> {
+        self.with_modalities().flat_map(|collection| &collection.stores)
     }
 }

@@ -16,7 +16,7 @@ use super::memory::Memory;
 /// The part of the budget that decoded chunks may take: what four fetches (in use, two ahead, retained) leave, but no more
 /// than two thirds, and nothing where less than a quarter of all chunks would be there when they are needed again.
 pub fn for_chunks(collection: &Collection, plans: &[Plan], memory: u64) -> u64 {
-    let arrays = collection.stores.iter().flat_map(|store| store.elements.iter().flat_map(|part| part.matrix.arrays()));
+    let arrays = collection.all_stores().flat_map(|store| store.elements.iter().flat_map(|part| part.matrix.arrays()));
     let encoded = arrays.filter(|array| array.source.is_encoded());
     let decoded = encoded.fold(0_u64, |sum, array| sum.saturating_add(array.bytes().unwrap_or(u64::MAX)));
     let rows = plans.iter().map(|plan| plan.sampling().fetch_rows().min(plan.rows())).max().unwrap_or(0);

@@ -21,7 +21,8 @@ impl Fetch {
     fn new(collection: &Collection, plan: &Plan, epoch: u64, fetch: u64) -> Fetch {
         let rows = plan.epoch(epoch).fetch(fetch);
         let in_step = plan.companions(epoch, fetch, &rows);
-        let companions = in_step.into_iter().map(|rows| FetchShape::new(collection, rows)).collect();
+        let shape = |(number, rows)| FetchShape::new(collection.of_companion(number), rows);
+        let companions = in_step.into_iter().enumerate().map(shape).collect();
         Fetch { rows: FetchShape::new(collection, rows), companions }
     }
 

@@ -50,7 +50,11 @@ pub fn load(
     let work = GatherContext { counters: &loader.counters, progress: advance, cache: loader.cache.as_ref(), io: None };
     let pool = if in_background { &loader.background_pool } else { &loader.threads };
     let collection = &loader.collection;
-    let of = |companion| Load { loader, companion, collection, fetch, items, work, pool };
+    let stores_of = |companion: usize| match companion.checked_sub(1) {
+        None => collection,
+        Some(number) => collection.of_companion(number),
+    };
+    let of = |companion| Load { loader, companion, collection: stores_of(companion), fetch, items, work, pool };
     let loads: Vec<Load<'_>> = (0..=collection.table.companions.len()).map(of).collect();
     let stores: Vec<Vec<usize>> = loads.iter().map(Load::stores).collect();
     let check_unchanged = || loads.iter().zip(&stores).try_for_each(|(load, stores)| load.check_unchanged(stores));

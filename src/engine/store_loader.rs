@@ -45,13 +45,13 @@ impl StoreLoader {
             let meter = arrays.into_iter().find_map(|array| array.source.meter().map(Meter::figures))?;
             Some((store.container.name().to_owned(), meter))
         };
-        Value::Object(self.collection.stores.iter().take(MOST_STORES).filter_map(told).collect())
+        Value::Object(self.collection.all_stores().take(MOST_STORES).filter_map(told).collect())
     }
 
     /// What storage was asked for, over all stores; latency and depth are those of the slowest.
     pub fn storage(&self) -> Value {
         // All arrays of a store share its meter.
-        let elements = self.collection.stores.iter().flat_map(|store| &store.elements);
+        let elements = self.collection.all_stores().flat_map(|store| &store.elements);
         let arrays = elements.flat_map(|part| part.matrix.arrays());
         let mut meters: Vec<&Meter> = arrays.filter_map(|array| array.source.meter()).collect();
         meters.dedup_by(|a, b| std::ptr::eq(*a, *b));

@@ -13,6 +13,7 @@ mod structure;
 use crate::array::Dtype;
 use crate::batch::{Batch, Field, Layout, Repr, Span};
 use crate::collection::Table;
+use crate::format::names::one_modality;
 use crate::format::{Content, FileShape, Format, Segment, Segments};
 use crate::number::as_usize;
 use hdf5_image::{ALIGN, Placed};
@@ -47,6 +48,8 @@ pub enum H5adError {
 enum ItemCount {
     Rows,
     RowsAndOne,
+    /// One for each row of the batch, whoever's the dataset is.
+    BatchRows,
     /// Values of an element.
     Stored(usize),
 }
@@ -65,9 +68,11 @@ struct Filled {
 }
 
 impl Filled {
-    /// Items of so many rows and values.
-    fn items(&self, rows: u64, nnz: &[u64]) -> u64 {
+    /// Items, of so many rows and values of each companion.
+    fn items<'a>(&self, counts: impl Fn(usize) -> Counts<'a>) -> u64 {
+        let (rows, nnz) = counts(self.companion);
         match self.count {
+            ItemCount::BatchRows => counts(0).0,
             ItemCount::Rows => rows,
             ItemCount::RowsAndOne => rows + 1,
             ItemCount::Stored(element) => nnz[element],
@@ -101,8 +106,8 @@ pub fn index_dtype_of_many(table: &Table, element: usize, nnz: u64) -> Dtype {
 #[derive(Clone, Debug)]
 pub struct H5ad {
     batch: Skeleton,
-    /// With all columns of var, which would be most of a batch.
-    many: Skeleton,
+    /// With all columns of var, which would be most of a batch; `None`: there is no file of many batches.
+    many: Option<Skeleton>,
 }
 
 /// What is the same in files of one kind.
@@ -110,6 +115,8 @@ pub struct H5ad {
 struct Skeleton {
     /// The front of every file, a multiple of [`ALIGN`] long.
     front: Vec<u8>,
+    /// Bytes of it before the file of HDF5 begins, a multiple of [`ALIGN`]; addresses count from its begin.
+    user_block: usize,
     /// In the order of their data.
     filled: Vec<Filled>,
     /// The groups of sparse matrices, and whose they are; their third attribute is `shape`.
@@ -117,16 +124,26 @@ struct Skeleton {
 }
 
 pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
+    one_modality(table)?;
     Ok(Box::new(H5ad::new(table).map_err(|error| error.to_string())?))
+}
+
+/// The same as a MuData, `.h5mu`: modalities of the same cells, each an AnnData.
+pub fn open_h5mu(table: &Table) -> Result<Box<dyn Format>, String> {
+    if table.modality.is_none() {
+        return Err("there is one AnnData, and no modalities: .h5ad holds it".to_owned());
+    }
+    let batch = structure::build(table, &[], true).map_err(|error| error.to_string())?;
+    Ok(Box::new(H5ad { batch, many: None }))
 }
 
 impl H5ad {
     /// Prepares what all batches of `table` share.
     pub fn new(table: &Table) -> Result<H5ad, H5adError> {
-        let batch = structure::build(table, false)?;
+        let batch = structure::build(table, &[], false)?;
         // Columns of var that do not fit are left out.
-        let many = structure::build(table, true).unwrap_or_else(|_| batch.clone());
-        Ok(H5ad { batch, many })
+        let many = structure::build(table, &table.x().var, false).unwrap_or_else(|_| batch.clone());
+        Ok(H5ad { batch, many: Some(many) })
     }
 }
 
@@ -152,8 +169,7 @@ impl Skeleton {
             .map(|filled| {
                 let repr = index(filled).map_or(filled.repr, Repr::Number);
                 let start = size.next_multiple_of(ALIGN);
-                let (rows, nnz) = counts(filled.companion);
-                let len = filled.items(rows, nnz) * filled.elements * repr.size() as u64;
+                let len = filled.items(&counts) * filled.elements * repr.size() as u64;
                 // Nothing is padded for an array of no bytes, nor after the last array.
                 size = if len == 0 { size } else { start + len };
                 Span { companion: filled.companion, field: filled.field, repr, start: start.min(size), len }
@@ -165,10 +181,10 @@ impl Skeleton {
     /// Writes the front of a file that is laid out so.
     fn patch<'a>(&self, counts: impl Fn(usize) -> Counts<'a>, layout: &Layout, front: &mut [u8]) {
         front.copy_from_slice(&self.front);
+        let (_, front) = front.split_at_mut(self.user_block);
         for (filled, span) in self.filled.iter().zip(&layout.spans) {
-            let (rows, nnz) = counts(filled.companion);
-            filled.placed.set_first_dim(front, filled.items(rows, nnz));
-            filled.placed.set_storage(front, span.start, span.len);
+            filled.placed.set_first_dim(front, filled.items(&counts));
+            filled.placed.set_storage(front, span.start - self.user_block as u64, span.len);
             if let (Field::Indices(_) | Field::Indptr(_), Repr::Number(dtype)) = (filled.field, span.repr) {
                 filled.placed.set_integers(front, dtype);
             }
@@ -198,9 +214,10 @@ impl Format for H5ad {
     }
 
     fn segments(&self, &FileShape { table, rows, nnz, .. }: &FileShape<'_>) -> Result<Segments, String> {
-        let layout = self.many.place(|_| (rows, nnz), |filled| filled.index_dtype_of_many(table, nnz));
-        let mut front = vec![0; self.many.front.len()];
-        self.many.patch(|_| (rows, nnz), &layout, &mut front);
+        let many = self.many.as_ref().ok_or("it holds one batch a file")?;
+        let layout = many.place(|_| (rows, nnz), |filled| filled.index_dtype_of_many(table, nnz));
+        let mut front = vec![0; many.front.len()];
+        many.patch(|_| (rows, nnz), &layout, &mut front);
         let front = Segment { start: 0, len: front.len() as u64, from: 0, content: Content::Bytes(front) };
         let segment = |span: &Span| Segment {
             start: span.start,
@@ -221,7 +238,14 @@ mod tests {
     fn table() -> Table {
         let matrix = MatrixKind::Sparse { dtype: Dtype::U8 };
         let x = Element::plain(crate::anndata::names::MatrixName::X, matrix, vec!["g".into(), "h".into()].into());
-        Table { n_rows: 10, elements: vec![x], columns: Default::default(), index_dtype: None, companions: Vec::new() }
+        Table {
+            n_rows: 10,
+            elements: vec![x],
+            columns: Default::default(),
+            index_dtype: None,
+            companions: Vec::new(),
+            modality: None,
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::collections::HashSet;
 use crate::anndata::column::Column;
 use crate::anndata::names::MatrixName;
 use crate::collection::Table;
+use crate::collection::companion::MOD;
 
 /// Bytes of a usable name: with `.txt` it is the longest name of a file.
 const MOST: usize = 251;
@@ -51,6 +52,25 @@ pub fn element_names(table: &Table) -> Vec<MatrixName> {
         }
     }
     all
+}
+
+/// The modalities of a table, each with its number ([`crate::batch::Batch::companion`]); none where there is but one of no name.
+pub fn modalities(table: &Table) -> Vec<(usize, String)> {
+    let Some(own) = &table.modality else { return Vec::new() };
+    let beside = (1..).zip(&table.companions).filter(|(_, companion)| companion.modality().is_some());
+    let named = beside.map(|(number, of)| (number, of.name.trim_start_matches(MOD).trim_start_matches('/').to_owned()));
+    std::iter::once((0, own.clone())).chain(named).collect()
+}
+
+/// Why a format of one matrix cannot hold several modalities, if there are.
+///
+/// # Errors
+/// There are.
+pub fn one_modality(table: &Table) -> Result<(), String> {
+    match table.has_modalities() {
+        true => Err("it holds the rows of one modality; .npz, .safetensors and .h5mu hold several".to_owned()),
+        false => Ok(()),
+    }
 }
 
 /// The file below `categories/` with the labels of a column of this served name.

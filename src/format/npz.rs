@@ -47,7 +47,8 @@ impl Npz {
         for (companion, element, name) in sparse_shapes(table) {
             let content = MemberContent::Shape(companion, element);
             members.push(NpzMember { name: format!("{name}.npy"), content });
-            if (companion, element) == (0, 0) {
+            // Where scipy looks for it.
+            if (companion, element) == (0, 0) && table.modality.is_none() {
                 members.push(NpzMember { name: "format.npy".to_owned(), content: MemberContent::Format });
             }
         }

@@ -274,6 +274,7 @@ mod tests {
             columns: Default::default(),
             index_dtype: None,
             companions: Vec::new(),
+            modality: None,
         };
         let (rows, lengths) = ([5, 1, 3, 0, 6, 2, 4], vec![vec![3, 0, 5, 5, 1, 0, 9]]);
         let lengths = Lengths { of_fetch: &lengths, start: 0, end: rows.len() };

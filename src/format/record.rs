@@ -7,8 +7,8 @@ use crate::batch::{Batch, Layout, Repr};
 use crate::collection::Table;
 use crate::number::{as_usize, le16, le32};
 
-use super::tensor::{Tensor, by_falling_size, part_name, tensors};
-use super::{Format, names};
+use super::Format;
+use super::tensor::{Tensor, by_falling_size, sparse_shapes, tensors};
 
 /// Bytes of a header at most (`max_header_size` of numpy), magic and length included here.
 const MOST_HEADER: usize = 10_000;
@@ -21,8 +21,8 @@ const ALIGN: usize = 64;
 struct Record {
     /// In order of falling element size: every one is aligned.
     tensors: Vec<Tensor>,
-    /// Sparse elements: place in the table, and the name of their shape.
-    shapes: Vec<(usize, String)>,
+    /// Sparse elements: whose they are, place in the table, and the name of their shape.
+    shapes: Vec<(usize, usize, String)>,
     /// Whether all names are of the characters that version 1 has.
     is_ascii: bool,
 }
@@ -30,18 +30,14 @@ struct Record {
 pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
     let mut tensors = tensors(table, |chars, _| Repr::Ucs4(chars.max(1)));
     by_falling_size(&mut tensors, table);
-    let elements = names::elements(table);
-    let is_csr = |i: usize| table.elements[i].is_sparse() && table.elements[i].tokens.is_none();
-    let mut shapes: Vec<(usize, String)> = (0..table.elements.len())
-        .filter(|&i| is_csr(i))
-        .map(|i| (i, literal(&part_name(&elements, i, "shape"))))
-        .collect();
+    let shapes = sparse_shapes(table).into_iter();
+    let mut shapes: Vec<(usize, usize, String)> = shapes.map(|(of, i, name)| (of, i, literal(&name))).collect();
     shapes.sort_unstable();
     for tensor in &mut tensors {
         tensor.name = literal(&tensor.name);
     }
     let is_ascii =
-        tensors.iter().map(|tensor| &tensor.name).chain(shapes.iter().map(|(_, name)| name)).all(|n| n.is_ascii());
+        tensors.iter().map(|tensor| &tensor.name).chain(shapes.iter().map(|(_, _, name)| name)).all(|n| n.is_ascii());
     let record = Record { tensors, shapes, is_ascii };
     let none = vec![0; table.elements.len()];
     let empty = Batch { nnz: &none, ..Batch::new(table) };
@@ -66,7 +62,7 @@ impl Record {
     fn fields(&self, batch: &Batch<'_>, shape: impl Fn(&Tensor) -> Vec<u64>) -> String {
         let mut text = "{'descr': [".to_owned();
         // Shapes first: they have the largest elements.
-        for (_, name) in &self.shapes {
+        for (_, _, name) in &self.shapes {
             text.push_str(&format!("({name}, '<i8', (2,)), "));
         }
         for tensor in &self.tensors {
@@ -120,7 +116,8 @@ impl Format for Record {
     fn finish(&self, batch: &Batch<'_>, _layout: &Layout, image: &mut [u8]) {
         let header = self.header(batch);
         image[..header.len()].copy_from_slice(&header);
-        let numbers = self.shapes.iter().flat_map(|(element, _)| batch.shape(*element));
+        let numbers =
+            self.shapes.iter().flat_map(|(companion, element, _)| batch.companion(*companion).shape(*element));
         for (number, out) in numbers.zip(image[header.len()..].as_chunks_mut::<8>().0) {
             *out = number.to_le_bytes();
         }

@@ -38,7 +38,8 @@ impl Safetensors {
             (true, None) => "csr",
             (false, None) => "dense",
         };
-        let further = sparse_shapes(table).into_iter().filter(|(companion, i, _)| (*companion, *i) != (0, 0));
+        let is_told = |companion: usize, i: usize| (companion, i) == (0, 0) && table.modality.is_none();
+        let further = sparse_shapes(table).into_iter().filter(|(companion, i, _)| !is_told(*companion, *i));
         let shapes = further.map(|(companion, i, name)| (companion, i, quoted(name))).collect();
         Safetensors { tensors, kind, shapes }
     }

@@ -26,6 +26,8 @@ enum TensorShape {
     Stored(usize),
     Rows,
     RowsAndOne,
+    /// Rows of the batch itself, whoever's the tensor is.
+    BatchRows,
     /// Rows of an element.
     Matrix(usize),
     /// Tokens of an element, in rows of one length.
@@ -44,9 +46,11 @@ impl Tensor {
 
     /// Its shape; strings are one element.
     pub fn shape(&self, batch: &Batch<'_>) -> Shape {
+        let all = batch.rows.len() as u64;
         let batch = batch.companion(self.companion);
         let rows = batch.rows.len() as u64;
         match self.extent {
+            TensorShape::BatchRows => Shape::One(all),
             TensorShape::Stored(element) => Shape::One(batch.nnz[element]),
             TensorShape::Rows => Shape::One(rows),
             TensorShape::RowsAndOne => Shape::One(rows + 1),
@@ -112,13 +116,26 @@ impl Shape {
 
 /// All tensors of a table's batches: X (`data`, `indices`, `indptr`, or `X`), `row`, `obs/<column>`,
 /// `obs/<column>/mask`, and the further elements, all by their served names ([`names`]); then those of each companion, below its
-/// name. `text` says how strings of so many characters and bytes at most are written.
+/// name. Where there are modalities, the table is below the name of its own, and `obsm/NAME` and `obsmap/NAME` say of each which
+/// rows of the batch have it, as a MuData does. `text` says how strings of so many characters and bytes at most are written.
 pub fn tensors(table: &Table, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
-    let mut all = tensors_of(table, 0, "", &text);
-    for (beside, number) in table.companions.iter().zip(1..) {
-        all.extend(tensors_of(&beside.table, number, &format!("{}/", beside.name), &text));
+    let mut all = Vec::new();
+    for (companion, table, below) in tables(table) {
+        all.extend(tensors_of(table, companion, &below, &text));
+    }
+    for (companion, name) in names::modalities(table) {
+        for (group, field, dtype) in [("obsm", Field::Has, Dtype::Bool), ("obsmap", Field::Place, Dtype::U32)] {
+            let (repr, extent) = (Some(Repr::Number(dtype)), TensorShape::BatchRows);
+            all.push(Tensor { name: format!("{group}/{name}"), companion, field, repr, extent });
+        }
     }
     all
+}
+
+/// The table and those of its companions: their numbers, and below what their parts stand.
+fn tables(table: &Table) -> impl Iterator<Item = (usize, &Table, String)> {
+    let beside = (1..).zip(&table.companions).map(|(number, of)| (number, &*of.table, format!("{}/", of.name)));
+    std::iter::once((0, table, table.below())).chain(beside)
 }
 
 /// The tensors of one table, `below` a prefix.
@@ -176,11 +193,8 @@ pub fn by_falling_size(tensors: &mut [Tensor], table: &Table) {
 
 /// The shapes of sparse elements: whose they are, their places, and what a format that has them calls them.
 pub fn sparse_shapes(table: &Table) -> Vec<(usize, usize, String)> {
-    let tables = std::iter::once((0, table, String::new())).chain(
-        (1..).zip(&table.companions).map(|(number, beside)| (number, &*beside.table, format!("{}/", beside.name))),
-    );
     let mut shapes = Vec::new();
-    for (number, table, below) in tables {
+    for (number, table, below) in tables(table) {
         let elements = names::elements(table);
         let sparse =
             table.elements.iter().enumerate().filter(|(_, element)| element.is_sparse() && element.tokens.is_none());

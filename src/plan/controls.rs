@@ -16,7 +16,7 @@ use std::collections::HashMap;
 
 use super::companion::Companion;
 use super::shuffle::{self, Domain, below};
-use super::{NO_CLASS, PlanError, Sampling};
+use super::{FetchRows, NO_CLASS, PlanError, Sampling};
 
 /// Which rows are controls of which.
 #[derive(Clone, Debug)]
@@ -94,12 +94,19 @@ struct Windows {
 }
 
 impl Companion for Controls {
-    fn each(&self) -> u64 {
-        self.each
+    fn beside(&self, sampling: &Sampling, (epoch, fetch): (u64, u64), rows: &FetchRows) -> FetchRows {
+        FetchRows {
+            rows: self.rows(sampling, epoch, fetch, &rows.rows),
+            bounds: rows.bounds.iter().map(|bound| bound * self.each as usize).collect(),
+            ..FetchRows::default()
+        }
     }
+}
 
-    /// A row that no control matches stands beside itself.
-    fn rows(&self, sampling: &Sampling, epoch: u64, fetch: u64, rows: &[u64]) -> Vec<u64> {
+impl Controls {
+    /// The controls of these rows: `each * i` up to `each * (i + 1)` belong to row i. A row that no control matches stands beside
+    /// itself.
+    pub fn rows(&self, sampling: &Sampling, epoch: u64, fetch: u64, rows: &[u64]) -> Vec<u64> {
         let group = |row: u64| self.groups.get(row as usize).copied().unwrap_or(NO_CLASS);
         let mut windows: HashMap<u32, Windows> = HashMap::new();
         rows.iter().for_each(|&row| windows.entry(group(row)).or_default().needed += self.each);

@@ -7,7 +7,7 @@ use crate::batch::{Batch, FetchShape};
 use crate::collection::Collection;
 use crate::format::Format;
 use crate::plan::strategy::Chances;
-use crate::plan::{NO_CLASS, Plan, entropy};
+use crate::plan::{FetchRows, NO_CLASS, Plan, entropy};
 
 use super::{Obs, Session, SessionError};
 
@@ -100,16 +100,21 @@ impl Sample {
             let number = i * plan.fetches() / fetches;
             let fetch = order.fetch(number);
             let in_step = plan.companions(0, number, &fetch);
-            let companions: Vec<FetchShape> =
-                in_step.iter().map(|rows| FetchShape::new(collection, rows.clone())).collect();
+            let shape = |(i, rows): (usize, &FetchRows)| FetchShape::new(collection.of_companion(i), rows.clone());
+            let companions: Vec<FetchShape> = in_step.iter().enumerate().map(shape).collect();
             let shape = FetchShape::new(collection, fetch.clone());
             for (place, index) in plan.batches_of(number).enumerate() {
                 let batch = shape.batch(&collection.table, place);
                 bytes += writer.layout(&Batch { index, companions: &companions, ..batch }).size;
                 batches += 1;
             }
-            let beside = in_step.into_iter().flat_map(|rows| rows.rows);
+            let is_own = |number: usize| std::ptr::eq(collection.of_companion(number), collection);
+            let (own, others): (Vec<_>, Vec<_>) = in_step.into_iter().enumerate().partition(|(i, _)| is_own(*i));
+            let beside = own.into_iter().flat_map(|(_, rows)| rows.rows);
             read.add(collection, fetch.rows.len(), fetch.rows.into_iter().chain(beside));
+            for (number, rows) in others {
+                read.add(collection.of_companion(number), 0, rows.rows.into_iter());
+            }
         }
         let ReadCosts { rows, chunks: cost } = read;
         let ReadCost { chunks, decoded, needed, requests, bytes: read } = cost;

@@ -270,7 +270,7 @@ pub fn stores(spec: &Spec, also: &[String]) -> Result<Probed, SessionError> {
     }
     let selection = spec.selection(also);
     let mut columns = selection.also.clone();
-    if spec.lists_rows() {
+    if spec.names_rows() {
         columns.push(ROW_NAMES[0].to_owned());
     }
     let mut walk = serde_json::to_vec(&Walk { selection, columns }).map_err(io::Error::other)?;

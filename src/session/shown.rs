@@ -16,31 +16,17 @@ use super::views::ViewPlan;
 
 /// The options that decide the bytes served, as `dataset.json` shows them: nothing of the machine.
 pub fn show(spec: &Spec, views: &[ViewPlan]) -> Value {
-    let mut shown = json!({
-        "x": spec.x,
-        "obs": spec.obs,
-        "with": spec.with,
-        "join": spec.join.as_str(),
-        "genes": spec.genes.as_ref().map(|genes| match genes {
-            // The names are in var.tsv.
-            Genes::Names(names) => json!({"names": names.len()}),
-            Genes::Var(column) => json!({"var": column}),
-        }),
-        "genes_match": spec.matching.as_str(),
-        "genes_column": spec.genes_column,
-        "absent": if spec.absent_zero.is_some() { "zero" } else { "refuse" },
-        "min_matched": spec.absent_zero,
-        "dense": spec.dense,
-        "normalize": spec.arithmetic.normalize,
-        "log1p": spec.arithmetic.log1p,
-        "tokens": spec.tokens.as_deref().map(tokens),
-        "dtype": spec.dtype.map(Dtype::name),
-        "index_dtype": spec.index_dtype.map(Dtype::name),
-        "format": spec.format.as_str(),
-        "epochs": spec.epochs,
-        "uneven": spec.uneven.as_str(),
-    });
+    let mut shown = matrices(spec);
     let Some(fields) = shown.as_object_mut() else { return shown };
+    for (name, value) in [
+        ("tokens", json!(spec.tokens.as_deref().map(tokens))),
+        ("index_dtype", json!(spec.index_dtype.map(Dtype::name))),
+        ("format", json!(spec.format.as_str())),
+        ("epochs", json!(spec.epochs)),
+        ("uneven", json!(spec.uneven.as_str())),
+    ] {
+        fields.insert(name.to_owned(), value);
+    }
     if let Some(rank) = spec.rank {
         fields.insert("rank".to_owned(), json!(format!("{}/{}", rank.index, rank.of)));
     }
@@ -50,6 +36,11 @@ pub fn show(spec: &Spec, views: &[ViewPlan]) -> Value {
         fields.insert("split_by".to_owned(), json!(split.by));
         fields.insert("stratify".to_owned(), json!(split.stratify));
         fields.insert("split_seed".to_owned(), json!(split.seed));
+    }
+    if let Some(name) = &spec.modality {
+        fields.insert("modality".to_owned(), json!(name));
+        let others = spec.modalities.iter().map(|of| (of.modality.clone().unwrap_or_default(), matrices(of)));
+        fields.insert("modalities".to_owned(), Value::Object(others.collect()));
     }
     if let Some(pairs) = &spec.pairs {
         fields.insert("pair_with".to_owned(), json!(pairs.controls.text()));
@@ -83,6 +74,29 @@ pub fn show(spec: &Spec, views: &[ViewPlan]) -> Value {
         }
     }
     shown
+}
+
+/// What is served of the matrices and obs of some stores.
+fn matrices(spec: &Spec) -> Value {
+    json!({
+        "x": spec.x,
+        "obs": spec.obs,
+        "with": spec.with,
+        "join": spec.join.as_str(),
+        "genes": spec.genes.as_ref().map(|genes| match genes {
+            // The names are in var.tsv.
+            Genes::Names(names) => json!({"names": names.len()}),
+            Genes::Var(column) => json!({"var": column}),
+        }),
+        "genes_match": spec.matching.as_str(),
+        "genes_column": spec.genes_column,
+        "absent": if spec.absent_zero.is_some() { "zero" } else { "refuse" },
+        "min_matched": spec.absent_zero,
+        "dense": spec.dense,
+        "normalize": spec.arithmetic.normalize,
+        "log1p": spec.arithmetic.log1p,
+        "dtype": spec.dtype.map(Dtype::name),
+    })
 }
 
 /// Tokens, with a checksum of their table.

@@ -25,6 +25,12 @@ use crate::view::split::Fraction;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
     pub stores: Vec<PathBuf>,
+    /// What the matrices of these stores are called, where there are several modalities; `None`: there are none, or the stores are
+    /// MuData, which say it.
+    pub modality: Option<String>,
+    /// The same cells in other modalities: what is served of them, by name. Of a MuData only those that something is said of, without
+    /// stores.
+    pub modalities: Vec<Spec>,
     /// At least one.
     pub views: Vec<ViewSpec>,
     pub split: Option<SplitSpec>,
@@ -223,6 +229,8 @@ impl Spec {
     pub fn of(stores: Vec<PathBuf>, index_dir: PathBuf) -> Spec {
         Spec {
             stores,
+            modality: None,
+            modalities: Vec::new(),
             views: vec![ViewSpec::all()],
             split: None,
             pairs: None,
@@ -257,6 +265,22 @@ impl Spec {
             cache: false,
             uid: None,
             gid: None,
+        }
+    }
+
+    /// What is served of another modality: as is `said` of its matrices, else with the defaults; all else is that of this mount.
+    pub fn of_modality(&self, name: &str, stores: Vec<PathBuf>, said: Option<Spec>) -> Spec {
+        let index_dir = self.index_dir.clone();
+        let said = said.unwrap_or_else(|| Spec::of(Vec::new(), PathBuf::new()));
+        Spec {
+            stores,
+            modality: Some(name.to_owned()),
+            modalities: Vec::new(),
+            index_dtype: self.index_dtype,
+            index_dir,
+            timeout: self.timeout,
+            anonymous: self.anonymous,
+            ..said
         }
     }
 
@@ -309,9 +333,9 @@ impl Spec {
         names
     }
 
-    /// Whether a file lists rows, which it may do by name.
-    pub fn lists_rows(&self) -> bool {
-        self.rows.is_some() || self.views.iter().any(|view| view.rows.is_some())
+    /// Whether the names of rows are read: a file may list rows by name, and modalities are joined by it.
+    pub fn names_rows(&self) -> bool {
+        self.modality.is_some() || self.rows.is_some() || self.views.iter().any(|view| view.rows.is_some())
     }
 }
 

@@ -19,6 +19,7 @@ use crate::view::filter::Filter;
 
 use super::assigned;
 use super::error::{About, SessionError};
+use super::modalities::{self, JoinedModality};
 use super::obs::Obs;
 use super::pairs::Pairs;
 use super::spec::{GroupSpec, Spec, ViewSpec};
@@ -46,7 +47,12 @@ impl ViewPlan {
 ///
 /// # Errors
 /// A column or label that is not there, a file that lists no rows, a view without rows: one line.
-pub fn views(spec: &Spec, collection: &Collection, counters: &Counters) -> Result<Vec<ViewPlan>, SessionError> {
+pub fn views(
+    spec: &Spec,
+    collection: &Collection,
+    modalities: &[JoinedModality],
+    counters: &Counters,
+) -> Result<Vec<ViewPlan>, SessionError> {
     let mut obs = Obs::new(collection, counters)?;
     let base = obs.restricted(None, spec.filter.as_ref(), spec.rows.as_deref())?;
     if base.as_ref().is_some_and(Bits::is_empty) {
@@ -62,7 +68,7 @@ pub fn views(spec: &Spec, collection: &Collection, counters: &Counters) -> Resul
     let mut views = Vec::with_capacity(spec.views.len());
     for view in &spec.views {
         let rows = view.side.and_then(|side| sides.get(side)).or(base.as_ref());
-        let made = one(view, spec, &mut obs, rows, pairs.as_ref());
+        let made = one(view, spec, &mut obs, rows, (pairs.as_ref(), modalities));
         let named = spec.views.len() > 1;
         let mut made = if named { made.about(format_args!("view {}", view.name))? } else { made? };
         if let Some(groups) = view.side.and_then(|side| groups.get_mut(side)).and_then(Option::take) {
@@ -78,7 +84,7 @@ fn one(
     spec: &Spec,
     obs: &mut Obs<'_>,
     rows: Option<&Bits>,
-    pairs: Option<&Pairs<'_>>,
+    (pairs, modalities): (Option<&Pairs<'_>>, &[JoinedModality]),
 ) -> Result<ViewPlan, SessionError> {
     let collection = obs.collection;
     let rows = obs.restricted(rows, view.filter.as_ref(), view.rows.as_deref())?;
@@ -94,7 +100,9 @@ fn one(
         return Err(SessionError::Refused(format!("has no rows: {cause}")));
     }
     let mut doc = Map::new();
-    let mut companions: Vec<Arc<dyn Companion>> = Vec::new();
+    // In the order of the table's companions.
+    let of_modality = |modality: &JoinedModality| modality.rows.clone() as Arc<dyn Companion>;
+    let mut companions: Vec<Arc<dyn Companion>> = modalities.iter().map(of_modality).collect();
     if let Some(pairs) = pairs {
         let (matched, unmatched) = pairs.matched(&selected, obs)?;
         if let Some(matched) = matched {
@@ -102,6 +110,9 @@ fn one(
         }
         doc.insert("pairs".to_owned(), pairs.told(unmatched));
         companions.push(pairs.controls.clone());
+    }
+    if !modalities.is_empty() {
+        doc.insert("modalities".to_owned(), modalities::told(modalities, &selected));
     }
     if let Some(why) = why(view, collection) {
         doc.insert("block_size_chosen_because".to_owned(), json!(why));

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::anndata::column::{Column, Values};
+use crate::collection::companion::Beside;
 use crate::collection::element::{Element, MatrixKind};
 use crate::collection::genes::ColumnMap;
 use crate::collection::{Collection, Companion, Table};
@@ -118,10 +119,10 @@ fn dataset(collection: &Collection, views: &[ViewDoc<'_>], options: &Value) -> V
         "genes": table.x().genes.len(),
         "x": element(table.x()),
         "with": table.elements.iter().skip(1).map(element).collect::<Vec<_>>(),
-        "columns": table.columns.iter().zip(names::columns(table)).map(|of| column(of, &taken)).collect::<Vec<_>>(),
+        "columns": table.columns.iter().zip(names::columns(table)).map(|of| column(of, &table.below(), &taken)).collect::<Vec<_>>(),
         "columns_left_out": left_out,
         "columns_joined": joined,
-        "companions": table.companions.iter().map(|of| json!({"name": of.name, "rows_each": of.each})).collect::<Vec<_>>(),
+        "companions": table.companions.iter().map(companion).collect::<Vec<_>>(),
         "options": options,
     });
     if let Some(dataset) = dataset.as_object_mut() {
@@ -198,7 +199,8 @@ fn element(element: &Element) -> Value {
     told
 }
 
-fn column((column, served): (&Column, String), taken: &[String]) -> Value {
+/// `below`: where the table stands in files of tensors.
+fn column((column, served): (&Column, String), below: &str, taken: &[String]) -> Value {
     let (kind, dtype, categories, ordered, nullable) = match &column.values {
         Values::Categorical { codes, categories, ordered } => {
             ("categorical", codes.dtype.name(), Some(categories.labels.len()), Some(*ordered), true)
@@ -214,7 +216,7 @@ fn column((column, served): (&Column, String), taken: &[String]) -> Value {
         Values::Numbers { time: Some(time), .. } => Some(time.unit.name()),
         _ => None,
     };
-    let tensor = format!("obs/{served}");
+    let tensor = format!("{below}obs/{served}");
     let record = obs::beside(served.clone(), taken);
     let file = categories.map(|_| format!("categories/{}", names::categories_file(&served)));
     json!({
@@ -244,9 +246,61 @@ fn formats(writers: &Writers) -> String {
     served.chain(refused).collect()
 }
 
+/// What stands beside the rows: how many of it, and of another modality what it is.
+fn companion(companion: &Companion) -> Value {
+    match &companion.rows {
+        Beside::Each(each) => json!({"name": companion.name, "rows_each": each}),
+        Beside::Joined(modality) => {
+            let table = &companion.table;
+            json!({
+                "name": companion.name,
+                "stores": modality.stores.iter().map(|store| store.path.to_string_lossy()).collect::<Vec<_>>(),
+                "rows": table.n_rows,
+                "genes": *table.x().genes,
+                "x": element(table.x()),
+                "with": table.elements.iter().skip(1).map(element).collect::<Vec<_>>(),
+                "columns": table.columns.iter().zip(names::columns(table)).map(of_modality(&companion.name)).collect::<Vec<_>>(),
+            })
+        }
+    }
+}
+
+/// An obs column of a modality: its labels are in no file.
+fn of_modality(below: &str) -> impl Fn((&Column, String)) -> Value {
+    move |(column, served)| {
+        let labels = match &column.values {
+            Values::Categorical { categories, .. } => Some(&categories.labels),
+            _ => None,
+        };
+        json!({"name": column.name, "tensor": format!("{below}/obs/{served}"), "labels": labels.map(|labels| &labels[..])})
+    }
+}
+
+/// How to read several modalities.
+fn modalities(table: &Table) -> String {
+    let names: Vec<String> = names::modalities(table).into_iter().map(|(_, name)| name).collect();
+    let [first, .., last] = names.as_slice() else { return String::new() };
+    let x = |name: &str, table: &Table| match table.x().is_sparse() {
+        true => format!(
+            "{name} = scipy.sparse.csr_matrix(tuple(batch[f'mod/{name}/{{k}}'] for k in ('data', 'indices', 'indptr')))"
+        ),
+        false => format!("{name} = batch['mod/{name}/X']"),
+    };
+    let beside = table.companions.iter().rfind(|companion| companion.modality().is_some());
+    let of_last = beside.map_or_else(String::new, |companion| x(last, &companion.table));
+    format!(
+        "\nModalities of the same cells: {}. The arrays of each are below its name: mod/{first}/row, mod/{last}/obs/...\n  \
+         {}\n  {of_last}   # the rows of the batch that have it\n  \
+         batch['obsm/{last}']   # which rows these are: True or False for each row of {first}\n\
+         .h5mu is a MuData of them: mudata.read_h5mu. Genes and labels: var.tsv and categories/ of {first}, of others dataset.json.\n",
+        names.join(", "),
+        x(first, table),
+    )
+}
+
 /// How to read what stands beside the rows.
 fn beside(companion: &Companion) -> String {
-    let Companion { name, each, table } = companion;
+    let Companion { name, rows: Beside::Each(each), table } = companion else { return String::new() };
     let (x, element) = match table.x().is_sparse() {
         true => (
             "data, indices, indptr, shape",
@@ -302,7 +356,9 @@ fn readme(
         MatrixKind::Sparse { dtype } => format!("sparse (CSR) {dtype}"),
         MatrixKind::Dense { dtype, .. } => format!("dense {dtype}"),
     };
+    let below = table.below();
     let read = match &table.x().kind {
+        _ if table.modality.is_some() => "# X of each modality: below",
         MatrixKind::Sparse { .. } if table.x().tokens.is_some() => {
             "ids = np.load(path)['input_ids']         # padded; length, expressions"
         }
@@ -332,7 +388,7 @@ fn readme(
         ),
     };
     let formats = formats(writers);
-    let beside: String = table.companions.iter().map(beside).collect();
+    let beside: String = table.companions.iter().map(beside).chain([modalities(table)]).collect();
     let groups = groups(views);
     let directories: String = writers
         .directories()
@@ -348,6 +404,7 @@ fn readme(
 {directories}\n",
             name = format.as_str()
         ),
+        None if directories.is_empty() => String::new(),
         None => format!("The same rows as one directory, not listed:\n{directories}\n"),
     };
     format!(
@@ -367,9 +424,9 @@ Read the files in name order: that is one randomized pass. Python:
   for path in sorted(glob.glob('{above}epoch-0000/*')):
       {read}
       batch = np.load(path)
-      codes, rows = batch['obs/{label}'], batch['row']   # label codes, global row numbers
+      codes, rows = batch['{below}obs/{label}'], batch['{below}row']   # label codes, global row numbers
 
-The same arrays, several times as fast to load: b = np.load(path.replace('.npz', '.record.npy')); b['row']
+The same arrays, several times as fast to load: b = np.load(path.replace('.npz', '.record.npy')); b['{below}row']
 {beside}
 Any format can be opened by its name, whatever ls shows:
 {formats}

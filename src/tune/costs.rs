@@ -62,7 +62,7 @@ impl<'a> Costs<'a> {
             row_bytes.push((format, sample.batch_bytes as f64 / rows as f64));
         }
         let arrays =
-            collection.stores.iter().flat_map(|store| store.elements.iter().flat_map(|part| part.matrix.arrays()));
+            collection.all_stores().flat_map(|store| store.elements.iter().flat_map(|part| part.matrix.arrays()));
         let encoded = arrays.filter(|array| array.source.is_encoded());
         let decoded = encoded.fold(0_u64, |sum, array| sum.saturating_add(array.bytes().unwrap_or(u64::MAX)));
         let block_size = session.spec.views[asked.view].block_size.map(u64::from);

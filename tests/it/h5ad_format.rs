@@ -32,7 +32,14 @@ struct Case {
 fn case(name: impl Into<String>, matrix: MatrixKind, genes: usize, columns: Vec<Column>) -> Case {
     let genes: Vec<String> = (0..genes).map(|i| format!("Gène-{i}")).collect();
     let elements = vec![Element::plain(MatrixName::X, matrix, genes.into())];
-    let table = Table { n_rows: ROWS, elements, columns: columns.into(), index_dtype: None, companions: Vec::new() };
+    let table = Table {
+        n_rows: ROWS,
+        elements,
+        columns: columns.into(),
+        index_dtype: None,
+        companions: Vec::new(),
+        modality: None,
+    };
     Case { name: name.into(), table, rows: vec![1_002, 0, 17, 4, 999], per_row: 3 }
 }
 

@@ -34,6 +34,7 @@ mod kinds;
 mod launchers;
 mod lifecycle;
 mod load;
+mod modalities;
 mod node;
 mod packages;
 mod page_cache;

@@ -324,6 +324,7 @@ fn table(served: &Served) -> Table {
         columns: columns.into(),
         index_dtype: served.index_dtype,
         companions: Vec::new(),
+        modality: None,
     }
 }
 
@@ -363,6 +364,7 @@ fn naive(batch: &Batch<'_>, lengths: &[u8], span: &Span) -> Vec<u8> {
         }
         Field::Length(_) => rows.flat_map(|row| integer(lengths[row as usize].into())).collect(),
         Field::Row | Field::RowName => rows.flat_map(|row| integer(row as i64)).collect(),
+        Field::Has | Field::Place => unreachable!("no modalities"),
         Field::Mask(_) => rows.map(|row| u8::from(row % 3 == 1)).collect(),
         Field::Column(number) => rows
             .flat_map(|row| match &batch.table.columns[number].values {

@@ -56,6 +56,7 @@ pub enum AttributeValue<'a> {
     Texts(&'a [String]),
     Bool(bool),
     Integers(&'a [i64]),
+    Integer(i64),
 }
 
 /// Where the bytes of a dataset come from.
@@ -178,8 +179,9 @@ impl FrontBuilder {
         Ok(placed)
     }
 
-    /// The finished constant part, a multiple of [`ALIGN`] long. The end of the file is still to be set.
-    pub fn seal(mut self, root: &Placed) -> Vec<u8> {
+    /// The finished constant part, a multiple of [`ALIGN`] long, that will stand behind so many other bytes (II.A: the base address).
+    /// The end of the file is still to be set.
+    pub fn seal(mut self, root: &Placed, base: u64) -> Vec<u8> {
         align(&mut self.bytes, 8);
         let heap = self.bytes.len() as u64;
         self.bytes.extend_from_slice(&self.heap.collection());
@@ -196,9 +198,10 @@ impl FrontBuilder {
         for header in &self.headers {
             header.seal(&mut self.bytes);
         }
-        // Superblock version 2 (II.A): version, size of offsets, size of lengths, no flags; base address 0, no
+        // Superblock version 2 (II.A): version, size of offsets, size of lengths, no flags; base address, no
         // extension.
         put(&mut self.bytes, 0, b"\x89HDF\r\n\x1a\n\x02\x08\x08\x00");
+        put(&mut self.bytes, 12, &base.to_le_bytes());
         put(&mut self.bytes, 20, &UNDEFINED.to_le_bytes());
         put(&mut self.bytes, ROOT, &root.address().to_le_bytes());
         self.bytes
@@ -272,6 +275,10 @@ impl FrontBuilder {
             AttributeValue::Bool(value) => {
                 data.push(u8::from(*value));
                 (Type::Number(Dtype::Bool), None)
+            }
+            AttributeValue::Integer(value) => {
+                data.extend_from_slice(&value.to_le_bytes());
+                (Type::Number(Dtype::I64), None)
             }
             AttributeValue::Integers(values) => {
                 data.extend(values.iter().flat_map(|value| value.to_le_bytes()));

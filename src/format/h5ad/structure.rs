@@ -13,7 +13,7 @@ use crate::batch::{Field, Repr};
 use crate::collection::Table;
 use crate::collection::element::{Element, MatrixKind};
 use crate::format::names;
-use crate::number::as_i64;
+use crate::number::{as_i64, le32};
 
 /// Which attribute of a sparse matrix is its shape.
 pub const SHAPE: usize = 2;
@@ -23,18 +23,28 @@ pub const SHAPE: usize = 2;
 const COLUMNS_MAX: usize = (65_535 - 9 - 13 - 20 - 12) / 16;
 /// The size of a datatype has 4 bytes, and numpy's item size 31 bits.
 const TEXT_MAX: usize = i32::MAX as usize;
+/// What stands before a MuData, and the least that HDF5 lets stand there.
+const USER_BLOCK: &[u8] = b"MuData (format-version=0.1.0;creator=shufflefs)";
+const USER_BLOCK_UNIT: usize = 512;
 /// Elements of a dense row: far above any memory, and small enough that sizes of batches never overflow.
 const ROW_MAX: u64 = 1 << 36;
 
-pub fn build(table: &Table, with_var: bool) -> Result<Skeleton, H5adError> {
+/// One AnnData with these columns of var, or a MuData of the modalities.
+pub fn build(table: &Table, var: &[Column], modalities: bool) -> Result<Skeleton, H5adError> {
     let companions = table.companions.iter().map(|companion| &*companion.table);
     std::iter::once(table).chain(companions).try_for_each(check)?;
     let mut builder =
         StructureBuilder { image: FrontBuilder::new(), companion: 0, filled: Vec::new(), sparse: Vec::new() };
-    let var: &[Column] = if with_var { &table.x().var } else { &[] };
-    let root = builder.anndata(table, var, None).map_err(|TooLong| H5adError::Header)?;
+    let root = if modalities { builder.mudata(table) } else { builder.anndata(table, var, None) };
+    let root = root.map_err(|TooLong| H5adError::Header)?;
     let StructureBuilder { image, filled, sparse, .. } = builder;
-    Ok(Skeleton { front: image.seal(&root), filled, sparse })
+    // mudata tells a file that it may trust by its first bytes.
+    let block = if modalities { USER_BLOCK } else { &[] };
+    let user_block = block.len().next_multiple_of(USER_BLOCK_UNIT);
+    let mut front = block.to_vec();
+    front.resize(user_block, 0);
+    front.extend_from_slice(&image.seal(&root, user_block as u64));
+    Ok(Skeleton { front, user_block, filled, sparse })
 }
 
 fn check(table: &Table) -> Result<(), H5adError> {
@@ -104,7 +114,12 @@ struct StructureBuilder {
 impl StructureBuilder {
     /// A whole AnnData; `var`: where its genes stand already. Companions are in `uns`, each an AnnData by its name.
     fn anndata(&mut self, table: &Table, columns: &[Column], var: Option<u64>) -> Result<Placed, TooLong> {
-        let obs = self.obs(table, &names::columns(table))?;
+        let obs = self.obs(table, digits(table), &names::columns(table))?;
+        self.parts(table, obs, columns, var)
+    }
+
+    /// The same, its obs being there.
+    fn parts(&mut self, table: &Table, obs: u64, columns: &[Column], var: Option<u64>) -> Result<Placed, TooLong> {
         let (mut layers, mut obsm, mut raw) = (Vec::new(), Vec::new(), None);
         let x = self.matrix(0, table.x())?;
         let var = match var {
@@ -129,7 +144,8 @@ impl StructureBuilder {
         links.push(("obsm", self.dict(&obsm)?));
         links.push(("layers", self.dict(&layers)?));
         let mut uns = Vec::new();
-        for (number, beside) in (1..).zip(&table.companions) {
+        let alike = (1..).zip(&table.companions).filter(|(_, beside)| beside.modality().is_none());
+        for (number, beside) in alike {
             self.companion = number;
             // One list of genes for both, which is most of a small file.
             let shared = (beside.table.x().genes == table.x().genes).then_some(var);
@@ -144,6 +160,61 @@ impl StructureBuilder {
         self.image.group(&encoding("anndata", "0.1.0"), &links)
     }
 
+    /// A MuData: modalities, each an AnnData with the rows that it has, and which rows of the batch these are.
+    fn mudata(&mut self, table: &Table) -> Result<Placed, TooLong> {
+        let modalities = names::modalities(table);
+        let of = |number: usize| match number.checked_sub(1) {
+            None => table,
+            Some(before) => table.companions.get(before).map_or(table, |companion| &companion.table),
+        };
+        let digits = digits(table);
+        let index = self.fill(Field::RowName, Repr::Utf8(digits), "string-array")?;
+        let obs = self.frame(&[], &[("_index", index)])?;
+        let genes = |number: usize| {
+            let x = of(number).x();
+            if x.genes.len() as u64 == x.n_vars() { x.genes.to_vec() } else { numbered(x) }
+        };
+        let all: Vec<String> = modalities.iter().flat_map(|(number, _)| genes(*number)).collect();
+        let index = self.constant_texts(&all)?;
+        let var = self.frame(&[], &[("_index", index)])?;
+        let (mut has, mut places, mut of_var, mut var_places) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut first = 0;
+        for (number, name) in &modalities {
+            self.companion = *number;
+            let flags = self.fill_counted(Field::Has, Repr::Number(Dtype::Bool), ItemCount::BatchRows)?;
+            has.push((name.as_str(), flags));
+            let numbers = self.fill_counted(Field::Place, Repr::Number(Dtype::U32), ItemCount::BatchRows)?;
+            places.push((name.as_str(), numbers));
+            let end = first + genes(*number).len();
+            let own = |at: usize| (first..end).contains(&at);
+            let flags = (0..all.len()).map(|at| u8::from(own(at))).collect();
+            of_var.push((name.as_str(), self.constant(&Numbers { dtype: Dtype::Bool, bytes: flags })?));
+            let place = |at: usize| if own(at) { le32(at - first + 1) } else { [0; 4] };
+            let numbers = (0..all.len()).flat_map(place).collect();
+            var_places.push((name.as_str(), self.constant(&Numbers { dtype: Dtype::U32, bytes: numbers })?));
+            first = end;
+        }
+        let mut held = Vec::new();
+        for (number, name) in &modalities {
+            self.companion = *number;
+            let table = of(*number);
+            let obs = self.obs(table, digits, &names::columns(table))?;
+            held.push((name.as_str(), self.parts(table, obs, &[], None)?.address()));
+        }
+        self.companion = 0;
+        let order: Vec<String> = modalities.iter().map(|(_, name)| name.clone()).collect();
+        let held = self.image.group(&[("mod-order", AttributeValue::Texts(&order))], &held)?.address();
+        let mut links = vec![("obs", obs), ("var", var), ("mod", held)];
+        for (name, of) in [("obsm", has), ("obsmap", places), ("varm", of_var), ("varmap", var_places)] {
+            links.push((name, self.dict(&of)?));
+        }
+        for name in ["obsp", "uns", "varp"] {
+            links.push((name, self.dict(&[])?));
+        }
+        let [encoding, version] = encoding("MuData", "0.1.0");
+        self.image.group(&[encoding, version, ("axis", AttributeValue::Integer(0))], &links)
+    }
+
     /// `raw`: a matrix with genes of its own.
     fn raw(&mut self, element: &Element, x: u64) -> Result<u64, TooLong> {
         let links = [("X", x), ("var", self.var(element, &[])?), ("varm", self.dict(&[])?)];
@@ -154,8 +225,8 @@ impl StructureBuilder {
         Ok(self.image.group(&encoding("dict", "0.1.0"), links)?.address())
     }
 
-    fn obs(&mut self, table: &Table, names: &[String]) -> Result<u64, TooLong> {
-        let digits = table.n_rows.saturating_sub(1).checked_ilog10().map_or(1, |log| log as usize + 1);
+    /// `digits`: of the longest name of a row.
+    fn obs(&mut self, table: &Table, digits: usize, names: &[String]) -> Result<u64, TooLong> {
         let index = self.fill(Field::RowName, Repr::Utf8(digits), "string-array")?;
         let mut links = vec![("_index", index)];
         for (i, (column, name)) in table.columns.iter().zip(names).enumerate() {
@@ -168,8 +239,7 @@ impl StructureBuilder {
         let index = match &x.kind {
             // The columns of X need names, and anndata numbers what has none.
             MatrixKind::Dense { row, .. } if row.len() <= 1 && x.n_vars() != x.genes.len() as u64 => {
-                let numbers: Vec<String> = (0..x.n_vars()).map(|i| i.to_string()).collect();
-                self.constant_texts(&numbers)?
+                self.constant_texts(&numbered(x))?
             }
             _ => self.constant_texts(&x.genes)?,
         };
@@ -351,12 +421,37 @@ impl StructureBuilder {
     }
 
     fn fill_as(&mut self, ty: Type, field: Field, repr: Repr, kind: &'static str) -> Result<u64, TooLong> {
+        self.dataset((ty, kind), field, repr, ItemCount::Rows)
+    }
+
+    /// An array of so many numbers.
+    fn fill_counted(&mut self, field: Field, repr: Repr, count: ItemCount) -> Result<u64, TooLong> {
+        let Repr::Number(dtype) = repr else { return Err(TooLong) };
+        self.dataset((Type::Number(dtype), "array"), field, repr, count)
+    }
+
+    fn dataset(
+        &mut self,
+        (ty, kind): (Type, &'static str),
+        field: Field,
+        repr: Repr,
+        count: ItemCount,
+    ) -> Result<u64, TooLong> {
         let placed = self.image.dataset(ty, &[0], &encoding(kind, "0.2.0"), DataSource::Later)?;
-        let address = placed.address();
-        let (companion, count) = (self.companion, ItemCount::Rows);
+        let (address, companion) = (placed.address(), self.companion);
         self.filled.push(Filled { companion, field, repr, count, elements: 1, placed });
         Ok(address)
     }
+}
+
+/// Digits of the largest row number.
+fn digits(table: &Table) -> usize {
+    table.n_rows.saturating_sub(1).checked_ilog10().map_or(1, |log| log as usize + 1)
+}
+
+/// Names of columns that have none.
+fn numbered(x: &Element) -> Vec<String> {
+    (0..x.n_vars()).map(|i| i.to_string()).collect()
 }
 
 fn encoding(kind: &'static str, version: &'static str) -> [(&'static str, AttributeValue<'static>); 2] {

@@ -7,9 +7,10 @@ use crate::array::cast::{cast, to_i64};
 use crate::array::meaning::{Time, Unit};
 use crate::batch::{Batch, Field, Repr};
 use crate::collection::Table;
+use crate::collection::companion::Beside;
 use crate::collection::element::MatrixKind;
 use crate::format::obs::{ObsColumn, ObsKind};
-use crate::format::records;
+use crate::format::{names, records};
 use crate::number::le32;
 
 use super::thrift::Struct;
@@ -63,9 +64,10 @@ impl ParquetColumn {
 /// A matrix whose rows are no vectors; a companion with several rows for each.
 pub fn of_table(table: &Table) -> Result<Vec<ParquetColumn>, String> {
     let mut columns = of_rows(table)?;
+    names::one_modality(table)?;
     for (number, beside) in (1..).zip(&table.companions) {
-        if beside.each != 1 {
-            return Err(format!("it has one value a row, and {} has {} rows for each", beside.name, beside.each));
+        if let Beside::Each(each @ 2..) = beside.rows {
+            return Err(format!("it has one value a row, and {} has {each} rows for each", beside.name));
         }
         columns.extend(of_rows(&beside.table)?.into_iter().map(|column| ParquetColumn {
             name: format!("{}/{}", beside.name, column.name),

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::plan::companion::Companion;
 use crate::plan::controls::Controls;
 use crate::plan::labels::joint;
 
