@@ -49,7 +49,7 @@ const PART: u64 = 4 << 20;
 /// Bytes of decoded chunks at once, over all threads.
 const ROOM: u64 = 2 << 30;
 /// Chunks in a row that may lack before an array is given up.
-const MOST_UNWRITTEN: u64 = 1 << 18;
+const MOST_UNWRITTEN: u64 = 1 << 16;
 
 /// Reads all of a store; `damage`, `bytes` read and what is `not_read`, as JSON.
 pub fn check(store: &dyn Container) -> Value {

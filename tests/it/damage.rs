@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::damaged::{CRASH, DIFFERS, HANG, REFUSED, RIGHT, SOME_FAILED, Subject, WRONG};
-use crate::support::{Mount, ROOT, python, shufflefs, succeed, text};
+use crate::support::{Mount, made_by, python, shufflefs, succeed, text};
 use serde_json::Value;
 
 /// Stores, and how many cases each has in all.
@@ -26,20 +26,9 @@ const SUBJECTS: [(&str, u64); 7] = [
     ("tiny.zarr.zip", 1500),
 ];
 
-/// The directory of the tiny stores, made once.
+/// The directory of the tiny stores.
 pub fn tiny() -> PathBuf {
-    let script = fs::read(Path::new(ROOT).join("tests/python/tiny_stores.py")).unwrap();
-    let name = format!("tiny-{:08x}", crc32(&script));
-    let place = Path::new(ROOT).join("target/test-stores").join(name);
-    fs::create_dir_all(&place).unwrap();
-    let lock = File::create(place.join(".lock")).unwrap();
-    lock.lock().unwrap();
-    succeed(python("tiny_stores.py").arg(&place));
-    place
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0, |sum: u32, &byte| sum.rotate_left(5).wrapping_add(byte.into()).wrapping_mul(0x9e37_79b1))
+    made_by("tiny_stores.py")
 }
 
 /// A place in memory that goes away with the test.
@@ -201,7 +190,7 @@ fn said(work: &Path) -> String {
     text(&fs::read(work.join("said")).unwrap_or_default())
 }
 
-/// A quarter of the cases, or as many percent as SHUFFLEFS_DAMAGE_CASES says: `scripts/test` runs all.
+/// A quarter of the cases, or as many percent as SHUFFLEFS_DAMAGE_CASES says: `scripts/test --all` runs all.
 #[test]
 fn flips_and_cuts() {
     let percent: u64 = std::env::var("SHUFFLEFS_DAMAGE_CASES").ok().and_then(|p| p.parse().ok()).unwrap_or(25);
@@ -408,7 +397,7 @@ fn a_crash_of_libhdf5_is_one_line() {
     let place = memory();
     let store = place.path().join("crash.h5ad");
     // Found by fuzzing; HDF5 2.2.0 reads address 0 when it opens it.
-    let packed = Path::new(ROOT).join("tests/it/crash.h5ad.gz");
+    let packed = Path::new(crate::support::ROOT).join("tests/it/crash.h5ad.gz");
     let status = Command::new("gzip").arg("-dc").arg(packed).stdout(File::create(&store).unwrap()).status();
     assert!(status.unwrap().success());
     let good = tiny().join("tiny.h5ad");

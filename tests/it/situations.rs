@@ -130,7 +130,7 @@ fn s09_more_stores_than_descriptors() {
     assert!(files.filter_map(stale).any(|error| error == libc::ESTALE));
 }
 
-/// So many copies of one small store: 2,000 with `scripts/test`, as that takes some seconds.
+/// So many copies of one small store: 2,000 with `scripts/test --all`, as that takes some seconds.
 fn many(area: &Area) -> Vec<PathBuf> {
     let count = std::env::var("SHUFFLEFS_TEST_STORES").map_or(400, |count| count.parse().unwrap());
     let small = store("join-b.h5ad");

@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
 """Makes stores of a few kB with every kind of element that is served, for tests and fuzzers that damage them.
 
-Usage: tiny_stores.py OUTDIR     tiny.h5ad (gzip), checked.h5ad (fletcher32), tiny.v2.zarr (gzip), tiny.v3.zarr (sharded,
+Usage: tiny_stores.py make OUTDIR     tiny.h5ad (gzip), checked.h5ad (fletcher32), tiny.v2.zarr (gzip), tiny.v3.zarr (sharded,
                                  crc32c): X is CSR, layers/dense is dense; plain.h5ad and plain.v3.zarr: uncompressed;
                                  tiny.zarr.zip: tiny.v2.zarr as an archive
 """
 import json
 import pathlib
-import shutil
 import sys
 import warnings
 import zipfile
@@ -123,19 +122,12 @@ def pack(folder, path):
 
 
 def main():
-    out = pathlib.Path(sys.argv[1])
+    out = pathlib.Path(sys.argv[2])
     for kind in ["tiny.h5ad", "checked.h5ad", "plain.h5ad", "tiny.v2.zarr", "tiny.v3.zarr", "plain.v3.zarr"]:
-        final, work = out / kind, out / f".work-{kind}"
-        if not final.exists():
-            shutil.rmtree(work, ignore_errors=True)
-            make(work, kind)
-            if kind.endswith("h5ad"):
-                (out / f"{kind}.json").write_text(json.dumps(extents(work)))
-            work.rename(final)
-    archive, work = out / "tiny.zarr.zip", out / ".work.zip"
-    if not archive.exists():
-        (out / "tiny.zarr.zip.json").write_text(json.dumps(pack(out / "tiny.v2.zarr", work)))
-        work.rename(archive)
+        make(out / kind, kind)
+        if kind.endswith("h5ad"):
+            (out / f"{kind}.json").write_text(json.dumps(extents(out / kind)))
+    (out / "tiny.zarr.zip.json").write_text(json.dumps(pack(out / "tiny.v2.zarr", out / "tiny.zarr.zip")))
 
 
 if __name__ == "__main__":
