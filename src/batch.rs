@@ -38,6 +38,16 @@ pub struct Batch<'a> {
     pub place: usize,
     /// Of a modality: whose rows these are.
     pub joined: Joined<'a>,
+    /// Of neighbours: the edges of the batch that they stand beside.
+    pub edges: Edges<'a>,
+}
+
+/// Edges among the rows of a batch and those beside them, by their places.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Edges<'a> {
+    pub from: &'a [i64],
+    pub to: &'a [i64],
+    pub weights: &'a [u8],
 }
 
 /// Which rows of a batch have one in a modality.
@@ -62,7 +72,7 @@ pub struct Lengths<'a> {
 impl<'a> Batch<'a> {
     /// Batch 0 of epoch 0 of a table, without rows.
     pub fn new(table: &'a Table) -> Batch<'a> {
-        let (lengths, joined) = (Lengths::default(), Joined::default());
+        let (lengths, joined, edges) = (Lengths::default(), Joined::default(), Edges::default());
         Batch {
             table,
             rows: &[],
@@ -74,6 +84,7 @@ impl<'a> Batch<'a> {
             companions: &[],
             place: 0,
             joined,
+            edges,
         }
     }
 
@@ -164,6 +175,10 @@ pub enum Field {
     Has,
     /// Of a modality: which of its rows in the batch each row has, from 1 on; 0: none.
     Place,
+    /// Of neighbours: where each edge comes from, then where each leads to.
+    EdgeIndex,
+    /// Of neighbours: the weight of each edge, in its own dtype.
+    EdgeWeight,
     /// obs column by its place in `Table::columns`: codes, numbers or text.
     Column(usize),
     /// The mask of a nullable obs column.

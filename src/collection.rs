@@ -385,7 +385,7 @@ impl Collection {
         // What stands beside a row is held with it.
         let own = storage_profile.row_bytes;
         storage_profile.row_bytes += self.table.companions.iter().fold(0.0, |sum, companion| match &companion.rows {
-            Beside::Each(each) => sum + *each as f64 * own,
+            Beside::Each(each) | Beside::Neighbours { each, .. } => sum + *each as f64 * own,
             Beside::Joined(modality) => sum + modality.storage_profile().row_bytes,
         });
         storage_profile

@@ -16,6 +16,7 @@ mod error;
 pub mod groups;
 pub mod labels;
 pub mod modality;
+pub mod neighbours;
 pub mod partition;
 pub mod permutation;
 pub mod rank;
@@ -208,6 +209,22 @@ pub struct FetchRows {
     pub padding: Vec<bool>,
     /// Of a modality: which rows of the fetch have one of these.
     pub joined: Option<JoinedRows>,
+    /// Of neighbours: the edges that lead to them.
+    pub edges: Option<EdgeRows>,
+}
+
+/// The edges of the batches of a fetch. Nodes of a batch are its rows, then those beside them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EdgeRows {
+    /// Where the edges of each batch begin, and where the last end.
+    pub bounds: Vec<usize>,
+    /// The node that each edge comes from: the neighbour.
+    pub from: Vec<i64>,
+    /// The node that it leads to: the one whose neighbour that is.
+    pub to: Vec<i64>,
+    /// A weight an edge, each of `size` bytes.
+    pub weights: Vec<u8>,
+    pub size: usize,
 }
 
 /// Which rows of a fetch a modality has a row for. Rows of a modality are as many as those that have one, in their order.

@@ -19,6 +19,7 @@ mod groups;
 pub mod isolate;
 pub mod memory;
 pub mod modalities;
+mod neighbours;
 mod obs;
 mod pairs;
 pub mod probe;
@@ -139,6 +140,11 @@ impl Builder {
         if let Some(pairs) = &spec.pairs {
             collection.with_controls(u64::from(pairs.each));
         }
+        let graph = spec.neighbours.as_ref().map(|asked| neighbours::read(asked, &spec, &collection, &counters));
+        let graph = graph.transpose()?.map(|(graph, dtype)| (Arc::new(graph), dtype));
+        if let (Some((graph, weights)), Some(asked)) = (&graph, &spec.neighbours) {
+            collection.with_neighbours(neighbours::about(asked, graph), *weights);
+        }
         let writers = Writers::new(&collection.table);
         if let Err(reason) = writers.get(spec.format) {
             return Err(SessionError::Refused(format!("--format {}: {reason}", spec.format.as_str())));
@@ -146,7 +152,8 @@ impl Builder {
         for (format, reason) in writers.refused() {
             tracing::info!("there are no .{format} files: {reason}");
         }
-        let views = views::views(&spec, &collection, &modalities, &counters)?;
+        let beside = views::InStep { modalities, graph: graph.map(|(graph, _)| graph) };
+        let views = views::views(&spec, &collection, &beside, &counters)?;
         Ok(Session { spec, collection, writers, views, groups, counters, probed })
     }
 

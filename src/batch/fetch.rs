@@ -4,7 +4,7 @@ use crate::collection::element::Element;
 use crate::collection::{Collection, Table};
 use crate::plan::FetchRows;
 
-use super::{Batch, Joined, Lengths};
+use super::{Batch, Edges, Joined, Lengths};
 
 /// Rows of a fetch with their lengths, element by element.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +46,15 @@ impl FetchShape {
             let part = |start, end| joined.names.get(start..end).unwrap_or_default();
             Joined { has: joined.has.get(from..to).unwrap_or_default(), names: part(start, end) }
         });
-        Batch { rows, padding, nnz, lengths, place, joined: joined.unwrap_or_default(), ..Batch::new(table) }
+        let edges = self.rows.edges.as_ref().map(|edges| {
+            let (from, to) = edges.bounds.get(place..place + 2).map_or((0, 0), |batch| (batch[0], batch[1]));
+            Edges {
+                from: edges.from.get(from..to).unwrap_or_default(),
+                to: edges.to.get(from..to).unwrap_or_default(),
+                weights: edges.weights.get(from * edges.size..to * edges.size).unwrap_or_default(),
+            }
+        });
+        let (joined, edges) = (joined.unwrap_or_default(), edges.unwrap_or_default());
+        Batch { rows, padding, nnz, lengths, place, joined, edges, ..Batch::new(table) }
     }
 }

@@ -35,6 +35,11 @@ pub fn fill(batch: &Batch<'_>, span: &Span, out: &mut [u8]) {
                 *out = if there { place } else { 0 }.to_le_bytes();
             }
         }
+        Field::EdgeIndex => {
+            let nodes = batch.edges.from.iter().chain(batch.edges.to);
+            nodes.zip(out.as_chunks_mut::<8>().0).for_each(|(node, out)| *out = node.to_le_bytes());
+        }
+        Field::EdgeWeight => out.copy_from_slice(batch.edges.weights),
         Field::Column(column) => match &batch.table.columns[column].values {
             Values::Categorical { codes: values, .. } | Values::Numbers { numbers: values, .. } => {
                 let Repr::Number(to) = span.repr else { return };

@@ -15,7 +15,7 @@ use super::modalities;
 use super::options::OptionArgs;
 use super::tokens;
 use super::values::{Absent, MemoryLimit};
-use super::views::{pairs, rank, split, views};
+use super::views::{neighbours, pairs, rank, split, views};
 use crate::anndata::expand;
 use crate::anndata::names::MatrixName;
 use crate::collection::element::Arithmetic;
@@ -89,6 +89,7 @@ impl OptionArgs {
             assigned,
             filter: self.sampling.filter.or(self.file.all.filter),
             rows: self.sampling.rows.or(self.file.all.rows).map(absolute).transpose()?,
+            neighbours: neighbours(self.neighbours, self.hops, self.fanout)?,
             pairs: pairs(self.pair_with, self.match_columns, self.controls, self.unmatched)?,
             uneven: self.uneven,
             rank: rank(self.rank)?,

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::said;
 use super::sampling::SamplingArgs;
-use super::values::{self, Absent, Fractions, MemoryLimit, RankOf};
+use super::values::{self, Absent, Fanout, Fractions, MemoryLimit, RankOf};
 use super::views::ViewsFile;
 use crate::anndata::names::MatrixName;
 use crate::array::Dtype;
@@ -89,6 +89,22 @@ pub struct OptionArgs {
           value_parser = values::unmatched())]
     #[serde(deserialize_with = "said::unmatched")]
     pub unmatched: Option<Unmatched>,
+
+    /// Serve the neighbourhood of a batch in a graph of the stores beside it, as edge_index, edge_weight, neighbours/X, neighbours/row:
+    /// obsp/NAME. In .npz, .safetensors and .record.npy [default: none]
+    #[arg(long, value_name = "obsp/NAME", help_heading = "Neighbours")]
+    #[serde(deserialize_with = "said::text")]
+    pub neighbours: Option<String>,
+
+    /// How many edges a neighbour may be away; 1 to 8 [default: 1]
+    #[arg(long, value_name = "COUNT", help_heading = "Neighbours", value_parser = values::hops())]
+    #[serde(deserialize_with = "said::hops")]
+    pub hops: Option<u32>,
+
+    /// Neighbours drawn of each row at most, 1 to 1024, anew in each epoch; or all [default: 10]
+    #[arg(long, value_name = "COUNT|all", help_heading = "Neighbours", value_parser = values::fanout)]
+    #[serde(deserialize_with = "said::fanout")]
+    pub fanout: Option<Fanout>,
 
     /// A modality and a store of it, in place of STORE; repeated. Rows are those of the first modality; the rows of the others are
     /// found by the names of obs. In .npz, .safetensors and .h5mu as mod/NAME/X. A MuData named as STORE has all of its modalities

@@ -229,6 +229,15 @@ fn text(told: &Value) -> String {
                 pairs["unmatched"].as_str().unwrap_or_default()
             );
         }
+        if let Some(of) = view.get("neighbours") {
+            let (graph, edges) = (of["graph"].as_str().unwrap_or_default(), number(&of["edges"]));
+            let (hops, largest) = (number(&of["hops"]), number(&of["largest_degree"]));
+            let fanout = of["fanout"].as_u64().map_or("all".to_owned(), |fanout| fanout.to_string());
+            let _ = writeln!(
+                text,
+                "{name}: neighbours in {graph}: {hops} hops of {fanout}; {edges} edges, at most {largest} of a row"
+            );
+        }
         for (modality, rows) in view.get("modalities").and_then(Value::as_object).into_iter().flatten() {
             let (with, without) = (number(&rows["rows"]), number(&rows["rows_without"]));
             let _ = writeln!(text, "{name}: {modality}: {with} rows have it, {without} do not");

@@ -11,7 +11,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-use super::values::{self, Absent, Auto, Fractions, MemoryLimit, RankOf};
+use super::values::{self, Absent, Auto, Fanout, Fractions, MemoryLimit, RankOf};
 use super::without_decoration;
 use crate::anndata::names::MatrixName;
 use crate::array::Dtype;
@@ -120,8 +120,10 @@ optional_words! {
     controls: u32 = values::controls();
     drop_last: bool = BoolValueParser::new();
     dtype: Dtype = values::dtype;
+    fanout: Fanout = values::fanout;
     fetch_factor: Auto = values::fetch_factor;
     filter: Filter = Filter::parse;
+    hops: u32 = values::hops();
     index_dtype: Dtype = values::index_dtype;
     io_depth: u16 = values::io_depth();
     normalize: f64 = values::total;

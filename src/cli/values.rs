@@ -24,6 +24,10 @@ use crate::view::split::{self, Fraction};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Auto(pub Option<u32>);
 
+/// A number of neighbours, or `all`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fanout(pub Option<u32>);
+
 pub const MAX_BLOCK_SIZE: u32 = 1 << 20;
 pub const MAX_BATCH_SIZE: u32 = 1 << 24;
 pub const MAX_FETCH_FACTOR: u32 = 1 << 20;
@@ -42,6 +46,19 @@ pub fn samples() -> impl TypedValueParser<Value = u64> {
 
 pub fn controls() -> impl TypedValueParser<Value = u32> {
     value_parser!(u32).range(1..=1024)
+}
+
+pub fn hops() -> impl TypedValueParser<Value = u32> {
+    value_parser!(u32).range(1..=8)
+}
+
+pub fn fanout(text: &str) -> Result<Fanout, String> {
+    const MOST: u32 = 1024;
+    match text.parse() {
+        _ if text == "all" => Ok(Fanout(None)),
+        Ok(number) if (1..=MOST).contains(&number) => Ok(Fanout(Some(number))),
+        _ => Err(format!("allowed are `all` and whole numbers from 1 to {MOST}")),
+    }
 }
 
 pub fn unmatched() -> impl TypedValueParser<Value = Unmatched> {

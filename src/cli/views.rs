@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use super::exit::Failure;
 use super::launcher;
 use super::sampling::SamplingArgs;
-use super::values::{Auto, Fractions, RankOf};
+use super::values::{Auto, Fanout, Fractions, RankOf};
 use crate::plan::rank::Rank;
-use crate::session::spec::{PairSpec, SplitSpec, Unmatched, ViewSpec};
+use crate::session::spec::{NeighbourSpec, PairSpec, SplitSpec, Unmatched, ViewSpec};
 use crate::tree::is_reserved;
 use crate::view::filter::Filter;
 use crate::view::suggest::suggest;
@@ -66,6 +66,26 @@ pub fn pairs(
     }
     let unmatched = unmatched.unwrap_or(Unmatched::Refuse);
     Ok(Some(PairSpec { controls, columns, each: each.unwrap_or(1), unmatched }))
+}
+
+/// The neighbourhoods beside batches, if there are any.
+pub fn neighbours(
+    graph: Option<String>,
+    hops: Option<u32>,
+    fanout: Option<Fanout>,
+) -> Result<Option<NeighbourSpec>, Failure> {
+    const DEFAULT_FANOUT: u32 = 10;
+    let Some(graph) = graph else {
+        return match hops.is_some() || fanout.is_some() {
+            true => Err(Failure::usage("--hops and --fanout are about neighbours: add --neighbours obsp/NAME")),
+            false => Ok(None),
+        };
+    };
+    if graph.strip_prefix("obsp/").is_none_or(str::is_empty) {
+        return Err(Failure::usage(format_args!("--neighbours {graph}: name a graph, as in obsp/connectivities")));
+    }
+    let fanout = fanout.map_or(Some(DEFAULT_FANOUT), |Fanout(fanout)| fanout);
+    Ok(Some(NeighbourSpec { graph, hops: hops.unwrap_or(1), fanout }))
 }
 
 /// All views: the sides of a split, then those that a file names besides; or one.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{Collection, Store, Table};
+use crate::array::Dtype;
 
 /// A table whose rows are served beside those of a batch.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub enum Beside {
     Each(u64),
     /// One row or none, of stores of its own.
     Joined(Arc<Collection>),
+    /// Rows of the same stores that edges come from, about so many at most for each row; and the dtype of the edges' weights.
+    Neighbours { each: u64, weights: Dtype },
 }
 
 impl Companion {
@@ -30,13 +33,15 @@ impl Companion {
     pub fn modality(&self) -> Option<&Collection> {
         match &self.rows {
             Beside::Joined(collection) => Some(collection),
-            Beside::Each(_) => None,
+            Beside::Each(_) | Beside::Neighbours { .. } => None,
         }
     }
 }
 
 /// The companion of controls.
 pub const CONTROL: &str = "control";
+/// The companion of neighbours in a graph.
+pub const NEIGHBOURS: &str = "neighbours";
 /// What the parts of a modality are below of, as in a MuData.
 pub const MOD: &str = "mod";
 
@@ -55,9 +60,17 @@ impl Table {
 impl Collection {
     /// Serves `each` further rows of this collection beside each row: its controls.
     pub fn with_controls(&mut self, each: u64) {
+        self.with_own(CONTROL, Beside::Each(each));
+    }
+
+    /// Serves neighbours of the rows beside them: about `each` a row at most.
+    pub fn with_neighbours(&mut self, each: u64, weights: Dtype) {
+        self.with_own(NEIGHBOURS, Beside::Neighbours { each, weights });
+    }
+
+    fn with_own(&mut self, name: &str, rows: Beside) {
         let table = Table { companions: Vec::new(), modality: None, ..self.table.clone() };
-        let (name, rows) = (CONTROL.to_owned(), Beside::Each(each));
-        self.table.companions.push(Companion { name, rows, table: Arc::new(table) });
+        self.table.companions.push(Companion { name: name.to_owned(), rows, table: Arc::new(table) });
     }
 
     /// Serves the same cells in another modality beside each row that it has.

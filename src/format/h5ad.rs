@@ -13,7 +13,8 @@ mod structure;
 use crate::array::Dtype;
 use crate::batch::{Batch, Field, Layout, Repr, Span};
 use crate::collection::Table;
-use crate::format::names::one_modality;
+use crate::collection::companion::Beside;
+use crate::format::names::alike;
 use crate::format::{Content, FileShape, Format, Segment, Segments};
 use crate::number::as_usize;
 use hdf5_image::{ALIGN, Placed};
@@ -124,12 +125,15 @@ struct Skeleton {
 }
 
 pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
-    one_modality(table)?;
+    alike(table)?;
     Ok(Box::new(H5ad::new(table).map_err(|error| error.to_string())?))
 }
 
 /// The same as a MuData, `.h5mu`: modalities of the same cells, each an AnnData.
 pub fn open_h5mu(table: &Table) -> Result<Box<dyn Format>, String> {
+    if table.companions.iter().any(|of| matches!(of.rows, Beside::Neighbours { .. })) {
+        return Err("it holds no graph; .npz, .safetensors and .record.npy do".to_owned());
+    }
     if table.modality.is_none() {
         return Err("there is one AnnData, and no modalities: .h5ad holds it".to_owned());
     }

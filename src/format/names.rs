@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use crate::anndata::column::Column;
 use crate::anndata::names::MatrixName;
 use crate::collection::Table;
-use crate::collection::companion::MOD;
+use crate::collection::companion::{Beside, MOD};
 
 /// Bytes of a usable name: with `.txt` it is the longest name of a file.
 const MOST: usize = 251;
@@ -62,14 +62,16 @@ pub fn modalities(table: &Table) -> Vec<(usize, String)> {
     std::iter::once((0, own.clone())).chain(named).collect()
 }
 
-/// Why a format of one matrix cannot hold several modalities, if there are.
+/// Why a format of one matrix cannot hold several modalities or a graph, if there are.
 ///
 /// # Errors
 /// There are.
-pub fn one_modality(table: &Table) -> Result<(), String> {
-    match table.has_modalities() {
-        true => Err("it holds the rows of one modality; .npz, .safetensors and .h5mu hold several".to_owned()),
-        false => Ok(()),
+pub fn alike(table: &Table) -> Result<(), String> {
+    let has_graph = table.companions.iter().any(|companion| matches!(companion.rows, Beside::Neighbours { .. }));
+    match (table.has_modalities(), has_graph) {
+        (true, _) => Err("it holds the rows of one modality; .npz, .safetensors and .h5mu hold several".to_owned()),
+        (_, true) => Err("it holds no graph; .npz, .safetensors and .record.npy do".to_owned()),
+        _ => Ok(()),
     }
 }
 

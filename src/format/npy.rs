@@ -7,9 +7,8 @@ use crate::collection::Table;
 use crate::collection::element::{Element, MatrixKind};
 use crate::number::le16;
 
-use super::Format;
-use super::names::one_modality;
 use super::tensor::{Tensor, tensors};
+use super::{Format, names};
 
 /// The `.npy` format.
 pub struct Npy;
@@ -18,7 +17,7 @@ pub struct Npy;
 struct InputIds(Tensor);
 
 pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
-    one_modality(table)?;
+    names::alike(table)?;
     let alike = |x: &Element| (x.kind.dtype(), row_shape(x)) == (table.x().kind.dtype(), row_shape(table.x()));
     match table.companions.iter().find(|beside| !alike(beside.table.x())) {
         Some(beside) => Err(format!("it is one array, and rows of {} are others than those of X", beside.name)),

@@ -5,6 +5,7 @@ use crate::anndata::column::Values;
 use crate::array::Dtype;
 use crate::batch::{Batch, Field, Repr, Span};
 use crate::collection::Table;
+use crate::collection::companion::Beside;
 use crate::collection::element::MatrixKind;
 use crate::number::as_usize;
 
@@ -28,6 +29,9 @@ enum TensorShape {
     RowsAndOne,
     /// Rows of the batch itself, whoever's the tensor is.
     BatchRows,
+    /// Edges: two rows of them, and one weight each.
+    EdgePairs,
+    Edges,
     /// Rows of an element.
     Matrix(usize),
     /// Tokens of an element, in rows of one length.
@@ -51,6 +55,8 @@ impl Tensor {
         let rows = batch.rows.len() as u64;
         match self.extent {
             TensorShape::BatchRows => Shape::One(all),
+            TensorShape::EdgePairs => Shape::Many(vec![2, batch.edges.from.len() as u64]),
+            TensorShape::Edges => Shape::One(batch.edges.from.len() as u64),
             TensorShape::Stored(element) => Shape::One(batch.nnz[element]),
             TensorShape::Rows => Shape::One(rows),
             TensorShape::RowsAndOne => Shape::One(rows + 1),
@@ -117,7 +123,7 @@ impl Shape {
 /// All tensors of a table's batches: X (`data`, `indices`, `indptr`, or `X`), `row`, `obs/<column>`,
 /// `obs/<column>/mask`, and the further elements, all by their served names ([`names`]); then those of each companion, below its
 /// name. Where there are modalities, the table is below the name of its own, and `obsm/NAME` and `obsmap/NAME` say of each which
-/// rows of the batch have it, as a MuData does. `text` says how strings of so many characters and bytes at most are written.
+/// rows of the batch have it, as a MuData does; of neighbours the edges are `edge_index` and `edge_weight`, as in PyTorch Geometric. `text` says how strings of so many characters and bytes at most are written.
 pub fn tensors(table: &Table, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
     let mut all = Vec::new();
     for (companion, table, below) in tables(table) {
@@ -127,6 +133,15 @@ pub fn tensors(table: &Table, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor
         for (group, field, dtype) in [("obsm", Field::Has, Dtype::Bool), ("obsmap", Field::Place, Dtype::U32)] {
             let (repr, extent) = (Some(Repr::Number(dtype)), TensorShape::BatchRows);
             all.push(Tensor { name: format!("{group}/{name}"), companion, field, repr, extent });
+        }
+    }
+    for (companion, beside) in (1..).zip(&table.companions) {
+        let Beside::Neighbours { weights, .. } = &beside.rows else { continue };
+        for (name, field, dtype, extent) in [
+            ("edge_index", Field::EdgeIndex, Dtype::I64, TensorShape::EdgePairs),
+            ("edge_weight", Field::EdgeWeight, *weights, TensorShape::Edges),
+        ] {
+            all.push(Tensor { name: name.to_owned(), companion, field, repr: Some(Repr::Number(dtype)), extent });
         }
     }
     all

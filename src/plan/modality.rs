@@ -69,7 +69,7 @@ mod tests {
             rows: vec![1, 0, 1, 1, 3, 2],
             bounds: vec![0, 2, 4, 6],
             padding: vec![false, false, false, false, false, true],
-            joined: None,
+            ..FetchRows::default()
         };
         let sampling = Sampling { batch_size: 2, block_size: 1, fetch_factor: 3, seed: 0, drop_last: false };
         let beside = modality.beside(&sampling, (0, 0), &rows);

@@ -31,6 +31,8 @@ pub enum Domain {
     Bags = 10,
     /// The controls of a fetch's rows.
     Controls = 16,
+    /// The neighbours of a fetch's rows.
+    Neighbours = 17,
 }
 
 /// The generator of one use. It is keyed by four numbers, so that whatever is drawn is found without drawing what comes

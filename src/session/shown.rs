@@ -11,7 +11,7 @@ use crate::plan::Sampling;
 use crate::plan::groups::GroupShape;
 use crate::view::filter::Filter;
 
-use super::spec::{AssignedSpec, DrawSpec, GroupSpec, Spec, ViewSpec};
+use super::spec::{AssignedSpec, DrawSpec, GroupSpec, NeighbourSpec, Spec, ViewSpec};
 use super::views::ViewPlan;
 
 /// The options that decide the bytes served, as `dataset.json` shows them: nothing of the machine.
@@ -47,6 +47,11 @@ pub fn show(spec: &Spec, views: &[ViewPlan]) -> Value {
         fields.insert("match".to_owned(), json!(pairs.columns));
         fields.insert("controls".to_owned(), json!(pairs.each));
         fields.insert("unmatched".to_owned(), json!(pairs.unmatched.as_str()));
+    }
+    if let Some(NeighbourSpec { graph, hops, fanout }) = &spec.neighbours {
+        fields.insert("neighbours".to_owned(), json!(graph));
+        fields.insert("hops".to_owned(), json!(hops));
+        fields.insert("fanout".to_owned(), fanout.map_or(json!("all"), |fanout| json!(fanout)));
     }
     if let Some(AssignedSpec { file, pert_col, cell_type_key, control_pert, .. }) = &spec.assigned {
         fields.insert("split_toml".to_owned(), json!(file));

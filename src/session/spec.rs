@@ -38,6 +38,8 @@ pub struct Spec {
     pub assigned: Option<AssignedSpec>,
     /// Controls that are served beside each row; `None`: none.
     pub pairs: Option<PairSpec>,
+    /// Neighbours in a graph that are served beside the rows of a batch; `None`: none.
+    pub neighbours: Option<NeighbourSpec>,
     /// Restrictions that hold for every view.
     pub filter: Option<Filter>,
     pub rows: Option<PathBuf>,
@@ -184,6 +186,17 @@ pub struct PairSpec {
     pub unmatched: Unmatched,
 }
 
+/// Sampled neighbourhoods of the rows of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NeighbourSpec {
+    /// `obsp/NAME`.
+    pub graph: String,
+    /// At least 1.
+    pub hops: u32,
+    /// Neighbours drawn of a row at most, at least 1; `None`: all.
+    pub fanout: Option<u32>,
+}
+
 /// What becomes of rows that no control matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unmatched {
@@ -234,6 +247,7 @@ impl Spec {
             views: vec![ViewSpec::all()],
             split: None,
             pairs: None,
+            neighbours: None,
             assigned: None,
             filter: None,
             rows: None,

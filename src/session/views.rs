@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::array::Counters;
 use crate::collection::Collection;
 use crate::plan::companion::Companion;
+use crate::plan::neighbours::Neighbours;
 use crate::plan::strategy::{self, Registration};
 use crate::plan::{Plan, Rows, Sampling, auto};
 use crate::tree;
@@ -20,6 +21,7 @@ use crate::view::filter::Filter;
 use super::assigned;
 use super::error::{About, SessionError};
 use super::modalities::{self, JoinedModality};
+use super::neighbours;
 use super::obs::Obs;
 use super::pairs::Pairs;
 use super::spec::{GroupSpec, Spec, ViewSpec};
@@ -43,6 +45,12 @@ impl ViewPlan {
     }
 }
 
+/// What stands beside the rows of all views alike.
+pub struct InStep {
+    pub modalities: Vec<JoinedModality>,
+    pub graph: Option<Arc<Neighbours>>,
+}
+
 /// Makes the views.
 ///
 /// # Errors
@@ -50,7 +58,7 @@ impl ViewPlan {
 pub fn views(
     spec: &Spec,
     collection: &Collection,
-    modalities: &[JoinedModality],
+    beside: &InStep,
     counters: &Counters,
 ) -> Result<Vec<ViewPlan>, SessionError> {
     let mut obs = Obs::new(collection, counters)?;
@@ -68,7 +76,7 @@ pub fn views(
     let mut views = Vec::with_capacity(spec.views.len());
     for view in &spec.views {
         let rows = view.side.and_then(|side| sides.get(side)).or(base.as_ref());
-        let made = one(view, spec, &mut obs, rows, (pairs.as_ref(), modalities));
+        let made = one(view, spec, &mut obs, rows, (pairs.as_ref(), beside));
         let named = spec.views.len() > 1;
         let mut made = if named { made.about(format_args!("view {}", view.name))? } else { made? };
         if let Some(groups) = view.side.and_then(|side| groups.get_mut(side)).and_then(Option::take) {
@@ -84,7 +92,7 @@ fn one(
     spec: &Spec,
     obs: &mut Obs<'_>,
     rows: Option<&Bits>,
-    (pairs, modalities): (Option<&Pairs<'_>>, &[JoinedModality]),
+    (pairs, InStep { modalities, graph }): (Option<&Pairs<'_>>, &InStep),
 ) -> Result<ViewPlan, SessionError> {
     let collection = obs.collection;
     let rows = obs.restricted(rows, view.filter.as_ref(), view.rows.as_deref())?;
@@ -110,6 +118,10 @@ fn one(
         }
         doc.insert("pairs".to_owned(), pairs.told(unmatched));
         companions.push(pairs.controls.clone());
+    }
+    if let (Some(graph), Some(asked)) = (graph, &spec.neighbours) {
+        companions.push(graph.clone());
+        doc.insert("neighbours".to_owned(), neighbours::told(asked, graph));
     }
     if !modalities.is_empty() {
         doc.insert("modalities".to_owned(), modalities::told(modalities, &selected));

@@ -250,6 +250,7 @@ fn formats(writers: &Writers) -> String {
 fn companion(companion: &Companion) -> Value {
     match &companion.rows {
         Beside::Each(each) => json!({"name": companion.name, "rows_each": each}),
+        Beside::Neighbours { weights, .. } => json!({"name": companion.name, "weights": weights.name()}),
         Beside::Joined(modality) => {
             let table = &companion.table;
             json!({
@@ -273,6 +274,18 @@ fn of_modality(below: &str) -> impl Fn((&Column, String)) -> Value {
             _ => None,
         };
         json!({"name": column.name, "tensor": format!("{below}/obs/{served}"), "labels": labels.map(|labels| &labels[..])})
+    }
+}
+
+/// How to read a graph.
+fn graph(table: &Table) -> &'static str {
+    match table.companions.iter().any(|companion| matches!(companion.rows, Beside::Neighbours { .. })) {
+        true => {
+            "\nNeighbours in a graph: neighbours/ has the arrays of the rows that edges come from. Nodes are the rows of the batch, then \
+             these:\n  batch['edge_index']    # 2 x edges: from a neighbour, to the row whose neighbour it is\n  \
+             batch['edge_weight']\n"
+        }
+        false => "",
     }
 }
 
@@ -388,7 +401,8 @@ fn readme(
         ),
     };
     let formats = formats(writers);
-    let beside: String = table.companions.iter().map(beside).chain([modalities(table)]).collect();
+    let beside: String =
+        table.companions.iter().map(beside).chain([modalities(table), graph(table).to_owned()]).collect();
     let groups = groups(views);
     let directories: String = writers
         .directories()

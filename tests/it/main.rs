@@ -23,6 +23,7 @@ mod faults;
 mod fields;
 mod foreign;
 mod garbage;
+mod graphs;
 mod groups;
 mod h5ad_format;
 mod heavy_trainers;

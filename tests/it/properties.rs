@@ -364,7 +364,7 @@ fn naive(batch: &Batch<'_>, lengths: &[u8], span: &Span) -> Vec<u8> {
         }
         Field::Length(_) => rows.flat_map(|row| integer(lengths[row as usize].into())).collect(),
         Field::Row | Field::RowName => rows.flat_map(|row| integer(row as i64)).collect(),
-        Field::Has | Field::Place => unreachable!("no modalities"),
+        Field::Has | Field::Place | Field::EdgeIndex | Field::EdgeWeight => unreachable!("nothing stands beside"),
         Field::Mask(_) => rows.map(|row| u8::from(row % 3 == 1)).collect(),
         Field::Column(number) => rows
             .flat_map(|row| match &batch.table.columns[number].values {
