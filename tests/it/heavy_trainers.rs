@@ -145,3 +145,15 @@ fn dask_writes_parts() {
     let said = succeed(crate::support::python("check_shuffled.py").arg(&out).arg(&cells));
     assert!(said.trim_end().ends_with(" 4"), "{said}");
 }
+
+/// Each rank a task, on a mount of its own.
+#[test]
+fn dask_and_ray_ranks() {
+    let Some(python) = trainers() else { return };
+    let cells = made_by("trainer_stores.py").join("screen.h5ad");
+    for cluster in ["dask", "ray"] {
+        let arguments = [env!("CARGO_BIN_EXE_shufflefs").into(), cluster.into(), "4".into(), cells.clone().into()];
+        let said = run(&python, "examples/trainers/rank_tasks.py", &arguments);
+        assert!(said.contains("each once, in 4 ranks"), "{said}");
+    }
+}
