@@ -60,6 +60,7 @@ impl OptionArgs {
             pert_col: self.pert_col,
             cell_type_key: self.cell_type_key,
             control_pert: self.control_pert,
+            seed: self.sampling.seed.or(self.file.all.seed).unwrap_or(0),
         });
         let assigned = assigned.map(|spec| assigned::read(spec, split.is_some(), &here)).transpose()?;
         let sides = match (&split, &assigned) {

@@ -108,6 +108,9 @@ pub fn shuffle(args: ShuffleArgs) -> Outcome {
     log::start_if_asked(options.log.as_deref())?;
     let derive = |spec| Session::builder(spec).derive().or_exit(Exit::Store);
     let mut session = derive(options.spec.clone())?;
+    if session.collection.table.has_modalities() {
+        return Err(Failure::usage("a copy is of one AnnData: name one modality alone, as in file.h5mu::mod/rna"));
+    }
     let view = match &args.view {
         None if session.views.len() == 1 => 0,
         None => return Err(Failure::usage(format!("which view? --view {}", names(&session)))),

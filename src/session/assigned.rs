@@ -28,6 +28,7 @@ pub fn sides(spec: &AssignedSpec, obs: &mut Obs<'_>, base: Option<&Bits>) -> Res
         cell_lines: labelled(&spec.cell_type_key, &cell_lines),
         perturbations: labelled(&spec.pert_col, &perturbations),
         control: &spec.control_pert,
+        seed: spec.seed,
     };
     let all = spec.rules.divide(&stores, &columns).about(&about)?;
     let side = |side: usize| base.map_or_else(|| all[side].clone(), |base| all[side].clone().and(base));

@@ -13,15 +13,18 @@ use crate::array::{Array, ArrayError, Container, Counters};
 use crate::collection::{Collection, Selection};
 use crate::format::Writers;
 
-use super::memory;
+use super::{memory, modalities};
 
-/// The store as JSON, or one by one those of an annbatch collection; `error` for one that cannot be opened. `check`: with a
+/// The store as JSON, or one by one those of an annbatch collection, or the modalities of a MuData; `error` for one that cannot be opened. `check`: with a
 /// scan for damage. `selection`: what a mount would be asked for.
 pub fn describe(path: &Path, check: bool, selection: &Selection) -> Vec<Value> {
     // `open` reports a path that cannot be opened.
     let stores = anndata::stores(path).unwrap_or_default();
-    let parts =
-        if stores.is_empty() { vec![path.to_owned()] } else { stores.into_iter().map(|(path, _)| path).collect() };
+    let parts = match stores.as_slice() {
+        [] => vec![path.to_owned()],
+        [(path, store)] => modalities::groups(path, &**store).unwrap_or_else(|| vec![path.clone()]),
+        parts => parts.iter().map(|(path, _)| path.clone()).collect(),
+    };
     let one = |path: &PathBuf| {
         open(path, check, selection).unwrap_or_else(|error| json!({"error": one_line(&error.to_string())}))
     };

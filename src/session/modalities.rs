@@ -87,6 +87,12 @@ pub fn first_is_said_alone(name: &str) -> String {
     )
 }
 
+/// The names of the modalities of a MuData as stores; `None` for any other store, or one that cannot be read.
+pub fn groups(path: &Path, store: &dyn Container) -> Option<Vec<PathBuf>> {
+    let names = modalities_in(store).ok()??;
+    Some(names.iter().map(|name| inside(path, &format!("{MOD}/{name}"))).collect())
+}
+
 /// The modalities of a MuData, in its order; `None` for any other store.
 fn modalities_in(store: &dyn Container) -> Result<Option<Vec<String>>, SessionError> {
     if store.kind("X")?.is_some() || store.kind(MOD)? != Some(NodeKind::Group) {

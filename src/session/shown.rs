@@ -53,11 +53,12 @@ pub fn show(spec: &Spec, views: &[ViewPlan]) -> Value {
         fields.insert("hops".to_owned(), json!(hops));
         fields.insert("fanout".to_owned(), fanout.map_or(json!("all"), |fanout| json!(fanout)));
     }
-    if let Some(AssignedSpec { file, pert_col, cell_type_key, control_pert, .. }) = &spec.assigned {
+    if let Some(AssignedSpec { file, pert_col, cell_type_key, control_pert, seed, .. }) = &spec.assigned {
         fields.insert("split_toml".to_owned(), json!(file));
         fields.insert("pert_col".to_owned(), json!(pert_col));
         fields.insert("cell_type_key".to_owned(), json!(cell_type_key));
         fields.insert("control_pert".to_owned(), json!(control_pert));
+        fields.insert("split_seed".to_owned(), json!(seed));
     }
     fields.extend(restrictions(spec.filter.as_ref(), spec.rows.as_deref()));
     let each = spec.views.iter().zip(views).map(|(asked, view)| {

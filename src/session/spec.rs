@@ -231,6 +231,8 @@ pub struct AssignedSpec {
     pub pert_col: String,
     pub cell_type_key: String,
     pub control_pert: String,
+    /// What decides which rows a fraction of the file takes.
+    pub seed: u64,
 }
 
 /// Names in expressions and lists that are no columns: the names of the rows, and the number of a row's store.

@@ -7,20 +7,21 @@
 //!   `train` too.
 //! - *few-shot* (`[fewshot."dataset.line"]`, `val = [...]`, `test = [...]`): rows with these perturbations are in `val` and `test`,
 //!   all other perturbed rows in `train`; the controls are in each of `val` and `test` that has a row, and in `train`. A line
-//!   without perturbed rows is in no split.
+//!   without perturbed rows is in no split. `train_fraction = 0.1`, or `{ AARS = 0.1 }`, which cell-load passes over, gives this
+//!   share of the held out rows of each perturbation to `train` instead.
 //! - otherwise, in a dataset that `[training]` has as `train`: all rows are in `train`.
 //! - otherwise in none.
 //!
 //! So splits share controls: the same row may be on several sides.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use serde::Deserialize;
 
 use super::ViewError;
 use super::bits::Bits;
-use super::split::Labelled;
+use super::split::{Fraction, Labelled, Split, UNIT};
 
 /// The sides, in their order.
 pub const SIDES: [&str; 3] = ["train", "val", "test"];
@@ -34,7 +35,65 @@ pub struct Assigned {
     pub datasets: BTreeMap<String, String>,
     training: BTreeMap<String, String>,
     zeroshot: BTreeMap<String, String>,
-    fewshot: BTreeMap<String, BTreeMap<String, Vec<String>>>,
+    fewshot: BTreeMap<String, FewShot>,
+}
+
+/// What is held out of a cell line.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+struct FewShot {
+    val: Vec<String>,
+    test: Vec<String>,
+    train_fraction: Option<TrainFraction>,
+}
+
+/// The share of held out rows that are trained on nevertheless.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged, expecting = "a number, or a table of numbers by perturbation")]
+enum TrainFraction {
+    Of(f64),
+    Each(BTreeMap<String, f64>),
+}
+
+impl FewShot {
+    /// The perturbations of `val` or `test`.
+    fn list(&self, side: &str) -> &[String] {
+        match side {
+            "val" => &self.val,
+            "test" => &self.test,
+            _ => &[],
+        }
+    }
+
+    fn holds_out(&self, perturbation: &str) -> bool {
+        self.val.iter().chain(&self.test).any(|held| held == perturbation)
+    }
+
+    /// The share of a perturbation that is trained on, in parts of [`UNIT`].
+    fn trained(&self, perturbation: &str) -> Option<u64> {
+        let share = match self.train_fraction.as_ref()? {
+            TrainFraction::Of(share) => *share,
+            TrainFraction::Each(shares) => *shares.get(perturbation)?,
+        };
+        self.holds_out(perturbation).then_some((share * UNIT as f64).round() as u64)
+    }
+
+    /// What is wrong with its shares.
+    fn misfit(&self) -> Option<String> {
+        let (one, each) = match self.train_fraction.as_ref()? {
+            TrainFraction::Of(share) => (Some(share), None),
+            TrainFraction::Each(shares) => (None, Some(shares)),
+        };
+        if let Some(share) = one
+            .into_iter()
+            .chain(each.into_iter().flat_map(BTreeMap::values))
+            .find(|&share| !(*share > 0.0 && *share < 1.0))
+        {
+            return Some(format!("train_fraction is {share}: a share above 0 and below 1 is meant"));
+        }
+        let name = each?.keys().find(|name| !self.holds_out(name))?;
+        Some(format!("train_fraction has {name}, which neither val nor test has"))
+    }
 }
 
 /// The rows of one store, and the dataset that it is of; `None`: of none that is used.
@@ -50,6 +109,8 @@ pub struct Columns<'a> {
     pub perturbations: Labelled<'a>,
     /// The label of controls.
     pub control: &'a str,
+    /// What decides which rows a `train_fraction` takes.
+    pub seed: u64,
 }
 
 /// What becomes of the rows of a cell line in one dataset.
@@ -57,8 +118,40 @@ enum Role {
     Nowhere,
     Train,
     Zero(usize),
-    /// Codes of the perturbations of `val` and `test`.
-    Few([HashSet<u32>; 2]),
+    /// Codes of the perturbations of `val` and `test`, and the shares of these that are trained on.
+    Few([HashSet<u32>; 2], HashMap<u32, u64>),
+}
+
+/// Held out rows of which a share is trained on, each perturbation of a cell line of a dataset by itself.
+#[derive(Default)]
+struct Shared {
+    classes: HashMap<(String, u32, u32), u32>,
+    /// A class a row.
+    codes: Vec<u32>,
+    rows: BTreeMap<u64, Bits>,
+}
+
+impl Shared {
+    fn insert(&mut self, row: u64, (dataset, line, perturbation): (&str, u32, u32), parts: u64, all: u64) {
+        let next = self.classes.len() as u32;
+        let class = *self.classes.entry((dataset.to_owned(), line, perturbation)).or_insert(next);
+        self.codes.resize(all as usize, u32::MAX);
+        self.codes[row as usize] = class;
+        self.rows.entry(parts).or_insert_with(|| Bits::none(all)).insert(row);
+    }
+
+    /// The rows of each share, exactly that many of each class but for rounding.
+    fn trained(&self, seed: u64) -> Result<Vec<u64>, ViewError> {
+        let labels: Vec<String> = (0..self.classes.len()).map(|class| class.to_string()).collect();
+        let classes = Labelled { name: "train_fraction", codes: &self.codes, labels: &labels };
+        let mut all = Vec::new();
+        for (&parts, rows) in &self.rows {
+            let fractions = [Fraction { name: SIDES[TRAIN].to_owned(), parts }];
+            let split = Split { fractions: &fractions, groups: None, classes: Some(classes), seed };
+            all.extend(split.divide(rows)?.iter().flat_map(|side| side.rows.iter()));
+        }
+        Ok(all)
+    }
 }
 
 impl Assigned {
@@ -86,6 +179,9 @@ impl Assigned {
         if let Some(name) = lines.clone().find(|name| !name.contains('.')) {
             return wrong(format!("\"{name}\" is no cell line: write \"DATASET.CELL_LINE\""));
         }
+        if let Some((name, cause)) = file.fewshot.iter().find_map(|(name, few)| Some((name, few.misfit()?))) {
+            return wrong(format!("[fewshot.\"{name}\"] {cause}"));
+        }
         if let Some(dataset) = file.used().into_iter().find(|&name| !file.datasets.contains_key(name)) {
             return wrong(format!("[datasets] has no path of {dataset}"));
         }
@@ -107,20 +203,17 @@ impl Assigned {
 
     /// Which of [`SIDES`] the file gives rows to.
     pub fn sides(&self) -> Vec<usize> {
-        let few = |side: &str| self.fewshot.values().any(|lists| lists.get(side).is_some_and(|list| !list.is_empty()));
+        let few = |side: &str| self.fewshot.values().any(|few| !few.list(side).is_empty());
         let has =
             |side: &usize| *side == TRAIN || self.zeroshot.values().any(|of| of == SIDES[*side]) || few(SIDES[*side]);
         (0..SIDES.len()).filter(has).collect()
     }
 
     /// The rules about cell lines of a dataset: the line's label, and its lists if it is few-shot.
-    fn lines<'s>(
-        &'s self,
-        dataset: &str,
-    ) -> impl Iterator<Item = (&'s str, Option<&'s BTreeMap<String, Vec<String>>>)> {
+    fn lines<'s>(&'s self, dataset: &str) -> impl Iterator<Item = (&'s str, Option<&'s FewShot>)> {
         let prefix = format!("{dataset}.");
         let zero = self.zeroshot.keys().map(|name| (name, None));
-        let few = self.fewshot.iter().map(|(name, lists)| (name, Some(lists)));
+        let few = self.fewshot.iter().map(|(name, few)| (name, Some(few)));
         zero.chain(few).filter_map(move |(name, lists)| Some((name.strip_prefix(prefix.as_str())?, lists)))
     }
 
@@ -132,6 +225,7 @@ impl Assigned {
         self.check_names(stores, columns)?;
         let all = stores.last().map_or(0, |store| store.rows.end);
         let mut sides = [Bits::none(all), Bits::none(all), Bits::none(all)];
+        let mut shared = Shared::default();
         let control = code_of(columns.perturbations.labels, columns.control);
         for store in stores {
             let Some(dataset) = &store.dataset else { continue };
@@ -149,7 +243,7 @@ impl Assigned {
             let line_of = |row: u64| columns.cell_lines.codes[row as usize] as usize;
             let pert_of = |row: u64| columns.perturbations.codes[row as usize];
             for row in store.rows.clone().filter(|&row| !is_control(row)) {
-                if let Some(Role::Few(lists)) = roles.get(line_of(row)) {
+                if let Some(Role::Few(lists, _)) = roles.get(line_of(row)) {
                     let has = &mut has[line_of(row)];
                     has[0] = true;
                     (0..2).for_each(|list| has[1 + list] |= lists[list].contains(&pert_of(row)));
@@ -165,11 +259,14 @@ impl Assigned {
                             sides[TRAIN].insert(row);
                         }
                     }
-                    Some(Role::Few(_)) if is_control(row) => {
+                    Some(Role::Few(..)) if is_control(row) => {
                         let has = has[line_of(row)];
                         (0..3).filter(|&side| has[side]).for_each(|side| sides[side].insert(row));
                     }
-                    Some(Role::Few(lists)) => {
+                    Some(Role::Few(lists, trained)) => {
+                        if let Some(&parts) = trained.get(&pert_of(row)) {
+                            shared.insert(row, (dataset, line_of(row) as u32, pert_of(row)), parts, all);
+                        }
                         let within = |list: &usize| lists[*list].contains(&pert_of(row));
                         (0..2).filter(within).for_each(|list| sides[1 + list].insert(row));
                         if !(0..2).any(|list| within(&list)) {
@@ -179,6 +276,10 @@ impl Assigned {
                 }
             }
         }
+        for row in shared.trained(columns.seed)? {
+            sides[TRAIN].insert(row);
+            sides[1..].iter_mut().for_each(|side| side.remove(row));
+        }
         Ok(sides)
     }
 
@@ -187,13 +288,14 @@ impl Assigned {
         if let Some(side) = self.zeroshot.get(&key).and_then(|side| SIDES.iter().position(|other| other == side)) {
             return Role::Zero(side);
         }
-        if let Some(lists) = self.fewshot.get(&key) {
+        if let Some(few) = self.fewshot.get(&key) {
+            let labels = || columns.perturbations.labels.iter().zip(0..);
             let codes = |side: &str| {
-                let names: HashSet<&str> = lists.get(side).into_iter().flatten().map(String::as_str).collect();
-                let labels = columns.perturbations.labels.iter().zip(0..);
-                labels.filter(|(label, _)| names.contains(label.as_str())).map(|(_, code)| code).collect()
+                let names: HashSet<&str> = few.list(side).iter().map(String::as_str).collect();
+                labels().filter(|(label, _)| names.contains(label.as_str())).map(|(_, code)| code).collect()
             };
-            return Role::Few([codes("val"), codes("test")]);
+            let trained = labels().filter_map(|(label, code)| Some((code, few.trained(label)?))).collect();
+            return Role::Few([codes("val"), codes("test")], trained);
         }
         if self.training.get(dataset).is_some_and(|side| side == "train") { Role::Train } else { Role::Nowhere }
     }
@@ -220,8 +322,7 @@ impl Assigned {
                     lacking.0.push(format!("{dataset}.{line}"));
                     continue;
                 };
-                let lists = lists.into_iter().flat_map(|lists| SIDES[1..].iter().filter_map(|side| lists.get(*side)));
-                for perturbation in lists.flatten() {
+                for perturbation in lists.into_iter().flat_map(|few| few.val.iter().chain(&few.test)) {
                     named.1 += 1;
                     let found = code_of(columns.perturbations.labels, perturbation);
                     if found.is_none_or(|found| !pairs.contains(&(code, found))) {
@@ -263,6 +364,40 @@ mod tests {
         assert!(refused("[datasets]\na = '/a'\n[zeroshot]\n'a.x' = 'tset'\n").contains("\"tset\""));
         assert!(refused("[datasets]\na = '/a'\n[zeroshot]\nx = 'test'\n").contains("no cell line"));
         assert!(refused("[datasets]\na = '/a'\n[zeroshot]\na.x = 'test'\n").starts_with("line 4"));
+    }
+
+    /// Of each perturbation of a cell line its share, rounded; what is not held out stays where it is.
+    #[test]
+    fn a_share_of_what_is_held_out_is_trained_on() {
+        let of = |more: &str| {
+            let lists = "val = ['p1', 'p3']\ntest = ['p2', 'p1']\n";
+            let text = format!("[datasets]\na = '/a'\n[fewshot.'a.x']\n{lists}{more}");
+            let file = Assigned::parse(&text).unwrap_or_else(|error| panic!("{error}"));
+            let labels = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<String>>();
+            let (lines, perturbations) = (labels(&["x"]), labels(&["c", "p1", "p2", "p3", "p4"]));
+            let codes: Vec<u32> = (0..500).map(|row| row % 5).collect();
+            let columns = Columns {
+                cell_lines: Labelled { name: "line", codes: &vec![0; 500], labels: &lines },
+                perturbations: Labelled { name: "pert", codes: &codes, labels: &perturbations },
+                control: "c",
+                seed: 3,
+            };
+            let store = StoreRows { name: "/a".into(), dataset: Some("a".into()), rows: 0..500 };
+            let sides = file.divide(&[store], &columns).unwrap_or_else(|error| panic!("{error}"));
+            let counts = |side: &Bits| -> Vec<usize> {
+                (0..5).map(|code| side.iter().filter(|row| row % 5 == code).count()).collect()
+            };
+            sides.each_ref().map(counts)
+        };
+        assert_eq!(of(""), [vec![100, 0, 0, 0, 100], vec![100, 100, 0, 100, 0], vec![100, 100, 100, 0, 0]]);
+        let tenth = [vec![100, 10, 10, 10, 100], vec![100, 90, 0, 90, 0], vec![100, 90, 90, 0, 0]];
+        assert_eq!(of("train_fraction = 0.1\n"), tenth);
+        let each = [vec![100, 0, 25, 3, 100], vec![100, 100, 0, 97, 0], vec![100, 100, 75, 0, 0]];
+        assert_eq!(of("train_fraction = { p2 = 0.25, p3 = 0.03 }\n"), each);
+        let few = |more: &str| refused(&format!("[datasets]\na = '/a'\n[fewshot.'a.x']\ntest = ['p']\n{more}"));
+        assert!(few("train_fraction = 1.5").contains("[fewshot.\"a.x\"] train_fraction is 1.5"));
+        assert!(few("train_fraction = { q = 0.5 }").contains("has q, which neither val nor test has"));
+        assert!(few("train_fraction = 'x'").contains("a number, or a table"));
     }
 
     #[test]

@@ -75,6 +75,10 @@ impl Bits {
         self.words[(row / 64) as usize] |= 1 << (row % 64);
     }
 
+    pub fn remove(&mut self, row: u64) {
+        self.words[(row / 64) as usize] &= !(1 << (row % 64));
+    }
+
     pub fn invert(mut self) -> Bits {
         self.words.iter_mut().for_each(|word| *word = !*word);
         self.trim();

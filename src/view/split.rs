@@ -16,7 +16,7 @@ use super::ViewError;
 use super::bits::Bits;
 pub use assign::mixed;
 use assign::{Cut, allot, cuts, hash_label, hash_row};
-pub use parse::{Fraction, fractions};
+pub use parse::{Fraction, UNIT, fractions};
 
 /// Labels of the rows: what groups or classes a split goes by.
 #[derive(Clone, Copy, Debug)]

@@ -32,6 +32,18 @@ fn zero_and_few_shot_splits_have_the_rows_of_cell_load() {
     }
 }
 
+/// A share of what is held out of a cell line is trained on; all other rows are cell-load's.
+#[test]
+fn a_share_of_held_out_rows_is_trained_on() {
+    let place = tempfile::tempdir().unwrap();
+    let (from, to) = ("val = [\"g1\", \"g2\"]", "train_fraction = 0.3\nval = [\"g1\", \"g2\"]");
+    let file = rules(place.path(), "few", from, to);
+    let mount = Mount::new(&stores(), &["--split-toml", &file, "--batch-size", "64", "--seed", "5"]);
+    let output = python(SCRIPT).arg("share").arg(made_by(SCRIPT)).arg(mount.path()).arg("0.3").output().unwrap();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    mount.unmount();
+}
+
 /// As STATE trains: cell-load's splits, sets of one cell line and perturbation, a control of the cell line beside each cell.
 #[test]
 fn splits_sets_and_pairs_go_together() {

@@ -155,6 +155,19 @@ fn what_does_not_join_is_one_line() {
     refused(3, &[store("rna.h5ad").to_str().unwrap(), "--format", "h5mu"], &["--format h5mu: there is one AnnData"]);
 }
 
+/// `info` tells of each modality; a copy is of one alone.
+#[test]
+fn other_commands_name_modalities() {
+    let told = succeed(shufflefs().args(["info", "--json"]).arg(store("cite.h5mu")));
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let named: Vec<&str> = told.as_array().unwrap().iter().map(|one| one["store"].as_str().unwrap()).collect();
+    assert!(named.len() == 3 && named[0].ends_with("cite.h5mu::mod/rna") && told[1]["mounts"] == true, "{named:?}");
+    let out = tempfile::tempdir().unwrap();
+    let output = shufflefs().arg("shuffle").arg(store("cite.h5mu")).arg(out.path().join("x.zarr")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("name one modality alone"));
+}
+
 /// A plan counts what is joined, and a file names modalities beside itself.
 #[test]
 fn a_file_names_modalities() {

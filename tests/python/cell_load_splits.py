@@ -4,6 +4,7 @@
     cell_load_splits.py make DIR          writes stores and TOML files, with DIR where the directory is to stand
     cell_load_splits.py rows DIR          prints the rows of each split as cell-load 0.10.4 has them (needs it: tests/trainers.txt)
     cell_load_splits.py check DIR MOUNT NAME   the views of a mount with --split-toml NAME.toml have these rows
+    cell_load_splits.py share DIR MOUNT SHARE  those of few.toml, but that this share of what lines.hepg2 holds out is in train
     cell_load_splits.py state DIR MOUNT NAME   the same, in sets of one cell line and perturbation, with controls beside them
 
 What `rows` printed is kept beside this script, as cell-load needs PyTorch: cell_load_splits.json. Row numbers are those of the
@@ -109,6 +110,24 @@ def check(directory, mount, name):
         assert got == of_split, f"{name}: {split}: {len(got)} rows, cell-load has {len(of_split)}"
 
 
+def share(directory, mount, share):
+    wanted = {split: set(rows) for split, rows in json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())["few"].items()}
+    read = lambda split: np.concatenate([np.load(path)["row"] for path in sorted(pathlib.Path(mount, split, "epoch-0000").iterdir())])
+    got = {split: set(read(split).tolist()) for split in wanted}
+    obs = pd.concat([anndata.read_h5ad(directory / store).obs for store in STORES])
+    line, gene = (obs[column].to_numpy(object) for column in ["cell_type", "gene"])
+    in_lines = np.arange(len(obs)) < STORES["lines/x.h5ad"] + STORES["lines/y.h5ad"]
+    moved = got["train"] - wanted["train"]
+    for held, split in [("g1", "val"), ("g2", "val"), ("g3", "test"), ("g4", "test")]:
+        of = set(np.flatnonzero(in_lines & (line == "hepg2") & (gene == held)).tolist())
+        assert of and of <= wanted[split], f"{held} is not held out"
+        assert abs(len(of & moved) - float(share) * len(of)) < 1, f"{held}: {len(of & moved)} of {len(of)} rows are in train"
+        moved -= of
+        wanted["train"] |= of & got["train"]
+        wanted[split] -= of & got["train"]
+    assert not moved and got == wanted, "other rows have moved"
+
+
 def state(directory, mount, name):
     wanted = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())[name]
     obs = pd.concat([anndata.read_h5ad(directory / store).obs for store in STORES])
@@ -130,4 +149,4 @@ def state(directory, mount, name):
 
 if __name__ == "__main__":
     command, directory, *rest = sys.argv[1:]
-    {"make": make, "rows": rows, "check": check, "state": state}[command](pathlib.Path(directory), *rest)
+    {"make": make, "rows": rows, "check": check, "share": share, "state": state}[command](pathlib.Path(directory), *rest)
