@@ -296,8 +296,8 @@ pub fn genes(text: &str) -> Result<Genes, String> {
     if let Some(column) = text.strip_prefix("var:") {
         return Ok(Genes::Var(column.to_owned()));
     }
-    // A directory or an unreadable file is no gene either.
-    if std::fs::exists(text).unwrap_or(true) {
+    // A directory or an unreadable file is no gene either; a list of many names is longer than a path can be.
+    if std::fs::exists(text).unwrap_or_else(|error| error.kind() != std::io::ErrorKind::InvalidFilename) {
         return genes_of_file(Path::new(text));
     }
     genes_named(text.split(',').map(str::to_owned).collect())
@@ -339,6 +339,12 @@ mod tests {
         for wrong in ["", "1", "0%", "100%", "-1", "2 apples"] {
             assert!(memory(wrong).unwrap_err().contains("512MiB"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn many_names_of_genes_are_no_path() {
+        let names: Vec<String> = (0..1000).map(|number| format!("ENSG{number:011}")).collect();
+        assert_eq!(genes(&names.join(",")), Ok(Genes::Names(names)));
     }
 
     #[test]
