@@ -49,6 +49,9 @@ impl Companion for Modality {
                 found.rows.push(of);
                 let is_padding = rows.padding.get(place).is_some_and(|&filling| filling);
                 joined.names.push(if is_padding { -1 } else { row as i64 });
+                if !rows.padding.is_empty() {
+                    found.padding.push(is_padding);
+                }
             }
             found.bounds.push(found.rows.len());
             at = end;
@@ -74,6 +77,7 @@ mod tests {
         let sampling = Sampling { batch_size: 2, block_size: 1, fetch_factor: 3, seed: 0, drop_last: false };
         let beside = modality.beside(&sampling, (0, 0), &rows);
         assert_eq!((beside.batch(0), beside.batch(1), beside.batch(2)), (&[3][..], &[][..], &[1, 0][..]));
+        assert_eq!((beside.padding(0), beside.padding(2)), (&[false][..], &[false, true][..]));
         let joined = beside.joined.unwrap_or_default();
         assert_eq!(joined.has, [false, true, false, false, true, true]);
         assert_eq!((joined.bounds, joined.names), (rows.bounds, vec![0, 3, -1]));

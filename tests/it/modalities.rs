@@ -119,6 +119,17 @@ fn modalities_follow_their_rows() {
         assert!(check(&mount, job, &[stores[0].display().to_string()]) > 0, "{more:?}");
         mount.unmount();
     }
+    // Cells that protein has none of: batches without a row of it.
+    let place = tempfile::tempdir().unwrap();
+    let rows = place.path().join("rows.txt");
+    std::fs::write(&rows, (0..50).map(|row| format!("{row}\n")).collect::<String>()).unwrap();
+    let mount = Mount::new(&stores, &[&SMALL[..], &["--rows", rows.to_str().unwrap(), "--dense"]].concat());
+    assert_eq!(check(&mount, json!({"some": true}), &[stores[0].display().to_string()]), 50);
+    mount.unmount();
+    let sets = ["--set-by", "kind", "--set-size", "64", "--set-short", "pad", "--batch-size", "64"];
+    let mount = Mount::new(&stores, &sets);
+    succeed(python(SCRIPT).arg("padding").arg(mount.path()));
+    mount.unmount();
     let mount = Mount::new(&stores, &SMALL);
     let whole = std::fs::read(mount.join("epoch-0002/batch-000001.h5mu")).unwrap();
     let rank = std::fs::read_dir(mount.join("rank-0-of-2/epoch-0002")).unwrap().count();

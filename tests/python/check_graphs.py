@@ -71,7 +71,7 @@ def run(mount, options, stores):
         check(len(set(beside)) == len(beside) and not set(beside) & set(rows), "a neighbour is in the batch, or twice")
         check(batch["edge_index"].shape == (2, len(weight)), "the shape of edge_index")
         # Each edge is the graph's, to the bit.
-        check(np.array_equal(np.asarray(whole[nodes[target], nodes[source]]).ravel().astype(weight.dtype), weight), "a weight is not the graph's")
+        check(not len(weight) or np.array_equal(np.asarray(whole[nodes[target], nodes[source]]).ravel().astype(weight.dtype), weight), "a weight is not the graph's")
         # Hop by hop: each row of the frontier in its order has as many neighbours as it can have, none twice.
         frontier, known, at = np.arange(len(rows)), len(rows), 0
         for _ in range(options["hops"]):

@@ -2,6 +2,7 @@
 """Stores of several modalities, and what their batches must hold by mudata.
 
     check_modalities.py make DIR                       writes cite.h5mu, cite.zarr, rna.h5ad, protein.h5ad, other.h5ad, twice.h5ad
+    check_modalities.py padding MOUNT                  rows that only fill a set up are marked in every modality
     check_modalities.py check MOUNT JSON STORE...      every batch of an epoch in every format is mudata's part of the same cells
 
 JSON: genes, of a modality: names in served order; total, of a modality: to what rows are scaled before log1p; format.
@@ -218,6 +219,20 @@ def run(mount, options, stores):
     print(len(seen))
 
 
+def padding(mount):
+    seen = 0
+    for path in sorted(glob.glob(f"{mount}/epoch-0001/*.npz")):
+        batch = np.load(path)
+        filling = batch["mod/rna/row"] < 0
+        for name in ("protein", "atac"):
+            check(np.array_equal(batch[f"mod/{name}/row"] < 0, filling[batch[f"obsm/{name}"]]), f"filling rows of {name}")
+        seen += filling.sum()
+    check(seen > 0, "no row fills a set up")
+
+
 if __name__ == "__main__":
     command, *rest = sys.argv[1:]
-    make(rest[0]) if command == "make" else run(rest[0], json.loads(rest[1]), rest[2:])
+    if command == "check":
+        run(rest[0], json.loads(rest[1]), rest[2:])
+    else:
+        {"make": make, "padding": padding}[command](rest[0])
