@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use crate::array::cache::ChunkCache;
-use crate::array::gather::Io;
+use crate::array::gather::{Io, under_way};
 use crate::array::{ArrayError, Counters};
 use crate::collection::Collection;
 use crate::format::{Extension, Writers};
@@ -226,7 +226,7 @@ impl Engine {
             counters,
             cache: (for_chunks > 0).then(|| ChunkCache::new(for_chunks)),
             threads,
-            io: Io::new(limits.io_depth, limits.threads, limits.memory),
+            io: Io::new(limits.io_depth, limits.threads, under_way(limits.memory)),
             background_pool,
             scratch: Default::default(),
         };

@@ -91,6 +91,14 @@ pub trait Storage: Debug + Send + Sync {
     /// `NotFound`.
     fn version(&self, path: &Path) -> io::Result<Version>;
 
+    /// The same, asked for anew: nothing that was known before counts.
+    ///
+    /// # Errors
+    /// Those of `version`.
+    fn version_now(&self, path: &Path) -> io::Result<Version> {
+        self.version(path)
+    }
+
     /// How an object differs from what it was, if it does. A storage whose every read is conditional on the version
     /// answers `None` without asking.
     ///

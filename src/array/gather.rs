@@ -17,7 +17,7 @@ use super::cache::ChunkCache;
 use super::{Array, ArrayError, ChunkBuf, Counters, Extent, Scratch, grow};
 use crate::number::as_usize;
 
-pub use deep::{Io, gather_deep};
+pub use deep::{Io, gather_deep, under_way};
 
 /// Where gathered elements go. Pieces are numbered.
 ///

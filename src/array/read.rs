@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::gather::{ElementRange, GatherContext, Io, Sink, gather};
+use super::gather::{ElementRange, GatherContext, Io, Sink, gather, under_way};
 use super::{Array, ArrayError, Counters, DestSlice};
 use crate::number::as_usize;
 
@@ -147,7 +147,7 @@ impl Array {
         pieces: &[ElementRange],
         counters: &Counters,
     ) -> Result<(), ArrayError> {
-        let io = Io::new(None, rayon::current_num_threads(), WHOLE);
+        let io = Io::new(None, rayon::current_num_threads(), under_way(WHOLE));
         let sink =
             ReadBuffer { dest: DestSlice::new(buffer), piece, size: self.dtype.size(), missed: AtomicBool::new(false) };
         gather(self, pieces, &sink, &GatherContext { counters, progress: &|| {}, cache: None, io: Some(&io) })?;

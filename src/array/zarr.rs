@@ -134,8 +134,12 @@ impl Zarr {
         if element.split('/').any(|part| matches!(part, "." | "..") || (part.is_empty() && !element.is_empty())) {
             return Ok(None);
         }
-        if let Some(node) = self.consolidated.as_ref().and_then(|nodes| nodes.get(element)) {
-            return Ok(Some(Arc::clone(node)));
+        if let Some(nodes) = &self.consolidated {
+            match nodes.get(element) {
+                Some(Some(node)) => return Ok(Some(Arc::clone(node))),
+                None if node::is_absent(nodes, element) => return Ok(None),
+                _ => {}
+            }
         }
         if let Some(node) = self.read().nodes.get(element) {
             return Ok(Some(Arc::clone(node)));

@@ -113,7 +113,7 @@ impl Identity {
     /// `StaleNetworkFileHandle`; those of [`Storage::version`].
     pub fn confirm(&self) -> io::Result<()> {
         let stale = |cause: String| Error::new(ErrorKind::StaleNetworkFileHandle, format!("{}: {cause}", self.address));
-        match self.address.version() {
+        match self.address.storage.version_now(&self.address.path) {
             Ok(now) => self.version.difference(&now).map_or(Ok(()), |change| Err(stale(change))),
             Err(error) if error.kind() == ErrorKind::NotFound => Err(stale("it was removed".to_owned())),
             Err(error) => Err(error),

@@ -1,15 +1,18 @@
 //! Blocks of remote objects on a local disk, shared by all processes of a node.
 //!
-//! A block is a file of its own: what it is of (name, version, number), a checksum, its bytes. It is written under another
-//! name and renamed into place, and everything in it is compared when it is read: a file that is cut, mixed up or not
-//! written out before a crash is a miss. Nothing is locked: two processes that write one block write the same.
+//! A block is a file of its own (`block`), written under another name and renamed into place; what is not what it should be is a
+//! miss. Nothing is locked: two processes that write one block write the same. Bytes go from a file to their places, and from
+//! the network to their places and on to a file.
 //!
 //! The directory is bounded: a process that has written a share of the bound counts what is there, and removes what was not used
 //! for longest. A full disk only stops the writing.
 
+mod block;
+
+use std::collections::VecDeque;
 use std::fs::{self, File, FileTimes};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, IoSliceMut, Read, Write};
+use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -17,13 +20,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::{Stamp, Version, local};
+use super::local;
 use crate::number::as_usize;
+use block::{BLOCK, PART};
 
-/// Bytes of one block.
-const BLOCK: u64 = 256 << 10;
-/// First bytes of each file: another layout would be another word.
-const MAGIC: &[u8; 8] = b"shufblk1";
+pub use block::Subject;
+
 /// How much older a block's time may be than its last use.
 const USED: Duration = Duration::from_secs(600);
 /// This share of the bound is written before what is there is counted again.
@@ -39,12 +41,6 @@ pub struct Cache {
     counting: Mutex<()>,
     pub hits: AtomicU64,
     pub misses: AtomicU64,
-}
-
-/// One object in one version.
-pub struct Subject<'a> {
-    pub name: &'a str,
-    pub version: &'a Version,
 }
 
 impl Cache {
@@ -80,7 +76,7 @@ impl Cache {
         subject: &Subject<'_>,
         offset: u64,
         places: &mut [IoSliceMut<'_>],
-        fetch: impl FnOnce(u64, &mut [u8]) -> io::Result<()>,
+        fetch: impl FnOnce(u64, &mut [IoSliceMut<'_>]) -> io::Result<()>,
     ) -> io::Result<()> {
         let total: u64 = places.iter().map(|place| place.len() as u64).sum();
         let end = offset.checked_add(total).filter(|&end| end <= subject.version.size);
@@ -88,58 +84,54 @@ impl Cache {
         if total == 0 {
             return Ok(());
         }
-        let blocks = offset / BLOCK..(end - 1) / BLOCK + 1;
-        let from = blocks.start * BLOCK;
-        let until = (blocks.end * BLOCK).min(subject.version.size);
-        let room = usize::try_from(until - from).map_err(io::Error::other)?;
-        let mut bytes = vec![0; room];
-        let missing = self.load(subject, blocks.clone(), &mut bytes);
-        if let Some(missing) = missing {
-            self.misses.fetch_add(1, Ordering::Relaxed);
-            let (start, stop) = (missing.start * BLOCK, (missing.end * BLOCK).min(subject.version.size));
-            let part = bytes.get_mut(as_usize(start - from)..as_usize(stop - from)).unwrap_or_default();
-            fetch(start, part)?;
-            for (number, block) in missing.zip(part.chunks(as_usize(BLOCK))) {
-                self.store(subject, number, block);
-            }
-        } else {
+        let Some(missing) = self.load(subject, offset..end, places) else {
             self.hits.fetch_add(1, Ordering::Relaxed);
-        }
-        let mut wanted = bytes.get(as_usize(offset - from)..).unwrap_or_default();
-        for place in places {
-            let (now, later) = wanted.split_at(place.len());
-            place.copy_from_slice(now);
-            wanted = later;
+            return Ok(());
+        };
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        let (start, stop) = (subject.block(missing.start).start, subject.block(missing.end - 1).end);
+        let mut around = Around::new(offset.saturating_sub(start), stop.saturating_sub(end));
+        let mut rest = around.with(places);
+        // What was there before the first block that was not.
+        take(&mut rest, start.saturating_sub(offset));
+        let mut all = take(&mut rest, stop - start);
+        fetch(start, &mut all)?;
+        let mut blocks = all.iter_mut().map(|place| &mut **place).collect();
+        for number in missing {
+            let block = subject.block(number);
+            self.store(subject, number, &take(&mut blocks, block.end - block.start));
         }
         Ok(())
     }
 
-    /// Reads the blocks that are there; from the first to the last of those that are not.
-    fn load(&self, subject: &Subject<'_>, blocks: Range<u64>, bytes: &mut [u8]) -> Option<Range<u64>> {
+    /// Reads what is there of a range; from the first to the last block that is not.
+    fn load(&self, subject: &Subject<'_>, range: Range<u64>, places: &mut [IoSliceMut<'_>]) -> Option<Range<u64>> {
+        let from = range.start / PART * PART;
+        let until = range.end.next_multiple_of(PART).min(subject.version.size);
+        let mut around = Around::new(range.start - from, until - range.end);
+        let mut rest = around.with(places);
         let mut missing: Option<Range<u64>> = None;
-        for (number, place) in blocks.zip(bytes.chunks_mut(as_usize(BLOCK))) {
-            if self.load_one(subject, number, place).is_none() {
+        for number in range.start / BLOCK..(range.end - 1) / BLOCK + 1 {
+            let block = subject.block(number);
+            let (start, stop) = (block.start.max(from), block.end.min(until));
+            let mut places = take(&mut rest, stop - start);
+            if self.load_one(subject, number, start - block.start, &mut places).is_none() {
                 missing = Some(missing.map_or(number, |range| range.start)..number + 1);
             }
         }
         missing
     }
 
-    fn load_one(&self, subject: &Subject<'_>, number: u64, place: &mut [u8]) -> Option<()> {
-        let head = head(subject, number);
-        let mut file = File::open(self.path(&head)).ok()?;
+    /// Reads parts of a block, from byte `from` of it on.
+    fn load_one(&self, subject: &Subject<'_>, number: u64, from: u64, places: &mut [IoSliceMut<'_>]) -> Option<()> {
+        let (head, block) = (subject.head(number), subject.block(number));
+        let len = block.end - block.start;
+        let file = File::open(self.path(&head)).ok()?;
         let metadata = file.metadata().ok()?;
-        if metadata.len() != (head.len() + place.len() + 4) as u64 {
+        if metadata.len() != block::file_len(&head, len) {
             return None;
         }
-        let mut found = vec![0; head.len()];
-        file.read_exact(&mut found).ok()?;
-        file.read_exact(place).ok()?;
-        let mut sum = [0; 4];
-        file.read_exact(&mut sum).ok()?;
-        if found != head || u32::from_le_bytes(sum) != checksum(&head, place) {
-            return None;
-        }
+        block::read(&file, &head, len, from, places)?;
         let now = SystemTime::now();
         if metadata.modified().is_ok_and(|used| now.duration_since(used).is_ok_and(|since| since > USED)) {
             // Without the right to, it is only removed sooner.
@@ -149,9 +141,9 @@ impl Cache {
     }
 
     /// Writes a block; a failure only means that it will be fetched again.
-    fn store(&self, subject: &Subject<'_>, number: u64, bytes: &[u8]) {
+    fn store(&self, subject: &Subject<'_>, number: u64, bytes: &[IoSliceMut<'_>]) {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let head = head(subject, number);
+        let (head, block) = (subject.head(number), subject.block(number));
         let path = self.path(&head);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let temporary = path.with_extension(format!("{}-{count}.new", std::process::id()));
@@ -159,10 +151,7 @@ impl Cache {
             if let Some(folder) = path.parent() {
                 local::make_private(folder)?;
             }
-            let mut file = File::options().write(true).create_new(true).open(&temporary)?;
-            file.write_all(&head)?;
-            file.write_all(bytes)?;
-            file.write_all(&checksum(&head, bytes).to_le_bytes())?;
+            block::write(&File::options().write(true).create_new(true).open(&temporary)?, &head, bytes)?;
             fs::rename(&temporary, &path)
         };
         let written: io::Result<()> = write();
@@ -170,7 +159,7 @@ impl Cache {
             let _ = fs::remove_file(&temporary);
             return;
         }
-        let size = (head.len() + bytes.len() + 4) as u64;
+        let size = block::file_len(&head, block.end - block.start);
         if self.written.fetch_add(size, Ordering::Relaxed) + size > self.most / SHARE {
             self.shrink();
         }
@@ -213,30 +202,46 @@ impl Cache {
     }
 }
 
-/// What a block is of: the start of its file.
-fn head(subject: &Subject<'_>, number: u64) -> Vec<u8> {
-    let Version { size, stamp } = subject.version;
-    let stamp = match stamp {
-        Stamp::File { mtime_ns, inode } => format!("{mtime_ns} {inode}"),
-        Stamp::Tag { tag, modified } => {
-            let since = modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()).unwrap_or_default();
-            format!("{tag} {}", since.as_nanos())
-        }
-    };
-    let subject = format!("{}\n{stamp}\n{size}\n{number}\n", subject.name);
-    let mut head = MAGIC.to_vec();
-    head.extend((subject.len() as u64).to_le_bytes());
-    head.extend(subject.into_bytes());
-    head
+/// Room for what is read before and after what was asked for.
+struct Around(Vec<u8>, Vec<u8>);
+
+impl Around {
+    fn new(before: u64, after: u64) -> Around {
+        Around(vec![0; as_usize(before)], vec![0; as_usize(after)])
+    }
+
+    /// It and the places, in the order of their bytes.
+    fn with<'a>(&'a mut self, places: &'a mut [IoSliceMut<'_>]) -> VecDeque<&'a mut [u8]> {
+        let mut all = VecDeque::with_capacity(places.len() + 2);
+        all.push_back(self.0.as_mut_slice());
+        all.extend(places.iter_mut().map(|place| &mut **place));
+        all.push_back(self.1.as_mut_slice());
+        all
+    }
 }
 
-fn checksum(head: &[u8], bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(head), bytes)
+/// Takes the places of the next bytes.
+fn take<'a>(rest: &mut VecDeque<&'a mut [u8]>, bytes: u64) -> Vec<IoSliceMut<'a>> {
+    let (mut taken, mut left) = (Vec::new(), as_usize(bytes));
+    while left > 0
+        && let Some(place) = rest.pop_front()
+    {
+        let (now, later) = place.split_at_mut(place.len().min(left));
+        left -= now.len();
+        if !later.is_empty() {
+            rest.push_front(later);
+        }
+        if !now.is_empty() {
+            taken.push(IoSliceMut::new(now));
+        }
+    }
+    taken
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::{Stamp, Version};
 
     fn version(tag: &str) -> Version {
         Version { size: 3 * BLOCK + 100, stamp: Stamp::Tag { tag: tag.to_owned(), modified: None } }
@@ -253,9 +258,13 @@ mod tests {
         let mut buffer = vec![0; len];
         let (first, second) = buffer.split_at_mut(len / 3);
         let mut places = [IoSliceMut::new(first), IoSliceMut::new(second)];
-        let fetch = |at: u64, place: &mut [u8]| {
-            fetched = Some(at..at + place.len() as u64);
-            content(at, place);
+        let fetch = |start: u64, places: &mut [IoSliceMut<'_>]| {
+            let mut at = start;
+            for place in places {
+                content(at, place);
+                at += place.len() as u64;
+            }
+            fetched = Some(start..at);
             Ok(())
         };
         cache.read(&Subject { name: "s3://b/x", version: &version }, offset, &mut places, fetch).expect("reads");
@@ -276,6 +285,25 @@ mod tests {
         let other = Cache::open(folder.path(), 1 << 30).expect("opens");
         assert_eq!(read(&other, "a", 3 * BLOCK + 50, 50), None);
         assert_eq!(read(&other, "b", 3 * BLOCK + 50, 50), Some(3 * BLOCK..3 * BLOCK + 100));
+    }
+
+    /// Any range, whichever of its blocks are there.
+    #[test]
+    fn ranges_that_are_there_in_part_are_right() {
+        let size = 3 * BLOCK + 100;
+        let ranges = [0..size, 1..size - 1, BLOCK - 1..3 * BLOCK, PART..2 * BLOCK, BLOCK + PART + 7..3 * BLOCK + 50];
+        for (there, range) in (0..16).flat_map(|there| ranges.iter().map(move |range| (there, range))) {
+            let folder = tempfile::tempdir().expect("a directory");
+            let cache = Cache::open(folder.path(), 1 << 30).expect("opens");
+            for number in (0..4).filter(|number| there >> number & 1 == 1) {
+                assert!(read(&cache, "a", number * BLOCK + 60, 20).is_some());
+            }
+            let len = (range.end - range.start) as usize;
+            let fetched = read(&cache, "a", range.start, len);
+            let wanted = range.start / BLOCK..(range.end - 1) / BLOCK + 1;
+            assert_eq!(fetched.is_none(), wanted.clone().all(|number| there >> number & 1 == 1));
+            assert_eq!(read(&cache, "a", range.start, len), None);
+        }
     }
 
     /// Whatever happened to the files: the bytes are right.
@@ -302,9 +330,13 @@ mod tests {
         damaged.extend([0, 10, 20, 200, whole.len() / 2, whole.len() - 1].map(flip));
         for bytes in damaged {
             fs::write(&file, bytes).expect("writes");
-            assert_eq!(read(&cache, "a", 50, 10), Some(0..BLOCK));
-            assert_eq!(read(&cache, "a", 50, 10), None);
+            assert_eq!(read(&cache, "a", 0, BLOCK as usize), Some(0..BLOCK));
+            assert_eq!(read(&cache, "a", 0, BLOCK as usize), None);
         }
+        // Parts that are not asked for are not read.
+        fs::write(&file, flip(whole.len() - 1)).expect("writes");
+        assert_eq!(read(&cache, "a", 50, 10), None);
+        assert_eq!(read(&cache, "a", BLOCK - 10, 10), Some(0..BLOCK));
     }
 
     #[test]

@@ -80,6 +80,11 @@ impl Allowance {
         Allowance { limit, used: Mutex::new(0), returned: Condvar::new() }
     }
 
+    /// All of it.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Takes bytes as soon as enough are free; more than the whole allowance, once no other thread holds any. A caller must hold
     /// none.
     pub fn take(&self, bytes: u64) -> Taken<'_> {

@@ -95,7 +95,11 @@ impl Ranges for OpenFile {
     }
 }
 
-fn fill(file: &File, mut offset: u64, places: &mut [IoSliceMut<'_>]) -> io::Result<()> {
+/// Fills the places, one after the other, from a file's byte `offset` on.
+///
+/// # Errors
+/// `UnexpectedEof` where the file ends before; the system's.
+pub fn fill(file: &File, mut offset: u64, places: &mut [IoSliceMut<'_>]) -> io::Result<()> {
     // Borrowed anew: after a short read these are cut, and the caller looks at the whole of its own.
     let mut places: Vec<IoSliceMut<'_>> = places.iter_mut().map(|place| IoSliceMut::new(place)).collect();
     let mut places = places.as_mut_slice();

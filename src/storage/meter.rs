@@ -38,7 +38,7 @@ pub struct Meter {
     is_far: bool,
     /// Of the last 64 reads, a bit each: whether it was slow.
     recent: AtomicU64,
-    /// Microseconds of slow reads, a moving mean.
+    /// Microseconds of slow reads, of a far storage of all: a moving mean.
     latency: AtomicU64,
 }
 
@@ -80,7 +80,8 @@ impl Meter {
     fn note(&self, time: Duration, slow: bool) {
         let recent = self.recent.load(Ordering::Relaxed) << 1 | u64::from(slow);
         self.recent.store(recent, Ordering::Relaxed);
-        if slow {
+        // What is far may be answered by a cache on this node.
+        if slow || self.is_far {
             let (mean, micros) = (self.latency(), u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
             let next = if mean == 0 { micros } else { mean - mean / 16 + micros / 16 };
             self.latency.store(next, Ordering::Relaxed);
@@ -221,7 +222,9 @@ mod tests {
         (0..100).for_each(|_| meter.note(Duration::from_millis(1), true));
         assert!((8..=40).contains(&meter.depth()), "{}", meter.depth());
         (0..100).for_each(|_| meter.note(Duration::from_micros(20), false));
-        assert!(meter.is_slow());
+        assert!(meter.is_slow() && meter.depth() == DEPTHS.0);
+        (0..10).for_each(|_| meter.note(Duration::from_millis(30), true));
+        assert!(meter.depth() > 200, "{}", meter.depth());
     }
 
     #[test]

@@ -316,6 +316,10 @@ impl Storage for Remote {
         Place::of(path)?.head(&Meter::default(), true).map(|(version, _)| version)
     }
 
+    fn version_now(&self, path: &Path) -> io::Result<Version> {
+        Place::of(path)?.target(&Meter::default()).open(1).map(|(version, _)| version)
+    }
+
     /// Every read says which version it wants.
     fn changed(&self, _: &Path, _: &Version) -> io::Result<Option<String>> {
         Ok(None)
@@ -339,7 +343,7 @@ impl Ranges for Object {
             let (name, version) = (&self.place.name, &self.version);
             let target = self.place.target(&self.meter);
             let Some(cache) = cache() else { return target.fill(name, version, offset, places) };
-            let fetch = |at, part: &mut [u8]| target.fill(name, version, at, &mut [IoSliceMut::new(part)]);
+            let fetch = |at, places: &mut [IoSliceMut<'_>]| target.fill(name, version, at, places);
             return cache.read(&Subject { name, version }, offset, places, fetch);
         };
         for place in places {

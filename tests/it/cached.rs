@@ -14,8 +14,14 @@ use crate::support::{Mount, ROOT, list, succeed};
 
 /// Requests that came so far.
 fn count(server: &Server) -> u64 {
+    ask(server, "count")
+}
+
+/// A number that a server tells of itself.
+pub fn ask(server: &Server, what: &str) -> u64 {
     let mut stream = TcpStream::connect(format!("127.0.0.1:{}", server.said)).expect("connects");
-    stream.write_all(b"GET /count HTTP/1.1\r\nConnection: close\r\n\r\n").expect("writes");
+    let request = format!("GET /{what} HTTP/1.1\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("writes");
     let mut answer = String::new();
     let mut byte = [0];
     while !answer.ends_with("\r\n\r\n") && stream.read(&mut byte).expect("reads") == 1 {

@@ -66,4 +66,5 @@ mod tree_model;
 mod tune;
 mod view_files;
 mod views;
+mod wire;
 mod zarr_epochs;

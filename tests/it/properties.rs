@@ -207,7 +207,7 @@ fn a_gather_is_slices_and_decodes_each_chunk_once() {
         let sink = Pieces { buffers, size, places: asked.places };
         let counters = Counters::default();
         let cache = asked.cache.map(ChunkCache::new);
-        let io = asked.io.map(|(depth, _)| Io::new(Some(depth), 2, 1 << 20));
+        let io = asked.io.map(|(depth, _)| Io::new(Some(depth), 2, 64 << 10));
         let work = GatherContext { counters: &counters, progress: &|| {}, cache: cache.as_ref(), io: io.as_ref() };
         for round in 0..2 {
             sink.buffers.iter().for_each(|buffer| buffer.lock().unwrap().fill(0x55));

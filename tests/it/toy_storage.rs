@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::io::{self, Error, ErrorKind, IoSliceMut};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
+use shufflefs::array::gather::{ElementRange, GatherContext, Io, gather};
 use shufflefs::array::{ArrayError, Counters, kinds};
 use shufflefs::storage::{Address, Kind, Meter, Opened, Ranges, Stamp, Storage, Version};
 use zarrs::array::codec::ZstdCodec;
 
 use crate::array::{bytes, values, write_zarr};
+use crate::pieces::Pieces;
 
 /// The bytes of an object, and the number of its version.
 type Held = (Arc<Vec<u8>>, u64);
@@ -21,6 +24,19 @@ struct Shelf {
     objects: Mutex<BTreeMap<PathBuf, Held>>,
     fails: Mutex<Option<ErrorKind>>,
     reads: AtomicU64,
+    /// How long a read is said to take.
+    latency: Option<Duration>,
+    under_way: Mutex<UnderWay>,
+    more: Condvar,
+}
+
+/// Bytes of large reads that are under way.
+#[derive(Debug, Default)]
+struct UnderWay {
+    now: u64,
+    most: u64,
+    /// Reads wait until so many bytes are under way, once.
+    wanted: u64,
 }
 
 /// What the tests hold of it.
@@ -29,8 +45,8 @@ struct Toy(Arc<Shelf>);
 
 impl Toy {
     /// Takes up all files below a directory.
-    fn of(root: &Path) -> Toy {
-        let toy = Toy::default();
+    fn of(root: &Path, latency: Option<Duration>) -> Toy {
+        let toy = Toy(Arc::new(Shelf { latency, ..Shelf::default() }));
         let mut folders = vec![root.to_path_buf()];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap() {
@@ -60,7 +76,27 @@ impl Toy {
     }
 }
 
+impl Shelf {
+    /// A read of so many bytes, which waits as `UnderWay` says.
+    fn pass(&self, bytes: u64) {
+        let mut state = self.under_way.lock().unwrap();
+        state.now += bytes;
+        state.most = state.most.max(state.now);
+        if state.now >= state.wanted {
+            state.wanted = 0;
+            self.more.notify_all();
+        }
+        let (mut state, _) =
+            self.more.wait_timeout_while(state, Duration::from_secs(20), |state| state.wanted > 0).unwrap();
+        state.now -= bytes;
+    }
+}
+
 impl Storage for Toy {
+    fn usual_latency(&self) -> Option<Duration> {
+        self.0.latency
+    }
+
     fn open(&self, path: &Path, _: &Arc<Meter>) -> io::Result<Opened> {
         let version = self.get(path)?.1;
         let ranges = Box::new(ToyObject { toy: self.clone(), path: path.to_path_buf(), version: version.clone() });
@@ -100,6 +136,11 @@ impl Ranges for ToyObject {
         if let Some(kind) = *self.toy.0.fails.lock().unwrap() {
             return Err(Error::new(kind, "the shelf fell down"));
         }
+        // Indices of shards are smaller.
+        let size = places.iter().map(|place| place.len() as u64).sum();
+        if size > 4096 {
+            self.toy.0.pass(size);
+        }
         let (bytes, version) = self.toy.get(&self.path)?;
         if version != self.version {
             return Err(ErrorKind::StaleNetworkFileHandle.into());
@@ -122,7 +163,7 @@ fn a_zarr_store_is_read_from_any_storage() {
     write_zarr(folder.path(), "raw", &[20_011], &[777], None, vec![], &data);
     write_zarr(folder.path(), "zstd", &[20_011], &[777], None, zstd(), &data);
     write_zarr(folder.path(), "shards", &[20_011], &[7000], Some(&[700]), zstd(), &data);
-    let toy = Toy::of(folder.path());
+    let toy = Toy::of(folder.path(), None);
     drop(folder);
 
     let address = Address::new(Arc::new(toy.clone()), "toy".into());
@@ -155,4 +196,46 @@ fn a_zarr_store_is_read_from_any_storage() {
         "toy://: changed since it was mounted (toy/raw/zarr.json: another version is in its place); unmount and mount it \
          again"
     );
+}
+
+/// However many requests the latency asks for, all gathers together have no more bytes under way than they may.
+#[test]
+fn bytes_under_way_are_bounded() {
+    const LIMIT: u64 = 100_000;
+    let folder = tempfile::tempdir().unwrap();
+    // Of 28,000 bytes each, which no codec makes smaller.
+    let data: Vec<i32> = (0..210_000_u32).map(|i| i.wrapping_mul(2_654_435_761).rotate_left(i % 31) as i32).collect();
+    write_zarr(folder.path(), "raw", &[210_000], &[7000], Some(&[700]), vec![], &data);
+    write_zarr(
+        folder.path(),
+        "zstd",
+        &[210_000],
+        &[7000],
+        Some(&[700]),
+        vec![Arc::new(ZstdCodec::new(1, false))],
+        &data,
+    );
+    for (name, places) in [("raw", true), ("raw", false), ("zstd", false)] {
+        let toy = Toy::of(folder.path(), Some(Duration::from_millis(30)));
+        let container =
+            kinds::open_at(&Address::new(Arc::new(toy.clone()), "toy".into()), "toy://".into(), "").unwrap();
+        let array = container.array(name).unwrap();
+        let io = Io::new(None, 2, LIMIT);
+        assert!(io.depth(&array) > 100, "as many requests as the latency asks for");
+        // Three requests fit.
+        toy.0.under_way.lock().unwrap().wanted = 80_000;
+        let read = || {
+            let sink = Pieces { buffers: vec![Mutex::new(vec![0; 4 * data.len()])], size: 4, places };
+            let counters = Counters::default();
+            let work = GatherContext { counters: &counters, progress: &|| {}, cache: None, io: Some(&io) };
+            gather(&array, &[ElementRange { start: 0, len: data.len() as u64 }], &sink, &work).unwrap();
+            assert!(*sink.buffers[0].lock().unwrap() == bytes(&data), "{name}");
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(read);
+            read();
+        });
+        let state = toy.0.under_way.lock().unwrap();
+        assert!(state.wanted == 0 && state.now == 0 && state.most <= LIMIT, "{name}: {state:?}");
+    }
 }

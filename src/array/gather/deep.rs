@@ -2,8 +2,8 @@
 //!
 //! A request is a range of an object: runs of raw chunks, read straight to their places, or encoded chunks that lie close
 //! together, read and then decoded as soon as they are there. Its thread does all of it; few decode at a time, as
-//! there are few cores (`Decoders`), and stored bytes that wait for that are bounded (`Io`). So what is in flight depends on
-//! the storage, and neither memory nor decoding on what is in flight.
+//! there are few cores (`Decoders`), and stored bytes that are under way or wait for that are bounded (`Io`). So what is in
+//! flight depends on the storage, and neither memory nor decoding on what is in flight.
 
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -21,30 +21,34 @@ const MAX_GAP: u64 = 256 << 10;
 /// Most bytes of one request, but for one chunk that is larger.
 const MAX_REQUEST: u64 = 8 << 20;
 
-/// A gather has requests for about so many bytes in flight at most, but at least `LEAST` requests. A network holds far less in
-/// transit; more would only fill buffers of this process.
-const UNDER_WAY: u64 = 96 << 20;
-const LEAST: usize = 16;
+/// Stored bytes under way and waiting to be decoded: a sixteenth of the memory, within these. A network holds less in transit
+/// (64 MiB are 17 Gbit/s for 30 ms); more would only fill buffers of this process.
+const UNDER_WAY: Range<u64> = 16 << 20..64 << 20;
 
-/// Stored bytes that wait to be decoded, at most.
-const WAITING: u64 = 64 << 20;
+/// Threads of a gather at least: a chunk that is not looked for yet may have far fewer stored bytes than elements.
+const LEAST: usize = 16;
 
 /// What gathers of one engine share where they are deep.
 pub struct Io {
     /// Requests in flight; none: as the latency of the storage says.
     depth: Option<usize>,
     decoders: Decoders,
-    waiting: Allowance,
+    under_way: Allowance,
     buffers: Buffers,
+}
+
+/// Stored bytes that gathers of an engine with so much memory have under way or waiting, at most.
+pub fn under_way(memory: u64) -> u64 {
+    (memory / 16).clamp(UNDER_WAY.start, UNDER_WAY.end)
 }
 
 impl Io {
     /// `depth`: requests in flight for any storage (0 and 1: none but those of decoding threads); none: as its latency
-    /// says. `threads` decode at a time; stored bytes take a sixteenth of `memory`, 64 MiB at most.
-    pub fn new(depth: Option<usize>, threads: usize, memory: u64) -> Io {
-        let waiting = WAITING.min(memory / 16);
-        let buffers = Buffers { most: waiting, free: Mutex::default() };
-        Io { depth, decoders: Decoders::new(threads), waiting: Allowance::new(waiting), buffers }
+    /// says. `threads` decode at a time; `under_way`: stored bytes that are asked for or wait to be decoded, at most, but for one
+    /// request that is larger.
+    pub fn new(depth: Option<usize>, threads: usize, under_way: u64) -> Io {
+        let buffers = Buffers { most: under_way, free: Mutex::default() };
+        Io { depth, decoders: Decoders::new(threads), under_way: Allowance::new(under_way), buffers }
     }
 
     /// Requests that are kept in flight for the slowest of these.
@@ -160,10 +164,9 @@ pub fn gather_deep(
     let all: Vec<(&Part<'_>, &Request)> =
         parts.iter().flat_map(|part| part.requests.iter().map(move |request| (part, request))).collect();
     let bytes: u64 = all.iter().map(|(part, request)| part.bytes(request)).sum();
-    let fits = as_usize(UNDER_WAY.saturating_mul(all.len() as u64) / bytes.max(1)).max(LEAST);
-    // `--io-depth` is kept as it is.
-    let depth = if io.depth.is_none() { depth.min(fits) } else { depth };
-    for_each(depth, all.len(), |number| match all.get(number) {
+    // More would only wait for the bytes of others.
+    let fits = as_usize(io.under_way.limit().saturating_mul(all.len() as u64) / bytes.max(1)).max(LEAST);
+    for_each(depth.min(fits), all.len(), |number| match all.get(number) {
         Some((part, request)) => part.serve(request, io, work),
         None => Ok(()),
     })
@@ -195,18 +198,17 @@ impl<'a> Part<'a> {
         match request {
             Request::Runs(runs) => self.reads.span(runs),
             Request::Chunks(range, _) => range.len,
-            Request::Task(_) => self.gathering.geometry.chunk_bytes as u64,
+            Request::Task(_) => MAX_REQUEST.min(self.gathering.geometry.chunk_bytes as u64),
         }
     }
 
     fn serve(&self, request: &Request, io: &Io, work: &GatherContext<'_>) -> Result<(), ArrayError> {
-        let Gathering { array, .. } = self.gathering;
+        let _bytes = io.under_way.take(self.bytes(request));
         match request {
             Request::Runs(runs) => {
                 if !self.reads.converts() {
                     return self.reads.read(runs.clone(), work, &mut Scratch::default());
                 }
-                let _bytes = io.waiting.take(self.reads.span(runs));
                 io.buffers.with(|buffer| {
                     let mut scratch = Scratch { stored: std::mem::take(buffer), ..Scratch::default() };
                     let result = self.reads.read(runs.clone(), work, &mut scratch);
@@ -215,23 +217,31 @@ impl<'a> Part<'a> {
                 })
             }
             Request::Task(task) => self.serve_alone(*task, io, work),
-            Request::Chunks(range, chunks) => {
-                let _bytes = io.waiting.take(range.len);
-                io.buffers.with(|buffer| {
-                    let stored = file::read_stored(range, buffer, work.counters).map_err(|error| {
-                        let first = chunks.first().map_or(0, |&(task, _)| self.gathering.chunk(task));
-                        file::read_error(&array.store, &array.element, first, error)
-                    })?;
-                    io.decoders.with(|scratch| {
-                        chunks.iter().try_for_each(|(task, extent)| {
-                            let from = as_usize(extent.offset - range.offset);
-                            let bytes = stored.get(from..from + as_usize(extent.len)).unwrap_or_default();
-                            self.gathering.decode(*task, Some(bytes), work, scratch)
-                        })
-                    })
-                })
-            }
+            Request::Chunks(range, chunks) => self.serve_chunks(range, chunks, io, work),
         }
+    }
+
+    fn serve_chunks(
+        &self,
+        range: &Extent,
+        chunks: &[(usize, Extent)],
+        io: &Io,
+        work: &GatherContext<'_>,
+    ) -> Result<(), ArrayError> {
+        io.buffers.with(|buffer| {
+            let stored = file::read_stored(range, buffer, work.counters).map_err(|error| {
+                let first = chunks.first().map_or(0, |&(task, _)| self.gathering.chunk(task));
+                let Array { store, element, .. } = self.gathering.array;
+                file::read_error(store, element, first, error)
+            })?;
+            io.decoders.with(|scratch| {
+                chunks.iter().try_for_each(|(task, extent)| {
+                    let from = as_usize(extent.offset - range.offset);
+                    let bytes = stored.get(from..from + as_usize(extent.len)).unwrap_or_default();
+                    self.gathering.decode(*task, Some(bytes), work, scratch)
+                })
+            })
+        })
     }
 
     /// A task whose bytes were not looked for before.
@@ -247,7 +257,7 @@ impl<'a> Part<'a> {
         let stored =
             if gathering.is_cached(task, work) { None } else { source.stored(gathering.chunk(task), work.counters)? };
         match stored {
-            Some(extent) => self.serve(&Request::Chunks(extent.clone(), vec![(task, extent)]), io, work),
+            Some(extent) => self.serve_chunks(&extent.clone(), &[(task, extent)], io, work),
             None => io.decoders.with(|scratch| gathering.run(task..task + 1, work, scratch)),
         }
     }

@@ -34,8 +34,9 @@ impl ZarrNode {
     }
 }
 
-/// Every node that consolidated metadata names, by path; the root is "".
-pub type Consolidated = BTreeMap<String, Arc<ZarrNode>>;
+/// Every node that consolidated metadata names, by path; the root is "". None: it does not parse, and is looked up in its own
+/// file when it is asked for.
+pub type Consolidated = BTreeMap<String, Option<Arc<ZarrNode>>>;
 
 /// The consolidated metadata of a store, if it has any.
 pub fn consolidated(root: &Location, files: &mut Vec<Identity>) -> Result<Option<Consolidated>, String> {
@@ -47,13 +48,10 @@ pub fn consolidated(root: &Location, files: &mut Vec<Identity>) -> Result<Option
             return Ok(None);
         }
         let mut nodes = Consolidated::new();
-        nodes.insert(String::new(), Arc::new(ZarrNode::v3(metadata)?));
-        for (path, value) in inner {
-            // A node that does not parse is looked up in its own file when it is asked for.
-            if let Ok(node) = ZarrNode::v3(object(Some(value))) {
-                nodes.insert(path, Arc::new(node));
-            }
-        }
+        nodes.insert(String::new(), Some(Arc::new(ZarrNode::v3(metadata)?)));
+        nodes.extend(
+            inner.into_iter().map(|(path, value)| (path, ZarrNode::v3(object(Some(value))).ok().map(Arc::new))),
+        );
         return Ok(Some(nodes));
     }
     let Some(mut metadata) = json(root, ".zmetadata", files)? else { return Ok(None) };
@@ -73,7 +71,7 @@ pub fn consolidated(root: &Location, files: &mut Vec<Identity>) -> Result<Option
         let attributes = if path.is_empty() { ".zattrs".to_owned() } else { format!("{path}/.zattrs") };
         let attributes = object(inner.get(&attributes).cloned());
         let metadata = if kind == NodeKind::Array { object(inner.remove(&key)) } else { Map::new() };
-        nodes.insert(path.to_owned(), Arc::new(ZarrNode { kind, version: 2, metadata, attributes }));
+        nodes.insert(path.to_owned(), Some(Arc::new(ZarrNode { kind, version: 2, metadata, attributes })));
     }
     Ok((!nodes.is_empty()).then_some(nodes))
 }
@@ -81,9 +79,10 @@ pub fn consolidated(root: &Location, files: &mut Vec<Identity>) -> Result<Option
 /// Names one level below a group.
 pub fn members(nodes: &Consolidated, group: &str) -> Vec<String> {
     let prefix = if group.is_empty() { String::new() } else { format!("{group}/") };
-    let below = nodes.range(prefix.clone()..).map(|(path, _)| path).take_while(|path| path.starts_with(&prefix));
+    let below = nodes.range(prefix.clone()..).take_while(|(path, _)| path.starts_with(&prefix));
     let mut names: Vec<String> = below
-        .filter_map(|path| path.get(prefix.len()..))
+        .filter(|(_, node)| node.is_some())
+        .filter_map(|(path, _)| path.get(prefix.len()..))
         .filter(|rest| !rest.is_empty() && !rest.contains('/'))
         .map(str::to_owned)
         .collect();
@@ -91,9 +90,23 @@ pub fn members(nodes: &Consolidated, group: &str) -> Vec<String> {
     names
 }
 
+/// Whether it names a group.
+fn is_group(nodes: &Consolidated, path: &str) -> bool {
+    nodes.get(path).and_then(Option::as_ref).is_some_and(|node| node.kind == NodeKind::Group)
+}
+
+/// Whether it says that there is no such node: it names all that is below what it names.
+pub fn is_absent(nodes: &Consolidated, path: &str) -> bool {
+    let mut rest = path;
+    while !nodes.contains_key(rest) && !rest.is_empty() {
+        rest = rest.rsplit_once('/').map_or("", |(above, _)| above);
+    }
+    rest != path && nodes.get(rest).is_some_and(Option::is_some)
+}
+
 /// What stands under one group, as seen from it; none if it is not named.
 pub fn within(nodes: &Consolidated, group: &str) -> Option<Consolidated> {
-    nodes.get(group).filter(|node| node.kind == NodeKind::Group)?;
+    is_group(nodes, group).then_some(())?;
     let below = nodes.range::<str, _>((Bound::Included(group), Bound::Unbounded));
     // Names that begin alike (`a`, `a-b`, `a/x`) may lie between.
     let below = below.take_while(|(path, _)| path.starts_with(group));
@@ -102,7 +115,7 @@ pub fn within(nodes: &Consolidated, group: &str) -> Option<Consolidated> {
             .filter_map(|(path, node)| {
                 let rest = path.strip_prefix(group)?;
                 let rest = if rest.is_empty() { rest } else { rest.strip_prefix('/')? };
-                Some((rest.to_owned(), Arc::clone(node)))
+                Some((rest.to_owned(), node.clone()))
             })
             .collect(),
     )

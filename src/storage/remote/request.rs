@@ -1,7 +1,7 @@
 //! One request until it is answered: ranges of one version of an object, tried again while there is time.
 //!
-//! Every answer is compared with the version that was opened, as some servers ignore `If-Match`; an answer that ends early
-//! is continued where it ended.
+//! Every answer is compared with the version that was opened, as some servers ignore `If-Match`; an answer that breaks off
+//! is continued where it broke. One that ends as if it were whole, though bytes are missing, is not trusted at all.
 
 use std::io::{self, Error, ErrorKind, IoSliceMut};
 use std::ops::Range;
@@ -115,7 +115,7 @@ impl Target<'_> {
             let version = version(&answer.meta)?;
             let wanted = version.size.min(most);
             let mut bytes = Vec::with_capacity(usize::try_from(wanted).unwrap_or(0));
-            receive(answer, wanted, |part| bytes.extend_from_slice(part)).await?;
+            whole(receive(answer, wanted, |part| bytes.extend_from_slice(part)).await?)?;
             Ok((version, bytes))
         })
     }
@@ -131,12 +131,17 @@ impl Target<'_> {
         }
         let end = offset.checked_add(total).filter(|&end| end <= was.size).ok_or(ErrorKind::UnexpectedEof)?;
         let what = format!("bytes {offset}-{} of {name}", end - 1);
-        let mut cursor = Cursor { places, place: 0, within: 0, written: 0 };
+        let mut cursor = Cursor { places, at: Position::default() };
         let filled = self.persist(&what, async || {
-            let from = offset + cursor.written;
+            let begun = cursor.at;
+            let from = offset + begun.written;
             let answer = self.bucket.client.get_opts(self.key, conditions(was, from..end)).await.map_err(said)?;
             unchanged(was, &answer.meta)?;
-            receive(answer, end - from, |part| cursor.put(part)).await
+            let left = receive(answer, end - from, |part| cursor.put(part)).await?;
+            if left > 0 {
+                cursor.at = begun;
+            }
+            whole(left)
         });
         filled.map_err(|error| match error.kind() {
             ErrorKind::NotFound => {
@@ -222,8 +227,8 @@ fn unchanged(was: &Version, meta: &ObjectMeta) -> Result<(), Trouble> {
     if same { Ok(()) } else { Err(Trouble::Changed("another version is in its place".to_owned())) }
 }
 
-/// Passes on the body of an answer, which must have exactly this many bytes.
-async fn receive(answer: GetResult, wanted: u64, mut put: impl FnMut(&[u8])) -> Result<(), Trouble> {
+/// Passes on the body of an answer, which must have exactly this many bytes; how many are missing where it ends.
+async fn receive(answer: GetResult, wanted: u64, mut put: impl FnMut(&[u8])) -> Result<u64, Trouble> {
     let mut left = wanted;
     let mut stream = answer.into_stream();
     while let Some(part) = stream.next().await {
@@ -234,34 +239,43 @@ async fn receive(answer: GetResult, wanted: u64, mut put: impl FnMut(&[u8])) -> 
         left = rest;
         put(&part);
     }
-    if left > 0 {
-        return Err(Trouble::Passing(format!("the answer ended {left} bytes early")));
-    }
-    Ok(())
+    Ok(left)
 }
 
-/// Where the next bytes go.
-struct Cursor<'a, 'b> {
-    places: &'a mut [IoSliceMut<'b>],
+/// Whether an answer has all of its bytes.
+fn whole(left: u64) -> Result<(), Trouble> {
+    if left == 0 { Ok(()) } else { Err(Trouble::Passing(format!("the answer ended {left} bytes early"))) }
+}
+
+/// A place, a byte in it, and bytes before it.
+#[derive(Clone, Copy, Default)]
+struct Position {
     place: usize,
     within: usize,
     written: u64,
 }
 
+/// Where the next bytes go.
+struct Cursor<'a, 'b> {
+    places: &'a mut [IoSliceMut<'b>],
+    at: Position,
+}
+
 impl Cursor<'_, '_> {
     /// Takes bytes up; there is room for them, as `receive` has counted.
     fn put(&mut self, mut bytes: &[u8]) {
-        while let Some(place) = self.places.get_mut(self.place).filter(|_| !bytes.is_empty()) {
-            let room = place.get_mut(self.within..).unwrap_or_default();
+        let at = &mut self.at;
+        while let Some(place) = self.places.get_mut(at.place).filter(|_| !bytes.is_empty()) {
+            let room = place.get_mut(at.within..).unwrap_or_default();
             let count = room.len().min(bytes.len());
             let (now, later) = bytes.split_at(count);
             room[..count].copy_from_slice(now);
             bytes = later;
-            self.within += count;
-            self.written += count as u64;
-            if self.within == place.len() {
-                self.place += 1;
-                self.within = 0;
+            at.within += count;
+            at.written += count as u64;
+            if at.within == place.len() {
+                at.place += 1;
+                at.within = 0;
             }
         }
     }

@@ -144,8 +144,8 @@ fn denied(text: &str, status: u16) -> String {
         "InvalidAccessKeyId" | "SignatureDoesNotMatch" => "the credentials are wrong",
         "RequestTimeTooSkewed" => "this machine's clock is wrong",
         _ => {
-            "permission denied, or no such object where listing is not allowed; check name, credentials and policy, or \
-             say --anonymous if it is public"
+            "permission denied, or no such object where listing is not allowed (allow s3:ListBucket); check name, \
+             credentials and policy, or say --anonymous if it is public"
         }
     };
     format!("{remedy} ({status}{code})")
