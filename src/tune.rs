@@ -34,8 +34,10 @@ use reader::Reader;
 /// How long loading may be looked at, and how long the reading of chosen settings.
 const LOADING: Duration = Duration::from_secs(10);
 const CHECKING: Duration = Duration::from_millis(1500);
-/// Settings that are read for real.
+/// Settings that are read for real at the end.
 const CHECKED: usize = 3;
+/// Fetches that a reader must have had for its rate to be that of an epoch.
+const FETCHES: u64 = 3;
 /// Block sizes that are looked at, the fastest first, and blocks mixed.
 const BLOCKS: [u64; 5] = [1024, 256, 64, 16, 4];
 const MIXED: [u64; 5] = [4, 16, 64, 256, 1024];
@@ -134,8 +136,29 @@ pub fn tune(spec: &Spec, asked: &Asked, namespace: Result<Namespace, String>) ->
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let wait = latency / 1e6 / depth;
     let machine = Machine { cores, threads: spec.threads, wait, limit };
-    let modelled = costs.model(&loading, &formats, &machine);
     let admitted = |one: &Modelled| one.setting.memory <= limit;
+    let mut modelled = costs.model(&loading, &formats, &machine);
+    let mut served = Vec::new();
+    if unmounted.is_none() {
+        for cost in &mut formats {
+            let of = |one: &&Modelled| {
+                one.setting.format == cost.format.as_str() && one.setting.threads == spec.threads && admitted(one)
+            };
+            // Where the reader is what others wait for, and no decoded chunks are kept.
+            let fastest = modelled.iter().filter(of).min_by(|one, other| {
+                let key = |one: &Modelled| (-one.rows_per_second, one.later);
+                key(one).partial_cmp(&key(other)).unwrap_or(std::cmp::Ordering::Equal)
+            });
+            let Some(fastest) = fastest else { continue };
+            let Some(found) = serve(spec, asked, namespace.as_ref(), &fastest.setting, cost, limit)? else { continue };
+            served.push((fastest.setting, found));
+            if found.fetches >= FETCHES {
+                let reader = fastest.cost.reader_where(1.0 / found.rows_per_second.max(1e-6), cores);
+                cost.beside = (reader / fastest.cost.reader.max(1e-12)).clamp(0.5, 4.0);
+            }
+        }
+        modelled = costs.model(&loading, &formats, &machine);
+    }
     let perfect = costs.perfect;
     let mut report = Report {
         cores,
@@ -161,7 +184,7 @@ pub fn tune(spec: &Spec, asked: &Asked, namespace: Result<Namespace, String>) ->
     }
     drop(session);
     if report.unmounted.is_none() {
-        report.checked = check(spec, asked, namespace.as_ref(), &report, limit)?;
+        report.checked = check(spec, asked, namespace.as_ref(), &report, &served, limit)?;
     }
     report.seconds = began.elapsed().as_secs_f64();
     Ok(report)
@@ -275,12 +298,13 @@ fn read(
     None
 }
 
-/// Reads the chosen setting and some of the front, each in a mount of its own.
+/// Reads the chosen setting and some of the front, each in a mount of its own, but those in `served`.
 fn check(
     spec: &Spec,
     asked: &Asked,
     namespace: Result<&Namespace, &String>,
     report: &Report,
+    served: &[(Setting, Served)],
     limit: u64,
 ) -> Result<Vec<(usize, Served)>, SessionError> {
     let front = &report.front;
@@ -293,30 +317,43 @@ fn check(
     }
     let mut checked = Vec::new();
     for number in wanted {
-        let Setting { batch_size, block_size, fetch_factor, threads, memory, format, .. } =
-            report.modelled[number].setting;
-        let Some(format) = Extension::from_name(format) else { continue };
-        let size = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-        let view = ViewSpec {
-            fetch_factor: Some(size(fetch_factor)),
-            ..probe(&spec.views[asked.view], size(batch_size), block_size, 1)
+        let setting = &report.modelled[number].setting;
+        let known = served.iter().find(|(other, _)| other == setting).map(|(_, served)| *served);
+        let Some(cost) = report.formats.iter().find(|cost| cost.format.as_str() == setting.format) else { continue };
+        let found = match known {
+            Some(known) => Some(known),
+            None => serve(spec, asked, namespace, setting, cost, limit)?,
         };
-        let asked = Asked { formats: vec![format], ..asked.clone() };
-        let probing =
-            Probing::start(&Spec { threads, ..spec.clone() }, vec![view], memory.min(limit), namespace, &asked)?;
-        let Ok(place) = probing.mounted() else { continue };
-        let cost = report.formats.iter().find(|cost| cost.format == format);
-        let python = cost.is_some_and(|cost| cost.parse.is_some());
-        let reader = if python { Reader::python(&asked.python) } else { Reader::plain() };
-        let Ok(mut reader) = reader else { continue };
-        // Its libraries are imported with the first file.
-        let warm = place.files(0, 0..1, format);
-        let served = reader.read(format, &warm, CHECKING).and_then(|_| place.served(&mut reader, 0, format, CHECKING));
-        if let Ok(served) = served {
-            checked.push((number, served));
-        }
+        checked.extend(found.map(|found| (number, found)));
     }
     Ok(checked)
+}
+
+/// Reads one setting in a mount of its own; `None` where that cannot be.
+fn serve(
+    spec: &Spec,
+    asked: &Asked,
+    namespace: Result<&Namespace, &String>,
+    setting: &Setting,
+    cost: &FormatCost,
+    limit: u64,
+) -> Result<Option<Served>, SessionError> {
+    let Setting { batch_size, block_size, fetch_factor, threads, memory, .. } = *setting;
+    let format = cost.format;
+    let size = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let view = ViewSpec {
+        fetch_factor: Some(size(fetch_factor)),
+        ..probe(&spec.views[asked.view], size(batch_size), block_size, 1)
+    };
+    let asked = Asked { formats: vec![format], ..asked.clone() };
+    let probing = Probing::start(&Spec { threads, ..spec.clone() }, vec![view], memory.min(limit), namespace, &asked)?;
+    let Ok(place) = probing.mounted() else { return Ok(None) };
+    let reader = if cost.parse.is_some() { Reader::python(&asked.python) } else { Reader::plain() };
+    let Ok(mut reader) = reader else { return Ok(None) };
+    // Its libraries are imported with the first file.
+    let warm = place.files(0, 0..1, format);
+    let served = reader.read(format, &warm, CHECKING).and_then(|_| place.served(&mut reader, 0, format, CHECKING));
+    Ok(served.ok())
 }
 
 /// A plan of the rows of another one.

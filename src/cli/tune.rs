@@ -219,6 +219,7 @@ fn told(report: &Report, command: Option<&str>) -> Value {
             "copy": time(cost.copy),
             "reader": time(cost.parse),
             "reader_missing": cost.missing,
+            "reader_beside_loading": cost.beside,
         })
     });
     let loading = report.loading.iter().map(|one| {
@@ -288,7 +289,10 @@ fn text(report: &Report, command: Option<&str>) -> String {
             let _ = writeln!(out, "{name}: copied through the mount with {}", rate(copy));
         }
         match (cost.parse, &cost.missing) {
-            (Some(parse), _) => _ = writeln!(out, "{name}: read by Python with {}", rate(parse)),
+            (Some(parse), _) => {
+                let beside = cost.beside;
+                _ = writeln!(out, "{name}: read by Python with {}, {beside:.1} times that beside loading", rate(parse))
+            }
             (None, Some(why)) => {
                 _ = writeln!(out, "{name}: Python's reader is not measured ({why}): copying alone is counted")
             }

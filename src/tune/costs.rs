@@ -146,7 +146,7 @@ impl<'a> Costs<'a> {
                 }
                 _ => 1.0,
             };
-            found.push(FormatCost { format, load, row_bytes, copy: None, parse: None, missing: None });
+            found.push(FormatCost { format, load, row_bytes, copy: None, parse: None, missing: None, beside: 1.0 });
         }
         Ok(found)
     }
@@ -268,7 +268,7 @@ fn row(one: &Loading, planned: (&ReadCost, u64), format: &FormatCost, batch_size
     let own = (one.decode + one.read + one.scatter) / machine.threads.max(1) as f64;
     let alone = (1.0 / one.rows_per_second.max(1e-9) - own).max(0.0);
     let bytes = format.row_bytes * batch_size as f64;
-    let reader = format.parse.or(format.copy).unwrap_or(ASSUMED).seconds(bytes) / batch_size as f64;
+    let reader = format.parse.or(format.copy).unwrap_or(ASSUMED).seconds(bytes) * format.beside / batch_size as f64;
     RowCost {
         decode: one.decode * decoded,
         read: one.read * read,

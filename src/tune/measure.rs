@@ -51,6 +51,8 @@ pub struct FormatCost {
     pub parse: Option<FileTime>,
     /// Why.
     pub missing: Option<String>,
+    /// How many times as long a reader took for new files while others were loaded.
+    pub beside: f64,
 }
 
 /// Seconds that a file takes, by its size.
@@ -78,6 +80,8 @@ impl FileTime {
 pub struct Served {
     pub rows_per_second: f64,
     pub rows: u64,
+    /// Those that were read, of a whole epoch's; the first is not counted where there are more.
+    pub fetches: u64,
 }
 
 /// Loads an image and waits for it.
@@ -188,19 +192,21 @@ impl Place<'_> {
         let plan = self.engine.plan(view);
         settle(self.engine);
         let all = self.files(view, 0..plan.batches(), format);
-        let (mut files, mut seconds) = (0, 0.0);
+        let left = limit.mul_f64(4.0);
+        let step = plan.sampling().fetch_factor as usize;
+        // The first fetch is loaded with nothing to read meanwhile.
+        let mut at = if all.len() > 2 * step { reader.read(format, &all[..step], left)?.0 } else { 0 };
+        let (mut files, mut seconds, mut fetches) = (0, 0.0, 0);
         // Fetch by fetch, so that it ends where one does.
-        while files < all.len() && seconds < limit.as_secs_f64() {
-            let end = (files + plan.sampling().fetch_factor as usize).min(all.len());
-            let left = limit.mul_f64(4.0);
-            let (count, took) = reader.read(format, &all[files..end], left)?;
-            (files, seconds) = (files + count, seconds + took);
+        while at < all.len() && seconds < limit.as_secs_f64() {
+            let (count, took) = reader.read(format, &all[at..(at + step).min(all.len())], left)?;
+            (files, at, seconds, fetches) = (files + count, at + count, seconds + took, fetches + 1);
             if count == 0 {
                 break;
             }
         }
         let rows = (files as u64 * plan.sampling().batch_size).min(plan.served_rows());
-        Ok(Served { rows_per_second: rows as f64 / seconds.max(1e-6), rows })
+        Ok(Served { rows_per_second: rows as f64 / seconds.max(1e-6), rows, fetches })
     }
 }
 

@@ -49,6 +49,13 @@ impl RowCost {
         };
         1.0 / row.max(1e-9)
     }
+
+    /// Seconds that the reader takes for a row where a row was seen to take so many, whatever `reader` says: all of them, or what
+    /// loading leaves of the cores.
+    pub fn reader_where(&self, row: f64, cores: usize) -> f64 {
+        let rest = row * cores.max(1) as f64 - (self.decode + self.read + self.scatter + self.alone);
+        rest.min(row).max(0.0)
+    }
 }
 
 /// A setting and what it comes to.
@@ -153,6 +160,16 @@ mod tests {
         assert_eq!(cost.rate(2, 2, true, 1.0).round(), 500_000.0, "all chunks are kept: the reader decides");
         let slow = RowCost { storage: 1e-4, ..cost };
         assert_eq!(slow.rate(2, 2, true, 0.0).round(), 10_000.0);
+    }
+
+    #[test]
+    fn what_a_reader_takes_follows_from_a_rate() {
+        let cost = RowCost { decode: 8e-6, read: 1e-6, scatter: 1e-6, alone: 0.0, reader: 2e-6, storage: 0.0 };
+        for (reader, cores) in [(40e-6, 2), (12e-6, 2), (30e-6, 8)] {
+            let seen = RowCost { reader, ..cost }.rate(cores, cores, true, 0.0);
+            assert!((cost.reader_where(1.0 / seen, cores) - reader).abs() < 1e-9, "{reader} on {cores}");
+        }
+        assert_eq!(cost.reader_where(1e-6, 2), 0.0, "faster than it can be loaded");
     }
 
     #[test]
