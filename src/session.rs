@@ -128,8 +128,15 @@ impl Builder {
         for modality in &mut spec.modalities {
             let name = modality.modality.clone().unwrap_or_default();
             modality.stores = pattern::expand(&modality.stores).map_err(SessionError::Refused)?;
-            let (opened, children) =
-                open(modality, &[], self.probed, &counters).about(format_args!("modality {name}"))?;
+            let opened = open(modality, &[], self.probed, &counters);
+            let (opened, children) = match opened {
+                // Of a MuData nobody has asked for this one by name.
+                Err(error) if !named => {
+                    let others = "to leave it out, name the others: --modality NAME=STORE::mod/NAME for each";
+                    return Err(SessionError::Refused(format!("modality {name}: {error}; {others}")));
+                }
+                opened => opened.about(format_args!("modality {name}"))?,
+            };
             probed.extend(children);
             let first = spec.modality.as_deref().unwrap_or_default();
             modalities.push(modalities::join((first, &mut collection), (&name, opened), !named, &counters)?);

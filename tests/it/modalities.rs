@@ -160,6 +160,8 @@ fn what_does_not_join_is_one_line() {
     let mudata = store("cite.h5mu").display().to_string();
     refused(3, &[&mudata, "--modality-option", "prot.log1p"], &["there is no such modality", "near: protein"]);
     refused(3, &[&mudata, "--modality-option", "rna.log1p"], &["it is the first modality"]);
+    let lacks = ["modality protein: ", "layers/x", "to leave it out, name the others"];
+    refused(3, &[&mudata, "--modality-option", "protein.x=layers/x"], &lacks);
     refused(3, &[store("genes.h5mu").to_str().unwrap()], &["share their genes and not their cells"]);
     refused(3, &[store("rna.h5ad").to_str().unwrap(), "--modality-option", "a.log1p"], &["there are no modalities"]);
     refused(3, &[&mudata, "--format", "h5ad"], &["--format h5ad: it holds the rows of one modality"]);
