@@ -174,7 +174,7 @@ fn answers_that_fail_or_lie_end_in_right_bytes_or_an_error() {
         succeed(std::process::Command::new("cp").arg("-r").arg(path).arg(folder.path()));
     }
     let expected: Vec<_> = local.iter().map(|path| epochs(&engine(path).expect("opens"))).collect();
-    // One for each kind, as what a liar says after its answer goes to whoever has the connection next.
+    // One for each kind, so that no connection of a liar is used for a case that must be got over.
     let servers = [Server::objects(folder.path()), Server::objects(folder.path())];
     for server in &servers {
         // One that never answered is not waited for.

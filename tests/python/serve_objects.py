@@ -50,9 +50,9 @@ LATENCY = float(sys.argv[2]) / 1000 if len(sys.argv) > 2 else 0.0
 PASSING = ["busy", "many", "failed", "gateway", "late", "silent", "torn", "cut", "headless", "pieces", "moved", "found", "away", "hints"]
 # A wrong answer that may not be taken for a right one. Those in `LATER` are told only to who knows the version, as they are true
 # answers to others.
-LIES = ["short", "less", "shifted", "long", "unknown", "unranged", "whole", "beyond", "denied", "unsigned", "untagged",
-        "garbage", "nothing", "unmodified", "empty", "loop", "nowhere", "header", "zipped", "junk"]
-LATER = ["gone", "changed", "replaced", "total", "weak"]
+LIES = ["short", "less", "shifted", "long", "unknown", "unranged", "whole", "denied", "unsigned", "untagged",
+        "garbage", "nothing", "unmodified", "empty", "loop", "nowhere", "header", "zipped"]
+LATER = ["gone", "changed", "replaced", "total", "weak", "beyond"]
 
 lock = threading.Lock()
 requests = {}
@@ -259,10 +259,6 @@ class Handler(socketserver.StreamRequestHandler):
         if kind == "hints":
             self.wfile.write(b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n")
             return self.send(206, said, body)
-        if kind == "junk":
-            self.send(206, said, body)
-            self.wfile.write(b"HTTP/1.1 206 Partial Content\r\nContent-Length: 4\r\n\r\njunk")
-            return True
         if kind == "headless":
             self.wfile.write(b"HTTP/1.1 206 Partial Content\r\nContent-Le")
             return False
