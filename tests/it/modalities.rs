@@ -48,6 +48,31 @@ fn a_whole_mudata_is_served_as_mudata_has_it() {
     }
 }
 
+/// Random parts of random cells in random order, whole and as stores of their own, in batches of many sizes.
+#[test]
+fn random_modalities_are_served_as_mudata_has_them() {
+    for number in 0..6_u64 {
+        let directory = store("random").join(number.to_string());
+        let path = |name: &str| directory.join(name).display().to_string();
+        let lines = std::fs::read_to_string(directory.join("stores")).unwrap();
+        let stores: Vec<String> = lines
+            .lines()
+            .map(|line| {
+                line.split_once('=').map_or_else(|| path(line), |(name, file)| format!("{name}={}", path(file)))
+            })
+            .collect();
+        let sizes = [1 + number * 7 % 30, 1 + number % 5, 1 + number % 3].map(|size| size.to_string());
+        let mut options = vec!["--batch-size", &sizes[0], "--block-size", &sizes[1], "--fetch-factor", &sizes[2]];
+        let paths: Vec<PathBuf> = stores.iter().filter(|store| !store.contains('=')).map(PathBuf::from).collect();
+        let named = stores.iter().filter(|store| store.contains('='));
+        options.extend(named.flat_map(|store| ["--modality", store]));
+        let mount = Mount::new(&paths, &options);
+        let rows = mount.json("dataset.json")["rows_per_epoch"].as_u64().unwrap();
+        assert_eq!(check(&mount, json!({}), &stores), rows, "{number}");
+        mount.unmount();
+    }
+}
+
 /// MuData as mudata, scirpy and HuBMAP have written them.
 #[test]
 fn real_mudata_are_served_as_mudata_has_them() {

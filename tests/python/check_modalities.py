@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Stores of several modalities, and what their batches must hold by mudata.
 
-    check_modalities.py make DIR                       writes cite.h5mu, cite.zarr, rna.h5ad, protein.h5ad, other.h5ad, twice.h5ad
+    check_modalities.py make DIR                       writes cite.h5mu, cite.zarr, rna.h5ad, protein.h5ad, other.h5ad, twice.h5ad,
+                                                       genes.h5mu, and random/N with what names it in random/N/stores
     check_modalities.py padding MOUNT                  rows that only fill a set up are marked in every modality
     check_modalities.py check MOUNT JSON STORE...      every batch of an epoch in every format is mudata's part of the same cells
 
@@ -57,6 +58,33 @@ def make(directory):
     modality([f"cell-{i // 2}" for i in range(20)], ["CD1", "CD2"], 6, False).write_h5ad(directory / "twice.h5ad")
     genes = modality(names[:50], ["g0", "g1"], 7, True)
     mudata.MuData({"a": genes, "b": modality(names[50:90], ["g0", "g1"], 8, True)}, axis=1).write_h5mu(directory / "genes.h5mu")
+    for number in range(6):
+        make_random(directory / "random" / str(number), number)
+
+
+def make_random(directory, number):
+    """Two or three modalities of random parts of some cells, most in random order, as a MuData or as stores of their own."""
+    directory.mkdir(parents=True)
+    rng = np.random.default_rng(100 + number)
+    names = np.array([f"c{i}" for i in range(rng.integers(3, 250))])
+    parts = {}
+    for seed, name in enumerate(["rna", "protein", "atac"][: rng.integers(2, 4)]):
+        some = rng.permutation(names)[: rng.integers(len(names) // 2 + 1, len(names) + 1)]
+        genes = [f"{name}{i}" for i in range(rng.integers(1, 40))]
+        parts[name] = modality(np.sort(some) if rng.random() < 0.3 else some, genes, 1000 * number + seed, rng.random() < 0.6)
+    stores = []
+    if number % 3 == 0:
+        mudata.MuData(parts).write_h5mu(directory / "all.h5mu")
+        stores.append(directory / "all.h5mu")
+    elif number % 3 == 1:
+        mudata.MuData(parts).write_zarr(directory / "all.zarr")
+        stores.append(directory / "all.zarr")
+    else:
+        for name, part in parts.items():
+            path = directory / (name + (".h5ad" if rng.random() < 0.5 else ".zarr"))
+            part.write_h5ad(path) if path.suffix == ".h5ad" else part.write_zarr(path)
+            stores.append(f"{name}={path.name}")
+    (directory / "stores").write_text("\n".join(store if isinstance(store, str) else store.name for store in stores))
 
 
 def check(holds, message):
