@@ -36,6 +36,8 @@ const LOADING: Duration = Duration::from_secs(10);
 const CHECKING: Duration = Duration::from_millis(1500);
 /// Settings that are read for real at the end.
 const CHECKED: usize = 3;
+/// After so long no further setting is read for real: all of it may take half a minute.
+const ENOUGH: Duration = Duration::from_secs(20);
 /// Fetches that a reader must have had for its rate to be that of an epoch.
 const FETCHES: u64 = 3;
 /// Block sizes that are looked at, the fastest first, and blocks mixed.
@@ -149,7 +151,7 @@ pub fn tune(spec: &Spec, asked: &Asked, namespace: Result<Namespace, String>) ->
                 let key = |one: &Modelled| (-one.rows_per_second, one.later);
                 key(one).partial_cmp(&key(other)).unwrap_or(std::cmp::Ordering::Equal)
             });
-            let Some(fastest) = fastest else { continue };
+            let Some(fastest) = fastest.filter(|_| began.elapsed() < ENOUGH) else { continue };
             let Some(found) = serve(spec, asked, namespace.as_ref(), &fastest.setting, cost, limit)? else { continue };
             served.push((fastest.setting, found));
             if found.fetches >= FETCHES {
@@ -184,7 +186,7 @@ pub fn tune(spec: &Spec, asked: &Asked, namespace: Result<Namespace, String>) ->
     }
     drop(session);
     if report.unmounted.is_none() {
-        report.checked = check(spec, asked, namespace.as_ref(), &report, &served, limit)?;
+        report.checked = check(spec, asked, namespace.as_ref(), &report, &served, limit, began)?;
     }
     report.seconds = began.elapsed().as_secs_f64();
     Ok(report)
@@ -306,6 +308,7 @@ fn check(
     report: &Report,
     served: &[(Setting, Served)],
     limit: u64,
+    began: Instant,
 ) -> Result<Vec<(usize, Served)>, SessionError> {
     let front = &report.front;
     let ends = [front.last(), front.first()].into_iter().flatten().copied();
@@ -322,7 +325,8 @@ fn check(
         let Some(cost) = report.formats.iter().find(|cost| cost.format.as_str() == setting.format) else { continue };
         let found = match known {
             Some(known) => Some(known),
-            None => serve(spec, asked, namespace, setting, cost, limit)?,
+            None if began.elapsed() < ENOUGH => serve(spec, asked, namespace, setting, cost, limit)?,
+            None => None,
         };
         checked.extend(found.map(|found| (number, found)));
     }

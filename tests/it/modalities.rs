@@ -61,7 +61,7 @@ fn random_modalities_are_served_as_mudata_has_them() {
                 line.split_once('=').map_or_else(|| path(line), |(name, file)| format!("{name}={}", path(file)))
             })
             .collect();
-        let sizes = [1 + number * 7 % 30, 1 + number % 5, 1 + number % 3].map(|size| size.to_string());
+        let sizes = [9 + number * 7 % 30, 1 + number % 5, 1 + number % 3].map(|size| size.to_string());
         let mut options = vec!["--batch-size", &sizes[0], "--block-size", &sizes[1], "--fetch-factor", &sizes[2]];
         let paths: Vec<PathBuf> = stores.iter().filter(|store| !store.contains('=')).map(PathBuf::from).collect();
         let named = stores.iter().filter(|store| store.contains('='));
