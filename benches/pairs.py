@@ -16,10 +16,7 @@ import contextlib
 import glob
 import json
 import logging
-import os
-import pathlib
 import statistics
-import subprocess
 import tempfile
 import time
 import warnings
@@ -42,8 +39,9 @@ import pandas as pd
 import scipy.sparse as sp
 from safetensors.numpy import load_file
 
-root = pathlib.Path(__file__).resolve().parent.parent
-shufflefs = os.environ.get("SHUFFLEFS", str(root / "target/release/shufflefs"))
+from mounts import mounted, root
+
+OPTIONS = ["--batch-size", str(o.batch), "--format", "safetensors", "--obs", "gem_group"]
 CONTROL = "non-targeting"
 PAIRS = ["--pair-with", f"gene == '{CONTROL}'", "--match", "cell_type", "--unmatched", "drop"]
 SETS = ["--set-by", "cell_type,gene", "--set-size", str(o.set)]
@@ -83,18 +81,6 @@ def store():
     adata.write_h5ad(path.with_suffix(".new"), compression="gzip" if o.gzip else None)
     path.with_suffix(".new").rename(path)
     return path
-
-
-@contextlib.contextmanager
-def mounted(path, *options):
-    with tempfile.TemporaryDirectory() as directory:
-        at = os.path.join(directory, "mnt")
-        command = [shufflefs, "mount", "--batch-size", str(o.batch), "--format", "safetensors", "--obs", "gem_group", *options, str(path), at]
-        subprocess.run(command, check=True)
-        try:
-            yield pathlib.Path(at)
-        finally:
-            subprocess.run([shufflefs, "umount", at], check=False)
 
 
 def dense(batch, below):
@@ -144,7 +130,7 @@ def cell_load(path):
 
 path = store()
 with contextlib.ExitStack() as stack:
-    mounts = {side: stack.enter_context(mounted(path, *options)) for side, (options, _, _) in SIDES.items()}
+    mounts = {side: stack.enter_context(mounted(path, *OPTIONS, *options)) for side, (options, _, _) in SIDES.items()}
     rates = {}
     for number in range(o.passes + 1):
         for side, mount in mounts.items():

@@ -7,12 +7,9 @@ whole epochs: one to warm up, then `--passes`; prints a line each with the media
 are not installed are skipped and said (tests/trainers.txt has all; numpy, anndata and pyarrow are enough for the first lines).
 """
 import argparse
-import contextlib
 import glob
 import importlib.metadata
 import json
-import os
-import pathlib
 import statistics
 import subprocess
 import sys
@@ -35,8 +32,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-root = pathlib.Path(__file__).resolve().parent.parent
-shufflefs = os.environ.get("SHUFFLEFS", str(root / "target/release/shufflefs"))
+from mounts import mounted, root, shufflefs
+
+OPTIONS = ["--batch-size", str(o.batch), "--epochs", "1", "--obs", "plate"]
 
 
 def store():
@@ -50,18 +48,6 @@ def store():
         adata.write_h5ad(path.with_suffix(".new"))
         path.with_suffix(".new").rename(path)
     return path
-
-
-@contextlib.contextmanager
-def mounted(path, *options):
-    with tempfile.TemporaryDirectory() as directory:
-        at = os.path.join(directory, "mnt")
-        command = [shufflefs, "mount", "--batch-size", str(o.batch), "--epochs", "1", "--obs", "plate", *options, str(path), at]
-        subprocess.run(command, check=True)
-        try:
-            yield pathlib.Path(at)
-        finally:
-            subprocess.run([shufflefs, "umount", at], check=False)
 
 
 # Each reads one epoch and returns how many rows it had. `epoch` is a number: another order each pass.
@@ -199,7 +185,7 @@ def measure(name, package, run, beside=None):
 
 found = {}
 original = store()
-with mounted(original) as m:
+with mounted(original, *OPTIONS) as m:
     epoch = lambda number, extension: f"{m}/epoch-{number:04d}.{extension}"
     measure("safetensors", "safetensors", lambda e: batches(m, e, "safetensors", safetensors))
     measure("npz", "numpy", lambda e: batches(m, e, "npz", npz), "safetensors")
