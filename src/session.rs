@@ -125,6 +125,8 @@ impl Builder {
         let (mut collection, mut probed) = open(&mut spec, &self.also, self.probed, &counters)?;
         collection.table.modality = spec.modality.clone();
         let mut modalities = Vec::new();
+        let first = spec.modality.clone().unwrap_or_default();
+        let mut own = None;
         for modality in &mut spec.modalities {
             let name = modality.modality.clone().unwrap_or_default();
             modality.stores = pattern::expand(&modality.stores).map_err(SessionError::Refused)?;
@@ -138,8 +140,11 @@ impl Builder {
                 opened => opened.about(format_args!("modality {name}"))?,
             };
             probed.extend(children);
-            let first = spec.modality.as_deref().unwrap_or_default();
-            modalities.push(modalities::join((first, &mut collection), (&name, opened), !named, &counters)?);
+            let own = match &own {
+                Some(own) => own,
+                None => &*own.insert(modalities::numbered((&first, &collection), !named, &counters)?.0),
+            };
+            modalities.push(modalities::join((&first, &mut collection, own), (&name, opened), !named, &counters)?);
         }
         remote::opened();
         log_differences(&spec, &collection);

@@ -128,18 +128,17 @@ fn refused(path: &Path, cause: &str) -> SessionError {
     SessionError::Refused(format!("{}: {cause}", path.display()))
 }
 
-/// Finds the rows of another modality by name, and adds it beside the rows of a collection.
+/// Finds the rows of another modality by name among the `own` ones of the first, and adds it beside the rows of a collection.
 ///
 /// # Errors
 /// Names that are not unique, or none that both have: counts and examples.
 pub fn join(
-    (first, collection): (&str, &mut Collection),
+    (first, collection, own): (&str, &mut Collection, &Numbered),
     (name, modality): (&str, Collection),
     by_file: bool,
     counters: &Counters,
 ) -> Result<JoinedModality, SessionError> {
     let count = modality.table.n_rows;
-    let (own, _) = numbered((first, collection), by_file, counters)?;
     let (theirs, of_theirs) = numbered((name, &modality), by_file, counters)?;
     let mut rows = vec![NO_ROW; usize::try_from(collection.table.n_rows).unwrap_or(usize::MAX)];
     let (mut joined, mut lacking) = (0_u64, Vec::new());
@@ -182,10 +181,13 @@ pub fn join(
 }
 
 /// A row by its name, and the file that it is of where names are of one file.
-type Numbered = HashMap<(u32, String), u32>;
+pub type Numbered = HashMap<(u32, String), u32>;
 
-/// The rows of a collection by name, and the names of the first ones in their order.
-fn numbered(
+/// The rows of a collection by name, and their names in order.
+///
+/// # Errors
+/// Names that are not unique; they cannot be read.
+pub fn numbered(
     (modality, collection): (&str, &Collection),
     by_file: bool,
     counters: &Counters,
