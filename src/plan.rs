@@ -209,7 +209,7 @@ pub struct FetchRows {
     pub padding: Vec<bool>,
     /// Of a modality: which rows of the fetch have one of these.
     pub joined: Option<JoinedRows>,
-    /// Of neighbours: the edges that lead to them.
+    /// Of neighbours: the edges between them and the rows of each batch.
     pub edges: Option<EdgeRows>,
 }
 

@@ -107,8 +107,8 @@ pub struct OptionArgs {
     pub fanout: Option<Fanout>,
 
     /// A modality and a store of it, in place of STORE; repeated. Rows are those of the first modality; the rows of the others are
-    /// found by the names of obs. In .npz, .safetensors and .h5mu as mod/NAME/X. A MuData named as STORE has all of its modalities
-    /// [default: one AnnData, or what a MuData holds]
+    /// found by the names of obs. In .npz, .safetensors, .record.npy and .h5mu as mod/NAME/X. A MuData named as STORE has all of its
+    /// modalities [default: one AnnData, or what a MuData holds]
     #[arg(long, value_name = "NAME=STORE", help_heading = "Modalities")]
     #[serde(deserialize_with = "said::columns")]
     pub modality: Vec<String>,

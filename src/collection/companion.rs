@@ -24,7 +24,7 @@ pub enum Beside {
     Each(u64),
     /// One row or none, of stores of its own.
     Joined(Arc<Collection>),
-    /// Rows of the same stores that edges come from, about so many at most for each row; and the dtype of the edges' weights.
+    /// Neighbours in a graph, rows of the same stores: at most about `each` for each row. `weights`: the dtype of the edges' weights.
     Neighbours { each: u64, weights: Dtype },
 }
 

@@ -14,7 +14,7 @@ use crate::array::Dtype;
 use crate::batch::{Batch, Field, Layout, Repr, Span};
 use crate::collection::Table;
 use crate::collection::companion::Beside;
-use crate::format::names::alike;
+use crate::format::names::one_matrix;
 use crate::format::{Content, FileShape, Format, Segment, Segments};
 use crate::number::as_usize;
 use hdf5_image::{ALIGN, Placed};
@@ -49,7 +49,7 @@ pub enum H5adError {
 enum ItemCount {
     Rows,
     RowsAndOne,
-    /// One for each row of the batch, whoever's the dataset is.
+    /// One for each row of the batch itself, also in a dataset of a companion.
     BatchRows,
     /// Values of an element.
     Stored(usize),
@@ -125,7 +125,7 @@ struct Skeleton {
 }
 
 pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
-    alike(table)?;
+    one_matrix(table)?;
     Ok(Box::new(H5ad::new(table).map_err(|error| error.to_string())?))
 }
 

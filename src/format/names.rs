@@ -58,18 +58,21 @@ pub fn element_names(table: &Table) -> Vec<MatrixName> {
 pub fn modalities(table: &Table) -> Vec<(usize, String)> {
     let Some(own) = &table.modality else { return Vec::new() };
     let beside = (1..).zip(&table.companions).filter(|(_, companion)| companion.modality().is_some());
-    let named = beside.map(|(number, of)| (number, of.name.trim_start_matches(MOD).trim_start_matches('/').to_owned()));
+    let below = format!("{MOD}/");
+    let named = beside.map(|(number, of)| (number, of.name.trim_start_matches(&below).to_owned()));
     std::iter::once((0, own.clone())).chain(named).collect()
 }
 
-/// Why a format of one matrix cannot hold several modalities or a graph, if there are.
+/// For formats that hold one matrix a file.
 ///
 /// # Errors
-/// There are.
-pub fn alike(table: &Table) -> Result<(), String> {
+/// There are several modalities, or a graph.
+pub fn one_matrix(table: &Table) -> Result<(), String> {
     let has_graph = table.companions.iter().any(|companion| matches!(companion.rows, Beside::Neighbours { .. }));
     match (table.has_modalities(), has_graph) {
-        (true, _) => Err("it holds the rows of one modality; .npz, .safetensors and .h5mu hold several".to_owned()),
+        (true, _) => {
+            Err("it holds the rows of one modality; .npz, .safetensors, .record.npy and .h5mu hold several".to_owned())
+        }
         (_, true) => Err("it holds no graph; .npz, .safetensors and .record.npy do".to_owned()),
         _ => Ok(()),
     }

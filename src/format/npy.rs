@@ -17,7 +17,7 @@ pub struct Npy;
 struct InputIds(Tensor);
 
 pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
-    names::alike(table)?;
+    names::one_matrix(table)?;
     let alike = |x: &Element| (x.kind.dtype(), row_shape(x)) == (table.x().kind.dtype(), row_shape(table.x()));
     match table.companions.iter().find(|beside| !alike(beside.table.x())) {
         Some(beside) => Err(format!("it is one array, and rows of {} are others than those of X", beside.name)),

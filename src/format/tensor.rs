@@ -27,7 +27,7 @@ enum TensorShape {
     Stored(usize),
     Rows,
     RowsAndOne,
-    /// Rows of the batch itself, whoever's the tensor is.
+    /// Rows of the batch itself, also in a tensor of a companion.
     BatchRows,
     /// Edges: two rows of them, and one weight each.
     EdgePairs,
@@ -123,7 +123,8 @@ impl Shape {
 /// All tensors of a table's batches: X (`data`, `indices`, `indptr`, or `X`), `row`, `obs/<column>`,
 /// `obs/<column>/mask`, and the further elements, all by their served names ([`names`]); then those of each companion, below its
 /// name. Where there are modalities, the table is below the name of its own, and `obsm/NAME` and `obsmap/NAME` say of each which
-/// rows of the batch have it, as a MuData does; of neighbours the edges are `edge_index` and `edge_weight`, as in PyTorch Geometric. `text` says how strings of so many characters and bytes at most are written.
+/// rows of the batch have it, as a MuData does; of neighbours the edges are `edge_index` and `edge_weight`, as in PyTorch Geometric.
+/// `text` says how strings of so many characters and bytes at most are written.
 pub fn tensors(table: &Table, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
     let mut all = Vec::new();
     for (companion, table, below) in tables(table) {

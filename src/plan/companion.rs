@@ -4,8 +4,8 @@ use std::fmt;
 
 use super::{FetchRows, Sampling};
 
-/// What chooses the rows that stand beside those of a fetch: controls ([`super::controls`]), or the same cells in another
-/// modality ([`super::modality`]), or rows that edges of a graph lead to ([`super::neighbours`]).
+/// What chooses the rows that stand beside those of a fetch: controls ([`super::controls`]), the same cells in another modality
+/// ([`super::modality`]), or neighbours in a graph ([`super::neighbours`]).
 ///
 /// Contract, as of a [`super::Strategy`]: the rows beside a fetch are a pure function of (what it was made of, sampling, epoch,
 /// fetch, rows of the fetch).

@@ -15,8 +15,8 @@ use crate::format::Writers;
 
 use super::{memory, modalities};
 
-/// The store as JSON, or one by one those of an annbatch collection, or the modalities of a MuData; `error` for one that cannot be opened. `check`: with a
-/// scan for damage. `selection`: what a mount would be asked for.
+/// The store as JSON, or one by one those of an annbatch collection, or the modalities of a MuData; `error` for one that cannot be
+/// opened. `check`: with a scan for damage. `selection`: what a mount would be asked for.
 pub fn describe(path: &Path, check: bool, selection: &Selection) -> Vec<Value> {
     // `open` reports a path that cannot be opened.
     let stores = anndata::stores(path).unwrap_or_default();

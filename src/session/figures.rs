@@ -108,7 +108,9 @@ impl Sample {
                 bytes += writer.layout(&Batch { index, companions: &companions, ..batch }).size;
                 batches += 1;
             }
-            let is_own = |number: usize| std::ptr::eq(collection.of_companion(number), collection);
+            let companions_of = &collection.table.companions;
+            let is_own =
+                |number: usize| companions_of.get(number).is_none_or(|companion| companion.modality().is_none());
             let (own, others): (Vec<_>, Vec<_>) = in_step.into_iter().enumerate().partition(|(i, _)| is_own(*i));
             let beside = own.into_iter().flat_map(|(_, rows)| rows.rows);
             read.add(collection, fetch.rows.len(), fetch.rows.into_iter().chain(beside));

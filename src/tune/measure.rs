@@ -80,7 +80,7 @@ impl FileTime {
 pub struct Served {
     pub rows_per_second: f64,
     pub rows: u64,
-    /// Those that were read, of a whole epoch's; the first is not counted where there are more.
+    /// Fetches that the rate is of: all that were read but the first, or the first too where there are no more than two.
     pub fetches: u64,
 }
 

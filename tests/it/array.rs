@@ -370,6 +370,9 @@ fn zarr_v2_from_consolidated_metadata_alone() {
     fs::write(root.join("obs/x/0"), stored).unwrap();
     let points: Vec<u8> = "aé\0bcd".chars().flat_map(|c| (c as u32).to_le_bytes()).collect();
     fs::write(root.join("obs/__categories/t/0"), points).unwrap();
+    // Added after consolidating: zarr-python does not find these.
+    fs::create_dir_all(root.join("obs/late")).unwrap();
+    fs::write(root.join("obs/late/.zarray"), array.to_string()).unwrap();
 
     std::thread::sleep(std::time::Duration::from_millis(20));
     let container = kinds::open(root).unwrap();
@@ -382,4 +385,5 @@ fn zarr_v2_from_consolidated_metadata_alone() {
     assert_eq!(container.dtype_name("odd").unwrap(), "compound");
     assert!(matches!(container.array("odd"), Err(ArrayError::Unsupported { .. })));
     assert_eq!(container.kind("../escape").unwrap(), None);
+    assert_eq!(container.kind("obs/late").unwrap(), None);
 }

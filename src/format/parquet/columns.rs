@@ -64,7 +64,7 @@ impl ParquetColumn {
 /// A matrix whose rows are no vectors; a companion with several rows for each.
 pub fn of_table(table: &Table) -> Result<Vec<ParquetColumn>, String> {
     let mut columns = of_rows(table)?;
-    names::alike(table)?;
+    names::one_matrix(table)?;
     for (number, beside) in (1..).zip(&table.companions) {
         if let Beside::Each(each @ 2..) = beside.rows {
             return Err(format!("it has one value a row, and {} has {each} rows for each", beside.name));
