@@ -1,7 +1,7 @@
 //! A batch: which rows it holds, and where each field's bytes go in an image.
 //!
-//! Layout first, scatter second: row lengths alone give the exact place of every field, so decoded rows are copied
-//! straight into the bytes that are served.
+//! Layout first, scatter second: row lengths alone give the exact offset of every field, so decoded rows are copied straight into the
+//! bytes that are served.
 
 pub mod arithmetic;
 pub mod dense;
@@ -18,31 +18,31 @@ use crate::collection::element::{Element, MatrixKind};
 
 pub use fetch::FetchShape;
 
-/// One batch before its data is read: what layouts follow from.
+/// One batch before its data is read: the input of [`Layout`]s.
 #[derive(Clone, Copy)]
 pub struct Batch<'a> {
     pub table: &'a Table,
     /// Global row numbers, in served order.
     pub rows: &'a [u64],
-    /// Which rows only fill a set up ([`Batch::number`]); empty where none does.
+    /// Which rows only pad a set ([`Batch::number`]); empty where none does.
     pub padding: &'a [bool],
-    /// Values of these rows in each element of the table (0 for dense ones), from the row lengths alone.
+    /// Values of the batch in each element of the table, from the row lengths alone; 0 for dense elements.
     pub nnz: &'a [u64],
-    /// Values of each single row in each element.
+    /// Values of each row in each element.
     pub lengths: Lengths<'a>,
     pub epoch: u64,
     /// Number of the batch in its epoch.
     pub index: u64,
-    /// The rows of the fetch in the table's companions, and the batch's place there.
+    /// The rows of the fetch in each of the table's companions, and the batch's place in the fetch.
     pub companions: &'a [FetchShape],
     pub place: usize,
-    /// Of a modality: whose rows these are.
+    /// For a modality: which rows of the batch have a row in it.
     pub joined: Joined<'a>,
-    /// Of neighbours: the edges of the batch that they stand beside.
+    /// For neighbours: edges between rows of the batch and their neighbours.
     pub edges: Edges<'a>,
 }
 
-/// Edges among the rows of a batch and those beside them, by their places.
+/// Edges between rows of a batch and its neighbours, by their positions there.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Edges<'a> {
     pub from: &'a [i64],
@@ -50,21 +50,21 @@ pub struct Edges<'a> {
     pub weights: &'a [u8],
 }
 
-/// Which rows of a batch have one in a modality.
+/// For a modality: which rows of the batch it belongs to have a row in it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Joined<'a> {
-    /// One for each row of the batch that the modality stands beside; empty: all have.
+    /// One flag for each row of that batch; empty: all have one.
     pub has: &'a [bool],
-    /// What the modality's rows are called; empty: their own numbers.
+    /// Row numbers to serve for the modality's rows; empty: the global numbers in its own table.
     pub names: &'a [i64],
 }
 
-/// Values of each row of a batch, element by element.
+/// The number of values of each row of a batch, by element.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lengths<'a> {
-    /// For each element the values of every row of a whole fetch, in served order; an empty list for a dense element.
+    /// For each element, the values of every row of the fetch, in served order; empty for a dense element.
     pub of_fetch: &'a [Vec<u64>],
-    /// Where the batch begins among these rows, and where it ends.
+    /// The batch's range of these rows.
     pub start: usize,
     pub end: usize,
 }
@@ -88,8 +88,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// What stands beside the rows: 0 are the rows themselves, 1 the first of the table's companions. Without rows if there is
-    /// no such companion.
+    /// The batch of a companion: 0 is the batch itself, 1 that of the table's first companion. Without rows if there is no such
+    /// companion.
     pub fn companion(&self, number: usize) -> Batch<'a> {
         let Some(before) = number.checked_sub(1) else { return *self };
         match (self.table.companions.get(before), self.companions.get(before)) {
@@ -101,17 +101,17 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// The row number that is served for a place of the batch: the global one, or -1 where a row only fills a set up.
+    /// The row number to serve at a position of the batch: the global one, or -1 where a row only pads a set.
     pub fn number(&self, at: usize) -> i64 {
         if self.padding.get(at).is_some_and(|&filling| filling) { -1 } else { self.rows[at] as i64 }
     }
 
-    /// The same of all places.
+    /// [`Batch::number`] at all positions.
     pub fn numbers(&self) -> impl Iterator<Item = i64> + '_ {
         (0..self.rows.len()).map(|at| self.number(at))
     }
 
-    /// What each row is called: its number, or in a modality that of the row that it stands beside.
+    /// The number that names each row: its own, or in a modality that of the row it belongs to.
     pub fn names(&self) -> impl Iterator<Item = i64> + '_ {
         (0..self.rows.len()).map(|at| self.joined.names.get(at).copied().unwrap_or_else(|| self.number(at)))
     }
@@ -127,12 +127,12 @@ impl<'a> Batch<'a> {
         &self.table.elements[element]
     }
 
-    /// The dtype of `indices`: the one asked for, else i32, and i64 only where a number would not fit.
+    /// The dtype of `indices`: the requested one, else i32, or i64 where a number does not fit.
     pub fn index_dtype(&self, element: usize) -> Dtype {
         self.table.index_dtype.unwrap_or_else(|| self.fitting(element))
     }
 
-    /// The dtype of `indptr`: that of `indices`, but wide enough, as scipy has it.
+    /// The dtype of `indptr`: i64 if that was requested for `indices`, else i32, or i64 where a number does not fit, as in scipy.
     pub fn bounds_dtype(&self, element: usize) -> Dtype {
         if self.table.index_dtype == Some(Dtype::I64) { Dtype::I64 } else { self.fitting(element) }
     }
@@ -153,8 +153,8 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// A part of a batch that is filled from the collection, not written by the format. Matrices by their place in
-/// `Table::elements`: 0 is X.
+/// A part of a batch that is filled from the collection, not written by the format. Matrices are named by their position in
+/// `Table::elements`; 0 is X.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Field {
     /// Values of a sparse matrix.
@@ -165,21 +165,21 @@ pub enum Field {
     Indptr(usize),
     /// A matrix as dense rows.
     Dense(usize),
-    /// How many values each row of a sparse matrix has.
+    /// The number of values of each row of a sparse matrix.
     Length(usize),
     /// Global row numbers, i64.
     Row,
-    /// What rows are called ([`Batch::names`]) as decimal text, zero bytes after it.
+    /// The numbers that name rows ([`Batch::names`]), as decimal text padded with zero bytes.
     RowName,
-    /// Of a modality: whether each row of the batch that it stands beside has a row of it.
+    /// In a modality: whether each row of the batch has a row of it.
     Has,
-    /// Of a modality: which of its rows in the batch each row has, from 1 on; 0: none.
+    /// In a modality: for each row of the batch, the position of its row in the modality's batch, from 1; 0 if it has none.
     Place,
-    /// Of neighbours: where each edge comes from, then where each leads to.
+    /// For neighbours: the sources of all edges, then their targets.
     EdgeIndex,
-    /// Of neighbours: the weight of each edge, in its own dtype.
+    /// For neighbours: the weight of each edge, in the stored dtype.
     EdgeWeight,
-    /// obs column by its place in `Table::columns`: codes, numbers or text.
+    /// An obs column by its position in `Table::columns`: codes, numbers or text.
     Column(usize),
     /// The mask of a nullable obs column.
     Mask(usize),
@@ -190,9 +190,9 @@ pub enum Field {
 pub enum Repr {
     /// Numbers, converted from the collection's dtype where it differs.
     Number(Dtype),
-    /// Text of a fixed number of code points of 4 bytes each, little-endian (numpy `<U`), zeros after it.
+    /// Text of a fixed number of code points, 4 bytes each, little-endian (numpy `<U`), padded with zeros.
     Ucs4(usize),
-    /// Text of a fixed number of bytes of UTF-8, zeros after it.
+    /// UTF-8 text of a fixed number of bytes, padded with zeros.
     Utf8(usize),
 }
 
@@ -207,10 +207,10 @@ impl Repr {
     }
 }
 
-/// Where a field lies in an image.
+/// The range of a field in an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// Whose field: 0 is the batch's, 1 its first companion's ([`Batch::companion`]).
+    /// 0 for a field of the batch, n for one of its n-th companion ([`Batch::companion`]).
     pub companion: usize,
     pub field: Field,
     pub repr: Repr,

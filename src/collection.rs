@@ -1,9 +1,9 @@
 //! Many stores, one table of rows 0..n, in the order given.
 //!
-//! What depends on the content alone is fixed here once: global row numbers, genes, categories and their codes,
-//! dtypes. So a batch's bytes are the same on every host that mounts the same stores.
+//! Everything that depends on content alone is determined here once: global row numbers, genes, categories and their codes, dtypes. So
+//! the bytes of a batch are the same on every host that mounts the same stores.
 
-// Numbers of a store are converted by what tells an error, or by `number`.
+// Numbers from a store are converted by checked conversions, or by `number`.
 #![cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap))]
 
 mod columns;
@@ -42,32 +42,32 @@ pub enum CollectionError {
     /// Two stores do not fit together, or hold nothing to serve.
     #[error("{store}: {cause}")]
     Mismatch { store: String, cause: String },
-    /// An option names what no store has.
+    /// An option names something that no store has.
     #[error("{0}")]
     Option(String),
-    /// An option names `wanted`, which is none of the names that are known.
+    /// An option names `wanted`, which is not among the `known` names.
     #[error("{cause}")]
     Unknown { cause: String, wanted: String, known: Arc<Vec<String>> },
 }
 
-/// All that a batch is made of but the matrix values: fixed at the mount, equal on every host.
+/// All that batches are made of, except matrix values: determined at the mount, equal on every host.
 #[derive(Clone, Debug)]
 pub struct Table {
     pub n_rows: u64,
-    /// The matrices: X first, then those asked for besides (`--with`). Never empty.
+    /// The matrices: X, then those of `--with`. Never empty.
     pub elements: Vec<Element>,
     /// obs columns, each of `n_rows` values, in served order.
     pub columns: Arc<Vec<Column>>,
-    /// The dtype asked for column numbers; `None`: i32, or i64 where that is too narrow.
+    /// The requested dtype of column numbers; `None`: i32, or i64 where i32 is too narrow.
     pub index_dtype: Option<Dtype>,
-    /// Tables whose rows are served in step with these.
+    /// Tables whose rows are served in step with the rows of this one.
     pub companions: Vec<Companion>,
-    /// Which modality this is, where there are several.
+    /// The name of this modality, if there are several.
     pub modality: Option<String>,
 }
 
 impl Table {
-    /// The matrix chosen with `--x`.
+    /// The matrix named by `--x`.
     pub fn x(&self) -> &Element {
         &self.elements[0]
     }
@@ -90,52 +90,52 @@ impl Store {
         &self.elements[0]
     }
 
-    /// Its row bounds and obs columns that are mapped.
+    /// The store's row bounds and obs columns that are mapped from the index directory.
     pub fn row_index(&self) -> &RowIndex {
         &self.x().row_index
     }
 }
 
-/// What to serve of the stores.
+/// Which parts of the stores to serve, and how.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Selection {
     pub x: MatrixName,
-    /// Further elements of the same kinds.
+    /// Further elements to serve.
     pub with: Vec<MatrixName>,
-    /// obs columns by name; `None`: every categorical, boolean and numeric one.
+    /// obs columns to serve, by name; `None`: every categorical, boolean and numeric one.
     pub obs: Option<Vec<String>>,
-    /// obs columns that will be asked for besides.
+    /// Further obs columns to read: views and strategies need them.
     pub also: Vec<String>,
     pub join: Join,
-    /// What counts as one gene.
+    /// Which gene names count as equal.
     pub matching: Matching,
     /// Genes of X and layers; `None`: all.
     pub genes: Option<Genes>,
-    /// Genes that are named and that a store lacks are zeros, if it has at least this share of them; `None`: an error.
+    /// With named genes: those that a store lacks are zeros, if it has at least this share of the genes; `None`: they are an error.
     pub absent_zero: Option<f64>,
-    /// The column of var that names genes; `None`: its index.
+    /// The column of var with the names of genes; `None`: its index.
     pub genes_column: Option<String>,
-    /// Matrices are served as dense rows, stored sparse or not.
+    /// Serve all matrices as dense rows, even if stored sparse.
     pub dense: bool,
-    /// What is done to the values of X.
+    /// Arithmetic on the values of X.
     pub arithmetic: Arithmetic,
-    /// X is served as tokens.
+    /// Serve X as tokens.
     #[serde(skip)]
     pub tokens: Option<Arc<TokenSpec>>,
-    /// The dtype of X as served; `None`: as stored, or as computed.
+    /// The served dtype of X; `None`: as stored, or as computed.
     pub dtype: Option<Dtype>,
     pub index_dtype: Option<Dtype>,
-    /// Where derived arrays are kept.
+    /// Where derived arrays are stored.
     #[serde(skip)]
     pub index: IndexDir,
-    /// Set in the probe (`session::probe`), which opens one store of the mount's. Arrays are then opened and not read, nothing is
-    /// derived or united, and what follows from all stores together refuses nothing: what comes of it is only fit to be dropped.
+    /// Set in the probe (`session::probe`), which opens single stores of the mount. It opens arrays without reading them, derives and
+    /// unites nothing, and makes no checks that concern all stores together; the result cannot be served.
     #[serde(skip)]
     pub looks: bool,
 }
 
 impl Selection {
-    /// One element as it is stored.
+    /// One element as it is stored, without obs columns.
     pub fn of(x: MatrixName, index: IndexDir) -> Selection {
         Selection {
             x,
@@ -157,22 +157,22 @@ impl Selection {
         }
     }
 
-    /// The obs columns that will be read, by name; `None`: all but text.
+    /// The obs columns to read, by name; `None`: all except text.
     fn obs_wanted(&self) -> Option<Vec<String>> {
         self.obs.as_ref().map(|obs| obs.iter().chain(&self.also).cloned().collect())
     }
 }
 
-/// What a collection looks like to the reader of its blocks.
+/// Properties of the stored matrices that automatic sizes follow from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StorageProfile {
     /// Mean bytes of one decoded row.
     pub row_bytes: f64,
-    /// Mean rows in one encoded chunk; `None` where any run of bytes can be read alone.
+    /// Mean rows in one encoded chunk; `None` where any byte range can be read on its own.
     pub chunk_rows: Option<f64>,
-    /// Rows of a chunk of a dense matrix: a block of another size would pay for chunks it does not need.
+    /// Rows of a chunk of a dense matrix. Blocks of any other size would decode chunks that they need in part only.
     pub dense_chunk_rows: Option<u64>,
-    /// Of stores behind a network: bytes of one row that one request brings, as a sparse row lies in two arrays.
+    /// For remote stores: bytes of a row that one request brings; a sparse row lies in two arrays, and takes two requests.
     pub request_row_bytes: Option<f64>,
 }
 
@@ -182,7 +182,7 @@ pub struct Collection {
     pub stores: Vec<Store>,
     /// obs columns that are not served by default, each with the reason.
     pub left_out: Vec<(String, String)>,
-    /// obs columns that differ between stores, each with what was done (docs/columns.md).
+    /// obs columns that differ between stores, each with the rules applied (docs/columns.md).
     pub joined: Vec<(String, String)>,
     looks: bool,
 }
@@ -194,16 +194,16 @@ impl std::fmt::Debug for Collection {
 }
 
 impl Collection {
-    /// Opens stores: reads metadata, row bounds, gene names and the chosen obs columns, and no matrix data.
+    /// Opens stores: reads metadata, row bounds, gene names and the selected obs columns, but no matrix data.
     ///
     /// # Errors
-    /// A store that cannot be read; stores whose matrices or genes differ; no rows at all; genes that no store has.
+    /// A store cannot be read; matrices or genes of stores differ; there are no rows; no store has the selected genes.
     pub fn open(paths: &[PathBuf], selection: &Selection, counters: &Counters) -> Result<Collection, CollectionError> {
         let opened = each(paths, |path| anndata::stores(path))?;
         Collection::of(opened.into_iter().flatten().collect(), selection, counters)
     }
 
-    /// Makes a collection of stores that are open already, each with its path.
+    /// Makes a collection of opened stores, each with its path.
     ///
     /// # Errors
     /// Those of `open`.
@@ -242,7 +242,7 @@ impl Collection {
         Ok(Collection { table, stores, left_out, joined, looks: selection.looks })
     }
 
-    /// Lets go of what is needed only while stores are opened: one descriptor a store is enough from now on.
+    /// Frees what is needed only while stores are opened; afterwards each store takes one descriptor.
     pub fn settle(&self) {
         self.all_stores().for_each(|store| store.container.settle());
     }
@@ -258,7 +258,7 @@ impl Collection {
         (store, row - self.stores[store].first_row)
     }
 
-    /// Values of a row of one element that are served: its nnz, or the length of a dense row.
+    /// The number of served values of a row in an element: nnz, or the length of a dense row.
     pub fn row_length(&self, element: usize, row: u64) -> u64 {
         match &self.table.elements[element].kind {
             MatrixKind::Sparse { .. } => {
@@ -269,7 +269,7 @@ impl Collection {
         }
     }
 
-    /// The lengths of these rows. They are looked up in stored order, so that rows of one block are found together.
+    /// The lengths of these rows in served order, which are looked up in stored order, so that rows of a block are neighbours.
     pub fn row_lengths(&self, element: usize, rows: &[u64]) -> Vec<u64> {
         if !self.stores.iter().any(|store| store.elements[element].is_mapped()) {
             return rows.iter().map(|&row| self.row_length(element, row)).collect();
@@ -292,7 +292,7 @@ impl Collection {
         lengths
     }
 
-    /// Values of runs of rows in one element (0 in a dense one), from the bounds of the runs alone.
+    /// Served values in runs of rows in one element, from the bounds of the runs alone; 0 for a dense element.
     pub fn values_of_runs(&self, element: usize, runs: &[Range<u64>]) -> u64 {
         if !self.table.elements[element].is_sparse() {
             return 0;
@@ -313,8 +313,8 @@ impl Collection {
         sum
     }
 
-    /// Hands mapped pages back where many have become resident: they stay in the page cache, and cost a minor fault each
-    /// when they are touched again. Called after a load: it touches a place for each block and column.
+    /// Releases mapped pages if many are resident: they stay in the page cache, and cost a minor fault when touched again. Called after
+    /// each load, because a load touches a page for each block and column.
     pub fn release_pages(&self) {
         let parts = || self.all_stores().flat_map(|store| &store.elements);
         if !parts().any(Stored::is_mapped) || resident_files().is_none_or(|bytes| bytes <= MOST_RESIDENT) {
@@ -323,17 +323,17 @@ impl Collection {
         parts().flat_map(Stored::mappings).for_each(|mapping| mapping.release());
     }
 
-    /// Names of all obs columns of any store, served or not, in order of first appearance.
+    /// Names of the obs columns of all stores, served or not, in order of first appearance.
     pub fn obs_columns(&self) -> Result<Vec<String>, CollectionError> {
         columns::names(&self.stores)
     }
 
-    /// An obs column over all stores, read now: served or not, text too.
+    /// Reads an obs column over all stores: any type, served or not.
     pub fn obs_column(&self, name: &str, counters: &Counters) -> Result<Values, CollectionError> {
         columns::read_one(&self.stores, name, self.looks, counters)
     }
 
-    /// The names of a store's rows.
+    /// Reads the names of a store's rows.
     pub fn row_names(&self, store: usize, counters: &Counters) -> Result<Vec<String>, CollectionError> {
         let store = &self.stores[store];
         let names = DataFrame::open(&*store.container, Frame::Obs)?.names(counters)?;
@@ -344,7 +344,7 @@ impl Collection {
         Ok(names)
     }
 
-    /// What the automatic block size and fetch factor follow from.
+    /// The properties that automatic block size and fetch factor follow from.
     pub fn storage_profile(&self) -> StorageProfile {
         let mut storage_profile =
             StorageProfile { row_bytes: 0.0, chunk_rows: None, dense_chunk_rows: None, request_row_bytes: None };
@@ -355,12 +355,12 @@ impl Collection {
             let is_sparse = element.is_sparse();
             let per_value = if is_sparse { value + 4 } else { value };
             storage_profile.row_bytes += served as f64 * per_value as f64 / self.table.n_rows as f64;
-            // Rows of obsm are short: what their chunks cost is nothing beside those of genes.
+            // Rows of obsm are short: their chunks cost little compared with those of genes.
             if number > 0 && element.name.is_obsm() {
                 continue;
             }
             for (store, part) in parts() {
-                // Rows without values count as one value: a block of them costs no more.
+                // An empty row counts as one value, so that sizes are never 0.
                 let per_row = (part.matrix.stored() as f64 / store.rows.max(1) as f64).max(1.0);
                 let is_sparse = part.matrix.is_sparse();
                 for array in part.matrix.arrays().into_iter().filter(|array| array.source.is_encoded()) {
@@ -382,7 +382,7 @@ impl Collection {
             let arrays = if self.table.x().is_sparse() { 2.0 } else { 1.0 };
             storage_profile.request_row_bytes = Some(storage_profile.row_bytes / arrays);
         }
-        // What stands beside a row is held with it.
+        // The rows of companions are in memory together with those of the batch.
         let own = storage_profile.row_bytes;
         storage_profile.row_bytes += self.table.companions.iter().fold(0.0, |sum, companion| match &companion.rows {
             Beside::Each(each) | Beside::Neighbours { each, .. } => sum + *each as f64 * own,
@@ -397,10 +397,10 @@ impl Collection {
     }
 }
 
-/// What is asked of each store, in their order; of several at a time, as each waits for its storage.
+/// Calls a function for each store, in parallel, as each waits for its storage; results are in order.
 ///
 /// # Errors
-/// That of the first store that has one.
+/// The error of the first store that has one.
 fn each<'t, T: Sync, R: Send, E: Send>(
     items: &'t [T],
     ask: impl Fn(&'t T) -> Result<R, E> + Sync,
@@ -417,11 +417,11 @@ fn each<'t, T: Sync, R: Send, E: Send>(
     Ok(answers.into_iter().filter_map(|place| place.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
 }
 
-/// Bytes of files that may be resident before they are handed back.
+/// Resident bytes of mapped files above which pages are released.
 const MOST_RESIDENT: u64 = 128 << 20;
 
-/// Bytes of mapped files, the program's own included, that are resident now. Images may be files in memory: they are not
-/// counted, and could not be handed back.
+/// Resident bytes of mapped files, including the executable. Images in tmpfs are shared memory and not counted, as their pages could not
+/// be released.
 fn resident_files() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let kib = status.lines().find_map(|line| line.strip_prefix("RssFile:"))?.trim().strip_suffix(" kB")?;
@@ -436,14 +436,14 @@ fn mismatch(store: &dyn Container, cause: String) -> CollectionError {
 mod tests {
     use super::*;
 
-    /// Files in memory are images; only those of a disk can be handed back.
+    /// Files in tmpfs are images, and do not count: only pages of disk files can be released.
     #[test]
     fn images_are_no_resident_files() {
         let before = resident_files().expect("a status");
         assert!(before > 0, "the program itself is one");
         let file = tempfile::tempfile_in("/dev/shm").expect("a file in memory");
         file.set_len(64 << 20).expect("room");
-        // SAFETY: nobody else has the file.
+        // SAFETY: no other process has the file.
         let mut map = unsafe { memmap2::MmapMut::map_mut(&file).expect("maps") };
         map.fill(1);
         let after = resident_files().expect("a status");

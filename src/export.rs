@@ -1,9 +1,8 @@
-//! Writes an epoch to disk: `shufflefs shuffle`. What is written are the files that a mount shows: those of many batches
-//! (`engine::view_file`), a `.h5ad` as it is and a zarr collection with its chunks compressed and packed into shards, and for parquet
-//! files of one batch, which is a whole fetch.
+//! Writes an epoch to disk: `shufflefs shuffle`. It writes the files of many batches that a mount shows (`engine::view_file`): a `.h5ad`
+//! unchanged; a zarr collection with its chunks compressed and packed into shards; for parquet, one file a fetch.
 //!
-//! Nothing stands under its final name before it is whole and on the disk. What a run that was stopped has written is kept beside it
-//! and used by the next one, if that would write the same bytes: stores, options, seed and version are in a file with it.
+//! Nothing has its final name before it is complete and synced. What an interrupted run has written stays beside the final name; the
+//! next run continues it if it would write the same bytes, which a file with the stores, options, seed and version tells.
 
 mod collection;
 mod files;
@@ -29,7 +28,7 @@ pub use files::{finish as finish_files, write as files};
 pub use h5ad::write as h5ad;
 pub use shard::Compression;
 
-/// What is written, and how.
+/// What to write, and how.
 pub struct Export {
     pub engine: Arc<Engine>,
     pub files: Arc<ViewFiles>,
@@ -38,21 +37,21 @@ pub struct Export {
     /// Batches of the epoch.
     pub batches: u64,
     pub out: PathBuf,
-    /// What decides the bytes: two runs with the same write the same.
+    /// All that decides the bytes: two runs with equal identities write equal bytes.
     pub identity: Value,
     pub compression: Compression,
-    /// Reads all of it again and compares.
+    /// Read everything again after writing, and compare.
     pub verify: bool,
 }
 
-/// One of `of` parts of an epoch that are written each by itself.
+/// One of `of` parts of an epoch, each of which is written on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     pub index: u64,
     pub of: u64,
 }
 
-/// Why nothing was published.
+/// Why an export failed; nothing has its final name then.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     #[error("{path} exists already: name another place, or remove it")]
@@ -80,19 +79,19 @@ impl ExportError {
 }
 
 impl Export {
-    /// A file of the epoch, or of a part of it.
+    /// A file of many batches over the epoch, or over one part of it.
     fn file(&self, part: Option<Part>, file: impl FnOnce(DealtEpoch) -> ViewFile) -> ViewFile {
         let all = file(DealtEpoch { view: self.view, rank: None, epoch: self.epoch });
         ViewFile { batches: part.map(|part| self.cut(part)), ..all }
     }
 
-    /// The batches of a part, from and to.
+    /// The batches of a part: first, and the one after the last.
     fn cut(&self, part: Part) -> (u64, u64) {
         let at = |i: u64| (u128::from(self.batches) * u128::from(i) / u128::from(part.of)) as u64;
         (at(part.index), at(part.index + 1))
     }
 
-    /// The name of what is not whole yet: hidden, beside the place where it will be.
+    /// The hidden name of an unfinished result, in the directory of the final one.
     fn partial(&self, suffix: &str) -> PathBuf {
         let mut name = OsString::from(".");
         name.push(self.out.file_name().unwrap_or_default());
@@ -100,7 +99,7 @@ impl Export {
         self.out.with_file_name(name)
     }
 
-    /// The directory that the result will be in.
+    /// The directory of the result.
     fn directory(&self) -> PathBuf {
         self.out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
     }
@@ -112,7 +111,7 @@ impl Export {
         }
     }
 
-    /// Refuses to begin what the disk cannot hold.
+    /// Fails if the disk has less than `needed` bytes free.
     fn room(&self, needed: u64) -> Result<(), ExportError> {
         let directory = self.directory();
         let Ok(about) = rustix::fs::statvfs(&directory) else { return Ok(()) };
@@ -122,14 +121,14 @@ impl Export {
     }
 }
 
-/// A lock that only one process has; it ends with the process.
+/// Takes a lock for this process; it ends with the process.
 fn lock(path: &Path) -> Result<File, ExportError> {
     let file = File::options().create(true).append(true).open(path).map_err(ExportError::write(path))?;
     file.try_lock().map_err(|_| ExportError::Busy { path: path.to_owned() })?;
     Ok(file)
 }
 
-/// Replaces a file: whole or not at all, and on the disk.
+/// Replaces a file atomically, and syncs it.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
@@ -143,12 +142,12 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
     write().map_err(ExportError::write(path))
 }
 
-/// Puts the entries of a directory on the disk.
+/// Syncs the entries of a directory.
 fn sync_directory(path: &Path) -> Result<(), ExportError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(ExportError::write(path))
 }
 
-/// A bar of bytes.
+/// A progress bar that counts bytes.
 fn progress(what: &Path, total: u64) -> Progress {
     Progress::new(what.display().to_string(), total.max(1))
 }

@@ -1,7 +1,7 @@
 //! The kernel's requests, decoded and answered: a thin adaptor that knows no AnnData.
 //!
-//! Nothing here waits. `lookup`, `getattr`, `readdir`, `open` and `statfs` touch no store; a read that is not ready
-//! leaves its reply with the engine.
+//! No request blocks its session thread: `lookup`, `getattr`, `readdir`, `open` and `statfs` read no store, and a read whose bytes are
+//! not in memory leaves its reply object with the engine.
 
 mod attributes;
 mod handles;
@@ -37,7 +37,7 @@ pub use handles::Handles;
 use page_cache::PageCache;
 use passthrough::{OpenRequest, PASSTHROUGH_HANDLE, Passthrough};
 
-/// One mount's file system.
+/// The file system of one mount.
 pub struct ShuffleFs {
     pub engine: Arc<Engine>,
     pub files: Arc<ViewFiles>,
@@ -46,29 +46,29 @@ pub struct ShuffleFs {
     pub passthrough: Arc<Passthrough>,
     pub documents: Documents,
     pub ownership: Ownership,
-    /// About the bytes of one epoch of every view in the listed format: what `df` shows.
+    /// Approximate bytes of one epoch of all views in the listed format, for `df`.
     pub epoch_bytes: u64,
     /// Keep file contents in the page cache, for readers that read files again.
     pub keep_cache: bool,
     /// What `.shufflefs/options.json` shows.
     pub options: String,
-    /// The log so far.
+    /// Reads the log so far, for `.shufflefs/log`.
     pub log: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
-    /// Control files are read as they were when opened.
+    /// Open control files, with their content as of `open`.
     pub handles: Handles,
     pub start: Instant,
 }
 
 /// Bytes of a block in `statfs`.
 const BLOCK: u32 = 4096;
-/// Inodes that `statfs` shows as free: monitors warn where nearly all are used.
+/// Free inodes in `statfs`: monitors warn when nearly all are used.
 const FREE_INODES: u64 = 1 << 32;
 
-/// The one place where an error becomes an errno.
+/// Maps an error to an errno; the only place that does.
 fn errno(error: &ReadError) -> Errno {
     match error {
         ReadError::Array(ArrayError::Stale { .. }) => Errno::ESTALE,
-        // What the machine or its administrator denies is no fault of the data.
+        // Limits and permissions of the machine are no fault of the data, so they keep their errno.
         ReadError::Array(ArrayError::Io { source, .. }) => match (source.raw_os_error(), source.kind()) {
             (Some(errno @ (libc::EMFILE | libc::ENFILE)), _) => Errno::from_i32(errno),
             (_, ErrorKind::PermissionDenied) => Errno::EACCES,
@@ -81,7 +81,7 @@ fn errno(error: &ReadError) -> Errno {
 }
 
 impl ShuffleFs {
-    /// A handle that says when it was given.
+    /// A handle that contains the time of `open`, in microseconds.
     fn now(&self) -> FileHandle {
         FileHandle(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(0) & !(CONTENT | PASSTHROUGH_HANDLE))
     }
@@ -90,7 +90,7 @@ impl ShuffleFs {
         self.tree.node(ino.0)
     }
 
-    /// The directory of an epoch that a node is or is in, and the node's number there.
+    /// For a node at or below `epoch-N.zarr` and its like: the virtual directory, and the node's number in it.
     fn directory(&self, node: &Node) -> Option<(Arc<Directory>, u64)> {
         let Node::Inside { view, rank, epoch, kind, number } = *node else { return None };
         let dealt = DealtEpoch { view, rank: rank.or(self.tree.rank), epoch };
@@ -117,13 +117,13 @@ impl ShuffleFs {
         }
     }
 
-    /// The image behind a batch file; ranks map to batches of the whole epoch.
+    /// The image of a batch file, as a batch of the whole epoch, and the rank whose tree the file is in.
     fn key(&self, node: &Node) -> Option<(ImageKey, Option<Rank>)> {
         key(&self.engine, &self.tree, node)
     }
 }
 
-/// The file of many batches that a node is, or one in the directory of an epoch.
+/// The file of many batches of a node, which may be in a virtual directory.
 fn view_file(files: &ViewFiles, tree: &Tree, node: &Node) -> Option<ViewFile> {
     if let Node::Inside { view, rank, epoch, kind, number } = *node {
         return Some(files.inside(DealtEpoch { view, rank: rank.or(tree.rank), epoch }, kind, number));
@@ -137,7 +137,7 @@ fn view_file(files: &ViewFiles, tree: &Tree, node: &Node) -> Option<ViewFile> {
     }
 }
 
-/// Another node of the same directory of an epoch.
+/// The node with another number in the same virtual directory.
 fn inside(node: &Node, to: u64) -> Node {
     match *node {
         Node::Inside { view, rank, epoch, kind, .. } => Node::Inside { view, rank, epoch, kind, number: to },
@@ -147,7 +147,7 @@ fn inside(node: &Node, to: u64) -> Node {
 
 fn key(engine: &Engine, tree: &Tree, node: &Node) -> Option<(ImageKey, Option<Rank>)> {
     let Node::Batch { view, rank, epoch, batch, extension } = *node else { return None };
-    // The tree of one rank has that rank's batches where the whole would be.
+    // The tree of a mount for one rank shows that rank's batches at the paths of the whole epoch.
     let rank = rank.or(tree.rank);
     let batch = match rank {
         Some(rank) => rank.batch(engine.plan(view), batch)?,
@@ -163,7 +163,7 @@ fn slice(bytes: &[u8], offset: u64, size: u32) -> &[u8] {
 
 impl Filesystem for ShuffleFs {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        // Each is an optimisation; an older kernel that lacks one works without it.
+        // Each is an optimisation that an older kernel may lack.
         for flag in [
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
@@ -173,11 +173,11 @@ impl Filesystem for ShuffleFs {
         ] {
             let _ = config.add_capabilities(flag);
         }
-        // Not for speed: without it Linux up to at least 6.18 forgets, of a file that is not in the page cache, how far a read of
-        // io_uring has come, and when that meets the end of the file, reads the file's beginning once more behind its end.
+        // For correctness: without it, Linux up to at least 6.18 loses the length of a short io_uring read of an uncached file that
+        // reaches the end of file, and appends the file's first bytes.
         let _ = config.add_capabilities(InitFlags::FUSE_ASYNC_DIO);
         let _ = config.set_max_background(64);
-        // Images do not lie on another file system that lies on others: depth 1 is enough.
+        // Backing files are tmpfs files, not of a stacked file system, so depth 1 is enough.
         if config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(1).is_ok() {
             self.passthrough.allow();
         }
@@ -251,7 +251,7 @@ impl Filesystem for ShuffleFs {
             return self.files.read(file, (offset, size as usize), reply);
         }
         let Some((key, rank)) = self.key(&node) else { return reply.error(Errno::EISDIR) };
-        // The page cache's own requests have no lock owner.
+        // Requests of the page cache itself (readahead, mmap) have no lock owner.
         if offset == 0 && self.engine.starts(key, rank, lock_owner.is_none(), size as usize) {
             self.page_cache.store_after(&node);
         }
@@ -288,7 +288,7 @@ impl Filesystem for ShuffleFs {
     }
 
     fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        // Not kept by the kernel: an epoch is listed once, and of 1.5 M names keeping them is a sixth of the time.
+        // Directory entries are not cached: an epoch is listed once, and caching 1.5 M names takes a sixth of the time.
         reply.opened(FileHandle(0), FopenFlags::empty());
     }
 
@@ -321,13 +321,13 @@ impl Filesystem for ShuffleFs {
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         let files = self.tree.listed_epochs.saturating_mul(self.tree.batches().saturating_add(1));
-        // Nothing can be written, so no block is free; inodes are never used up.
+        // A read-only file system has no free blocks; inodes are virtual.
         let blocks = self.epoch_bytes.div_ceil(BLOCK.into());
         reply.statfs(blocks, 0, 0, files.saturating_add(FREE_INODES), FREE_INODES, BLOCK, 255, BLOCK);
     }
 
-    // Everything that would change something. The kernel refuses most of it by the `ro` flag already, but not where
-    // another program did the mounting (/dev/fd/N).
+    // Mutations. The kernel refuses most of them because of the `ro` flag, but that flag may be missing where another program has
+    // mounted (/dev/fd/N).
 
     fn setattr(
         &self,
@@ -461,7 +461,7 @@ mod tests {
 
     use super::*;
 
-    /// What a storage says is not flattened on the way: only what concerns the data is EIO.
+    /// Errors of the system keep their errno; only errors in the data are EIO.
     #[test]
     fn errors_keep_their_errno_where_the_contract_allows_it() {
         let of = |source: Error| {

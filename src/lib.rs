@@ -4,11 +4,11 @@
 //!
 //! - [`cli`]: one file for each command.
 //! - [`tune`]: measures, models, and chooses options.
-//! - [`session`]: what composes stores, plans, engine and tree.
-//! - [`mount`]: how a mount comes and goes.
-//! - [`fuse`]: the kernel's requests, decoded and answered.
+//! - [`session`]: composes stores, plans, engine and tree.
+//! - [`mount`]: mounts and unmounts.
+//! - [`fuse`]: decodes and answers the kernel's requests.
 //! - [`tree`]: paths, inode numbers, attributes, listings.
-//! - [`engine`]: demand and prefetch: loads fetches into images, within one memory budget.
+//! - [`engine`]: loads fetches into images, on demand and ahead, within one memory budget.
 //! - [`mod@format`]: the exact bytes of one file.
 //! - [`batch`]: where each row's bytes go in an image.
 //! - [`plan`]: which rows, in what order.
@@ -16,12 +16,12 @@
 //! - [`collection`]: many stores, one table of rows.
 //! - [`anndata`]: AnnData on disk.
 //! - [`mod@array`]: an on-disk array as chunks.
-//! - [`storage`]: bytes of stored objects: files, and whatever else has ranges and versions.
-//! - `slab`: memory of images and of decoded chunks.
-//! - `number`: sizes of stores as sizes in memory.
-//! - `sync`: the locks of engine and chunk cache, which models replace.
+//! - [`storage`]: bytes of stored objects: local files, HTTP, S3, GCS, Azure.
+//! - `slab`: memory for images and decoded chunks.
+//! - `number`: conversions between integer types.
+//! - `sync`: locks of the engine and the chunk cache, which models replace.
 
-// What comes from a store is an error, never a panic; tests may unwrap.
+// Input from a store must give an error, never a panic; tests may unwrap.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
 #![deny(clippy::undocumented_unsafe_blocks)]
 

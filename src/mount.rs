@@ -1,8 +1,7 @@
-//! How a mount comes and goes: the mountpoint, the session with the kernel, background, signals, private namespaces.
+//! Mounts and unmounts: the mountpoint, the FUSE session, background, signals, private namespaces.
 //!
-//! Whatever happens, nothing is left behind: every way out of a live mount detaches it first and then lets readers
-//! fail, instead of waiting for them. A process that ends closes `/dev/fuse`, and the kernel then answers every waiting
-//! reader with an error.
+//! Nothing is left behind: every exit detaches the mount first, and fails its readers instead of waiting for them: a process that ends
+//! closes `/dev/fuse`, and the kernel then answers all pending requests with an error.
 
 mod attach;
 pub mod background;
@@ -36,39 +35,39 @@ use mountpoint::Mountpoint;
 use signals::Signals;
 use unmount::Left;
 
-/// How long the root of a fresh mount may take to answer, and how long a session may take to end.
+/// Time limits: for the root of a fresh mount to answer, and for a session to end.
 const ANSWER: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(2);
 
-/// What the kernel may read ahead through its page cache: four requests of the largest size.
+/// Read-ahead of the page cache: four requests of the largest size.
 const READ_AHEAD_KIB: &str = "4096";
 
-/// Settings of a mount that the kernel sees.
+/// How to mount.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// What the table of mounts shows as the source.
+    /// The source in the kernel's table of mounts.
     pub source: String,
     pub allow_other: bool,
-    /// Threads that take requests; 2 to 4 are of use.
+    /// Session threads; more than 4 do not help.
     pub threads: usize,
-    /// Whether fusermount3 may be asked when the kernel does not let us mount. It is of no use in a namespace.
+    /// Whether to try fusermount3 if mount(2) is denied. It does not work in a namespace.
     pub helper: bool,
 }
 
 /// A live mount. Dropping it unmounts.
 #[derive(Debug)]
 pub struct Mounted {
-    /// The device number of our mount; none where somebody else mounted and unmounts (`/dev/fd/N`).
+    /// The device number of our mount; `None` for `/dev/fd/N`, which another program mounts and unmounts.
     device: Option<(u32, u32)>,
     session: Option<JoinHandle<io::Result<()>>>,
-    /// Ends when the session does.
+    /// Becomes readable when the session ends.
     ended: PipeReader,
     mountpoint: Mountpoint,
 }
 
 impl Mounted {
-    /// Mounts and serves; returns once the root of the mount answers. `started` is then told of the kernel's side. Where
-    /// somebody else did the mounting (`/dev/fd/N`), the mount is looked for instead, and `started` is called if it is visible here.
+    /// Mounts and serves; returns once the root of the mount answers, after calling `started`. For `/dev/fd/N`, which another program
+    /// has mounted, `started` is called if the mount is visible to this process.
     pub fn start<F: Filesystem>(
         filesystem: F,
         mut mountpoint: Mountpoint,
@@ -105,8 +104,8 @@ impl Mounted {
         let device = if is_given { None } else { Some(answering(&path).map_err(detach_on_error)?) };
         let root = visible.map_or_else(|| (device, path.clone()), |entry| (Some(entry.device), entry.mountpoint));
         if let (Some((major, minor)), root) = root {
-            // Best effort: only root may. Readers that map files (safetensors, torch) then ask for 1 MiB at a time and not
-            // for 128 KiB: 1.5 times their rate.
+            // Only root may do this, so the error is ignored. Readers that map files (safetensors, torch) then request 1 MiB at a
+            // time instead of 128 KiB, which is 1.5 times as fast.
             let _ = fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), READ_AHEAD_KIB);
             started(Kernel { notifier, root, device: rustix::fs::makedev(major, minor) });
         }
@@ -115,7 +114,7 @@ impl Mounted {
         Ok(Self { device, session: Some(session), ended, mountpoint })
     }
 
-    /// Where it is mounted: absolute, without symbolic links.
+    /// The mountpoint: absolute, without symbolic links.
     pub fn path(&self) -> &Path {
         self.mountpoint.path()
     }
@@ -125,7 +124,8 @@ impl Mounted {
         self.ended.as_fd()
     }
 
-    /// Serves until somebody unmounts it, a signal arrives or `input` ends, and unmounts then. A second signal does not wait.
+    /// Serves until the mount is unmounted from outside, a signal arrives or `input` ends; then unmounts. A second signal makes it
+    /// detach without waiting.
     pub fn wait(mut self, signals: &Signals, input: Option<BorrowedFd<'_>>) -> Result<(), MountError> {
         loop {
             let watched: Vec<BorrowedFd<'_>> = [self.ended(), signals.as_fd()].into_iter().chain(input).collect();
@@ -144,26 +144,26 @@ impl Mounted {
         }
     }
 
-    /// The session has ended by itself: what it came to.
+    /// Collects the result of a session that has ended.
     fn finish(&mut self) -> Result<(), MountError> {
         let result = match self.session.take().map(JoinHandle::join) {
             Some(Ok(result)) => result,
             Some(Err(_)) => Err(io::Error::other("a thread panicked")),
             None => Ok(()),
         };
-        // The table is asked first: a look at the path itself would make an automounter mount it again.
+        // `is_there` reads the table of mounts first: `statfs` on the path would make an automounter mount it again.
         if result.is_ok() && !(self.is_there() && table::is_dead(self.path())) {
-            // Unmounted from outside, not aborted through /sys/fs/fuse: nothing or a stranger's mount answers here. From
-            // now on our device number may be given to somebody else's mount.
+            // Unmounted from outside, not aborted through /sys/fs/fuse: nothing, or another mount, answers here. The kernel may now
+            // give our device number to another mount.
             self.device = None;
         }
         result.map_err(|cause| MountError::Session { path: self.path().to_owned(), cause })
     }
 
-    /// Unmounts in a thread of its own, since fusermount3 may take its time, and listens for a second signal.
+    /// Unmounts in a thread, since fusermount3 may take long, and listens for a second signal meanwhile.
     fn leave(&mut self, signals: &Signals) -> Result<(), MountError> {
         if !self.is_there() {
-            // Detached by somebody else (or never ours): those who hold files get an error when we end.
+            // Detached from outside (or never ours): those who hold files get an error when this process ends.
             self.device = None;
             return Ok(());
         }
@@ -183,7 +183,7 @@ impl Mounted {
         let left = receiver.recv().unwrap_or(Ok(Left::Clean));
         match left {
             Err(error) if self.is_there() => return Err(error),
-            // Somebody else was faster.
+            // Unmounted, by us or from outside.
             Err(_) | Ok(Left::Clean) => {
                 self.device = None;
                 let ended = signals::wait(&[self.ended(), signals.as_fd()], Some(END));
@@ -199,7 +199,7 @@ impl Mounted {
         Ok(())
     }
 
-    /// Whether what is mounted at our place is our mount: after an outside unmount it may be somebody else's.
+    /// Whether our mount is still at the mountpoint: after an outside unmount another one may be.
     fn is_there(&self) -> bool {
         let Some(device) = self.device else {
             return false;
@@ -216,7 +216,7 @@ impl Drop for Mounted {
     }
 }
 
-/// Whether a descriptor that has something to read is at its end; what it has is read and dropped.
+/// Reads what a readable descriptor has, and returns whether it is at its end.
 fn has_ended(input: BorrowedFd<'_>) -> bool {
     match rustix::io::read(input, &mut [0u8; 256]) {
         Ok(length) => length == 0,
@@ -224,7 +224,7 @@ fn has_ended(input: BorrowedFd<'_>) -> bool {
     }
 }
 
-/// Names in a sentence.
+/// Joins names for a message.
 pub fn list(holders: &[String]) -> String {
     if holders.is_empty() { "another process".to_owned() } else { holders.join(", ") }
 }
@@ -238,7 +238,7 @@ fn configuration(settings: &Settings) -> (SessionACL, Config) {
     (acl, config)
 }
 
-/// The device number of a mount whose root answers in time.
+/// The device number of a mount, once its root has answered.
 fn answering(path: &Path) -> Result<(u32, u32), MountError> {
     let look = Look::new().map_err(MountError::system("starting a thread"))?;
     let answer = look.at(path.to_owned(), ANSWER).map(|found| found.dev());

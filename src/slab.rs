@@ -1,8 +1,7 @@
-//! Buffers cut from large pieces of memory in huge pages.
+//! Buffers cut from large anonymous mappings (*regions*) in huge pages.
 //!
-//! Fresh memory costs a page fault for every 4 KiB, more than the decoding of it; in huge pages it costs one for every
-//! 2 MiB. Copying rows to and from many places is a quarter faster in them, too, as the processor finds their pages
-//! sooner (docs/performance.md).
+//! Fresh memory costs a page fault for every 4 KiB, which takes longer than decoding 4 KiB of data; in huge pages, one for every 2 MiB.
+//! Copying rows to and from many places is also a quarter faster, because of fewer TLB misses (docs/performance.md).
 
 pub mod reserve;
 
@@ -13,12 +12,12 @@ use std::sync::Arc;
 use memmap2::{Advice, MmapMut};
 use rustix::mm::{self, madvise};
 
-/// Bytes of one piece, but for larger buffers.
+/// Bytes of a region; a larger buffer gets a region of its own.
 const REGION: usize = 32 << 20;
-/// Buffers begin at multiples of a cache line.
+/// Buffers start at multiples of a cache line.
 const ALIGN: usize = 64;
 
-/// Cuts buffers.
+/// Cuts buffers from regions.
 #[derive(Default)]
 pub struct Slab {
     region: Option<Arc<Region>>,
@@ -26,35 +25,35 @@ pub struct Slab {
 }
 
 struct Region {
-    /// Kept for its memory alone, which the buffers point into.
+    /// Owns the memory that the buffers point into.
     _memory: MmapMut,
     start: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: `start` points into `_memory`, which is owned and moves nowhere; only disjoint buffers look through it.
+// SAFETY: `start` points into `_memory`, which is owned here and does not move; buffers never overlap.
 unsafe impl Send for Region {}
 // SAFETY: as above.
 unsafe impl Sync for Region {}
 
-/// A buffer; its memory goes back to the system with it.
+/// A zero-initialised buffer. Its whole pages are returned to the system when it is dropped.
 pub struct Buffer {
-    /// None of an empty one.
+    /// `None` for an empty buffer.
     region: Option<Arc<Region>>,
     start: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: no other buffer has its bytes, which live as long as its piece.
+// SAFETY: no two buffers share bytes, and the region lives as long as its buffers.
 unsafe impl Send for Buffer {}
-// SAFETY: as above; they are written to through `&mut` alone.
+// SAFETY: as above; bytes are written only through `&mut`.
 unsafe impl Sync for Buffer {}
 
 impl Slab {
-    /// A buffer of `size` zeros.
+    /// A buffer of `size` zero bytes.
     ///
     /// # Errors
-    /// The system has no memory.
+    /// The system is out of memory.
     pub fn cut(&mut self, size: usize) -> std::io::Result<Buffer> {
         let region = match &self.region {
             Some(region) if region.len - self.used >= size => region.clone(),
@@ -74,7 +73,7 @@ impl Slab {
 impl Region {
     fn new(len: usize) -> std::io::Result<Region> {
         let mut memory = MmapMut::map_anon(len)?;
-        // Where there are no huge pages, it is slower and nothing else.
+        // Advice only: without huge pages everything works, but slower.
         let _ = memory.advise(Advice::HugePage);
         let start = NonNull::new(memory.as_mut_ptr()).ok_or(std::io::ErrorKind::OutOfMemory)?;
         Ok(Region { start, len, _memory: memory })
@@ -88,14 +87,14 @@ impl Default for Buffer {
 }
 
 impl Drop for Buffer {
-    /// The rest of the piece may stay in use for long.
+    /// Returns the buffer's pages now, as other buffers may keep the region alive for long.
     fn drop(&mut self) {
         let Some(region) = &self.region else { return };
         let page = rustix::param::page_size();
         let begin = self.start.as_ptr().align_offset(page);
         let Some(len) = self.len.checked_sub(begin).map(|len| len / page * page).filter(|&len| len > 0) else { return };
-        // SAFETY: these pages are within the buffer, which is being dropped. The advice keeps the kernel from making huge pages of
-        // this piece from now on, which would take their memory again; of the whole piece, as a mapping has one advice.
+        // SAFETY: these pages are within the buffer, which is being dropped. NoHugepage keeps the kernel from collapsing the freed
+        // pages into a huge page, which would allocate them again; it covers the whole region, so that the mapping is not split.
         unsafe {
             let _ = madvise(region.start.as_ptr().cast(), region.len, mm::Advice::LinuxNoHugepage);
             let _ = madvise(self.start.as_ptr().add(begin).cast(), len, mm::Advice::LinuxDontNeed);
@@ -107,7 +106,7 @@ impl Deref for Buffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `cut` gives every buffer a run of the piece of its own, and the piece lives as long as they do.
+        // SAFETY: `cut` gives each buffer a range of the region that no other has, and `region` keeps it mapped.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -133,7 +132,7 @@ mod tests {
             assert!(buffer.len() == size && buffer.iter().all(|&byte| byte == 0));
             buffer.fill(i as u8 + 1);
         }
-        // Those that go leave their neighbours alone.
+        // Dropping some buffers leaves their neighbours unchanged.
         let mut number = 0;
         buffers.retain(|_| {
             number += 1;
@@ -144,7 +143,7 @@ mod tests {
         }
     }
 
-    /// The memory of a buffer is given back, though others of its piece stay.
+    /// A dropped buffer's pages are freed while other buffers of its region live.
     #[test]
     fn memory_goes_with_its_buffer() {
         let mut slab = Slab::default();
@@ -157,7 +156,7 @@ mod tests {
         let inner = start.wrapping_add(start.align_offset(page));
         let resident = || {
             let mut pages = vec![0_u8; 9];
-            // SAFETY: the piece lives, as `first` does, and there is a byte for each page.
+            // SAFETY: `first` keeps the region mapped, and `pages` has a byte for each page.
             let done = unsafe { libc::mincore(inner.cast(), 9 * page, pages.as_mut_ptr()) };
             assert_eq!(done, 0);
             pages.iter().filter(|&page| page & 1 == 1).count()

@@ -1,8 +1,8 @@
-//! Locks and threads of what is scheduled here: the engine's queue and budget, the chunk cache.
+//! Locks, atomics and threads of the code that the models check: the engine's queue and budget, the chunk cache.
 //!
-//! They are the standard ones, but in unit tests those of `shuttle`, which runs threads in an order that it chooses, one
-//! at a time: so the models (`engine::models`, `array::cache::models`) run this very code. A unit test that touches it
-//! must therefore run inside of such a model; other tests see the standard ones.
+//! They are the standard ones, except in unit tests, where they are those of `shuttle`: it runs one thread at a time, in an order that it
+//! chooses. So the models (`engine::models`, `array::cache::models`) run the code itself, and a unit test that uses these types must
+//! run within [`check`].
 
 #[cfg(not(test))]
 pub use std::{
@@ -27,7 +27,7 @@ mod model {
     use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
     use shuttle::{Config, FailurePersistence, MaxSteps, Runner, current};
 
-    /// A clock on which each step of a model takes a millisecond.
+    /// A clock that advances by a millisecond at each step of a model.
     pub struct Clock(usize);
 
     impl Clock {
@@ -40,12 +40,12 @@ mod model {
         }
     }
 
-    /// Preemptions that a PCT schedule places: most races need two or three at certain steps.
+    /// Preemptions of a PCT schedule: most races need two or three at certain steps.
     const DEPTH: usize = 3;
 
-    /// Runs a model with `schedules` random schedules, and as many that favour few preemptions at unlikely steps (PCT:
-    /// Burckhardt et al., "A randomized scheduler with probabilistic guarantees of finding bugs", ASPLOS 2010). Seeds are
-    /// fixed, so each run sees the same ones. A thread that waits for ever fails the model.
+    /// Runs a model with `schedules` random schedules, and as many with few preemptions at random steps (PCT: Burckhardt et al.,
+    /// "A randomized scheduler with probabilistic guarantees of finding bugs", ASPLOS 2010). Seeds are fixed, so each run has the same
+    /// schedules. A deadlock fails the model.
     pub fn check(schedules: usize, model: impl Fn() + Send + Sync + Copy + 'static) {
         run(RandomScheduler::new_from_seed(1, schedules), model);
         run(PctScheduler::new_from_seed(2, DEPTH, schedules), model);
@@ -54,9 +54,9 @@ mod model {
     fn run(scheduler: impl Scheduler + 'static, model: impl Fn() + Send + Sync + 'static) {
         let mut config = Config::new();
         config.failure_persistence = FailurePersistence::Print;
-        // Models take some thousands; one that turns in a circle is told apart in a second.
+        // A model takes some thousands of steps; the limit makes a livelock fail within a second.
         config.max_steps = MaxSteps::FailAfter(200_000);
-        // Relaxed counters are ordered by nothing and need not be.
+        // shuttle warns about relaxed atomics; ours are counters, whose order does not matter.
         config.silence_warnings = true;
         Runner::new(scheduler, config).run(model);
     }

@@ -1,7 +1,7 @@
 //! Paths, inode numbers and listings: a pure function of the mount's options and counts.
 //!
-//! An inode number is the packed path, so there is no inode table, nothing to forget, numbers are equal after a
-//! remount, and a directory of a million files is listed from its size alone.
+//! An inode number is a packed path. So there is no inode table and no forget bookkeeping, numbers are the same after a remount, and
+//! the listing of a directory of a million files follows from its length.
 
 pub mod documents;
 mod ino;
@@ -63,7 +63,7 @@ pub enum Node {
         rank: Option<Rank>,
         epoch: u64,
     },
-    /// `batch` is the number in the file name: of the rank where there is one, else of the epoch.
+    /// A batch file. `batch` is the number in its name: that within the rank if there is one, else within the epoch.
     Batch {
         view: u16,
         rank: Option<Rank>,
@@ -71,19 +71,19 @@ pub enum Node {
         batch: u64,
         extension: Extension,
     },
-    /// A file a label of the i-th categorical column.
+    /// A directory with a file for each label of the i-th categorical column.
     Labels {
         view: u16,
         column: u16,
     },
-    /// Many batches as one file.
+    /// A file of many batches.
     Whole {
         view: u16,
         rank: Option<Rank>,
         sequence: Sequence,
         extension: Extension,
     },
-    /// The directory of an epoch in a directory format, or what is in it, by its number there (`format::directory`).
+    /// The directory of an epoch in a directory format, or an entry in it, by its number there (`format::directory`).
     Inside {
         view: u16,
         rank: Option<Rank>,
@@ -93,16 +93,16 @@ pub enum Node {
     },
 }
 
-/// What is in a file of many batches, in what order.
+/// The rows of a file of many batches, and their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Sequence {
-    /// An epoch of the view, as its batches are.
+    /// An epoch of the view, in the order of its batches.
     Epoch(u64),
-    /// The rows of the view as they are stored.
+    /// The rows of the view in stored order.
     Stored,
-    /// The rows of the view by the labels of the i-th categorical column.
+    /// The rows of the view, sorted by the labels of the i-th categorical column.
     By(u16),
-    /// Those of one label of it.
+    /// The rows with one label of that column.
     Label(u16, u32),
 }
 
@@ -122,23 +122,23 @@ impl Node {
     }
 }
 
-/// One view, as far as names go.
+/// The counts and names of one view.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// Its directory; not shown where it is the only view.
+    /// The name of its directory, which exists only if there are several views.
     pub name: String,
     /// Batches of one epoch.
     pub batches: u64,
-    /// What becomes of batches that ranks cannot share evenly.
+    /// What happens to batches that ranks cannot share evenly.
     pub uneven: RemainderPolicy,
 }
 
-/// What the tree is built from.
+/// All that the tree depends on.
 #[derive(Clone, Debug)]
 pub struct Tree {
-    /// At least one. The epochs of one alone are at the root; several have a directory each.
+    /// At least one. A single view has its epochs at the root; each of several has a directory.
     pub views: Vec<View>,
-    /// The rank whose tree this is: its epochs are where the whole ones would be.
+    /// Set for the mount of one rank: its part of each epoch is at the path of the whole epoch.
     pub rank: Option<Rank>,
     /// Epochs that `ls` shows; any other can be opened.
     pub listed_epochs: u64,
@@ -146,11 +146,11 @@ pub struct Tree {
     pub listed: Extension,
     /// The formats that can be opened.
     pub extensions: Vec<Extension>,
-    /// Those of them that have a file of many batches.
+    /// Those of `extensions` that exist as files of many batches.
     pub whole: Vec<Extension>,
     /// The formats whose epochs are directories.
     pub directories: Vec<DirectoryKind>,
-    /// Numbers that such a directory takes at most.
+    /// An upper bound of the numbers in such a directory.
     pub numbers: u64,
     /// File names of the categorical columns' labels.
     pub categories: Vec<String>,
@@ -159,18 +159,18 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// The inode number of a node; `None` where it has no room in 64 bits (see `ino`), and so does not exist.
+    /// The inode number of a node; `None` where it does not fit 64 bits (see `ino`): the node does not exist then.
     pub fn ino(&self, node: &Node) -> Option<u64> {
         ino::pack(self, node)
     }
 
     /// The node of an inode number.
     pub fn node(&self, ino: u64) -> Option<Node> {
-        // Spare bits are zero in the numbers that are given out: one node has one number.
+        // A node has one number: its spare bits are zero.
         ino::unpack(self, ino).filter(|node| self.exists(node) && ino::pack(self, node) == Some(ino))
     }
 
-    /// The child of a directory. Only the exact names that listings use are found, so that a path is one file.
+    /// The child of a directory. Names must be spelt exactly as in listings, so that each file has one path.
     pub fn lookup(&self, parent: &Node, name: &str) -> Option<Node> {
         let node = match parent {
             Node::Root => self.root_child(name)?,
@@ -209,14 +209,14 @@ impl Tree {
         u16::try_from(view).ok().map(Node::View)
     }
 
-    /// What stands where the epochs of a view do.
+    /// A child of the directory that holds the epochs of a view.
     fn view_child(&self, view: u16, name: &str) -> Option<Node> {
         if let Some(rank) = name.strip_prefix(RANK) {
             let (index, of) = rank.split_once("-of-")?;
             let rank = Rank { index: number(index)?, of: number(of)? };
             return (rank_name(rank) == name).then_some(Node::RankDir { view, rank });
         }
-        // A rank has a part of each epoch, and of nothing else.
+        // A rank has its part of each epoch, but not the files that are in stored order or by label.
         let is_whole = self.rank.is_none();
         if let Some(extension) = name.strip_prefix("stored.").filter(|_| is_whole) {
             return Some(Node::Whole {
@@ -232,7 +232,7 @@ impl Tree {
         self.epoch_child(view, None, name)
     }
 
-    /// Rows by the labels of a column: in one file, or a file a label.
+    /// `by-COLUMN.EXTENSION` or the directory `by-COLUMN`.
     fn by(&self, view: u16, name: &str) -> Option<Node> {
         let column = |stem: &str| {
             let found = self.categories.iter().position(|file| file.strip_suffix(".txt") == Some(stem))?;
@@ -297,17 +297,17 @@ impl Tree {
         }
     }
 
-    /// Whether the epochs stand at the root.
+    /// Whether the epochs are at the root.
     fn is_flat(&self) -> bool {
         self.views.len() == 1
     }
 
-    /// A rank's tree holds no other ranks: they would be parts of a part.
+    /// Whether a view and rank exist. The mount of one rank has no further ranks.
     fn has(&self, view: u16, rank: Option<Rank>) -> bool {
         usize::from(view) < self.views.len() && rank.is_none_or(|rank| self.rank.is_none() && rank.index < rank.of)
     }
 
-    /// Batches of the view that has most.
+    /// Batches of the longest view.
     pub fn batches(&self) -> u64 {
         self.views.iter().map(|view| view.batches).max().unwrap_or(0)
     }
@@ -329,7 +329,7 @@ impl Tree {
     /// `batch-001234.npz`.
     pub fn batch_name(&self, view: u16, batch: u64, extension: Extension) -> String {
         let batches = self.views.get(usize::from(view)).map_or(0, |view| view.batches);
-        // A listing makes millions of these, and `format!` would be half of what it costs us.
+        // A listing makes millions of names, and `format!` would take half of our time.
         let (width, extension) = (digits(batches).max(6).max(digits(batch.saturating_add(1))), extension.as_str());
         let (mut text, mut rest) = ([b'0'; MOST_DIGITS], batch);
         for digit in text.iter_mut().rev() {
@@ -344,7 +344,7 @@ impl Tree {
         name
     }
 
-    /// The directory that holds a node; the root's is itself. What is inside of the directory of an epoch is not known here.
+    /// The parent directory; the root is its own. For entries within the directory of an epoch, `format::directory` knows it.
     pub fn parent(&self, node: &Node) -> Node {
         match node {
             Node::Category(_) => Node::Categories,
@@ -369,7 +369,7 @@ impl Tree {
         }
     }
 
-    /// Where a batch lies below the mount's root; empty for other nodes.
+    /// The path of a batch below the mount's root; empty for other nodes.
     pub fn path(&self, node: &Node) -> PathBuf {
         let Node::Batch { view, rank, epoch, batch, extension } = *node else { return PathBuf::new() };
         let mut path = PathBuf::new();
@@ -398,7 +398,7 @@ impl Tree {
         }
     }
 
-    /// Directories among them: what a directory's link count tells.
+    /// The number of directories among the entries, for the link count.
     pub fn subdirectories(&self, directory: &Node) -> u64 {
         match directory {
             Node::Root if self.is_flat() => 1 + self.listed_epochs,
@@ -449,24 +449,24 @@ impl Tree {
     }
 }
 
-/// Digits of the largest number of a batch.
+/// Digits of the largest batch number.
 const MOST_DIGITS: usize = u64::MAX.ilog10() as usize + 1;
 
-/// What the root holds beside epochs or views, as it is listed.
+/// Entries of the root beside epochs or views, in listing order.
 const FIXED: [(&str, Node); 4] = [
     ("README.txt", Node::Readme),
     ("categories", Node::Categories),
     ("dataset.json", Node::Dataset),
     ("var.tsv", Node::Var),
 ];
-/// It is there, but not listed; so are ranks.
+/// Exists, but is not listed, like the directories of ranks.
 const CONTROL: (&str, Node) = (".shufflefs", Node::ControlDir);
 
-/// How names of epochs and ranks begin.
+/// Prefixes of the names of epochs and ranks.
 const EPOCH: &str = "epoch-";
 const RANK: &str = "rank-";
 
-/// Whether a name at the root is one of the mount's own, so that no view can have it.
+/// Whether the mount itself uses a name at the root, so that no view can have it.
 pub fn is_reserved(name: &str) -> bool {
     FIXED.iter().chain([&CONTROL]).any(|(fixed, _)| *fixed == name) || name.starts_with(EPOCH) || name.starts_with(RANK)
 }
@@ -475,7 +475,7 @@ fn rank_name(rank: Rank) -> String {
     format!("{RANK}{}-of-{}", rank.index, rank.of)
 }
 
-/// Digits of the last of `count` numbers from 0.
+/// Digits of the largest of the numbers 0..count.
 fn digits(count: u64) -> usize {
     count.saturating_sub(1).max(1).ilog10() as usize + 1
 }
@@ -485,9 +485,9 @@ fn number(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) { None } else { text.parse().ok() }
 }
 
-/// Names of files without extension, each once: those given where they can be one, else `word-NUMBER`.
+/// Unique file names without extension: the given names where they are valid, else `word-NUMBER`.
 pub fn file_names<'a>(names: impl Iterator<Item = &'a str>, word: &str) -> Vec<String> {
-    // With any extension of ours.
+    // Leaves room for any extension of ours within NAME_MAX (255 bytes).
     const LONGEST: usize = 240;
     let mut taken = HashSet::new();
     let name = |(i, name): (usize, &str)| {

@@ -1,10 +1,10 @@
 //! Measures stores, mount and reader on this machine, models the settings that were not measured, and chooses one (`tune`).
 //!
-//! What is measured are the real things: the engine loads fetches of several block sizes, and a private mount is read by the reader
-//! that trainers have. The model ([`model`]) is what follows from these: bytes that a setting decodes and requests it makes are
-//! counted in its own plan, so that only seconds a byte are taken from other settings. What is chosen is then read for real.
+//! Measurements use the real thing: the engine loads fetches of several block sizes, and a private mount is read by the reader that
+//! trainers have. The model ([`model`]) extrapolates: the bytes that a setting decodes and the requests that it makes are counted in
+//! its own plan, and multiplied by the measured seconds a byte. Finally, the chosen settings are read for real.
 //!
-//! Nothing here changes what is served: a recommendation is options that anybody can write.
+//! Nothing here changes what is served: a recommendation consists of ordinary options.
 
 mod costs;
 pub mod measure;
@@ -31,46 +31,46 @@ use measure::{FileTime, FormatCost, Loading, Place, Served};
 use model::{Modelled, Setting, choose, front, needed};
 use reader::Reader;
 
-/// How long loading may be looked at, and how long the reading of chosen settings.
+/// Time limits for measuring loads, and for reading chosen settings.
 const LOADING: Duration = Duration::from_secs(10);
 const CHECKING: Duration = Duration::from_millis(1500);
 /// Settings that are read for real at the end.
 const CHECKED: usize = 3;
-/// After so long no further setting is read for real: all of it may take half a minute.
+/// No further setting is read for real after this time, so that `tune` ends within half a minute.
 const ENOUGH: Duration = Duration::from_secs(20);
-/// Fetches that a reader must have had for its rate to be that of an epoch.
+/// Fetches that must be read before a rate counts as that of an epoch.
 const FETCHES: u64 = 3;
-/// Block sizes that are looked at, the fastest first, and blocks mixed.
+/// Block sizes to try, fastest first, and values of k.
 const BLOCKS: [u64; 5] = [1024, 256, 64, 16, 4];
 const MIXED: [u64; 5] = [4, 16, 64, 256, 1024];
-/// Rows and bytes of a fetch that is loaded to measure.
+/// Rows and bytes of a fetch in a measurement.
 const FETCH_ROWS: u64 = 4096;
 const FETCH_BYTES: f64 = (128u64 << 20) as f64;
-/// Where no mount can be had: what a reader of another machine took (Linux 6.18, Xeon 2.5 GHz; fresh buffers).
+/// Used if mounting is impossible: what a reader took on another machine (Linux 6.18, Xeon 2.5 GHz; fresh buffers).
 const ASSUMED: FileTime = FileTime { file: 60e-6, byte: 1.0 / 1.2e9 };
 
-/// What is asked for besides the options of a mount.
+/// The options of `tune` besides those of a mount.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// The view that is tuned.
     pub view: usize,
-    /// At least one; costs are told against those of the first.
+    /// At least one; costs are relative to the first.
     pub formats: Vec<Extension>,
-    /// Further ones, if they can hold the stores.
+    /// Further formats, used if they can hold the stores.
     pub others: Vec<Extension>,
-    /// The obs column whose entropy is told; `None`: which sixteenth of the stored order a row is in.
+    /// The obs column whose entropy is shown; `None`: the sixteenth of the stored order that a row is in.
     pub label: Option<String>,
-    /// Rows a second that are enough.
+    /// A sufficient rate, in rows a second.
     pub target_rate: Option<f64>,
-    /// Bytes.
+    /// Upper limit of `--memory`, bytes.
     pub max_memory: Option<u64>,
-    /// The Python that reads.
+    /// The Python interpreter of the reader.
     pub python: PathBuf,
-    /// Where a directory can be made to mount on, if the namespace has no place.
+    /// Where to make a directory to mount on, if the namespace offers none.
     pub temporary: PathBuf,
 }
 
-/// What was found.
+/// The result.
 pub struct Report {
     pub cores: usize,
     pub threads: usize,
@@ -78,29 +78,29 @@ pub struct Report {
     /// By block size, the largest first.
     pub loading: Vec<Loading>,
     pub formats: Vec<FormatCost>,
-    /// Why nothing was read through a mount.
+    /// Why nothing was read through a mount, if so.
     pub unmounted: Option<String>,
-    /// A request to storage: median microseconds; requests in flight.
+    /// Median latency of a storage request in microseconds, and requests in flight.
     pub latency_microseconds: f64,
     pub depth: f64,
     pub label: String,
-    /// Entropy of perfect shuffling, bits.
+    /// Entropy of perfect shuffling, in bits.
     pub perfect: f64,
     pub modelled: Vec<Modelled>,
-    /// Numbers of those that no other beats, slowest first.
+    /// Indices of the Pareto front in `modelled`, slowest first.
     pub front: Vec<usize>,
     pub chosen: Option<usize>,
-    /// What the chosen one comes to with other batch sizes and as many blocks mixed.
+    /// The chosen setting with other batch sizes and the same k.
     pub batches: Vec<Modelled>,
-    /// Settings that were read for real, by their numbers.
+    /// Settings that were read for real, by their index.
     pub checked: Vec<(usize, Served)>,
     pub seconds: f64,
 }
 
-/// Measures, models and chooses. `namespace`: where mounts are private, or why there is none.
+/// Measures, models and chooses. `namespace`: the private mount namespace, or why there is none.
 ///
 /// # Errors
-/// Stores that cannot be read or served; an order that is not `block`; a label that all rows share.
+/// A store cannot be read or served; the order is not `block`; all rows have one label.
 pub fn tune(spec: &Spec, asked: &Asked, namespace: Result<Namespace, String>) -> Result<Report, SessionError> {
     let began = Instant::now();
     let view = &spec.views[asked.view];
@@ -119,7 +119,7 @@ pub fn tune(spec: &Spec, asked: &Asked, namespace: Result<Namespace, String>) ->
     let costs = Costs::new(&session, asked)?;
     let limit = asked.max_memory.or(spec.memory).or_else(|| memory::default_budget(1)).unwrap_or(1 << 30);
     let (sizes, fetch_rows) = costs.probes(&session);
-    // The engine has room for what it loads, and none to keep decoded chunks: the state of data beyond memory.
+    // The engine has memory for what it loads but none for decoded chunks, as with data larger than memory.
     let mut views: Vec<ViewSpec> = sizes.iter().map(|&block| probe(view, view.batch_size, block, fetch_rows)).collect();
     let other = costs.other_batch(view.batch_size);
     let block = sizes.first().copied().unwrap_or(1);
@@ -146,7 +146,7 @@ pub fn tune(spec: &Spec, asked: &Asked, namespace: Result<Namespace, String>) ->
             let of = |one: &&Modelled| {
                 one.setting.format == cost.format.as_str() && one.setting.threads == spec.threads && admitted(one)
             };
-            // Where the reader is what others wait for, and no decoded chunks are kept.
+            // Compares formats where the reader is the bottleneck and no decoded chunks are retained.
             let fastest = modelled.iter().filter(of).min_by(|one, other| {
                 let key = |one: &Modelled| (-one.rows_per_second, one.later);
                 key(one).partial_cmp(&key(other)).unwrap_or(std::cmp::Ordering::Equal)
@@ -192,17 +192,17 @@ pub fn tune(spec: &Spec, asked: &Asked, namespace: Result<Namespace, String>) ->
     Ok(report)
 }
 
-/// What settings run on.
+/// The resources that settings are modelled for.
 struct Machine {
     cores: usize,
     threads: usize,
-    /// Seconds that a request to slow storage takes, divided by those in flight; 0 where it is not slow.
+    /// Latency of slow storage in seconds, divided by requests in flight; 0 if storage is fast.
     wait: f64,
-    /// Bytes that a mount may take.
+    /// Bytes that a mount may use.
     limit: u64,
 }
 
-/// A view to measure: blocks of one size in fetches of about so many rows.
+/// A view to measure: blocks of one size, in fetches of about `rows` rows.
 fn probe(view: &ViewSpec, batch: u32, block: u64, rows: u64) -> ViewSpec {
     let size = |number: u64| u32::try_from(number.max(1)).unwrap_or(u32::MAX);
     ViewSpec {
@@ -215,12 +215,12 @@ fn probe(view: &ViewSpec, batch: u32, block: u64, rows: u64) -> ViewSpec {
     }
 }
 
-/// Rows of a fetch of a view whose sizes are given.
+/// Rows of a fetch of a view with explicit sizes.
 fn fetch_of(view: &ViewSpec) -> u64 {
     u64::from(view.batch_size) * u64::from(view.fetch_factor.unwrap_or(1))
 }
 
-/// An engine, and its mount if one can be had.
+/// An engine, and its mount if mounting is possible.
 struct Probing {
     mount: Result<Mounted, String>,
     tree: Arc<Tree>,
@@ -235,7 +235,7 @@ impl Probing {
         namespace: Result<&Namespace, &String>,
         asked: &Asked,
     ) -> Result<Probing, SessionError> {
-        // Two may be the same: then their names would be.
+        // Names must differ, even if two probes have equal sizes.
         for (number, view) in views.iter_mut().enumerate() {
             view.name.push_str(&format!("-{number}"));
         }
@@ -254,15 +254,15 @@ impl Probing {
     }
 
     /// # Errors
-    /// Why there is none.
+    /// The reason why there is no mount.
     fn mounted(&self) -> Result<Place<'_>, String> {
         let mount = self.mount.as_ref().map_err(String::clone)?;
         Ok(Place { path: mount.path(), tree: &self.tree, engine: &self.engine })
     }
 }
 
-/// What readers take for files of each format that are loaded, of two sizes: those of `view` and the one after it. Why nothing
-/// could be read, if so.
+/// Measures how readers read loaded files of each format, of two sizes: those of `view` and of the next view. Returns why nothing could
+/// be read, if so.
 fn read(
     formats: &mut [FormatCost],
     place: Result<Place<'_>, String>,
@@ -300,7 +300,7 @@ fn read(
     None
 }
 
-/// Reads the chosen setting and some of the front, each in a mount of its own, but those in `served`.
+/// Reads the chosen setting and some of the front, each in a mount of its own, except those in `served`.
 fn check(
     spec: &Spec,
     asked: &Asked,
@@ -333,7 +333,7 @@ fn check(
     Ok(checked)
 }
 
-/// Reads one setting in a mount of its own; `None` where that cannot be.
+/// Reads one setting in a mount of its own; `None` if that is impossible.
 fn serve(
     spec: &Spec,
     asked: &Asked,
@@ -354,13 +354,13 @@ fn serve(
     let Ok(place) = probing.mounted() else { return Ok(None) };
     let reader = if cost.parse.is_some() { Reader::python(&asked.python) } else { Reader::plain() };
     let Ok(mut reader) = reader else { return Ok(None) };
-    // Its libraries are imported with the first file.
+    // The first file makes Python import its libraries.
     let warm = place.files(0, 0..1, format);
     let served = reader.read(format, &warm, CHECKING).and_then(|_| place.served(&mut reader, 0, format, CHECKING));
     Ok(served.ok())
 }
 
-/// A plan of the rows of another one.
+/// A plan over the rows of another one.
 fn plan(base: &Plan, sampling: Sampling) -> Plan {
     Plan::of(Arc::new(crate::plan::strategy::Permuted::new(base.view().clone(), sampling)))
 }

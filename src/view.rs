@@ -1,8 +1,7 @@
 //! Which rows of a collection a view has: expressions over obs columns, splits, lists of rows.
 //!
-//! All of it works on columns and row numbers in memory and gives a bitmap over global row numbers, so what a view is
-//! follows from the stores and the options alone and can be tested without a mount. What is done with the rows - in
-//! what order, in which batches - is `plan`'s.
+//! Everything works on columns and row numbers in memory and gives a bitmap over global row numbers. So a view depends on the stores and
+//! the options alone, and can be tested without a mount. The order of its rows and their batches are determined by `plan`.
 
 pub mod assigned;
 pub mod bits;
@@ -12,10 +11,10 @@ mod npy;
 pub mod split;
 pub mod suggest;
 
-/// Why a view cannot be made of these rows. One line; the caller says which view or option it was.
+/// Why a view cannot be made. One line; the caller adds the name of the view or option.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ViewError {
-    /// An expression that is not understood, or does not fit the columns.
+    /// An expression with a syntax error, or one that does not fit the columns.
     #[error("{cause} (at character {at} of: {text})")]
     Filter { text: String, at: usize, cause: String },
     #[error("line {line}: {cause}")]

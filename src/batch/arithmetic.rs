@@ -1,8 +1,7 @@
 //! Arithmetic on the values of a row: scaling to a total, ln(1 + value).
 //!
-//! The same bytes on every machine: sums run in a fixed order, products are rounded once, and the logarithm is our own,
-//! because that of the C library differs between systems. It follows P. T. P. Tang (ACM Trans. Math. Softw. 16, 1990):
-//! ln(2^k m) = k ln 2 + 2 atanh((m - 1) / (m + 1)).
+//! Results are the same on every machine: sums run in a fixed order, each product is rounded once, and the logarithm is our own, because
+//! that of the C library differs between systems. It follows P. T. P. Tang (ACM Trans. Math. Softw. 16, 1990):
 
 use half::f16;
 
@@ -10,7 +9,7 @@ use crate::array::Dtype;
 use crate::array::cast::to_f64;
 use crate::collection::element::Arithmetic;
 
-/// Sums that run side by side.
+/// Partial sums, which the compiler can vectorise.
 const LANES: usize = 8;
 
 /// The sum of a row's values, in f64.
@@ -41,9 +40,9 @@ pub fn total(dtype: Dtype, values: &[u8]) -> f64 {
     }
 }
 
-/// Applies arithmetic to values of `dtype`, which is f32 or f64. `total` is that of their whole row.
+/// Applies arithmetic to values of one row. `dtype` is f32 or f64; `total` is the sum of the whole stored row.
 pub fn apply(arithmetic: &Arithmetic, dtype: Dtype, total: f64, values: &mut [u8]) {
-    // A row without counts stays as it is.
+    // A row whose total is 0 is not scaled.
     if let Some(target) = arithmetic.normalize.filter(|_| total != 0.0) {
         let scale = target / total;
         if dtype == Dtype::F64 {
@@ -62,7 +61,7 @@ pub fn apply(arithmetic: &Arithmetic, dtype: Dtype, total: f64, values: &mut [u8
     }
 }
 
-/// One pass over packed values; the compiler unrolls and vectorises it.
+/// Changes packed values one by one; written so that the compiler unrolls and vectorises it.
 fn each<const N: usize>(values: &mut [u8], change: impl Fn([u8; N]) -> [u8; N]) {
     values.as_chunks_mut::<N>().0.iter_mut().for_each(|value| *value = change(*value));
 }
@@ -73,13 +72,13 @@ const MANTISSA: u64 = 0x000f_ffff_ffff_ffff;
 /// k and m with y = 2^k m and m from sqrt(1/2) to sqrt(2); y is positive and normal.
 fn split(y: f64) -> (f64, f64) {
     let bits = y.to_bits().wrapping_add(0x3ff0_0000_0000_0000 - SQRT_HALF);
-    // Biased and small, so that the integer becomes a float by setting bits: no conversion that SSE2 lacks.
+    // `biased` is below 2^52, so OR-ing it into 2^52's mantissa converts it to f64; SSE2 has no such conversion of 64-bit integers.
     let biased = bits >> 52;
     let k = f64::from_bits(0x4330_0000_0000_0000 | biased) - 4_503_599_627_370_496.0 - 1023.0;
     (k, f64::from_bits((bits & MANTISSA) + SQRT_HALF))
 }
 
-/// ln(1 + x), computed in f64 and rounded once: off by half a unit in the last place, nearly always.
+/// ln(1 + x), computed in f64 and rounded once: nearly always within half a unit in the last place.
 fn log1p_f32(x: f32) -> f32 {
     let wide = f64::from(x);
     let y = 1.0 + wide;
@@ -88,7 +87,7 @@ fn log1p_f32(x: f32) -> f32 {
     let z = s * s;
     let odd = 1.0 / 3.0 + z * (1.0 / 5.0 + z * (1.0 / 7.0 + z * (1.0 / 9.0 + z * (1.0 / 11.0 + z * (1.0 / 13.0)))));
     let log = k * std::f64::consts::LN_2 + 2.0 * (s + s * z * odd);
-    // 1 + x would lose bits of a tiny x.
+    // 1 + x would lose the low bits of a tiny x.
     let tiny = wide * (1.0 - wide * (0.5 - wide * (1.0 / 3.0)));
     let value = if wide.abs() < 1e-5 { tiny } else { log };
     let edge = if y == 0.0 { f64::NEG_INFINITY } else { f64::NAN };
@@ -111,14 +110,14 @@ fn log1p(x: f64) -> f64 {
         return x * (1.0 - 0.5 * x);
     }
     let y = 1.0 + x;
-    // What the sum rounded away.
+    // The rounding error of y = 1 + x.
     let lost = if x.abs() < 1.0 { x - (y - 1.0) } else { 1.0 - (y - x) };
     let (k, m) = split(y);
     let f = m - 1.0;
     let s = f / (2.0 + f);
     let z = s * s;
     let odd = (1..=13).rev().fold(0.0, |sum, n| sum * z + 1.0 / f64::from(2 * n + 1));
-    // ln m = 2 s + 2 s z odd = f - s f + 2 s z odd, and f is exact.
+    // ln m = 2 s + 2 s z odd = f - s f + 2 s z odd, where f is exact.
     let (high, low) = (6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10);
     k * high + (f - (s * f - (2.0 * s * z * odd + (k * low + lost / y))))
 }

@@ -1,4 +1,4 @@
-//! Dense rows from sparse ones: zero a row, then add its values, so that a row is still in L2 when it is filled.
+//! Dense rows from sparse ones. Each row is zeroed just before its values are added, so that it is still in the L2 cache.
 
 use half::f16;
 
@@ -6,7 +6,7 @@ use crate::array::Dtype;
 
 use crate::array::cast::{all_below, max_index};
 
-/// Writes one CSR row as `out.len() / dtype.size()` dense elements. Values stored twice for a column are summed, as
+/// Writes one CSR row as `out.len() / dtype.size()` dense elements. Duplicate values of a column are summed, as
 /// `scipy.sparse.csr_matrix.toarray` does.
 ///
 /// # Errors
@@ -26,7 +26,7 @@ pub fn expand(dtype: Dtype, values: &[u8], index_dtype: Dtype, indices: &[u8], o
     Ok(())
 }
 
-/// Adds values to a row that was zero; the columns lie within it.
+/// Adds values to a zeroed row; all columns must lie within it.
 pub fn add(dtype: Dtype, values: &[u8], indices: impl Iterator<Item = usize>, out: &mut [u8]) {
     macro_rules! add {
         ($number:ty, $plus:expr) => {{
@@ -35,7 +35,7 @@ pub fn add(dtype: Dtype, values: &[u8], indices: impl Iterator<Item = usize>, ou
             let plus: fn($number, $number) -> $number = $plus;
             for (column, value) in indices.zip(values.as_chunks::<N>().0) {
                 let place = &mut out[column];
-                // The first value is taken as it is: 0.0 + -0.0 would lose its sign.
+                // The first value is copied, not added: 0.0 + -0.0 would lose its sign.
                 *place = match *place == [0; N] {
                     true => *value,
                     false => plus(<$number>::from_le_bytes(*place), <$number>::from_le_bytes(*value)).to_le_bytes(),

@@ -1,4 +1,4 @@
-//! The rows of one fetch in one table, and how long they are: what the layouts of its batches follow from.
+//! The rows of one fetch in one table, and their lengths: the layouts of its batches follow from these.
 
 use crate::collection::element::Element;
 use crate::collection::{Collection, Table};
@@ -9,11 +9,11 @@ use super::{Batch, Edges, Joined, Lengths};
 /// Rows of a fetch with their lengths, element by element.
 #[derive(Clone, Debug, Default)]
 pub struct FetchShape {
-    /// Rows of the table in served order, and where each batch starts.
+    /// Rows of the table in served order, and the start of each batch.
     rows: FetchRows,
-    /// Values of each row, element by element; none for dense ones, whose rows are all alike.
+    /// Values of each row, by element; empty for dense elements, whose rows have equal lengths.
     lengths: Vec<Vec<u64>>,
-    /// Values of each batch, in each element.
+    /// Values of each batch, by element.
     nnz: Vec<u64>,
 }
 

@@ -6,7 +6,7 @@ use crate::array::Dtype;
 use super::{Batch, Field, Repr, Span};
 use crate::array::cast::cast;
 
-/// Fills one span. Matrix values are left alone.
+/// Fills one span; does nothing for values and column numbers of matrices, which a gather writes.
 pub fn fill(batch: &Batch<'_>, span: &Span, out: &mut [u8]) {
     match span.field {
         Field::Data(_) | Field::Indices(_) | Field::Dense(_) => {}
@@ -76,7 +76,7 @@ fn numbers(values: impl Iterator<Item = u64>, repr: Repr, out: &mut [u8]) {
     }
 }
 
-/// One string, zeros after it. It fits: widths are the collection's longest.
+/// Writes a string padded with zeros. It fits, as widths are those of the collection's longest.
 fn text(text: &str, repr: Repr, out: &mut [u8]) {
     out.fill(0);
     if let Repr::Ucs4(_) = repr {

@@ -1,7 +1,7 @@
-//! A whole stored row on its way to its image: genes chosen, values computed and cast, CSR or dense.
+//! Converts one whole stored row for its image: selects genes, computes and casts values, writes CSR or dense.
 //!
-//! For rows that cannot be scattered as they are decoded, because what becomes of a value depends on others of its row.
-//! The row is in the processor's cache, so its few passes cost less than one over memory.
+//! For rows that cannot be scattered while they are decoded, because the result for a value depends on other values of its row. The
+//! row is in the processor's cache, so several passes over it cost less than one over memory.
 
 use crate::array::Dtype;
 use crate::array::cast::fits::misfit;
@@ -20,24 +20,24 @@ use super::tokens::{TokenScratch, tokenize};
 pub enum Misfit {
     /// A column number outside the matrix.
     Column(u64),
-    /// Another number of values is kept than was counted at the mount: the store has changed.
+    /// The number of retained values differs from that counted at the mount: the store has changed.
     Count,
-    /// A value that the served dtype does not hold.
+    /// A value that the served dtype cannot represent.
     Value(String),
 }
 
-/// What is done to the rows of one store.
+/// How the rows of one store are converted.
 pub struct Recipe<'a> {
     /// The dtype of the stored values.
     pub from: Dtype,
     /// The dtype of the stored column numbers; `None` where rows are dense.
     pub index: Option<Dtype>,
-    /// The new number of each column, or [`DROPPED`]; `None` where they are the same.
+    /// The new number of each column, or [`DROPPED`]; `None` where columns are unchanged.
     pub map: Option<&'a [u32]>,
     /// Columns of the stored matrix.
     pub columns: u64,
     pub arithmetic: Arithmetic,
-    /// Rows become tokens.
+    /// Set where rows become tokens.
     pub tokens: Option<&'a Tokens>,
     /// The dtype that arithmetic is done in.
     pub computed: Dtype,
@@ -45,11 +45,11 @@ pub struct Recipe<'a> {
     pub served: Dtype,
 }
 
-/// Where a row goes.
+/// Where the converted row is written.
 pub enum RowTarget<'a> {
-    /// Either is empty where it is not asked for, which is only done with tokens. `key`: `tokens::draw_key`.
+    /// `values` or `columns` is empty if the file lacks that field, which happens only with tokens. `key`: `tokens::draw_key`.
     Csr { key: u64, values: &'a mut [u8], to: Dtype, columns: &'a mut [u8], index: Dtype },
-    /// `missing` is what stands where the store has no column; empty where it has all.
+    /// `missing` is the value for columns that the store lacks; empty if it has all.
     Dense { row: &'a mut [u8], to: Dtype, missing: &'a [u8] },
 }
 
@@ -62,7 +62,7 @@ pub struct RowScratch {
     wide: Vec<u32>,
 }
 
-/// Buffers for the values of a row after each step.
+/// Buffers for a row's values after each step.
 #[derive(Default)]
 struct Steps {
     computed: Vec<u8>,
@@ -71,10 +71,10 @@ struct Steps {
 }
 
 impl Recipe<'_> {
-    /// Serves one row; `columns` is empty where rows are dense.
+    /// Converts one row. `columns` is empty for dense rows.
     ///
     /// # Errors
-    /// The row is not as the collection has it, or a value has no place in the served dtype.
+    /// The row does not match the collection's counts, or a value does not fit the served dtype.
     pub fn serve(
         &self,
         columns: &[u8],
@@ -187,7 +187,7 @@ impl Recipe<'_> {
         Ok(())
     }
 
-    /// Casts the values to the dtype of arithmetic, computes, and casts the results to the served dtype.
+    /// Casts the values to the dtype of the arithmetic, computes, and casts the results to the served dtype.
     fn convert<'b>(
         &self,
         values: &'b [u8],
@@ -217,7 +217,7 @@ impl Recipe<'_> {
     }
 }
 
-/// A buffer of `size` bytes of any value.
+/// A slice of `len` bytes of the buffer, with arbitrary content.
 fn sized(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
     buffer.resize(len, 0);
     buffer

@@ -1,7 +1,7 @@
 //! Writes gathered elements straight into images, from many threads at once.
 //!
-//! Places are handed out before the gather starts and never overlap (each row has its own run in its image), so no
-//! lock is needed; the one `unsafe` of this room is here.
+//! Destinations are fixed before the gather starts and never overlap (each row has its own range of its image), so no lock is needed.
+//! The only `unsafe` code of this room is here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,62 +11,62 @@ use crate::array::cast::{all_below, cast, max_index, to_text, to_u64s};
 use crate::array::gather::Sink;
 use crate::array::{DestSlice, Dtype};
 
-/// How columns of a store become columns of the collection, by a table of new column numbers.
+/// How columns of a store map to columns of the collection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Align {
-    /// Nothing.
+    /// They are the same.
     Same,
-    /// The elements are column numbers (sparse): each is looked up.
+    /// Elements are column numbers (sparse): each is replaced by the table's entry.
     Numbers(Arc<[u32]>),
-    /// The elements are the columns of a row (dense): these (stored number, in rising order, and place) are taken.
+    /// Elements are the columns of a row (dense): those listed (stored number, ascending, and position) are copied.
     Elements(Arc<[(u32, u32)]>),
 }
 
-/// A sink with one place for each piece, converting where the dtypes differ.
+/// A sink with one destination for each element range; it converts where dtypes differ.
 pub struct Scatter {
     from: Dtype,
     to: Dtype,
     align: Align,
     places: Vec<DestSlice>,
-    /// The number of columns, which every column number must be below: a larger one would lie outside the matrix, or wrap in a
-    /// narrower type. `u64::MAX` where the elements are values.
+    /// The number of columns. A column number that is not below it would lie outside the matrix, or wrap in a narrower type.
+    /// `u64::MAX` where the elements are values.
     bound: u64,
     worst: AtomicU64,
-    /// Whether `to` may be unable to hold a value.
+    /// Whether values must be checked, because `to` cannot represent all values of `from`.
     checked: bool,
     misfit: OnceLock<String>,
 }
 
 impl Scatter {
-    /// A sink for pieces of dtype `from` into `places` of dtype `to`.
+    /// A sink that writes elements of dtype `from` to `places` of dtype `to`.
     ///
     /// # Safety
-    /// The places do not overlap, and their buffers stay alive and untouched by others while the sink lives. No two
-    /// columns go to one (`Align::Elements`).
+    /// The places do not overlap; nothing else accesses their buffers, which outlive the sink. With `Align::Elements`, no two columns
+    /// have the same position.
     pub unsafe fn new(from: Dtype, to: Dtype, align: Align, places: Vec<DestSlice>, bound: u64) -> Scatter {
         let checked = bound == u64::MAX && !always_fits(from, to);
         Scatter { from, to, align, places, bound, worst: AtomicU64::new(0), checked, misfit: OnceLock::new() }
     }
 
-    /// Whether another sink does the same to its pieces, which can then be added to these.
+    /// Whether another sink converts in the same way, so that its places can be appended to these.
     pub fn is_alike(&self, other: &Scatter) -> bool {
         (self.from, self.to, self.bound) == (other.from, other.to, other.bound) && self.align == other.align
     }
 
-    /// Adds the places of another sink that [is alike](Scatter::is_alike) behind these.
+    /// Appends the places of a sink for which [`Scatter::is_alike`] holds.
     pub fn append(&mut self, other: Scatter) {
         self.places.extend(other.places);
     }
 
-    /// Fills the place of a piece with one element: what its row lacks. To be called before the gather.
+    /// Fills the place of a range with one repeated element: the value for columns that the store lacks. Call it before the gather.
     pub fn clear(&self, piece: usize, element: &[u8]) {
         let Some(place) = self.places.get(piece) else { return };
-        // SAFETY: the constructor's promise; one caller a piece, before the gather.
+        // SAFETY: the constructor's promise; each range is cleared by one thread, before the gather.
         let bytes = unsafe { place.bytes() };
         bytes.chunks_exact_mut(element.len().max(1)).for_each(|out| out.copy_from_slice(element));
     }
 
-    /// The largest column number, where one is not below `bound`.
+    /// The largest column number found, if it is not below `bound`.
     pub fn out_of_bound(&self) -> Option<u64> {
         Some(self.worst.load(Ordering::Relaxed)).filter(|&worst| worst >= self.bound)
     }
@@ -76,7 +76,7 @@ impl Scatter {
         self.to
     }
 
-    /// The first value that `to` cannot hold, if there was one; the batch is then an error.
+    /// The first value that `to` cannot represent, if any; the batch must then fail.
     pub fn misfit(&self) -> Option<&str> {
         self.misfit.get().map(String::as_str)
     }
@@ -85,7 +85,7 @@ impl Scatter {
     fn bytes(&self, piece: usize, at: u64, len: u64) -> Option<&mut [u8]> {
         let size = self.to.size();
         let part = self.places.get(piece)?.part(at as usize * size, len as usize * size)?;
-        // SAFETY: the constructor's promise, and a gather hands each run of a piece to one thread once.
+        // SAFETY: the constructor's promise, and a gather hands each run of a range to one thread, once.
         Some(unsafe { part.bytes() })
     }
 }
@@ -111,7 +111,7 @@ impl Scatter {
         }
     }
 
-    /// Column numbers by the table; a number outside of it is reported by `out_of_bound`, and then no batch is served.
+    /// Maps column numbers by the table; those outside it are reported by `out_of_bound`.
     fn put_numbers(&self, map: &[u32], piece: usize, at: u64, elements: &[u8]) {
         fn each<const N: usize>(map: &[u32], elements: impl Iterator<Item = u64>, out: &mut [u8]) -> u64 {
             let mut worst = 0;
@@ -138,7 +138,7 @@ impl Scatter {
         self.worst.fetch_max(worst, Ordering::Relaxed);
     }
 
-    /// The elements of a dense row that are taken, each to its column.
+    /// Copies the selected elements of a dense row, each to its column.
     fn put_elements(&self, taken: &[(u32, u32)], piece: usize, at: u64, elements: &[u8]) {
         let (size, count) = (self.from.size(), (elements.len() / self.from.size()) as u64);
         for &(column, to) in within(taken, at, count) {
@@ -155,13 +155,13 @@ impl Scatter {
     }
 }
 
-/// The columns to take that lie in `at..at + count`.
+/// The entries of `taken` whose stored column lies in `at..at + count`.
 fn within(taken: &[(u32, u32)], at: u64, count: u64) -> &[(u32, u32)] {
     let before = |end: u64| taken.partition_point(|&(column, _)| u64::from(column) < end);
     &taken[before(at)..before(at + count)]
 }
 
-// SAFETY: the constructor's promise: places of different pieces do not overlap; `place` gives just the run asked for.
+// SAFETY: the constructor's promise: places of different ranges do not overlap; `place` returns exactly the requested run.
 unsafe impl Sink for Scatter {
     fn place(&self, piece: usize, at: u64, len: u64) -> Option<&mut [u8]> {
         match self.align {

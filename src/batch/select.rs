@@ -1,10 +1,10 @@
-//! One CSR row without the columns that the collection leaves out: values and column numbers go together.
+//! Removes from one CSR row the columns that the collection leaves out, with their values.
 
 use crate::array::Dtype;
 use crate::array::cast::to_u64s;
 use crate::collection::genes::DROPPED;
 
-/// The values of a row that stay, and their new column numbers, in stored order.
+/// The retained values of a row and their new column numbers, in stored order.
 #[derive(Default)]
 pub struct RetainedValues {
     values: Vec<u8>,
@@ -22,14 +22,14 @@ impl RetainedValues {
         &self.columns[..self.len]
     }
 
-    /// Takes the values of a row whose column has a new number in `map`. `from` is the dtype of the stored column numbers,
-    /// `size` the bytes of a value.
+    /// Retains the values whose column is not dropped by `map`. `from` is the dtype of the stored column numbers, `size` the bytes of
+    /// a value.
     ///
     /// # Errors
     /// A column number outside the map.
     pub fn select(&mut self, map: &[u32], from: Dtype, columns: &[u8], size: usize, values: &[u8]) -> Result<(), u64> {
         let count = columns.len() / from.size();
-        // As long as the stored row: every value is written, and the place moves on only if the value is kept (no branch).
+        // Buffers are as long as the stored row: every value is written, and the position advances only if it is retained.
         if self.columns.len() < count {
             self.columns.resize(count, 0);
         }
@@ -60,7 +60,7 @@ impl RetainedValues {
     }
 }
 
-/// Without a branch on whether a value stays, which a processor cannot foresee.
+/// Has no branch on whether a value is retained, as a processor cannot predict it.
 fn take<const N: usize>(
     map: &[u32],
     columns: impl Iterator<Item = u64>,

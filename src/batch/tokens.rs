@@ -1,7 +1,7 @@
 //! A row of X as tokens of a language model: genes by normalised expression, or in order with binned values.
 //!
-//! The same bytes on every machine: products and quotients are rounded once each, in the order that the published tokenisers have them,
-//! equal values keep the order of columns, and what they draw is a hash of epoch, row and gene here.
+//! Results are the same on every machine: each product and quotient is rounded once, in the order of the published tokenisers; equal
+//! values keep the order of columns; random choices are hashes of epoch, row and gene.
 
 use crate::collection::tokens::{Longer, Ties, TokenOrder, Tokens};
 use crate::view::split::mixed;
@@ -12,20 +12,20 @@ pub type Token = (u32, f32);
 /// Buffers of one thread.
 #[derive(Default)]
 pub struct TokenScratch {
-    /// Places in the row.
+    /// Positions in the row.
     order: Vec<u32>,
     scores: Vec<f64>,
     edges: Vec<f64>,
     tokens: Vec<Token>,
 }
 
-/// What a row and an epoch draw by.
+/// The key of the random choices for a row in an epoch.
 pub fn draw_key(epoch: u64, row: u64) -> u64 {
     mixed(mixed(epoch).wrapping_add(row))
 }
 
-/// The tokens of one row: `columns` of the collection and their `values`; `total` is that of the whole stored row, `key` its
-/// [`draw_key`].
+/// The tokens of one row, which has `columns` of the collection and their `values`; `total` is the sum of the whole stored row, `key`
+/// its [`draw_key`].
 pub fn tokenize<'s>(
     tokens: &Tokens,
     (columns, values): (&[u32], &[f64]),
@@ -48,7 +48,7 @@ pub fn tokenize<'s>(
             scratch.scores.clear();
             scratch.scores.extend(scratch.order.iter().map(|&at| scaled(at) * factor(at)));
             let scores = &scratch.scores;
-            // What is no number comes last.
+            // NaN comes last.
             let score = |at: u32| if scores[at as usize].is_nan() { f64::NEG_INFINITY } else { scores[at as usize] };
             let before = |a: &u32, b: &u32| {
                 let columns = columns[*a as usize].cmp(&columns[*b as usize]);
@@ -85,7 +85,7 @@ pub fn tokenize<'s>(
                 let equal = last - edges.partition_point(|&edge| edge < value);
                 let back = match ties {
                     Ties::Last => 0,
-                    // 53 bits of it as a share.
+                    // The upper 53 bits as a fraction in 0..1.
                     Ties::Spread => ((hash(at, 1) >> 11) as f64 / (1_u64 << 53) as f64 * equal as f64) as usize,
                 };
                 (last - back) as f32
@@ -97,7 +97,7 @@ pub fn tokenize<'s>(
     &scratch.tokens
 }
 
-/// Quantiles of the values that are not zero, at `bins - 1` places from 0 to 1: linear, as numpy computes them.
+/// Quantiles of the nonzero values, at `bins - 1` equidistant levels from 0 to 1, linearly interpolated as numpy does.
 fn edges(values: &[f64], bins: u32, sorted: &mut Vec<f64>, edges: &mut Vec<f64>) {
     sorted.clear();
     sorted.extend(values.iter().copied().filter(|&value| value != 0.0 && !value.is_nan()));
@@ -137,7 +137,7 @@ mod tests {
         let rank = TokenOrder::Rank { target_sum: 100.0 };
         let row: (&[u32], &[f64]) = (&[0, 1, 3, 4], &[2.0, 4.0, 20.0, 1.0]);
         let scratch = &mut TokenScratch::default();
-        // 2, 2, 5 and 0.2 of their medians; equal ones by column.
+        // Divided by their medians: 2, 2, 5 and 0.2; equal ones in the order of columns.
         let want = [(13, 40.0), (10, 4.0), (11, 8.0), (14, 2.0)];
         assert_eq!(tokenize(&tokens(rank, 9, [None; 2]), row, 50.0, 0, scratch), want);
         let cut = tokens(rank, 4, [Some(2), Some(3)]);

@@ -1,7 +1,7 @@
 //! obs columns of many stores as one: categories united in order of first appearance, numbers promoted.
 //!
-//! Each way in which stores can differ has one rule: docs/columns.md states it, and dataset.json names it for each column it
-//! applies to.
+//! For each way in which stores can differ there is one rule: docs/columns.md states it, and dataset.json names it for each column it was
+//! applied to.
 
 mod unite;
 
@@ -21,19 +21,19 @@ pub struct ObsColumns {
     pub columns: Vec<Column>,
     /// Columns that are not served, each with the reason.
     pub left_out: Vec<(String, String)>,
-    /// Columns that differ between stores, each with what was done.
+    /// Columns that differ between stores, each with the rules applied.
     pub joined: Vec<(String, String)>,
 }
 
-/// The obs of a store, with its mapped columns. An enum column that the user names gives labels.
+/// Opens the obs of a store, with its mapped columns. `named`: whether the user names the column, so that an HDF5 enum gives labels.
 fn obs(store: &Store, named: bool) -> Result<DataFrame<'_>, ArrayError> {
     Ok(DataFrame::open(&*store.container, Frame::Obs)?.with(store.row_index()).enums_as_labels(named))
 }
 
-/// Reads the columns named, or every categorical, boolean and numeric one of any store.
+/// Reads the selected columns, or every categorical, boolean and numeric one of any store.
 ///
 /// # Errors
-/// A named column that no store has or that cannot be served; a served column that is damaged.
+/// A selected column that no store has or that cannot be served; a served column that is damaged.
 pub fn read(stores: &[Store], selection: &Selection, counters: &Counters) -> Result<ObsColumns, CollectionError> {
     let named = selection.obs.as_deref();
     let frames = each(stores, |store| obs(store, named.is_some()))?;
@@ -58,7 +58,7 @@ pub fn read(stores: &[Store], selection: &Selection, counters: &Counters) -> Res
     Ok(read)
 }
 
-/// Names of the columns of any store, in order of first appearance.
+/// Names of the columns of all stores, in order of first appearance.
 pub fn names(stores: &[Store]) -> Result<Vec<String>, CollectionError> {
     let mut known = HashSet::new();
     let mut names = Vec::new();
@@ -72,7 +72,7 @@ pub fn names(stores: &[Store]) -> Result<Vec<String>, CollectionError> {
 /// One column over all stores, whether it is served or not.
 ///
 /// # Errors
-/// No store has it, it cannot be read, or its stores do not fit together.
+/// No store has it, it cannot be read, or the stores' columns cannot be united.
 pub fn read_one(stores: &[Store], name: &str, looks: bool, counters: &Counters) -> Result<Values, CollectionError> {
     let frames = each(stores, |store| obs(store, false))?;
     match one(stores, &frames, name, true, looks, counters)? {
@@ -81,7 +81,7 @@ pub fn read_one(stores: &[Store], name: &str, looks: bool, counters: &Counters) 
     }
 }
 
-/// One column over all stores and the rules that it took, or the reason why it is not served.
+/// One column over all stores and the rules that were applied, or the reason why it is not served.
 fn one(
     stores: &[Store],
     frames: &[DataFrame<'_>],
@@ -118,7 +118,7 @@ fn one(
         let values = column.map(|column: Column| column.values);
         parts.push(unite::StoreColumn { store: store.container.name(), rows: as_usize(store.rows), values });
     }
-    // The probe has only looked at large columns: there is nothing to unite.
+    // The probe has not read large columns, so there is nothing to unite.
     if looks {
         let numbers = Numbers { dtype: Dtype::Bool, bytes: Default::default() };
         return Ok(Ok((Values::plain(numbers), Vec::new())));

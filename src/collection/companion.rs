@@ -1,5 +1,5 @@
-//! Rows of a table that are served in step with those of another: the controls of perturbed cells, the same cells in another
-//! modality.
+//! Companions: tables whose rows are served in step with the rows of another one, such as controls of perturbed cells, or the same cells
+//! in another modality.
 
 use std::sync::Arc;
 
@@ -9,27 +9,27 @@ use crate::array::Dtype;
 /// A table whose rows are served beside those of a batch.
 #[derive(Clone, Debug)]
 pub struct Companion {
-    /// What its parts are called in files: `control` for `control/X`, `mod/protein` for `mod/protein/X`. The names of companions
-    /// are told apart from elements and columns by this prefix alone.
+    /// The prefix of its parts in files: `control` for `control/X`, `mod/protein` for `mod/protein/X`. Only by this prefix do they differ
+    /// from elements and columns of the main table.
     pub name: String,
     pub rows: Beside,
-    /// It has no companions itself.
+    /// Has no companions itself.
     pub table: Arc<Table>,
 }
 
 /// Which rows of a companion belong to a row of the batch.
 #[derive(Clone, Debug)]
 pub enum Beside {
-    /// So many rows of the same stores: `each * i` up to `each * (i + 1)` belong to row i.
+    /// A fixed number of rows of the same stores: rows `each * i..each * (i + 1)` belong to row i.
     Each(u64),
-    /// One row or none, of stores of its own.
+    /// One row or none, from other stores.
     Joined(Arc<Collection>),
-    /// Neighbours in a graph, rows of the same stores: at most about `each` for each row. `weights`: the dtype of the edges' weights.
+    /// Neighbours in a graph, rows of the same stores: about `each` a row at most. `weights`: dtype of the edge weights.
     Neighbours { each: u64, weights: Dtype },
 }
 
 impl Companion {
-    /// The stores of a modality; none of rows of the batch's own stores.
+    /// The stores of a modality; `None` for companions of the batch's own stores.
     pub fn modality(&self) -> Option<&Collection> {
         match &self.rows {
             Beside::Joined(collection) => Some(collection),
@@ -42,23 +42,23 @@ impl Companion {
 pub const CONTROL: &str = "control";
 /// The companion of neighbours in a graph.
 pub const NEIGHBOURS: &str = "neighbours";
-/// What the parts of a modality are below of, as in a MuData.
+/// Prefix of the parts of modalities, as in a MuData.
 pub const MOD: &str = "mod";
 
 impl Table {
-    /// Below what its parts stand in files: nothing, or the modality's name.
+    /// The prefix of its parts in files: empty, or that of the modality.
     pub fn below(&self) -> String {
         self.modality.as_ref().map_or_else(String::new, |name| format!("{MOD}/{name}/"))
     }
 
-    /// Whether other modalities stand beside these rows.
+    /// Whether other modalities are served beside these rows.
     pub fn has_modalities(&self) -> bool {
         self.companions.iter().any(|companion| companion.modality().is_some())
     }
 }
 
 impl Collection {
-    /// Serves `each` further rows of this collection beside each row: its controls.
+    /// Serves `each` rows of this collection beside each row, as controls.
     pub fn with_controls(&mut self, each: u64) {
         self.with_own(CONTROL, Beside::Each(each));
     }
@@ -73,23 +73,23 @@ impl Collection {
         self.table.companions.push(Companion { name: name.to_owned(), rows, table: Arc::new(table) });
     }
 
-    /// Serves the same cells in another modality beside each row that it has.
+    /// Serves the rows of the same cells in another modality.
     pub fn with_modality(&mut self, name: &str, collection: Arc<Collection>) {
         let (name, table) = (format!("{MOD}/{name}"), Arc::new(collection.table.clone()));
         self.table.companions.push(Companion { name, rows: Beside::Joined(collection), table });
     }
 
-    /// The stores of a companion's rows.
+    /// The collection that a companion's rows are from.
     pub fn of_companion(&self, number: usize) -> &Collection {
         self.table.companions.get(number).and_then(Companion::modality).unwrap_or(self)
     }
 
-    /// This collection and those of its modalities.
+    /// This collection, then those of its modalities.
     pub fn with_modalities(&self) -> impl Iterator<Item = &Collection> {
         std::iter::once(self).chain(self.table.companions.iter().filter_map(Companion::modality))
     }
 
-    /// The stores of all of them.
+    /// The stores of these collections.
     pub fn all_stores(&self) -> impl Iterator<Item = &Store> {
         self.with_modalities().flat_map(|collection| &collection.stores)
     }

@@ -1,7 +1,7 @@
-//! One matrix of the collection: X, or a further element that is served beside it, and each store's part of it.
+//! An element of the collection (X, or a further matrix), and each store's part of it.
 //!
-//! X and the others are the same thing here, so that every rule (alignment of genes, promotion of dtypes, row counts)
-//! holds for all of them; what options ask of X alone (arithmetic, dtype) is a property of its element.
+//! X and the others have the same type, so that every rule (alignment of genes, promotion of dtypes, row counts) holds for all of them;
+//! what options change for X alone (arithmetic, dtype) are properties of its element.
 
 mod open;
 mod retained_bounds;
@@ -40,12 +40,12 @@ impl MatrixKind {
     }
 }
 
-/// What is done to the values of each row.
+/// Arithmetic on the values of each row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Arithmetic {
-    /// Each row is scaled to this total, taken over all values stored for it, those of genes left out too.
+    /// Scale each row to this total; the sum is over all stored values, including those of genes that are left out.
     pub normalize: Option<f64>,
-    /// Then each value becomes ln(1 + value).
+    /// Then replace each value by ln(1 + value).
     pub log1p: bool,
 }
 
@@ -54,29 +54,29 @@ impl Arithmetic {
         self.normalize.is_none() && !self.log1p
     }
 
-    /// The dtype that values of `stored` are computed in, for `asked`: float32, or float64 where either is.
+    /// The dtype of the computation: float64 if the stored or the requested dtype is, else float32.
     pub fn dtype(stored: Dtype, asked: Option<Dtype>) -> Dtype {
         if stored == Dtype::F64 || asked == Some(Dtype::F64) { Dtype::F64 } else { Dtype::F32 }
     }
 }
 
-/// One matrix as it is served.
+/// A matrix as it is served.
 #[derive(Clone, Debug)]
 pub struct Element {
     pub name: MatrixName,
     pub kind: MatrixKind,
     /// Names of its columns.
     pub genes: Arc<Vec<String>>,
-    /// Columns of var, by gene; of X alone.
+    /// Columns of var, in the order of genes; for X only.
     pub var: Arc<Vec<Column>>,
     pub arithmetic: Arithmetic,
-    /// Its rows are tokens: column numbers are tokens, values what stands for them.
+    /// If set, rows are tokens: column numbers are tokens, and values what goes with them.
     pub tokens: Option<Arc<Tokens>>,
-    /// The dtype that arithmetic is done in; without arithmetic, the served dtype.
+    /// The dtype of the computation; without arithmetic, the served dtype.
     pub computed: Dtype,
-    /// Whether a dense row has 0 instead of NaN for a gene that its store lacks.
+    /// Whether dense rows have 0 instead of NaN for genes that a store lacks.
     pub absent_is_zero: bool,
-    /// Genes that were asked for and that no store has.
+    /// Requested genes that no store has.
     pub absent: Vec<String>,
 }
 
@@ -97,10 +97,10 @@ impl Element {
         }
     }
 
-    /// An element of a dense row that its store lacks.
+    /// The value of a dense row for a gene that its store lacks.
     pub fn lacking(&self, dtype: Dtype) -> Vec<u8> {
         let mut element = vec![0; dtype.size()];
-        // Only floats lack genes otherwise: see `Stored::dtype`.
+        // Other dtypes than floats lack genes only if absent ones are zero: see `Stored::dtype`.
         if !self.absent_is_zero {
             cast(Dtype::F64, dtype, &f64::NAN.to_le_bytes(), &mut element);
         }
@@ -111,7 +111,7 @@ impl Element {
         matches!(self.kind, MatrixKind::Sparse { .. })
     }
 
-    /// Columns of a sparse matrix, or tokens that there are; elements of a dense row.
+    /// Columns of a sparse matrix, or size of the token vocabulary; elements of a dense row.
     pub fn n_vars(&self) -> u64 {
         match (&self.kind, &self.tokens) {
             (MatrixKind::Sparse { .. }, Some(tokens)) => tokens.vocabulary(),
@@ -126,19 +126,19 @@ pub struct Stored {
     pub matrix: Matrix,
     /// Maps the columns of the store to those of the collection.
     pub columns: ColumnMap,
-    /// Served values before each row, then their total; `None` where all stored values are served, as they are.
+    /// Bounds of the served values of each row; `None` where all stored values are served.
     pub retained_bounds: Option<Bounds>,
-    /// Its row bounds, and with X obs columns, that are mapped.
+    /// Its row bounds, and for X obs columns, that are mapped from the index directory.
     pub row_index: RowIndex,
 }
 
 impl Stored {
-    /// Values of a row of a sparse matrix that are served.
+    /// The number of served values of a row of a sparse matrix.
     pub fn row_length(&self, row: u64) -> u64 {
         self.bounds().map_or(0, |bounds| bounds.length(as_usize(row)))
     }
 
-    /// Where each served row begins, in a sparse matrix.
+    /// Bounds of the served values of each row of a sparse matrix.
     pub fn bounds(&self) -> Option<&Bounds> {
         self.retained_bounds.as_ref().or_else(|| self.stored_bounds())
     }
@@ -150,7 +150,7 @@ impl Stored {
         }
     }
 
-    /// Files of the index directory that it is read from.
+    /// The files of the index directory that it is mapped from.
     pub fn mappings(&self) -> impl Iterator<Item = &Arc<Mapping>> {
         let bounds =
             [self.retained_bounds.as_ref(), self.stored_bounds()].into_iter().flatten().filter_map(Bounds::mapping);
@@ -161,7 +161,7 @@ impl Stored {
         self.mappings().next().is_some()
     }
 
-    /// Values of all rows that are served.
+    /// The number of served values of all rows.
     pub fn served(&self, rows: u64, element: &Element) -> u64 {
         match &self.retained_bounds {
             _ if !element.is_sparse() => rows.saturating_mul(element.n_vars()),
@@ -171,17 +171,17 @@ impl Stored {
         }
     }
 
-    /// Whether rows must be seen whole before they are placed: some of their values go, or depend on others, or take more than
-    /// one step to their dtype. `to`: as what values are written; `dense`: as dense rows.
+    /// Whether rows must be decoded as a whole before they are written (`batch::row`): some values are left out, or depend on others, or
+    /// take more than one conversion. `to`: the dtype to write; `dense`: whether to write dense rows.
     pub fn needs_row_pass(&self, element: &Element, to: Dtype, dense: bool) -> bool {
         let steps = to != element.kind.dtype() && self.matrix.dtype() != element.kind.dtype();
-        // Arithmetic is done in the image where it can be.
+        // Otherwise arithmetic can be done in place, in the image.
         let computes = !element.arithmetic.is_none()
             && (to != element.computed || (!element.is_sparse() && self.columns.map.is_some()));
         self.retained_bounds.is_some() || (dense && self.matrix.is_sparse()) || steps || computes
     }
 
-    /// The dtype of the store's values in the collection: a float where dense rows need NaN for genes that the store lacks.
+    /// The dtype that the store's values need: a float where dense rows have NaN for genes that the store lacks.
     pub fn dtype(&self, absent_is_zero: bool) -> Dtype {
         let dtype = self.matrix.dtype();
         let holds = absent_is_zero || self.matrix.is_sparse() || self.columns.missing == 0;

@@ -1,7 +1,7 @@
-//! Genes of many stores as one list of columns, and where each store's columns go in it.
+//! Aligns the genes of many stores: one list of columns, and a map from each store's columns to it.
 //!
-//! Alignment is by name and changes no store: a table from the store's column numbers to the collection's is looked up
-//! while rows are scattered. Stores with equal lists share one table, so a thousand stores cost one.
+//! Alignment is by name. No store is changed: the map is applied while rows are scattered. Stores with equal lists share one map, so a
+//! thousand of them take the memory of one.
 
 mod choose;
 pub mod matching;
@@ -12,15 +12,15 @@ use std::sync::Arc;
 
 pub use choose::{Genes, choose, flagged, take};
 
-/// What becomes of genes that not all stores have.
+/// What happens to genes that only some stores have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Join {
-    /// Other genes are an error; another order is not.
+    /// They are an error; a different order is not.
     #[default]
     Exact,
-    /// Genes that all stores have, in the first store's order.
+    /// Only genes that all stores have, in the first store's order.
     Inner,
-    /// Genes that any store has, in order of first appearance.
+    /// Genes of all stores, in order of first appearance.
     Outer,
 }
 
@@ -41,13 +41,13 @@ impl Join {
     }
 }
 
-/// The entry of a column map for a gene that the collection does not have.
+/// Marks a column of the store that the collection leaves out, in a column map.
 pub const DROPPED: u32 = u32::MAX;
 
-/// Where the columns of one store go.
+/// How the columns of one store map to those of the collection.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ColumnMap {
-    /// The collection's column for each of the store's, or [`DROPPED`]; `None` where they are the same.
+    /// The collection's column for each of the store's, or [`DROPPED`]; `None` if they are the same.
     pub map: Option<Arc<[u32]>>,
     /// Genes that the store and the collection have.
     pub shared: u64,
@@ -66,8 +66,7 @@ pub type Aligned = (Arc<Vec<String>>, Vec<ColumnMap>);
 /// Aligns the genes of all stores.
 ///
 /// # Errors
-/// (store, cause): its genes are others than the first store's and `join` is exact; a name stands twice, so that names
-/// cannot align.
+/// (store, cause): its genes differ from the first store's and `join` is exact; a name occurs twice, so that names cannot be aligned.
 pub fn align(stores: &[Named], join: Join) -> Result<Aligned, (String, String)> {
     let Some((_, first)) = stores.first() else { return Ok(Default::default()) };
     if stores.iter().all(|(_, names)| names == first) {
@@ -120,7 +119,7 @@ pub fn align(stores: &[Named], join: Join) -> Result<Aligned, (String, String)> 
     Ok((genes, each))
 }
 
-/// Names align only where each stands once.
+/// Fails if a name occurs twice: such names cannot be aligned.
 fn unique((store, names): &Named, stores: &[Named]) -> Result<(), (String, String)> {
     let mut known = HashSet::new();
     let Some(twice) = names.iter().find(|name| !known.insert(*name)) else { return Ok(()) };

@@ -1,8 +1,8 @@
-//! X as tokens of a language model: which genes have a token, how many tokens a row has, and what surrounds them.
+//! X as tokens of a language model: which genes have a token, how many tokens a row has, and which special tokens surround them.
 //!
-//! A row has as many tokens as values are stored for its genes with a token, cut to a length, and its special tokens. So the number
-//! follows from the stored column numbers, is counted once (`retained_bounds`), and files have their size before values are read.
-//! What the tokens are: `batch::tokens`.
+//! A row has as many tokens as it has stored values of genes with a token, up to a maximum length, plus special tokens. So the number
+//! follows from stored column numbers; it is counted once (`retained_bounds`), and file sizes are known before values are read.
+//! `batch::tokens` makes the tokens.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,32 +10,32 @@ use std::sync::Arc;
 use super::CollectionError;
 use super::genes::{Aligned, ColumnMap, DROPPED, take};
 
-/// In which order genes stand, and what their values are.
+/// The order of the tokens of a row, and the values that go with them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum TokenOrder {
-    /// By normalised expression, from high to low: value / total of the row * `target_sum` / median of the gene. Values are those
-    /// before the division by the median. As Geneformer has it (Theodoris et al., Nature 618, 2023).
+    /// By normalised expression, descending: value / total of the row * `target_sum` / median of the gene. The values served are those
+    /// before the division by the median. As in Geneformer (Theodoris et al., Nature 618, 2023).
     Rank { target_sum: f64 },
-    /// By column. Values are the numbers of bins between quantiles of the row's values that are not zero, from 1; 0 stays 0. As
-    /// scGPT has it (Cui et al., Nature Methods 21, 2024).
+    /// By column. The values served are numbers of bins between quantiles of the row's nonzero values, from 1; 0 stays 0. As in scGPT
+    /// (Cui et al., Nature Methods 21, 2024).
     Bins { bins: u32, ties: Ties, longer: Longer },
 }
 
-/// The bin of a value that several edges are equal to.
+/// The bin of a value that equals several edges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ties {
-    /// Any of theirs, by a hash of epoch, row and gene: scGPT draws it.
+    /// One of their bins, chosen by a hash of epoch, row and gene; scGPT draws it at random.
     Spread,
-    /// The last of them.
+    /// The last of their bins.
     Last,
 }
 
-/// What becomes of rows with more genes than there is room for.
+/// How rows with too many genes are shortened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Longer {
-    /// Some of the genes stay, by a hash of epoch, row and gene: scGPT draws them.
+    /// To a subset of genes, chosen by a hash of epoch, row and gene; scGPT draws it at random.
     Sample,
-    /// The first ones.
+    /// To the first ones.
     Cut,
 }
 
@@ -44,23 +44,23 @@ pub enum Longer {
 pub struct TokenGene {
     pub name: String,
     pub token: u32,
-    /// Of its normalised expression over the cells that a model was trained on.
+    /// Median of its normalised expression over the cells that the model was trained on.
     pub median: f64,
 }
 
-/// What was asked for.
+/// The value of `--tokens`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenSpec {
-    /// `geneformer`, `scgpt`, or a file.
+    /// `geneformer`, `scgpt`, or the path of a file.
     pub name: String,
     pub order: TokenOrder,
     pub genes: Vec<TokenGene>,
-    /// Tokens of a row at most, special ones included.
+    /// Tokens of a row, at most, including special ones.
     pub length: u64,
-    /// Special tokens before and behind those of genes; their value is 0.
+    /// Special tokens before and after those of genes; their value is 0.
     pub first: Option<u32>,
     pub last: Option<u32>,
-    /// What rows are padded with where they have one length.
+    /// The token that pads rows in formats where all have the same length.
     pub pad: u32,
     pub pad_value: f32,
 }
@@ -70,34 +70,34 @@ impl TokenSpec {
         u64::from(self.first.is_some()) + u64::from(self.last.is_some())
     }
 
-    /// Tokens of genes that a row has at most.
+    /// Tokens of genes in a row, at most.
     pub fn room(&self) -> u64 {
         self.length.saturating_sub(self.special())
     }
 
-    /// Tokens of a row with so many values of genes that have a token.
+    /// Tokens of a row with `values` stored values of genes that have a token.
     pub fn count(&self, values: u64) -> u64 {
         self.special() + values.min(self.room())
     }
 
-    /// What counts depend on, beside which genes there are.
+    /// What counts depend on besides the genes, as part of a key of the index directory.
     pub fn limits(&self) -> String {
         format!("-{}-{}", self.special(), self.room())
     }
 }
 
-/// The tokens of the genes of a collection.
+/// The tokens of a collection's genes.
 #[derive(Debug, PartialEq)]
 pub struct Tokens {
     pub spec: Arc<TokenSpec>,
-    /// Of each gene of the collection.
+    /// The token of each gene.
     pub ids: Vec<u32>,
-    /// One over its median.
+    /// 1 / median of each gene.
     pub factors: Vec<f64>,
 }
 
 impl Tokens {
-    /// One more than the largest token.
+    /// The largest token + 1.
     pub fn vocabulary(&self) -> u64 {
         let spec = &self.spec;
         let special = [spec.first, spec.last, Some(spec.pad)].into_iter().flatten();
@@ -105,10 +105,10 @@ impl Tokens {
     }
 }
 
-/// The genes of a collection that have a token, each store's columns in them, and the tokens.
+/// The genes of a collection that have a token, the column map of each store to them, and their tokens.
 ///
 /// # Errors
-/// No gene has one.
+/// No gene has a token.
 pub fn of_genes(
     spec: &Arc<TokenSpec>,
     genes: &Arc<Vec<String>>,

@@ -1,4 +1,4 @@
-//! Columns of var, by gene of the collection: those of the first store, where it has all of its genes.
+//! Columns of var for the genes of the collection; they come from the first store, if it has all genes.
 
 use crate::anndata::column::{Column, Numbers, Texts, Values};
 use crate::anndata::dataframe::DataFrame;
@@ -7,8 +7,8 @@ use crate::array::{Container, Counters};
 
 use super::genes::{ColumnMap, DROPPED};
 
-/// The columns of a store's var in the order of `genes` genes of the collection. One that cannot be read is left out, and
-/// the log says so: no batch needs it.
+/// The columns of a store's var in the order of the collection's `genes` genes. Columns that cannot be read are left out with a log
+/// line, as no batch needs them.
 pub fn columns(store: &dyn Container, frame: Frame, map: &ColumnMap, genes: usize, counters: &Counters) -> Vec<Column> {
     let Ok(frame) = DataFrame::open(store, frame) else { return Vec::new() };
     if map.missing > 0 || (map.map.is_none() && frame.rows != genes as u64) {
@@ -32,7 +32,7 @@ pub fn columns(store: &dyn Container, frame: Frame, map: &ColumnMap, genes: usiz
     frame.columns.iter().filter_map(read).collect()
 }
 
-/// Some values, in another order.
+/// The values at the given positions.
 fn picked(values: &Values, order: &[usize]) -> Values {
     let numbers = |numbers: &Numbers| Numbers {
         dtype: numbers.dtype,

@@ -1,5 +1,5 @@
-//! An epoch as a collection of annbatch: a zarr v3 group whose `dataset_I` are AnnData, each written by itself, in any order and on
-//! any machine. [`write`] writes one of them, [`finish`] checks that all are there and gives the collection its metadata and name.
+//! An epoch as an annbatch collection: a zarr v3 group whose `dataset_I` are AnnData groups, which may be written in any order and on
+//! any machine. [`write`] writes one of them; [`finish`] checks that all exist, writes the collection's metadata and gives it its name.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -17,10 +17,10 @@ use super::shard::{self, Index, Shards, sharded};
 use super::{Export, ExportError, Part, parts, progress, replace, sync_directory};
 
 const METADATA: &str = "zarr.json";
-/// The AnnData in the directory that the engine shows.
+/// The name of the AnnData in the virtual directory of the engine.
 const SHOWN: &str = "dataset_0";
 
-/// Writes one part; its bytes on the disk. What an earlier run has written of it stays.
+/// Writes one part; returns its bytes on disk. Files of it that an earlier run has completed are kept.
 ///
 /// # Errors
 /// A store cannot be read, the disk is full, another process writes this part.
@@ -45,10 +45,10 @@ pub fn write(export: &Export, kind: DirectoryKind, part: Part) -> Result<u64, Ex
     Ok(written)
 }
 
-/// Makes a collection of all parts.
+/// Completes a collection of `of` parts.
 ///
 /// # Errors
-/// A part is missing, or was written of other stores or with other options.
+/// A part is missing, or was written from other stores or with other options.
 pub fn finish(export: &Export, of: u64) -> Result<(), ExportError> {
     let mut below = Map::new();
     for (index, mut metadata) in parts::all(export, of)?.into_iter().enumerate() {
@@ -78,10 +78,10 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Decoded bytes of all files below a folder.
+    /// Decoded bytes of all files below a folder, at any depth.
     fn bytes(&self, folder: u64) -> u64 {
         let entries = (0..self.directory.len(folder)).filter_map(|i| self.directory.entry(folder, i));
-        // Files of a run are alike but for the last.
+        // All files of a run have the same size, except the last.
         let mut run = None;
         entries
             .map(|(_, number)| match self.directory.get(number) {
@@ -96,7 +96,7 @@ impl Writer<'_> {
         self.export.files.size((self.inside)(number)).unwrap_or(0)
     }
 
-    /// Writes a folder; its bytes on the disk.
+    /// Writes a folder and what is below it; returns its bytes on disk.
     fn folder(&self, folder: u64, out: &Path, bar: &Progress) -> Result<u64, ExportError> {
         fs::create_dir_all(out).map_err(ExportError::write(out))?;
         let entries: Vec<(String, u64)> =
@@ -111,7 +111,7 @@ impl Writer<'_> {
             if let Some(Value::Object(below)) = metadata["consolidated_metadata"].get_mut("metadata") {
                 below.values_mut().for_each(|array| _ = sharded(array, self.export.compression));
             } else if let Some(object) = metadata.as_object_mut() {
-                // Looking for it has made it.
+                // Indexing above has created the key, with null.
                 object.remove("consolidated_metadata");
             }
             replace(&out.join(METADATA), metadata.to_string().as_bytes())?;
@@ -132,7 +132,7 @@ impl Writer<'_> {
         Ok(written)
     }
 
-    /// Writes the chunks of an array, which are along its first axis.
+    /// Writes the chunks of an array, which is chunked along its first axis, as shards.
     fn array(&self, chunks: &[(String, u64)], shards: Shards, out: &Path, bar: &Progress) -> Result<u64, ExportError> {
         let mut written = 0;
         for (i, group) in chunks.chunks(usize::try_from(shards.each).unwrap_or(usize::MAX)).enumerate() {
@@ -206,7 +206,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Whole files, in order.
+    /// The contents of whole files, in order.
     fn read(&self, files: impl Iterator<Item = ViewFile>) -> impl Iterator<Item = Result<Vec<u8>, ExportError>> {
         let whole: Vec<_> = files.map(|file| (file, 0..self.export.files.size(file).unwrap_or(0))).collect();
         InOrder::new(&self.export.files, whole.into_iter())

@@ -1,5 +1,5 @@
-//! An epoch as a directory of files of one format, as readers of many files (Spark, polars, DuckDB, Hugging Face) want it: a file a
-//! fetch, `part-00000.NAME`, whose rows are in the order of the epoch.
+//! An epoch as a directory of files of one format, `part-00000.NAME`, for readers of many files (Spark, polars, DuckDB, Hugging Face):
+//! one file a fetch, with rows in the order of the epoch.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use crate::format::Extension;
 
 use super::{Export, ExportError, Part, parts, progress, replace, sync_directory};
 
-/// Writes the files of one part; their bytes. What an earlier run has written of them stays.
+/// Writes the files of one part; returns their bytes. Files of it that an earlier run has completed are kept.
 ///
 /// # Errors
 /// A store cannot be read, the disk is full, another process writes this part.
@@ -57,10 +57,10 @@ pub fn write(export: &Export, extension: Extension, part: Part) -> Result<u64, E
     Ok(total)
 }
 
-/// Makes a directory of all parts.
+/// Completes a directory of `of` parts.
 ///
 /// # Errors
-/// A part is missing, or was written of other stores or with other options.
+/// A part is missing, or was written from other stores or with other options.
 pub fn finish(export: &Export, of: u64) -> Result<(), ExportError> {
     parts::all(export, of)?;
     parts::publish(export, of)

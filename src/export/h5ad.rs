@@ -1,4 +1,4 @@
-//! An epoch as one `.h5ad`: the bytes of `epoch-N.h5ad`, so that a run that was stopped goes on in the middle.
+//! An epoch as one `.h5ad`: the bytes of `epoch-N.h5ad`, so an interrupted run can continue at any byte.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -11,14 +11,14 @@ use crate::format::Extension;
 use super::requests::InOrder;
 use super::{Export, ExportError, lock, progress, replace, sync_directory};
 
-/// Bytes of a request, and those after which what is written is put on the disk.
+/// Bytes of one request, and bytes between two syncs.
 const PIECE: u64 = 4 << 20;
 const SYNC: u64 = 256 << 20;
 
 /// Writes the epoch.
 ///
 /// # Errors
-/// The place is taken, a store cannot be read, the disk is full: then there is nothing under the final name.
+/// The final name exists, a store cannot be read, the disk is full; nothing has the final name then.
 pub fn write(export: &Export, extension: Extension) -> Result<u64, ExportError> {
     export.refuse_existing()?;
     let file = export.file(None, |dealt| export.files.of_epoch(dealt, extension));
@@ -59,14 +59,14 @@ pub fn write(export: &Export, extension: Extension) -> Result<u64, ExportError> 
         verify(export, &path, size, pieces(0))?;
     }
     export.refuse_existing()?;
-    // Before the name is final, so that a run that is killed here leaves nothing beside it.
+    // Removed before the rename, so that a run that is killed in between leaves nothing beside the result.
     _ = fs::remove_file(state);
     fs::rename(&path, &export.out).map_err(at(&export.out))?;
     sync_directory(&export.directory())?;
     Ok(size)
 }
 
-/// Bytes that a run with the same result has put on the disk.
+/// Bytes that an earlier run with the same identity has synced.
 fn done_before(state: &Path, identity: &Value) -> Option<u64> {
     let state: Value = serde_json::from_slice(&fs::read(state).ok()?).ok()?;
     (state["identity"] == *identity).then(|| state["done"].as_u64())?
@@ -76,7 +76,7 @@ fn has(path: &Path, bytes: u64) -> bool {
     fs::metadata(path).is_ok_and(|about| about.len() >= bytes)
 }
 
-/// Compares the file with what the engine makes once more.
+/// Compares the file with a second reading from the engine.
 fn verify(
     export: &Export,
     path: &Path,

@@ -1,7 +1,7 @@
-//! Parts that are written each by itself, in a hidden directory beside the place where the whole will be.
+//! Parts, each written by its own process, in a hidden directory beside the final name.
 //!
-//! A part has a word of what it is before its first byte and one after its last; so one that was begun with other stores or options is
-//! written anew, one that is done is not written again, and who makes the whole knows what is missing.
+//! A part has a file `.begun` with its identity, written before its first byte, and a `.json` after its last. So a part that was begun
+//! with other stores or options is written again, a complete one is not, and [`all`] knows which are missing.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,20 +11,20 @@ use serde_json::{Value, json};
 
 use super::{Export, ExportError, Part, lock, replace, sync_directory};
 
-/// A part that is being written; nobody else writes it meanwhile.
+/// A part being written, locked against other processes.
 pub struct Begun {
-    /// Where all parts lie.
+    /// The directory of all parts.
     pub all: PathBuf,
     identity: Value,
     done: PathBuf,
     _lock: File,
 }
 
-/// Begins a part, or goes on with it. `more` is what decides its bytes besides stores and options; `clear` removes what another run has
-/// written of it.
+/// Begins a part, or continues it. `more` is what decides its bytes besides stores and options; `clear` removes the files that a run
+/// with another identity has written.
 ///
 /// # Errors
-/// The place is taken, another process writes this part, the directory cannot be made.
+/// The final name exists, another process writes this part, the directory cannot be made.
 pub fn begin(
     export: &Export,
     Part { index, of }: Part,
@@ -33,7 +33,7 @@ pub fn begin(
 ) -> Result<Begun, ExportError> {
     export.refuse_existing()?;
     let all = export.partial(".part");
-    // Its parent is not made: it may be a disk that is not mounted.
+    // Its parent is not created: a missing one may be a disk that is not mounted.
     match fs::create_dir(&all) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(ExportError::write(&all)(error)),
         _ => {}
@@ -43,7 +43,7 @@ pub fn begin(
     let (begun, done) = (all.join(format!(".part-{index}.begun")), all.join(format!(".part-{index}.json")));
     if fs::read(&begun).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()).as_ref() != Some(&identity)
     {
-        // Another epoch, other options, or another version: nothing of it can be used.
+        // Written with another epoch, other options or another version: nothing of it can be used.
         for path in [&begun, &done] {
             _ = fs::remove_file(path);
         }
@@ -54,10 +54,10 @@ pub fn begin(
 }
 
 impl Begun {
-    /// Notes that it is written and on the disk; `metadata` is for who makes the whole.
+    /// Marks the part as complete; its files must be synced. `metadata` is returned by [`all`].
     ///
     /// # Errors
-    /// The disk's.
+    /// The file cannot be written.
     pub fn finish(&self, metadata: &Value) -> Result<(), ExportError> {
         replace(&self.done, json!({"identity": self.identity, "metadata": metadata}).to_string().as_bytes())
     }
@@ -66,7 +66,7 @@ impl Begun {
 /// The metadata of all parts.
 ///
 /// # Errors
-/// A part is missing, or was written of other stores or with other options.
+/// A part is missing, or was written from other stores or with other options.
 pub fn all(export: &Export, of: u64) -> Result<Vec<Value>, ExportError> {
     export.refuse_existing()?;
     let all = export.partial(".part");
@@ -88,13 +88,13 @@ pub fn all(export: &Export, of: u64) -> Result<Vec<Value>, ExportError> {
     Ok(found)
 }
 
-/// Gives the whole its name.
+/// Renames the complete directory to its final name.
 ///
 /// # Errors
-/// The disk's.
+/// The file system refuses.
 pub fn publish(export: &Export, of: u64) -> Result<(), ExportError> {
     let all = export.partial(".part");
-    // What only this program needs goes before the name is final; without it, the parts would be written again.
+    // Our own files are removed before the rename. If the process is killed in between, the parts are written again.
     for index in 0..of {
         for end in ["begun", "json", "lock"] {
             _ = fs::remove_file(all.join(format!(".part-{index}.{end}")));

@@ -1,4 +1,4 @@
-//! Bytes of files of many batches, asked for ahead and taken in order.
+//! Reads ranges of files of many batches: several requests in flight, results in order.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -8,10 +8,10 @@ use crate::engine::view_file::{ViewFile, ViewFiles};
 
 use super::ExportError;
 
-/// Requests on their way at once: the engine's own prefetch does the rest.
+/// Requests in flight; more are not needed, as the engine prefetches.
 const DEPTH: usize = 8;
 
-/// The bytes of these ranges, in this order.
+/// An iterator over the bytes of the given ranges, in their order.
 pub struct InOrder<'a, I> {
     files: &'a std::sync::Arc<ViewFiles>,
     requests: I,
@@ -29,7 +29,7 @@ impl<'a, I: Iterator<Item = (ViewFile, Range<u64>)>> InOrder<'a, I> {
             let (sender, receiver) = sync_channel(1);
             let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
             let answer = move |found: Result<&[u8], &crate::engine::ReadError>| {
-                // Nobody waits any more when another request has failed.
+                // The receiver is gone when another request has failed.
                 _ = sender.send(match found {
                     Ok(bytes) if bytes.len() == len => Ok(bytes.to_vec()),
                     Ok(bytes) => Err(format!("{} bytes of {len} were read; please report it", bytes.len())),

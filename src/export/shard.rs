@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::array::codec::blosc;
 
-/// How chunks are compressed. annbatch's own collections have blosc with lz4.
+/// How chunks are compressed; lz4 (in blosc) is what annbatch's own collections have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Compression {
     Lz4,
@@ -12,14 +12,14 @@ pub enum Compression {
     None,
 }
 
-/// Decoded bytes of a shard at most, unless a chunk has more.
+/// Decoded bytes of a shard, at most, unless one chunk is larger.
 const SHARD: u64 = 128 << 20;
-/// What an entry of the index holds for a chunk that is not there.
+/// Offset and length in the index for a missing chunk.
 const ABSENT: u64 = u64::MAX;
 const LEVEL: u8 = 5;
 
 impl Compression {
-    /// The codec of a chunk whose items have so many bytes.
+    /// The zarr codec for chunks whose items have `item` bytes; `None` without compression.
     fn codec(self, item: usize) -> Option<Value> {
         let name = match self {
             Compression::Lz4 => "lz4",
@@ -49,7 +49,7 @@ impl Compression {
     }
 }
 
-/// What the shards of an array are.
+/// How the chunks of an array are grouped into shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shards {
     /// Chunks in a shard, along the first axis.
@@ -58,7 +58,7 @@ pub struct Shards {
     pub item: usize,
 }
 
-/// Changes the metadata of an array of unsharded chunks; what its shards are. `None` for a group.
+/// Rewrites the metadata of an unsharded array as sharded, and returns its sharding; `None` for a group.
 pub fn sharded(metadata: &mut Value, compression: Compression) -> Option<Shards> {
     if metadata["node_type"] != "array" {
         return None;
@@ -66,7 +66,7 @@ pub fn sharded(metadata: &mut Value, compression: Compression) -> Option<Shards>
     let numbers = |value: &Value| value.as_array()?.iter().map(Value::as_u64).collect::<Option<Vec<u64>>>();
     let shape = numbers(&metadata["shape"])?;
     let chunk = numbers(&metadata["chunk_grid"]["configuration"]["chunk_shape"])?;
-    // Texts have no width; 8 is what a pointer to one would have.
+    // Strings have variable length; 8 is the size of a pointer to one.
     let item = match metadata["data_type"].as_str() {
         Some("bool" | "int8" | "uint8") => 1,
         Some("int16" | "uint16" | "float16") => 2,
@@ -89,7 +89,7 @@ pub fn sharded(metadata: &mut Value, compression: Compression) -> Option<Shards>
     Some(Shards { each, item })
 }
 
-/// One shard in the making: compressed chunks are appended, the index comes last.
+/// The index of a shard that is being written: chunks are appended first, the index is last.
 #[derive(Default)]
 pub struct Index {
     entries: Vec<[u64; 2]>,
@@ -97,7 +97,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// Compresses the next chunk; its bytes go to the end of the shard.
+    /// Compresses the next chunk; returns the bytes to append to the shard.
     pub fn add(&mut self, shards: Shards, compression: Compression, chunk: &[u8]) -> Result<Vec<u8>, String> {
         let bytes = compression.encode(shards.item, chunk)?;
         self.entries.push([self.len, bytes.len() as u64]);
@@ -105,7 +105,7 @@ impl Index {
         Ok(bytes)
     }
 
-    /// The index, with its checksum.
+    /// The encoded index, with its CRC-32C.
     pub fn bytes(&self, shards: Shards) -> Vec<u8> {
         let absent = std::iter::repeat([ABSENT; 2]);
         let all = self.entries.iter().copied().chain(absent).take(shards.each as usize);
@@ -115,7 +115,7 @@ impl Index {
     }
 }
 
-/// The i-th chunk of a shard, decoded; `len` bytes.
+/// Decodes the i-th chunk of a shard; it has `len` bytes.
 pub fn chunk(shard: &[u8], shards: Shards, compression: Compression, i: u64, len: usize) -> Option<Vec<u8>> {
     let index = shard.len().checked_sub(shards.each as usize * 16 + 4)?;
     let entry = shard.get(index + i as usize * 16..)?;

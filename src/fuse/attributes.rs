@@ -1,4 +1,4 @@
-//! How the files look: attributes, the content of those that are no batches, the entries of directories.
+//! Attributes of nodes, contents of documents and control files, entries of directories.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,18 +8,18 @@ use crate::tree::{Control, Node};
 
 use super::{ShuffleFs, inside, view_file};
 
-/// Names and sizes never change while mounted.
+/// Names and sizes do not change while mounted, so the kernel may cache them for a day.
 pub(super) const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 const NEVER: Duration = Duration::ZERO;
-/// `stats.json` and `stats.prom` are padded to a multiple of this, so that their size stays what `stat` said while numbers grow.
+/// `stats.json` and `stats.prom` are padded to a multiple of this, so that their size stays what `stat` said while counters grow.
 const STATS_STEP: usize = 4096;
 
-/// How the files look to `stat`.
+/// Owner and time of all files.
 #[derive(Clone, Copy, Debug)]
 pub struct Ownership {
     pub uid: u32,
     pub gid: u32,
-    /// The newest store's.
+    /// Modification time of the newest store.
     pub mtime: SystemTime,
 }
 
@@ -27,7 +27,7 @@ pub(super) fn ttl(node: &Node) -> Duration {
     if matches!(node, Node::Control(_)) { NEVER } else { FOREVER }
 }
 
-/// The text, all of it, with blanks and a line end up to the next step.
+/// Pads a text with blanks and a newline to a multiple of [`STATS_STEP`].
 fn padded(text: String) -> Vec<u8> {
     let mut text = text.into_bytes();
     text.resize((text.len() + 1).next_multiple_of(STATS_STEP) - 1, b' ');
@@ -36,7 +36,7 @@ fn padded(text: String) -> Vec<u8> {
 }
 
 impl ShuffleFs {
-    /// The bytes of a file that is always in memory.
+    /// The content of a document; these are rendered when the mount starts.
     pub(super) fn document(&self, node: &Node) -> Option<&[u8]> {
         match node {
             Node::Readme => Some(self.documents.readme.as_bytes()),
@@ -95,7 +95,7 @@ impl ShuffleFs {
         }
     }
 
-    /// Entries of a directory from an offset on: `.`, `..`, then what the tree lists.
+    /// Entries of a directory from an offset on: `.`, `..`, then those that the tree lists.
     pub(super) fn entries(&self, directory: Node, offset: u64) -> impl Iterator<Item = (u64, String, Node)> + '_ {
         let epoch = self.directory(&directory);
         let (parent, len) = match &epoch {

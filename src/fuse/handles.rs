@@ -1,4 +1,4 @@
-//! Handles of open files: of batches they say when they were opened, of control files they keep what was read then.
+//! File handles: that of a batch is the time of its `open`, that of a control file finds the content as of `open`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fuser::FileHandle;
 
-/// Handles with this bit are of control files; those of others say when they were opened, in microseconds.
+/// Set in handles of control files; other handles are times in microseconds.
 pub(super) const CONTENT: u64 = 1 << 63;
 
 /// Contents of open control files.

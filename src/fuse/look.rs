@@ -1,9 +1,9 @@
-//! Looks at files of our own mount from a thread that does not hold its device.
+//! Calls `stat` on our own mount from a thread that does not hold `/dev/fuse` open.
 //!
-//! Such a request is answered by other threads of ours, and the one that waits for it does not heed even SIGKILL. If it held
-//! `/dev/fuse`, as all threads of a process hold what one has opened, a daemon that is killed at that moment would never
-//! close the device: nobody answers, the kernel does not take the mount for dead, and whoever comes to it hangs. So this thread has
-//! a table of descriptors for itself, and nothing in it.
+//! Such a call is answered by other threads of this process, and a thread that waits for it cannot be killed, even by SIGKILL. Threads
+//! share their descriptors; if the waiting thread kept `/dev/fuse` open, a daemon killed at that moment would never close it: the kernel
+//! would not abort the connection, and every later access to the mount would hang. So this thread has a descriptor table of its own,
+//! which is empty.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
-/// The thread, which ends with this.
+/// The thread; it ends when this is dropped.
 pub struct Look {
     ask: Sender<PathBuf>,
     found: Receiver<io::Result<Metadata>>,
@@ -21,7 +21,7 @@ impl Look {
     /// Starts the thread.
     ///
     /// # Errors
-    /// There can be no more threads.
+    /// The thread cannot be started.
     pub fn new() -> io::Result<Look> {
         let (ask, asked) = mpsc::channel::<PathBuf>();
         let (tell, found) = mpsc::channel();
@@ -36,12 +36,12 @@ impl Look {
         Ok(Look { ask, found })
     }
 
-    /// What is at a path. After an answer that came too late it is of no use.
+    /// Metadata of a path. Do not use it again after a timeout: the late answer would be taken for that of the next path.
     ///
     /// # Errors
-    /// The system's; no answer came for so long.
+    /// Those of `stat`; `TimedOut` after `patience`.
     pub fn at(&self, path: PathBuf, patience: Duration) -> io::Result<Metadata> {
-        // One that is gone gives no answer.
+        // Fails only if the thread has ended; then `recv_timeout` fails, too.
         let _ = self.ask.send(path);
         self.found.recv_timeout(patience).unwrap_or_else(|error| {
             Err(match error {
@@ -54,10 +54,10 @@ impl Look {
     }
 }
 
-/// Takes all descriptors from this thread alone; the standard ones, too, as who started us may wait for their end. Before Linux 5.9
-/// it keeps them.
+/// Gives this thread an empty descriptor table. Standard streams are closed as well, as our parent may wait for their end. Does nothing
+/// before Linux 5.9.
 fn hold_nothing() {
-    // SAFETY: the thread gets a table of its own first, and holds no object that owns a descriptor of it.
+    // SAFETY: CLOSE_RANGE_UNSHARE copies the table first, and this thread owns no object with a descriptor.
     unsafe { libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) };
 }
 
@@ -78,7 +78,7 @@ mod tests {
         let task = looks.next().expect("the thread");
         let held = fs::read_dir(task.join("fd")).unwrap().flatten();
         assert_eq!(held.count(), 0);
-        // Those of the others stay.
+        // The other threads' descriptors stay open.
         assert!(kept.metadata().is_ok());
     }
 }

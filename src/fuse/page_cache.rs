@@ -1,7 +1,7 @@
-//! Puts the files that come next into the kernel's page cache, where `engine::access` says so.
+//! Stores the files that are read next in the kernel's page cache, where `engine::access` decides so.
 //!
-//! Nothing here is waited for by a session thread: the thread below asks the kernel for names, and these requests are answered
-//! there. The copy is made on another core than the reader's.
+//! A thread of its own does it, because a file must be looked up first, which session threads answer. It also copies on another core
+//! than the reader's.
 
 use std::collections::VecDeque;
 use std::os::unix::fs::MetadataExt;
@@ -18,20 +18,20 @@ use crate::tree::{Node, Tree};
 use super::key;
 use super::look::Look;
 
-/// One message to the kernel.
+/// Bytes of one notification.
 const MESSAGE: usize = 1 << 20;
-/// Longer than any look takes.
+/// Timeout of a lookup, longer than any takes.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// The kernel's side of the mount.
+/// What the thread needs of the mount.
 pub struct Kernel {
     pub notifier: Notifier,
-    /// Where it is mounted, and its device number: a file must have been looked up before its pages can be stored.
+    /// Mount point and device number, to look files up: pages can be stored only for inodes that the kernel knows.
     pub root: PathBuf,
     pub device: u64,
 }
 
-/// Stores pages. Does nothing until it is started.
+/// Stores pages; does nothing before [`PageCache::starter`] is called.
 pub struct PageCache {
     shared: Arc<PusherShared>,
 }
@@ -45,7 +45,7 @@ struct PusherShared {
 
 #[derive(Default)]
 struct Queue {
-    /// Files opened of late, at most one a directory: those after them are to be stored.
+    /// The file opened last in each directory and format: the files after it are to be stored.
     opened: VecDeque<Node>,
     stop: bool,
 }
@@ -55,21 +55,21 @@ impl PageCache {
         PageCache { shared: Arc::new(PusherShared { engine, tree, queue: Mutex::default(), work: Condvar::new() }) }
     }
 
-    /// What starts the thread once the mount answers.
+    /// A function that starts the thread, to be called when the mount answers.
     pub fn starter(&self) -> impl FnOnce(Kernel) + use<> {
         let shared = self.shared.clone();
         move |kernel| {
             shared.engine.can_store(true);
             let for_thread = shared.clone();
             let thread = std::thread::Builder::new().name("page-cache".to_owned());
-            // Without the thread nothing is stored, and files are read through FUSE.
+            // Without the thread nothing is stored, and files are read with READ requests.
             if thread.spawn(move || for_thread.run(&kernel)).is_err() {
                 shared.engine.can_store(false);
             }
         }
     }
 
-    /// Stores the files after one, when the thread comes to it.
+    /// Queues a file: the thread stores the files after it.
     pub fn store_after(&self, node: &Node) {
         let mut queue = self.shared.lock();
         queue.opened.retain(|other| directory(other) != directory(node));
@@ -82,7 +82,7 @@ impl Drop for PageCache {
     fn drop(&mut self) {
         self.shared.lock().stop = true;
         self.shared.work.notify_all();
-        // Not joined: it may be within a request to the kernel that ends with the mount.
+        // Not joined: the thread may wait for the kernel until the mount ends.
     }
 }
 
@@ -134,20 +134,20 @@ impl PusherShared {
             let bytes = (image.bytes().len() as u64).next_multiple_of(rustix::param::page_size() as u64);
             drop(image);
             for dropped in self.engine.stored(key, ino, bytes) {
-                // An inode that the kernel has forgotten has no pages.
+                // The error is ignored: an inode that the kernel has forgotten has no pages.
                 let _ = kernel.notifier.inval_inode(INodeNo(dropped), 0, 0);
             }
         }
     }
 
-    /// Lets the kernel look the file up: pages can be stored only of inodes that it knows.
+    /// Makes the kernel look the file up: pages can be stored only for inodes that it knows.
     fn is_known_to_kernel(&self, kernel: &Kernel, look: &Look, node: &Node, ino: u64) -> bool {
         let found = look.at(kernel.root.join(self.tree.path(node)), PATIENCE);
         found.is_ok_and(|found| found.dev() == kernel.device && found.ino() == ino)
     }
 }
 
-/// What the files of one directory in one format have in common.
+/// A node that all files of one directory in one format share, as a key.
 fn directory(node: &Node) -> Node {
     match *node {
         Node::Batch { view, rank, epoch, extension, .. } => Node::Batch { view, rank, epoch, batch: 0, extension },

@@ -1,9 +1,8 @@
-//! Lends images to the kernel (FUSE passthrough): a reader that maps a file sees the memory that the engine made it in, without a
-//! copy and without a request.
+//! FUSE passthrough: a reader that maps a file maps the memory of its image, without a copy and without READ requests.
 //!
-//! All handles of one inode that are open at a time must be alike, or the kernel refuses one: all lent the same image, or none
-//! lent. So handles are counted here, by inode, from the first one on. Only mappings are passed through: reads come here as
-//! ever (FOPEN_DIRECT_IO), as splice would put our pages into pipes, where nothing tells when they are let go.
+//! The kernel requires that all open handles of an inode agree: either all have the same backing file, or none has one. So all handles
+//! are counted here, by inode. Only mappings are passed through; `read` still comes here (FOPEN_DIRECT_IO), because splice would
+//! put the image's pages into pipes, and nothing tells when those are released.
 //! Passthrough needs Linux 6.9 and CAP_SYS_ADMIN; without them, mapped files go through the page cache.
 
 use std::collections::HashMap;
@@ -29,12 +28,12 @@ pub struct Passthrough {
     open: Mutex<HashMap<u64, InodeHandles>>,
 }
 
-/// The kernel has no passthrough, or it cannot be used; it has; images are made for it.
+/// Stages: not available; offered by the kernel, untried; in use, so that the engine makes images as tmpfs files.
 const OFF: u8 = 0;
 const POSSIBLE: u8 = 1;
 const ON: u8 = 2;
 
-/// The open handles of one inode: how many, and the backing file that all of them share.
+/// The open handles of one inode, and the backing file that they share.
 struct InodeHandles {
     count: u64,
     backing_file: Option<Arc<BackingFile>>,
@@ -50,21 +49,21 @@ pub struct OpenRequest {
     pub ino: u64,
     pub key: ImageKey,
     pub rank: Option<Rank>,
-    /// Its handle.
+    /// The handle to reply with.
     pub handle: FileHandle,
     pub service: Service,
 }
 
 impl Passthrough {
-    /// The kernel has agreed to passthrough. Called before anything is opened.
+    /// Notes that the kernel offers passthrough. Called before anything is opened.
     pub fn allow(&self) {
         self.stage.store(POSSIBLE, Ordering::Relaxed);
     }
 
-    /// Answers an `open`: where its image is to be lent, once that is loaded.
+    /// Answers an `open`: at once, or, where its image is to be leased, once that is loaded.
     pub fn open(self: &Arc<Self>, engine: &Engine, file: OpenRequest, reply: ReplyOpen) {
         let (key, rank) = (file.key, file.rank);
-        // All handles of an inode are alike: where there are others, there is nothing to wait for.
+        // Handles of an inode must agree, so a second one never waits for an image.
         if file.service != Service::Lease || !self.is_on(engine, &reply) || self.lock().contains_key(&file.ino) {
             if self.answer(&file, None, reply) {
                 engine.opened(key, rank);
@@ -79,7 +78,7 @@ impl Passthrough {
         engine.open(key, rank, Box::new(opened));
     }
 
-    /// Whether the kernel takes backing files; from the first success on, the engine makes images as files.
+    /// Whether the kernel accepts backing files. From the first success on, the engine makes images as tmpfs files.
     fn is_on(&self, engine: &Engine, reply: &ReplyOpen) -> bool {
         if self.stage.load(Ordering::Relaxed) == POSSIBLE {
             let stage = match sample().and_then(|file| reply.open_backing(file)) {
@@ -89,7 +88,7 @@ impl Passthrough {
                     OFF
                 }
             };
-            // Another thread may have decided meanwhile, and have opened a backing file.
+            // Another thread may have decided first, and have opened a backing file.
             if self.stage.compare_exchange(POSSIBLE, stage, Ordering::Relaxed, Ordering::Relaxed) == Ok(POSSIBLE)
                 && stage == ON
             {
@@ -99,7 +98,7 @@ impl Passthrough {
         self.stage.load(Ordering::Relaxed) == ON
     }
 
-    /// Answers; true if the kernel will send no READs for this handle.
+    /// Replies to `open`; true if the kernel will send no READs for this handle.
     fn answer(&self, file: &OpenRequest, image: Option<&Loaded>, reply: ReplyOpen) -> bool {
         let backing_file =
             if self.stage.load(Ordering::Relaxed) == OFF { None } else { self.count(file, image, &reply) };
@@ -111,13 +110,13 @@ impl Passthrough {
             None if file.service == Service::PageCache => {
                 reply.opened(file.handle, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH)
             }
-            // Through the page cache a cold file is read at half the rate (docs/performance.md).
+            // Reading a cold file through the page cache has half the rate (docs/performance.md).
             None => reply.opened(file.handle, direct),
         }
         backing_file.is_some() || file.service == Service::PageCache
     }
 
-    /// Counts one more handle of an inode; the backing file that it gets, if any.
+    /// Counts a handle of an inode; returns the backing file that it shares, if any.
     fn count(&self, file: &OpenRequest, image: Option<&Loaded>, reply: &ReplyOpen) -> Option<Arc<BackingFile>> {
         let mut open = self.lock();
         let handles = open.entry(file.ino).or_insert_with(|| {
@@ -131,7 +130,7 @@ impl Passthrough {
         handles.backing_file.clone()
     }
 
-    /// Notes that a handle was released. Mappings made through it may live on.
+    /// Counts a released handle. Mappings made through it may live on.
     pub fn release(&self, ino: u64) {
         let mut open = self.lock();
         let Some(handles) = open.get_mut(&ino) else { return };
@@ -143,7 +142,7 @@ impl Passthrough {
         }
     }
 
-    /// Passes on the bytes of the image that a handle was opened with; the engine may have evicted it since.
+    /// Calls `take` with the bytes of the image that a handle was opened with, which the engine may have evicted since.
     pub fn read(&self, ino: u64, handle: FileHandle, take: impl FnOnce(Option<&[u8]>)) {
         let backing = if handle.0 & PASSTHROUGH_HANDLE == 0 {
             None

@@ -1,8 +1,7 @@
 //! Attaches `/dev/fuse` to a directory, directly or through fusermount3.
 //!
-//! Done here and not by fuser, for three reasons: its errors are texts, so that no remedy could be told apart; the
-//! subtype is lost when root mounts; and at the end of a session it unmounts by path, which after an outside
-//! `umount` may hit somebody else's new mount at the same place.
+//! We do this instead of fuser, for three reasons: its errors are texts, so causes could not be told apart; it loses the subtype when
+//! root mounts; and it unmounts by path at the end of a session, which after an outside `umount` may hit another new mount there.
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -19,13 +18,13 @@ use super::helper;
 
 const DEVICE: &str = "/dev/fuse";
 
-/// Mounts and gives the descriptor that the session reads from.
+/// Mounts; returns the `/dev/fuse` descriptor of the session.
 pub(super) fn attach(path: &Path, settings: &Settings) -> Result<OwnedFd, MountError> {
     let device = match OpenOptions::new().read(true).write(true).open(DEVICE) {
         Ok(device) => device,
         Err(error) => match error.raw_os_error() {
             Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => return Err(MountError::NoDevice),
-            // fusermount3 opens the device with its own rights.
+            // fusermount3 is set-uid, so it may be able to open the device.
             _ if settings.helper => {
                 return through_helper(path, settings).map_err(|_| denied(error));
             }
@@ -51,7 +50,7 @@ pub(super) fn attach(path: &Path, settings: &Settings) -> Result<OwnedFd, MountE
     }
 }
 
-/// Whether each session thread can have a device descriptor of its own, which the kernel serves without contention.
+/// Whether `/dev/fuse` can be opened for each session thread (`clone_fd`), so that threads do not contend for one descriptor.
 pub(super) fn can_clone() -> bool {
     OpenOptions::new().read(true).write(true).open(DEVICE).is_ok()
 }

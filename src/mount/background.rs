@@ -1,8 +1,7 @@
-//! A daemon whose parent waits until the mount is usable, and otherwise says why it is not.
+//! Starts the daemon. The parent waits until the mount is usable, or reports why it is not.
 //!
-//! The fork comes before any thread and any open store: threads do not survive a fork, and the locks they held would
-//! stay locked for ever. The child reports through a pipe, so a child that crashes is noticed as well: the pipe ends
-//! without a word.
+//! The fork precedes any thread and any open store: threads do not survive a fork, and locks that they hold would stay locked. The
+//! child reports through a pipe; if it crashes, the pipe ends without a report, which the parent notices, too.
 
 use std::fs::OpenOptions;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -32,16 +31,16 @@ pub enum Report {
     Died(String),
 }
 
-/// The daemon's end of the pipe.
+/// The daemon's end of the report pipe.
 #[derive(Debug)]
 pub struct Ready {
     pipe: PipeWriter,
 }
 
-/// Forks; the parent returns once the daemon has reported.
+/// Forks; the parent returns when the daemon has reported or died.
 pub fn fork() -> Result<Fork, MountError> {
     let (reader, writer) = io::pipe().map_err(MountError::system("making a pipe"))?;
-    // SAFETY: the process has one thread (this is called first of all), so the child may go on as usual.
+    // SAFETY: the process has one thread (this is called before any other starts), so the child may do anything.
     match unsafe { libc::fork() } {
         -1 => Err(MountError::System { what: "starting the daemon", cause: io::Error::last_os_error() }),
         0 => {
@@ -79,13 +78,12 @@ pub(super) fn how_it_ended(child: libc::pid_t) -> String {
     }
 }
 
-/// Leaves the caller's session, terminal, directory and standard streams. Call it once the mount is there: until then an
-/// automounter (autofs, systemd) makes every process but those of the group that it started wait for the mount, and the daemon
-/// looks at its mountpoint itself.
+/// Leaves the caller's session, terminal, directory and standard streams. Call it once the mount is usable: until then, an automounter
+/// (autofs, systemd) blocks all processes outside of the process group that it started, and the daemon must access its own mountpoint.
 pub(super) fn cut_ties() -> io::Result<()> {
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     std::env::set_current_dir("/")?;
-    // It cannot fail in a forked child, which leads no process group.
+    // Cannot fail: a forked child leads no process group.
     let _ = setsid();
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;
@@ -94,10 +92,10 @@ pub(super) fn cut_ties() -> io::Result<()> {
 }
 
 impl Ready {
-    /// The mount is usable: cuts the ties to the caller's terminal and directory and lets the parent go. Fails if
-    /// the parent is gone, in which case nobody has learnt of the mount and it should end.
+    /// Reports that the mount is usable, and detaches from the caller's terminal and directory. Fails if the parent is gone; the mount
+    /// should then end, as nobody knows of it.
     pub fn succeed(mut self) -> Result<(), MountError> {
-        // Before the word to the parent: a caller that reads our output up to its end must not wait for the daemon.
+        // Before the report: a caller that reads our output to its end must not wait for the daemon.
         cut_ties().and_then(|()| self.pipe.write_all(&[0])).map_err(MountError::system("going to the background"))
     }
 
@@ -105,7 +103,7 @@ impl Ready {
     pub fn fail(mut self, code: u8, message: &str) {
         let mut report = vec![code.max(1)];
         report.extend_from_slice(message.as_bytes());
-        // A parent that is gone has nobody to tell.
+        // If the parent is gone, nobody reads the report.
         let _ = self.pipe.write_all(&report);
     }
 }

@@ -1,8 +1,8 @@
-//! The command of `run`: started in the private namespace, watched, and its end passed on.
+//! The command of `run`: starts it in the private namespace, forwards signals, returns how it ended.
 //!
-//! The caller should see no difference to running the command directly. So it stays in the caller's process group and
-//! on its terminal, gets every signal that we get, once, starts with the signal mask that we started with, and dies
-//! when we are killed.
+//! For the caller it should be as if it had started the command directly. So the command stays in the caller's process group and on its
+//! terminal, receives every signal that we receive exactly once, starts with the signal mask that we started with, and dies when we
+//! are killed.
 
 use std::ffi::OsString;
 use std::io;
@@ -21,7 +21,7 @@ use super::error::MountError;
 use super::namespace::Namespace;
 use super::signals::{self, Signal, Signals};
 
-/// What is passed on to the command, and SIGCHLD, which tells of its end.
+/// Signals to forward to the command; and SIGCHLD, which reports its end.
 pub const SIGNALS: [i32; 10] = [
     libc::SIGTERM,
     libc::SIGINT,
@@ -46,7 +46,8 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct NotStarted(pub io::Error);
 
-/// Starts the command, with these variables besides our own and this limit of open files. Call it from the main thread: the command is killed when the thread that started it ends.
+/// Starts the command with extra variables and a limit of open files. Call it from the main thread: the command is killed when the thread
+/// that starts it ends.
 pub fn start(
     command: &[OsString],
     variables: Vec<(OsString, OsString)>,
@@ -61,12 +62,12 @@ pub fn start(
     let parent = getpid();
     let mut command = Command::new(program);
     command.args(arguments).envs(variables);
-    // SAFETY: the closure runs between fork and exec and makes system calls only: no allocation, no locks.
+    // SAFETY: the closure runs between fork and exec, and only makes system calls: no allocation, no locks.
     unsafe {
         command.pre_exec(move || {
             let _ = set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
             if getppid() != Some(parent) {
-                // We died before the line above.
+                // Our process died before the death signal was set.
                 libc::_exit(125);
             }
             namespace.restrict_child()?;
@@ -88,12 +89,12 @@ pub struct Child {
 }
 
 impl Child {
-    /// Waits for its end; signals are passed on meanwhile. `mount` becomes readable when the mount on `place` has ended.
+    /// Waits until the command ends, and forwards signals meanwhile. `mount` becomes readable when the mount on `place` has ended.
     pub fn supervise(self, mount: BorrowedFd<'_>, place: &Path, signals: &Signals) -> Result<Ended, MountError> {
         let fail = |cause| MountError::System { what: "waiting for the command", cause };
         let mut serving = true;
         loop {
-            // It may have ended before we began to listen.
+            // The command may have ended before SIGCHLD was blocked.
             if let Some(ended) = self.news().map_err(fail)? {
                 return Ok(ended);
             }
@@ -113,18 +114,18 @@ impl Child {
     }
 
     fn pass_on(&self, signal: Signal) {
-        // What a terminal sends goes to the whole foreground group, the command included.
+        // Signals of a terminal go to the whole foreground group, so the command has them already.
         if signal.number != libc::SIGCHLD && !signal.from_kernel {
             self.kill(signal.number);
         }
     }
 
     fn kill(&self, number: i32) {
-        // SAFETY: the child is not reaped before its end is returned, so the number is still its own.
+        // SAFETY: the child is reaped only when its end is returned, so the pid is still its own.
         unsafe { libc::kill(self.pid.as_raw_pid(), number) };
     }
 
-    /// Its end, if it has ended. If it was stopped from a terminal, so are we, until somebody continues us: the shell
+    /// How the command ended, if it has. If it was stopped from the terminal, stops this process, too, until it is continued: the shell
     /// waits for us, not for the command.
     fn news(&self) -> io::Result<Option<Ended>> {
         let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
@@ -143,7 +144,7 @@ impl Child {
 
     fn stopped(&self, number: i32) {
         let from_terminal = matches!(number, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU);
-        // Elsewhere we must go on serving: who stopped the command will continue it alone.
+        // Otherwise we go on serving: whoever stopped the command will continue it directly.
         if from_terminal && has_job_control() {
             let _ = kill_process(getpid(), rustix::process::Signal::STOP);
             self.kill(libc::SIGCONT);
@@ -151,19 +152,18 @@ impl Child {
     }
 }
 
-/// Whether we are a job of an interactive shell: our process group is not the session's first, and there is a
-/// terminal.
+/// Whether we are a job of an interactive shell: our process group is not that of the session leader, and there is a terminal.
 fn has_job_control() -> bool {
     let is_job = getsid(None).is_ok_and(|session| session != getpgrp());
     is_job && std::fs::File::open("/dev/tty").is_ok()
 }
 
-/// Ends this process by the signal that ended the command, so that the caller sees what it would have seen without us.
+/// Ends this process with the signal that ended the command, as the caller expects of the command.
 pub fn die_by(number: i32) {
-    // The command has written its core if it wanted one; ours is of no interest.
+    // The command has dumped its core if it should; ours is useless.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let set = signals::set_of(&[number]);
-    // SAFETY: the set lives through the calls; the default action is restored before the signal is let through.
+    // SAFETY: the set outlives the calls; the default action is restored before the signal is unblocked.
     unsafe {
         libc::signal(number, libc::SIG_DFL);
         libc::kill(libc::getpid(), number);

@@ -1,6 +1,6 @@
-//! Everything that can go wrong while a mount comes or goes, each with its cause and remedy in one line.
+//! All errors of mounting and unmounting, each with cause and remedy in one line.
 //!
-//! The cause is part of the text, and so not a `source()`, which would be printed a second time.
+//! The cause is part of the message and therefore not a `source()`, which would be printed again.
 
 use std::io;
 use std::path::PathBuf;
@@ -69,7 +69,7 @@ pub enum MountError {
 }
 
 impl MountError {
-    /// A failed system call, with what it was for.
+    /// Wraps the error of a system call; `what` says what it was for.
     pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |cause| Self::System { what, cause }
     }

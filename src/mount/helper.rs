@@ -1,7 +1,7 @@
 //! fusermount3, the set-uid program that mounts and unmounts for users.
 //!
-//! It sends the opened `/dev/fuse` back through a socket whose number it finds in `_FUSE_COMMFD`. The descriptor comes
-//! as ancillary data of a one-byte message; no message means that it failed, and its stderr says why.
+//! It sends the opened `/dev/fuse` through a socket whose number is in `_FUSE_COMMFD`, as ancillary data of a one-byte message. If it
+//! closes the socket without a message, it failed, and its stderr says why.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -15,7 +15,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use super::error::MountError;
 use super::passing;
 
-/// The second is what FUSE 2 installs; it speaks the same protocol.
+/// The second is the name in FUSE 2, with the same protocol.
 const NAMES: [&str; 2] = ["fusermount3", "fusermount"];
 
 /// Mounts on a directory with these options.
@@ -30,7 +30,7 @@ pub(super) fn mount(path: &Path, options: &str) -> Result<OwnedFd, MountError> {
         unsafe { command.pre_exec(move || keep_on_exec(number)) };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
     })?;
-    // Ours must be the only copy left besides the child's, or its end would not be noticed.
+    // Only the child may hold a copy of its end: otherwise we would not see it close.
     drop(theirs);
     let received = receive(&ours);
     let output = child.wait_with_output().map_err(fail)?;
@@ -41,7 +41,7 @@ pub(super) fn mount(path: &Path, options: &str) -> Result<OwnedFd, MountError> {
     }
 }
 
-/// Unmounts; lazily also while files are open. A busy mount is `EBUSY`.
+/// Unmounts; with `lazy` also while files are open, else a busy mount is `EBUSY`.
 pub(super) fn unmount(path: &Path, lazy: bool) -> Result<(), MountError> {
     let output = first_that_exists(|name| {
         let mut command = Command::new(name);
@@ -67,7 +67,7 @@ fn first_that_exists<T>(run: impl Fn(&str) -> io::Result<T>) -> Result<T, MountE
     Err(MountError::NoHelper)
 }
 
-/// What it wrote, in one line without its own name.
+/// Its error output in one line, without its own name.
 fn message(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     let line = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
@@ -80,7 +80,7 @@ fn keep_on_exec(number: RawFd) -> io::Result<()> {
     Ok(fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::empty())?)
 }
 
-/// The descriptor from the next message; none if the other end closed without one.
+/// Receives the descriptor; `None` if the other end closed without sending.
 fn receive(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
     let (bytes, mut files) = passing::receive(socket, 1)?;
     match files.pop() {

@@ -1,7 +1,7 @@
-//! The place where a mount appears: checked before, made if absent, and removed again when the value is dropped.
+//! The mountpoint: checked before mounting, created if absent, and then removed again when the value is dropped.
 //!
-//! Only directories that we made ourselves are ever removed, and only by `rmdir`, so nothing of the user's can be
-//! lost. From the check to the mount a lock on the directory keeps a second shufflefs from mounting on top.
+//! Only directories that we created are removed, and only by `rmdir`, so no data of the user can be lost. A lock on the directory from
+//! the check to the mount keeps a second shufflefs from mounting on top.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
@@ -12,33 +12,33 @@ use std::time::Duration;
 use super::error::MountError;
 use super::{table, unmount};
 
-/// How long to wait for another process that clears the same place: two seconds.
+/// How long to wait for another process that clears the same mountpoint: two seconds.
 const LOCK_ATTEMPTS: usize = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// More dead mounts than this on one directory are not ours to judge.
+/// Dead mounts on one directory to clear, at most.
 const MOST_DEAD: usize = 16;
 
-/// What becomes of a mount of ours whose daemon is gone, where the new one is to be.
+/// What to do with a dead mount of ours (its daemon is gone) at the mountpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dead {
-    /// It is unmounted.
+    /// Unmount it.
     Clear,
     Refuse,
 }
 
-/// A directory to mount on, or a `/dev/fuse` descriptor that somebody else has mounted already.
+/// A directory to mount on, or a `/dev/fuse` descriptor that another program has mounted.
 #[derive(Debug)]
 pub struct Mountpoint {
     path: PathBuf,
-    /// Directories that we made, outermost first.
+    /// Directories that we created, outermost first.
     made: Vec<PathBuf>,
     lock: Option<File>,
     descriptor: Option<OwnedFd>,
 }
 
 impl Mountpoint {
-    /// Checks the place and makes the directory if it is absent.
+    /// Checks the path, and creates the directory if it is absent.
     pub fn prepare(path: &Path, dead: Dead) -> Result<Self, MountError> {
         if let Some(number) = descriptor_number(path) {
             return Self::from_descriptor(path, number);
@@ -55,17 +55,17 @@ impl Mountpoint {
             Err(error) if error.kind() == ErrorKind::NotFound => make(&path)?,
             Err(error) => return Err(failure(&path, error)),
         };
-        // From here on dropping it removes what was made.
+        // From here on, dropping `this` removes what was created.
         let mut this = Self { path: path.clone(), made, lock: None, descriptor: None };
         this.path = table::resolve(&path).map_err(|cause| failure(&path, cause))?;
         let directory = File::open(&this.path).map_err(|cause| failure(&path, cause))?;
         match directory.try_lock() {
-            // File systems without locks (some network ones) are used without.
+            // Some network file systems have no locks: they are used without.
             Ok(()) | Err(TryLockError::Error(_)) => {}
             Err(TryLockError::WouldBlock) => return Err(MountError::Contended { path }),
         }
         this.lock = Some(directory);
-        // Again, now under the lock: somebody may have mounted between the check and the lock.
+        // Checked again under the lock: another process may have mounted between the check and the lock.
         refuse_mount(&this.path)?;
         let mut entries = fs::read_dir(&this.path).map_err(|cause| failure(&path, cause))?;
         if entries.next().is_some() {
@@ -74,34 +74,34 @@ impl Mountpoint {
         Ok(this)
     }
 
-    /// A directory of our own that is known to be fresh; `made` are the directories to remove at the end.
+    /// An empty directory that is known not to be a mount; `made` are the directories to remove at the end.
     pub(super) fn fresh(path: PathBuf, made: Vec<PathBuf>) -> Self {
         Self { path, made, lock: None, descriptor: None }
     }
 
-    /// libfuse's convention: `/dev/fd/N` names a descriptor of `/dev/fuse` that is mounted already (Apptainer).
+    /// Follows libfuse's convention: `/dev/fd/N` is a descriptor of `/dev/fuse` that is already mounted (Apptainer).
     fn from_descriptor(path: &Path, number: i32) -> Result<Self, MountError> {
         // SAFETY: F_SETFD only changes a flag, and fails with EBADF if the number is not open.
         if number <= 2 || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == -1 {
             return Err(MountError::NoDescriptor { path: path.to_owned() });
         }
-        // SAFETY: it is open (just checked), and the caller of the program gave it to us by name; nothing else here
-        // owns a descriptor of that number, because this runs before any other file is opened and kept.
+        // SAFETY: it is open (just checked), and the program's caller passed it to us by name; nothing else owns it, because this runs
+        // before any other file is opened and kept.
         let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
         Ok(Self { path: path.to_owned(), made: Vec::new(), lock: None, descriptor: Some(descriptor) })
     }
 
-    /// Absolute and free of symbolic links; for a descriptor the name it was given by.
+    /// The path, absolute and without symbolic links; for a descriptor, as it was given.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The descriptor, if this is one. It can be taken once.
+    /// Takes the descriptor, if there is one.
     pub(super) fn take_descriptor(&mut self) -> Option<OwnedFd> {
         self.descriptor.take()
     }
 
-    /// Lets others look at the directory again; called once the mount is there.
+    /// Unlocks the directory; called once it is mounted.
     pub(super) fn unlock(&mut self) {
         self.lock = None;
     }
@@ -118,8 +118,8 @@ impl Drop for Mountpoint {
     }
 }
 
-/// Unmounts what daemons of ours that were killed have left here. The directory itself cannot be locked meanwhile, as the
-/// mount hides it, so its parent is: otherwise of two that start at once one could detach the mount that the other has made.
+/// Unmounts dead mounts of ours. The directory itself cannot be locked, as the mount hides it, so its parent is locked: otherwise, of two
+/// processes that start at the same time, one could detach the new mount of the other.
 fn clear_dead(path: &Path) -> Result<(), MountError> {
     let is_dead_here = || {
         let entry = table::at(path).map_err(MountError::system("reading /proc/self/mountinfo"))?;
@@ -134,7 +134,7 @@ fn clear_dead(path: &Path) -> Result<(), MountError> {
             std::thread::sleep(LOCK_PAUSE);
             continue;
         }
-        // Mounts can lie on top of each other.
+        // Several mounts can be stacked.
         for _ in 0..MOST_DEAD {
             if !is_dead_here()? {
                 break;
@@ -168,14 +168,14 @@ fn failure(path: &Path, cause: io::Error) -> MountError {
     }
 }
 
-/// Makes the directory and its missing parents; what was made, outermost first.
+/// Creates the directory and its missing parents; returns those created, outermost first.
 fn make(path: &Path) -> Result<Vec<PathBuf>, MountError> {
     let missing: Vec<&Path> = path.ancestors().take_while(|place| !place.exists()).collect();
     let mut made = Mountpoint::fresh(path.to_owned(), Vec::new());
     for place in missing.into_iter().rev() {
         match fs::create_dir(place) {
             Ok(()) => made.made.push(place.to_owned()),
-            // Somebody else made it meanwhile, so it is not ours to remove.
+            // Created by another process in the meantime, so it is not ours to remove.
             Err(error) if error.kind() == ErrorKind::AlreadyExists && place.is_dir() => {}
             Err(error) => return Err(failure(path, error)),
         }

@@ -1,8 +1,7 @@
-//! A private view of the file system, for `run`: what is mounted here is seen by us and our children only.
+//! A private mount namespace, for `run`: only we and our children see what is mounted here.
 //!
-//! The kernel removes the mounts when the last process in the namespace ends, however it ends; that is why `run` can
-//! leave nothing behind. With CAP_SYS_ADMIN a mount namespace is enough; without it a user namespace comes along, in
-//! which the caller keeps its own uid and gid.
+//! The kernel removes these mounts when the last process in the namespace ends, for whatever reason; so `run` cannot leave a mount
+//! behind. Without CAP_SYS_ADMIN, a user namespace is needed as well; the caller keeps its uid and gid in it.
 
 use std::fs::{self, File};
 use std::io;
@@ -19,24 +18,24 @@ use super::error::MountError;
 use super::mountpoint::Mountpoint;
 use super::table;
 
-/// The highest capability number that any kernel has had so far, with room.
+/// More than the highest capability number of any kernel so far.
 const CAPABILITIES: u32 = 64;
 
 const MAKING_PRIVATE: &str = "making mounts private";
 
-/// Why that fails with EINVAL: the kernel changes mount points alone.
+/// The remedy if that fails with EINVAL: the kernel can change the propagation of mount points only.
 const CHROOT: &str = "; the root directory is no mount point, as in a plain chroot: `mount --bind DIR DIR` before `chroot DIR`, \
                       or use `shufflefs mount` instead";
 
-/// The namespace that this process is in now.
+/// The namespace of this process.
 #[derive(Debug)]
 pub struct Namespace {
-    /// What the caller could have at most, where a new user namespace has widened it.
+    /// The caller's capability bounding set, if a new user namespace has widened ours.
     bounding: Option<u64>,
 }
 
 impl Namespace {
-    /// Leaves the caller's namespace. Call it before any thread exists: the kernel refuses it afterwards.
+    /// Enters a new namespace. Call it before any thread exists: the kernel refuses it afterwards.
     pub fn enter() -> Result<Self, MountError> {
         let (uid, gid) = (geteuid(), getegid());
         let bounding = bounding_set();
@@ -44,14 +43,14 @@ impl Namespace {
             Ok(()) => None,
             Err(_) => {
                 unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS).map_err(failure("unshare"))?;
-                // An unprivileged process may only map its group once it has given up changing groups.
+                // Without privileges, the group can be mapped only after setgroups has been disabled.
                 fs::write("/proc/self/setgroups", "deny").map_err(failure("writing /proc/self/setgroups"))?;
                 fs::write("/proc/self/uid_map", format!("{uid} {uid} 1")).map_err(failure("writing uid_map"))?;
                 fs::write("/proc/self/gid_map", format!("{gid} {gid} 1")).map_err(failure("writing gid_map"))?;
                 Some(bounding)
             }
         };
-        // Otherwise our mounts would show up in the namespace that we came from.
+        // Otherwise our mounts would propagate to the caller's namespace.
         mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE).map_err(
             |error| match error {
                 Errno::INVAL => {
@@ -63,29 +62,29 @@ impl Namespace {
         Ok(Self { bounding })
     }
 
-    /// What others need to `join`: the mount namespace, and the user namespace if we have made one.
+    /// What other processes need to `join`: the mount namespace, and our user namespace if there is one.
     pub(super) fn files(&self) -> io::Result<Vec<OwnedFd>> {
         let user = self.bounding.map(|_| "user");
-        // Entered in this order: the user namespace gives the right to enter the other.
+        // In the order of entering: the user namespace gives the right to enter the mount namespace.
         user.into_iter().chain(["mnt"]).map(|kind| Ok(File::open(format!("/proc/self/ns/{kind}"))?.into())).collect()
     }
 
-    /// Enters the namespaces of another process of ours, in the order given: a user namespace first if it has one. Call it
-    /// before any thread exists.
+    /// Enters the namespaces of another process of ours, in the given order (a user namespace first). Call it before any thread
+    /// exists.
     pub(super) fn join(files: Vec<OwnedFd>) -> Result<Self, MountError> {
         let here = std::env::current_dir();
         let bounding = (files.len() > 1).then(bounding_set);
         for file in &files {
             move_into_link_name_space(file.as_fd(), None).map_err(|error| failure("setns")(error.into()))?;
         }
-        // The kernel has set our directory to the root of the namespace.
+        // The kernel has changed our working directory to the root of the namespace.
         if let Ok(here) = here {
             std::env::set_current_dir(&here).map_err(|cause| MountError::Mountpoint { path: here, cause })?;
         }
         Ok(Self { bounding })
     }
 
-    /// A directory to mount on that does not exist outside of this namespace, or else a temporary one.
+    /// A directory to mount on: one that does not exist outside of this namespace, or else a temporary one.
     pub fn place(&self, temporary: &Path) -> Result<Mountpoint, MountError> {
         let here = std::env::current_dir().unwrap_or_default();
         for base in ["/mnt", "/media", "/srv"].map(Path::new) {
@@ -105,8 +104,8 @@ impl Namespace {
         Ok(Mountpoint::fresh(path.clone(), vec![path]))
     }
 
-    /// In the child before exec: takes back what the user namespace gave, so that a command of uid 0 has no more
-    /// capabilities than its caller could have. Async-signal-safe.
+    /// Called in the child before exec: reduces capabilities to the caller's bounding set, so that a command of uid 0 does not get more
+    /// from the user namespace. Async-signal-safe.
     pub(super) fn restrict_child(&self) -> io::Result<()> {
         let Some(bounding) = self.bounding else {
             return Ok(());
@@ -126,7 +125,7 @@ impl Namespace {
     }
 }
 
-/// A bit for each capability that an exec could give.
+/// The capability bounding set, as a bit mask.
 fn bounding_set() -> u64 {
     (0..CAPABILITIES)
         // SAFETY: prctl with plain numbers.
@@ -135,11 +134,11 @@ fn bounding_set() -> u64 {
 }
 
 fn unshare(flags: UnshareFlags) -> io::Result<()> {
-    // SAFETY: only namespaces are left, no table of descriptors that other threads may rely on.
+    // SAFETY: only namespaces are unshared, not the descriptor table, which other threads might rely on.
     Ok(unsafe { unshare_unsafe(flags) }?)
 }
 
-/// An empty directory that is no mount.
+/// Whether a path is an empty directory and no mount.
 fn is_free(path: &Path) -> bool {
     let is_directory = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
     let is_mount = table::at(path).map_or(true, |entry| entry.is_some());
@@ -148,7 +147,7 @@ fn is_free(path: &Path) -> bool {
 
 fn temporary_directory(base: &Path) -> Result<PathBuf, MountError> {
     let fail = |path: &Path, cause| MountError::Mountpoint { path: path.to_owned(), cause };
-    // The process id makes a clash rare, and create_dir refuses what exists, so nobody can prepare it for us.
+    // The pid makes a clash unlikely, and create_dir fails if the name exists, so nobody can prepare the directory.
     for attempt in 0..1000 {
         let path = base.join(format!("shufflefs-{}-{attempt}", std::process::id()));
         match fs::DirBuilder::new().create(&path) {
@@ -164,7 +163,7 @@ fn failure(what: &'static str) -> impl FnOnce(io::Error) -> MountError {
     move |cause| MountError::Namespace { what, cause, hint: hint() }
 }
 
-/// Which switch forbids it, if one of the known ones does.
+/// The sysctl that forbids user namespaces, as a remedy, if a known one does.
 pub fn hint() -> String {
     let is = |name: &str, value: &str| {
         fs::read_to_string(Path::new("/proc/sys").join(name)).is_ok_and(|text| text.trim() == value)

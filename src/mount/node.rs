@@ -1,9 +1,9 @@
-//! One mount for several processes of a node: the first makes it, in a daemon with namespaces of its own, the others enter
-//! these namespaces, and the daemon ends when the last of them has ended.
+//! One mount for several processes of a node (*members*). The first starts a daemon, which mounts in namespaces of its own; members
+//! enter these, and the daemon ends when the last member has ended.
 //!
-//! They meet at an abstract Unix socket, whose name the kernel gives to one process and frees when that ends, however it ends:
-//! nothing has to be cleared up. Each member holds a connection for as long as it runs, so the daemon sees every end, that by
-//! SIGKILL included. Nobody needs root: who made a user namespace may enter it.
+//! Members find the daemon at an abstract Unix socket. The kernel gives its name to one process, and frees it when that process ends for
+//! whatever reason, so nothing must be cleaned up. Each member keeps its connection open while it runs, so the daemon notices its end,
+//! even by SIGKILL. No root is needed: the user who made a user namespace may enter it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,7 +20,7 @@ use super::namespace::Namespace;
 use super::signals::{self, Signals};
 use super::{Mounted, background, passing};
 
-/// Who this process is: a member, or the daemon that the first member has started.
+/// The role of this process: a member, or the daemon that the first member has started.
 #[derive(Debug)]
 pub enum Meeting {
     Member(Member),
@@ -31,20 +31,20 @@ pub enum Meeting {
 #[derive(Debug)]
 pub struct Member {
     connection: UnixStream,
-    /// The daemon, if we have started it.
+    /// The daemon's pid, if this process has started it.
     daemon: Option<libc::pid_t>,
 }
 
-/// What a member hears of the mount.
+/// What the daemon tells a member.
 #[derive(Debug)]
 pub enum Answer {
     Usable {
         place: PathBuf,
         namespace: Namespace,
     },
-    /// It could not be made, for this reason.
+    /// The mount failed, for this reason.
     Refused(String),
-    /// The daemon has ended without a word, because another member did: somebody has to begin anew.
+    /// The daemon has ended without an answer, because the member that started it has: start again with [`meet`].
     Gone,
 }
 
@@ -55,14 +55,14 @@ pub struct Daemon {
     first: UnixStream,
 }
 
-/// How long the name is asked for while another process comes or goes: ten seconds.
+/// Attempts and pauses while another process binds or frees the name: ten seconds in total.
 const ATTEMPTS: usize = 1000;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Room for a path or a line.
+/// Bytes of a message, at most: a path or a line.
 const MESSAGE: usize = 16 << 10;
 
-/// Joins those who share this name, or starts the daemon. Call it before any thread exists.
+/// Connects to the daemon of this name, or starts it. Call it before any thread exists.
 pub fn meet(name: &str) -> Result<Meeting, MountError> {
     let fail = MountError::system("meeting the other processes of the node");
     let address = SocketAddr::from_abstract_name(name);
@@ -77,7 +77,7 @@ pub fn meet(name: &str) -> Result<Meeting, MountError> {
         }
         match UnixListener::bind_addr(address) {
             Ok(listener) => fork(listener).map(Some),
-            // Somebody was faster, and does not listen yet.
+            // Another process has just bound the name, and does not listen yet.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
             Err(error) => Err(error),
         }
@@ -97,7 +97,7 @@ pub fn meet(name: &str) -> Result<Meeting, MountError> {
 fn fork(listener: UnixListener) -> io::Result<Meeting> {
     let (ours, theirs) = UnixStream::pair()?;
     let parent = getpid();
-    // SAFETY: the process has one thread (see `meet`), so the child may go on as usual.
+    // SAFETY: the process has one thread (see `meet`), so the child may do anything.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
@@ -109,7 +109,7 @@ fn fork(listener: UnixListener) -> io::Result<Meeting> {
             Ok(Meeting::Daemon(Daemon { listener, first: theirs }))
         }
         child => {
-            // The name is the daemon's alone from now on.
+            // Only the daemon may hold the name.
             drop(listener);
             drop(theirs);
             Ok(Meeting::Member(Member { connection: ours, daemon: Some(child) }))
@@ -117,12 +117,12 @@ fn fork(listener: UnixListener) -> io::Result<Meeting> {
     }
 }
 
-/// Before the mount is usable nobody would notice that a daemon has lost all members.
+/// While on, the daemon dies with the member that started it: before the mount is usable it does not watch its members.
 fn end_with_parent(on: bool) {
     let _ = set_parent_process_death_signal(on.then_some(Signal::KILL));
 }
 
-/// Abstract names have no owner: another user could take ours.
+/// Fails if the peer is a process of another user: abstract names have no owner.
 fn is_ours(connection: &UnixStream) -> io::Result<()> {
     let peer = rustix::net::sockopt::socket_peercred(connection)?;
     if peer.uid == rustix::process::geteuid() {
@@ -144,7 +144,7 @@ impl Member {
                 return Err(MountError::Interrupted { signal: signals::name(signal.number) });
             }
         }
-        // A reset connection is one that a daemon at its end has not accepted any more.
+        // A connection that the daemon has not accepted before its end is reset: that counts as no answer.
         let (bytes, files) = passing::receive(&self.connection, MESSAGE).unwrap_or_default();
         match bytes.split_first() {
             Some((0, path)) => {
@@ -166,8 +166,8 @@ impl Member {
 }
 
 impl Daemon {
-    /// The mount is usable: asks members in until the last has gone. Signals do not end it, since a scheduler sends them to
-    /// members as well, and these may still want to read.
+    /// Serves the mount, and accepts members until the last has ended. Signals do not end it, since a scheduler sends them to members as
+    /// well, and these may still want to read.
     pub fn serve(self, mounted: &Mounted, namespace: &Namespace, signals: &Signals) -> Result<(), MountError> {
         let fail = |cause| MountError::System { what: "serving the processes of the node", cause };
         let files = namespace.files().map_err(fail)?;
@@ -203,17 +203,17 @@ impl Daemon {
             while let Some(signal) = signals.next() {
                 tracing::debug!("{}: {} processes use the mount", signals::name(signal.number), members.len());
             }
-            // Members send nothing: what is readable has ended.
+            // Members send nothing, so a readable connection is one whose member has ended.
             let mut ended = ready[3..].iter();
             members.retain(|_| ended.next() != Some(&true));
         }
     }
 
-    /// The mount cannot be made: all who wait hear why.
+    /// Tells all waiting members why the mount failed.
     pub fn refuse(self, line: &str) {
         let mut message = vec![1];
         message.extend_from_slice(&line.as_bytes()[..line.len().min(MESSAGE / 2)]);
-        // Who is gone has nobody to tell.
+        // Errors are ignored: the member may have ended.
         let _ = passing::send(&self.first, &message, &[]);
         if self.listener.set_nonblocking(true).is_ok() {
             while let Ok((member, _)) = self.listener.accept() {

@@ -1,4 +1,4 @@
-//! Messages with open files over a Unix socket: what fusermount3 sends, and what processes of a node send each other.
+//! Messages with file descriptors over a Unix socket: from fusermount3, and between the processes of a node.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -11,22 +11,22 @@ use rustix::net::{
     recvmsg, sendmsg,
 };
 
-/// More files than this are in no message.
+/// Descriptors of one message, at most.
 const MOST_FILES: usize = 4;
 
-/// Sends bytes, of which there is at least one, and files.
+/// Sends bytes, at least one, and descriptors.
 pub(super) fn send(socket: &UnixStream, bytes: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FILES))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !files.is_empty() && !control.push(SendAncillaryMessage::ScmRights(files)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    // A peer that is gone is an error here, and no SIGPIPE.
+    // NOSIGNAL: a closed peer gives an error instead of SIGPIPE.
     let sent = sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
     if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
 }
 
-/// The next message: its bytes as far as they fit into `room`, and its files. No bytes mean that the other end has closed.
+/// Receives the next message: at most `room` bytes, and its descriptors. No bytes mean that the peer has closed.
 pub(super) fn receive(socket: &UnixStream, room: usize) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut bytes = vec![0; room];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FILES))];

@@ -1,8 +1,7 @@
-//! Signals as something to wait for, like any other descriptor.
+//! Signals as a descriptor that can be polled.
 //!
-//! They are blocked before the first thread starts, so that every thread inherits the block and none of them can be
-//! delivered to a handler or kill the process half way through an unmount. One thread reads them from a signalfd in
-//! ordinary code, which may allocate, log and lock.
+//! They are blocked before the first thread starts, so all threads inherit the block, and no signal can interrupt or kill the process
+//! in the middle of an unmount. They are read from a signalfd in ordinary code, which may allocate, log and lock.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -14,11 +13,11 @@ use rustix::io::retry_on_intr;
 
 use super::error::MountError;
 
-/// One signal that arrived.
+/// A received signal.
 #[derive(Debug, Clone, Copy)]
 pub struct Signal {
     pub number: i32,
-    /// The kernel sent it, which for the signals of a terminal means: to the whole foreground group.
+    /// Sent by the kernel; if from a terminal, to the whole foreground process group.
     pub from_kernel: bool,
 }
 
@@ -30,7 +29,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Blocks these signals for this thread and all that it will start. Call it before any thread exists.
+    /// Blocks signals for this thread and all that it starts. Call it before any thread exists.
     pub fn block(numbers: &[i32]) -> Result<Self, MountError> {
         let fail = |cause| MountError::System { what: "blocking signals", cause };
         let set = set_of(numbers);
@@ -49,12 +48,12 @@ impl Signals {
         Ok(Self { descriptor: unsafe { OwnedFd::from_raw_fd(descriptor) }, before })
     }
 
-    /// The signal mask from before, for a child that should start as if we were not there.
+    /// The signal mask before, for children that should start with it.
     pub fn mask_before(&self) -> libc::sigset_t {
         self.before
     }
 
-    /// The next signal that has arrived, without waiting.
+    /// The next pending signal; does not wait.
     pub fn next(&self) -> Option<Signal> {
         let mut info = MaybeUninit::<libc::signalfd_siginfo>::zeroed();
         let size = size_of::<libc::signalfd_siginfo>();
@@ -68,8 +67,8 @@ impl Signals {
         Some(Signal { number: info.ssi_signo as i32, from_kernel: info.ssi_code == libc::SI_KERNEL })
     }
 
-    /// Runs slow work in a thread of its own, so that a signal can end the wait. Interrupted work is left behind:
-    /// the caller is expected to end the process.
+    /// Runs slow work in a thread, so that a signal can end the wait for it. The thread is then abandoned: the caller must end the
+    /// process.
     pub fn during<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, MountError> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let (ended, end) = io::pipe().map_err(MountError::system("making a pipe"))?;
@@ -77,7 +76,7 @@ impl Signals {
             .name("shufflefs-open".into())
             .spawn(move || {
                 let _ = sender.send(work());
-                // Closing it after the result is there wakes the waiting thread, also when the work panicked.
+                // Dropped after the result is sent, and also on a panic: it wakes the waiting thread.
                 drop(end);
             })
             .map_err(MountError::system("starting a thread"))?;
@@ -113,7 +112,7 @@ pub(super) fn is_end(number: i32) -> bool {
     matches!(number, libc::SIGTERM | libc::SIGINT | libc::SIGHUP | libc::SIGQUIT)
 }
 
-/// Whether the process that started us ignores this signal (`nohup`, a shell's `&`).
+/// Whether our parent made us ignore this signal (`nohup`, a shell's `&`).
 pub fn is_ignored(number: i32) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: a null new action only reads the present one into the zeroed struct.
@@ -122,7 +121,7 @@ pub fn is_ignored(number: i32) -> bool {
     code == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
 }
 
-/// The name that people know a signal by.
+/// The usual name of a signal.
 pub fn name(number: i32) -> String {
     match number {
         libc::SIGTERM => "SIGTERM".into(),
@@ -137,7 +136,7 @@ pub fn name(number: i32) -> String {
     }
 }
 
-/// Waits until one of the descriptors has something (data or the end) or the time is over; which ones have.
+/// Waits until a descriptor is readable (data or end of file) or the time is over; returns a flag for each.
 pub(super) fn wait(descriptors: &[BorrowedFd<'_>], limit: Option<Duration>) -> io::Result<Vec<bool>> {
     let deadline = limit.map(|limit| Instant::now() + limit);
     let mut polls: Vec<PollFd<'_>> =
@@ -169,7 +168,7 @@ mod tests {
     fn slow_work_is_interrupted_and_quick_work_is_not() {
         let signals = Signals::block(&[libc::SIGTERM]).unwrap();
         assert_eq!(signals.during(|| 7).unwrap(), 7);
-        // SAFETY: to this thread alone, where it is blocked.
+        // SAFETY: sent to this thread only, which blocks it.
         unsafe { libc::raise(libc::SIGTERM) };
         let error = signals.during(|| std::thread::sleep(Duration::from_secs(60))).unwrap_err();
         assert!(matches!(error, MountError::Interrupted { signal } if signal == "SIGTERM"));

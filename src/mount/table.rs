@@ -1,7 +1,6 @@
-//! The kernel's table of mounts as this process sees it.
+//! The kernel's table of mounts, as visible to this process.
 //!
-//! A mount is looked up here and not by `stat`, because a mount whose daemon died or hangs answers `stat` with an
-//! error or never, and these are the mounts that most need to be recognised.
+//! Mounts are looked up here and not by `stat`: a mount whose daemon has died or hangs answers `stat` with an error or never.
 
 use std::ffi::OsString;
 use std::fs;
@@ -23,15 +22,14 @@ pub struct MountEntry {
     pub source: String,
 }
 
-/// The mount that is on top at exactly this path, which must be absolute and without symbolic links.
+/// The topmost mount at exactly this path, which must be absolute and without symbolic links.
 pub fn at(path: &Path) -> io::Result<Option<MountEntry>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
-    // Later lines lie on top of earlier ones.
+    // Later entries are mounted on top of earlier ones.
     Ok(parse(&table).filter(|entry| entry.mountpoint == path).last())
 }
 
-/// The mount that this descriptor of `/dev/fuse` serves, if it is mounted already and can be seen from here. Kernels before 6.11
-/// do not tell which it is.
+/// The mount that a `/dev/fuse` descriptor serves, if there is one and it is visible. Kernels before 6.11 do not tell which it is.
 pub fn of_descriptor(descriptor: BorrowedFd<'_>) -> Option<MountEntry> {
     let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", descriptor.as_raw_fd())).ok()?;
     let minor: u32 = about.lines().find_map(|line| line.strip_prefix("fuse_connection:"))?.trim().parse().ok()?;
@@ -39,13 +37,13 @@ pub fn of_descriptor(descriptor: BorrowedFd<'_>) -> Option<MountEntry> {
     parse(&table).find(|entry| entry.device == (0, minor))
 }
 
-/// Whether this file system type is one that we mount.
+/// Whether a mount is one of shufflefs.
 pub fn is_ours(entry: &MountEntry) -> bool {
     entry.kind == "fuse.shufflefs"
 }
 
-/// Whether the daemon of the FUSE mount at this path is gone. `stat` would not tell: the kernel answers it from its
-/// cache for as long as the daemon allowed, which with ours is a day.
+/// Whether the daemon of the FUSE mount at this path is gone. `stat` would not tell: the kernel may answer it from its cache, for a day
+/// with our mounts.
 pub fn is_dead(path: &Path) -> bool {
     rustix::fs::statfs(path).is_err_and(|error| error == Errno::NOTCONN)
 }
@@ -70,7 +68,7 @@ fn line(line: &[u8]) -> Option<MountEntry> {
     })
 }
 
-/// The kernel writes space, tab, newline and backslash as three octal digits.
+/// Undoes the kernel's octal escapes of space, tab, newline and backslash.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -89,8 +87,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The path that the kernel's table of mounts would show, found without touching the last component, which may be a
-/// dead mount.
+/// The path as in the kernel's table of mounts. The last component is not accessed, as it may be a dead mount.
 pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {

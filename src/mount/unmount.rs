@@ -1,7 +1,7 @@
-//! How a mount goes: from inside by its daemon, from outside by `shufflefs umount`.
+//! Unmounts: the daemon its own mount, `shufflefs umount` that of another process.
 //!
-//! An unmount never waits for readers. A mount that is in use is detached: its name is gone at once, and those who
-//! hold files keep them, until they close them (outside) or until the daemon's end gives them an error (inside).
+//! An unmount never waits for readers. A mount in use is detached: its name is gone at once, and open files stay usable until they are
+//! closed (`umount`) or until the daemon ends, which gives their readers an error.
 
 use std::collections::HashSet;
 use std::fs;
@@ -17,22 +17,22 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::error::MountError;
 use super::{helper, list, signals, table};
 
-/// How long a daemon whose mount is gone may do nothing before it ends. After millions of listed names the kernel frees an
-/// inode for each, which takes longer than this and is work.
+/// Time after which an idle daemon without a mount counts as hanging. After millions of lookups the kernel forgets each inode, which
+/// takes longer, but uses processor time.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it is looked at.
+/// Interval of checking for that.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What an unmount came to.
+/// The result of an unmount.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Left {
-    /// Nothing holds it any more.
+    /// Nothing used the mount.
     Clean,
-    /// These still hold files; the mount is detached and ends with them.
+    /// The holders still have open files; the mount is detached and ends when they close them.
     Detached { holders: Vec<String> },
 }
 
-/// `shufflefs umount`: unmounts, and waits until the daemon is gone.
+/// `shufflefs umount`: unmounts, and waits for the daemon's end.
 pub fn unmount(path: &Path) -> Result<Left, MountError> {
     let not_mounted = || MountError::NotMounted { path: path.to_owned() };
     let place = table::resolve(path).map_err(|cause| match cause.kind() {
@@ -44,7 +44,7 @@ pub fn unmount(path: &Path) -> Result<Left, MountError> {
     if !table::is_ours(&entry) {
         return Err(MountError::NotOurs { path: place, kind: entry.kind });
     }
-    // The process descriptor is opened while the mount shows that the daemon lives, so the number cannot be reused.
+    // The pidfd is opened while the mount proves that the daemon lives, so the pid cannot have been reused.
     let daemon = daemon_of(&place);
     let left = detach(&place)?;
     if let (Left::Clean, Some((pid, descriptor))) = (&left, daemon) {
@@ -53,7 +53,7 @@ pub fn unmount(path: &Path) -> Result<Left, MountError> {
     Ok(left)
 }
 
-/// Waits for the end of a daemon for as long as it works, unless its mount is shown somewhere else.
+/// Waits for a daemon to end while it makes progress, unless the mount is still visible elsewhere.
 fn wait_for_end(place: &Path, pid: i32, daemon: &OwnedFd, device: (u32, u32)) -> Result<(), MountError> {
     let (mut worked, mut since) = (None, Instant::now());
     loop {
@@ -92,18 +92,18 @@ fn wait_for_end(place: &Path, pid: i32, daemon: &OwnedFd, device: (u32, u32)) ->
     }
 }
 
-/// What the kernel tells of a process.
+/// The state of a process, from `/proc/PID/stat`.
 #[derive(Clone, Copy)]
 struct Process {
     state: char,
-    /// Processor time that it has used, in its own code and in the kernel.
+    /// Processor time used in user and kernel mode, in clock ticks.
     ticks: u64,
 }
 
 impl Process {
     fn read(pid: i32) -> Option<Process> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name before it may hold anything.
+        // The command name comes before and may contain anything.
         let (_, fields) = text.rsplit_once(") ")?;
         let fields: Vec<&str> = fields.split(' ').collect();
         let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
@@ -111,7 +111,7 @@ impl Process {
     }
 }
 
-/// The processes whose mount namespace still shows a mount, one for each namespace, as far as we may see.
+/// Processes whose mount namespace still has a mount, one for each namespace, as far as we have the right to see.
 fn shown_elsewhere(device: (u32, u32)) -> Vec<String> {
     let number = format!(" {}:{} ", device.0, device.1);
     let mut namespaces = HashSet::new();
@@ -132,8 +132,7 @@ fn shown_elsewhere(device: (u32, u32)) -> Vec<String> {
     found
 }
 
-/// Unmounts if nothing holds it, detaches otherwise. A `stat` that is just going on holds it too, so busy is believed
-/// only after a few looks.
+/// Unmounts, or detaches a mount that is in use. A `stat` in progress counts as use, too, so it tries several times first.
 pub(super) fn detach(path: &Path) -> Result<Left, MountError> {
     let mut looks = 3;
     loop {
@@ -154,7 +153,7 @@ pub(super) fn detach(path: &Path) -> Result<Left, MountError> {
     }
 }
 
-/// Detaches whatever is there, without a word; the last resort of a process that is about to end.
+/// Detaches, ignoring errors; the last resort of a process that is about to end.
 pub(super) fn force(path: &Path) {
     if let Err(error) = unmount_once(path, true) {
         tracing::debug!("{error}");
@@ -173,25 +172,25 @@ fn unmount_once(path: &Path, lazy: bool) -> Result<(), MountError> {
     }
 }
 
-/// The pid that the mount itself tells, and a descriptor of the process. None if the mount is dead, hangs, is not
-/// readable to us, or its daemon lives in another pid namespace.
+/// The daemon's pid, read from the mount itself, and its pidfd. `None` if the mount is dead, hangs or is unreadable to us, or if its
+/// daemon lives in another pid namespace.
 fn daemon_of(mountpoint: &Path) -> Option<(i32, OwnedFd)> {
     let file = mountpoint.join(".shufflefs/options.json");
     let (sender, receiver) = std::sync::mpsc::channel();
-    // In a thread, because a daemon that is stopped would keep the read waiting for ever.
+    // In a thread, because a stopped daemon would block the read for ever.
     std::thread::Builder::new().spawn(move || sender.send(fs::read(file))).ok()?;
     let text = receiver.recv_timeout(Duration::from_secs(2)).ok()?.ok()?;
     let options: serde_json::Value = serde_json::from_slice(&text).ok()?;
     let number = i32::try_from(options.get("pid")?.as_i64()?).ok()?;
     let pid = Pid::from_raw(number)?;
-    // A number from another pid namespace names a stranger here.
+    // In another pid namespace, the number means another process.
     if !fs::read_to_string(format!("/proc/{number}/comm")).ok()?.starts_with("shufflefs") {
         return None;
     }
     Some((number, pidfd_open(pid, PidfdFlags::empty()).ok()?))
 }
 
-/// The processes that hold files or directories below a mountpoint, as far as we may see.
+/// The processes with open files below a mountpoint, as far as we have the right to see.
 fn holders(mountpoint: &Path) -> Vec<String> {
     let Ok(processes) = fs::read_dir("/proc") else {
         return Vec::new();
@@ -213,7 +212,7 @@ fn holders(mountpoint: &Path) -> Vec<String> {
 
 fn holds(process: &Path, mountpoint: &Path) -> bool {
     let open = fs::read_dir(process.join("fd")).into_iter().flatten().flatten().map(|entry| entry.path());
-    // map_files would need CAP_SYS_ADMIN; a file that is only mapped is held by somebody without a name.
+    // Reading map_files needs CAP_SYS_ADMIN, so holders of mappings alone are not found.
     let places: [PathBuf; 3] = ["cwd", "root", "exe"].map(|name| process.join(name));
     open.chain(places).any(|link| fs::read_link(link).is_ok_and(|target| target.starts_with(mountpoint)))
 }

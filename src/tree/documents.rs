@@ -18,21 +18,21 @@ pub struct Documents {
     pub readme: String,
     pub dataset: String,
     pub var: String,
-    /// One a categorical column, then the tables of sets and bags.
+    /// A text for each categorical column, then the tables of sets and bags.
     pub categories: Vec<String>,
 }
 
-/// A view as the documents tell of it.
+/// What the documents say about a view.
 pub struct ViewDoc<'a> {
     pub name: &'a str,
     pub plan: &'a Plan,
-    /// Further fields of `dataset.json`: how its rows were chosen, and what they are.
+    /// Further fields of `dataset.json`: how its rows were selected, and counts.
     pub more: Map<String, Value>,
 }
 
 impl Documents {
-    /// Renders the documents of a mount that has at least one view; `groups` are tables of sets and bags, `options` is what
-    /// `.shufflefs/options.json` shows.
+    /// Renders the documents of a mount with at least one view. `groups` are the tables of sets and bags, `options` the content of
+    /// `.shufflefs/options.json`.
     pub fn new(
         collection: &Collection,
         writers: &Writers,
@@ -69,7 +69,7 @@ pub fn categorical(table: &Table) -> impl Iterator<Item = Labelled<'_>> {
     })
 }
 
-/// One label a line: line number, from 0, is the code. What would end a line is escaped.
+/// One label a line, so that the line number, from 0, is the code. Line breaks in labels are escaped.
 fn lines(labels: &[String]) -> String {
     let mut text = String::new();
     for label in labels {
@@ -126,7 +126,7 @@ fn dataset(collection: &Collection, views: &[ViewDoc<'_>], options: &Value) -> V
         "options": options,
     });
     if let Some(dataset) = dataset.as_object_mut() {
-        // One alone has its numbers where its epochs are: at the top.
+        // A single view has its epochs at the root, and so its numbers at the top level.
         if let [view] = views {
             dataset.extend(sampled(view.plan));
             dataset.extend(view.more.clone());
@@ -142,8 +142,8 @@ fn dataset(collection: &Collection, views: &[ViewDoc<'_>], options: &Value) -> V
     dataset
 }
 
-/// Which batch of the epoch is step s of rank r of W (`plan::partition`), as Python: what a restart on another W needs to know.
-/// What it names past the last batch is dropped or padded.
+/// The batch of the epoch that is step s of rank r of W (`plan::partition`), as a Python expression, for restarts with another W.
+/// Numbers past the last batch are dropped or padded.
 const BATCH_OF_STEP: &str = "((s // fetch_factor) * W + r) * fetch_factor + s % fetch_factor \
     if s < batches // fetch_factor // W * fetch_factor else s * W + r";
 
@@ -186,7 +186,7 @@ fn element(element: &Element) -> Value {
         told["row_shape"] = json!([tokens.spec.length]);
         told["vocabulary"] = json!(tokens.vocabulary());
     }
-    // Columns of a dataframe have names; others of obsm are numbered, and genes are in var.tsv.
+    // Columns of a dataframe have names; those of other obsm elements are numbered; genes are in var.tsv.
     if element.name.is_obsm() && element.genes.iter().zip(0..).any(|(name, at)| *name != at.to_string()) {
         told["columns"] = json!(*element.genes);
     }
@@ -199,7 +199,7 @@ fn element(element: &Element) -> Value {
     told
 }
 
-/// `below`: where the table stands in files of tensors.
+/// Describes an obs column. `below` is the prefix of the table's names in files of tensors.
 fn column((column, served): (&Column, String), below: &str, taken: &[String]) -> Value {
     let (kind, dtype, categories, ordered, nullable) = match &column.values {
         Values::Categorical { codes, categories, ordered } => {
@@ -236,7 +236,7 @@ fn column((column, served): (&Column, String), below: &str, taken: &[String]) ->
     })
 }
 
-/// A line for each format: what reads it, or why its files do not exist.
+/// A line for each format: its readers, or why it cannot be served.
 fn formats(writers: &Writers) -> String {
     let served = writers
         .extensions()
@@ -246,7 +246,7 @@ fn formats(writers: &Writers) -> String {
     served.chain(refused).collect()
 }
 
-/// What stands beside the rows: how many of it, and of another modality what it is.
+/// Describes a companion: its rows, and of a modality its matrices and columns.
 fn companion(companion: &Companion) -> Value {
     match &companion.rows {
         Beside::Each(each) => json!({"name": companion.name, "rows_each": each}),
@@ -266,7 +266,7 @@ fn companion(companion: &Companion) -> Value {
     }
 }
 
-/// An obs column of a modality: its labels are in no file.
+/// Describes an obs column of a modality, whose labels are in no file.
 fn of_modality(below: &str) -> impl Fn((&Column, String)) -> Value {
     move |(column, served)| {
         let labels = match &column.values {
@@ -277,7 +277,7 @@ fn of_modality(below: &str) -> impl Fn((&Column, String)) -> Value {
     }
 }
 
-/// How to read a graph.
+/// README.txt on graphs.
 fn graph(table: &Table) -> &'static str {
     match table.companions.iter().any(|companion| matches!(companion.rows, Beside::Neighbours { .. })) {
         true => {
@@ -289,7 +289,7 @@ fn graph(table: &Table) -> &'static str {
     }
 }
 
-/// How to read several modalities.
+/// README.txt on modalities.
 fn modalities(table: &Table) -> String {
     let names: Vec<String> = names::modalities(table).into_iter().map(|(_, name)| name).collect();
     let [first, .., last] = names.as_slice() else { return String::new() };
@@ -311,7 +311,7 @@ fn modalities(table: &Table) -> String {
     )
 }
 
-/// How to read what stands beside the rows.
+/// README.txt on a companion with rows for each row.
 fn beside(companion: &Companion) -> String {
     let Companion { name, rows: Beside::Each(each), table } = companion else { return String::new() };
     let (x, element) = match table.x().is_sparse() {
@@ -333,7 +333,7 @@ fn beside(companion: &Companion) -> String {
     )
 }
 
-/// What sets and bags are, where there are any.
+/// README.txt on sets and bags.
 fn groups(views: &[ViewDoc<'_>]) -> String {
     let has = |kind: &str| views.iter().find_map(|view| view.more.get(kind));
     let mut text = String::new();
@@ -383,7 +383,7 @@ fn readme(
     let (above, told) = match names.as_slice() {
         [_] => (String::new(), String::new()),
         [first, ..] => {
-            // The page is to be read at a glance.
+            // At most this many views, so that the page stays short.
             const LISTED: usize = 12;
             let line = |view: &ViewDoc<'_>| format!("  {}/: {} rows\n", view.name, view.plan.rows());
             let mut each: String = views.iter().take(LISTED).map(line).collect();

@@ -9,9 +9,9 @@
 //! | in the directory of an epoch in a directory format | 001, 1 with a rank, format (4), view (v), epoch (the rest), W (12) and rank (12) with a rank, number (n) |
 //! | of a rank | 10, format (4; 0 for the directory, 15 for the rank's), view (v), epoch (the rest), W (12), place (p) |
 //!
-//! v, b, p and n are as wide as the mount's views and batches need, so that the rest is wide: a number is a function of the
-//! path and the options, as the bytes are. `place` counts the batches of rank 0 of W, then those of rank 1, and so on: W
-//! equal parts need hardly more numbers than the whole.
+//! v, b, p and n are the widths that the mount's views and batches need, so that all other bits are left for the epoch. So a number is a
+//! function of the path and the options. `place` counts the batches of rank 0 of W, then those of rank 1, and so on: the parts of W ranks
+//! have few more batches than the whole.
 
 use super::{Control, Node, Sequence, Tree};
 use crate::format::DirectoryKind;
@@ -19,17 +19,17 @@ use crate::plan::rank::Rank;
 
 /// Bits below kind and format.
 const PATH_BITS: u32 = 58;
-/// More epochs than this are of no use to anybody, and their numbers would overflow sums.
+/// Bounds epoch numbers: 2^32 are enough, and larger ones could overflow sums.
 const MOST_EPOCH_BITS: u32 = 32;
 const WORLD_BITS: u32 = 12;
-/// Bits below the sequence of a file of many batches.
+/// Bits below the kind of sequence, in the number of a file of many batches.
 const WHOLE_BITS: u32 = PATH_BITS - 2;
-/// In place of a format: the directory above the epochs.
+/// In place of a format: the directory that holds the epochs.
 const ABOVE: u64 = 15;
 const FIRST_CONTROL: u64 = 16;
 const FIRST_CATEGORY: u64 = 1 << 32;
 
-/// How the bits of one mount's numbers are divided.
+/// How many bits each component has in one mount.
 struct Division {
     view: u32,
     epoch: u32,
@@ -41,9 +41,9 @@ struct Division {
 impl Division {
     fn of(tree: &Tree) -> Division {
         let view = bits(tree.views.len() as u64);
-        // Where more batches are said than numbers have bits, those that fit are there, and no ranks.
+        // With more batches than fit, those that fit exist, and no ranks.
         let batch = bits(tree.batches()).min(PATH_BITS - view);
-        // The parts of W ranks are at most W - 1 longer than the whole.
+        // The parts of W ranks together have at most W - 1 batches more than the whole.
         let place = bits(tree.batches().saturating_add(1 << WORLD_BITS)).min(PATH_BITS);
         let left = |taken: u32| PATH_BITS.saturating_sub(taken).min(MOST_EPOCH_BITS);
         Division { view, epoch: left(view + batch), rank_epoch: left(view + WORLD_BITS + place), batch, place }
@@ -65,7 +65,7 @@ fn fits(value: u64, bits: u32) -> Option<u64> {
     (value >> bits.min(63) == 0).then_some(value)
 }
 
-/// The inode number of a node; `None` where a component has no room.
+/// The inode number of a node; `None` where a component does not fit.
 pub fn pack(tree: &Tree, node: &Node) -> Option<u64> {
     let division = Division::of(tree);
     let place = |view: u16, rank: Option<Rank>, format: u64, epoch: u64, batch: u64| {
@@ -104,12 +104,12 @@ pub fn pack(tree: &Tree, node: &Node) -> Option<u64> {
     }
 }
 
-/// Bits below kind, format and whether there is a rank of what is in the directory of an epoch.
+/// For entries in the directory of an epoch: bits below kind, format and the flag for a rank.
 const INSIDE_BITS: u32 = 56;
 const INSIDE: u64 = 1 << 61;
 const INSIDE_OF_RANK: u64 = 1 << 60;
 
-/// Bits of the view, the epoch, W and rank each, and the number.
+/// Bits of the view, of the epoch, of each of W and rank, and of the entry's number.
 fn inside_bits(tree: &Tree, has_rank: bool) -> (u32, u32, u32, u32) {
     let view = bits(tree.views.len() as u64);
     let number = bits(tree.numbers).min(INSIDE_BITS - view);
@@ -161,7 +161,7 @@ fn unpack_inside(tree: &Tree, ino: u64) -> Option<Node> {
     Some(Node::Inside { view, rank: has_rank.then_some(Rank { index, of }), epoch, kind, number })
 }
 
-/// A file of many batches: there is one a rank, so ranks are numbers as they are.
+/// Packs a file of many batches. There is one for each rank, so W and rank are stored as they are.
 fn pack_whole(tree: &Tree, view: u16, rank: Option<Rank>, sequence: Sequence, format: u64) -> Option<u64> {
     let free = WHOLE_BITS - bits(tree.views.len() as u64);
     // The number 0 is the whole column.
@@ -205,7 +205,7 @@ fn unpack_whole(tree: &Tree, ino: u64) -> Option<Node> {
     Some(Node::Whole { view, rank, sequence, extension })
 }
 
-/// The node of an inode number, whether or not this mount has it.
+/// The node of an inode number, without a check that this mount has it.
 pub fn unpack(tree: &Tree, ino: u64) -> Option<Node> {
     let division = Division::of(tree);
     let Division { view: view_bits, epoch: epoch_bits, rank_epoch, batch: batch_bits, place } = division;
@@ -227,7 +227,7 @@ pub fn unpack(tree: &Tree, ino: u64) -> Option<Node> {
     let (rank, batch) = match world {
         None => (None, number),
         Some(0) => return None,
-        // Directories count ranks, files batches.
+        // For directories the number is the rank, for files the batch.
         Some(of) if format == 0 || format == ABOVE => (Some(Rank { index: number, of }), 0),
         Some(of) => {
             let each = tree.batches_of(view, Some(Rank { index: 0, of }));
@@ -245,7 +245,7 @@ pub fn unpack(tree: &Tree, ino: u64) -> Option<Node> {
     }
 }
 
-/// The place of a rank's first batch among those of all W; for directories, which have no batch, the rank itself.
+/// The place of a rank's first batch among those of all W ranks; for directories, the rank itself.
 fn first_place(tree: &Tree, view: u16, rank: Rank, format: u64) -> u64 {
     match format {
         0 | ABOVE => rank.index,
@@ -253,7 +253,7 @@ fn first_place(tree: &Tree, view: u16, rank: Rank, format: u64) -> u64 {
     }
 }
 
-/// The view stands above all else; one view alone takes no bits.
+/// The view in the highest bits; with a single view it takes none.
 fn shifted(view: u64, bits: u32) -> u64 {
     if view == 0 { 0 } else { view << bits }
 }

@@ -1,4 +1,4 @@
-//! What settings cost: measured seconds, applied to what each setting's own plan decodes, reads and serves.
+//! Costs of settings: measured seconds, applied to what each setting's own plan decodes, reads and serves.
 
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,13 @@ use super::measure::{self, FormatCost, Loading};
 use super::model::{Modelled, RowCost, Setting, kept, needed};
 use super::{ASSUMED, Asked, BLOCKS, FETCH_BYTES, FETCH_ROWS, MIXED, Machine, plan};
 
-/// Batches whose entropy is averaged, and rows that are planned for it at most.
+/// Upper limits: batches whose entropy is averaged, and rows planned for it.
 const BATCHES: u64 = 64;
 const PLANNED: u64 = 3 << 20;
-/// Other batch sizes that are told.
+/// Other batch sizes to show.
 const OTHERS: [u64; 4] = [64, 256, 1024, 4096];
 
-/// What is known of the stores without reading them.
+/// What is known of the stores without reading their matrices.
 pub struct Costs<'a> {
     session: &'a Session,
     base: &'a Plan,
@@ -28,14 +28,14 @@ pub struct Costs<'a> {
     pub perfect: f64,
     /// Bytes of a row in each format.
     row_bytes: Vec<(Extension, f64)>,
-    /// Bytes of all decoded chunks; 0 where nothing is encoded.
+    /// Bytes of all decoded chunks; 0 if nothing is encoded.
     decoded: u64,
     block_size: Option<u64>,
 }
 
 impl<'a> Costs<'a> {
     /// # Errors
-    /// A column that is not there or that holds one label; a format that cannot hold the stores.
+    /// The column does not exist or holds one label; a format cannot hold the stores.
     pub fn new(session: &'a Session, asked: &Asked) -> Result<Costs<'a>, SessionError> {
         let collection = &session.collection;
         let base = &session.views[asked.view].plan;
@@ -78,7 +78,7 @@ impl<'a> Costs<'a> {
         self.row_bytes.iter().map(|(_, bytes)| *bytes).fold(1.0, f64::max)
     }
 
-    /// Block sizes to measure, the largest first, and rows of a fetch.
+    /// Block sizes to measure, largest first, and rows of a fetch.
     pub fn probes(&self, session: &Session) -> (Vec<u64>, u64) {
         let auto = auto::block_size(&session.collection.storage_profile());
         let fits = (FETCH_BYTES / self.largest_row()) as u64;
@@ -94,13 +94,13 @@ impl<'a> Costs<'a> {
         (sizes, rows)
     }
 
-    /// A batch size far from the one that is asked for.
+    /// A batch size far from the given one.
     pub fn other_batch(&self, batch: u32) -> u32 {
         let larger = batch.saturating_mul(8);
         if batch >= 512 || u64::from(larger) > self.rows() / 2 { (batch / 8).max(1) } else { larger }
     }
 
-    /// Loads blocks of each size; those that come after `time` is over are left out.
+    /// Measures loading with blocks of each size; sizes that come after `time` has passed are left out.
     pub fn loading(
         &self,
         engine: &Engine,
@@ -123,14 +123,14 @@ impl<'a> Costs<'a> {
         Ok(found)
     }
 
-    /// What the other formats take to load, against the first.
+    /// Loading times of the other formats, relative to the first.
     pub fn formats(
         &self,
         engine: &Engine,
         loading: &[Loading],
         formats: &[Extension],
     ) -> Result<Vec<FormatCost>, SessionError> {
-        // In the middle, where neither decoding nor copying is all.
+        // A medium block size, where neither decoding nor copying dominates.
         let middle = loading.len() / 2;
         let own = |rate: f64, [decode, read, scatter]: [f64; 3]| {
             let threads = self.session.spec.threads.max(1) as f64;
@@ -151,14 +151,14 @@ impl<'a> Costs<'a> {
         Ok(found)
     }
 
-    /// Every setting within the memory there is.
+    /// Models every setting within the memory limit.
     pub fn model(&self, loading: &[Loading], formats: &[FormatCost], machine: &Machine) -> Vec<Modelled> {
         let batch_size = self.base.sampling().batch_size;
         let mut all = Vec::new();
         for one in loading {
             for k in MIXED {
                 let fetch_factor = (k * one.block_size).div_ceil(batch_size).max(1);
-                // A fetch of everything is as mixed as it gets: once is enough.
+                // A fetch of all rows is perfectly mixed: larger ones are not tried.
                 let rows = fetch_factor * batch_size;
                 if rows >= 2 * self.rows().max(batch_size) {
                     continue;
@@ -169,7 +169,7 @@ impl<'a> Costs<'a> {
         all
     }
 
-    /// The same blocks mixed as in a setting, in batches of other sizes.
+    /// A setting's k in batches of other sizes.
     pub fn batches(
         &self,
         chosen: &Setting,
@@ -190,7 +190,7 @@ impl<'a> Costs<'a> {
         OTHERS.into_iter().filter(|&size| size <= self.rows()).flat_map(of).collect()
     }
 
-    /// One way of mixing, in all formats, with several numbers of threads and amounts of memory.
+    /// One block size and fetch factor, in all formats, with several numbers of threads and memory budgets.
     fn settings(
         &self,
         batch_size: u64,
@@ -219,7 +219,7 @@ impl<'a> Costs<'a> {
             let row = row(one, (&cost.cost, cost.rows), format, batch_size, machine);
             let fetch_bytes = (rows as f64 * format.row_bytes) as u64;
             let least = needed(fetch_bytes).max(64 << 20);
-            // All decoded chunks, as far as the engine's rule goes (`engine::budget`).
+            // Enough for all decoded chunks, by the engine's rule (`engine::budget`).
             let decoded = self.decoded.saturating_add(self.decoded / 5);
             let whole = (decoded / 2 * 3).max(decoded.saturating_add(least));
             let mut amounts = vec![least];
@@ -247,7 +247,7 @@ impl<'a> Costs<'a> {
     }
 }
 
-/// 1, 2, 4 and so on, and all.
+/// 1, 2, 4 and so on, and `all`.
 fn threads(all: usize) -> Vec<usize> {
     let mut found: Vec<usize> =
         std::iter::successors(Some(1), |&threads| Some(threads * 2)).take_while(|&one| one < all).collect();
@@ -255,7 +255,7 @@ fn threads(all: usize) -> Vec<usize> {
     found
 }
 
-/// What a row costs: of the measured block size `one`, where its plan has the cost `planned` for so many rows.
+/// The cost of a row: measured in `one`, scaled by `planned`, the read cost of a plan over a number of rows.
 fn row(one: &Loading, planned: (&ReadCost, u64), format: &FormatCost, batch_size: u64, machine: &Machine) -> RowCost {
     let ratio = |of: fn(&ReadCost) -> u64| {
         let (now, then) =
@@ -263,7 +263,7 @@ fn row(one: &Loading, planned: (&ReadCost, u64), format: &FormatCost, batch_size
         if now > 0.0 && then > 0.0 { now / then } else { 1.0 }
     };
     let decoded = ratio(|cost| cost.decoded);
-    // Chunks are read as a whole; what is stored as it is, run by run.
+    // Chunks are read whole, unfiltered data run by run.
     let read = if one.cost.chunks > 0 { ratio(|cost| cost.bytes) } else { ratio(|cost| cost.requests) };
     let own = (one.decode + one.read + one.scatter) / machine.threads.max(1) as f64;
     let alone = (1.0 / one.rows_per_second.max(1e-9) - own).max(0.0);

@@ -1,4 +1,4 @@
-//! Measures on this machine: what the engine takes to load blocks of several sizes, and what a reader takes for files that are loaded.
+//! Measures on this machine: how fast the engine loads blocks of several sizes, and how fast a reader reads files that are loaded.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,47 +15,47 @@ use crate::tree::Tree;
 
 use super::reader::Reader;
 
-/// How long one look may take.
+/// Time limit of one measurement.
 const LOOK: Duration = Duration::from_millis(1500);
-/// Fetches that make a rate: the first ones are loaded with nothing else to do.
+/// Fetches that a rate is measured over; the first ones are excluded, as they are loaded with nothing else to do.
 const FETCHES: u64 = 4;
-/// Looks at files that are loaded, at most.
+/// Repetitions of reading loaded files, at most.
 const ROUNDS: usize = 12;
 
-/// What loading blocks of one size takes.
+/// The measured cost of loading blocks of one size.
 #[derive(Clone, Debug)]
 pub struct Loading {
     pub block_size: u64,
-    /// Rows a second that came, loaded by the engine with all its threads, read by nobody.
+    /// Rows a second, loaded by all threads of the engine while nobody reads.
     pub rows_per_second: f64,
-    /// Seconds a row, of all threads together.
+    /// Seconds a row, summed over threads.
     pub decode: f64,
     pub read: f64,
     pub scatter: f64,
-    /// What a plan of this block size reads for so many rows.
+    /// The read cost of a plan with this block size, over `cost_rows` rows.
     pub cost: ReadCost,
     pub cost_rows: u64,
 }
 
-/// What files of one format take.
+/// The measured cost of files of one format.
 #[derive(Clone, Debug)]
 pub struct FormatCost {
     pub format: Extension,
-    /// Bytes of a file over those of the first format's, and seconds of loading over those.
+    /// Loading time relative to the first format.
     pub load: f64,
     /// Bytes a row.
     pub row_bytes: f64,
-    /// Whole files that are loaded, through the mount into a buffer; none without a mount.
+    /// Reading a whole loaded file through the mount into a buffer; `None` without a mount.
     pub copy: Option<FileTime>,
-    /// The reader of trainers; none where Python or a library is missing.
+    /// Reading it as trainers do; `None` where Python or a library is missing.
     pub parse: Option<FileTime>,
-    /// Why.
+    /// Why `copy` or `parse` is missing.
     pub missing: Option<String>,
-    /// How many times as long a reader took for new files while others were loaded.
+    /// Slowdown of a reader of new files while others are loaded.
     pub beside: f64,
 }
 
-/// Seconds that a file takes, by its size.
+/// Seconds to read a file, as a linear function of its size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FileTime {
     pub file: f64,
@@ -63,7 +63,7 @@ pub struct FileTime {
 }
 
 impl FileTime {
-    /// From two sizes of files, each with bytes and seconds of one.
+    /// Fits files of two sizes, each given as (bytes, seconds).
     pub fn of(small: (f64, f64), large: (f64, f64)) -> FileTime {
         let byte = ((large.1 - small.1) / (large.0 - small.0).max(1.0)).max(0.0);
         let file = small.1 - byte * small.0;
@@ -75,12 +75,12 @@ impl FileTime {
     }
 }
 
-/// Rows a second that a reader had.
+/// The rate of a reader, in rows a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Served {
     pub rows_per_second: f64,
     pub rows: u64,
-    /// Fetches that the rate is of: all that were read but the first, or the first too where there are no more than two.
+    /// Fetches that the rate was measured over: all but the first, or all if there were at most two.
     pub fetches: u64,
 }
 
@@ -94,7 +94,7 @@ fn load(engine: &Engine, key: ImageKey) -> Result<(), String> {
     receiver.recv().unwrap_or_else(|_| Err("a load was given up".to_owned()))
 }
 
-/// Waits until nothing is loaded ahead any more.
+/// Waits until no prefetch is running.
 pub fn settle(engine: &Engine) {
     let deadline = Instant::now() + 4 * LOOK;
     while engine.stats()["images"]["loading"].as_u64() != Some(0) && Instant::now() < deadline {
@@ -102,7 +102,7 @@ pub fn settle(engine: &Engine) {
     }
 }
 
-/// Rows a second of an epoch that is read by nobody, and seconds a row of decoding, reading and scattering.
+/// Rows a second of an epoch while nobody reads, and seconds a row of decoding, reading and scattering.
 ///
 /// # Errors
 /// A store cannot be read.
@@ -125,7 +125,7 @@ pub fn loading(engine: &Engine, view: u16, epoch: u64, format: Extension) -> Res
             }
         }
     }
-    // Of a whole epoch all counts: nothing was loaded for what is not read.
+    // If the whole epoch was loaded, all of it counts: nothing beyond it was prefetched.
     let is_whole = last.0 == plan.served_rows();
     let (from, since) = first.filter(|_| !is_whole).unwrap_or_default();
     let rate = (last.0 - from) as f64 / (last.1 - since).max(1e-6);
@@ -139,7 +139,7 @@ pub fn loading(engine: &Engine, view: u16, epoch: u64, format: Extension) -> Res
     Ok((rate, each))
 }
 
-/// A mount that is read.
+/// A mount to read.
 pub struct Place<'a> {
     pub path: &'a Path,
     pub tree: &'a Tree,
@@ -147,7 +147,7 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// The files of some batches of epoch 0 of a view.
+    /// The paths of some batches of epoch 0 of a view.
     pub fn files(&self, view: u16, batches: std::ops::Range<u64>, format: Extension) -> Vec<PathBuf> {
         let mut directory = self.path.to_owned();
         if let (true, Some(view)) = (self.tree.views.len() > 1, self.tree.views.get(usize::from(view))) {
@@ -157,10 +157,10 @@ impl Place<'_> {
         batches.map(|batch| directory.join(self.tree.batch_name(view, batch, format))).collect()
     }
 
-    /// Mean bytes of a file, and seconds that one takes which is loaded already.
+    /// Mean bytes of a file, and seconds to read one that is loaded already.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// A file cannot be read.
     pub fn loaded(&self, reader: &mut Reader, view: u16, format: Extension) -> Result<(f64, f64), String> {
         let plan: &Plan = self.engine.plan(view);
         let batches = plan.batches_of(0);
@@ -169,7 +169,7 @@ impl Place<'_> {
         let bytes = sizes.iter().sum::<u64>() as f64 / sizes.len().max(1) as f64;
         let files = self.files(view, batches, format);
         let (mut best, mut spent) = (f64::INFINITY, 0.0);
-        // Once to load them, then what is loaded; the best of a few, as others work on this machine too.
+        // The first round loads the files. Of the others the fastest counts, as other processes may be running.
         for round in 0..ROUNDS {
             settle(self.engine);
             let (count, seconds) = reader.read(format, &files, LOOK)?;
@@ -184,20 +184,20 @@ impl Place<'_> {
         Ok((bytes, best))
     }
 
-    /// Rows a second of a reader of an epoch that is not loaded.
+    /// The rate of a reader of an epoch that is not loaded.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// A file cannot be read.
     pub fn served(&self, reader: &mut Reader, view: u16, format: Extension, limit: Duration) -> Result<Served, String> {
         let plan = self.engine.plan(view);
         settle(self.engine);
         let all = self.files(view, 0..plan.batches(), format);
         let left = limit.mul_f64(4.0);
         let step = plan.sampling().fetch_factor as usize;
-        // The first fetch is loaded with nothing to read meanwhile.
+        // The first fetch is excluded: it is loaded with nothing to read meanwhile.
         let mut at = if all.len() > 2 * step { reader.read(format, &all[..step], left)?.0 } else { 0 };
         let (mut files, mut seconds, mut fetches) = (0, 0.0, 0);
-        // Fetch by fetch, so that it ends where one does.
+        // Whole fetches, so that the rate is not that of a part.
         while at < all.len() && seconds < limit.as_secs_f64() {
             let (count, took) = reader.read(format, &all[at..(at + step).min(all.len())], left)?;
             (files, at, seconds, fetches) = (files + count, at + count, seconds + took, fetches + 1);
@@ -218,7 +218,7 @@ mod tests {
     fn what_a_file_takes_follows_from_two_sizes() {
         let time = FileTime::of((1e3, 2e-3), (1e6, 3e-3));
         assert!((time.seconds(1e3) - 2e-3).abs() < 1e-9 && (time.seconds(1e6) - 3e-3).abs() < 1e-9);
-        // Noise: never less than nothing.
+        // Noise must not make a cost negative.
         assert_eq!(FileTime::of((1e3, 1e-9), (1e6, 3e-3)).file, 0.0);
         assert_eq!(FileTime::of((1e6, 3e-3), (1e6, 2e-3)).byte, 0.0);
     }

@@ -1,11 +1,11 @@
-//! Rows a second, memory and mixing of settings that were not measured. Pure.
+//! Models the rate, memory and mixing of settings that were not measured. Pure.
 //!
-//! Loading, copying and parsing run at the same time: a pipeline is as fast as its slowest part, and no faster than all its
-//! processor time on the cores there are. With L seconds of loading a row on all threads together, s of it that no thread can share,
-//! and R seconds of the reader (which copies and parses alone), a row takes max(L / threads + s, R, (L + s + R) / cores), and for
-//! storage that answers after a while no less than its requests a row x latency / requests in flight.
+//! Loading, copying and parsing overlap: the rate is that of the slowest stage, and is bounded by total processor time over cores. Let L
+//! be the seconds of loading a row, summed over threads, s its part that does not parallelise, and R the seconds of the reader (one
+//! thread, which copies and parses). Then a row takes max(L / threads + s, R, (L + s + R) / cores), and with slow storage at least its
+//! requests a row x latency / requests in flight.
 
-/// How a mount could be asked to be.
+/// Options of a mount that affect its rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Setting {
     pub batch_size: u64,
@@ -19,24 +19,24 @@ pub struct Setting {
     pub memory: u64,
 }
 
-/// What a row costs, in seconds.
+/// The cost of a row, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RowCost {
-    /// Of all decoding threads together.
+    /// Summed over decoding threads.
     pub decode: f64,
     pub read: f64,
     pub scatter: f64,
-    /// Of one thread alone.
+    /// The part that runs on one thread.
     pub alone: f64,
-    /// Of the reader: open, copy, parse.
+    /// The reader: open, copy, parse.
     pub reader: f64,
-    /// Waiting for storage, with as many requests in flight as there will be.
+    /// Waiting for storage, divided by requests in flight.
     pub storage: f64,
 }
 
 impl RowCost {
-    /// Rows a second on so many threads and cores; `ahead`: whether the next fetch is loaded while one is read. `kept`: the share
-    /// of decoded chunks that are in memory.
+    /// Rows a second on `threads` threads and `cores` cores; `ahead`: whether the next fetch is loaded while one is read; `kept`: the
+    /// share of decoded chunks that is in memory.
     pub fn rate(&self, threads: usize, cores: usize, ahead: bool, kept: f64) -> f64 {
         let (threads, cores) = (threads.clamp(1, cores.max(1)) as f64, cores.max(1) as f64);
         let load = (self.decode + self.read) * (1.0 - kept) + self.scatter;
@@ -50,33 +50,33 @@ impl RowCost {
         1.0 / row.max(1e-9)
     }
 
-    /// Seconds that the reader takes for a row where a row was seen to take so many, whatever `reader` says: all of them, or what
-    /// loading leaves of the cores.
+    /// Seconds of the reader for a row where the whole pipeline was measured to take `row` seconds, whatever `reader` says: all of
+    /// them, or what loading leaves of the cores.
     pub fn reader_where(&self, row: f64, cores: usize) -> f64 {
         let rest = row * cores.max(1) as f64 - (self.decode + self.read + self.scatter + self.alone);
         rest.min(row).max(0.0)
     }
 }
 
-/// A setting and what it comes to.
+/// A setting and its modelled results.
 #[derive(Clone, Debug)]
 pub struct Modelled {
     pub setting: Setting,
     pub cost: RowCost,
-    /// Of the first epoch, and of data beyond memory.
+    /// In the first epoch, and in all if the data exceed memory.
     pub rows_per_second: f64,
-    /// Of later epochs, where decoded chunks are kept.
+    /// In later epochs, where decoded chunks are retained.
     pub later: f64,
-    /// Bits of the label within a batch.
+    /// Entropy of the label within a batch, in bits.
     pub entropy: f64,
 }
 
-/// Bytes that a mount needs to load ahead: the fetch that is read, two that are loaded, and one retained.
+/// Bytes that a mount needs to prefetch: the fetch being read, two being loaded, one retained.
 pub fn needed(fetch_bytes: u64) -> u64 {
     fetch_bytes.saturating_mul(4)
 }
 
-/// The share of decoded chunks that a budget keeps, as `engine::budget` deals it.
+/// The share of decoded chunks that a budget retains, by the rule of `engine::budget`.
 pub fn kept(memory: u64, fetch_bytes: u64, decoded: u64) -> f64 {
     if decoded == 0 {
         return 0.0;
@@ -85,7 +85,7 @@ pub fn kept(memory: u64, fetch_bytes: u64, decoded: u64) -> f64 {
     if room < decoded / 4 { 0.0 } else { (room as f64 / decoded as f64).min(1.0) }
 }
 
-/// Those that no other beats in both speed and mixing, slowest first; of equals the one of less memory.
+/// The Pareto front of rate and entropy, slowest first; of equals the one with least memory.
 pub fn front(all: &[Modelled], admitted: impl Fn(&Modelled) -> bool) -> Vec<usize> {
     let mut order: Vec<usize> = (0..all.len()).filter(|&i| admitted(&all[i])).collect();
     let key = |i: usize| (all[i].later.max(all[i].rows_per_second), all[i].entropy);
@@ -105,11 +105,11 @@ pub fn front(all: &[Modelled], admitted: impl Fn(&Modelled) -> bool) -> Vec<usiz
     front
 }
 
-/// Mixing that is as good as perfect shuffling.
+/// Share of the entropy of perfect shuffling that counts as perfect.
 pub const GOOD: f64 = 0.99;
 
-/// The setting to recommend: with a rate that is enough, the best mixed that reaches it; else the fastest that mixes as well as
-/// perfect shuffling, or the best mixed where none does. Of those within 2 % the one of least memory.
+/// The setting to recommend: with a target rate, the best mixed that reaches it; else the fastest that mixes as well as perfect
+/// shuffling, or the best mixed where none does. Among those within 2 %, the one with least memory.
 pub fn choose(
     all: &[Modelled],
     perfect: f64,
@@ -131,7 +131,7 @@ pub fn choose(
     if let Some(enough) = enough {
         let reach: Vec<usize> = candidates.iter().copied().filter(|&i| rate(i) >= enough).collect();
         let good: Vec<usize> = reach.iter().copied().filter(|&i| mixed(i)).collect();
-        // What is fast enough need not be faster: it may take less memory.
+        // All of these reach the target, so the one with least memory is chosen.
         let least = good.iter().copied().min_by_key(|&i| (all[i].setting.memory, all[i].setting.threads));
         return least.or_else(|| by(&|i| all[i].entropy, &reach));
     }
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_pipeline_is_as_fast_as_its_slowest_part() {
         let cost = RowCost { decode: 8e-6, read: 1e-6, scatter: 1e-6, alone: 0.0, reader: 2e-6, storage: 0.0 };
-        // One core does everything; two share it; with many, the threads decide, then the reader.
+        // With one core its total counts; two share it; with many, the threads limit, then the reader.
         let rates =
             [(1, 1), (2, 2), (2, 8), (8, 8)].map(|(threads, cores)| cost.rate(threads, cores, true, 0.0).round());
         assert_eq!(rates, [83_333.0, 166_667.0, 200_000.0, 500_000.0]);
@@ -184,7 +184,7 @@ mod tests {
         ];
         assert_eq!(front(&all, |_| true), [0, 1, 3, 5]);
         assert_eq!(front(&all, |one| one.setting.memory <= 4 && one.entropy < 3.5), [3, 5]);
-        // The fastest that mixes well; within 2 % the one of less memory.
+        // The fastest that mixes well; among those within 2 %, the one with less memory.
         assert_eq!(choose(&all, 3.62, None, |_| true), Some(2));
         assert_eq!(choose(&all, 3.62, Some(150.0), |_| true), Some(2));
         assert_eq!(choose(&all, 3.62, Some(350.0), |_| true), Some(3), "none mixes well at that rate: the best mixed");

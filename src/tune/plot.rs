@@ -1,5 +1,5 @@
-//! Rows a second against entropy, as SVG: modelled settings as dots, the front as a line, measured settings as rings. It follows the
-//! colour scheme of whoever looks at it, light or dark.
+//! An SVG of rate against entropy: modelled settings as dots, the Pareto front as a line, measured settings as rings. It follows the
+//! viewer's light or dark colour scheme.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 460.0;
 /// Left, top, right, bottom.
 const MARGINS: [f64; 4] = [76.0, 46.0, 20.0, 56.0];
-/// One a format; after Okabe and Ito (2008), which colour-blind people tell apart.
+/// One for each format, from Okabe and Ito (2008), distinguishable by colour-blind people.
 const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
 const STYLE: &str = "<style>
@@ -20,7 +20,7 @@ const STYLE: &str = "<style>
   }
 </style>";
 
-/// A place in the picture.
+/// The scales of the plot.
 struct Axes {
     entropy: f64,
     /// Powers of ten.
@@ -39,7 +39,7 @@ impl Axes {
     }
 }
 
-/// The picture of a report.
+/// Renders a report.
 pub fn svg(report: &Report) -> String {
     let rates = report.modelled.iter().map(|one| one.rows_per_second);
     let rates = rates.chain(report.checked.iter().map(|(_, served)| served.rows_per_second)).filter(|rate| *rate > 0.0);
@@ -63,7 +63,7 @@ pub fn svg(report: &Report) -> String {
         let number = formats.iter().position(|format| *format == one.setting.format).unwrap_or(0);
         COLOURS[number % COLOURS.len()]
     };
-    // Only what all threads do: the others lie below.
+    // Only settings with all threads: the others lie below.
     for one in report.modelled.iter().filter(|one| one.setting.threads == report.threads) {
         let (x, y) = (axes.x(one.entropy), axes.y(one.rows_per_second));
         let _ = writeln!(

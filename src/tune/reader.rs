@@ -1,5 +1,5 @@
-//! Who reads the mount while it is measured: a child, because a process that reads a mount of its own and is killed in a read never
-//! ends. It is Python with the libraries that trainers use, or where these are missing this program, which reads whole files.
+//! The reader of the mount in measurements: a child process, because a process that reads its own mount and is killed during a read
+//! never ends. It is Python with the libraries that trainers use, or, without these, this program, which reads whole files.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::Extension;
 
-/// Each format as its users read it. An answer a line.
+/// Reads each format as its users do; writes one line for each job.
 const SCRIPT: &str = r#"
 import json, sys, time
 
@@ -58,7 +58,7 @@ for line in sys.stdin:
     print(json.dumps(answer), flush=True)
 "#;
 
-/// Files to read one after the other, until they are read or the time is over.
+/// Files to read in order, until all are read or the time is over.
 #[derive(Serialize, Deserialize)]
 struct Job {
     format: String,
@@ -73,7 +73,7 @@ enum Answer {
     Failed { error: String },
 }
 
-/// A reader that answers one job after the other. It is ended when it is dropped.
+/// A child that answers one job after the other. Dropping it ends the child.
 pub struct Reader {
     child: Child,
     jobs: Option<ChildStdin>,
@@ -81,7 +81,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Python with `program`.
+    /// Starts Python, whose executable is `program`.
     ///
     /// # Errors
     /// It cannot be started.
@@ -91,7 +91,7 @@ impl Reader {
         Reader::start(command).map_err(|error| format!("{}: {error}", program.display()))
     }
 
-    /// This program.
+    /// Starts this program as the reader ([`child`]).
     ///
     /// # Errors
     /// It cannot be started.
@@ -115,7 +115,7 @@ impl Reader {
         Ok(Reader { child, jobs, answers })
     }
 
-    /// Reads files for so long at most; how many, and the seconds that took.
+    /// Reads files within a time limit; returns how many were read, and the seconds.
     ///
     /// # Errors
     /// A library is missing, a file cannot be read, there is no answer.
@@ -125,7 +125,7 @@ impl Reader {
         line.push(b'\n');
         let jobs = self.jobs.as_mut().ok_or("it has ended")?;
         jobs.write_all(&line).map_err(|error| error.to_string())?;
-        // Libraries are imported with the first file.
+        // The first job may import libraries, which takes long.
         let answer = self.answers.recv_timeout(limit + Duration::from_secs(60)).map_err(|_| "no answer".to_owned())?;
         match serde_json::from_str(&answer).map_err(|error| error.to_string())? {
             Answer::Read { files, seconds } => Ok((files, seconds)),
@@ -142,10 +142,10 @@ impl Drop for Reader {
     }
 }
 
-/// The child of [`Reader::plain`]: whole files into one buffer.
+/// The child of [`Reader::plain`]: reads whole files into one buffer.
 ///
 /// # Errors
-/// The parent is gone.
+/// Standard input or output is closed.
 pub fn child() -> io::Result<()> {
     let mut buffer = vec![0; 4 << 20];
     for line in io::stdin().lock().lines() {

@@ -1,18 +1,18 @@
 //! Rows assigned to `train`, `val` and `test` by cell line and perturbation: the TOML files of cell-load, as cell-load 0.10.4
 //! (`ExperimentConfig`, `PerturbationDataModule._setup_datasets`) reads them.
 //!
-//! Within one store and cell line, controls apart from perturbed rows:
+//! Within one store and cell line, separately for controls and perturbed rows:
 //!
 //! - *zero-shot* (`[zeroshot]`, `"dataset.line" = "test"`): all rows are in that split; if it is not `train`, the controls are in
 //!   `train` too.
 //! - *few-shot* (`[fewshot."dataset.line"]`, `val = [...]`, `test = [...]`): rows with these perturbations are in `val` and `test`,
 //!   all other perturbed rows in `train`; the controls are in each of `val` and `test` that has a row, and in `train`. A line
-//!   without perturbed rows is in no split. `train_fraction = 0.1`, or `{ AARS = 0.1 }`, which cell-load passes over, gives this
-//!   share of the held out rows of each perturbation to `train` instead.
+//!   without perturbed rows is in no split. `train_fraction = 0.1`, or `{ AARS = 0.1 }`, which cell-load ignores, moves this
+//!   share of the held out rows of each perturbation to `train`.
 //! - otherwise, in a dataset that `[training]` has as `train`: all rows are in `train`.
 //! - otherwise in none.
 //!
-//! So splits share controls: the same row may be on several sides.
+//! So splits share controls: a row may be in several of them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -23,22 +23,22 @@ use super::ViewError;
 use super::bits::Bits;
 use super::split::{Fraction, Labelled, Split, UNIT};
 
-/// The sides, in their order.
+/// The splits, in order.
 pub const SIDES: [&str; 3] = ["train", "val", "test"];
 const TRAIN: usize = 0;
 
-/// A file, understood.
+/// A parsed file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Assigned {
-    /// Paths of the datasets: files, directories or patterns.
+    /// Path of each dataset: a file, a directory or a pattern.
     pub datasets: BTreeMap<String, String>,
     training: BTreeMap<String, String>,
     zeroshot: BTreeMap<String, String>,
     fewshot: BTreeMap<String, FewShot>,
 }
 
-/// What is held out of a cell line.
+/// The perturbations of a cell line that are held out.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 struct FewShot {
@@ -47,7 +47,7 @@ struct FewShot {
     train_fraction: Option<TrainFraction>,
 }
 
-/// The share of held out rows that are trained on nevertheless.
+/// The share of held out rows that are used for training nevertheless.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged, expecting = "a number, or a table of numbers by perturbation")]
 enum TrainFraction {
@@ -56,7 +56,7 @@ enum TrainFraction {
 }
 
 impl FewShot {
-    /// The perturbations of `val` or `test`.
+    /// The perturbations in `val` or `test`.
     fn list(&self, side: &str) -> &[String] {
         match side {
             "val" => &self.val,
@@ -69,7 +69,7 @@ impl FewShot {
         self.val.iter().chain(&self.test).any(|held| held == perturbation)
     }
 
-    /// The share of a perturbation that is trained on, in parts of [`UNIT`].
+    /// The share of a perturbation's rows for training, in parts of [`UNIT`].
     fn trained(&self, perturbation: &str) -> Option<u64> {
         let share = match self.train_fraction.as_ref()? {
             TrainFraction::Of(share) => *share,
@@ -78,7 +78,7 @@ impl FewShot {
         self.holds_out(perturbation).then_some((share * UNIT as f64).round() as u64)
     }
 
-    /// What is wrong with its shares.
+    /// Why the shares are invalid, if they are.
     fn misfit(&self) -> Option<String> {
         let (one, each) = match self.train_fraction.as_ref()? {
             TrainFraction::Of(share) => (Some(share), None),
@@ -96,37 +96,37 @@ impl FewShot {
     }
 }
 
-/// The rows of one store, and the dataset that it is of; `None`: of none that is used.
+/// The rows of one store and its dataset; `None` if no used dataset has it.
 pub struct StoreRows {
     pub name: String,
     pub dataset: Option<String>,
     pub rows: Range<u64>,
 }
 
-/// What rows are assigned by.
+/// The columns that rows are assigned by.
 pub struct Columns<'a> {
     pub cell_lines: Labelled<'a>,
     pub perturbations: Labelled<'a>,
-    /// The label of controls.
+    /// The label of controls, in the perturbation column.
     pub control: &'a str,
-    /// What decides which rows a `train_fraction` takes.
+    /// Seed of the choice of rows by `train_fraction`.
     pub seed: u64,
 }
 
-/// What becomes of the rows of a cell line in one dataset.
+/// How the rows of a cell line in one dataset are assigned.
 enum Role {
     Nowhere,
     Train,
     Zero(usize),
-    /// Codes of the perturbations of `val` and `test`, and the shares of these that are trained on.
+    /// Codes of the perturbations in `val` and in `test`, and the training shares among these.
     Few([HashSet<u32>; 2], HashMap<u32, u64>),
 }
 
-/// Held out rows of which a share is trained on, each perturbation of a cell line of a dataset by itself.
+/// Held out rows of which a share is used for training, chosen within each perturbation of a cell line of a dataset.
 #[derive(Default)]
 struct Shared {
     classes: HashMap<(String, u32, u32), u32>,
-    /// A class a row.
+    /// The class of each row: a perturbation of a cell line of a dataset.
     codes: Vec<u32>,
     rows: BTreeMap<u64, Bits>,
 }
@@ -140,7 +140,7 @@ impl Shared {
         self.rows.entry(parts).or_insert_with(|| Bits::none(all)).insert(row);
     }
 
-    /// The rows of each share, exactly that many of each class but for rounding.
+    /// The rows used for training: of each class exactly its share, rounded.
     fn trained(&self, seed: u64) -> Result<Vec<u64>, ViewError> {
         let labels: Vec<String> = (0..self.classes.len()).map(|class| class.to_string()).collect();
         let classes = Labelled { name: "train_fraction", codes: &self.codes, labels: &labels };
@@ -155,10 +155,10 @@ impl Shared {
 }
 
 impl Assigned {
-    /// Reads a file's text.
+    /// Parses a file.
     ///
     /// # Errors
-    /// What is no such file; a side that is none; datasets without a path.
+    /// The text is not such a file; an unknown split; a dataset without a path.
     pub fn parse(text: &str) -> Result<Assigned, ViewError> {
         let wrong = |cause: String| Err(ViewError::Split(cause));
         let file: Assigned = match toml::from_str(text) {
@@ -191,7 +191,7 @@ impl Assigned {
         Ok(file)
     }
 
-    /// The datasets that any rule is about.
+    /// The datasets that have a rule.
     pub fn used(&self) -> Vec<&str> {
         let lines = self.zeroshot.keys().chain(self.fewshot.keys());
         let of_lines = lines.map(|name| name.split('.').next().unwrap_or_default());
@@ -201,7 +201,7 @@ impl Assigned {
         used
     }
 
-    /// Which of [`SIDES`] the file gives rows to.
+    /// The splits ([`SIDES`], by index) that the file assigns rows to.
     pub fn sides(&self) -> Vec<usize> {
         let few = |side: &str| self.fewshot.values().any(|few| !few.list(side).is_empty());
         let has =
@@ -209,7 +209,7 @@ impl Assigned {
         (0..SIDES.len()).filter(has).collect()
     }
 
-    /// The rules about cell lines of a dataset: the line's label, and its lists if it is few-shot.
+    /// The rules for cell lines of a dataset: the line's label, and its perturbations if it is few-shot.
     fn lines<'s>(&'s self, dataset: &str) -> impl Iterator<Item = (&'s str, Option<&'s FewShot>)> {
         let prefix = format!("{dataset}.");
         let zero = self.zeroshot.keys().map(|name| (name, None));
@@ -217,10 +217,10 @@ impl Assigned {
         zero.chain(few).filter_map(move |(name, lists)| Some((name.strip_prefix(prefix.as_str())?, lists)))
     }
 
-    /// The rows of each of [`SIDES`], of all rows.
+    /// The rows of each of [`SIDES`], among all rows.
     ///
     /// # Errors
-    /// Cell lines and perturbations that no row of their dataset has, counted; a store without controls.
+    /// No row of their dataset has a cell line or perturbation of the file; a store has no controls.
     pub fn divide(&self, stores: &[StoreRows], columns: &Columns<'_>) -> Result<[Bits; 3], ViewError> {
         self.check_names(stores, columns)?;
         let all = stores.last().map_or(0, |store| store.rows.end);
@@ -238,7 +238,7 @@ impl Assigned {
             }
             let roles: Vec<Role> =
                 columns.cell_lines.labels.iter().map(|line| self.role(dataset, line, columns)).collect();
-            // Of each cell line, whether it has a perturbed row, and one of `val` and `test`.
+            // For each cell line: whether it has a perturbed row, and one in `val` and in `test`.
             let mut has = vec![[false; 3]; roles.len()];
             let line_of = |row: u64| columns.cell_lines.codes[row as usize] as usize;
             let pert_of = |row: u64| columns.perturbations.codes[row as usize];
@@ -300,14 +300,14 @@ impl Assigned {
         if self.training.get(dataset).is_some_and(|side| side == "train") { Role::Train } else { Role::Nowhere }
     }
 
-    /// A misspelt cell line or perturbation would be trained on: none is passed over.
+    /// Fails on unknown cell lines and perturbations: the rows meant by a misspelt one would be used for training.
     fn check_names(&self, stores: &[StoreRows], columns: &Columns<'_>) -> Result<(), ViewError> {
         let datasets: HashSet<&str> = stores.iter().filter_map(|store| store.dataset.as_deref()).collect();
         let mut datasets: Vec<&str> = datasets.into_iter().collect();
         datasets.sort_unstable();
         let (mut named, mut lacking) = ((0, 0), (Vec::new(), Vec::new()));
         for dataset in datasets {
-            // Pairs of codes that rows of the dataset have.
+            // Pairs of codes in the rows of the dataset.
             let mut pairs: HashSet<(u32, u32)> = HashSet::new();
             for store in stores.iter().filter(|store| store.dataset.as_deref() == Some(dataset)) {
                 let code = |row: u64, labels: &Labelled<'_>| labels.codes[row as usize];
@@ -366,7 +366,7 @@ mod tests {
         assert!(refused("[datasets]\na = '/a'\n[zeroshot]\na.x = 'test'\n").starts_with("line 4"));
     }
 
-    /// Of each perturbation of a cell line its share, rounded; what is not held out stays where it is.
+    /// Each perturbation of a cell line gets its share, rounded; rows that are not held out stay in `train`.
     #[test]
     fn a_share_of_what_is_held_out_is_trained_on() {
         let of = |more: &str| {

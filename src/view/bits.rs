@@ -1,10 +1,10 @@
-//! A bit for each row, in words of 64, evaluated in parallel.
+//! A set of rows: a bit for each row, in words of 64, filled in parallel.
 //!
-//! Bits past the last row are always zero, so counting and inverting need no care elsewhere.
+//! Bits past the last row are always zero; counting and iterating rely on it.
 
 use rayon::prelude::*;
 
-/// Words that one task fills: 64 Ki rows.
+/// Words filled by one parallel task: 64 Ki rows.
 const TASK_WORDS: usize = 1024;
 
 /// A set of rows 0..len.
@@ -25,7 +25,7 @@ impl Bits {
         bits
     }
 
-    /// The rows for which `holds` is true; asked once a row, in parallel.
+    /// The rows for which `holds` is true; it is called once for each row, in parallel.
     pub fn of(len: u64, holds: impl Fn(usize) -> bool + Sync) -> Bits {
         let mut bits = Bits::none(len);
         bits.words.par_chunks_mut(TASK_WORDS).enumerate().for_each(|(task, words)| {
@@ -47,7 +47,7 @@ impl Bits {
         }
     }
 
-    /// Rows, in the set or not.
+    /// Number of rows, in the set or not.
     pub fn len(&self) -> u64 {
         self.len
     }
@@ -56,7 +56,7 @@ impl Bits {
         self.words.iter().all(|&word| word == 0)
     }
 
-    /// Rows in the set.
+    /// Number of rows in the set.
     pub fn count(&self) -> u64 {
         self.words.par_iter().map(|word| u64::from(word.count_ones())).sum()
     }

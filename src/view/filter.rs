@@ -1,11 +1,11 @@
 //! Expressions over obs columns, as users of pandas `query` and TileDB-SOMA `value_filter` write them.
 //!
-//! Text becomes a tree once (`parse`), the tree becomes a bitmap once (`evaluate`): every test is made for a whole
-//! column, and for a categorical once a label. Every error names a character of the text, because expressions come
-//! from command lines and files where a debugger does not reach.
+//! The text is parsed once into a tree (`parse`), and the tree evaluated once into a bitmap (`evaluate`): each test covers a whole
+//! column; for a categorical it is made once for each label. Every error names a character of the text, as expressions come from command
+//! lines and files.
 //!
-//! Missing values follow pandas' rule for NaN, in every kind of column: they equal nothing, so `!=` and `not in` are
-//! true of them and every other comparison is false; `x is null` asks for them.
+//! Missing values follow pandas' rule for NaN, in every type of column: they equal nothing, so `!=` and `not in` are true for them, and
+//! all other comparisons are false; `x is null` finds them.
 
 mod compare;
 mod evaluate;
@@ -17,7 +17,7 @@ pub use evaluate::ColumnLookup;
 
 use super::ViewError;
 
-/// An expression, understood but not yet held against columns.
+/// A parsed expression, not yet checked against columns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Filter {
     text: String,
@@ -43,7 +43,7 @@ enum Expr {
         column: Name,
         negated: bool,
     },
-    /// A column of booleans by itself.
+    /// A boolean column as a condition.
     Is(Name),
 }
 
@@ -53,7 +53,7 @@ enum Operand {
     Literal(Literal),
 }
 
-/// The name of a column and its first character's number.
+/// The name of a column, and the position of its first character in the text.
 #[derive(Clone, Debug, PartialEq)]
 struct Name {
     name: String,
@@ -85,10 +85,10 @@ enum Op {
 }
 
 impl Filter {
-    /// Understands an expression.
+    /// Parses an expression.
     ///
     /// # Errors
-    /// What it says is not of the grammar; the error names the character.
+    /// A syntax error, with the position of the character.
     pub fn parse(text: &str) -> Result<Filter, ViewError> {
         match parser::parse(text) {
             Ok(root) => Ok(Filter { text: text.to_owned(), root }),
@@ -100,7 +100,7 @@ impl Filter {
         &self.text
     }
 
-    /// The columns it asks for, each once, in the order of the text.
+    /// The columns in it, each once, in the order of the text.
     pub fn columns(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         self.root.visit(&mut |name| {
@@ -127,7 +127,7 @@ impl Expr {
     }
 }
 
-/// What is wrong at which character, counted from 1.
+/// An error at a character, counted from 1.
 #[derive(Debug, PartialEq)]
 struct ExprError {
     at: usize,

@@ -1,6 +1,6 @@
-//! A list of rows: global row numbers, or `src_path:obs_name`; one a line, or a `.npy` array of numbers.
+//! Reads a list of rows: global row numbers or `src_path:obs_name`, one a line, or a `.npy` array of numbers or booleans.
 //!
-//! The order in the list and repeats mean nothing: a list is a set. An error names the line of the bad entry.
+//! A list is a set: order and repeats have no effect. Errors name the line of the entry.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,18 +9,18 @@ use super::ViewError;
 use super::bits::Bits;
 use super::npy::{MAGIC, NpyArray};
 
-/// What stores are called and how their rows are named, to find rows by name.
+/// Looks up stores and rows by name.
 pub trait Names {
-    /// Whether a store goes by this path, given as written in the list; the stores in question, each with its first row.
+    /// The stores that a path in the list may mean.
     fn stores(&self, path: &str) -> Vec<usize>;
-    /// Names of a store's rows, and the global number of the first.
+    /// The global number of a store's first row, and the names of its rows.
     fn rows(&self, store: usize) -> Result<(u64, Vec<String>), String>;
 }
 
-/// The rows that a file lists.
+/// The rows that a file lists; `rows` is the number of rows of the collection.
 ///
 /// # Errors
-/// An entry that is no row: with the number of its line, or of its element.
+/// An entry that is no row, with its line or index.
 pub fn rows(content: &[u8], rows: u64, names: &dyn Names) -> Result<Bits, ViewError> {
     if content.starts_with(MAGIC) {
         return numbers(content, rows);
@@ -49,10 +49,10 @@ pub fn rows(content: &[u8], rows: u64, names: &dyn Names) -> Result<Bits, ViewEr
     Ok(found)
 }
 
-/// First row of a store, and its rows by name; `None` for a name that stands twice.
+/// By store: the number of its first row, and its rows by name; `None` for a name that occurs twice.
 type Known = HashMap<usize, (u64, HashMap<String, Option<u64>>)>;
 
-/// Paths and names may both hold colons: every colon is tried, from the last.
+/// Finds a row by `STORE:NAME`. Both parts may contain colons, so all colons are tried, from the last one.
 fn by_name(entry: &str, names: &dyn Names, known: &mut Known) -> Result<u64, String> {
     let mut path_known = None;
     for (colon, _) in entry.rmatch_indices(':') {
@@ -76,17 +76,17 @@ fn by_name(entry: &str, names: &dyn Names, known: &mut Known) -> Result<u64, Str
     })
 }
 
-/// Turns names by row into rows by name.
+/// Inverts a list of row names.
 fn indexed((first, names): (u64, Vec<String>)) -> (u64, HashMap<String, Option<u64>>) {
     let mut by_name = HashMap::with_capacity(names.len());
     for (i, name) in names.into_iter().enumerate() {
-        // A name that stands twice names no row.
+        // A name that occurs twice identifies no row.
         by_name.entry(name).and_modify(|row| *row = None).or_insert(Some(i as u64));
     }
     (first, by_name)
 }
 
-/// An array of row numbers, or of booleans as a mask.
+/// Reads an array of row numbers, or of booleans as a mask.
 fn numbers(content: &[u8], rows: u64) -> Result<Bits, ViewError> {
     let wrong = |line: usize, cause: String| ViewError::List { line, cause };
     let array = NpyArray::parse(content).map_err(|cause| wrong(1, cause))?;
@@ -113,10 +113,10 @@ fn no_row(row: impl std::fmt::Display, rows: u64) -> String {
     format!("there is no row {row}; the stores have {rows}, numbered from 0")
 }
 
-/// The weights that a file gives, one for each of the stores' rows: a number a line, or a `.npy` array.
+/// Reads a weight for each row of the collection: a number a line, or a `.npy` array.
 ///
 /// # Errors
-/// A line that is no number, or not one for each row. Whether they are weights is for the plan to judge.
+/// A line that is not a number; too few or too many numbers. The plan checks the values.
 pub fn weights(content: &[u8], rows: u64) -> Result<Vec<f32>, ViewError> {
     let wrong = |line: usize, cause: String| ViewError::List { line, cause };
     let weights: Vec<f32> = if content.starts_with(MAGIC) {

@@ -1,6 +1,6 @@
-//! One axis of numbers from a `.npy` file, as `numpy.save` writes it.
+//! Reads one-dimensional arrays of numbers from `.npy` files.
 
-/// Numbers, little- or big-endian.
+/// An array, little- or big-endian.
 pub struct NpyArray<'a> {
     /// `i`, `u`, `f` or `b`.
     pub kind: char,
@@ -12,10 +12,10 @@ pub struct NpyArray<'a> {
 pub const MAGIC: &[u8] = b"\x93NUMPY";
 
 impl<'a> NpyArray<'a> {
-    /// Understands the header.
+    /// Parses a file.
     ///
     /// # Errors
-    /// Not one axis of numbers, or fewer bytes than announced.
+    /// The array has several axes or is not numeric, or the file is truncated.
     pub fn parse(content: &'a [u8]) -> Result<NpyArray<'a>, String> {
         let short = || "the .npy header is cut off".to_owned();
         let wide = content.get(6).is_some_and(|&version| version >= 2);
@@ -57,7 +57,7 @@ impl<'a> NpyArray<'a> {
         self.data.len() / self.size
     }
 
-    /// Elements as eight little-endian bytes, integers extended by their sign.
+    /// Elements as 8 little-endian bytes, integers sign-extended.
     fn elements(&self) -> impl Iterator<Item = [u8; 8]> + '_ {
         self.data.chunks_exact(self.size).map(|bytes| {
             let mut wide = [0; 8];
@@ -72,7 +72,7 @@ impl<'a> NpyArray<'a> {
         })
     }
 
-    /// Elements as whole numbers; the result is meaningless for floats.
+    /// Elements as integers; meaningless for floats.
     pub fn integers(&self) -> impl Iterator<Item = i128> + '_ {
         let signed = self.kind == 'i';
         self.elements().map(

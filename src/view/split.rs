@@ -1,13 +1,12 @@
-//! Rows divided among named sides by fractions: by row, by whole groups, within classes.
+//! Divides rows among named sides by fractions: row by row, by whole groups, or within classes.
 //!
-//! What goes where follows from a keyed hash: of the seed and the global row number, or of the seed and the group's label.
-//! A class's rows (or groups) stand in the order of their hashes and are cut at the fractions, so the counts are exact, and
-//! a row changes sides only if the cut moves past it. That makes a split stable where stores are appended: rows keep
-//! their global numbers and groups their labels, and a cut among n hashes moves by about 1/sqrt(n).
+//! A keyed hash decides: of the seed and the global row number, or of the seed and the group's label. The rows (or groups) of a class are
+//! sorted by hash and cut at the fractions. So counts are exact, and a row changes sides only if the cut moves past its hash. A split is
+//! therefore stable when stores are appended: rows keep their numbers and groups their labels, and a cut among n hashes moves by about
+//! 1/sqrt(n).
 //!
-//! Classes are cut with error diffusion: every cell (class, side) has its share rounded down or up, and the remainders
-//! go to the side that is furthest behind so far, so that the sides as a whole are within a row of their fractions for
-//! all but contrived classes.
+//! Counts in classes follow from error diffusion: each cell (class, side) has its share rounded down or up, and each remaining row goes to
+//! the side that lags most behind its fraction so far. So each side as a whole is within a row of its fraction, except in contrived cases.
 
 mod assign;
 mod parse;
@@ -18,36 +17,36 @@ pub use assign::mixed;
 use assign::{Cut, allot, cuts, hash_label, hash_row};
 pub use parse::{Fraction, UNIT, fractions};
 
-/// Labels of the rows: what groups or classes a split goes by.
+/// A label for each row: groups or classes of a split.
 #[derive(Clone, Copy, Debug)]
 pub struct Labelled<'a> {
-    /// The column.
+    /// The name of the column.
     pub name: &'a str,
-    /// A code a row; `labels.len()` and above mean that the label is missing.
+    /// A code for each row; `labels.len()` and above mean a missing label.
     pub codes: &'a [u32],
     pub labels: &'a [String],
 }
 
 impl Labelled<'_> {
-    /// The code of a row, the missing label the last.
+    /// The code of a row; missing labels have the last code.
     fn code(&self, row: u64) -> usize {
         (self.codes[row as usize] as usize).min(self.labels.len())
     }
 
-    /// Codes, the missing label among them.
+    /// The number of codes, including that of missing labels.
     fn count(&self) -> usize {
         self.labels.len() + 1
     }
 }
 
-/// What decides a split.
+/// The parameters of a split.
 #[derive(Clone, Copy, Debug)]
 pub struct Split<'a> {
-    /// Sum to at most 1; what is left belongs to no side.
+    /// Fractions that sum to at most 1; the remaining rows are on no side.
     pub fractions: &'a [Fraction],
-    /// Whole groups go to one side. Rows without a label are one group.
+    /// Keep whole groups on one side. Rows without a label form one group.
     pub groups: Option<Labelled<'a>>,
-    /// Fractions hold within each class. Rows without a label are one class.
+    /// Apply the fractions within each class. Rows without a label form one class.
     pub classes: Option<Labelled<'a>>,
     pub seed: u64,
 }
@@ -57,17 +56,17 @@ pub struct Split<'a> {
 pub struct Side {
     pub name: String,
     pub rows: Bits,
-    /// Groups in it, where the split goes by groups.
+    /// The number of its groups, in a split by groups.
     pub groups: Option<u64>,
 }
 
-/// Units below this share of all rows are not worth moving to bring a side nearer to its fraction.
+/// Deviations of a side from its fraction below this share of all rows are left as they are.
 const TOLERANCE: f64 = 0.01;
-/// Groups moved at most; each move is the best of all.
+/// Groups to move, at most.
 const MOVES: usize = 1000;
 
 impl Split<'_> {
-    /// Divides `rows`.
+    /// Divides `rows` among the sides.
     ///
     /// # Errors
     /// There are fewer groups than sides.
@@ -126,8 +125,8 @@ impl Split<'_> {
         Ok(sides)
     }
 
-    /// Groups in the order of their hashes, each to the side in whose share of the rows its middle lies; then single
-    /// groups are moved while a side is off by more than 1 % of the rows, or empty, and a move brings all nearer.
+    /// Assigns groups to sides: in the order of their hashes, each to the side whose share of the rows contains the group's middle. Then
+    /// moves single groups while a side is empty or off by more than 1 % of the rows, and a move brings both sides nearer.
     fn fill(&self, sizes: &[u64], hashes: &[u64]) -> Vec<usize> {
         let total: u64 = sizes.iter().sum();
         let targets: Vec<f64> = self.shares().map(|share| share * total as f64).collect();
@@ -155,7 +154,7 @@ impl Split<'_> {
             if !(0..targets.len()).any(|side| off(side) || empty(side, &members)) {
                 break;
             }
-            // How much nearer a move brings the two sides; an empty side is worth more than any nearness.
+            // How much nearer a move brings the two sides; filling an empty side counts more than any distance.
             let gain = |group: usize, to: usize| {
                 let (from, size) = (sides[group], sizes[group] as f64);
                 let off = |side: usize, change: f64| (given[side] + change - targets[side]).abs();
@@ -178,7 +177,7 @@ impl Split<'_> {
         sides
     }
 
-    /// Whole groups within classes: each group counts for the class that most of its rows have.
+    /// A split by groups within classes: a group belongs to the class of most of its rows.
     fn groups_within(
         &self,
         rows: &Bits,
@@ -191,7 +190,7 @@ impl Split<'_> {
         rows.iter().for_each(|row| *pairs.entry((groups.code(row), classes.code(row))).or_default() += 1);
         let mut most = vec![(0, 0); groups.count()];
         for ((group, class), count) in pairs {
-            // Of equals the first class, whatever order a map has.
+            // Ties go to the lowest class, to be independent of the map's order.
             if (count, std::cmp::Reverse(class)) > (most[group].0, std::cmp::Reverse(most[group].1)) {
                 most[group] = (count, class);
             }
@@ -206,7 +205,7 @@ impl Split<'_> {
         (0..sizes.len()).map(|group| if sizes[group] > 0 { side(group) } else { usize::MAX }).collect()
     }
 
-    /// The fraction of each side, and what belongs to none.
+    /// The fraction of each side, then that of no side.
     fn shares(&self) -> impl Iterator<Item = f64> {
         let sum: f64 = self.fractions.iter().map(Fraction::share).sum();
         let rest = if sum < 1.0 - 1e-9 { 1.0 - sum } else { 0.0 };
@@ -219,7 +218,7 @@ impl Split<'_> {
     }
 }
 
-/// The side whose cut is the first that is not before the hash.
+/// The first side whose cut is not below the hash.
 fn side_of(cuts: &[Cut], hash: u64) -> Option<usize> {
     cuts.iter().position(|cut| cut.is_some_and(|last| hash <= last))
 }

@@ -1,13 +1,13 @@
-//! What somebody who wrote an unknown name may have meant.
+//! Suggests known names for an unknown one, for messages.
 
-/// Names that are listed where none is near.
+/// Names to list if none is similar.
 const LISTED: usize = 8;
-/// Near names that are listed.
+/// Similar names to list.
 const NEAR: usize = 3;
-/// More names than this are not compared: comparing millions of names would take minutes.
+/// With more names than this, none is compared: that could take minutes.
 const COMPARED: usize = 200_000;
 
-/// The end of a sentence about an unknown name: the nearest known ones, or the first.
+/// The end of a message about an unknown name: the most similar known names, or else the first ones.
 pub fn suggest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.collect();
     let folded = wanted.to_lowercase();

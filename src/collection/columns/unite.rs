@@ -1,4 +1,4 @@
-//! One column of many stores: the rules where they differ (docs/columns.md).
+//! Unites the columns of several stores into one, by the rules of docs/columns.md.
 
 use std::collections::HashMap;
 
@@ -8,14 +8,14 @@ use crate::array::Dtype;
 use crate::array::cast::{cast, to_i64};
 use crate::array::meaning::{NOT_A_TIME, Time};
 
-/// The column in one store; `None` where it has no such column.
+/// A store's column; `None` where the store lacks it.
 pub struct StoreColumn<'a> {
     pub store: &'a str,
     pub rows: usize,
     pub values: Option<Values>,
 }
 
-/// What a column is, as far as joining goes.
+/// The kind of a column, for the rules.
 #[derive(Clone, Copy, PartialEq)]
 enum UnionKind {
     Labels,
@@ -33,7 +33,7 @@ impl UnionKind {
     }
 }
 
-/// The parts end to end with the rules that it took, or why they do not fit together.
+/// Concatenates the stores' columns; returns the rules applied. The error says why they cannot be united.
 pub fn unite(mut parts: Vec<StoreColumn<'_>>) -> Result<(Values, Vec<String>), String> {
     if let [part] = parts.as_mut_slice()
         && let Some(values) = part.values.take()
@@ -70,7 +70,7 @@ pub fn unite(mut parts: Vec<StoreColumn<'_>>) -> Result<(Values, Vec<String>), S
     Ok((values, rules))
 }
 
-/// Times of several units in the finest of them; times and numbers do not fit together.
+/// Converts times of several units to the finest of them; times and numbers cannot be united.
 fn times<'a>(mut parts: Vec<StoreColumn<'a>>, rules: &mut Vec<String>) -> Result<Vec<StoreColumn<'a>>, String> {
     let mut kinds: Vec<(Option<Time>, &str)> = Vec::new();
     for part in &parts {
@@ -112,7 +112,7 @@ fn times<'a>(mut parts: Vec<StoreColumn<'a>>, rules: &mut Vec<String>) -> Result
     Ok(parts)
 }
 
-/// Promoted as numpy does; what is missing is NaN if all are plain floats, else masked.
+/// Numbers promoted as numpy does. Missing values are NaN if all columns are plain floats, else masked.
 fn numbers(parts: Vec<StoreColumn<'_>>, rules: &mut Vec<String>) -> Values {
     let mut dtypes: Vec<Dtype> = Vec::new();
     let mut time = None;
@@ -196,7 +196,7 @@ fn texts(parts: Vec<StoreColumn<'_>>) -> Values {
     Values::Text { texts: all, mask: nullable.then_some(masks), chars, bytes }
 }
 
-/// Text as codes of its distinct strings, in order of first appearance; what is masked is missing.
+/// Converts text to codes of its distinct strings, in order of first appearance; masked values are missing.
 fn labelled(texts: &Texts, mask: Option<&Bytes>) -> (Numbers, Categories) {
     let (mut labels, mut known) = (Vec::new(), HashMap::new());
     let code = |i: usize| {
@@ -213,10 +213,10 @@ fn labelled(texts: &Texts, mask: Option<&Bytes>) -> (Numbers, Categories) {
     (Numbers { dtype: Dtype::I32, bytes: bytes.into() }, Categories { labels, numbers: None })
 }
 
-/// A part's codes, and what becomes of each; none where it has no such column.
+/// A store's codes, and the new code for each old one; `None` where the store lacks the column.
 type Coded = (Numbers, Vec<usize>);
 
-/// Categories united by label. They stay numbers where all are whole numbers; ordered where all have the same, ordered.
+/// Unites categories by label. They stay numbers if all are integers; they stay ordered if all stores have the same, ordered.
 fn categories(parts: Vec<StoreColumn<'_>>, rules: &mut Vec<String>) -> Values {
     let mut labels: Vec<String> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
@@ -264,7 +264,7 @@ fn categories(parts: Vec<StoreColumn<'_>>, rules: &mut Vec<String>) -> Values {
     for (rows, codes) in coded {
         match codes {
             None => bytes.push(vec![0xff; rows * dtype.size()]),
-            // Codes that stay what they are stay where they are, mapped or not.
+            // Unchanged codes are not copied; they may be mapped.
             Some((codes, recode)) if codes.dtype == dtype && recode.iter().copied().eq(0..recode.len()) => {
                 bytes.append(codes.bytes);
             }
@@ -277,7 +277,7 @@ fn categories(parts: Vec<StoreColumn<'_>>, rules: &mut Vec<String>) -> Values {
     Values::Categorical { codes: Numbers { dtype, bytes }, categories: Categories { labels, numbers }, ordered }
 }
 
-/// Codes of a store as those of the collection, in as many bytes a row as these take.
+/// Translates a store's codes to those of the collection, in its dtype.
 fn recoded(from: Dtype, codes: &[u8], recode: &[usize], to: Dtype) -> Vec<u8> {
     let code = |code: &[u8]| {
         let code = usize::try_from(to_i64(from, code)).ok().and_then(|code| recode.get(code));
@@ -290,7 +290,7 @@ fn recoded(from: Dtype, codes: &[u8], recode: &[usize], to: Dtype) -> Vec<u8> {
     out
 }
 
-/// The dtype of united categories that are numbers everywhere: one dtype, or whole numbers of several.
+/// The dtype of united categories if they are numbers in all stores: the common one, or one that holds all integers.
 fn number_dtype(parts: &[StoreColumn<'_>], rules: &mut Vec<String>) -> Option<Dtype> {
     let mut dtypes: Vec<Option<Dtype>> = Vec::new();
     for part in parts {

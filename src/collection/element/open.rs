@@ -1,4 +1,4 @@
-//! Opens an element in every store: aligns its columns, and fills in for stores that have no such element.
+//! Opens an element in every store, aligns its columns, and fills in for stores that lack it.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use crate::collection::genes::{self, ColumnMap, DROPPED, Genes, Join, vocabulary
 use crate::collection::tokens::{self, TokenSpec};
 use crate::collection::{CollectionError, Selection, Store, each, mismatch, var};
 
-/// A store's matrix, and what is mapped of it; none where it has no such element.
+/// A store's matrix and row index; `None` where the store lacks the element.
 type Opened = Option<(Matrix, RowIndex)>;
 
-/// Opens an element in every store and adds each store's part of it. `is_x`: what options ask of X is for this one.
+/// Opens an element in every store, and adds each store's part to it. `is_x`: the options for X apply to this element.
 pub fn open(
     stores: &mut [Store],
     name: &MatrixName,
@@ -32,19 +32,19 @@ pub fn open(
     let there = if is_x { vec![true; stores.len()] } else { presence(stores, name, selection)? };
     let mut opened: Vec<Opened> = Vec::with_capacity(stores.len());
     let mut names: Vec<genes::Named> = Vec::with_capacity(stores.len());
-    // raw has genes of its own, and the columns of obsm are no genes.
+    // raw has genes of its own, which no other element shares; columns of obsm are not genes.
     let has_genes = match name.frame() {
         Some(Frame::RawVar) => is_x,
         frame => frame.is_some(),
     };
     let column = selection.genes_column.as_deref().filter(|_| has_genes);
-    // obs columns are held with X.
+    // The row index of X also holds obs columns.
     let obs = if is_x { selection.obs_wanted() } else { Some(Vec::new()) };
     let there: Vec<(&Store, bool)> = stores.iter().zip(there).collect();
     let found = each(&there, |&(store, there)| {
         let (store, rows) = (&*store.container, store.rows);
         if !there {
-            // Layers have the genes of X, also in a store without the layer.
+            // Layers have the genes of X, even where a store lacks the layer.
             let here = if has_genes { column_names(store, name, column, None, counters)? } else { Vec::new() };
             return Ok::<_, CollectionError>((None, here));
         }
@@ -111,7 +111,7 @@ pub fn open(
     Ok(Element { name: name.clone(), kind, genes, var, arithmetic, tokens, computed, absent_is_zero, absent })
 }
 
-/// Which stores have an element. If only some do, an outer join serves what is missing as such.
+/// Which stores have an element. With an outer join, missing ones are served as missing values; otherwise they are an error.
 fn presence(stores: &[Store], name: &MatrixName, selection: &Selection) -> Result<Vec<bool>, CollectionError> {
     let there = |store: &Store| Matrix::is_there(&*store.container, &name.path());
     let there = stores.iter().map(there).collect::<Result<Vec<bool>, _>>()?;
@@ -123,7 +123,7 @@ fn presence(stores: &[Store], name: &MatrixName, selection: &Selection) -> Resul
     if selection.looks {
         return Ok(there);
     }
-    // What no store has is refused as it is opened, with what there is instead.
+    // An element that no store has gives its error when it is opened, which lists what exists.
     if !there.contains(&true) {
         return Ok(vec![true; stores.len()]);
     }
@@ -138,7 +138,7 @@ fn presence(stores: &[Store], name: &MatrixName, selection: &Selection) -> Resul
     Ok(there)
 }
 
-/// Some names, and how many more.
+/// Some of the names, and how many more.
 fn list(names: &[&str]) -> String {
     match names {
         [] => String::new(),
@@ -148,7 +148,7 @@ fn list(names: &[&str]) -> String {
     }
 }
 
-/// Stores without an element of obsm have the columns of those with it.
+/// Gives stores that lack an element of obsm the column names of the others.
 fn fill_in(names: &mut [genes::Named], opened: &[Opened]) {
     let Some(known) =
         names.iter().zip(opened).find(|(_, opened)| opened.is_some()).map(|((_, known), _)| known.clone())
@@ -162,7 +162,7 @@ fn fill_in(names: &mut [genes::Named], opened: &[Opened]) {
     }
 }
 
-/// The element's columns over all stores, and each store's place in them.
+/// The element's columns over all stores, and the column map of each store.
 fn aligned(
     stores: &[Store],
     mut names: Vec<genes::Named>,
@@ -174,7 +174,7 @@ fn aligned(
     let asked = selection.genes.as_ref().filter(|_| has_genes);
     if selection.looks {
         if let (Some(Genes::Var(column)), Some(first)) = (asked, stores.first()) {
-            // The mount reads it of its first store, which may be another: then it refuses nothing.
+            // The mount reads it from its first store, which need not be the probed one, so errors are ignored here.
             let _ = genes::flagged(&*first.container, var_of(name), column, counters);
         }
         let genes = names.first().map(|(_, first)| first.clone()).unwrap_or_default();
@@ -184,7 +184,7 @@ fn aligned(
         return Err(CollectionError::Option(format!("--genes: the columns of {name} are no genes")));
     }
     if has_genes && selection.matching != Matching::Exact {
-        // Names that are asked for are the spelling that stands.
+        // Requested names determine the spelling.
         let spelling = match (asked, &selection.tokens) {
             (Some(Genes::Names(names)), _) => vec![("--genes".to_owned(), Arc::new(names.clone()))],
             (_, Some(spec)) if is_x => {
@@ -211,7 +211,7 @@ fn aligned(
     genes::choose(chosen, first, var_of(name), &genes, columns, counters)
 }
 
-/// Adds each store's part; the dtype that holds the values of all.
+/// Adds each store's part; returns the dtype that holds all values.
 fn parts(
     stores: &mut [Store],
     opened: Vec<Opened>,
@@ -228,7 +228,7 @@ fn parts(
             added.push(None);
             continue;
         };
-        // Of rows with more axes each gene has several elements.
+        // In rows with further axes, a gene has several elements.
         if inner != 1 {
             let each = |&to: &u32| (0..inner).map(move |at| of_gene(to, inner, at));
             columns.map = columns.map.map(|map| map.iter().flat_map(each).collect());
@@ -267,7 +267,7 @@ fn parts(
     Ok(dtype)
 }
 
-/// The place of one element of a gene.
+/// The position of one of a gene's `inner` elements.
 fn of_gene(to: u32, inner: usize, at: usize) -> u32 {
     if to == DROPPED {
         return DROPPED;
@@ -279,8 +279,8 @@ fn of_gene(to: u32, inner: usize, at: usize) -> u32 {
         .unwrap_or(DROPPED)
 }
 
-/// The matrix of one store, and its row index. The probe gets neither a transpose nor row bounds of a large matrix: the
-/// mount makes and reads these without the library.
+/// Opens the matrix of one store, and its row index. The probe derives no transpose and reads no row bounds of a large matrix, as the
+/// mount does both without libhdf5.
 fn matrix(
     store: &dyn Container,
     name: &str,
@@ -290,7 +290,7 @@ fn matrix(
 ) -> Result<(Matrix, RowIndex), ArrayError> {
     if selection.looks {
         let matrix = match Matrix::open_by_column(store, name, counters)? {
-            // Its shape is that of the transpose, which is what the mount makes of it.
+            // The mount makes the transpose of a CSC matrix, whose shape this is.
             Some(Matrix::Sparse { data, indices, indptr, rows, columns }) => {
                 Matrix::Sparse { data, indices, indptr, rows: columns, columns: rows }
             }
@@ -304,7 +304,7 @@ fn matrix(
     Ok((matrix, row_index))
 }
 
-/// Column numbers below `columns` in the dtype that was asked for.
+/// Fails if the requested dtype does not hold all column numbers below `columns`.
 fn fits_index(name: &str, columns: u64, asked: Option<Dtype>) -> Result<(), CollectionError> {
     let most = match asked {
         Some(Dtype::U16) => 1 << 16,
@@ -321,16 +321,16 @@ fn fits_index(name: &str, columns: u64, asked: Option<Dtype>) -> Result<(), Coll
     )))
 }
 
-/// The dataframe that names the matrix's columns.
+/// The dataframe with the names of the matrix's columns.
 fn var_of(name: &MatrixName) -> Frame {
     name.frame().unwrap_or(Frame::Var)
 }
 
-/// Columns of an obsm matrix: the most that are named by number.
+/// Columns of an obsm matrix, at most: they are named by number.
 const MOST_NUMBERED: u64 = 1 << 26;
 
-/// Names of the matrix's columns: genes for X and layers (by their index, or a column of var), raw's genes for raw/X, those
-/// of a dataframe, and numbers for other elements of obsm. `row` is the shape of its rows, if it is there.
+/// Names of the matrix's columns: for X and layers, the index or a column of var; for raw/X, raw's genes; for an obsm dataframe, its
+/// columns; for other elements of obsm, numbers. `row` is the shape of its rows, if the store has it.
 fn column_names(
     store: &dyn Container,
     name: &MatrixName,
@@ -343,7 +343,7 @@ fn column_names(
         if table::is_table(store, &path)? {
             return Ok(table::columns(store, &path)?);
         }
-        // Named one by one: a shape that lies would fill the memory with names.
+        // A wrong shape must not fill the memory with names.
         let count = row.and_then(|row| row.first()).copied().unwrap_or(0);
         if count > MOST_NUMBERED {
             return Err(mismatch(store, format!("{name} has {count} columns; at most {MOST_NUMBERED} are served")));
@@ -361,7 +361,7 @@ fn column_names(
     Ok(names)
 }
 
-/// Names of genes by a column of text or labels; a gene without one keeps its own.
+/// Replaces gene names by a column of text or labels; a gene without a value keeps its name.
 fn by_column(
     names: &mut [String],
     store: &dyn Container,
@@ -394,8 +394,8 @@ fn by_column(
     Ok(())
 }
 
-/// Both sparse or both dense, and images or embeddings of one shape. How many genes there are is for the alignment to
-/// judge.
+/// Fails unless both matrices are sparse, or both dense with images or embeddings of the same shape. The number of genes is checked by
+/// the alignment.
 fn same_kind(
     store: &dyn Container,
     name: &MatrixName,

@@ -1,7 +1,7 @@
-//! How many values of each row are kept by an inner join or a choice of genes, or how many tokens a row becomes: sizes of files
-//! follow from it, so it is counted before any is served.
+//! Counts the values of each row that remain after an inner join or a choice of genes, or the tokens of each row. File sizes follow from
+//! these counts, so they are made before any file is served.
 //!
-//! The column numbers are read once, in windows of bounded memory; the counts stay in the index directory.
+//! Column numbers are read once, in windows of bounded memory; the counts are stored in the index directory.
 
 use rayon::prelude::*;
 
@@ -17,14 +17,14 @@ use super::Stored;
 use crate::collection::genes::DROPPED;
 use crate::collection::tokens::TokenSpec;
 
-/// Column numbers read at once: 8 to 16 bytes each.
+/// Column numbers to read at once; they take 8 to 16 bytes each.
 const WINDOW: u64 = 4 << 20;
 
-/// The number of values kept before each row, then the total. A column number outside the matrix counts as dropped: its row
-/// fails when it is read, and other rows do not.
+/// Bounds of the retained values of each row: `rows + 1` numbers. A column number outside of the matrix counts as dropped: its row gives
+/// an error when it is read, other rows do not.
 ///
 /// # Errors
-/// A chunk of the column numbers that cannot be read: then no size is known.
+/// A chunk of the column numbers cannot be read: then the sizes are unknown.
 pub fn count(
     store: &dyn Container,
     part: &Stored,
@@ -40,7 +40,7 @@ pub fn count(
         count_rows(indices, indptr, (map, &served), WINDOW, counters, &|steps| bar.add(steps))
     };
     let part = IndexPart { name: "kept".into(), dtype: Dtype::U64, len: indptr.len() as u64 };
-    // Which columns stay is all that matters, not where they go.
+    // The counts depend on which columns are retained, not on their new numbers.
     let stay: Vec<u8> = map.unwrap_or_default().iter().map(|&to| u8::from(to != DROPPED)).collect();
     let limits = tokens.map(TokenSpec::limits).unwrap_or_default();
     let more = format!("{:08x}{:08x}{limits}", crc32fast::hash(&stay), crc32c::crc32c(&stay));
@@ -60,7 +60,7 @@ pub fn count(
         building.finish(part)
     });
     match (counted, stored) {
-        // Never more than are stored, but for special tokens: these are bounds of the same rows.
+        // Retained values are at most the stored ones and special tokens; larger totals are of another matrix.
         (_, Ok(stored)) => match stored.bounds("kept").filter(|kept| kept.last().copied() <= most) {
             Some(kept) => Ok(kept),
             None => Ok(read()?.into()),
@@ -69,7 +69,7 @@ pub fn count(
             tracing::warn!("{error}; the counts are made anew at the next mount");
             Ok(kept.into())
         }
-        // It could not be written, and nothing is counted yet.
+        // The index directory is not writable, and nothing is counted yet.
         (None, Err(ArrayError::Element { .. })) => Ok(read()?.into()),
         (None, Err(error)) => Err(error),
     }
@@ -87,7 +87,7 @@ fn count_rows(
     let rows = indptr.len() - 1;
     let total = indptr[rows];
     let (mut start, mut row) = (0, 0);
-    // Where all genes stay, the bounds tell all.
+    // If all genes are retained, the counts follow from the stored bounds.
     let map = match map {
         Some(map) => map,
         None => {
@@ -99,7 +99,7 @@ fn count_rows(
     while start < total {
         let end = total.min(start + window);
         let bytes = indices.read_window(start, end - start, counters)?;
-        // The rows that have values in this window: one may go on in the next.
+        // The rows with values in this window; the last one may continue in the next.
         let last = indptr.partition_point(|&bound| bound < end).max(row + 1).min(rows);
         kept[row + 1..=last].par_iter_mut().zip(indptr[row..=last].par_windows(2)).for_each(|(kept, bounds)| {
             let (from, to) = (bounds[0].clamp(start, end) - start, bounds[1].clamp(start, end) - start);
@@ -118,7 +118,7 @@ fn count_rows(
     Ok(kept)
 }
 
-/// How many column numbers stay.
+/// The number of retained column numbers.
 fn stay(dtype: Dtype, columns: &[u8], map: &[u32]) -> u64 {
     let stays = |column: u64| {
         usize::try_from(column).ok().and_then(|column| map.get(column)).is_some_and(|&to| to != DROPPED) as u64

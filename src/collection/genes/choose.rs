@@ -1,7 +1,6 @@
-//! Genes by choice: the collection's list becomes the one asked for, in its order.
+//! Selects genes: the collection's list becomes the requested one, in its order.
 //!
-//! A choice composes with the alignment: each store's table of columns is looked up once more, so nothing that scatters
-//! rows knows of it.
+//! A selection is composed with each store's column map, so the code that scatters rows is the same with and without it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,15 +18,15 @@ use super::{Aligned, ColumnMap, DROPPED};
 pub enum Genes {
     /// These, in this order.
     Names(Vec<String>),
-    /// Those for which a boolean column of the first store's var is true, in stored order. The first store's alone, so
-    /// that stores appended later change nothing.
+    /// Those for which a boolean column of var is true in the first store, in stored order. Only the first store counts, so that
+    /// stores appended later change nothing.
     Var(String),
 }
 
-/// The chosen genes of `genes`, and each store's columns in them.
+/// The selected genes, and the column map of each store to them.
 ///
 /// # Errors
-/// A gene that no store has, that was asked for twice, or whose name stands twice; a column that is absent or no boolean.
+/// A gene that no store has, that is requested twice, or whose name occurs twice; a column that is absent or not boolean.
 pub fn choose(
     chosen: &Genes,
     first: Option<&dyn Container>,
@@ -40,7 +39,7 @@ pub fn choose(
         (Genes::Names(names), _) => named(names, genes)?,
         (Genes::Var(column), Some(first)) => {
             let stay = flagged(first, var, column, counters)?;
-            // The collection's genes begin with the first store's, but for those that an inner join dropped.
+            // The collection's genes start with the first store's, except those that an inner join has dropped.
             let of_first = columns.first().and_then(|columns| columns.map.as_ref());
             let place = |at: usize| {
                 of_first.map_or(u32::try_from(at).unwrap_or(DROPPED), |map| map.get(at).copied().unwrap_or(DROPPED))
@@ -55,7 +54,7 @@ pub fn choose(
     Ok(take(&stay, genes, columns))
 }
 
-/// The genes at these places, and each store's columns in them.
+/// The genes at these positions, and the column map of each store to them.
 pub fn take(stay: &[u32], genes: &Arc<Vec<String>>, columns: Vec<ColumnMap>) -> Aligned {
     let mut to = vec![DROPPED; genes.len()];
     for (new, &old) in (0..).zip(stay) {
@@ -78,7 +77,7 @@ pub fn take(stay: &[u32], genes: &Arc<Vec<String>>, columns: Vec<ColumnMap>) -> 
     (Arc::new(names), columns.into_iter().map(compose).collect())
 }
 
-/// Places of these names.
+/// Positions of these names.
 fn named(names: &[String], genes: &Arc<Vec<String>>) -> Result<Vec<u32>, CollectionError> {
     let wanted: HashSet<&String> = names.iter().collect();
     let mut place: HashMap<&String, u32> = HashMap::with_capacity(wanted.len());
@@ -111,7 +110,7 @@ fn named(names: &[String], genes: &Arc<Vec<String>>) -> Result<Vec<u32>, Collect
     Ok(names.iter().filter_map(|name| place.get(name).copied()).collect())
 }
 
-/// Rows of a store's var for which a column is true; a missing value is not.
+/// Rows of a store's var for which a column is true; missing values count as false.
 pub fn flagged(
     store: &dyn Container,
     var: Frame,

@@ -1,20 +1,20 @@
-//! Genes that are the same but for their spelling: a version suffix (`ENSG00000141510.18`), or upper and lower case.
+//! Matches genes whose spelling differs by a version suffix (`ENSG00000141510.18`) or by case.
 //!
-//! Every store's names are brought to the spelling that came first, then aligned as any other names. A name that could be
-//! two genes is never guessed.
+//! Names of every store are replaced by the spelling that came first, then aligned like any other names. A name that could be two genes
+//! is never guessed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Named;
 
-/// What counts as one gene.
+/// Which gene names count as equal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Matching {
     /// Equal names.
     #[default]
     Exact,
-    /// Names that are equal without `.` and digits at their end (or before `_PAR_Y`).
+    /// Names that are equal without a suffix of `.` and digits (also before `_PAR_Y`).
     Unversioned,
     /// Names that are equal in lower case.
     Case,
@@ -31,12 +31,12 @@ impl Matching {
         }
     }
 
-    /// The matching of that name.
+    /// The matching with a name.
     pub fn from_name(name: &str) -> Option<Matching> {
         Matching::ALL.into_iter().find(|matching| matching.as_str() == name)
     }
 
-    /// What names of one gene have in common.
+    /// The part of a name that counts.
     fn key(self, name: &str) -> String {
         match self {
             Matching::Exact => name.to_owned(),
@@ -52,15 +52,15 @@ impl Matching {
     }
 }
 
-/// The stores' genes in the spelling of the first list that has them.
+/// The genes of all stores, in the spelling of the first list that has them.
 ///
 /// # Errors
-/// (store, cause): two of its genes are one by the rule, and other stores have not the same two.
+/// (store, cause): two of its genes count as equal, and not all stores have both.
 pub fn respelt(lists: &[Named], matching: Matching) -> Result<Vec<Named>, (String, String)> {
     if matching == Matching::Exact {
         return Ok(lists.to_vec());
     }
-    // Names of one key, of each distinct list.
+    // Spellings of each key in each distinct list.
     let mut distinct: Vec<&Named> = Vec::new();
     for list in lists {
         if !distinct.iter().any(|(_, names)| *names == list.1) {
@@ -103,7 +103,7 @@ pub fn respelt(lists: &[Named], matching: Matching) -> Result<Vec<Named>, (Strin
     let mut respelt: Vec<(&Named, Arc<Vec<String>>)> = Vec::new();
     let mut all = Vec::with_capacity(lists.len());
     for list @ (store, names) in lists {
-        // Equal lists stay one.
+        // Equal lists stay shared.
         let known = respelt.iter().find(|((_, known), _)| known == names).map(|(_, names)| names.clone());
         let spelt = known.unwrap_or_else(|| {
             let spelt = Arc::new(names.iter().map(spelling).collect::<Vec<String>>());
@@ -115,7 +115,7 @@ pub fn respelt(lists: &[Named], matching: Matching) -> Result<Vec<Named>, (Strin
     Ok(all)
 }
 
-/// What two lists would share by each rule, where that is more than they do: a sentence for a message, else nothing.
+/// If another rule would match more genes of two lists, a sentence that says so for a message; else empty.
 pub fn hint(a: &[String], b: &[String]) -> String {
     let shared = |matching: Matching| {
         let keys: HashMap<String, &String> = a.iter().map(|name| (matching.key(name), name)).collect();
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(spelt(&versions, Matching::Unversioned).unwrap()[1], "ENSG2.1 ENSG1.2 ENSG3.4_PAR_Y X.1a");
         assert_eq!(spelt(&["Tp53 Actb", "ACTB TP53"], Matching::Case).unwrap()[1], "Actb Tp53");
         assert_eq!(spelt(&versions, Matching::Exact).unwrap()[1], versions[1]);
-        // Two versions that all stores have are two genes.
+        // Two versions that all stores have are different genes.
         assert_eq!(spelt(&["A.1 A.2 B.1", "A.2 A.1 B.7"], Matching::Unversioned).unwrap()[1], "A.2 A.1 B.1");
     }
 

@@ -1,14 +1,14 @@
-//! A fixed list of genes, whatever the stores have: what a store lacks is zero in its rows.
+//! A fixed list of genes; those that a store lacks are zero in its rows.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Aligned, ColumnMap, DROPPED, Named};
 
-/// The list as the collection's genes, and each store's columns in it.
+/// The list as the collection's genes, and the column map of each store to it.
 ///
 /// # Errors
-/// (store, cause): a gene of the list stands twice in the list or in the store, or the store has less than `least` of it.
+/// (store, cause): a gene occurs twice in the list or in the store, or the store has less than the share `least` of the list.
 pub fn align(names: &[String], stores: &[Named], least: f64) -> Result<Aligned, (String, String)> {
     let mut place: HashMap<&String, u32> = HashMap::with_capacity(names.len());
     for (name, at) in names.iter().zip(0..DROPPED) {

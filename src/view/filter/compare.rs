@@ -1,7 +1,7 @@
-//! One column against values, or against another column: a bitmap.
+//! Compares one column with values, or with another column.
 //!
-//! A categorical is compared once a label; the rows look their code up. Numbers are compared at the column's own
-//! precision, as pandas does: 0.1 means the float32 nearest to 0.1 where the column is float32.
+//! For a categorical the test is made once for each label, and rows look up the result by code. Numbers are compared at the column's
+//! precision, as in pandas: 0.1 means the float32 nearest to 0.1 if the column is float32.
 
 use std::cmp::Ordering;
 
@@ -16,7 +16,7 @@ use crate::array::meaning::NOT_A_TIME;
 use crate::view::bits::Bits;
 use crate::view::suggest::suggest;
 
-/// A column and what its values are.
+/// A column, its name, and the type of its values.
 pub struct NamedColumn<'a> {
     pub name: &'a str,
     pub kind: ValueKind,
@@ -58,7 +58,7 @@ impl<'a> NamedColumn<'a> {
         self.kind == ValueKind::Boolean
     }
 
-    /// A comparison that the column allows, to show what one looks like.
+    /// A valid comparison with this column, as an example for messages.
     pub fn example(&self) -> String {
         let value = match (self.kind, self.values) {
             (ValueKind::Labels, Values::Categorical { categories, .. }) => {
@@ -71,7 +71,7 @@ impl<'a> NamedColumn<'a> {
         format!("{} == {value}", spell::name(self.name))
     }
 
-    /// The rows that have no value: code -1, masked, or NaN.
+    /// The rows without a value: code -1, masked, or NaN.
     pub fn missing(&self, rows: u64) -> Bits {
         match self.values {
             Values::Categorical { codes, categories, .. } => {
@@ -91,7 +91,7 @@ impl<'a> NamedColumn<'a> {
         }
     }
 
-    /// A value of another kind as this column writes it; none where it has none that means the same.
+    /// A literal of another type, converted to this column's type, as text; `None` if it has no counterpart.
     fn respelt(&self, literal: &Literal) -> Option<String> {
         let quoted = |text: String| match self.values {
             Values::Categorical { categories, .. } => categories.labels.contains(&text).then(|| format!("{text:?}")),
@@ -117,13 +117,13 @@ impl<'a> NamedColumn<'a> {
         }
     }
 
-    /// A comparison of this column with a value of another kind, and what to write.
+    /// The error for a comparison with a literal of the wrong type; it says what to write.
     fn mismatch(&self, op: Op, literal: &Literal) -> ExprError {
         let test = |value: String| format!("{} {} {value}", spell::name(self.name), spell::op(op));
         self.unlike(literal, self.respelt(literal).map_or_else(|| self.example(), test))
     }
 
-    /// The same of a list.
+    /// The same for a list.
     fn mismatched_list(&self, literal: &Literal, list: &[Literal]) -> ExprError {
         let respelt = |literal| if self.fits(literal) { Some(spell::literal(literal)) } else { self.respelt(literal) };
         let all: Option<Vec<String>> = list.iter().map(respelt).collect();
@@ -131,7 +131,7 @@ impl<'a> NamedColumn<'a> {
         self.unlike(literal, all.map_or_else(|| self.example(), test))
     }
 
-    /// Whether a value is of the column's kind.
+    /// Whether a literal is of the column's type.
     fn fits(&self, literal: &Literal) -> bool {
         matches!(
             (self.kind, &literal.value),
@@ -152,7 +152,7 @@ impl<'a> NamedColumn<'a> {
         ExprError::new(literal.at, cause)
     }
 
-    /// The place of a label among the categories.
+    /// The index of a label among the categories.
     fn label(&self, label: &str, labels: &[String], at: usize) -> Result<usize, ExprError> {
         labels.iter().position(|other| other == label).ok_or_else(|| {
             let suggest = suggest(label, labels.iter().map(String::as_str));
@@ -161,7 +161,7 @@ impl<'a> NamedColumn<'a> {
     }
 }
 
-/// Whether `a op b` holds for what compares so; what does not compare is unequal.
+/// Whether `a op b` holds, given their order; incomparable values are unequal.
 fn holds(op: Op, order: Option<Ordering>) -> bool {
     match (op, order) {
         (Op::Ne, None) => true,
@@ -175,7 +175,7 @@ fn holds(op: Op, order: Option<Ordering>) -> bool {
     }
 }
 
-/// A column against one value.
+/// Compares a column with one value.
 pub fn with(rows: u64, column: &NamedColumn<'_>, op: Op, literal: &Literal) -> Result<Bits, ExprError> {
     match (column.values, column.kind, &literal.value) {
         (Values::Text { texts, mask, .. }, _, Constant::Text(text)) => {
@@ -227,7 +227,7 @@ pub fn within(rows: u64, column: &NamedColumn<'_>, list: &[Literal]) -> Result<B
     }
 }
 
-/// A column against another, row by row.
+/// Compares two columns row by row.
 pub fn columns(
     rows: u64,
     (at, left): (usize, NamedColumn<'_>),
@@ -251,7 +251,7 @@ pub fn columns(
     Ok(Bits::of(rows, |row| holds(op, label(left.values, row).zip(label(right.values, row)).map(|(a, b)| a.cmp(b)))))
 }
 
-/// One number or boolean.
+/// A number or boolean.
 #[derive(Clone, Copy)]
 enum Number {
     Int(i128),
@@ -259,7 +259,7 @@ enum Number {
 }
 
 impl Number {
-    /// A value at the precision of a column.
+    /// A constant, rounded to the precision of a column.
     fn of(value: &Constant, dtype: Dtype) -> Number {
         let float = match *value {
             Constant::Bool(value) => return Number::Int(value.into()),
@@ -285,10 +285,10 @@ impl Number {
     }
 }
 
-/// A test of one number; `None` is a missing one.
+/// A test of a number; `None` is a missing value.
 type Test = Box<dyn Fn(Option<Number>) -> bool + Sync>;
 
-/// Numbers row by row, number categories once a category.
+/// Applies a test to each row of numbers, or to each category of numeric categories.
 fn by_number(rows: u64, column: &NamedColumn<'_>, test: &dyn Fn(Dtype) -> Test) -> Bits {
     match column.values {
         Values::Categorical { codes, categories: Categories { numbers: Some(numbers), .. }, .. } => {
@@ -300,7 +300,7 @@ fn by_number(rows: u64, column: &NamedColumn<'_>, test: &dyn Fn(Dtype) -> Test) 
         Values::Numbers { numbers, mask, .. } => {
             let test = test(numbers.dtype);
             let here = |row: usize| mask.as_ref().is_none_or(|mask| mask[row] == 0);
-            // The common dtypes without asking for the dtype at each row.
+            // The dtype is matched outside of the loop for common dtypes.
             macro_rules! typed {
                 ($size:literal, $bytes:ident => $number:expr) => {{
                     let values = &numbers.bytes;
@@ -326,7 +326,7 @@ fn by_text(rows: u64, texts: &Texts, mask: Option<&Bytes>, test: impl Fn(Option<
     Bits::of(rows, |row| test(mask.is_none_or(|mask| mask[row] == 0).then(|| texts.at(row))))
 }
 
-/// A test of the code, asked once for each of `count` categories; `None` is missing.
+/// Applies a test to each of `count` codes, and looks the results up by row; `None` is a missing value.
 fn looked_up(rows: u64, codes: &Numbers, count: usize, test: &dyn Fn(Option<usize>) -> bool) -> Bits {
     let kept: Vec<bool> = (0..count).map(|code| test(Some(code))).collect();
     let missing = test(None);
@@ -349,12 +349,12 @@ fn element(numbers: &Numbers, i: usize) -> Number {
     }
 }
 
-/// The code of a row; `None` is missing.
+/// The code of a row; `None` if missing.
 fn code(codes: &Numbers, row: usize) -> Option<usize> {
     usize::try_from(to_i64(codes.dtype, codes.at(row))).ok()
 }
 
-/// The number of a row; `None` is missing.
+/// The number in a row; `None` if missing.
 fn number(values: &Values, row: usize) -> Option<Number> {
     match values {
         Values::Numbers { numbers, mask, .. } => {
@@ -367,7 +367,7 @@ fn number(values: &Values, row: usize) -> Option<Number> {
     }
 }
 
-/// The text of a row; `None` is missing.
+/// The text in a row; `None` if missing.
 fn label(values: &Values, row: usize) -> Option<&str> {
     match values {
         Values::Text { texts, mask, .. } => mask.as_ref().is_none_or(|mask| mask[row] == 0).then(|| texts.at(row)),

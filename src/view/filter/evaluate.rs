@@ -1,4 +1,4 @@
-//! The tree held against columns: types are checked, then each test becomes a bitmap.
+//! Evaluates an expression tree on columns: checks types, then computes a bitmap for each test.
 
 use super::compare::{self, NamedColumn};
 use super::{Constant, Expr, ExprError, Filter, Literal, Name, Op, Operand};
@@ -7,11 +7,11 @@ use crate::view::ViewError;
 use crate::view::bits::Bits;
 use crate::view::suggest::suggest;
 
-/// Where the columns come from.
+/// Source of columns.
 pub trait ColumnLookup {
-    /// A column of one value a row; `None` where there is none of this name.
+    /// The column of this name, with a value for each row, if it exists.
     fn column(&self, name: &str) -> Option<&Values>;
-    /// All names there are.
+    /// The names of all columns.
     fn known(&self) -> Vec<&str>;
 }
 

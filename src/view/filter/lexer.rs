@@ -1,4 +1,4 @@
-//! The words of an expression, each with the number of its first character.
+//! Tokens of an expression, each with the position of its first character.
 
 use super::{Constant, ExprError};
 
@@ -11,21 +11,20 @@ pub struct Token {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum TokenKind {
-    /// A name or a keyword.
+    /// A plain word: a name or a keyword.
     Word(String),
-    /// A name in backquotes: never a keyword.
+    /// A name in backquotes, never a keyword.
     Name(String),
     Constant(Constant),
-    /// Operators, brackets and commas, spelt as `parser` compares them.
+    /// Operators, brackets and commas, as `parser` compares them.
     Sign(&'static str),
     End,
 }
 
-/// Longer ones first, so that `<=` is not `<`.
-/// A single `=` is read for the parser to say what it should be.
+/// Longer ones come first, so that `<=` is not read as `<`. A single `=` is a token, so that the parser can say what to write instead.
 const SIGNS: [&str; 17] = ["==", "!=", "<=", ">=", "<>", "<", ">", "(", ")", "[", "]", ",", "&", "|", "~", "-", "="];
 
-/// All words, and the end.
+/// All tokens, then `End`.
 pub fn tokens(text: &str) -> Result<Vec<Token>, ExprError> {
     let chars: Vec<char> = text.chars().collect();
     let mut tokens = Vec::new();
@@ -55,7 +54,7 @@ pub fn tokens(text: &str) -> Result<Vec<Token>, ExprError> {
     Ok(tokens)
 }
 
-/// Dots are part of names (`percent.mt`), as R writes them.
+/// Dots are part of names, as in R (`percent.mt`).
 pub fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '.'
 }
@@ -95,7 +94,7 @@ fn number(chars: &[char], at: usize) -> Result<(TokenKind, usize), ExprError> {
     while let Some(&c) = chars.get(length) {
         let after_e = matches!(chars.get(length.wrapping_sub(1)), Some('e' | 'E'));
         match c {
-            // As Python has them: 1_000_000.
+            // As in Python: 1_000_000.
             '_' if chars.get(length + 1).is_some_and(char::is_ascii_digit) => {}
             c if is_name(c) || (after_e && (c == '-' || c == '+')) => text.push(c),
             _ => break,

@@ -1,9 +1,9 @@
-//! Words to a tree. Precedence as pandas has it: `or` (`|`), `and` (`&`), `not`, comparisons, `~`.
+//! Parses tokens into a tree. Precedence as in pandas: `or` (`|`), `and` (`&`), `not`, comparisons, `~`.
 
 use super::lexer::{Token, TokenKind, tokens};
 use super::{Constant, Expr, ExprError, Literal, Name, Op, Operand, spell};
 
-/// Deeper nesting is refused, because the parser recurses and the stack is finite.
+/// Maximum nesting: the parser recurses, and the stack is finite.
 const DEPTH: usize = 100;
 
 pub fn parse(text: &str) -> Result<Expr, ExprError> {
@@ -27,7 +27,7 @@ struct Parser<'a> {
 }
 
 impl Parser<'_> {
-    /// The last token is the end and is never passed.
+    /// The current token; the last one, `End`, is never passed.
     fn token(&self) -> &Token {
         &self.tokens[self.place.min(self.tokens.len() - 1)]
     }
@@ -71,7 +71,7 @@ impl Parser<'_> {
         ExprError::new(self.at(), format!("{expected}: {found}"))
     }
 
-    /// The text, each single `=` doubled.
+    /// The text with each single `=` doubled.
     fn doubled(&self) -> String {
         let single = |at: usize| self.tokens.iter().any(|token| token.at == at && token.kind == TokenKind::Sign("="));
         let double = |(c, at): (char, usize)| std::iter::repeat_n(c, if single(at) { 2 } else { 1 });
@@ -153,7 +153,7 @@ impl Parser<'_> {
         let (mut left, mut op) = (left, op);
         loop {
             if let (Operand::Column(column), Op::Eq | Op::Ne, true) = (&left, op, self.list_begins()) {
-                // pandas reads a comparison with a list as membership.
+                // As in pandas, == and != with a list test membership.
                 let list = self.list()?;
                 parts.push(Expr::In { column: column.clone(), list, negated: op == Op::Ne });
                 break;
@@ -191,7 +191,7 @@ impl Parser<'_> {
         self.method(&column, false)
     }
 
-    /// `x.isnull()` and the like; of other methods of pandas, what to write instead. `inverted`: after `~`.
+    /// Parses `x.isnull()` and the like; for other methods of pandas, the error says what to write instead. `inverted`: after `~`.
     fn method(&mut self, called: &Name, inverted: bool) -> Result<Option<Expr>, ExprError> {
         if !matches!(self.kind(), TokenKind::Sign("(")) {
             return Ok(None);
@@ -215,7 +215,7 @@ impl Parser<'_> {
         Ok(Some(Expr::Null { column: Name { name: name.to_owned(), at: called.at }, negated }))
     }
 
-    /// The expression that means the same as a method call, of which the name was read.
+    /// The expression equivalent to a method call whose name has been read.
     fn instead(&mut self, name: &str, method: &str, inverted: bool) -> Option<String> {
         self.place += 1;
         let texts = |list: Vec<Literal>| spell::list(list.iter().map(spell::literal));
@@ -242,7 +242,7 @@ impl Parser<'_> {
         }
     }
 
-    /// The last argument of `between`: which ends belong to it.
+    /// Parses the last argument of `between`: which ends are included.
     fn inclusive(&mut self) -> Option<String> {
         if self.takes("inclusive") {
             self.takes_sign("=").then_some(())?;
@@ -253,7 +253,7 @@ impl Parser<'_> {
         }
     }
 
-    /// What is in brackets can be combined, not compared.
+    /// Refuses to compare a bracketed expression: it is boolean.
     fn alone(&mut self, expr: Expr) -> Result<Expr, ExprError> {
         match self.op() {
             Some((_, at)) => Err(ExprError::new(at, "what is in brackets or after ~ is true or false already")),
@@ -335,7 +335,7 @@ impl Parser<'_> {
             if !list.is_empty() && !self.takes_sign(",") {
                 return Err(self.wrong(&format!("a comma or {close} was expected")));
             }
-            // A comma may end a list, as in Python.
+            // A trailing comma is allowed, as in Python.
             if !list.is_empty() && self.takes_sign(close) {
                 break;
             }
@@ -348,7 +348,7 @@ impl Parser<'_> {
     }
 }
 
-/// Keywords are lower case or, as in SQL, upper case.
+/// Keywords are all lower case or, as in SQL, all upper case.
 fn is_keyword(kind: &TokenKind, keyword: &str) -> bool {
     let TokenKind::Word(word) = kind else { return false };
     match keyword {

@@ -1,12 +1,12 @@
-//! Parts of an expression as a user would write them, for messages that show what to write instead.
+//! Writes parts of expressions, for messages that show what to write instead.
 
 use super::lexer::is_name;
 use super::{Constant, Literal, Op};
 
-/// Words that are no column names.
+/// Words that cannot be column names without backquotes.
 pub const KEYWORDS: [&str; 5] = ["and", "or", "not", "in", "is"];
 
-/// A column's name, in backquotes where it is no plain word.
+/// A column's name, in backquotes unless it is a plain word.
 pub fn name(name: &str) -> String {
     let begins = name.starts_with(|c: char| c.is_alphabetic() || c == '_');
     let is_keyword = KEYWORDS.iter().any(|word| word.eq_ignore_ascii_case(name));

@@ -199,7 +199,7 @@ fn columns_are_named_once() {
     assert!(filter.is_ok_and(|filter| filter.columns() == ["a", "b", "c"]));
 }
 
-/// 100 M rows; `cargo test --release --lib -- --ignored --nocapture hundred_million`.
+/// 100 M rows: `cargo test --release --lib -- --ignored --nocapture hundred_million`.
 #[test]
 #[ignore = "takes 2 GB and some seconds"]
 fn a_hundred_million_rows_take_seconds() {

@@ -1,10 +1,10 @@
-//! How many items of each class go to each side, and the hashes at which that cuts them.
+//! How many items of each class each side gets, and the hashes at which to cut.
 //!
-//! The hash is spelt out and value-stable: it decides who is in a test set, and must never change.
+//! The hash functions are written out here and must never change: they decide which rows are in a test set.
 
 use super::parse::{Fraction, UNIT};
 
-/// The last hash of a side; `None` where it has nothing of the class.
+/// The hash of a side's last item in a class; `None` if it has none.
 pub type Cut = Option<u64>;
 
 /// A bijection on 64-bit numbers (the finaliser of SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom
@@ -15,32 +15,32 @@ pub fn mixed(number: u64) -> u64 {
     number ^ (number >> 31)
 }
 
-/// The odd number next to 2^64 over the golden ratio: keys differ in about half of their bits.
+/// 2^64 / golden ratio, rounded to an odd number: seeds that differ by 1 give keys that differ in about half of their bits.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The place of a row: a bijection of the row for each seed, so no two rows tie.
+/// The hash of a row: a bijection for each seed, so no two rows tie.
 pub fn hash_row(seed: u64, row: u64) -> u64 {
     let key = mixed(seed.wrapping_add(STEP));
     mixed(mixed(row.wrapping_mul(STEP) ^ key).wrapping_add(key))
 }
 
-/// The place of a group, by its label: FNV-1a (Fowler, Noll and Vo, 1991), mixed with the seed.
+/// The hash of a group's label: FNV-1a (Fowler, Noll and Vo, 1991), mixed with the seed.
 pub fn hash_label(seed: u64, label: Option<&str>) -> u64 {
     let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    // A missing label is no label that there could be: it has a byte that no text has.
+    // A missing label hashes as a byte that occurs in no UTF-8 text.
     let bytes = label.map_or(&b"\xff"[..], str::as_bytes);
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| fnv(hash, byte));
     let key = mixed(seed.wrapping_add(2u64.wrapping_mul(STEP)));
     mixed(mixed(hash ^ key).wrapping_add(key))
 }
 
-/// Items of each class that each side gets, and last what no side gets: each share rounded down or up, the remainders
-/// to the sides that are furthest behind over the classes so far.
+/// For each class, the number of items of each side, then of no side: shares are rounded down or up, and remainders go to the sides that
+/// lag most over the classes so far.
 pub fn allot(fractions: &[Fraction], sizes: &[u64]) -> Vec<Vec<u64>> {
     let unit = u128::from(UNIT);
     let mut parts: Vec<u128> = fractions.iter().map(|fraction| fraction.parts.into()).collect();
     parts.push(unit - parts.iter().sum::<u128>().min(unit));
-    // What a side should have and has not, in items times UNIT.
+    // How much each side lags, in items times UNIT.
     let mut behind = vec![0i128; parts.len()];
     let one = |&size: &u64| {
         let mut counts: Vec<u64> = Vec::with_capacity(parts.len());
@@ -53,7 +53,7 @@ pub fn allot(fractions: &[Fraction], sizes: &[u64]) -> Vec<Vec<u64>> {
                 open.push(side);
             }
         }
-        // Of equals the first side named.
+        // Ties go to the side named first.
         open.sort_by_key(|&side| std::cmp::Reverse(behind[side]));
         let left = size - counts.iter().sum::<u64>();
         for &side in open.iter().take(left as usize) {
@@ -65,11 +65,11 @@ pub fn allot(fractions: &[Fraction], sizes: &[u64]) -> Vec<Vec<u64>> {
     sizes.iter().map(one).collect()
 }
 
-/// Buckets of hashes counted over all classes: 32 MiB.
+/// Buckets to count hashes in, over all classes: 32 MiB.
 const BUCKETS: usize = 1 << 22;
 
-/// The hash of the last item of each side in each class, if the items of a class stand in the order of their hashes.
-/// `items` is gone through twice; nothing is kept of it but the items near a cut.
+/// The cuts of each class: the hash of each side's last item, with the items of a class sorted by hash. `items` is iterated twice; only
+/// items near a cut are kept.
 pub fn cuts<I: Iterator<Item = (usize, u64)>>(
     sizes: &[u64],
     counts: &[Vec<u64>],
@@ -79,7 +79,7 @@ pub fn cuts<I: Iterator<Item = (usize, u64)>>(
     let bucket = |class: usize, hash: u64| (class << bits) | hash.unbounded_shr(64 - bits) as usize;
     let mut counted = vec![0u32; sizes.len() << bits];
     items().for_each(|(class, hash)| counted[bucket(class, hash)] += 1);
-    // Where each cut lies: a bucket, and how many of its items are before the cut.
+    // For each cut: its bucket, and the number of items of the bucket before it.
     let mut wanted: Vec<(usize, usize, usize, u64)> = Vec::new();
     for (class, counts) in counts.iter().enumerate() {
         let buckets = &counted[class << bits..(class + 1) << bits];
@@ -93,7 +93,7 @@ pub fn cuts<I: Iterator<Item = (usize, u64)>>(
             wanted.push(((class << bits) | place, class, side, end - passed));
         }
     }
-    // Hashes of the buckets that a cut lies in, each at its place; a map would be asked for every item.
+    // Hashes in buckets with a cut. An array maps buckets to their lists, as a hash map would be slow: it is asked for every item.
     const NONE: u32 = u32::MAX;
     let mut place_of = vec![NONE; counted.len()];
     let mut near: Vec<Vec<u64>> = Vec::new();

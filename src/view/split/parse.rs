@@ -1,13 +1,13 @@
-//! `train=0.8,val=0.1,test=0.1`: names and exact decimal fractions.
+//! Parses `train=0.8,val=0.1,test=0.1`: names and exact decimal fractions.
 
-/// Fractions are whole numbers of this part of 1, so that 0.1 is a tenth, and sums are exact.
+/// Fractions are stored in billionths, so that 0.1 and sums are exact.
 pub const UNIT: u64 = 1_000_000_000;
 
 /// One side's share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fraction {
     pub name: String,
-    /// Billionths.
+    /// The fraction in billionths ([`UNIT`]).
     pub parts: u64,
 }
 
@@ -20,7 +20,7 @@ impl Fraction {
 /// Parses a list of `NAME=FRACTION`.
 ///
 /// # Errors
-/// Not of that form, a name twice, a fraction that is not above 0, a sum above 1.
+/// A syntax error, a repeated name, a fraction that is not above 0, a sum above 1.
 pub fn fractions(text: &str) -> Result<Vec<Fraction>, String> {
     let mut fractions: Vec<Fraction> = Vec::new();
     for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
@@ -43,7 +43,7 @@ pub fn fractions(text: &str) -> Result<Vec<Fraction>, String> {
     Ok(fractions)
 }
 
-/// A decimal number of at most nine places.
+/// Parses a decimal number with at most nine places.
 fn parts(text: &str) -> Option<u64> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     if decimals.len() > 9 || !(whole.to_owned() + decimals).bytes().all(|byte| byte.is_ascii_digit()) {

@@ -172,14 +172,14 @@ fn appended_rows_and_groups_move_few() {
     assert!(count < 4_000, "rows of {} groups of 1,000 changed sides", count / 100);
 }
 
-/// Who is in a test set must not change between versions.
+/// Hashes must not change between versions: they decide which rows are in a test set.
 #[test]
 fn hashes_are_for_ever() {
     assert_eq!([hash_row(0, 0), hash_row(0, 1), hash_row(7, 1)], GOLDEN_ROWS);
     assert_eq!([hash_label(0, Some("")), hash_label(7, Some("D1")), hash_label(7, None)], GOLDEN_LABELS);
 }
 
-/// Computed with Python.
+/// Computed independently with Python.
 const GOLDEN_ROWS: [u64; 3] = [3531997233750407150, 17603550637309148625, 9560025717796754659];
 const GOLDEN_LABELS: [u64; 3] = [18138502272431603503, 3842197966402752233, 12481649855504629204];
 
