@@ -1,8 +1,8 @@
-//! AnnData on disk: elements, dataframes, sparse and dense matrices, as anndata and others have written them since 0.5.
+//! AnnData on disk: elements, dataframes, sparse and dense matrices, as anndata (since 0.5) and other writers store them.
 //!
-//! Only the elements that a mount needs are opened, so an odd `uns` or a broken neighbour never stops X.
+//! Only the elements that a mount needs are opened, so a damaged or unknown element elsewhere does not prevent serving X.
 
-// Numbers of a store are converted by what tells an error, or by `number`.
+// Numbers from a store are converted by checked conversions, or by `number`.
 #![cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap))]
 
 mod adapted;
@@ -35,27 +35,27 @@ use adapted::{Adapted, Table};
 pub use layout::{expand, matrices, stores};
 use names::{Frame, MatrixName};
 
-/// Bytes of metadata (row bounds, one obs column) that are read into memory at most for one array.
+/// Maximum bytes of one array of metadata (row bounds, an obs column) to read into memory.
 pub const METADATA_LIMIT: u64 = 64 << 30;
 
-/// Line ends and runs of blanks become one blank.
+/// Replaces line breaks and runs of blanks by one blank.
 pub fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The table of a container of one layout; `None` for any other.
+/// Recognises a container of one layout, and gives its table; `None` for any other container.
 type Layout = fn(&dyn Container) -> Result<Option<Table>, ArrayError>;
 
-/// All layouts that are read besides AnnData's own.
+/// All layouts besides AnnData's own.
 const LAYOUTS: &[Layout] = &[tenx::table, loom::table];
 
-/// Opens a store, or a group in it: `STORE::INNER`. One of another layout is presented as AnnData.
+/// Opens a store, or a group in it (`STORE::INNER`). Other layouts are presented as AnnData.
 ///
 /// # Errors
-/// What is there is no store, or cannot be read.
+/// There is no store, or it cannot be read.
 pub fn open(path: &Path) -> Result<Box<dyn Container>, ArrayError> {
     let store = kinds::open(path)?;
-    // What has either is AnnData, or MuData of it, and needs no further look.
+    // An AnnData has one of these; a MuData has obs. Both need no further look.
     if store.kind(Frame::Obs.path())?.is_some() || store.kind(&MatrixName::X.path())?.is_some() {
         return Ok(store);
     }
@@ -67,17 +67,17 @@ pub fn open(path: &Path) -> Result<Box<dyn Container>, ArrayError> {
     Ok(store)
 }
 
-/// An error about one element of a store.
+/// An error in one element of a store.
 pub fn element_error(store: &dyn Container, element: &str, cause: impl Into<String>) -> ArrayError {
     ArrayError::Element { store: store.name().to_owned(), element: element.to_owned(), cause: cause.into() }
 }
 
-/// An error about an element that is whole, but of a kind that is not read.
+/// An error for a valid element of a kind that is not supported.
 pub fn unsupported(store: &dyn Container, element: &str, cause: impl Into<String>) -> ArrayError {
     ArrayError::Unsupported { store: store.name().to_owned(), element: element.to_owned(), cause: cause.into() }
 }
 
-/// The `encoding-type` of an element; empty where it has none (stores before anndata 0.7 and by other writers).
+/// The `encoding-type` of an element; empty if it has none (stores before anndata 0.7, and other writers).
 pub fn encoding(store: &dyn Container, element: &str) -> Result<String, ArrayError> {
     let attributes = store.attributes(element)?;
     Ok(attributes.get("encoding-type").and_then(|value| value.as_str()).unwrap_or_default().to_owned())

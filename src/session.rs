@@ -1,14 +1,13 @@
-//! The one place where stores become something that is served: collection, views, plans, engine, tree and documents are
-//! composed here and nowhere else.
+//! Composes collection, views, plans, engine, tree and documents from stores; no other module does.
 //!
 //! [`Session::builder`] takes a checked [`Spec`] and has one method for each purpose:
 //!
-//! - [`describe`](describe::describe): what is in a store (`info`); needs no spec.
-//! - [`probe::child`]: the child that opens what a mount would open, to see whether libhdf5 survives it.
+//! - [`describe`](describe::describe): the contents of a store (`info`); needs no spec.
+//! - [`probe::child`]: the child process that opens what a mount would open, in case libhdf5 crashes.
 //! - [`Builder::derive`]: collection and plans, without serving (`plan`).
 //! - [`Builder::serve`]: the file system of a mount. [`Session::engine`] is the same without FUSE, for tests and benches.
 //!
-//! Invariant: whatever opens stores for a mount goes through [`Builder::derive`], and so through the probe.
+//! Invariant: whatever opens stores for a mount does so through [`Builder::derive`], and so through the probe.
 
 pub mod address_space;
 mod assigned;
@@ -64,26 +63,26 @@ pub use views::ViewPlan;
 /// Reads the newest lines of the log.
 pub type LogText = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
 
-/// Stores opened as one collection, and the plans of their views.
+/// Stores opened as one collection, and the plans of its views.
 pub struct Session {
     pub spec: Spec,
     pub collection: Collection,
     pub writers: Writers,
-    /// At least one, in the order of the spec's views.
+    /// At least one, in the order of the spec.
     pub views: Vec<ViewPlan>,
     /// Tables of sets and bags.
     groups: Vec<GroupTable>,
     pub counters: Counters,
-    /// Who answers what is still asked of the stores' structure.
+    /// The children that still answer questions about the structure of stores.
     probed: Vec<probe::Probed>,
 }
 
-/// A session to be.
+/// Parameters of a session.
 pub struct Builder {
     spec: Spec,
     also: Vec<String>,
     probed: bool,
-    /// Bytes that row bounds and obs columns may take.
+    /// Maximum bytes of row bounds and obs columns.
     metadata: Option<u64>,
 }
 
@@ -94,19 +93,19 @@ impl Session {
 }
 
 impl Builder {
-    /// Names an obs column that will be read besides those of the spec.
+    /// Also reads an obs column that the spec does not name.
     pub fn also(mut self, column: Option<&str>) -> Builder {
         self.also.extend(column.map(str::to_owned));
         self
     }
 
-    /// Opens HDF5 stores without trying them in a child first: where this process is expendable, or is not our binary.
+    /// Opens HDF5 stores without trying them in a child first: for processes that may crash, or are not our binary.
     pub fn unprobed(mut self) -> Builder {
         self.probed = false;
         self
     }
 
-    /// Refuses stores whose row bounds and obs columns take more than this many bytes, instead of most of the machine's.
+    /// Sets the maximum bytes of row bounds and obs columns; the default is most of the machine's memory.
     pub fn metadata_limit(mut self, bytes: u64) -> Builder {
         self.metadata = Some(bytes);
         self
@@ -115,7 +114,7 @@ impl Builder {
     /// Opens the stores and plans the views.
     ///
     /// # Errors
-    /// A store that cannot be read, stores that do not fit together, a view without rows, a format that cannot hold them.
+    /// A store cannot be read, stores cannot be combined, a view has no rows, a format cannot hold the stores.
     pub fn derive(self) -> Result<Session, SessionError> {
         let mut spec = self.spec;
         remote::of_mount(&spec)?;
@@ -132,7 +131,7 @@ impl Builder {
             modality.stores = pattern::expand(&modality.stores).map_err(SessionError::Refused)?;
             let opened = open(modality, &[], self.probed, &counters);
             let (opened, children) = match opened {
-                // Of a MuData nobody has asked for this one by name.
+                // The user has not asked for this modality by name: the MuData has it.
                 Err(error) if !named => {
                     let others = "to leave it out, name the others: --modality NAME=STORE::mod/NAME for each";
                     return Err(SessionError::Refused(format!("modality {name}: {error}; {others}")));
@@ -169,7 +168,7 @@ impl Builder {
         Ok(Session { spec, collection, writers, views, groups, counters, probed })
     }
 
-    /// The file system that a mount serves; `config` is the file that the options came from, to be shown.
+    /// Starts the file system of a mount. `config` is the configuration file, to be shown in the options.
     ///
     /// # Errors
     /// Those of [`Builder::derive`]; chunks that exceed the memory budget; threads cannot be started.
@@ -180,16 +179,16 @@ impl Builder {
 }
 
 impl Session {
-    /// The options that decide the bytes served, as `dataset.json` shows them.
+    /// The options that decide the bytes served, as in `dataset.json`.
     pub fn options(&self) -> Value {
         shown::show(&self.spec, &self.views)
     }
 
-    /// The names of the mount.
+    /// The tree of the mount.
     pub fn tree(&self) -> Tree {
         let table = &self.collection.table;
         let most_rows = self.views.iter().map(|view| view.plan.drawn_rows()).max().unwrap_or(0);
-        // Equal parts may have one batch more than there are.
+        // A rank may have one more batch than an equal part, by padding.
         let most_batches = self.views.iter().map(|view| view.plan.batches() + 1).max().unwrap_or(0);
         Tree {
             views: self.views.iter().map(ViewPlan::in_tree).collect(),
@@ -210,7 +209,7 @@ impl Session {
         }
     }
 
-    /// Bytes that images and decoded chunks may take, and the number of decoding threads.
+    /// Bytes for images and decoded chunks, and the number of decoding threads.
     fn fitting(&self) -> Result<(u64, usize), SessionError> {
         let auto = memory::default_budget(1).unwrap_or(1 << 30);
         address_space::fit(self.spec.memory, auto, self.spec.threads)
@@ -221,10 +220,10 @@ impl Session {
     /// # Errors
     /// A chunk exceeds the memory budget; threads cannot be started.
     pub fn engine(mut self) -> Result<Engine, SessionError> {
-        // Nothing is asked of the stores' structure from now on.
+        // From now on the structure of stores is not read any more.
         self.collection.settle();
         drop(std::mem::take(&mut self.probed));
-        // Before what is left is counted.
+        // Before the remaining address space is measured.
         reserve::restore();
         let (memory, threads) = self.fitting()?;
         let limits = Limits { memory, threads, io_depth: self.spec.io_depth, timeout: self.spec.timeout };
@@ -263,7 +262,7 @@ impl Session {
         })
     }
 
-    /// What `.shufflefs/options.json` shows: the options, and what this process uses.
+    /// The content of `.shufflefs/options.json`: the options, and the resources of this process.
     fn resources(&self, mut options: Value, config: Option<&str>) -> Result<Value, SessionError> {
         if let Some(config) = config {
             options["config"] = json!(config);
@@ -286,7 +285,7 @@ impl Session {
     }
 }
 
-/// Opens the stores of one modality, or those of the first where they are MuData.
+/// Opens the stores of one modality; if they are MuData, those of the first modality.
 fn open(
     spec: &mut Spec,
     also: &[String],
@@ -318,7 +317,7 @@ fn open(
     })
 }
 
-/// Logs the columns that are not served and the genes that were aligned.
+/// Logs the columns that are not served, and the alignment of genes.
 fn log_differences(spec: &Spec, collection: &Collection) {
     for (column, reason) in &collection.left_out {
         tracing::info!("obs column {column} is not served: {reason}");
@@ -337,7 +336,7 @@ fn log_differences(spec: &Spec, collection: &Collection) {
     }
 }
 
-/// Every chunk must be decoded as a whole: one that is larger than the budget, or says so, is refused here.
+/// Fails if a chunk exceeds the budget, also by a wrong size: chunks are decoded whole.
 fn room_for_chunks(collection: &Collection, memory: u64) -> Result<(), SessionError> {
     for array in collection.all_stores().flat_map(|store| store.elements.iter().flat_map(|part| part.matrix.arrays())) {
         let bytes = array.chunk_elements().saturating_mul(array.dtype.size() as u64);
@@ -353,7 +352,7 @@ fn room_for_chunks(collection: &Collection, memory: u64) -> Result<(), SessionEr
     Ok(())
 }
 
-/// When the newest store was written.
+/// The modification time of the newest store.
 fn newest(collection: &Collection) -> SystemTime {
     let written = |store: &Store| {
         if name::is_remote(store.container.path()) {

@@ -1,13 +1,11 @@
-//! Bytes of stored objects, wherever they lie: ranges read into given places, and a version that says whether an object is
-//! still the same.
+//! Storages and their objects: reads byte ranges into given slices, and identifies versions of objects.
 //!
-//! Invariant: an [`Object`] never mixes versions. A read that meets another version fails with
-//! `ErrorKind::StaleNetworkFileHandle`, one that meets an early end with `ErrorKind::UnexpectedEof`; no read is short.
-//! Everything above names objects by [`Address`] and reads them through [`Object`], which counts (`meter`), so an
-//! implementation of [`Storage`] has no other duty than to fetch bytes. Reads block: many ranges are in flight when many
-//! threads read, and each is answered when it is there, in any order.
+//! Invariant: an [`Object`] never mixes versions. A read of another version fails with `ErrorKind::StaleNetworkFileHandle`, one beyond
+//! the end with `ErrorKind::UnexpectedEof`; no read is short. The rooms above name objects by [`Address`] and read them through
+//! [`Object`], which counts requests (`meter`), so an implementation of [`Storage`] only fetches bytes. Reads block; many ranges are in
+//! flight when many threads read.
 
-// Numbers of a store are converted by what tells an error, or by `number`.
+// Numbers from a store are converted by checked conversions, or by `number`.
 #![cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap))]
 
 mod address;
@@ -33,38 +31,37 @@ pub use address::{Address, Identity, Object, WeakObject};
 pub use meter::Meter;
 pub use version::{Stamp, Version};
 
-/// What lies at a path.
+/// What exists at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Bytes that can be read by range.
     Object,
     /// Something that can be listed.
     Folder,
-    /// A pipe, a device: not read.
+    /// Something else, such as a pipe or a device, which is not read.
     Other,
 }
 
-/// An object that was opened.
+/// A newly opened object.
 pub struct Opened {
     pub version: Version,
     pub ranges: Box<dyn Ranges>,
 }
 
-/// A file system, an object store: what is behind one scheme of names. To add one, implement this and let
-/// [`locate`] know it.
+/// A file system or an object store: whatever serves one scheme of names. To add one, implement this trait and extend [`locate`].
 ///
-/// Errors are those of the system, with its `ErrorKind`: `NotFound` means that there is no such object, and nothing else.
+/// Errors are those of the system, with its `ErrorKind`. `NotFound` must mean that there is no such object.
 pub trait Storage: Debug + Send + Sync {
-    /// Opens an object: one round trip at most.
+    /// Opens an object, in at most one round trip.
     ///
     /// # Errors
-    /// `NotFound`; `InvalidInput` where a thing lies there that is no object.
+    /// `NotFound`; `InvalidInput` if the path is not an object.
     fn open(&self, path: &Path, meter: &Arc<Meter>) -> io::Result<Opened>;
 
-    /// Opens the version of an object that was open before: without a round trip where every read is conditional on it.
+    /// Opens an object that was opened before, in that version; without a round trip if every read is conditional on the version.
     ///
     /// # Errors
-    /// Those of `open`; `StaleNetworkFileHandle` where it is another now.
+    /// Those of `open`; `StaleNetworkFileHandle` if the version differs.
     fn reopen(&self, path: &Path, was: &Version, meter: &Arc<Meter>) -> io::Result<Opened> {
         let opened = self.open(path, meter)?;
         match was.difference(&opened.version) {
@@ -73,25 +70,25 @@ pub trait Storage: Debug + Send + Sync {
         }
     }
 
-    /// What lies at a path.
+    /// What exists at a path.
     ///
     /// # Errors
     /// `NotFound`.
     fn kind(&self, path: &Path) -> io::Result<Kind>;
 
-    /// Names of objects and folders directly below a folder, sorted.
+    /// Names of the objects and folders directly below a folder, sorted.
     ///
     /// # Errors
-    /// `NotFound`, `NotADirectory`; `Unsupported` where nothing can be listed.
+    /// `NotFound`, `NotADirectory`; `Unsupported` if the storage cannot list.
     fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
 
-    /// What an object is now.
+    /// The current version of an object.
     ///
     /// # Errors
     /// `NotFound`.
     fn version(&self, path: &Path) -> io::Result<Version>;
 
-    /// The same, asked for anew: nothing that was known before counts.
+    /// The current version, without any cache.
     ///
     /// # Errors
     /// Those of `version`.
@@ -99,8 +96,8 @@ pub trait Storage: Debug + Send + Sync {
         self.version(path)
     }
 
-    /// How an object differs from what it was, if it does. A storage whose every read is conditional on the version
-    /// answers `None` without asking.
+    /// How an object differs from a version, if it does. A storage whose reads are all conditional on the version answers `None`
+    /// without a request.
     ///
     /// # Errors
     /// Those of `version`.
@@ -108,33 +105,32 @@ pub trait Storage: Debug + Send + Sync {
         self.version(path).map(|now| was.difference(&now))
     }
 
-    /// Why an object that is not there may have been there at `since`, if it may.
+    /// For an object that does not exist: why it may have existed at `since`, if it may.
     fn removed_since(&self, _path: &Path, _since: SystemTime) -> Option<String> {
         None
     }
 
-    /// How long a read usually takes, before any was made; none where most are answered at once, from the page cache.
+    /// Expected latency of a read, before any was made; `None` where most reads are answered at once, as from the page cache.
     fn usual_latency(&self) -> Option<Duration> {
         None
     }
 
-    /// The path in the local file system, where there is one: for libraries that open files themselves.
+    /// The path in the local file system, if there is one, for libraries that open files themselves.
     fn local_path(&self, _path: &Path) -> Option<PathBuf> {
         None
     }
 }
 
-/// Ranges of one open object.
+/// An open object, to be read by range.
 pub trait Ranges: Send + Sync {
-    /// Fills the places, one after the other, with the bytes from `offset` on. Called from many threads at once. The places
-    /// stay as long as they are: callers look at what came.
+    /// Fills the slices, in order, with the bytes from `offset` on. Called from many threads at once. The slices keep their lengths.
     ///
     /// # Errors
-    /// As the module says; what the places hold is then unspecified.
+    /// Those of the module documentation; the content of the slices is then unspecified.
     fn read(&self, offset: u64, places: &mut [IoSliceMut<'_>]) -> io::Result<()>;
 }
 
-/// Where a name points to.
+/// The address of a name.
 ///
 /// # Errors
 /// The storage cannot be reached.
@@ -148,7 +144,7 @@ pub fn locate(name: &Path) -> io::Result<Address> {
     Ok(Address::new(Arc::new(local::Local), name.to_path_buf()))
 }
 
-/// Takes the version of a remote object from another process, which has just seen it: then it is not asked for again.
+/// Remembers the version of a remote object that another process has just seen, so that opening it needs no request.
 pub fn recall(name: &Path, version: Version) {
     #[cfg(feature = "remote")]
     if let Some(name) = name.to_str() {
@@ -158,7 +154,7 @@ pub fn recall(name: &Path, version: Version) {
     let _ = (name, version);
 }
 
-/// Reads of remote objects that the node's cache answered, and those that it did not; zeros without one.
+/// Hits and misses of the node's cache for remote objects; zeros without a cache.
 pub fn cache_counts() -> (u64, u64) {
     #[cfg(feature = "remote")]
     return remote::cache_counts().unwrap_or_default();

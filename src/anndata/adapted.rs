@@ -1,7 +1,7 @@
-//! Presents a file of another layout as AnnData, by a table from AnnData's element names to those of the file.
+//! Presents a file of another layout as AnnData, by a table that maps AnnData's element names to elements of the file.
 //!
-//! A layout is one function that recognises a container by its elements and gives that table, and one line in
-//! `anndata::LAYOUTS`. Nothing is copied: arrays are read where they lie.
+//! A layout is a function that recognises a container by its elements and returns that table, and a line in `anndata::LAYOUTS`. Nothing
+//! is copied: arrays are read where they are.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::array::{Array, ArrayError, Container, NodeKind};
 use crate::storage::Identity;
 
-/// The elements of AnnData by path, each with the element of the file that provides it.
+/// The elements of the AnnData by path, each with its element in the file.
 #[derive(Default)]
 pub struct Table(BTreeMap<String, Entry>);
 
@@ -21,7 +21,7 @@ enum Entry {
 }
 
 impl Table {
-    /// A table of an AnnData without elements.
+    /// The table of an AnnData without elements.
     pub fn anndata() -> Table {
         let mut table = Table::default();
         table.group("", json!({"encoding-type": "anndata", "encoding-version": "0.1.0"}));
@@ -37,12 +37,12 @@ impl Table {
         self.0.insert(path.to_owned(), Entry::Array { element: element.to_owned(), transposed: false });
     }
 
-    /// A matrix whose rows are the columns of that element.
+    /// Adds a matrix whose rows are the columns of the file's element.
     pub fn transposed(&mut self, path: &str, element: &str) {
         self.0.insert(path.to_owned(), Entry::Array { element: element.to_owned(), transposed: true });
     }
 
-    /// obs or var: the element that names its rows, if there is one, and the others.
+    /// Adds obs or var: the element with the names of its rows, if any, and its columns.
     pub fn frame(&mut self, name: &str, index: Option<&str>, columns: &[(String, String)]) {
         let order: Vec<&str> = columns.iter().map(|(column, _)| column.as_str()).collect();
         let mut attributes = json!({"encoding-type": "dataframe", "column-order": order});
@@ -68,7 +68,7 @@ impl Adapted {
         super::element_error(&*self.store, element, cause)
     }
 
-    /// The file's array for one of AnnData's, and whether its axes are exchanged.
+    /// The file's array for an element of the AnnData, and whether its axes are swapped.
     fn stored(&self, element: &str) -> Result<(&str, bool), ArrayError> {
         match self.table.0.get(element) {
             Some(Entry::Array { element, transposed }) => Ok((element, *transposed)),

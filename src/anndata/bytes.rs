@@ -1,6 +1,6 @@
-//! Arrays with one value for each row: in memory, or in a mapped file of the index directory.
+//! Arrays with a value for each row: in memory, or in a mapped file of the index directory.
 //!
-//! Both look alike to those who read them. Nothing here is ever written again, so clones share the bytes.
+//! Readers need not distinguish them. They are immutable, so clones share their bytes.
 
 use std::ops::{Deref, Index};
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use arrow_buffer::{Buffer, ScalarBuffer};
 
 use super::mapping::{AT_ONCE, Mapping};
 
-/// Elements of one column, little-endian: one part a store, or one in all. No element lies across two parts.
+/// Elements of one column, little-endian, in one or more parts (such as one a store). No element crosses parts.
 #[derive(Clone, Default)]
 pub struct Bytes {
     parts: Vec<Buffer>,
-    /// Where each part ends.
+    /// The end of each part, in bytes.
     ends: Vec<usize>,
 }
 
@@ -26,12 +26,12 @@ impl Bytes {
         self.len() == 0
     }
 
-    /// Adds a part behind the others.
+    /// Appends a part.
     pub fn push(&mut self, part: Vec<u8>) {
         self.share(part.into());
     }
 
-    /// Adds a part that others may hold too.
+    /// Appends a part that may be shared.
     fn share(&mut self, part: Buffer) {
         if !part.is_empty() {
             self.ends.push(self.len() + part.len());
@@ -39,7 +39,7 @@ impl Bytes {
         }
     }
 
-    /// Adds all parts of another column.
+    /// Appends all parts of another column.
     pub fn append(&mut self, other: Bytes) {
         other.parts.into_iter().for_each(|part| self.share(part));
     }
@@ -49,9 +49,9 @@ impl Bytes {
         self.parts.iter().map(Buffer::as_slice)
     }
 
-    /// `len` bytes from `start` on, all of one part.
+    /// `len` bytes from `start` on, which must lie in one part.
     pub fn get(&self, start: usize, len: usize) -> &[u8] {
-        // Nearly always there is one.
+        // A single part is the usual case.
         if let [part] = self.parts.as_slice() {
             return &part[start..start + len];
         }
@@ -66,7 +66,7 @@ impl Bytes {
         std::array::from_fn(|at| bytes[at])
     }
 
-    /// All bytes, copied.
+    /// A copy of all bytes.
     pub fn to_vec(&self) -> Vec<u8> {
         self.parts().collect::<Vec<_>>().concat()
     }
@@ -88,7 +88,7 @@ impl From<Buffer> for Bytes {
     }
 }
 
-// Not from vectors of any number: a literal would become four bytes each.
+// Not for vectors of other integers: their literals would silently become four bytes each.
 impl From<Vec<u8>> for Bytes {
     fn from(part: Vec<u8>) -> Bytes {
         Bytes::from(Buffer::from(part))
@@ -102,7 +102,7 @@ impl FromIterator<u8> for Bytes {
 }
 
 impl PartialEq for Bytes {
-    /// How they are divided does not matter.
+    /// The division into parts does not matter.
     fn eq(&self, other: &Bytes) -> bool {
         self.len() == other.len() && self.parts().flatten().eq(other.parts().flatten())
     }
@@ -115,7 +115,7 @@ impl std::fmt::Debug for Bytes {
     }
 }
 
-/// Where each row begins, and where the last one ends.
+/// Row bounds: the start of each row in `data`, and the end of the last one.
 #[derive(Clone)]
 pub struct Bounds {
     numbers: ScalarBuffer<u64>,
@@ -123,27 +123,27 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Those that fill a part of a mapped file.
+    /// Bounds in a part of a mapped file.
     pub fn mapped(bytes: Buffer, mapping: Arc<Mapping>) -> Bounds {
         Bounds { numbers: bytes.into(), mapping: Some(mapping) }
     }
 
-    /// Values of a row. Bounds were checked when they were written; a disk that changes its mind since must not end the
-    /// mount.
+    /// The number of values of a row. Bounds were checked when the file was written; saturating, in case its disk returns other bytes
+    /// later.
     pub fn length(&self, row: usize) -> u64 {
         self.numbers[row + 1].saturating_sub(self.numbers[row])
     }
 
-    /// The file that they lie in.
+    /// The file that they are mapped from.
     pub fn mapping(&self) -> Option<&Arc<Mapping>> {
         self.mapping.as_ref()
     }
 }
 
-/// Row lengths at ascending rows: of a mapped file a little is read around each, and nothing is touched.
+/// Row lengths at ascending rows. Of a mapped file, a few neighbours are read with each, so that no page becomes resident.
 pub struct Lengths<'a> {
     bounds: &'a Bounds,
-    /// The bounds read last: of this row and the next ones.
+    /// The bounds read last: of row `first` and the following ones.
     first: usize,
     read: [u64; AT_ONCE],
     count: usize,

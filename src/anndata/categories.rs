@@ -1,7 +1,7 @@
-//! Categorical columns, as three generations of anndata wrote them.
+//! Categorical columns, as three generations of anndata stored them.
 //!
-//! Today a group of codes and categories; in 0.7 codes whose attribute `categories` leads to the labels; before, codes in
-//! a record and labels in `uns/<column>_categories`.
+//! Today: a group of codes and categories. In 0.7: codes with an attribute `categories` that refers to the labels. Before: codes in a
+//! field of a record array, and labels in `uns/<column>_categories`.
 
 use serde_json::Value;
 
@@ -12,9 +12,9 @@ use crate::array::cast::{cast, to_i64, to_text};
 use crate::array::meaning::Meaning;
 use crate::array::{ArrayError, Container, Counters, Dtype, NodeKind};
 
-/// The labels that an element holds: strings, numbers or booleans.
+/// The labels in an element: strings, numbers or booleans.
 pub fn labels(store: &dyn Container, element: &str, counters: &Counters) -> Result<Categories, ArrayError> {
-    // A nullable array of strings, as newer pandas has them.
+    // Newer pandas stores labels as a nullable array of strings.
     let values = format!("{element}/values");
     let element = match store.kind(element)? {
         Some(NodeKind::Group) => values.as_str(),
@@ -32,7 +32,7 @@ pub fn labels(store: &dyn Container, element: &str, counters: &Counters) -> Resu
     Ok(Categories { labels, numbers: Some(numbers) })
 }
 
-/// Codes and labels as a column. `element` is that of the codes.
+/// Codes and labels as a column. `element` is the path of the codes.
 ///
 /// # Errors
 /// A code is outside of the categories.
@@ -57,18 +57,18 @@ pub fn categorical(
     Ok(Values::Categorical { codes: Numbers { dtype, bytes: narrowed.into() }, categories, ordered })
 }
 
-/// Codes that are looked at together.
+/// Codes that are checked at once.
 const STEP: usize = 1 << 16;
 
-/// Checks integers as codes of this many categories, and gives them in the smallest type.
+/// Checks integers as codes of `categories` categories, and converts them to the smallest dtype.
 ///
 /// # Errors
-/// The first code that is neither one of them nor -1.
+/// The first invalid code: neither in 0..categories nor -1.
 pub fn narrow(dtype: Dtype, codes: &[u8], categories: u64) -> Result<Vec<u8>, i64> {
     let mut wide = vec![0; codes.len() / dtype.size() * 8];
     cast(dtype, Dtype::I64, codes, &mut wide);
     let count = i64::try_from(categories).unwrap_or(i64::MAX);
-    // The largest u64 would wrap to "missing".
+    // For unsigned codes, -1 can only be a large u64 that has wrapped.
     let least = if dtype.is_signed() { -1 } else { 0 };
     let wrong = |code: &i64| *code < least || *code >= count;
     if let Some(code) = wide.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).find(wrong) {
@@ -80,7 +80,7 @@ pub fn narrow(dtype: Dtype, codes: &[u8], categories: u64) -> Result<Vec<u8>, i6
     Ok(narrow)
 }
 
-/// Whether an element says that its categories are ordered.
+/// Whether an element has the attribute that its categories are ordered.
 pub fn ordered(store: &dyn Container, element: &str) -> Result<bool, ArrayError> {
     let attributes = store.attributes(element)?;
     Ok(attributes
@@ -88,8 +88,8 @@ pub fn ordered(store: &dyn Container, element: &str) -> Result<bool, ArrayError>
         .is_some_and(|value| value.as_bool().unwrap_or_else(|| value.as_i64().is_some_and(|number| number != 0))))
 }
 
-/// The labels of codes as anndata 0.7 wrote them: their attribute `categories` is a path (zarr) or a reference (HDF5,
-/// a path by now), from the store where it begins with `/`, else from the frame. None for any other array.
+/// The path of the labels of codes as anndata 0.7 stored them: their attribute `categories` is a path (zarr) or a reference (HDF5,
+/// already resolved to a path); relative to the frame unless it starts with `/`. `None` for any other array.
 pub fn referred(store: &dyn Container, frame: &str, name: &str) -> Result<Option<String>, ArrayError> {
     let attributes = store.attributes(&format!("{frame}/{name}"))?;
     let usual = format!("{frame}/__categories/{name}");
@@ -97,12 +97,12 @@ pub fn referred(store: &dyn Container, frame: &str, name: &str) -> Result<Option
         Some(path) => path.strip_prefix('/').map_or_else(|| format!("{frame}/{path}"), str::to_owned),
         None => return Ok(None),
     };
-    // A reference that leads nowhere: the place where they always were.
+    // If the reference is broken, the usual path is used.
     Ok(Some(if store.kind(&told)?.is_some() { told } else { usual }))
 }
 
-/// The labels of a field of records before 0.7: `uns/<name>_categories`, if every code fits. That is anndata's rule: a
-/// column of numbers may stand beside categories of the same name that belong to var.
+/// The labels of a record field before 0.7: `uns/<name>_categories`, if all codes fit. This is anndata's rule, because categories of the
+/// same name may belong to a column of var.
 pub fn of_record(
     store: &dyn Container,
     name: &str,
@@ -114,7 +114,7 @@ pub fn of_record(
         return Ok(None);
     }
     let categories = labels(store, &element, counters)?;
-    // The largest u64 would wrap to "missing".
+    // Unsigned values that wrapped to a negative i64 are no codes.
     let least = if codes.dtype.is_signed() { i64::MIN } else { 0 };
     let code = |i| Some(to_i64(codes.dtype, codes.at(i))).filter(|&code| code >= least);
     let label = |code: i64| usize::try_from(code).map_or(true, |code| code < categories.labels.len());

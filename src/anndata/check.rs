@@ -1,7 +1,7 @@
-//! `shufflefs info --check`: reads everything that a mount could serve and lists all damage, chunk by chunk.
+//! `shufflefs info --check`: reads everything that a mount could serve, and lists all damage by chunk.
 //!
-//! Chunks are decoded in parallel and dropped at once, so memory is a few chunks, however large the store; obs columns
-//! are read whole, one at a time, as a mount holds them.
+//! Chunks are decoded in parallel and dropped at once, so memory is that of a few chunks. obs columns are read whole, one at a time, as
+//! in a mount.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use crate::array::cast::{max_index, to_i64};
 use crate::array::{Array, ArrayError, ChunkBuf, Container, Counters, Dtype, Extent, NodeKind, Scratch};
 use crate::number::as_usize;
 
-/// One piece of damage.
+/// One finding of damage.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Finding {
     element: String,
@@ -27,31 +27,31 @@ struct Finding {
     what: String,
 }
 
-/// Checks one store.
+/// The check of one store.
 struct Check<'a> {
     store: &'a dyn Container,
     counters: Counters,
     bar: ProgressBar,
     found: Mutex<Vec<Finding>>,
-    /// Elements of kinds that are not read, each with the reason: no damage.
+    /// Elements of unsupported kinds, each with the reason; they are no damage.
     unread: Mutex<Vec<(String, String)>>,
 }
 
-/// An array whose chunks are to be read.
+/// An array to read chunk by chunk.
 struct Scan {
     array: Array,
-    /// Column numbers must be less.
+    /// Column numbers must be below this.
     bound: Option<u64>,
 }
 
-/// Bytes of a raw chunk that are read at once: a contiguous array is one chunk.
+/// Bytes of an unfiltered chunk to read at once: a contiguous array is one chunk.
 const PART: u64 = 4 << 20;
-/// Bytes of decoded chunks at once, over all threads.
+/// Maximum bytes of decoded chunks in memory, over all threads.
 const ROOM: u64 = 2 << 30;
-/// Chunks in a row that may lack before an array is given up.
+/// After this many missing chunks in a row, the rest of an array is not read.
 const MOST_UNWRITTEN: u64 = 1 << 16;
 
-/// Reads all of a store; `damage`, `bytes` read and what is `not_read`, as JSON.
+/// Checks a store; returns `damage`, `bytes` read and `not_read`, as JSON.
 pub fn check(store: &dyn Container) -> Value {
     let target =
         if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -85,12 +85,12 @@ impl Check<'_> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
     }
 
-    /// An element, or a part of one, that is not read.
+    /// Records an element, or a part of one, that is not supported.
     fn leave(&self, element: (String, String)) {
         self.unread.lock().unwrap_or_else(PoisonError::into_inner).push(element);
     }
 
-    /// Takes up an error; what is only not read is no damage.
+    /// Records an error: as damage, unless it means that the element is not supported.
     fn fail(&self, element: &str, error: ArrayError) {
         match error {
             ArrayError::Unsupported { element, cause, .. } => self.leave((element, one_line(&cause))),
@@ -104,13 +104,13 @@ impl Check<'_> {
             ArrayError::Element { element, cause, .. } | ArrayError::Unsupported { element, cause, .. } => {
                 self.add(element, None, cause);
             }
-            // A file that ends before one of its chunks, and is not changed now, was cut earlier.
+            // A file that ends before one of its chunks and does not change now was truncated before.
             ArrayError::Stale { cause, .. } | ArrayError::Open { cause, .. } => self.add(element, None, cause),
             ArrayError::Io { what, source, .. } => self.add(element, None, format!("{what}: {source}")),
         }
     }
 
-    /// Reads all but the matrices' values; says which arrays are left.
+    /// Reads everything except the values of matrices; returns their arrays.
     fn metadata(&self) -> Vec<Scan> {
         self.bar.set_message(self.store.name().to_owned());
         let rows = self.obs();
@@ -139,7 +139,7 @@ impl Check<'_> {
         scans
     }
 
-    /// The number of rows, if it is known.
+    /// Checks obs; returns the number of rows, if known.
     fn obs(&self) -> Option<u64> {
         let rows = self.names(Frame::Obs);
         let store = self.store;
@@ -155,7 +155,7 @@ impl Check<'_> {
                 Err(error) => self.fail(&path, error),
                 Ok(_) => {
                     if let Err(error) = frame.column(name, &self.counters) {
-                        // The first damage ends a read; the others are found by themselves.
+                        // Reading stops at the first damage, so the column's arrays are scanned for more.
                         if matches!(
                             error,
                             ArrayError::Damaged { .. } | ArrayError::Stale { .. } | ArrayError::Io { .. }
@@ -170,7 +170,7 @@ impl Check<'_> {
         rows
     }
 
-    /// Reads the index of a dataframe; its length.
+    /// Reads the index of a dataframe; returns its length.
     fn names(&self, frame: Frame) -> Option<u64> {
         let opened = DataFrame::open(self.store, frame);
         let names = opened.and_then(|opened| Ok((opened.rows, opened.names(&self.counters)?.len() as u64)));
@@ -182,7 +182,7 @@ impl Check<'_> {
         None
     }
 
-    /// Reads every array of numbers that a column consists of.
+    /// Reads every numeric array of a column.
     fn parts(&self, path: &str) {
         let arrays = match self.store.kind(path) {
             Ok(Some(NodeKind::Array)) => vec![path.to_owned()],
@@ -198,7 +198,7 @@ impl Check<'_> {
     }
 
     fn matrix(&self, element: &str, rows: Option<u64>, columns: Option<u64>) -> Vec<Scan> {
-        // A mount serves the transpose of a matrix that is stored by column.
+        // A mount serves the transpose of a matrix stored by column.
         let (opened, turned) = match Matrix::open_by_column(self.store, element, &self.counters) {
             Ok(Some(matrix)) => (Ok(matrix), true),
             Ok(None) => (Matrix::open(self.store, element, &self.counters), false),
@@ -227,7 +227,7 @@ impl Check<'_> {
             }
             Err(error) => {
                 self.fail(element, error);
-                // Its parts may hold more damage than what stopped it.
+                // Its arrays may have more damage than the one that stopped reading.
                 let part = |name: &str| self.store.array(&format!("{element}/{name}")).ok();
                 let parts = ["data", "indices", "indptr"].into_iter().filter_map(part);
                 parts.map(|array| Scan { array, bound: None }).collect()
@@ -245,9 +245,9 @@ impl Check<'_> {
         };
         self.bar.set_message(format!("{}: {}", self.store.name(), array.element));
         let began = self.bar.position();
-        // Few at once where chunks are huge.
+        // Few at a time if chunks are large.
         let tasks = (ROOM / chunk_bytes.max(1)).clamp(1, 1 << 20).min(chunks);
-        // A shape may lie: chunks that were never written cost time alone, and are no damage.
+        // Missing chunks are no damage, but a wrong shape could have so many of them that the scan takes too long.
         let idle = AtomicU64::new(0);
         let last = AtomicU64::new(self.counters.bytes.load(Ordering::Relaxed));
         let unwritten = || {
@@ -297,7 +297,7 @@ impl Check<'_> {
         self.columns(scan, chunk, 0, decoded)
     }
 
-    /// A chunk whose stored bytes are its elements.
+    /// Reads an unfiltered chunk.
     fn raw(&self, scan: &Scan, chunk: u64, chunk_bytes: u64, extent: &Extent) -> Result<(), ArrayError> {
         let array = &scan.array;
         if extent.len < chunk_bytes {
@@ -314,7 +314,7 @@ impl Check<'_> {
         })
     }
 
-    /// Column numbers lie within the matrix; `start` is the first byte's place in the chunk.
+    /// Checks that column numbers lie within the matrix. `start` is the position of `bytes` in the chunk.
     fn columns(&self, scan: &Scan, chunk: u64, start: u64, bytes: &[u8]) -> Result<(), ArrayError> {
         let (Some(bound), [total], [step]) =
             (scan.bound, scan.array.shape.as_slice(), scan.array.chunk_shape.as_slice())
@@ -322,7 +322,7 @@ impl Check<'_> {
             return Ok(());
         };
         let size = scan.array.dtype.size() as u64;
-        // What lies beyond the array in its last chunk is nothing.
+        // The last chunk may extend beyond the array; that part is arbitrary.
         let left = total.saturating_sub(chunk.saturating_mul(*step)).saturating_mul(size).saturating_sub(start);
         let inside = usize::try_from(left.min(bytes.len() as u64)).ok().and_then(|end| bytes.get(..end));
         let inside = inside.unwrap_or_default();
@@ -335,9 +335,9 @@ impl Check<'_> {
     }
 }
 
-/// A number among packed indices that is not below `bound`, seen with its sign.
+/// A number among packed indices that is not below `bound`, read as signed.
 fn outside(dtype: Dtype, indices: &[u8], bound: u64) -> Option<i64> {
-    // Seen as unsigned, a negative number is above every bound that its own type can hold; larger bounds need the slow check.
+    // Read as unsigned, a negative number exceeds every bound that its dtype can hold; only larger bounds need the slow check.
     let hides = dtype.is_signed() && dtype.size() < 8 && bound >> (8 * dtype.size() - 1) != 0;
     if !hides && (indices.is_empty() || max_index(dtype, indices) < bound) {
         return None;

@@ -1,4 +1,4 @@
-//! One column of a dataframe, in memory or mapped.
+//! A column of a dataframe, in memory or mapped.
 
 use super::bytes::Bytes;
 use crate::array::Dtype;
@@ -13,7 +13,7 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// How many elements there are.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.bytes.len() / self.dtype.size()
     }
@@ -29,7 +29,7 @@ impl Numbers {
     }
 }
 
-/// Strings back to back: string `i` is `bytes[ends[i - 1]..ends[i]]`.
+/// Concatenated strings: string `i` is `bytes[ends[i - 1]..ends[i]]`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Texts {
     pub ends: Vec<u64>,
@@ -56,24 +56,24 @@ impl Texts {
     }
 }
 
-/// The values that codes stand for.
+/// The categories that codes refer to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Categories {
-    /// One label a category, as text; numbers as numpy prints them.
+    /// A label for each category; numbers as numpy prints them.
     pub labels: Vec<String>,
-    /// The categories themselves where they are numbers or booleans.
+    /// The categories as numbers, if they are numbers or booleans.
     pub numbers: Option<Numbers>,
 }
 
-/// The values of one column, one a row.
+/// The values of one column, one for each row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
     /// Codes are i8, i16 or i32; -1 is missing.
     Categorical { codes: Numbers, categories: Categories, ordered: bool },
-    /// Numbers and booleans; `mask` (one byte a row, 1 = missing) where the column is nullable. Of times the int64 that
-    /// count them, [`NOT_A_TIME`](crate::array::meaning::NOT_A_TIME) where one is missing.
+    /// Numbers and booleans. `mask` (a byte for each row, 1 = missing) if the column is nullable. Times are int64 counts,
+    /// [`NOT_A_TIME`](crate::array::meaning::NOT_A_TIME) if missing.
     Numbers { numbers: Numbers, mask: Option<Bytes>, time: Option<Time> },
-    /// Strings; `mask` as above. `chars` and `bytes` are the longest string's length.
+    /// Strings; `mask` as above. `chars` and `bytes` are the maximum lengths of a string.
     Text { texts: Texts, mask: Option<Bytes>, chars: usize, bytes: usize },
 }
 
@@ -85,12 +85,12 @@ pub struct Column {
 }
 
 impl Values {
-    /// Numbers or booleans, none of them missing by a mask.
+    /// Numbers or booleans without a mask.
     pub fn plain(numbers: Numbers) -> Values {
         Values::Numbers { numbers, mask: None, time: None }
     }
 
-    /// The smallest signed type that holds the codes of this many categories, and -1.
+    /// The smallest signed dtype that holds the codes of `categories` categories and -1.
     pub fn code_dtype(categories: usize) -> Dtype {
         match categories {
             0..=128 => Dtype::I8,
@@ -101,7 +101,7 @@ impl Values {
 }
 
 impl Column {
-    /// How many rows it has.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         match &self.values {
             Values::Categorical { codes: numbers, .. } | Values::Numbers { numbers, .. } => numbers.len(),

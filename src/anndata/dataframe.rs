@@ -12,7 +12,7 @@ use super::row_index::RowIndex;
 use super::values::numbers;
 use super::{METADATA_LIMIT, categories, element_error, encoding, layout};
 
-/// What a column is, without reading its values.
+/// The type of a column, determined without reading its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnKind {
     Categorical,
@@ -21,7 +21,7 @@ pub enum ColumnKind {
     /// Datetimes or durations.
     Time(Time),
     Text,
-    /// What is not read; [`DataFrame::what`] says what it is.
+    /// An unsupported type; [`DataFrame::what`] describes it.
     Other,
 }
 
@@ -38,41 +38,41 @@ impl ColumnKind {
     }
 }
 
-/// A dataframe element, opened.
+/// An opened dataframe.
 pub struct DataFrame<'a> {
     store: &'a dyn Container,
     element: String,
-    /// Columns in the order that the writer gave, without the index.
+    /// Names of the columns in the writer's order, without the index.
     pub columns: Vec<String>,
     index: String,
     pub rows: u64,
     layout: FrameLayout,
-    /// Columns that need not be read.
+    /// Columns that are mapped instead of read.
     row_index: Option<&'a RowIndex>,
-    /// Whether enums of HDF5 that are no booleans are categoricals of their names; else they are numbers, as in anndata.
+    /// Whether HDF5 enums, except booleans, are categoricals of their names; otherwise they are numbers, as in anndata.
     enums_are_labels: bool,
 }
 
-/// How a frame is laid out.
+/// The storage layout of a frame.
 enum FrameLayout {
-    /// A group, an element for each column; since anndata 0.7.
+    /// A group with an element for each column; since anndata 0.7.
     Group,
-    /// An array of records, the first field the index; before.
+    /// A record array whose first field is the index; before 0.7.
     Records(Vec<RecordField>),
-    /// There is no frame, or it has no index: rows are named by number, as anndata does.
+    /// There is no frame, or it has no index: rows are named by number, as in anndata.
     Numbered,
 }
 
 impl<'a> DataFrame<'a> {
-    /// Opens a frame. One that is absent beside a matrix has rows and no columns.
+    /// Opens a frame. If it is missing beside a matrix, it has that number of rows and no columns.
     ///
     /// # Errors
-    /// The element is absent, and so is a matrix that tells its length; it is no dataframe.
+    /// It is missing, and so is a matrix with its number of rows; it is no dataframe.
     pub fn open(store: &'a dyn Container, frame: Frame) -> Result<DataFrame<'a>, ArrayError> {
         DataFrame::at(store, frame.path())
     }
 
-    /// The same of any element that is a dataframe.
+    /// Opens any element that is a dataframe.
     ///
     /// # Errors
     /// Those of `open`.
@@ -99,19 +99,19 @@ impl<'a> DataFrame<'a> {
         }
     }
 
-    /// The same frame, its columns from the row index where that has them.
+    /// The same frame with columns from the row index, where that has them.
     pub fn with(self, row_index: &'a RowIndex) -> DataFrame<'a> {
         DataFrame { row_index: Some(row_index), ..self }
     }
 
-    /// The same frame, enums as categoricals of their names where that is asked for.
+    /// The same frame with HDF5 enums as categoricals of their names, if requested.
     pub fn enums_as_labels(self, enums_are_labels: bool) -> DataFrame<'a> {
         DataFrame { enums_are_labels, ..self }
     }
 
     fn group(store: &'a dyn Container, element: String) -> Result<DataFrame<'a>, ArrayError> {
         let attributes = store.attributes(&element)?;
-        // Who writes by hand may name no index; anndata takes these names then.
+        // Without the `_index` attribute, anndata accepts these names.
         let usual = ["_index", "index", "obs_names", "var_names", "row_names"];
         let index = match attributes.get("_index").and_then(|name| name.as_str()) {
             Some(name) => name.to_owned(),
@@ -121,7 +121,7 @@ impl<'a> DataFrame<'a> {
             }
         };
         let columns: Vec<String> = match attributes.get("column-order").and_then(|order| order.as_array()) {
-            // That of a frame without columns is an empty array of floats.
+            // For a frame without columns, anndata writes an empty array of floats.
             Some(order) => order.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect(),
             None => {
                 let own = |name: &String| *name != index && name != "__categories";
@@ -138,7 +138,7 @@ impl<'a> DataFrame<'a> {
         Ok(frame)
     }
 
-    /// The length of a frame without an index: that of its first column, else what a matrix says.
+    /// The length of a frame without an index: that of its first column, or else of a matrix.
     fn counted(&self) -> Result<u64, ArrayError> {
         for name in &self.columns {
             let path = self.path(name);
@@ -176,7 +176,7 @@ impl<'a> DataFrame<'a> {
         format!("{}/{name}", self.element)
     }
 
-    /// The index may be an array, a `nullable-string-array` group, or a categorical.
+    /// The element of the index, which may be an array, a `nullable-string-array` group, or a categorical.
     fn index_element(&self) -> Result<String, ArrayError> {
         let path = self.path(&self.index);
         let codes = format!("{path}/codes");
@@ -197,7 +197,7 @@ impl<'a> DataFrame<'a> {
         }
     }
 
-    /// The names of the rows.
+    /// Reads the names of the rows.
     pub fn names(&self, counters: &Counters) -> Result<Vec<String>, ArrayError> {
         let numbers = match &self.layout {
             FrameLayout::Numbered => return self.numbered(),
@@ -220,7 +220,7 @@ impl<'a> DataFrame<'a> {
         Ok((0..numbers.len()).map(|i| to_text(numbers.dtype, numbers.at(i))).collect())
     }
 
-    /// Names by number, as many as a shape says, which may lie.
+    /// Numbers as names. Their count comes from a shape, which may be wrong, so it is limited.
     fn numbered(&self) -> Result<Vec<String>, ArrayError> {
         const MOST: u64 = 1 << 26;
         if self.rows > MOST {
@@ -239,13 +239,13 @@ impl<'a> DataFrame<'a> {
         Ok((0..codes.len()).map(name).collect())
     }
 
-    /// The names of a field of an enum.
+    /// The names of an enum field of a record array.
     fn field_names(&self, name: &str) -> Option<&Names> {
         let FrameLayout::Records(fields) = &self.layout else { return None };
         fields.iter().find(|field| field.name == name)?.names.as_ref()
     }
 
-    /// A field of numbers, one a record.
+    /// Reads a numeric field of a record array.
     fn field(&self, name: &str, counters: &Counters) -> Result<Numbers, ArrayError> {
         let array = self.store.field_numbers(&self.element, name)?;
         if array.shape.len() != 1 {
@@ -254,14 +254,14 @@ impl<'a> DataFrame<'a> {
         Ok(Numbers { dtype: array.dtype, bytes: array.read_all(METADATA_LIMIT, counters)?.into() })
     }
 
-    /// What a column is; reads attributes alone (and the codes, for records).
+    /// The type of a column, from its attributes (and for records from its codes).
     pub fn kind(&self, name: &str) -> Result<ColumnKind, ArrayError> {
         if let FrameLayout::Records(fields) = &self.layout {
             return self.field_kind(fields, name);
         }
         let path = self.path(name);
         Ok(match self.store.kind(&path)? {
-            // Named in column-order and not there: a broken neighbour.
+            // Named in column-order but missing: the column is damaged, the frame is not.
             None => ColumnKind::Other,
             Some(NodeKind::Group) => match encoding(self.store, &path)?.as_str() {
                 "categorical" => ColumnKind::Categorical,
@@ -289,7 +289,7 @@ impl<'a> DataFrame<'a> {
     }
 
     fn array_kind(&self, path: &str) -> Result<ColumnKind, ArrayError> {
-        // A null space, or a table inside a column.
+        // A null dataspace, or a multi-dimensional column.
         if self.store.shape(path).map_or(true, |shape| shape.len() != 1) {
             return Ok(ColumnKind::Other);
         }
@@ -305,7 +305,7 @@ impl<'a> DataFrame<'a> {
         })
     }
 
-    /// What a column is that is not read, in words for a message.
+    /// Describes an unsupported column, for messages.
     pub fn what(&self, name: &str) -> Result<String, ArrayError> {
         if let FrameLayout::Records(fields) = &self.layout {
             let Some(field) = fields.iter().find(|field| field.name == name) else { return Ok("absent".to_owned()) };
@@ -356,7 +356,7 @@ impl<'a> DataFrame<'a> {
         })
     }
 
-    /// How many categories a categorical column has.
+    /// The number of categories of a categorical column.
     pub fn category_count(&self, name: &str) -> Result<u64, ArrayError> {
         let path = self.path(name);
         if self.store.kind(&path)? == Some(NodeKind::Array)

@@ -1,11 +1,10 @@
-//! Arrays derived from a store, kept in the index directory: built once, used by every later mount.
+//! The index directory: arrays derived from a store, built once and used by all later mounts.
 //!
-//! A file is the arrays (raw little-endian, 64-byte aligned), a JSON header, its length and CRC, and a magic word; arrays
-//! of one value a row stand in an Arrow envelope around that (`arrow`). The header says what the file was made of (path,
-//! size, mtime and inode of the store's files): one that says anything else is stale and built anew. It also holds each
-//! array's CRC-32 and the mtime given to the file at the end: a file with another mtime was touched, and is believed only
-//! if the CRCs of its arrays hold. A file appears under its name only when it is complete (temporary name, fsync,
-//! rename); a lock on the temporary file lets one process build.
+//! A file has the arrays (raw little-endian, 64-byte aligned), a JSON header, its length and CRC, and a magic number; arrays with a value
+//! for each row are in an Arrow IPC file around that (`arrow`). The header identifies the source (path, size, mtime and inode of the
+//! store's files): a file with another source is stale and built again. It also has the CRC-32 of each array, and the file's own mtime: if
+//! that differs, the file was touched, and is valid only if the CRCs are right. A file gets its name when it is complete (temporary name,
+//! fsync, rename); a lock on the temporary file ensures that only one process builds.
 
 pub mod arrow;
 pub(super) mod build;
@@ -30,18 +29,18 @@ use arrow::Envelope;
 
 pub use build::{Appender, Building};
 
-/// Changes whenever what is written does.
+/// To be increased whenever the format of files changes.
 const FORMAT: u32 = 2;
 const MAGIC: &[u8; 8] = b"SHUFIDX\n";
-/// Header length and CRC (u32 each) and the magic word.
+/// Length and CRC of the header (u32 each), and the magic number.
 const TAIL: u64 = 16;
 const ALIGN: u64 = 64;
-/// The end of an Arrow file: the length of its footer (i32) and its magic word.
+/// The end of an Arrow file: the length of its footer (i32) and its magic number.
 const FOOT: u64 = 10;
-/// No header is longer.
+/// Headers are shorter than this.
 const MAX_HEADER: u64 = 16 << 20;
 
-/// Where derived arrays are kept; `None`: nowhere.
+/// Where derived arrays are stored; `None`: nowhere.
 #[derive(Clone, Debug, Default)]
 pub struct IndexDir(pub Option<PathBuf>);
 
@@ -54,7 +53,7 @@ pub struct IndexPart {
 }
 
 impl IndexPart {
-    /// `None` where the number is too large.
+    /// `None` on overflow.
     pub(super) fn bytes(&self) -> Option<u64> {
         self.len.checked_mul(self.dtype.size() as u64)
     }
@@ -69,27 +68,27 @@ impl IndexPart {
     }
 }
 
-/// What an entry is derived from, and what it holds.
+/// What an entry is derived from, and its content.
 pub struct IndexRequest<'a> {
     pub store: &'a dyn Container,
     pub element: &'a str,
-    /// Elements of the store whose files it was made of.
+    /// Elements of the store whose files it depends on.
     pub sources: Vec<String>,
-    /// What was done: `csr`, `kept`, `rows`.
+    /// The derivation: `csr`, `kept`, `rows`.
     pub kind: &'static str,
-    /// Whatever else it depends on.
+    /// Other parameters that it depends on.
     pub more: String,
     pub parts: Vec<IndexPart>,
-    /// How many rows the parts are columns of: then the file is an Arrow file, and may hold other columns besides.
+    /// If the parts are columns with this many rows, the file is an Arrow file, and may have more columns than requested.
     pub rows: Option<u64>,
 }
 
-/// An entry, opened.
+/// An opened entry.
 pub struct Index {
     pub(super) parts: Vec<IndexPart>,
-    /// Where each part begins in the file.
+    /// Offset of each part in the file.
     pub(super) starts: Vec<u64>,
-    /// For mapping, and for reading.
+    /// The file, to map and to read.
     pub(super) file: Arc<File>,
     object: Object,
     store: String,
@@ -107,7 +106,7 @@ impl Index {
         self.parts.iter().zip(&self.starts).map(array).collect()
     }
 
-    /// A part of row bounds, mapped.
+    /// A part with row bounds, mapped.
     pub fn bounds(&self, name: &str) -> Option<Bounds> {
         let mapping = Mapping::new(&self.file).ok()?;
         let (part, &start) = self.parts.iter().zip(&self.starts).find(|(part, _)| part.name == name)?;
@@ -117,10 +116,10 @@ impl Index {
 }
 
 impl IndexDir {
-    /// The entry from the directory, or built there first.
+    /// Opens the entry, or builds it first.
     ///
     /// # Errors
-    /// The directory cannot be written (the message says what to do); those of `build`.
+    /// The directory is not writable (the message has a remedy); those of `build`.
     pub fn get(
         &self,
         entry: &IndexRequest<'_>,
@@ -132,13 +131,13 @@ impl IndexDir {
         if let Some(index) = open(&path, entry, &key) {
             return Ok(index);
         }
-        // Another process may have been faster.
+        // Another process may have built it first.
         let needed = || open(&path, entry, &key).is_none().then(|| entry.parts.clone());
         build::build(directory, &path, entry, &key, needed, build)?;
         open(&path, entry, &key).ok_or_else(|| failed(directory, entry, &"the index just written is not there"))
     }
 
-    /// The directory.
+    /// The path of the directory.
     pub(super) fn path(&self, entry: &IndexRequest<'_>) -> Result<&Path, ArrayError> {
         self.0.as_deref().ok_or_else(|| entry.error("there is no index directory; name one with --index-dir"))
     }
@@ -155,13 +154,13 @@ impl IndexRequest<'_> {
     }
 }
 
-/// An error of the directory, with its remedy.
+/// An error with the directory, and its remedy.
 pub(super) fn failed(directory: &Path, entry: &IndexRequest<'_>, cause: &dyn std::fmt::Display) -> ArrayError {
     let directory = directory.display();
     entry.error(format_args!("{directory}: {cause}; name a directory that you can write with --index-dir"))
 }
 
-/// Where each part begins, and where the header does.
+/// Offset of each part, and that of the header.
 fn offsets(parts: &[IndexPart]) -> Option<(Vec<u64>, u64)> {
     let mut at = 0u64;
     let mut offsets = Vec::with_capacity(parts.len());
@@ -172,12 +171,12 @@ fn offsets(parts: &[IndexPart]) -> Option<(Vec<u64>, u64)> {
     Some((offsets, at))
 }
 
-/// What surrounds these parts.
+/// The Arrow envelope of these parts.
 fn envelope(entry: &IndexRequest<'_>, parts: &[IndexPart]) -> Option<Envelope> {
     entry.rows.map_or_else(|| Some(Envelope::default()), |rows| arrow::envelope(rows, parts))
 }
 
-/// The header but for what is known only when the arrays are written.
+/// The header, without the fields that are known only when the arrays have been written.
 fn header(entry: &IndexRequest<'_>, key: &key::IndexKey) -> Value {
     json!({
         "format": FORMAT,
@@ -190,7 +189,7 @@ fn header(entry: &IndexRequest<'_>, key: &key::IndexKey) -> Value {
     })
 }
 
-/// The entry in a file, if it is whole and of this very store. Anything else is the same as none: it is built anew.
+/// Opens an entry's file if it is complete and belongs to the store. `None` in any other case: it is built again.
 pub(super) fn open(path: &Path, entry: &IndexRequest<'_>, key: &key::IndexKey) -> Option<Index> {
     let file = match File::open(path) {
         Ok(file) => file,
@@ -222,7 +221,7 @@ pub(super) fn open(path: &Path, entry: &IndexRequest<'_>, key: &key::IndexKey) -
     }
 }
 
-/// The parts and where they begin.
+/// Validates a file; returns its parts and their offsets.
 fn validate(file: &File, entry: &IndexRequest<'_>, key: &key::IndexKey) -> Result<(Vec<IndexPart>, Vec<u64>), String> {
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     let damaged = || "damaged".to_owned();
@@ -278,7 +277,7 @@ fn validate(file: &File, entry: &IndexRequest<'_>, key: &key::IndexKey) -> Resul
     Ok((parts, starts))
 }
 
-/// The CRC-32 of a run of a file. Read, not mapped: it would all be resident.
+/// The CRC-32 of a byte range of a file. It is read and not mapped, as all of it would become resident.
 fn sum(file: &File, at: u64, bytes: u64) -> Result<u32, String> {
     const PIECE: u64 = 4 << 20;
     let piece = |number: u64| {
@@ -294,7 +293,7 @@ fn sum(file: &File, at: u64, bytes: u64) -> Result<u32, String> {
     Ok(combined(&pieces))
 }
 
-/// The CRC-32 of runs that follow each other.
+/// Combines the CRC-32 of consecutive byte ranges.
 pub(super) fn combined(pieces: &[crc32fast::Hasher]) -> u32 {
     let mut all = crc32fast::Hasher::new();
     pieces.iter().for_each(|piece| all.combine(piece));

@@ -1,6 +1,6 @@
-//! Where a store keeps its elements: the names of today, and those of older layouts and other writers.
+//! Finds the elements of a store: their names today, and in older layouts and by other writers.
 //!
-//! Nothing here reads values; what is asked of a neighbour is its name and attributes, and its trouble is not ours.
+//! Reads no values, only names and attributes; errors in other elements are ignored.
 
 use std::path::{Path, PathBuf};
 
@@ -11,10 +11,10 @@ use super::names::{Frame, LAYERS, MatrixName, OBSM, ROOT, before_0_7};
 use crate::array::kinds::file_of;
 use crate::array::{ArrayError, Container, NodeKind, RecordFieldKind};
 
-/// Groups of one level that are looked through for AnnData.
+/// Groups of one level to search for AnnData, at most.
 const MOST_GROUPS: usize = 256;
 
-/// The name in this store: before anndata 0.7, `raw/X` was `raw.X` and `raw/var` was `raw.var`.
+/// The path of an element in this store: before anndata 0.7, `raw/X` was `raw.X` and `raw/var` was `raw.var`.
 pub fn located(store: &dyn Container, element: &str) -> Result<String, ArrayError> {
     match before_0_7(element) {
         Some(old) if store.kind(element)?.is_none() && store.kind(&old)?.is_some() => Ok(old),
@@ -22,12 +22,12 @@ pub fn located(store: &dyn Container, element: &str) -> Result<String, ArrayErro
     }
 }
 
-/// Whether there is such an element. `None` of Python is written as one that says so (`raw` without a raw).
+/// Whether an element exists. Python's `None` is stored as an element with encoding `null` (`raw` without a raw).
 pub fn is_there(store: &dyn Container, element: &str) -> Result<bool, ArrayError> {
     Ok(store.kind(element)?.is_some() && encoding(store, element)? != "null")
 }
 
-/// The elements that `--x` can name in this store.
+/// The matrices of this store that `--x` accepts.
 pub fn matrices(store: &dyn Container) -> Result<Vec<MatrixName>, ArrayError> {
     let mut all = Vec::new();
     for single in [MatrixName::X, MatrixName::RawX] {
@@ -39,7 +39,7 @@ pub fn matrices(store: &dyn Container) -> Result<Vec<MatrixName>, ArrayError> {
         let named = |name| if group == LAYERS { MatrixName::Layer(name) } else { MatrixName::Obsm(name) };
         match store.kind(group)? {
             Some(NodeKind::Group) => all.extend(store.members(group)?.into_iter().map(named)),
-            // Before 0.7: one array of records, a field for each.
+            // Before 0.7: a record array with a field for each.
             Some(NodeKind::Array) => {
                 let fields = store.fields(group)?.into_iter();
                 let numbers = fields.filter(|field| matches!(field.kind, RecordFieldKind::Number(_)));
@@ -51,20 +51,20 @@ pub fn matrices(store: &dyn Container) -> Result<Vec<MatrixName>, ArrayError> {
     Ok(all)
 }
 
-/// Two numbers that are known.
+/// Two numbers, if both are known.
 pub fn two(numbers: impl Iterator<Item = Option<u64>>) -> Option<[u64; 2]> {
     let numbers: Vec<u64> = numbers.collect::<Option<_>>()?;
     numbers.try_into().ok()
 }
 
-/// A whole number; R writes them as floats.
+/// An integer; R writes integers as floats.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number from 0 to 9e15")]
 pub fn whole(value: &Value) -> Option<u64> {
     let float = || value.as_f64().filter(|n| n.fract() == 0.0 && (0.0..9e15).contains(n)).map(|n| n as u64);
     value.as_u64().or_else(float)
 }
 
-/// The length of a frame that does not tell it: that of whatever matrix there is beside it.
+/// The length of a frame that has none itself: that of a matrix beside it.
 pub fn length(store: &dyn Container, frame: &str) -> Result<Option<u64>, ArrayError> {
     let frame = Frame::at(frame);
     let of_var = |matrix: &MatrixName| match frame {
@@ -89,7 +89,7 @@ pub fn length(store: &dyn Container, frame: &str) -> Result<Option<u64>, ArrayEr
     Ok(None)
 }
 
-/// Elements that only another format has, what it is, and what to do.
+/// Elements that identify other formats, with a description and what to do.
 const FOREIGN: &[(&[&str], &str)] = &[
     (&["assays", "meta.data"], SEURAT),
     (&["assays", "cell.names"], SEURAT),
@@ -112,7 +112,7 @@ const FOREIGN: &[(&[&str], &str)] = &[
 const SEURAT: &str =
     "this is an .h5seurat file: in R, SeuratDisk's `Convert(file, dest = \"h5ad\")` makes an .h5ad of it";
 
-/// What a store without a matrix is instead, if its elements tell.
+/// What a store without a matrix is instead, if its elements identify it.
 pub fn foreign(store: &dyn Container) -> Option<&'static str> {
     let there = |element: &&str| store.kind(element).is_ok_and(|kind| kind.is_some());
     FOREIGN.iter().find(|(elements, _)| elements.iter().all(&there)).map(|(_, told)| *told)
@@ -126,10 +126,10 @@ fn is_anndata(store: &dyn Container, element: &str) -> bool {
             || [Frame::Obs, Frame::Var].iter().all(|frame| there(&format!("{element}/{}", frame.path()))))
 }
 
-/// AnnData groups inside of a store that is none itself: `mod/rna` (MuData), `tables/table` (SpatialData).
+/// AnnData groups in a store that is not AnnData: `mod/rna` (MuData), `tables/table` (SpatialData).
 pub fn inside(store: &dyn Container) -> Vec<String> {
     let mut all = Vec::new();
-    // What cannot be listed holds nothing for us.
+    // Groups that cannot be listed are skipped.
     let members = |group: &str| store.members(group).unwrap_or_default().into_iter().take(MOST_GROUPS);
     for outer in members("").filter(|name| !ROOT.contains(&name.as_str())) {
         if is_anndata(store, &outer) {
@@ -142,8 +142,8 @@ pub fn inside(store: &dyn Container) -> Vec<String> {
     all
 }
 
-/// The stores that a path stands for: those in a directory of `.h5ad` and `.zarr` stores that is no store itself, in the order
-/// of their names; else the path alone.
+/// The stores that a path stands for: for a directory that is no store itself, its `.h5ad` and `.zarr` stores, sorted by name; otherwise
+/// the path itself.
 pub fn expand(path: &Path) -> Vec<PathBuf> {
     let is_zarr = ["zarr.json", ".zgroup", ".zarray", ".zmetadata"].iter().any(|file| path.join(file).is_file());
     let entries = if is_zarr { None } else { std::fs::read_dir(path).ok() };
@@ -157,10 +157,10 @@ pub fn expand(path: &Path) -> Vec<PathBuf> {
     if stores.is_empty() { vec![path.to_owned()] } else { stores }
 }
 
-/// A store and the path that names it.
+/// A store and its path.
 pub type OpenedStore = (PathBuf, Box<dyn Container>);
 
-/// The stores that a path names, opened: itself, or the `dataset_0`, `dataset_1`, ... of an annbatch collection, in that
+/// Opens the stores that a path stands for: the store itself, or `dataset_0`, `dataset_1`, ... of an annbatch collection, in this
 /// order.
 ///
 /// # Errors
@@ -181,7 +181,7 @@ pub fn stores(path: &Path) -> Result<Vec<OpenedStore>, ArrayError> {
     parts.sort();
     let open = |(_, inner): (u64, String)| {
         let mut name = path.as_os_str().to_owned();
-        // `STORE::GROUP` already names a group.
+        // If the path already names a group (`STORE::GROUP`), the inner name is appended to that.
         name.push(if file_of(path) == path { "::" } else { "/" });
         name.push(inner);
         let path = PathBuf::from(name);

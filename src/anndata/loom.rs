@@ -1,7 +1,7 @@
-//! loom files: `matrix` and `layers` are genes x cells, `row_attrs` tells of genes, `col_attrs` of cells.
+//! loom files: `matrix` and `layers` are genes x cells, `row_attrs` are columns of var, `col_attrs` of obs.
 //!
-//! As `anndata.io.read_loom` reads it: rows are named by `CellID`, genes by `Gene`. An attribute of one value a cell is a
-//! column, a table of numbers is a matrix in obsm.
+//! As in `anndata.io.read_loom`: cells are named by `CellID`, genes by `Gene`. One-dimensional attributes are columns, two-dimensional
+//! numeric ones are matrices in obsm.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use super::adapted::Table;
 use super::names::{Frame, LAYERS, MatrixName, OBSM};
 use crate::array::{ArrayError, Container, NodeKind};
 
-/// Attributes that name cells and genes; the first that is there.
+/// Attributes with the names of cells and of genes; the first that exists is used.
 const CELLS: [&str; 2] = ["CellID", "obs_names"];
 const GENES: [&str; 2] = ["Gene", "var_names"];
 
@@ -25,7 +25,7 @@ pub fn table(store: &dyn Container) -> Result<Option<Table>, ArrayError> {
     for group in [LAYERS, OBSM] {
         table.group(group, json!({"encoding-type": "dict"}));
     }
-    // loom has a group of this name, too.
+    // loom uses AnnData's name of this group.
     let layers = "layers";
     if store.kind(layers)? == Some(NodeKind::Group) {
         for name in store.members(layers)? {

@@ -1,10 +1,9 @@
-//! The row index: row bounds and obs columns of a large store, in one mapped Arrow file.
+//! Makes the row index: row bounds and obs columns of a large store in one mapped Arrow file.
 //!
-//! What it holds was checked when it was written: row bounds that never fall and end where the values do, codes within
-//! their categories. So a mount that finds it reads none of that. It is made in windows, on all cores, in bounded memory;
-//! a column that a later mount needs besides is added, the others are copied. A column that cannot be read is left out:
-//! who asks for it reads it from the store, and tells what is wrong. Stores of less than `LEAST_ROWS` rows have none:
-//! to read them takes no longer than to find a file.
+//! Its content was checked when it was written: row bounds never decrease and end with the values, codes are within their categories. So a
+//! mount that finds it checks nothing. It is made in windows, on all cores, in bounded memory. If a later mount needs more columns, these
+//! are added, and the others are copied. A column that cannot be read is left out: whoever uses it reads it from the store, and reports the
+//! error. Stores with fewer than `LEAST_ROWS` rows have no row index: reading them takes no longer than finding a file.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -21,8 +20,8 @@ use crate::anndata::{layout, sparse};
 use crate::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind};
 
 impl RowIndex {
-    /// The index of a store, with the row bounds of matrix `x` and obs columns (`None`: all but text); made where it is not
-    /// there, or not whole. It cannot fail: what it has not is read from the store.
+    /// The row index of a store, with the row bounds of matrix `x` and obs columns (`None`: all but text); built if it is missing or
+    /// incomplete. It cannot fail: what it lacks is read from the store.
     pub fn open(
         store: &dyn Container,
         x: &str,
@@ -30,7 +29,7 @@ impl RowIndex {
         directory: &IndexDir,
         counters: &Counters,
     ) -> RowIndex {
-        // It holds little-endian numbers as they are mapped.
+        // Mapped numbers are little-endian.
         let Some(rows) = rows_of(store).filter(|&rows| rows >= LEAST_ROWS && cfg!(target_endian = "little")) else {
             return RowIndex::default();
         };
@@ -62,18 +61,18 @@ fn mapped(index: &Index) -> RowIndex {
     RowIndex::of(held, mapping)
 }
 
-/// Rows by obs; what is wrong with it is for others to tell.
+/// The number of rows of obs. Errors are ignored here: others report them.
 fn rows_of(store: &dyn Container) -> Option<u64> {
     DataFrame::open(store, Frame::Obs).ok().map(|obs| obs.rows)
 }
 
-/// What the index is to hold, of what is there.
+/// The arrays that the index is to hold, as far as they exist.
 fn wanted(store: &dyn Container, x: &str, names: Option<&[String]>, rows: u64) -> Vec<ColumnSource> {
     let mut wanted: Vec<ColumnSource> = bounds(store, x, rows).ok().flatten().into_iter().collect();
     if let Ok(obs) = DataFrame::open(store, Frame::Obs) {
         for name in names.unwrap_or(&obs.columns) {
             let sources = obs.sources(name).unwrap_or_default();
-            // The same column may be named twice.
+            // A column may be named twice.
             wanted.extend(sources.into_iter().filter(|source| source.array.shape == [rows]));
         }
     }
@@ -99,7 +98,7 @@ fn bounds(store: &dyn Container, x: &str, rows: u64) -> Result<Option<ColumnSour
     })
 }
 
-/// Why there is no index.
+/// Why an index was not built.
 enum BuildFailure {
     /// This column cannot be read.
     Column(String),
@@ -107,7 +106,7 @@ enum BuildFailure {
 }
 
 impl IndexDir {
-    /// The row index of a store, made or added to where it is not complete.
+    /// Opens the row index of a store; builds or extends it if it is incomplete.
     fn rows(
         &self,
         store: &dyn Container,
@@ -137,7 +136,7 @@ impl IndexDir {
         }
         let (old, unread) = (RefCell::new(None), Mutex::new(None));
         let needed = || {
-            // Another process may have been faster, or has made one with other columns.
+            // Another process may have built it first, possibly with other columns.
             let found = open(&path, &entry, &key);
             if found.as_ref().is_some_and(complete) {
                 return None;
@@ -162,7 +161,7 @@ impl IndexDir {
     }
 }
 
-/// Writes all parts, window by window, a thread for each core.
+/// Writes all parts window by window, with a thread for each core.
 fn fill(
     building: &mut Building<'_>,
     wanted: &[ColumnSource],
@@ -170,7 +169,7 @@ fn fill(
     failed: &Mutex<Option<String>>,
     counters: &Counters,
 ) -> Result<(), ArrayError> {
-    // What another mount needed is copied.
+    // Columns that other mounts needed are copied from the old file.
     let old = old.into_iter().map(|(array, part)| ColumnSource {
         element: part.name.into_owned(),
         array,

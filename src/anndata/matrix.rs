@@ -1,6 +1,6 @@
-//! A matrix of a store: CSR or dense rows.
+//! A matrix of a store, with CSR or dense rows.
 //!
-//! All that is cheap is checked at the open: shapes, lengths, row bounds. Column numbers are checked as they are served.
+//! Opening checks what is cheap: shapes, lengths, row bounds. Column numbers are checked when they are served.
 
 use crate::array::cast::cast;
 use crate::array::cost::ReadCost;
@@ -16,24 +16,24 @@ pub enum Matrix {
     Sparse {
         data: Array,
         indices: Array,
-        /// Where each row starts in `data` and `indices`, and the end: rows + 1 numbers, never falling.
+        /// The start of each row in `data` and `indices`, and the end: rows + 1 numbers, never decreasing.
         indptr: Bounds,
         rows: u64,
         columns: u64,
     },
-    /// Dense rows: shape rows x ...
+    /// Dense rows; the shape is [rows, ...].
     Dense { array: Array },
 }
 
 impl Matrix {
-    /// Whether a store has such an element, of whatever kind.
+    /// Whether a store has such an element, of any kind.
     pub fn is_there(store: &dyn Container, element: &str) -> Result<bool, ArrayError> {
         let located = layout::located(store, element)?;
         Ok(layout::is_there(store, &located)? || matrices(store)?.iter().any(|there| there.path() == element))
     }
 
-    /// A matrix that a store has not: rows without stored values, or of NaN. `columns` is the shape of its rows, `dtype` a
-    /// float where it is dense.
+    /// A substitute for a matrix that a store lacks: rows without values, or of NaN. `columns` is the shape of a row; `dtype` must be
+    /// a float if it is dense.
     pub fn absent(
         store: &dyn Container,
         element: &str,
@@ -94,7 +94,7 @@ impl Matrix {
         }
     }
 
-    /// Adds what reading these rows costs, which ascend.
+    /// Adds the cost of reading rows, given in ascending order.
     pub fn add_cost(&self, rows: impl Iterator<Item = u64>, cost: &mut ReadCost) {
         match self {
             Matrix::Sparse { indptr, .. } => {
@@ -106,7 +106,7 @@ impl Matrix {
         }
     }
 
-    /// The arrays that rows are read from.
+    /// The arrays to read rows from.
     pub fn arrays(&self) -> Vec<&Array> {
         match self {
             Matrix::Sparse { data, indices, .. } => vec![data, indices],

@@ -1,29 +1,29 @@
-//! Names of AnnData's elements: the one place where they are spelt.
+//! Names of AnnData's elements; no other module spells them.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What AnnData holds at its root: none of it is another AnnData.
+/// Elements at the root of an AnnData; none of them is another AnnData.
 pub const ROOT: [&str; 10] = ["X", "obs", "var", LAYERS, OBSM, "varm", "obsp", "varp", "uns", "raw"];
 
 pub const LAYERS: &str = "layers";
 pub const OBSM: &str = "obsm";
 
-/// A matrix that has a row for each row of obs.
+/// A matrix with a row for each row of obs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum MatrixName {
     X,
     RawX,
-    /// One of `layers`.
+    /// A matrix in `layers`.
     Layer(String),
-    /// One of `obsm`.
+    /// A matrix in `obsm`.
     Obsm(String),
 }
 
 impl MatrixName {
-    /// The matrix at a path in a store; `None` where that is no place for one.
+    /// The matrix with a path in a store; `None` if the path is not that of a matrix.
     pub fn at(path: &str) -> Option<MatrixName> {
         match path.split_once('/') {
             None if path == "X" => Some(MatrixName::X),
@@ -35,12 +35,12 @@ impl MatrixName {
         }
     }
 
-    /// Its path in a store.
+    /// The path in a store.
     pub fn path(&self) -> String {
         self.to_string()
     }
 
-    /// The dataframe that names its columns, if they are named by one.
+    /// The dataframe with the names of its columns, if there is one.
     pub fn frame(&self) -> Option<Frame> {
         match self {
             MatrixName::X | MatrixName::Layer(_) => Some(Frame::Var),
@@ -92,7 +92,7 @@ pub enum Frame {
 }
 
 impl Frame {
-    /// Its path in a store.
+    /// The path in a store.
     pub fn path(self) -> &'static str {
         match self {
             Frame::Obs => "obs",
@@ -101,7 +101,7 @@ impl Frame {
         }
     }
 
-    /// The dataframe at a path, also of old layouts.
+    /// The dataframe with a path, also of old layouts.
     pub fn at(path: &str) -> Option<Frame> {
         match path {
             "obs" => Some(Frame::Obs),
@@ -112,12 +112,12 @@ impl Frame {
     }
 }
 
-/// The path that an element of `raw` had before anndata 0.7: `raw.X` for `raw/X`. `None` for other elements.
+/// The path of an element of `raw` before anndata 0.7: `raw.X` for `raw/X`. `None` for other elements.
 pub fn before_0_7(path: &str) -> Option<String> {
     path.strip_prefix("raw/").map(|rest| format!("raw.{rest}"))
 }
 
-/// Whether an element is of `raw`, in the layout of any version.
+/// Whether an element belongs to `raw`, in any layout.
 pub fn is_raw(path: &str) -> bool {
     path.starts_with("raw/") || path.starts_with("raw.")
 }

@@ -1,4 +1,4 @@
-//! Opens a matrix: what it is, and whether its parts agree.
+//! Opens a matrix: determines its kind, and checks its parts.
 
 use crate::array::cast::to_u64s;
 use crate::array::meaning::Meaning;
@@ -14,16 +14,16 @@ impl Matrix {
     /// Opens `X`, `raw/X`, `layers/NAME` or `obsm/NAME`.
     ///
     /// # Errors
-    /// The element is absent (the message lists those that are there), is of a kind that is not read (CSC, dataframe,
-    /// awkward array), or its parts disagree.
+    /// The element is missing (the message lists existing ones), is of an unsupported kind (CSC, dataframe, awkward array), or its parts
+    /// contradict each other.
     pub fn open(store: &dyn Container, element: &str, counters: &Counters) -> Result<Matrix, ArrayError> {
         Matrix::open_with(store, element, None, &RowIndex::default(), counters)
     }
 
-    /// As [`Matrix::open`] for who asks only what it is: row bounds are read as far as `row_index` says.
+    /// As [`Matrix::open`], to find out shape and kind; row bounds are read only as far as `row_index` says.
     ///
     /// # Errors
-    /// Those of `open`, as far as they are seen.
+    /// Those of `open`, as far as they are noticed.
     pub fn look(
         store: &dyn Container,
         element: &str,
@@ -33,11 +33,11 @@ impl Matrix {
         Matrix::open_with(store, element, None, row_index, counters)
     }
 
-    /// As [`Matrix::open`], row bounds from the row index where that has them; a matrix stored by column (CSC) is read
-    /// from the index directory, transposed there first where it is not there yet.
+    /// As [`Matrix::open`], with row bounds from the row index where that has them. A matrix stored by column (CSC) is read from the
+    /// index directory, after transposing it there if needed.
     ///
     /// # Errors
-    /// Those of `open`; the index directory cannot be written.
+    /// Those of `open`; the index directory is not writable.
     pub fn open_by_row(
         store: &dyn Container,
         element: &str,
@@ -48,10 +48,10 @@ impl Matrix {
         Matrix::open_with(store, element, Some(index), row_index, counters)
     }
 
-    /// The transpose of a matrix that is stored by column, as stored; `None` where it is not.
+    /// The transpose of a matrix stored by column, as CSR; `None` for other matrices.
     ///
     /// # Errors
-    /// Its parts disagree.
+    /// Its parts contradict each other.
     pub fn open_by_column(
         store: &dyn Container,
         element: &str,
@@ -84,7 +84,7 @@ impl Matrix {
     }
 }
 
-/// Before anndata 0.7 `obsm` was one array of records: a matrix of it is a field.
+/// A matrix of `obsm` before anndata 0.7, where `obsm` was a record array with a field for each.
 fn field(store: &dyn Container, element: &str) -> Result<Option<Array>, ArrayError> {
     let Some(MatrixName::Obsm(name)) = MatrixName::at(element) else { return Ok(None) };
     if store.kind(OBSM)? != Some(NodeKind::Array) {
@@ -98,7 +98,7 @@ fn field(store: &dyn Container, element: &str) -> Result<Option<Array>, ArrayErr
     }
 }
 
-/// Why there is no such matrix, and what can be asked for instead.
+/// A message that a matrix is missing, with what can be named instead.
 fn absent(store: &dyn Container) -> Result<String, ArrayError> {
     if let Some(told) = layout::foreign(store) {
         return Ok(format!("there is none: {told}"));
@@ -116,7 +116,7 @@ fn absent(store: &dyn Container) -> Result<String, ArrayError> {
     })
 }
 
-/// Whether it would be worth asking for, by its attributes alone.
+/// Whether an element may be a supported matrix, judged by its attributes only.
 fn looks_served(store: &dyn Container, element: &str) -> bool {
     let Ok(element) = layout::located(store, element) else { return false };
     match store.kind(&element) {
@@ -176,7 +176,7 @@ fn group(
     }
 }
 
-/// CSR; of a matrix stored by column its transpose, whose rows are the columns.
+/// Opens CSR; of a matrix stored by column, its transpose, whose rows are the columns.
 fn csr(
     store: &dyn Container,
     element: &str,

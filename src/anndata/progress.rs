@@ -1,12 +1,12 @@
-//! A bar on stderr for what takes long before a mount: nothing where stderr is no terminal.
+//! A progress bar on stderr for long work before a mount; nothing if stderr is no terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar that goes away when it is dropped.
+/// A bar that disappears when dropped.
 pub struct Progress(ProgressBar);
 
 impl Progress {
-    /// A bar of `total` steps; `what` stands before it.
+    /// A bar with `total` steps, labelled `what`.
     pub fn new(what: String, total: u64) -> Progress {
         let bar = ProgressBar::new(total).with_message(what);
         if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {percent}% {eta}") {

@@ -1,4 +1,4 @@
-//! What the row index of a store holds, for those who read its columns. `make_row_index` makes it.
+//! The content of a store's row index, for readers of its columns. `make_row_index` makes it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,24 +14,24 @@ use crate::array::cast::to_u64s;
 use crate::array::{Array, ArrayError, Counters, Dtype};
 use crate::number::as_usize;
 
-/// Rows of the smallest store that gets an index: 8 MiB of row bounds.
+/// Minimum rows of a store with a row index: 8 MiB of row bounds.
 pub const LEAST_ROWS: u64 = 1 << 20;
 /// Elements that one thread reads at once.
 const WINDOW: u64 = 1 << 19;
 
-/// Columns of one store, mapped; those that it has not are read from the store.
+/// Mapped columns of one store; other columns are read from the store.
 #[derive(Default)]
 pub struct RowIndex {
     held: HashMap<String, (Dtype, Buffer)>,
     mapping: Option<Arc<Mapping>>,
-    /// Arrays of so many rows are opened and not read.
+    /// If set, arrays of this many rows are opened but not read, as in the probe.
     unread: Option<u64>,
 }
 
-/// What the numbers of an array are.
+/// The meaning of the numbers in an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ArrayContent {
-    /// Row bounds; the number of stored values is the last bound.
+    /// Row bounds; the last one is the number of stored values.
     Bounds {
         stored: u64,
     },
@@ -42,7 +42,7 @@ pub enum ArrayContent {
     Plain,
 }
 
-/// A column to be written.
+/// A column to write.
 pub struct ColumnSource {
     pub element: String,
     pub array: Array,
@@ -59,11 +59,11 @@ impl ColumnSource {
         IndexPart { name: self.element.clone().into(), dtype, len: self.array.shape[0] }
     }
 
-    /// Elements as they are written. Row bounds come with the last one before them.
+    /// Reads and checks elements to write. Row bounds are also compared with the preceding one.
     pub fn read(&self, start: u64, len: u64, counters: &Counters) -> Result<Vec<u8>, ArrayError> {
         let before = u64::from(start > 0 && matches!(self.content, ArrayContent::Bounds { .. }));
         let mut bytes = self.array.read_window(start - before, len + before, counters)?;
-        // In words for the user once it is read from the store.
+        // The store's own reader reports a precise error later.
         let wrong = || self.array.damaged(0, "its numbers cannot be");
         match self.content {
             ArrayContent::Plain => Ok(bytes),
@@ -85,7 +85,7 @@ impl ColumnSource {
         }
     }
 
-    /// Where it is read in pieces, without decoding a chunk twice.
+    /// Ranges to read one by one, aligned so that no chunk is decoded twice.
     pub fn windows(&self) -> impl Iterator<Item = (u64, u64)> + use<> {
         let total = self.array.shape[0];
         let chunk = if self.array.source.is_encoded() { self.array.chunk_elements().max(1) } else { 1 };
@@ -95,30 +95,30 @@ impl ColumnSource {
 }
 
 impl RowIndex {
-    /// For who looks at a store: what is large is opened, but not read, unless it is the library that would read it.
+    /// To inspect a store: large arrays are opened but not read, unless libhdf5 itself would have to read them.
     pub fn looking() -> RowIndex {
         RowIndex { unread: Some(LEAST_ROWS), ..RowIndex::default() }
     }
 
-    /// For who tries the library: only what it reads itself is read.
+    /// For the probe: only what libhdf5 itself would read is read.
     pub fn trying() -> RowIndex {
         RowIndex { unread: Some(0), ..RowIndex::default() }
     }
 
-    /// Whether it is one of [`RowIndex::trying`].
+    /// Whether it is that of [`RowIndex::trying`].
     pub fn reads_nothing(&self) -> bool {
         self.unread == Some(0)
     }
 
-    /// Columns by their elements, in a mapped file.
+    /// Columns in a mapped file, by element.
     pub fn of(held: HashMap<String, (Dtype, Buffer)>, mapping: Arc<Mapping>) -> RowIndex {
         RowIndex { held, mapping: Some(mapping), unread: None }
     }
 
-    /// Row bounds, if they need not be read.
+    /// Row bounds that need not be read, if it has them.
     ///
     /// # Errors
-    /// Those of the library, where it is what decodes them.
+    /// Those of libhdf5, if that decodes the array.
     pub fn bounds(&self, array: &Array, counters: &Counters) -> Result<Option<Bounds>, ArrayError> {
         if self.looked(array, counters)? {
             return Ok(Some(Vec::new().into()));
@@ -127,7 +127,7 @@ impl RowIndex {
         Ok(held.map(|((_, bytes), mapping)| Bounds::mapped(bytes.clone(), mapping)))
     }
 
-    /// Values of a column, if they need not be read; codes are narrow and checked.
+    /// Values of a column that need not be read, if it has them; codes have the smallest dtype and are checked.
     ///
     /// # Errors
     /// As above.
@@ -139,7 +139,7 @@ impl RowIndex {
         Ok(held.map(|(dtype, bytes)| Numbers { dtype: *dtype, bytes: bytes.clone().into() }))
     }
 
-    /// Whether looking at it is all that is to be done.
+    /// Whether the array is only to be opened; if libhdf5 decodes it, it is read once for trial.
     fn looked(&self, array: &Array, counters: &Counters) -> Result<bool, ArrayError> {
         if self.unread.is_none_or(|least| array.shape.first().is_none_or(|&len| len < least)) {
             return Ok(false);
@@ -152,12 +152,12 @@ impl RowIndex {
         Ok(true)
     }
 
-    /// Whether this very element is held.
+    /// Whether it has an element.
     pub fn holds(&self, element: &str) -> bool {
         self.held.contains_key(element)
     }
 
-    /// The file that it is.
+    /// The mapped file.
     pub fn mapping(&self) -> Option<&Arc<Mapping>> {
         self.mapping.as_ref()
     }

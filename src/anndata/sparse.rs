@@ -1,4 +1,4 @@
-//! Groups that are sparse matrices: how they are stored, and their shape, where the writer told it or not.
+//! Sparse matrices: their encoding and shape, also where the writer has not stored these.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use super::names::{Frame, is_raw};
 use crate::array::cast::to_i64;
 use crate::array::{ArrayError, Container, Counters, NodeKind};
 
-/// The group's encoding; where the writer did not tell it, what its members and shape say. Empty where that is unknown.
+/// The group's encoding; if it is not stored, it is inferred from members and shape. Empty if unknown.
 pub fn encoding(store: &dyn Container, element: &str) -> Result<String, ArrayError> {
     let told = super::encoding(store, element)?;
     if !told.is_empty() {
@@ -26,7 +26,7 @@ pub fn encoding(store: &dyn Container, element: &str) -> Result<String, ArrayErr
     let bounds = store.shape(&format!("{element}/indptr"))?;
     let columns = shape(store, element)?.and_then(|[rows, columns]| {
         let fits = |n: u64| bounds.as_slice() == [n.saturating_add(1)];
-        // A square one is taken for rows, as nearly all are.
+        // A square matrix counts as CSR, as nearly all are.
         if fits(rows) { Some(false) } else { fits(columns).then_some(true) }
     });
     Ok(match columns {
@@ -36,7 +36,7 @@ pub fn encoding(store: &dyn Container, element: &str) -> Result<String, ArrayErr
     })
 }
 
-/// Rows and columns of a sparse group: its attribute, an array of that name (as 10x writes it), else obs and var.
+/// Rows and columns of a sparse group: from its attribute, or an array of that name (10x), or else from obs and var.
 pub fn shape(store: &dyn Container, element: &str) -> Result<Option<[u64; 2]>, ArrayError> {
     let attributes = store.attributes(element)?;
     for name in ["shape", "h5sparse_shape"] {

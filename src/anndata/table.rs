@@ -1,4 +1,4 @@
-//! A dataframe in `obsm`: its columns of numbers as one dense matrix, in memory as obs columns are.
+//! A dataframe in `obsm` as a dense matrix in memory: its numeric columns.
 
 use crate::array::cast::cast;
 use crate::array::{Array, ArrayError, Container, Counters, Dtype, constant};
@@ -12,7 +12,7 @@ pub fn is_table(store: &dyn Container, element: &str) -> Result<bool, ArrayError
     Ok(store.kind(element)?.is_some() && encoding(store, element)? == "dataframe")
 }
 
-/// The columns of numbers and booleans, in the writer's order.
+/// Names of the numeric and boolean columns, in the writer's order.
 pub fn columns(store: &dyn Container, element: &str) -> Result<Vec<String>, ArrayError> {
     let frame = DataFrame::at(store, element)?;
     let mut names = Vec::new();
@@ -24,10 +24,10 @@ pub fn columns(store: &dyn Container, element: &str) -> Result<Vec<String>, Arra
     Ok(names)
 }
 
-/// Rows x columns of one dtype, promoted as numpy does; of a nullable column float64, NaN where it is missing.
+/// An array of shape [rows, columns] with one dtype, promoted as numpy does; nullable columns become float64 with NaN for missing.
 ///
 /// # Errors
-/// It has no columns of numbers, or one of them cannot be read.
+/// It has no numeric columns, or one of them cannot be read.
 pub fn open(store: &dyn Container, element: &str, counters: &Counters) -> Result<Array, ArrayError> {
     let frame = DataFrame::at(store, element)?;
     let names = columns(store, element)?;

@@ -1,7 +1,7 @@
 //! 10x Genomics' `.h5`, as Cell Ranger writes it: the group `matrix` (version 3), or one group a genome (version 2).
 //!
-//! Its matrix is CSC of genes x cells, which is CSR of cells x genes. As scanpy reads it: rows are named by barcode, genes by
-//! name; `gene_ids`, `feature_types` and `genome` are columns of var. All features are there, not gene expression alone.
+//! Its matrix is CSC of genes x cells, which is CSR of cells x genes. As in scanpy, cells are named by barcode and genes by name;
+//! `gene_ids`, `feature_types` and `genome` are columns of var. All features are served, not only gene expression.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use super::adapted::Table;
 use super::names::{Frame, MatrixName};
 use crate::array::{ArrayError, Container, NodeKind};
 
-/// Groups of the root that are looked at.
+/// Groups of the root to search, at most.
 const MOST_GROUPS: usize = 256;
 
 pub fn table(store: &dyn Container) -> Result<Option<Table>, ArrayError> {

@@ -1,9 +1,8 @@
-//! A matrix stored by column (CSC) as one by row (CSR), out of core: what does not fit memory goes through a scratch file.
+//! Transposes a matrix stored by column (CSC) to CSR, out of core: what does not fit memory goes through a scratch file.
 //!
-//! Pass one counts the values of each row. Pass two reads the values in stored order, which is column by column, and
-//! deals them to bands of rows; then each band is put in order in memory and appended to the index. So the store is
-//! decoded once for the counts and once for the values, whatever the number of bands, and column numbers rise within a
-//! row, as `scipy.sparse.csc_matrix.tocsr` has them.
+//! The first pass counts the values of each row. The second reads the values in stored order, column by column, and distributes them to
+//! bands of rows; then each band is sorted in memory and appended to the index. So the store is decoded once for the counts and once for
+//! the values, whatever the number of bands, and column numbers ascend within a row, as in `scipy.sparse.csc_matrix.tocsr`.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -16,13 +15,13 @@ use super::index::{Building, IndexDir, IndexPart, IndexRequest};
 use super::matrix::Matrix;
 use super::progress::Progress;
 
-/// Bytes that a transposition holds at most, besides 16 for each row and 8 for each column.
+/// Bytes that a transposition uses, besides 16 for each row and 8 for each column.
 pub const MEMORY: u64 = 256 << 20;
 
-/// The rows of a matrix stored by column: `by_column` is its transpose, read as CSR.
+/// The CSR form of a matrix stored by column. `by_column` is its transpose, opened as CSR.
 ///
 /// # Errors
-/// A chunk that cannot be read, a row number outside the matrix, an index directory that cannot be written.
+/// A chunk cannot be read, a row number is outside the matrix, the index directory is not writable.
 pub fn by_row(
     store: &dyn Container,
     element: &str,
@@ -51,7 +50,7 @@ pub fn by_row(
         let source = CscMatrix { data, indices, indptr, rows: *rows, index, memory: memory.max(1 << 12), counters };
         source.write(building, &bar)
     })?;
-    // They were counted when they were written, and are what they were then.
+    // The counts made when the file was written must match the matrix now.
     let bounds = index.bounds("indptr").filter(|bounds| bounds.last() == Some(&stored));
     let (Ok([_, indices, data]), Some(indptr)) = (<[Array; 3]>::try_from(index.arrays()), bounds) else {
         return Err(super::element_error(store, element, "its index is damaged: remove it from --index-dir"));
@@ -67,16 +66,16 @@ struct CscMatrix<'a> {
     /// Bounds of the columns.
     indptr: &'a [u64],
     rows: u64,
-    /// Of the column numbers written.
+    /// The dtype of column numbers to write.
     index: Dtype,
     memory: u64,
     counters: &'a Counters,
 }
 
-/// Rows that are put in order together.
+/// Rows that are sorted together.
 struct Band {
     rows: std::ops::Range<usize>,
-    /// Its records in the scratch file: where the next goes.
+    /// Offset of its next record in the scratch file.
     at: u64,
     buffer: Vec<u8>,
 }
@@ -104,17 +103,17 @@ impl CscMatrix<'_> {
         building.finish(data)
     }
 
-    /// Elements read at once: row numbers as stored and as u64, and the values.
+    /// Elements to read at once: row numbers as stored and as u64, and values.
     fn window(&self) -> u64 {
         (self.memory / 4 / (16 + self.data.dtype.size() as u64)).max(64)
     }
 
-    /// Bytes of one value in the scratch file: its row in the band, its column, itself.
+    /// Bytes of a record in the scratch file: row within the band, column, value.
     fn record(&self) -> usize {
         4 + self.index.size() + self.data.dtype.size()
     }
 
-    /// Where each row will start.
+    /// Counts values; returns the row bounds.
     fn count(&self, bar: &Progress) -> Result<Vec<u64>, ArrayError> {
         let rows = as_usize(self.rows);
         let mut bounds = vec![0u64; rows + 1];
@@ -146,7 +145,7 @@ impl CscMatrix<'_> {
         }
     }
 
-    /// Bands whose records and ordered values take half of the memory; at least one row each.
+    /// Divides rows into bands of at least one row, whose records and sorted values take half of the memory.
     fn bands(&self, bounds: &[u64]) -> Vec<Band> {
         let most = self.memory / 2 / (2 * self.record() as u64);
         let mut bands = Vec::new();
@@ -161,7 +160,7 @@ impl CscMatrix<'_> {
         bands
     }
 
-    /// Deals all values to their bands, in stored order.
+    /// Appends all values to their bands, in stored order.
     fn deal(
         &self,
         building: &Building<'_>,
@@ -175,7 +174,7 @@ impl CscMatrix<'_> {
         let size = self.data.dtype.size();
         let (total, mut start, mut column) = (self.data.shape[0], 0, 0usize);
         let flush = |band: &mut Band| {
-            // A store that changed since it was counted must not run into the next band.
+            // If the store has changed since it was counted, records must not overwrite the next band.
             let end = bounds[band.rows.end] * self.record() as u64;
             if band.at + band.buffer.len() as u64 > end {
                 return Err(building.failed(&"the store changed meanwhile"));
@@ -196,7 +195,7 @@ impl CscMatrix<'_> {
                 let row = usize::try_from(row).unwrap_or(usize::MAX);
                 let number = ends.partition_point(|&end| end <= row);
                 let Some(band) = bands.get_mut(number) else { return Err(self.outside(row as u64)) };
-                // Bands are no longer than that.
+                // Bands have fewer rows than that.
                 let in_band = u32::try_from(row - band.rows.start).map_err(|_| self.outside(row as u64))?;
                 band.buffer.extend_from_slice(&in_band.to_le_bytes());
                 band.buffer.extend_from_slice(&(column as u64).to_le_bytes()[..self.index.size()]);
@@ -212,7 +211,7 @@ impl CscMatrix<'_> {
         Ok(bands)
     }
 
-    /// A band's column numbers and values, row by row; within a row as they were dealt.
+    /// A band's column numbers and values by row; within a row, in the order of its records.
     fn order(&self, bounds: &[u64], band: &Band, scratch: &File) -> Result<(Vec<u8>, Vec<u8>), std::io::Error> {
         let (record, width, size) = (self.record(), self.index.size(), self.data.dtype.size());
         let (first, end) = (bounds[band.rows.start], bounds[band.rows.end]);
@@ -235,7 +234,7 @@ impl CscMatrix<'_> {
     }
 }
 
-/// Elements of a 1-D array as u64; negative ones are huge.
+/// Elements of a 1-D array as u64; negative ones wrap to large ones.
 fn read_u64(array: &Array, start: u64, len: u64, counters: &Counters) -> Result<Vec<u64>, ArrayError> {
     let bytes = array.read_window(start, len, counters)?;
     Ok(to_u64s(array.dtype, &bytes))
@@ -247,7 +246,7 @@ mod tests {
     use super::*;
     use crate::anndata::row_index::RowIndex;
 
-    /// Values (row, column, value) in stored order: by column, rows within one in any order, some twice.
+    /// Values (row, column, value) in stored order: by column, with rows unsorted and some repeated.
     fn values() -> Vec<(u64, u64, f32)> {
         let mut state = 1u64;
         let mut random = |below: u64| {
@@ -301,7 +300,7 @@ mod tests {
                 let bound = |row: u64| wanted.iter().filter(|v| v.0 < row).count() as u64;
                 assert_eq!(**indptr, (0..=151).map(bound).collect::<Vec<_>>());
             }
-            // One file, and nothing temporary.
+            // One index file, and no temporary file.
             assert_eq!(std::fs::read_dir(index.0.as_ref().unwrap()).unwrap().count(), 1);
         }
     }

@@ -1,4 +1,4 @@
-//! Arrays of one axis as the values of a column.
+//! Reads one-dimensional arrays as values of a column.
 
 use crate::array::{Array, ArrayError, Container, Counters};
 
@@ -6,7 +6,7 @@ use super::bytes::Bytes;
 use super::column::{Numbers, Texts, Values};
 use super::{METADATA_LIMIT, element_error};
 
-/// Strings of one axis, or a single one.
+/// Strings of a one-dimensional or scalar element.
 pub fn texts(store: &dyn Container, element: &str) -> Result<Vec<String>, ArrayError> {
     match store.shape(element)?.len() {
         0 | 1 => store.strings(element),
@@ -14,7 +14,7 @@ pub fn texts(store: &dyn Container, element: &str) -> Result<Vec<String>, ArrayE
     }
 }
 
-/// An array of one axis; a single number is one of one element.
+/// Numbers of a one-dimensional or scalar element.
 pub fn numbers(store: &dyn Container, element: &str, counters: &Counters) -> Result<Numbers, ArrayError> {
     let array: Array = store.array(element)?;
     if array.shape.len() > 1 {
@@ -23,7 +23,7 @@ pub fn numbers(store: &dyn Container, element: &str, counters: &Counters) -> Res
     Ok(Numbers { dtype: array.dtype, bytes: array.read_all(METADATA_LIMIT, counters)?.into() })
 }
 
-/// Strings as a column; `mask` where it is nullable.
+/// Strings as a column; `mask` if it is nullable.
 pub fn text(strings: Vec<String>, mask: Option<Bytes>) -> Values {
     let mut texts = Texts::default();
     let (mut chars, mut bytes) = (0, 0);

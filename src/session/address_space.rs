@@ -1,31 +1,31 @@
-//! Limits of a process's address space (`ulimit -v`, which SGE sets as h_vmem) and of its data (`ulimit -d`).
+//! Limits of the address space (`ulimit -v`, which SGE sets as h_vmem) and of data (`ulimit -d`) of a process.
 //!
-//! What counts is what is mapped, touched or not: malloc's arenas reserve 64 MiB each, threads their stacks. So with such a
-//! limit both are kept few, the budget is what is left, and a mount that would have too little is refused with a figure.
+//! They count mapped memory, whether touched or not: malloc's arenas reserve 64 MiB each, threads their stacks. So with such a limit,
+//! arenas and threads are kept few, the budget is what remains, and a mount with too little is refused with figures.
 
 use bytesize::ByteSize;
 use rustix::process::{Resource, getrlimit};
 
 use super::error::SessionError;
 
-/// Address space of one decoding thread: stacks of two pools, buffers for a chunk as stored and as decoded.
+/// Address space of one decoding thread: stacks in two pools, buffers for a stored and a decoded chunk.
 const THREAD: u64 = 32 << 20;
-/// What threads that serve, and all that grows a little with use, may take.
+/// Address space of session threads, and of all that grows a little with use.
 const OTHER: u64 = 64 << 20;
-/// The smallest budget: two pieces that buffers are cut from.
+/// The smallest budget: two regions of the slab.
 const LEAST: u64 = 64 << 20;
 
-/// The smaller of the limits; none if there is none.
+/// The lower of both limits; `None` without limits.
 pub fn limit() -> Option<u64> {
     limits().into_iter().filter_map(|(limit, _)| limit).min()
 }
 
-/// Each limit, and the line of /proc/self/status that says how much of it is used.
+/// Each limit, and the field of /proc/self/status with its use.
 fn limits() -> [(Option<u64>, &'static str); 2] {
     [(getrlimit(Resource::As).current, "VmSize:"), (getrlimit(Resource::Data).current, "VmData:")]
 }
 
-/// Bytes that may still be mapped.
+/// Bytes that can still be mapped.
 fn left() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let used = |name: &str| {
@@ -36,24 +36,24 @@ fn left() -> Option<u64> {
     limits().into_iter().filter_map(left).min()
 }
 
-/// With a limit, keeps malloc's arenas few. Call it before any thread exists.
+/// If there is a limit, reduces the number of malloc's arenas. Call it before any thread exists.
 pub fn keep_arenas_few() {
     let Some(limit) = limit() else { return };
     #[cfg(target_env = "gnu")]
     {
         let arenas = libc::c_int::try_from(limit >> 30).unwrap_or(libc::c_int::MAX).clamp(1, 8);
-        // SAFETY: sets a number of the allocator.
+        // SAFETY: only sets a parameter of the allocator.
         unsafe { libc::mallopt(libc::M_ARENA_MAX, arenas) };
     }
     #[cfg(not(target_env = "gnu"))]
     let _ = limit;
 }
 
-/// The budget for images and decoded chunks, and the number of decoding threads: those asked for, or (`asked` is none) as
-/// much of `auto` as fits.
+/// The budget for images and decoded chunks, and the number of decoding threads: as requested, or, if `asked` is `None`, as much of
+/// `auto` as fits.
 ///
 /// # Errors
-/// They do not fit what is left.
+/// The requested budget does not fit the remaining address space.
 pub fn fit(asked: Option<u64>, auto: u64, threads: usize) -> Result<(u64, usize), SessionError> {
     match left().zip(limit()) {
         None => Ok((asked.unwrap_or(auto), threads)),
@@ -65,7 +65,7 @@ fn within(left: u64, limit: u64, asked: Option<u64>, auto: u64, threads: usize) 
     let most = usize::try_from(left / 4 / THREAD).unwrap_or(usize::MAX);
     let threads = threads.clamp(1, most.max(1));
     let own = OTHER + THREAD * threads as u64;
-    // A quarter stays for what a batch needs besides its image.
+    // A quarter is left for what a batch needs besides its image.
     let room = left.saturating_sub(own) / 4 * 3;
     let (limit_shown, room_shown) = (ByteSize(limit), ByteSize(room));
     if room < LEAST {

@@ -1,4 +1,4 @@
-//! Splits by cell line and perturbation: which dataset of the file each store is of, and the rows of each side.
+//! Splits by cell line and perturbation: finds the dataset of each store, and computes the rows of each split.
 
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,10 @@ use super::error::{About, SessionError};
 use super::obs::{Labels, Obs};
 use super::spec::AssignedSpec;
 
-/// The rows of each side that is a view, of `base` or of all.
+/// The rows of each split that is a view, among `base` or all rows.
 ///
 /// # Errors
-/// No store is of a dataset of the file; columns that are not there; names that no row has; no controls.
+/// No store belongs to a dataset of the file; missing columns; unknown names; no controls.
 pub fn sides(spec: &AssignedSpec, obs: &mut Obs<'_>, base: Option<&Bits>) -> Result<Vec<Bits>, SessionError> {
     let about = format!("--split-toml {}", spec.file.display());
     let stores = datasets(spec, obs.collection).map_err(SessionError::Refused).about(&about)?;
@@ -61,7 +61,7 @@ fn datasets(spec: &AssignedSpec, collection: &Collection) -> Result<Vec<StoreRow
     Ok(of_stores)
 }
 
-/// Whether a store is at the path of a dataset: it itself, a file in it, or what a pattern stands for.
+/// Whether a store belongs to a dataset: it is at its path, in that directory, or matches its pattern.
 fn is_of(dataset: &str, store: &Store) -> Result<bool, String> {
     let named = store.path.to_string_lossy();
     let named = Path::new(named.split("::").next().unwrap_or_default()).to_owned();

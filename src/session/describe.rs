@@ -1,4 +1,4 @@
-//! What is in a store, and what would stop a mount of it, as JSON (`info`).
+//! Describes a store, and what would prevent a mount of it, as JSON (`info`).
 
 use std::path::{Path, PathBuf};
 
@@ -15,8 +15,8 @@ use crate::format::Writers;
 
 use super::{memory, modalities};
 
-/// The store as JSON, or one by one those of an annbatch collection, or the modalities of a MuData; `error` for one that cannot be
-/// opened. `check`: with a scan for damage. `selection`: what a mount would be asked for.
+/// Describes the store, or each store of an annbatch collection, or each modality of a MuData; one that cannot be opened has only `error`.
+/// `check`: scan for damage as well. `selection`: what a mount would serve.
 pub fn describe(path: &Path, check: bool, selection: &Selection) -> Vec<Value> {
     // `open` reports a path that cannot be opened.
     let stores = anndata::stores(path).unwrap_or_default();
@@ -37,13 +37,13 @@ fn open(path: &Path, check: bool, selection: &Selection) -> Result<Value, ArrayE
     let store = &*store;
     let matrices: Vec<Value> = match matrices(store) {
         Ok(elements) => elements.iter().map(|element| matrix(store, &element.path(), &counters)).collect(),
-        // To a check this is one finding among others.
+        // With `check`, it is reported as a finding.
         Err(error) if !check => return Err(error),
         Err(_) => Vec::new(),
     };
     let columns = DataFrame::open(store, Frame::Obs).map(|obs| columns(&obs));
     let genes = DataFrame::open(store, Frame::Var).map(|var| var.rows);
-    // A mount of a matrix stored by column would transpose it first: that is not for a description to do.
+    // A mount would transpose a matrix stored by column first; a description must not do that.
     let opened = match Matrix::open_by_column(store, &selection.x.path(), &counters) {
         Ok(Some(_)) => Ok(None),
         Ok(None) => Collection::open(&[path.to_owned()], selection, &counters).map(Some).map_err(|e| e.to_string()),

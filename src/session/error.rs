@@ -1,4 +1,4 @@
-//! Why stores cannot be served as asked: one line, whatever room it comes from.
+//! Why stores cannot be served as requested: one line, from whichever room.
 
 use std::fmt::Display;
 use std::io;
@@ -19,10 +19,10 @@ pub enum SessionError {
     View(#[from] ViewError),
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// What was asked for cannot be had; the message says what to ask for instead.
+    /// The request cannot be fulfilled; the message says what to request instead.
     #[error("{0}")]
     Refused(String),
-    /// An error of one option, view or file, which is named first.
+    /// An error of one option, view or file, which the message names first.
     #[error("{subject}: {cause}")]
     About { subject: String, cause: Box<SessionError> },
     #[error(transparent)]
@@ -35,10 +35,10 @@ impl SessionError {
     }
 }
 
-/// Names what an error is about.
+/// Adds what an error is about.
 pub trait About<T> {
     /// # Errors
-    /// The same error, after its subject.
+    /// The same error, with its subject in front.
     fn about(self, subject: impl Display) -> Result<T, SessionError>;
 }
 

@@ -1,4 +1,4 @@
-//! Figures of a plan from a few of its fetches: sizes, chunks read, entropy.
+//! Figures of a plan, from a sample of its fetches: sizes, chunks to read, entropy.
 
 use serde_json::{Map, Value, json};
 
@@ -11,12 +11,12 @@ use crate::plan::{FetchRows, NO_CLASS, Plan, entropy};
 
 use super::{Obs, Session, SessionError};
 
-/// Fetches that are looked at: first, last, and between.
+/// Fetches of the sample: the first, the last, and two between.
 const FETCHES: u64 = 4;
 /// Batches whose entropy is averaged.
 const BATCHES: u64 = 200;
 
-/// The figures of every view, as JSON; `label`: an obs column whose entropy within a batch is wanted.
+/// The figures of every view, as JSON. `label`: an obs column whose entropy within a batch to compute.
 ///
 /// # Errors
 /// The column cannot be read, or holds no labels.
@@ -70,27 +70,26 @@ pub fn figures(session: &Session, label: Option<&str>) -> Result<Value, SessionE
     }))
 }
 
-/// What some fetches of an epoch cost.
+/// The costs of a sample of an epoch's fetches.
 #[derive(Debug, Default)]
 pub struct Sample {
     /// Mean size of a file.
     pub batch_bytes: u64,
-    /// Chunks decoded for a row, shared ones in part; `None` where nothing is encoded.
+    /// Chunks to decode for a row, where rows that share a chunk share its cost; `None` if nothing is encoded.
     chunks_per_row: Option<f64>,
-    /// Elements decoded over elements needed; `None` where nothing is encoded.
+    /// Elements decoded / elements needed; `None` if nothing is encoded.
     amplification: Option<f64>,
-    /// Runs of neighbouring chunks, or of elements that are stored as they are, read in an epoch: as many requests of a
-    /// store behind a network.
+    /// Runs of adjacent chunks, or of unfiltered elements, read in an epoch; for a remote store, the number of its requests.
     requests: u64,
-    /// Bytes read from the stores in an epoch, if nothing is kept: as stored where that is known, else as decoded.
+    /// Bytes read from the stores in an epoch without caches: as stored where known, else as decoded.
     read: u64,
-    /// Rows of the fetches that were looked at, and what all these read.
+    /// Rows in the sample, and their read cost.
     pub rows: u64,
     pub cost: ReadCost,
 }
 
 impl Sample {
-    /// Looks at four fetches of epoch 0 of a plan, in one format. Reads no matrix data.
+    /// Samples four fetches of epoch 0 of a plan, in one format. Reads no matrix data.
     pub fn of(collection: &Collection, plan: &Plan, writer: &dyn Format) -> Sample {
         let order = plan.epoch(0);
         let fetches = plan.fetches().min(FETCHES);
@@ -134,7 +133,7 @@ impl Sample {
     }
 }
 
-/// Sums over fetches. A fetch decodes each chunk once.
+/// Sums over fetches; within a fetch, each chunk is decoded once.
 #[derive(Default)]
 struct ReadCosts {
     rows: u64,
@@ -142,12 +141,12 @@ struct ReadCosts {
 }
 
 impl ReadCosts {
-    /// `served`: rows of the fetch; `rows`: what is read for them.
+    /// Adds a fetch. `served`: its number of rows; `rows`: the rows to read for it.
     fn add(&mut self, collection: &Collection, served: usize, rows: impl Iterator<Item = u64>) {
         let mut rows: Vec<(usize, u64)> = rows.map(|row| collection.locate(row)).collect();
         rows.sort_unstable();
         self.rows += served as u64;
-        // Weighted draws repeat rows, which are read once.
+        // Weighted draws may repeat rows, which are read once.
         rows.dedup();
         for (number, store) in collection.stores.iter().enumerate() {
             let from = rows.partition_point(|&(store, _)| store < number);
@@ -159,11 +158,11 @@ impl ReadCosts {
     }
 }
 
-/// The expected entropy of a label if rows were drawn with the same weights and no regard to where they are stored; `None`
-/// for batches of one class, which are not meant to be mixed. `codes` are those of all rows.
+/// The expected entropy of a label if rows were drawn with the same weights, regardless of where they are stored. `None` for batches of
+/// one class, which are not to be mixed. `codes` has a code for each row of the collection.
 pub fn perfect(plan: &Plan, codes: &[u32]) -> Option<f64> {
     let size = plan.sampling().batch_size;
-    // Those without a label are one label more.
+    // Missing labels count as one more label.
     let labels = codes.iter().filter(|&&code| code != NO_CLASS).max().map_or(0, |&code| code as usize + 1);
     let label = |row: u64| (codes[row as usize] as usize).min(labels);
     match plan.strategy().chances() {

@@ -1,7 +1,7 @@
-//! Sets and bags as obs columns: `set` and `bag`, categorical, one label a combination of labels of the columns they are made by;
-//! what a user's table tells of bags, as obs columns; and a table of all groups beside the labels.
+//! Sets and bags as obs columns: categorical columns `set` and `bag` whose labels combine those of the grouping columns; the columns of
+//! the user's table of bags; and a table of all groups, served beside the labels.
 //!
-//! The columns are made once for all stores, before views are, so a group has one number in every view, epoch and format.
+//! The columns are made once for all stores, before views, so a group has the same code in every view, epoch and format.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -20,25 +20,25 @@ use super::error::{About, SessionError};
 use super::obs::{Labels, Obs};
 use super::spec::{GroupSpec, Spec};
 
-/// All groups of one kind, as a file beside the labels.
+/// All groups of one kind, as a file in `categories/`.
 pub struct GroupTable {
     /// `set` or `bag`.
     pub column: &'static str,
-    /// Tab-separated: number, labels, rows, and what is the same in all rows of each bag.
+    /// Tab-separated: code, labels, number of rows, and columns that are constant within each bag.
     pub text: String,
 }
 
 impl GroupTable {
-    /// Its name below `categories/`.
+    /// Its file name in `categories/`.
     pub fn file(&self) -> String {
         format!("{}s.tsv", self.column)
     }
 }
 
-/// Adds the columns that views group rows by to the table.
+/// Adds the columns of sets and bags to the table, as views need them.
 ///
 /// # Errors
-/// Columns that are not there or hold no labels; views that group in several ways; a table that does not fit the bags.
+/// Missing columns or ones without labels; views that group in different ways; a table that does not match the bags.
 pub fn add(spec: &Spec, collection: &mut Collection, counters: &Counters) -> Result<Vec<GroupTable>, SessionError> {
     let mut tables = Vec::new();
     for column in [GroupSpec::SET, GroupSpec::BAG] {
@@ -70,11 +70,11 @@ pub fn add(spec: &Spec, collection: &mut Collection, counters: &Counters) -> Res
     Ok(tables)
 }
 
-/// Rows by their groups.
+/// The group of each row.
 struct Groups {
-    /// One a row of the collection, [`NO_CLASS`] where any of the columns has no label.
+    /// The group of each row; [`NO_CLASS`] if one of the grouping columns has no label.
     codes: Vec<u32>,
-    /// The labels of each group, one a column that they are made by; in the order of the columns' codes.
+    /// The labels of each group in the grouping columns; groups are ordered by the columns' codes.
     labels: Vec<Vec<String>>,
 }
 
@@ -87,7 +87,7 @@ impl Groups {
     }
 }
 
-/// The label of a group: those of its columns, with `|` between them, and `\` before one within.
+/// The label of a group: its labels joined by `|`, with `\` before a `|` within one.
 fn label(parts: &[String]) -> String {
     match parts {
         [one] => one.clone(),
@@ -104,7 +104,7 @@ fn numbers(dtype: Dtype, values: impl Iterator<Item = i64>) -> Numbers {
     Numbers { dtype, bytes: values.flat_map(|value| value.to_le_bytes().into_iter().take(size)).collect() }
 }
 
-/// The groups of all rows by several columns. Only combinations that occur are groups.
+/// Groups rows by several columns. Only combinations that occur are groups.
 fn joined(obs: &mut Obs<'_>, by: &[String]) -> Result<Groups, SessionError> {
     let mut all = Groups { codes: Vec::new(), labels: vec![Vec::new()] };
     for (number, name) in by.iter().enumerate() {
@@ -131,13 +131,13 @@ fn joined(obs: &mut Obs<'_>, by: &[String]) -> Result<Groups, SessionError> {
     Ok(all)
 }
 
-/// A column of a user's table: by row, and as texts by group.
+/// A column of the user's table: by row, and as a text for each group.
 type Described = (Column, Vec<String>);
 
-/// The columns of a user's table, which tells of each group in one line.
+/// The columns of the user's table, which has a line for each group.
 ///
 /// # Errors
-/// A file that is no such table; groups that it does not have; columns that are there already.
+/// The file is not such a table; it lacks groups; a column of its name exists.
 fn described(groups: &Groups, by: &[String], file: &Path, table: &Table) -> Result<Vec<Described>, SessionError> {
     let about = format!("bag-table {}", file.display());
     let refused = |cause: String| SessionError::Refused(format!("{about}: {cause}"));
@@ -194,7 +194,8 @@ fn described(groups: &Groups, by: &[String], file: &Path, table: &Table) -> Resu
     Ok(others.iter().enumerate().map(column).collect())
 }
 
-/// What each group has, for each row: numbers where all are, else labels. An empty text is missing, so is `NA` among numbers.
+/// Expands a text for each group to a value for each row: numbers if all are, else labels. An empty text is missing, and `NA` among
+/// numbers.
 fn spread(of_groups: &[String], codes: &[u32]) -> Values {
     let is_missing = |text: &String| text.is_empty() || text == "NA";
     let there = || of_groups.iter().filter(|text| !is_missing(text));
@@ -220,7 +221,7 @@ fn spread(of_groups: &[String], codes: &[u32]) -> Values {
     Values::Categorical { codes, categories: Categories { labels, numbers: None }, ordered: false }
 }
 
-/// The table of groups: number, labels, rows; of bags also what all rows of each have alike, and what the user's table has.
+/// The table of groups: code, labels, number of rows; for bags also columns that are constant within each, and the user's columns.
 fn told(groups: &Groups, spec: &GroupSpec, described: &[Described], table: &Table) -> String {
     let mut rows = vec![0u64; groups.labels.len()];
     let mut first = vec![usize::MAX; groups.labels.len()];
@@ -256,7 +257,7 @@ fn told(groups: &Groups, spec: &GroupSpec, described: &[Described], table: &Tabl
     text
 }
 
-/// Rows that are of a group, each with its group.
+/// The rows that are in a group, each with its group.
 fn codes_of(groups: &Groups) -> impl Iterator<Item = (usize, usize)> {
     groups.codes.iter().enumerate().filter(|(_, code)| **code != NO_CLASS).map(|(row, &code)| (row, code as usize))
 }
@@ -279,7 +280,7 @@ fn is_same(values: &Values, a: usize, b: usize) -> bool {
     }
 }
 
-/// A value as text; nothing where it is missing.
+/// A value as text; empty if missing.
 fn value(values: &Values, row: usize) -> String {
     match values {
         Values::Categorical { codes, categories, .. } => {

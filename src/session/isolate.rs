@@ -1,7 +1,8 @@
-//! Work with libhdf5 in a process of its own, so that its crash, endless loop or runaway memory is one line and not ours.
+//! Runs libhdf5 in a child process, so that a crash, an endless loop or excessive memory costs one line instead of the mount.
 //!
-//! libhdf5 is C and parses the metadata of files that nobody vouches for. So before a mount opens HDF5 stores, a child of
-//! our own binary does it. On the same bytes the library does the same again, so what passed there passes here. It is a guard against accidents, no wall against attackers: the child has the rights of its user.
+//! libhdf5 is C code and parses the metadata of untrusted files. So before a mount opens HDF5 stores, a child process of our own binary
+//! does. The library behaves the same on the same bytes, so what succeeded in the child succeeds here. This guards against accidents, not
+//! against attacks: the child has the rights of its user.
 
 use std::ffi::OsString;
 use std::fs;
@@ -18,43 +19,43 @@ use crate::array::kinds::file_of;
 use crate::mount::signals;
 use crate::storage::name;
 
-/// What the child is to do, and how long it may take.
+/// The task of a child, and its time limit.
 pub struct ChildTask<'a> {
     /// The hidden subcommand and its options.
     pub arguments: Vec<OsString>,
-    /// The files that it reads: how much there is to read.
+    /// The files that it reads; their size bounds how much it may read.
     pub stores: &'a [PathBuf],
-    /// How long it may go on without reading a byte.
+    /// How long it may run without reading a byte.
     pub patience: Duration,
-    /// Whether its stderr is the terminal (for a progress bar); else it is kept for the message.
+    /// Whether its stderr is the terminal, for a progress bar; otherwise it is captured for the message.
     pub terminal: bool,
 }
 
-/// Why the child gave no answer.
+/// Why the child gave no result.
 #[derive(Debug)]
 pub enum Failed {
-    /// It could not be started: then the work may as well be done here.
+    /// It could not be started: the work may as well be done in this process.
     NotStarted(io::Error),
-    /// Why, as the end of a sentence that begins with the store.
+    /// How it ended, as the end of a sentence that starts with the store.
     Ended(String),
 }
 
-/// The shortest patience: a disk may have to spin up.
+/// Minimum of the time limit: a disk may have to spin up.
 const LEAST_PATIENCE: Duration = Duration::from_secs(10);
-/// How often a child is looked at; its end is noticed at once.
+/// Interval of checking a child's progress; its end is noticed at once.
 const TICK: Duration = Duration::from_millis(200);
-/// A child that has read its stores this many times over is in an endless loop.
+/// A child that has read the size of its stores this many times is in an endless loop.
 const ROUNDS: u64 = 1000;
-/// Bytes of an answer at most.
+/// Bytes of a result, at most.
 const ANSWER: u64 = 1 << 30;
 
-/// Does the work in a child; its standard output.
+/// Runs a task in a child; returns its standard output.
 pub fn run(work: &ChildTask<'_>) -> Result<Vec<u8>, Failed> {
     let room = room();
     let network = work.stores.iter().any(|store| name::is_remote(store));
     let started = start(&work.arguments, Stdio::null(), work.terminal, room, network);
     let (mut child, answer, said) = started.map_err(Failed::NotStarted)?;
-    // A child whose pipes nobody reads goes when they close.
+    // If these fail, the child ends because its pipes close.
     let answer = collect(answer).map_err(Failed::NotStarted)?;
     let said = said.map(collect).transpose().map_err(Failed::NotStarted)?;
     let mut meter = Meter::new(&child, work.patience);
@@ -65,7 +66,7 @@ pub fn run(work: &ChildTask<'_>) -> Result<Vec<u8>, Failed> {
             Err(RecvTimeoutError::Disconnected) => break Vec::new(),
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(reason) = meter.lost() {
-                    // It may have ended just now.
+                    // The child may have ended in the meantime.
                     let _ = child.kill();
                     let _ = child.wait();
                     return Err(Failed::Ended(reason));
@@ -81,7 +82,7 @@ pub fn run(work: &ChildTask<'_>) -> Result<Vec<u8>, Failed> {
     Err(Failed::Ended(how_it_ended(status, &String::from_utf8_lossy(&said), room)))
 }
 
-/// A child that answers requests, a line each, for as long as it is wanted. It is killed when it is dropped.
+/// A child that answers requests, one line each. Dropping it kills the child.
 pub struct Helper {
     child: Child,
     requests: PipeWriter,
@@ -92,10 +93,10 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// Starts a hidden subcommand that may go on for so long without reading a byte. `network`: it reads stores behind one.
+    /// Starts a hidden subcommand. `patience`: how long it may run without reading a byte; `network`: its stores are remote.
     ///
     /// # Errors
-    /// The system's.
+    /// Those of the system.
     pub fn start(subcommand: &str, patience: Duration, network: bool) -> io::Result<Helper> {
         let room = room();
         let (input, requests) = io::pipe()?;
@@ -105,21 +106,21 @@ impl Helper {
         Ok(Helper { child, requests, answers, said, meter, room })
     }
 
-    /// Sends what is not answered.
+    /// Sends a line that has no reply.
     ///
     /// # Errors
-    /// It has ended.
+    /// The child has ended.
     pub fn send(&mut self, line: &[u8]) -> io::Result<()> {
         self.requests.write_all(line)
     }
 
-    /// Sends a line and waits for the answer to it, which is one line; `file` is read for it.
+    /// Sends a line and waits for the reply, which is one line; the child reads `file` for it.
     ///
     /// # Errors
-    /// How it ended, as the end of a sentence that begins with the store. It is of no use then.
+    /// How the child ended, as the end of a sentence that starts with the store. It cannot be used afterwards.
     pub fn exchange(&mut self, line: &[u8], file: &Path) -> Result<Vec<u8>, String> {
         self.meter.begin(&[file]);
-        // One that has ended says so by giving no answer.
+        // If the child has ended, this fails, and no reply arrives.
         let _ = self.requests.write_all(line);
         loop {
             match self.answers.recv_timeout(TICK) {
@@ -140,7 +141,7 @@ impl Helper {
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // Fails if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -151,7 +152,7 @@ type Started = (Child, PipeReader, Option<PipeReader>);
 
 fn start(arguments: &[OsString], input: Stdio, terminal: bool, room: u64, network: bool) -> io::Result<Started> {
     let (answer, output) = io::pipe()?;
-    // The binary that runs, also if its file was replaced meanwhile.
+    // The running binary, even if its file was replaced.
     let mut command = Command::new("/proc/self/exe");
     command.arg0("shufflefs").args(arguments);
     command.env(remote::HANDED, remote::handed(network));
@@ -165,7 +166,7 @@ fn start(arguments: &[OsString], input: Stdio, terminal: bool, room: u64, networ
     };
     // SAFETY: getpid cannot fail.
     let parent = unsafe { libc::getpid() };
-    // SAFETY: the closure runs between fork and exec and makes system calls only: no allocation, no locks.
+    // SAFETY: the closure runs between fork and exec, and only makes system calls: no allocation, no locks.
     unsafe {
         command.pre_exec(move || {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
@@ -176,7 +177,7 @@ fn start(arguments: &[OsString], input: Stdio, terminal: bool, room: u64, networ
                 let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
                 libc::setrlimit(resource, &raw const limit);
             }
-            // The parent has blocked the signals that end a mount; the child must not inherit that.
+            // The parent has blocked the signals that end a mount; the child must not inherit that mask.
             let mut none = std::mem::zeroed();
             libc::sigemptyset(&raw mut none);
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
@@ -186,19 +187,19 @@ fn start(arguments: &[OsString], input: Stdio, terminal: bool, room: u64, networ
     Ok((command.spawn()?, answer, said))
 }
 
-/// Reads a pipe to its end in a thread of its own.
+/// Reads a pipe to its end, in a thread.
 fn collect(pipe: PipeReader) -> io::Result<mpsc::Receiver<Vec<u8>>> {
     let (sender, receiver) = mpsc::channel();
     std::thread::Builder::new().spawn(move || {
         let mut bytes = Vec::new();
-        // What came before an error is all there is; whether it is enough, the child's exit status tells.
+        // On an error, the bytes before it are used; the child's exit status tells whether they are complete.
         let _ = pipe.take(ANSWER).read_to_end(&mut bytes);
         let _ = sender.send(bytes);
     })?;
     Ok(receiver)
 }
 
-/// Reads the lines of a pipe in a thread of its own, without their ends.
+/// Reads the lines of a pipe, in a thread; without line ends.
 fn lines(pipe: PipeReader) -> io::Result<mpsc::Receiver<Vec<u8>>> {
     let (sender, receiver) = mpsc::channel();
     std::thread::Builder::new().spawn(move || {
@@ -214,18 +215,18 @@ fn lines(pipe: PipeReader) -> io::Result<mpsc::Receiver<Vec<u8>>> {
     Ok(receiver)
 }
 
-/// Address space of a child: what this machine could give, so that it fails before the machine does. Thread stacks and
-/// malloc's arenas reserve much that they never use.
+/// Limit of a child's address space: below the machine's memory, so that the child fails before the machine runs out, but at least 4 GiB
+/// and what thread stacks and malloc's arenas reserve without using.
 fn room() -> u64 {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let least = (4 << 30) + cores * (128 << 20);
     memory::metadata().unwrap_or(64 << 30).max(least)
 }
 
-/// In the child, first of all: if memory runs out nevertheless, it is this process that goes. It reads remote stores
-/// as its parent does, and gives up all other rights.
+/// Called first in the child: makes it the first victim if memory runs out, applies its parent's settings for remote stores, and gives
+/// up all rights that it does not need.
 pub fn volunteer() {
-    // Without /proc there is no such choice.
+    // Fails without /proc.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     let (network, index) = remote::take();
     sandbox::enter(network, index.as_deref());
@@ -235,7 +236,7 @@ pub fn volunteer() {
 struct Meter {
     io: PathBuf,
     patience: Duration,
-    /// Bytes it has read so far, and when that last changed.
+    /// Bytes read so far, and when that last changed.
     read: u64,
     since: Instant,
     most: Option<u64>,
@@ -252,17 +253,17 @@ impl Meter {
         }
     }
 
-    /// From now on it reads these stores.
+    /// Restarts the measurement, for these stores.
     fn begin(&mut self, stores: &[impl AsRef<Path>]) {
         let file = |path: &Path| fs::metadata(file_of(path)).ok().filter(|file| file.is_file());
-        // What a directory holds is not known; only its reader's patience ends that.
+        // The size of a directory is unknown, so only the time limit applies to it.
         let total = stores.iter().map(|path| file(path.as_ref()).map(|file| file.len())).sum::<Option<u64>>();
         let more = total.map(|total| total.saturating_mul(ROUNDS).saturating_add(1 << 30));
         self.since = Instant::now();
         self.most = more.map(|more| self.read.saturating_add(more));
     }
 
-    /// Why there is no more hope, if there is none.
+    /// Why the child must be ended, if so.
     fn lost(&mut self) -> Option<String> {
         let text = fs::read_to_string(&self.io).unwrap_or_default();
         let read = text.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok()).unwrap_or(0);

@@ -1,23 +1,23 @@
-//! How much memory this process may use at all: the machine's, the smallest cgroup limit above us, or its own limits.
+//! How much memory this process may use: the machine's, the lowest cgroup limit, or its own limits.
 //!
-//! Containers and batch schedulers limit by cgroup, and a limit may stand at any level on the way to the root.
+//! Containers and batch schedulers set limits by cgroups, at any level between the process's group and the root.
 
 use std::fs;
 use std::path::Path;
 
 use super::address_space;
 
-/// Less cannot hold one fetch of any real store.
+/// The smallest useful budget: less does not hold one fetch of any real store.
 pub const LEAST: u64 = 16 << 20;
 
-/// Bytes; none if the system does not tell.
+/// The limit in bytes; `None` if the system does not tell.
 pub fn limit() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
     let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     cgroups.lines().filter_map(cgroup_limit).chain(machine).chain(address_space::limit()).min()
 }
 
-/// What `--memory auto` means: a quarter of the limit, divided by the processes of a job that share it.
+/// The value of `--memory auto`: a quarter of the limit, divided among the processes of a job that share it.
 pub fn default_budget(sharing: u64) -> Option<u64> {
     limit().map(|bytes| share(bytes, sharing))
 }
@@ -26,7 +26,7 @@ fn share(limit: u64, sharing: u64) -> u64 {
     (limit / 4 / sharing.max(1)).max(LEAST)
 }
 
-/// What row bounds and obs columns may take at most: three quarters of the limit.
+/// Maximum bytes of row bounds and obs columns: three quarters of the limit.
 pub fn metadata() -> Option<u64> {
     limit().map(|bytes| bytes / 4 * 3)
 }
@@ -36,7 +36,7 @@ fn total(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// A line is `number:controllers:path`; version 2 has no controllers.
+/// The limit of the cgroup in a line of /proc/self/cgroup, `number:controllers:path`; controllers are empty in version 2.
 fn cgroup_limit(line: &str) -> Option<u64> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (controllers, path) = (fields.next()?, fields.next()?);

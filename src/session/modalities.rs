@@ -1,7 +1,7 @@
-//! The same cells in several modalities: which stores these are, and which row of one is which of another.
+//! The same cells in several modalities: finds the stores of each, and joins their rows.
 //!
-//! The first modality's rows are the rows of the mount: what is said of rows, views and obs is said of them. Rows of the others are
-//! found by their names in obs, within one file where whole MuData are named.
+//! The rows of the first modality are the rows of the mount; views and obs refer to them. Rows of the others are found by their names in
+//! obs; if whole MuData are given, within the same file.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -23,18 +23,18 @@ use crate::view::suggest::suggest;
 use super::error::{About, SessionError};
 use super::spec::Spec;
 
-/// A modality beside the first.
+/// A modality besides the first.
 #[derive(Debug)]
 pub struct JoinedModality {
     pub name: String,
     pub rows: Arc<Modality>,
 }
 
-/// If the stores of a spec are MuData: names the groups in them instead, and says so.
+/// If the stores of a spec are MuData, replaces them by the groups of their modalities, and returns true.
 ///
 /// # Errors
-/// MuData whose modalities share their genes, or that have other modalities than the first; something is said of a modality that
-/// there is not.
+/// Modalities of a MuData share genes instead of cells; a MuData has other modalities than the first; an option names an unknown
+/// modality.
 pub fn of_mudata(spec: &mut Spec) -> Result<bool, SessionError> {
     let mut names: Option<Vec<String>> = None;
     let mut stores: HashMap<String, Vec<PathBuf>> = HashMap::new();
@@ -80,20 +80,20 @@ pub fn of_mudata(spec: &mut Spec) -> Result<bool, SessionError> {
     Ok(true)
 }
 
-/// What is wrong with options of the first modality that have its name.
+/// The message for an option of the first modality that has its name in front.
 pub fn first_is_said_alone(name: &str) -> String {
     format!(
         "--modality-option {name}: it is the first modality, whose options have no name before them, as in --genes; the others' do"
     )
 }
 
-/// The names of the modalities of a MuData as stores; `None` for any other store, or one that cannot be read.
+/// The modalities of a MuData as stores; `None` for any other store, or one that cannot be read.
 pub fn groups(path: &Path, store: &dyn Container) -> Option<Vec<PathBuf>> {
     let names = modalities_in(store).ok()??;
     Some(names.iter().map(|name| inside(path, &format!("{MOD}/{name}"))).collect())
 }
 
-/// The modalities of a MuData, in its order; `None` for any other store.
+/// The names of the modalities of a MuData, in its order; `None` for any other store.
 fn modalities_in(store: &dyn Container) -> Result<Option<Vec<String>>, SessionError> {
     if store.kind("X")?.is_some() || store.kind(MOD)? != Some(NodeKind::Group) {
         return Ok(None);
@@ -109,14 +109,14 @@ fn modalities_in(store: &dyn Container) -> Result<Option<Vec<String>>, SessionEr
         let texts = order.as_array()?.iter().map(|name| name.as_str().map(str::to_owned));
         texts.collect::<Option<Vec<String>>>()
     });
-    // As mudata reads it: an order that names all there are.
+    // As mudata does: the order counts only if it names all modalities.
     if let Some(order) = order.filter(|order| order.len() == names.len() && names.iter().all(|n| order.contains(n))) {
         names = order;
     }
     Ok((!names.is_empty()).then_some(names))
 }
 
-/// The name of a group in a store that may be a group itself.
+/// The name of a group in a store, which may be a group itself.
 fn inside(path: &Path, group: &str) -> PathBuf {
     let mut name: OsString = path.as_os_str().to_owned();
     name.push(if file_of(path) == path { "::" } else { "/" });
@@ -128,10 +128,10 @@ fn refused(path: &Path, cause: &str) -> SessionError {
     SessionError::Refused(format!("{}: {cause}", path.display()))
 }
 
-/// Finds the rows of another modality by name among the `own` ones of the first, and adds it beside the rows of a collection.
+/// Joins another modality to a collection by row names, and adds it as a companion. `own` are the rows of the first modality.
 ///
 /// # Errors
-/// Names that are not unique, or none that both have: counts and examples.
+/// Row names are not unique, or none occurs in both modalities: counts and examples.
 pub fn join(
     (first, collection, own): (&str, &mut Collection, &Numbered),
     (name, modality): (&str, Collection),
@@ -180,13 +180,13 @@ pub fn join(
     Ok(JoinedModality { name: name.to_owned(), rows: Arc::new(Modality::new(rows, count)?) })
 }
 
-/// A row by its name, and the file that it is of where names are of one file.
+/// Rows by name and, if names are unique only within a file, the number of the file.
 pub type Numbered = HashMap<(u32, String), u32>;
 
 /// The rows of a collection by name, and their names in order.
 ///
 /// # Errors
-/// Names that are not unique; they cannot be read.
+/// Row names are not unique, or cannot be read.
 pub fn numbered(
     (modality, collection): (&str, &Collection),
     by_file: bool,
@@ -215,7 +215,7 @@ pub fn numbered(
     Ok((rows, names))
 }
 
-/// What `dataset.json` tells of the modalities of a view: its rows with and without one.
+/// The description of a view's modalities in `dataset.json`: rows with and without each.
 pub fn told(modalities: &[JoinedModality], rows: &Rows) -> Value {
     let one = |modality: &JoinedModality| {
         let with = rows.iter().filter(|&row| modality.rows.of(row).is_some()).count() as u64;

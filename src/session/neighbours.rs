@@ -1,4 +1,4 @@
-//! The graph of `--neighbours`: an element of obsp of each store, read whole.
+//! The graph of `--neighbours`: an element of each store's obsp, read whole.
 
 use serde_json::{Value, json};
 
@@ -15,13 +15,13 @@ use crate::view::suggest::suggest;
 use super::error::SessionError;
 use super::spec::{NeighbourSpec, Spec};
 
-/// Where the graphs of an AnnData are.
+/// The group of graphs in an AnnData.
 const OBSP: &str = "obsp";
 
-/// Reads the graph of all stores, none of whose edges leaves its store, and the dtype of its weights.
+/// Reads the graphs of all stores as one, and the dtype of its weights. Edges never connect stores.
 ///
 /// # Errors
-/// A store without it, or with another shape; edges to rows that are not there; more rows or edges than can be held.
+/// A store lacks it, or its shape is wrong; edges to rows that do not exist; too many rows or edges.
 pub fn read(
     asked: &NeighbourSpec,
     spec: &Spec,
@@ -40,7 +40,7 @@ pub fn read(
     for (store, part) in collection.stores.iter().zip(parts) {
         let before = to.len() as u64;
         bounds.extend(part.bounds.into_iter().skip(1).map(|end| before + end));
-        // Fits: there are fewer than 2^32 rows.
+        // No overflow: there are fewer than 2^32 rows.
         to.extend(part.to.iter().map(|&row| (store.first_row + row) as u32));
         let mut cast_weights = vec![0; part.to.len() * dtype.size()];
         cast(part.dtype, dtype, &part.weights, &mut cast_weights);
@@ -98,7 +98,7 @@ fn part(store: &Store, graph: &str, index: &IndexDir, counters: &Counters) -> Re
     Ok(Part { bounds, to, weights: whole(&data)?, dtype: data.dtype })
 }
 
-/// How many neighbours stand beside a row, about at most: what memory is reckoned with.
+/// Approximate maximum of neighbours beside a row, for memory estimates.
 pub fn about(asked: &NeighbourSpec, neighbours: &Neighbours) -> u64 {
     let mean = neighbours.graph().mean_degree();
     let degree = asked.fanout.map_or(mean, |fanout| mean.min(u64::from(fanout)));
@@ -109,7 +109,7 @@ pub fn about(asked: &NeighbourSpec, neighbours: &Neighbours) -> u64 {
     })
 }
 
-/// What `dataset.json` and `plan` tell of the graph.
+/// The description of the graph in `dataset.json` and `plan`.
 pub fn told(asked: &NeighbourSpec, neighbours: &Neighbours) -> Value {
     json!({
         "graph": asked.graph,

@@ -1,4 +1,4 @@
-//! obs columns of a collection as views need them: read when asked for, as labels, weights, or for an expression.
+//! obs columns of a collection for views: read on demand, as labels, as weights, or for expressions.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -22,17 +22,17 @@ use super::spec::{DrawSpec, ROW_NAMES, STORE_NUMBER, SplitSpec, ViewSpec, Weight
 
 /// Labels of all rows.
 pub struct Labels {
-    /// `NO_CLASS` where a row has none.
+    /// The code of each row; `NO_CLASS` if it has no label.
     pub codes: Vec<u32>,
     pub labels: Vec<String>,
 }
 
-/// obs columns of a collection, read when asked for.
+/// obs columns of a collection, read on demand.
 pub struct Obs<'a> {
     pub collection: &'a Collection,
     counters: &'a Counters,
     known: Vec<String>,
-    /// Columns that are not served.
+    /// Columns read that are not served.
     read: HashMap<String, Values>,
 }
 
@@ -52,7 +52,7 @@ impl<'a> Obs<'a> {
         Ok(Obs { collection, counters, known: collection.obs_columns()?, read: HashMap::new() })
     }
 
-    /// Reads a column if it is there and not read yet.
+    /// Reads a column if it exists and has not been read.
     pub fn load(&mut self, name: &str) -> Result<(), SessionError> {
         if self.column(name).is_some() {
             return Ok(());
@@ -90,7 +90,7 @@ impl<'a> Obs<'a> {
         })
     }
 
-    /// The rows of a set (or all) that an expression and a file leave; `None`: all.
+    /// The rows among a set (or all) that an expression and a file select; `None`: all.
     pub fn restricted(
         &mut self,
         of: Option<&Bits>,
@@ -114,7 +114,7 @@ impl<'a> Obs<'a> {
         Ok(left)
     }
 
-    /// A column as labels. Numbers are labels by their text; floats are none.
+    /// A column as labels. Integers are labels by their text; floats are refused.
     pub fn labels(&mut self, name: &str) -> Result<Labels, SessionError> {
         let values = self.loaded(name)?;
         let (mut labels, mut known) = (Vec::new(), HashMap::new());
@@ -148,7 +148,7 @@ impl<'a> Obs<'a> {
         Ok(Labels { codes, labels })
     }
 
-    /// Rows of a view with each label, those without last; labels without rows are left out.
+    /// The number of a view's rows with each label, rows without a label last; labels without rows are left out.
     fn label_rows(&mut self, name: &str, rows: &Rows) -> Result<Vec<(Option<String>, u64)>, SessionError> {
         let Labels { codes, labels } = self.labels(name)?;
         let mut counts = vec![0u64; labels.len() + 1];
@@ -157,7 +157,7 @@ impl<'a> Obs<'a> {
         Ok(labels.zip(counts).filter(|&(_, count)| count > 0).collect())
     }
 
-    /// The same for `dataset.json`: many labels are only counted.
+    /// The same for `dataset.json`; if there are many labels, only their number.
     pub fn label_counts(&mut self, name: &str, rows: &Rows) -> Result<Value, SessionError> {
         const MOST_TOLD: usize = 1000;
         let counts = self.label_rows(name, rows)?;
@@ -179,12 +179,12 @@ impl<'a> Obs<'a> {
         Ok((code < labels.len()).then(|| labels.swap_remove(code)))
     }
 
-    /// Codes of all rows, for a figure about a label.
+    /// The codes of all rows, for a figure about a label.
     pub fn codes(&mut self, name: &str) -> Result<Vec<u32>, SessionError> {
         Ok(self.labels(name)?.codes)
     }
 
-    /// The sides of a split, and how many groups each has.
+    /// The sides of a split, with the number of groups on each.
     pub fn split(
         &mut self,
         split: &SplitSpec,
@@ -208,7 +208,7 @@ impl<'a> Obs<'a> {
         Ok(sides.into_iter().map(|side| (side.rows, side.groups)).unzip())
     }
 
-    /// What the view's strategy is made of.
+    /// The inputs of the view's strategy.
     pub fn inputs(&mut self, view: &ViewSpec, rows: &Rows) -> Result<Inputs, SessionError> {
         let DrawSpec { labels, weights, .. } = &view.draw;
         Ok(Inputs {
@@ -219,13 +219,13 @@ impl<'a> Obs<'a> {
         })
     }
 
-    /// Class codes of a view's rows.
+    /// The class codes of a view's rows.
     fn of_view(&mut self, column: &str, rows: &Rows) -> Result<Vec<u32>, SessionError> {
         let codes = self.labels(column)?.codes;
         Ok(rows.iter().map(|row| codes[row as usize]).collect())
     }
 
-    /// The weights of a view's rows: from a column, or a file with one for each of the stores' rows.
+    /// The weights of a view's rows: from a column, or from a file with a weight for each row of the collection.
     fn weights(&mut self, source: &WeightSource, rows: &Rows) -> Result<Vec<f32>, SessionError> {
         let WeightSource { name, file } = source;
         self.load(name)?;

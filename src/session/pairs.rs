@@ -1,4 +1,4 @@
-//! Controls of a view's rows: which rows are controls, which of them match, and what becomes of rows without any.
+//! Controls of a view's rows: which rows are controls, which of them match a row, and what happens to rows without any.
 
 use std::sync::Arc;
 
@@ -13,17 +13,17 @@ use super::error::{About, SessionError};
 use super::obs::Obs;
 use super::spec::{PairSpec, Unmatched};
 
-/// The controls of a mount, the same for all views.
+/// The controls of a mount, which all views share.
 pub struct Pairs<'s> {
     spec: &'s PairSpec,
     pub controls: Arc<Controls>,
 }
 
 impl<'s> Pairs<'s> {
-    /// Finds the controls: among all rows of the stores, whatever views there are.
+    /// Finds the controls among all rows of the stores, also those outside of all views.
     ///
     /// # Errors
-    /// A column that is not there or holds no labels; no row is a control; none matches any row.
+    /// A column is missing or has no labels; no row is a control; no control matches any row.
     pub fn new(spec: &'s PairSpec, obs: &mut Obs<'_>) -> Result<Pairs<'s>, SessionError> {
         let rows = obs.collection.table.n_rows;
         let found = obs.restricted(None, Some(&spec.controls), None).about("--pair-with")?;
@@ -44,10 +44,10 @@ impl<'s> Pairs<'s> {
         Ok(Pairs { spec, controls: Arc::new(controls) })
     }
 
-    /// Rows that stay in a view, of which `selected` are chosen: all, or those with a control; and how many have none.
+    /// The rows of `selected` that stay in a view (`None`: all), and the number of rows without a control.
     ///
     /// # Errors
-    /// Rows without a control, where there must be none, or all.
+    /// There are rows without a control where that is refused, or no row has one.
     pub fn matched(&self, selected: &Rows, obs: &mut Obs<'_>) -> Result<(Option<Bits>, u64), SessionError> {
         let controls = &self.controls;
         let without = || selected.iter().filter(|&row| !controls.matches(row));
@@ -71,7 +71,7 @@ impl<'s> Pairs<'s> {
         )))
     }
 
-    /// What `dataset.json` tells of the pairs of a view.
+    /// The description of the pairs of a view in `dataset.json`.
     pub fn told(&self, unmatched: u64) -> Value {
         let sizes = || self.controls.group_sizes();
         json!({

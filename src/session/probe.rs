@@ -1,12 +1,11 @@
-//! The probe: children parse HDF5 files with libhdf5, and this process takes their answers. So a crash, an endless loop or
-//! runaway memory of the library is one line and not the mount's end (see `isolate`), and a file is parsed once.
+//! The probe: children parse HDF5 files with libhdf5, and this process uses their answers. So a crash, an endless loop or excessive
+//! memory of the library costs one line instead of the mount (see `isolate`), and each file is parsed once.
 //!
-//! A child walks a store by the code that the mount walks, [`Collection::open`] and [`Obs::load`], with the mount's own
-//! [`Selection`], and hands over every answer of the library on the way. What the mount asks besides, because it has more
-//! stores than one, it asks a child: the library is called here only for what a child has tried before.
+//! A child walks a store with the code of the mount, [`Collection::open`] and [`Obs::load`], and the mount's own [`Selection`], and
+//! reports all answers of the library. Further questions, which the mount has because it opens several stores, are sent to a child as
+//! well: this process calls the library only for what a child has tried before.
 //!
-//! A child for each core shares the stores. Where the storage is slow there are more, as the library reads one piece after
-//! the other.
+//! There is one child for each core. With slow storage there are more, as the library reads one piece after the other.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, Write};
@@ -32,7 +31,7 @@ use super::memory;
 use super::obs::Obs;
 use super::spec::{ROW_NAMES, Spec};
 
-/// The first line that a child reads.
+/// The first line that is sent to a child.
 #[derive(Serialize, Deserialize)]
 struct Walk {
     selection: Selection,
@@ -40,10 +39,10 @@ struct Walk {
     columns: Vec<String>,
 }
 
-/// A further line. Paths need not be text.
+/// A further line. Paths may not be UTF-8, so they are bytes.
 #[derive(Serialize, Deserialize)]
 enum Request {
-    /// `seen`: of a remote object the version that the parent has seen.
+    /// `seen`: the version of a remote object that the parent has seen.
     Store {
         path: Vec<u8>,
         file: Vec<u8>,
@@ -56,25 +55,25 @@ enum Request {
     },
 }
 
-/// What it answers: a line for each request.
+/// The reply to a request, as one line.
 #[derive(Serialize, Deserialize)]
 enum Reply {
-    /// The answers about one group of a file each.
+    /// For each group of the file, by name, all answers about it.
     Store(Vec<(String, Vec<(Question, Answer)>)>),
     Ask(Answer),
 }
 
-/// Children at most.
+/// Number of children, at most.
 const MOST: usize = 16;
-/// Opening a file and reading its start takes longer only where storage is slow.
+/// If opening a file and reading its start takes longer, the storage is slow.
 const SLOW: Duration = Duration::from_millis(3);
-/// What takes longer gets a bar on a terminal.
+/// Progress bars appear after this time.
 const SHORT: Duration = Duration::from_secs(1);
 
-/// The child. What is refused is no failure here: the parent will come to the same error, and report it.
+/// Runs a child. Errors in stores are ignored here: the parent comes to the same error, and reports it.
 ///
 /// # Errors
-/// The parent cannot be read or written to.
+/// The pipes to the parent fail.
 pub fn child() -> Result<(), SessionError> {
     isolate::volunteer();
     let mut lines = io::stdin().lock().lines();
@@ -116,10 +115,10 @@ fn walk(path: &Path, selection: &Selection, columns: &[String]) {
     }
 }
 
-/// The container that was asked last.
+/// The container used last.
 type Last = Option<(Vec<u8>, String, Box<dyn Container>)>;
 
-/// Answers one question; what is an error is found out again by the parent.
+/// Answers one question; errors are ignored, as the parent comes to them itself.
 fn ask(last: &mut Last, file: Vec<u8>, inner: String, question: &Question) -> Answer {
     if last.as_ref().is_none_or(|(known, group, _)| *known != file || *group != inner) {
         let path = Path::new(OsStr::from_bytes(&file));
@@ -128,16 +127,16 @@ fn ask(last: &mut Last, file: Vec<u8>, inner: String, question: &Question) -> An
         *last = opened.map(|container| (file, inner, container));
     }
     let answer = last.as_ref().and_then(|(_, _, container)| container.answer(question));
-    // None of it belongs to the next store.
+    // Collected answers must not be reported for the next store.
     drop(handed::take());
     answer.unwrap_or(Answer::Tried)
 }
 
-/// Files that are parsed by children; they must stay what they are.
+/// Files that children parse; they must not change.
 #[derive(Default)]
 pub struct Probed {
     files: Vec<Identity>,
-    /// None where no file needs them.
+    /// `None` if no file needs the library.
     children: Option<Arc<Children>>,
 }
 
@@ -156,7 +155,7 @@ impl Probed {
 }
 
 impl Drop for Probed {
-    /// Containers hold on to the children, who are of no use any more.
+    /// Withdraws the children from the containers, which hold references to them, and ends them.
     fn drop(&mut self) {
         handed::withdraw(self.files.iter().map(|file| file.address.path()));
         if let Some(children) = &self.children {
@@ -165,7 +164,7 @@ impl Drop for Probed {
     }
 }
 
-/// Children that parse, each for one who asks at a time.
+/// The children; each answers one caller at a time.
 struct Children {
     state: Mutex<State>,
     returned: Condvar,
@@ -174,17 +173,17 @@ struct Children {
 #[derive(Default)]
 struct State {
     idle: Vec<Helper>,
-    /// All that live.
+    /// The number of living children.
     count: usize,
-    /// They have been sent away.
+    /// Whether they have been told to end.
     dismissed: bool,
 }
 
 impl Children {
-    /// Starts so many, or as many as the system allows; `network`: to read stores behind one.
+    /// Starts `count` children, or as many as the system allows; `network`: for remote stores.
     ///
     /// # Errors
-    /// Not a single one can be started.
+    /// None could be started.
     fn start(count: usize, walk: &[u8], patience: Duration, network: bool) -> io::Result<Children> {
         let mut idle = Vec::new();
         for _ in 0..count {
@@ -208,7 +207,7 @@ impl Children {
         self.state().count
     }
 
-    /// Ends those that are not at work.
+    /// Ends those that are idle.
     fn dismiss(&self) {
         let mut state = self.state();
         let idle = std::mem::take(&mut state.idle);
@@ -216,10 +215,10 @@ impl Children {
         state.dismissed = true;
     }
 
-    /// Has one of them answer about a file; waits while all are at work.
+    /// Sends a request to an idle child; waits for one if all are busy.
     ///
     /// # Errors
-    /// How it ended, as the end of a sentence that begins with the store.
+    /// How the child ended, as the end of a sentence that starts with the store.
     fn exchange(&self, request: &Request, file: &Path) -> Result<Reply, String> {
         let mut line = serde_json::to_vec(request).map_err(|error| error.to_string())?;
         line.push(b'\n');
@@ -253,16 +252,16 @@ impl Parser for Children {
     }
 }
 
-/// A store that libhdf5 is needed for.
+/// A store that needs libhdf5.
 struct Parsed<'a> {
     path: &'a Path,
     file: Identity,
 }
 
-/// Has children parse those stores that libhdf5 is needed for; `also` names columns that will be read besides.
+/// Has children parse the stores that need libhdf5; `also` names further columns to read.
 ///
 /// # Errors
-/// A child did not survive a store, or a file changed meanwhile.
+/// A child did not survive a store, or a file has changed in the meantime.
 pub fn stores(spec: &Spec, also: &[String]) -> Result<Probed, SessionError> {
     let (parsed, slow) = to_parse(&spec.stores)?;
     if parsed.is_empty() {
@@ -286,7 +285,7 @@ pub fn stores(spec: &Spec, also: &[String]) -> Result<Probed, SessionError> {
         }
     };
     let parser = Arc::clone(&children) as Arc<dyn Parser>;
-    // From here on they are dismissed, whatever happens.
+    // Dropping this ends the children, also on errors below.
     let files = parsed.iter().map(|store| store.file.clone()).collect();
     let probed = Probed { files, children: Some(Arc::clone(&children)) };
     let bar = Late::new(parsed.len());
@@ -309,7 +308,7 @@ pub fn stores(spec: &Spec, also: &[String]) -> Result<Probed, SessionError> {
     Ok(probed)
 }
 
-/// The stores that libhdf5 is needed for, and whether their storage is slow.
+/// The stores that need libhdf5, and whether their storage is slow.
 fn to_parse(stores: &[PathBuf]) -> Result<(Vec<Parsed<'_>>, bool), SessionError> {
     let found = Mutex::new(Vec::new());
     let slow = AtomicBool::new(false);
@@ -329,11 +328,11 @@ fn to_parse(stores: &[PathBuf]) -> Result<(Vec<Parsed<'_>>, bool), SessionError>
     Ok((found.into_iter().map(|(_, store)| store).collect(), slow.into_inner()))
 }
 
-/// A bar that is shown once it is worth it.
+/// A progress bar that appears after [`SHORT`].
 struct Late {
     began: Instant,
     total: usize,
-    /// Steps before there was a bar.
+    /// Steps before the bar appeared.
     done: Mutex<(usize, Option<Progress>)>,
 }
 

@@ -1,4 +1,4 @@
-//! Settings of remote stores, for this process and for the children that try stores.
+//! Settings for remote stores, of this process and of its children.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use crate::storage::name;
 #[cfg(feature = "remote")]
 use crate::storage::remote::{self, Settings};
 
-/// The variable that hands them to a child: other users cannot read it, as they can a command line.
+/// The environment variable that passes them to a child: other users cannot read it, unlike the command line.
 pub const HANDED: &str = "SHUFFLEFS_HANDED";
-/// A read ends before the mount's own patience does, so that its reason is told.
+/// Remote reads time out somewhat before the mount's own timeout, so that their reason is reported.
 #[cfg(feature = "remote")]
 const SOONER: f64 = 0.9;
 
-/// How a mount asks for remote objects.
+/// Sets how a mount makes requests.
 ///
 /// # Errors
-/// A cache that cannot be written.
+/// The cache is not writable.
 #[cfg(feature = "remote")]
 pub fn of_mount(options: &Spec) -> Result<(), SessionError> {
     let cache = options.cache_dir.clone().map(|directory| (directory, options.cache_size));
@@ -36,7 +36,7 @@ pub fn of_mount(_: &Spec) -> Result<(), SessionError> {
     Ok(())
 }
 
-/// How anything else asks for them.
+/// Sets how other commands make requests.
 #[cfg(feature = "remote")]
 pub fn configure(anonymous: bool, timeout: Duration, index: Option<PathBuf>) {
     remote::configure(Settings { anonymous, patience: timeout.mul_f64(SOONER), index, cache: None });
@@ -45,13 +45,13 @@ pub fn configure(anonymous: bool, timeout: Duration, index: Option<PathBuf>) {
 #[cfg(not(feature = "remote"))]
 pub fn configure(_: bool, _: Duration, _: Option<PathBuf>) {}
 
-/// All stores are open.
+/// Notes that all stores are open.
 pub fn opened() {
     #[cfg(feature = "remote")]
     remote::opened();
 }
 
-/// What a child needs to read what its parent reads; `network`: some of it lies behind one.
+/// The settings to pass to a child; `network`: whether its stores are remote.
 pub fn handed(network: bool) -> String {
     #[cfg(feature = "remote")]
     let (anonymous, seconds, index) = {
@@ -64,7 +64,7 @@ pub fn handed(network: bool) -> String {
     json!({"network": network, "anonymous": anonymous, "seconds": seconds, "index": index, "names": names}).to_string()
 }
 
-/// In a child: takes it up. Whether there is a network, and where what is learnt over it is kept.
+/// In a child: applies its parent's settings. Returns whether stores are remote, and the index directory.
 pub fn take() -> (bool, Option<PathBuf>) {
     let handed: Value =
         std::env::var(HANDED).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
@@ -74,11 +74,11 @@ pub fn take() -> (bool, Option<PathBuf>) {
     #[cfg(feature = "remote")]
     remote::on_answer(|| {
         use std::io::Read;
-        // The parent watches how many bytes its child reads, and the system does not count those of a socket.
+        // The parent watches the bytes that its child reads, and the system does not count those of sockets.
         let _ = std::fs::File::open("/dev/zero").and_then(|mut zero| zero.read(&mut [0]));
     });
     for name in handed["names"].as_str().unwrap_or_default().lines() {
-        // It was accepted before.
+        // The parent has done the same without an error.
         let _ = name::conceal(PathBuf::from(name));
     }
     (handed["network"].as_bool().unwrap_or(true), index)

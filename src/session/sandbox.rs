@@ -1,9 +1,8 @@
-//! What a child that parses stores may do: read files, and no more.
+//! Restricts a child that parses stores to reading files.
 //!
-//! Landlock (Linux 5.13 and later) takes from it the rights to write, make, remove or execute any file, and (Linux 6.7) to connect
-//! over TCP, unless its stores lie behind a network. Of root's capabilities it keeps those that let it read files. Where the
-//! kernel has no Landlock, or an older one, it goes without what is missing: it is a second wall, the first being that the
-//! parsers check what they read.
+//! Landlock (Linux 5.13) removes the rights to write, create, remove or execute files and, from Linux 6.7 on, to connect over TCP, unless
+//! stores are remote. Of root's capabilities only those for reading files are kept. Restrictions that the kernel lacks are left out: this
+//! is a second line of defence after the parsers' own checks.
 
 use std::path::Path;
 
@@ -15,11 +14,11 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 
 use crate::storage::local;
 
-/// The newest rules that are asked for: files, truncation, TCP.
+/// The newest Landlock rules that are used: files, truncation, TCP.
 const RULES: ABI = ABI::V4;
 
-/// Gives up what reading stores does not need, for this thread and those that it starts. `network`: its stores lie behind one,
-/// and what it learns of them is kept below `index`.
+/// Restricts this thread and those that it starts. `network`: its stores are remote, and what it reads of them is cached below
+/// `index`.
 pub fn enter(network: bool, index: Option<&Path>) {
     if let Err(error) = restrict(network, index) {
         tracing::debug!("the sandbox is not complete: {error}");
@@ -27,7 +26,7 @@ pub fn enter(network: bool, index: Option<&Path>) {
     let kept = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
     if let Ok(now) = capabilities(None) {
         let (effective, permitted) = (now.effective & kept, now.permitted & kept);
-        // What is given up may always be given up.
+        // Reducing capabilities is always permitted.
         let _ = set_capabilities(None, CapabilitySets { effective, permitted, inheritable: CapabilitySet::empty() });
     }
 }
@@ -42,7 +41,7 @@ fn restrict(network: bool, index: Option<&Path>) -> Result<(), RulesetError> {
         rules = rules.add_rule(PathBeneath::new(root, reads))?;
     }
     let index = index.filter(|_| network).and_then(|index| {
-        // Without the directory nothing is kept, which costs requests and no more.
+        // Without the directory nothing is cached, which only costs requests.
         let _ = local::make_private(index);
         PathFd::new(index).ok()
     });
@@ -61,15 +60,15 @@ mod tests {
 
     use super::*;
 
-    /// Whether this kernel has these rules at all.
+    /// Whether this kernel has Landlock with these rules.
     fn has_rules() -> bool {
         let version = 1;
-        // SAFETY: without attributes it only tells a version.
+        // SAFETY: without attributes, the call only returns a version.
         let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0, 0, version) };
         abi >= 4
     }
 
-    /// Runs in a thread of its own, which alone is restricted.
+    /// Runs a check in a thread, as only that is restricted.
     fn inside(network: bool, index: Option<&Path>, check: impl FnOnce() + Send) {
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {

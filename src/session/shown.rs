@@ -1,4 +1,4 @@
-//! The options of a session as its documents show them.
+//! Renders the options of a session for its documents.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::view::filter::Filter;
 use super::spec::{AssignedSpec, DrawSpec, GroupSpec, NeighbourSpec, Spec, ViewSpec};
 use super::views::ViewPlan;
 
-/// The options that decide the bytes served, as `dataset.json` shows them: nothing of the machine.
+/// The options that decide the bytes served, as in `dataset.json`; independent of the machine.
 pub fn show(spec: &Spec, views: &[ViewPlan]) -> Value {
     let mut shown = matrices(spec);
     let Some(fields) = shown.as_object_mut() else { return shown };
@@ -66,7 +66,7 @@ pub fn show(spec: &Spec, views: &[ViewPlan]) -> Value {
         (view.name.clone(), shown)
     });
     match each.collect::<Vec<_>>().as_mut_slice() {
-        // One alone has its options at the top; a restriction of its own stands beside that of all.
+        // A single view has its options at the top level, where its restriction would collide with that of all views.
         [(_, only)] => {
             for (name, own) in ["where", "rows"].into_iter().filter_map(|name| Some((name, only.remove(name)?))) {
                 let key = if fields.contains_key(name) { format!("view_{name}") } else { name.to_owned() };
@@ -82,7 +82,7 @@ pub fn show(spec: &Spec, views: &[ViewPlan]) -> Value {
     shown
 }
 
-/// What is served of the matrices and obs of some stores.
+/// The options about matrices and obs of some stores.
 fn matrices(spec: &Spec) -> Value {
     json!({
         "x": spec.x,
@@ -90,7 +90,7 @@ fn matrices(spec: &Spec) -> Value {
         "with": spec.with,
         "join": spec.join.as_str(),
         "genes": spec.genes.as_ref().map(|genes| match genes {
-            // The names are in var.tsv.
+            // The names themselves are in var.tsv.
             Genes::Names(names) => json!({"names": names.len()}),
             Genes::Var(column) => json!({"var": column}),
         }),
@@ -124,7 +124,7 @@ fn tokens(spec: &TokenSpec) -> Value {
     })
 }
 
-/// The options of a view as `options.json` shows them.
+/// The options of a view, as in `options.json`.
 fn view_options(view: &ViewSpec, sampling: &Sampling) -> Map<String, Value> {
     let mut shown = Map::new();
     let mut put = |name: &str, value: Value| drop(shown.insert(name.to_owned(), value));
@@ -159,7 +159,7 @@ fn view_options(view: &ViewSpec, sampling: &Sampling) -> Map<String, Value> {
     shown
 }
 
-/// Restrictions as `options.json` shows them.
+/// Restrictions, as in `options.json`.
 fn restrictions(filter: Option<&Filter>, rows: Option<&Path>) -> Map<String, Value> {
     let filter = filter.map(|filter| ("where".to_owned(), json!(filter.text())));
     let rows = rows.map(|path| ("rows".to_owned(), json!(path.to_string_lossy())));

@@ -1,4 +1,4 @@
-//! What a session is to serve: plain data that has been checked. Paths are absolute.
+//! What a session is to serve: checked, plain data. Paths are absolute.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,32 +21,31 @@ use crate::view::assigned::Assigned;
 use crate::view::filter::Filter;
 use crate::view::split::Fraction;
 
-/// What is served of which stores, and with which resources.
+/// What to serve of which stores, with which resources.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
     pub stores: Vec<PathBuf>,
-    /// What the matrices of these stores are called, where there are several modalities; `None`: there are none, or the stores are
-    /// MuData, which say it.
+    /// The name of the modality of these stores, if there are several; `None` if there are none, or if the stores are MuData, whose
+    /// names are used.
     pub modality: Option<String>,
-    /// The same cells in other modalities: what is served of them, by name. Of a MuData only those that something is said of, without
-    /// stores.
+    /// Further modalities of the same cells. For MuData, only those with options of their own, without stores.
     pub modalities: Vec<Spec>,
     /// At least one.
     pub views: Vec<ViewSpec>,
     pub split: Option<SplitSpec>,
-    /// A split by cell line and perturbation; not with `split`.
+    /// A split by cell line and perturbation; excludes `split`.
     pub assigned: Option<AssignedSpec>,
-    /// Controls that are served beside each row; `None`: none.
+    /// Controls to serve beside each row.
     pub pairs: Option<PairSpec>,
-    /// Neighbours in a graph that are served beside the rows of a batch; `None`: none.
+    /// Neighbours in a graph to serve beside the rows of a batch.
     pub neighbours: Option<NeighbourSpec>,
-    /// Restrictions that hold for every view.
+    /// Restrictions of all views.
     pub filter: Option<Filter>,
     pub rows: Option<PathBuf>,
     pub uneven: RemainderPolicy,
-    /// The rank whose part is shown at the root; `None`: the whole.
+    /// The rank whose part is shown at the root; `None`: the whole epoch.
     pub rank: Option<Rank>,
-    /// How many epochs are listed.
+    /// The number of epochs to list.
     pub epochs: u32,
     pub format: Extension,
     /// `X`, `raw/X`, `layers/NAME` or `obsm/NAME`.
@@ -58,34 +57,34 @@ pub struct Spec {
     pub join: Join,
     /// `None`: all.
     pub genes: Option<Genes>,
-    /// What counts as one gene.
+    /// Which gene names count as equal.
     pub matching: Matching,
-    /// The column of var that names genes; `None`: its index.
+    /// The column of var with the names of genes; `None`: its index.
     pub genes_column: Option<String>,
-    /// Named genes that a store lacks are zero, if it has at least this share of them; `None`: an error.
+    /// Named genes that a store lacks are zeros, if it has at least this share of the genes; `None`: they are an error.
     pub absent_zero: Option<f64>,
-    /// All matrices are served as dense rows.
+    /// Serve all matrices as dense rows.
     pub dense: bool,
     pub arithmetic: Arithmetic,
-    /// X is served as tokens.
+    /// Serve X as tokens.
     pub tokens: Option<Arc<TokenSpec>>,
     /// `None`: as stored, or as computed.
     pub dtype: Option<Dtype>,
     /// `None`: the narrower of i32 and i64 that fits.
     pub index_dtype: Option<Dtype>,
-    /// Where derived arrays are kept; `None`: nothing is derived.
+    /// Where derived arrays are stored; `None`: nothing is derived.
     pub index_dir: Option<PathBuf>,
-    /// Bytes. `None`: the default share of what is free.
+    /// Memory budget in bytes; `None`: the default share of what is free.
     pub memory: Option<u64>,
     /// Decoding threads.
     pub threads: usize,
-    /// Requests to storage in flight; none: as its latency asks.
+    /// Requests to storage in flight; `None`: derived from its latency.
     pub io_depth: Option<usize>,
-    /// How long a load, or libhdf5 in the probe, may make no progress.
+    /// How long a load, or libhdf5 in the probe, may run without progress.
     pub timeout: Duration,
-    /// Requests to remote stores are not signed.
+    /// Do not sign requests to remote stores.
     pub anonymous: bool,
-    /// Where what is read of remote stores is kept, and bytes of it at most.
+    /// Where data of remote stores is cached, and its maximum bytes.
     pub cache_dir: Option<PathBuf>,
     pub cache_size: u64,
     /// Keep file contents in the kernel's page cache.
@@ -99,44 +98,44 @@ pub struct Spec {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ViewSpec {
     pub name: String,
-    /// Which side of the split it is.
+    /// The index of its side in the split.
     pub side: Option<usize>,
-    /// Restrictions of its own, besides those of all views.
+    /// Restrictions of this view, besides those of all views.
     pub filter: Option<Filter>,
     pub rows: Option<PathBuf>,
     pub draw: DrawSpec,
-    /// Rows an epoch where they are drawn with replacement; `None`: as many as the view has.
+    /// Rows of an epoch drawn with replacement; `None`: as many as the view has.
     pub samples: Option<u64>,
     pub batch_size: u32,
-    /// `None`: from the collection.
+    /// `None`: derived from the collection.
     pub block_size: Option<u32>,
-    /// `None`: from the collection.
+    /// `None`: derived from the collection.
     pub fetch_factor: Option<u32>,
     pub seed: u64,
     pub drop_last: bool,
 }
 
-/// How a view draws its rows: a registered strategy, and where its inputs come from.
+/// How a view draws its rows: a registered strategy, and its inputs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DrawSpec {
     /// The name of a [`Registration`](crate::plan::strategy::Registration).
     pub strategy: &'static str,
-    /// An obs column whose values are labels.
+    /// The obs column of labels.
     pub labels: Option<String>,
     pub weights: Option<WeightSource>,
-    /// How rows are grouped into sets or bags: the labels are then those of the column that is made of it.
+    /// How rows are grouped into sets or bags; `labels` is then the column made of the groups.
     pub groups: Option<GroupSpec>,
 }
 
-/// Rows that belong together.
+/// How to group rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GroupSpec {
-    /// [`GroupSpec::SET`] or [`GroupSpec::BAG`]: the obs column that is made of it.
+    /// [`GroupSpec::SET`] or [`GroupSpec::BAG`]: the obs column to make.
     pub column: &'static str,
-    /// The obs columns whose labels are alike in a group; at least one.
+    /// The obs columns that are constant within a group; at least one.
     pub by: Vec<String>,
     pub shape: GroupShape,
-    /// A user's table of the groups: absolute.
+    /// The user's table of groups; an absolute path.
     pub table: Option<PathBuf>,
 }
 
@@ -146,22 +145,22 @@ impl GroupSpec {
 }
 
 impl DrawSpec {
-    /// A strategy that needs no column.
+    /// A strategy without inputs.
     pub fn once(strategy: &'static str) -> DrawSpec {
         DrawSpec { strategy, labels: None, weights: None, groups: None }
     }
 
-    /// Whether it needs a column, and so draws with other chances than once each.
+    /// Whether the strategy has inputs, so that rows are not drawn once each.
     pub fn has_inputs(&self) -> bool {
         self.labels.is_some() || self.weights.is_some()
     }
 }
 
-/// Weights by the name of a column, or of a file if there is no such column.
+/// Weights: the name of a column, or of a file if there is no such column.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WeightSource {
     pub name: String,
-    /// The name as a path: absolute, from where it was written.
+    /// The name as an absolute path.
     pub file: PathBuf,
 }
 
@@ -177,11 +176,11 @@ pub struct SplitSpec {
 /// Controls beside each row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PairSpec {
-    /// Which rows are controls.
+    /// Selects the rows that are controls.
     pub controls: Filter,
-    /// obs columns in which a control has the label of its row.
+    /// obs columns in which a control must have the label of its row.
     pub columns: Vec<String>,
-    /// Controls a row, at least 1.
+    /// Controls for each row, at least 1.
     pub each: u32,
     pub unmatched: Unmatched,
 }
@@ -193,25 +192,25 @@ pub struct NeighbourSpec {
     pub graph: String,
     /// At least 1.
     pub hops: u32,
-    /// Neighbours drawn of a row at most, at least 1; `None`: all.
+    /// Neighbours to draw for a row, at most; at least 1. `None`: all.
     pub fanout: Option<u32>,
 }
 
-/// What becomes of rows that no control matches.
+/// What to do with rows that no control matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unmatched {
-    /// There must be none.
+    /// Fail.
     Refuse,
-    /// They are left out of the view.
+    /// Leave them out of the view.
     Drop,
-    /// They stand beside themselves.
+    /// Pair them with themselves.
     Itself,
 }
 
 impl Unmatched {
     pub const ALL: [Unmatched; 3] = [Unmatched::Refuse, Unmatched::Drop, Unmatched::Itself];
 
-    /// As in options.
+    /// The name in options.
     pub fn as_str(self) -> &'static str {
         match self {
             Unmatched::Refuse => "refuse",
@@ -221,26 +220,26 @@ impl Unmatched {
     }
 }
 
-/// A split by cell line and perturbation, from a file of cell-load; the columns by cell-load's names for them.
+/// A split by cell line and perturbation, from a file of cell-load; columns have cell-load's names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AssignedSpec {
-    /// Absolute.
+    /// An absolute path.
     pub file: PathBuf,
-    /// Paths of datasets in it are absolute.
+    /// In it, the paths of datasets are absolute.
     pub rules: Assigned,
     pub pert_col: String,
     pub cell_type_key: String,
     pub control_pert: String,
-    /// What decides which rows a fraction of the file takes.
+    /// Seed of the choice of rows by a fraction in the file.
     pub seed: u64,
 }
 
-/// Names in expressions and lists that are no columns: the names of the rows, and the number of a row's store.
+/// Names in expressions and lists that are not columns: the names of rows, and the number of a row's store.
 pub const ROW_NAMES: [&str; 2] = ["_index", "index"];
 pub const STORE_NUMBER: &str = "_store";
 
 impl Spec {
-    /// All rows of stores in one view, with the command line's defaults: the whole of X as it is stored, batches of 256.
+    /// All rows of some stores in one view, with the defaults of the command line: all of X as stored, batches of 256.
     pub fn of(stores: Vec<PathBuf>, index_dir: PathBuf) -> Spec {
         Spec {
             stores,
@@ -284,7 +283,7 @@ impl Spec {
         }
     }
 
-    /// What is served of another modality: as is `said` of its matrices, else with the defaults; all else is that of this mount.
+    /// The spec of another modality: the options `said` for its matrices, or the defaults; everything else as for this mount.
     pub fn of_modality(&self, name: &str, stores: Vec<PathBuf>, said: Option<Spec>) -> Spec {
         let index_dir = self.index_dir.clone();
         let said = said.unwrap_or_else(|| Spec::of(Vec::new(), PathBuf::new()));
@@ -300,7 +299,7 @@ impl Spec {
         }
     }
 
-    /// What is read of the stores; `also` names obs columns that are read besides those of views.
+    /// What to read of the stores; `also` names obs columns to read besides those of views.
     pub fn selection(&self, also: &[String]) -> Selection {
         Selection {
             x: self.x.clone(),
@@ -322,7 +321,7 @@ impl Spec {
         }
     }
 
-    /// The obs columns that views name, sorted.
+    /// The obs columns that views use, sorted.
     pub fn view_columns(&self) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         let filters = self.views.iter().map(|view| &view.filter).chain([&self.filter]).flatten();
@@ -349,17 +348,17 @@ impl Spec {
         names
     }
 
-    /// Whether the names of rows are read: a file may list rows by name, and modalities are joined by it.
+    /// Whether row names are read: a file may list rows by name, and modalities are joined by name.
     pub fn names_rows(&self) -> bool {
         self.modality.is_some() || self.rows.is_some() || self.views.iter().any(|view| view.rows.is_some())
     }
 }
 
 impl ViewSpec {
-    /// What the only view is called where nobody named it.
+    /// The name of a single view without a name.
     pub const UNNAMED: &str = "all";
 
-    /// All rows, sampled as given.
+    /// All rows, with the given sampling.
     pub fn sampled(sampling: Sampling) -> ViewSpec {
         let Sampling { batch_size, block_size, fetch_factor, seed, drop_last } = sampling;
         let size = |rows: u64| u32::try_from(rows).unwrap_or(u32::MAX);
@@ -373,7 +372,7 @@ impl ViewSpec {
         }
     }
 
-    /// All rows, with the command line's defaults.
+    /// All rows, with the defaults of the command line.
     pub fn all() -> ViewSpec {
         ViewSpec {
             name: ViewSpec::UNNAMED.to_owned(),

@@ -1,24 +1,24 @@
-//! Limits of threads (`ulimit -u`, a container's `pids.max`): a mount that could not start its own is refused with a figure.
+//! Limits of threads (`ulimit -u`, a container's `pids.max`): a mount that could not start all of its threads is refused with a figure.
 //!
-//! Found out by trying, as no table says what is left: who shares a limit is not seen from a container.
+//! It is found by trying, because a process in a container cannot see who shares the limit.
 
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::error::SessionError;
 
-/// Threads besides those of pools: loaders, monitor, signals, pages, the session and its readers; a child and who listens to it.
+/// Threads besides those of pools: loaders, monitor, signals, page cache, session and readers; the probe's child and its listener.
 const OTHER: usize = 15;
-/// Bytes of a stack on which nothing is done.
+/// Stack of the trial threads, which do nothing.
 const STACK: usize = 64 << 10;
 
-/// Looks whether a mount with so many decoding threads gets all of its threads, and a child that parses its stores.
+/// Fails if a mount with `decoding` decoding threads could not start all of its threads, and a child that parses its stores.
 ///
 /// # Errors
-/// How many it gets, and how many it needs.
+/// The number of threads that can be started, and the number needed.
 pub fn suffice(decoding: usize) -> Result<(), SessionError> {
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    // Two pools that decode; one for what is asked before there are any, and that of a child.
+    // Two pools that decode; rayon's default pool, used before these exist, here and in the child.
     let needed = 2 * decoding + 2 * cores + OTHER;
     let started = most(needed);
     if started == needed {
@@ -30,7 +30,7 @@ pub fn suffice(decoding: usize) -> Result<(), SessionError> {
     )))
 }
 
-/// How many of so many threads there can be at once.
+/// How many of `wanted` threads can exist at once.
 fn most(wanted: usize) -> usize {
     let gate = Mutex::new(());
     let closed = gate.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,6 @@
-//! Views made of a collection: which rows each has, how it draws them, and how `dataset.json` describes it.
+//! Makes the views of a collection: which rows each has, how it draws them, and its description in `dataset.json`.
 //!
-//! Columns that only a view needs are read here, used and let go; they are not served.
+//! Columns that only a view needs are read here and then dropped; they are not served.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use super::spec::{GroupSpec, Spec, ViewSpec};
 pub struct ViewPlan {
     pub name: String,
     pub plan: Plan,
-    /// What `dataset.json` tells of it besides how it is sampled.
+    /// Its description in `dataset.json`, without the sampling.
     pub doc: Map<String, Value>,
 }
 
@@ -39,13 +39,13 @@ impl ViewPlan {
         ViewDoc { name: &self.name, plan: &self.plan, more: self.doc.clone() }
     }
 
-    /// What names it has.
+    /// Its part of the tree.
     pub fn in_tree(&self) -> tree::View {
         tree::View { name: self.name.clone(), batches: self.plan.batches(), uneven: self.plan.uneven() }
     }
 }
 
-/// What stands beside the rows of all views alike.
+/// Companions of the rows, shared by all views.
 pub struct InStep {
     pub modalities: Vec<JoinedModality>,
     pub graph: Option<Arc<Neighbours>>,
@@ -54,7 +54,7 @@ pub struct InStep {
 /// Makes the views.
 ///
 /// # Errors
-/// A column or label that is not there, a file that lists no rows, a view without rows: one line.
+/// A missing column or label, a file that lists no rows, a view without rows: one line.
 pub fn views(
     spec: &Spec,
     collection: &Collection,
@@ -130,7 +130,7 @@ fn one(
         doc.insert("block_size_chosen_because".to_owned(), json!(why));
     }
     doc.insert("view_rows".to_owned(), json!(selected.len()));
-    // Sets are of many groups, which have a table of their own.
+    // Not sets: they come from many groups, which have a table of their own.
     let counted = [spec.split.as_ref().and_then(|split| split.by.as_ref())]
         .into_iter()
         .chain([spec.split.as_ref().and_then(|split| split.stratify.as_ref())])
@@ -157,7 +157,7 @@ fn one(
     Ok(ViewPlan { name: view.name.clone(), plan, doc })
 }
 
-/// The sampling asked for, `auto` filled in from the collection.
+/// The requested sampling, with `auto` sizes from the collection.
 fn sampling(view: &ViewSpec, registered: &Registration, collection: &Collection) -> Sampling {
     let profile = collection.storage_profile();
     let batch_size = u64::from(view.batch_size);
@@ -168,7 +168,7 @@ fn sampling(view: &ViewSpec, registered: &Registration, collection: &Collection)
     Sampling { batch_size, block_size, fetch_factor, seed: view.seed, drop_last: view.drop_last }
 }
 
-/// Why the automatic block size is what it is, where a network had a say.
+/// Explains the automatic block size, if a remote store determines it.
 fn why(view: &ViewSpec, collection: &Collection) -> Option<&'static str> {
     let implied = strategy::by_name(view.draw.strategy).and_then(|registered| registered.block_size);
     let asked = view.block_size.is_some() || implied.is_some();

@@ -1,4 +1,4 @@
-//! Names of objects, and objects that are open.
+//! Names of objects, and open objects.
 
 use std::fmt;
 use std::io::{self, Error, ErrorKind, IoSliceMut};
@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use super::{Kind, Meter, Opened, Ranges, Storage, Version};
 
-/// An object or a folder of a storage. Locations that were joined from one share its meter.
+/// An object or folder of a storage. Addresses joined from one another share its meter.
 #[derive(Clone, Debug)]
 pub struct Address {
     storage: Arc<dyn Storage>,
@@ -17,29 +17,29 @@ pub struct Address {
 }
 
 impl Address {
-    /// An address with a meter of its own.
+    /// An address with its own meter.
     pub fn new(storage: Arc<dyn Storage>, path: PathBuf) -> Address {
         let meter = Arc::new(Meter::new(storage.usual_latency()));
         Address { storage, path, meter }
     }
 
-    /// What lies below; the empty name is this address.
+    /// The address of a child; of this address itself if `name` is empty.
     pub fn join(&self, name: &str) -> Address {
         let path = if name.is_empty() { self.path.clone() } else { self.path.join(name) };
         Address { storage: Arc::clone(&self.storage), path, meter: Arc::clone(&self.meter) }
     }
 
-    /// The path as the storage knows it.
+    /// The path within the storage.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The path in the local file system, where there is one.
+    /// The path in the local file system, if there is one.
     pub fn local_path(&self) -> Option<PathBuf> {
         self.storage.local_path(&self.path)
     }
 
-    /// What is counted of reads here.
+    /// The counters of reads from here.
     pub fn meter(&self) -> &Arc<Meter> {
         &self.meter
     }
@@ -70,7 +70,7 @@ impl Address {
         self.storage.version(&self.path)
     }
 
-    /// Why the object, which is not there, may have been there at `since`, if it may.
+    /// For an object that does not exist: why it may have existed at `since`, if it may.
     pub fn removed_since(&self, since: SystemTime) -> Option<String> {
         self.storage.removed_since(&self.path, since)
     }
@@ -82,7 +82,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// An object as it was at the mount: what must not change under it.
+/// An object in the version that it had at the mount, which must not change.
 #[derive(Clone, Debug)]
 pub struct Identity {
     pub address: Address,
@@ -90,7 +90,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// What lies at an address now.
+    /// The object and its current version.
     ///
     /// # Errors
     /// Those of [`Storage::version`].
@@ -98,7 +98,7 @@ impl Identity {
         Ok(Identity { address: address.clone(), version: address.version()? })
     }
 
-    /// Opens the object as it was.
+    /// Opens the object in this version.
     ///
     /// # Errors
     /// Those of [`Storage::reopen`].
@@ -107,7 +107,7 @@ impl Identity {
         Ok(Object::new(self.address.clone(), storage.reopen(path, &self.version, meter)?))
     }
 
-    /// Fails if the object is another now, asking the storage whatever its reads are conditional on.
+    /// Fails if the object has changed. Asks the storage, even if all reads are conditional on the version.
     ///
     /// # Errors
     /// `StaleNetworkFileHandle`; those of [`Storage::version`].
@@ -120,10 +120,10 @@ impl Identity {
         }
     }
 
-    /// How the object differs now, if it does; that it is gone is a difference, too.
+    /// How the object differs now, if it does; a missing object counts as a difference.
     ///
     /// # Errors
-    /// The storage cannot be asked.
+    /// The storage does not answer.
     pub fn changed(&self) -> io::Result<Option<String>> {
         let address = &self.address;
         match address.storage.changed(&address.path, &self.version) {
@@ -136,18 +136,18 @@ impl Identity {
     }
 }
 
-/// An object that stays open only as long as others hold it.
+/// A reference that does not keep the object open.
 #[derive(Clone)]
 pub struct WeakObject(Weak<Inner>);
 
 impl WeakObject {
-    /// The object, if it is open still.
+    /// The object, if it is still open.
     pub fn upgrade(&self) -> Option<Object> {
         self.0.upgrade().map(Object)
     }
 }
 
-/// An open object. Clones are the same object.
+/// An open object. Clones share it.
 #[derive(Clone)]
 pub struct Object(Arc<Inner>);
 
@@ -176,7 +176,7 @@ impl Object {
         &self.0.address
     }
 
-    /// Its state when it was opened.
+    /// Its version when it was opened.
     pub fn version(&self) -> &Version {
         &self.0.version
     }
@@ -185,13 +185,13 @@ impl Object {
         Identity { address: self.0.address.clone(), version: self.0.version.clone() }
     }
 
-    /// Bytes that it had when it was opened.
+    /// Its size in bytes when it was opened.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> u64 {
         self.0.version.size
     }
 
-    /// Whether two handles are of one opening.
+    /// Whether two handles share one opened object.
     pub fn is_same(&self, other: &Object) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -204,7 +204,7 @@ impl Object {
         self.read_vectored_at(offset, &mut [IoSliceMut::new(buffer)])
     }
 
-    /// Fills the places, one after the other, with the bytes from `offset` on, in one request.
+    /// Fills the slices, in order, with the bytes from `offset` on, in one request.
     ///
     /// # Errors
     /// Those of [`Ranges::read`].
@@ -213,7 +213,7 @@ impl Object {
         self.0.address.meter.measure(bytes, || self.0.ranges.read(offset, places))
     }
 
-    /// Up to `most` bytes from the start.
+    /// At most `most` bytes from the start.
     ///
     /// # Errors
     /// Those of [`Ranges::read`].
@@ -223,10 +223,10 @@ impl Object {
         Ok(bytes)
     }
 
-    /// All of it.
+    /// All bytes.
     ///
     /// # Errors
-    /// `FileTooLarge` beyond `most` bytes; those of [`Ranges::read`].
+    /// `FileTooLarge` if there are more than `most` bytes; those of [`Ranges::read`].
     pub fn read_all(&self, most: u64) -> io::Result<Vec<u8>> {
         if self.len() > most {
             return Err(Error::new(ErrorKind::FileTooLarge, format!("{} bytes are too many", self.len())));

@@ -1,11 +1,11 @@
-//! Blocks of remote objects on a local disk, shared by all processes of a node.
+//! A cache of blocks of remote objects on a local disk, shared by all processes of a node.
 //!
-//! A block is a file of its own (`block`), written under another name and renamed into place; what is not what it should be is a
-//! miss. Nothing is locked: two processes that write one block write the same. Bytes go from a file to their places, and from
-//! the network to their places and on to a file.
+//! Each block is a file (`block`), written under a temporary name and renamed. A file with wrong content counts as a miss. There are no
+//! locks: two processes that write the same block write the same bytes. Bytes are read from files straight into the caller's slices;
+//! from the network they go into the slices and from there to files.
 //!
-//! The directory is bounded: a process that has written a share of the bound counts what is there, and removes what was not used
-//! for longest. A full disk only stops the writing.
+//! The size of the directory is bounded: after writing a share of the bound, a process counts all files, and removes those that were
+//! not used for longest. If the disk is full, blocks are no longer written.
 
 mod block;
 
@@ -26,17 +26,17 @@ use block::{BLOCK, PART};
 
 pub use block::Subject;
 
-/// How much older a block's time may be than its last use.
+/// A block's modification time records its last use, and is updated when it is older than this.
 const USED: Duration = Duration::from_secs(600);
-/// This share of the bound is written before what is there is counted again.
+/// Files are counted again after writing 1/32 of the bound.
 const SHARE: u64 = 32;
 
-/// A directory of blocks.
+/// A directory of cached blocks.
 #[derive(Debug)]
 pub struct Cache {
     directory: PathBuf,
     most: u64,
-    /// Bytes that this process has written since the last count.
+    /// Bytes written by this process since the last count.
     written: AtomicU64,
     counting: Mutex<()>,
     pub hits: AtomicU64,
@@ -44,14 +44,14 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// A cache of at most this many bytes in a directory, which is created, closed to other users.
+    /// Opens a cache of at most `most` bytes. Its directory is created if needed, closed to other users.
     ///
     /// # Errors
-    /// The directory cannot be made or written.
+    /// The directory cannot be created or written.
     pub fn open(directory: &Path, most: u64) -> io::Result<Cache> {
         local::make_private(directory)?;
         let trial = directory.join(format!(".trial-{}", std::process::id()));
-        // One that a killed process of this number left may be there.
+        // A process with the same number may have been killed before it removed its file.
         File::options().write(true).create(true).truncate(true).custom_flags(libc::O_NOFOLLOW).open(&trial)?;
         fs::remove_file(&trial)?;
         let cache = Cache {
@@ -66,8 +66,8 @@ impl Cache {
         Ok(cache)
     }
 
-    /// Fills the places with an object's bytes from `offset` on: from the cache, where all of it is there; otherwise by one
-    /// `fetch` of whole blocks, which are then kept.
+    /// Fills the slices with an object's bytes from `offset` on: from the cache if all blocks are in it; otherwise by one `fetch` of
+    /// whole blocks, which are then stored.
     ///
     /// # Errors
     /// Those of `fetch`.
@@ -92,7 +92,7 @@ impl Cache {
         let (start, stop) = (subject.block(missing.start).start, subject.block(missing.end - 1).end);
         let mut around = Around::new(offset.saturating_sub(start), stop.saturating_sub(end));
         let mut rest = around.with(places);
-        // What was there before the first block that was not.
+        // Skips what was loaded before the first missing block.
         take(&mut rest, start.saturating_sub(offset));
         let mut all = take(&mut rest, stop - start);
         fetch(start, &mut all)?;
@@ -104,7 +104,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Reads what is there of a range; from the first to the last block that is not.
+    /// Reads the cached blocks of a range; returns the range from the first to the last missing block.
     fn load(&self, subject: &Subject<'_>, range: Range<u64>, places: &mut [IoSliceMut<'_>]) -> Option<Range<u64>> {
         let from = range.start / PART * PART;
         let until = range.end.next_multiple_of(PART).min(subject.version.size);
@@ -122,7 +122,7 @@ impl Cache {
         missing
     }
 
-    /// Reads parts of a block, from byte `from` of it on.
+    /// Reads parts of a block, from its byte `from` on.
     fn load_one(&self, subject: &Subject<'_>, number: u64, from: u64, places: &mut [IoSliceMut<'_>]) -> Option<()> {
         let (head, block) = (subject.head(number), subject.block(number));
         let len = block.end - block.start;
@@ -134,13 +134,13 @@ impl Cache {
         block::read(&file, &head, len, from, places)?;
         let now = SystemTime::now();
         if metadata.modified().is_ok_and(|used| now.duration_since(used).is_ok_and(|since| since > USED)) {
-            // Without the right to, it is only removed sooner.
+            // Without permission for this, the block is only removed sooner.
             let _ = file.set_times(FileTimes::new().set_modified(now));
         }
         Some(())
     }
 
-    /// Writes a block; a failure only means that it will be fetched again.
+    /// Writes a block; errors are ignored, as the block can be fetched again.
     fn store(&self, subject: &Subject<'_>, number: u64, bytes: &[IoSliceMut<'_>]) {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let (head, block) = (subject.head(number), subject.block(number));
@@ -173,9 +173,9 @@ impl Cache {
         self.directory.join(folder).join(name)
     }
 
-    /// Counts what is there, and removes what was not used for longest, until a share of the bound is free.
+    /// Counts all files, and removes those not used for longest, until a share of the bound is free.
     fn shrink(&self) {
-        // Another thread is at it.
+        // Another thread is doing it.
         let Ok(_counting) = self.counting.try_lock() else { return };
         self.written.store(0, Ordering::Relaxed);
         let mut all: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
@@ -195,14 +195,14 @@ impl Cache {
             if total <= aim {
                 break;
             }
-            // Of two processes that remove, one finds it gone.
+            // Another process may have removed it.
             let _ = fs::remove_file(path);
             total -= size;
         }
     }
 }
 
-/// Room for what is read before and after what was asked for.
+/// Buffers for bytes that are fetched before and after the requested range, to make whole blocks.
 struct Around(Vec<u8>, Vec<u8>);
 
 impl Around {
@@ -210,7 +210,7 @@ impl Around {
         Around(vec![0; as_usize(before)], vec![0; as_usize(after)])
     }
 
-    /// It and the places, in the order of their bytes.
+    /// These buffers and the slices, in the order of their bytes.
     fn with<'a>(&'a mut self, places: &'a mut [IoSliceMut<'_>]) -> VecDeque<&'a mut [u8]> {
         let mut all = VecDeque::with_capacity(places.len() + 2);
         all.push_back(self.0.as_mut_slice());
@@ -220,7 +220,7 @@ impl Around {
     }
 }
 
-/// Takes the places of the next bytes.
+/// Removes from `rest` the slices of its next `bytes` bytes, and returns them.
 fn take<'a>(rest: &mut VecDeque<&'a mut [u8]>, bytes: u64) -> Vec<IoSliceMut<'a>> {
     let (mut taken, mut left) = (Vec::new(), as_usize(bytes));
     while left > 0
@@ -251,7 +251,7 @@ mod tests {
         place.iter_mut().zip(at..).for_each(|(byte, at)| *byte = (at % 251) as u8);
     }
 
-    /// Reads, checks the bytes, and tells which range was fetched.
+    /// Reads, checks the bytes, and returns the fetched range.
     fn read(cache: &Cache, tag: &str, offset: u64, len: usize) -> Option<Range<u64>> {
         let version = version(tag);
         let mut fetched = None;
@@ -280,14 +280,14 @@ mod tests {
         let cache = Cache::open(folder.path(), 1 << 30).expect("opens");
         assert_eq!(read(&cache, "a", BLOCK + 5, 10), Some(BLOCK..2 * BLOCK));
         assert_eq!(read(&cache, "a", BLOCK + 50, 1000), None);
-        // The first and the last block are missing: the fetch goes from one to the other.
+        // The first and the last block are missing: the fetch covers both and all between.
         assert_eq!(read(&cache, "a", 0, (3 * BLOCK + 100) as usize), Some(0..3 * BLOCK + 100));
         let other = Cache::open(folder.path(), 1 << 30).expect("opens");
         assert_eq!(read(&other, "a", 3 * BLOCK + 50, 50), None);
         assert_eq!(read(&other, "b", 3 * BLOCK + 50, 50), Some(3 * BLOCK..3 * BLOCK + 100));
     }
 
-    /// Any range, whichever of its blocks are there.
+    /// Any range is right, whichever of its blocks are cached.
     #[test]
     fn ranges_that_are_there_in_part_are_right() {
         let size = 3 * BLOCK + 100;
@@ -306,7 +306,7 @@ mod tests {
         }
     }
 
-    /// Whatever happened to the files: the bytes are right.
+    /// Bytes are right, whatever happened to the files.
     #[test]
     fn damaged_blocks_are_misses() {
         let folder = tempfile::tempdir().expect("a directory");
@@ -333,7 +333,7 @@ mod tests {
             assert_eq!(read(&cache, "a", 0, BLOCK as usize), Some(0..BLOCK));
             assert_eq!(read(&cache, "a", 0, BLOCK as usize), None);
         }
-        // Parts that are not asked for are not read.
+        // Parts outside of the requested range are not read.
         fs::write(&file, flip(whole.len() - 1)).expect("writes");
         assert_eq!(read(&cache, "a", 50, 10), None);
         assert_eq!(read(&cache, "a", BLOCK - 10, 10), Some(0..BLOCK));

@@ -1,7 +1,7 @@
-//! Open descriptors of local files: a bounded number. A file beyond that is closed, and opened again when it is read.
+//! A bounded number of open descriptors for local files. Further files are closed, and opened again when they are read.
 //!
-//! Invariant: a file that was opened again is the one that was closed, by size, mtime and inode; else the read fails with
-//! `StaleNetworkFileHandle`. The bound is soft: a file that is being read is not closed.
+//! Invariant: a file that is opened again is the same, by size, mtime and inode; otherwise the read fails with
+//! `StaleNetworkFileHandle`. The bound is soft: files that are being read are not closed.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,13 +15,13 @@ use rustix::process::{Resource, getrlimit};
 
 use super::Version;
 
-/// A share of the descriptors that this process may have.
+/// A number of eighths of the descriptors that this process may have.
 pub fn share(eighths: u64) -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 20);
     usize::try_from(limit / 8 * eighths).unwrap_or(usize::MAX).max(4)
 }
 
-/// Open files at most, however many the system allows.
+/// Open files, at most, even if the system allows more.
 const MOST: usize = 1 << 14;
 
 /// A file that may be closed between reads.
@@ -34,19 +34,19 @@ pub struct Descriptor {
 #[derive(Default)]
 struct Slot {
     file: RwLock<Option<File>>,
-    /// Read since it was last passed over.
+    /// Whether it was read since `make_room` last considered it.
     used: AtomicBool,
 }
 
-/// The slots that hold an open file, the longest open first.
+/// The slots of open files, in the order of opening.
 static OPEN: Mutex<VecDeque<Weak<Slot>>> = Mutex::new(VecDeque::new());
 
 /// Opens a file for reading.
 ///
 /// # Errors
-/// The system's, with its number: `EMFILE` where no descriptor is left.
+/// Those of the system, with their numbers; `EMFILE` if no descriptor can be freed.
 pub fn open(path: &Path) -> io::Result<File> {
-    // A pipe without a writer must not be waited for; for files the flag means nothing.
+    // O_NONBLOCK: opening a pipe must not wait for a writer; for regular files the flag has no effect.
     let open = || File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     let is_full = |error: &Error| matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
     match open() {
@@ -59,17 +59,17 @@ pub fn open(path: &Path) -> io::Result<File> {
 }
 
 impl Descriptor {
-    /// Takes an open file of a path.
+    /// Takes over an open file.
     pub fn new(file: File, path: &Path, version: Version) -> Descriptor {
         let descriptor = Descriptor { path: path.to_path_buf(), version, slot: Arc::default() };
         descriptor.fill(file);
         descriptor
     }
 
-    /// Calls with the open file.
+    /// Calls a function with the open file.
     ///
     /// # Errors
-    /// It was closed and cannot be opened again, or is another one now.
+    /// The file was closed, and cannot be opened again or has changed.
     pub fn with<T>(&self, call: impl FnOnce(&File) -> io::Result<T>) -> io::Result<T> {
         self.slot.used.store(true, Ordering::Relaxed);
         let guard = self.slot.file.read().unwrap_or_else(PoisonError::into_inner);
@@ -89,7 +89,7 @@ impl Descriptor {
 
     fn fill(&self, file: File) {
         let mut slot = self.slot.file.write().unwrap_or_else(PoisonError::into_inner);
-        // Another thread may have been faster.
+        // Another thread may have opened it first.
         if slot.is_none() {
             *slot = Some(file);
             drop(slot);
@@ -99,13 +99,13 @@ impl Descriptor {
     }
 }
 
-/// Closes files until no more than `most` are open: those first that were opened longest ago and not read since.
+/// Closes files until at most `most` are open. Candidates are considered in the order of opening; those read since last time are skipped.
 fn make_room(most: usize) {
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     if open.len() <= most {
         return;
     }
-    // Files that are dropped no longer count.
+    // Dropped files need no closing.
     open.retain(|slot| slot.strong_count() > 0);
     for _ in 0..open.len() * 2 {
         if open.len() <= most {
@@ -117,7 +117,7 @@ fn make_room(most: usize) {
             open.push_back(slot);
             continue;
         }
-        // One that is being read stays.
+        // Files that are being read stay open.
         match here.file.try_write() {
             Ok(mut file) => drop(file.take()),
             Err(_) => open.push_back(slot),

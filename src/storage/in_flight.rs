@@ -1,8 +1,8 @@
-//! Many requests in flight: a thread each, as reads block.
+//! Runs many requests at once: one thread for each, as reads block.
 //!
-//! The threads live as long as the work: starting one takes 20 us, and there are many only where a request takes
-//! milliseconds. io_uring gains nothing there: reads of network and FUSE file systems that are not in the page cache are
-//! handed to threads of the kernel, and containers usually forbid it.
+//! The threads exist only during the work: starting one takes 20 us, and many are used only where a request takes milliseconds.
+//! io_uring gains nothing there: for network and FUSE file systems, uncached reads are handed to kernel threads anyway, and containers
+//! usually forbid io_uring.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -10,19 +10,19 @@ use std::thread;
 
 use crate::slab::reserve;
 
-/// Most threads of one piece of work.
+/// Threads of one task, at most.
 pub const MAX_DEPTH: usize = 512;
 
-/// They decode a chunk at a time in small buffers of their own on the heap.
+/// Enough: threads decode one chunk at a time, with buffers on the heap.
 const STACK: usize = 1 << 20;
 
-/// Priority below that of readers, as of decoding threads.
+/// Lower priority than readers, as for decoding threads.
 const NICE: i32 = 5;
 
-/// Does `each` of the numbers below `count`, in rising order, `depth` of them at a time. The caller's thread takes part.
+/// Calls `each` with the numbers below `count`, in ascending order, in `depth` threads, one of which is the caller.
 ///
 /// # Errors
-/// That of the lowest number; once there is one, no further number is begun.
+/// The error with the lowest number; after the first error, no further number is started.
 pub fn for_each<E: Send>(depth: usize, count: usize, each: impl Fn(usize) -> Result<(), E> + Sync) -> Result<(), E> {
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let failure: Mutex<Option<(usize, E)>> = Mutex::new(None);
@@ -48,11 +48,11 @@ pub fn for_each<E: Send>(depth: usize, count: usize, each: impl Fn(usize) -> Res
             }
             let builder = thread::Builder::new().name("storage".to_owned()).stack_size(STACK);
             let begun = builder.spawn_scoped(scope, || {
-                // Where it is refused, the priority stays.
+                // Ignored if not permitted.
                 let _ = rustix::process::setpriority_process(None, NICE);
                 work();
             });
-            // The system refuses another thread: the present ones do all of the work.
+            // The system refuses more threads: the existing ones do all the work.
             if begun.is_err() {
                 break;
             }
@@ -62,14 +62,14 @@ pub fn for_each<E: Send>(depth: usize, count: usize, each: impl Fn(usize) -> Res
     failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |(_, error)| Err(error))
 }
 
-/// A number of bytes that threads share: each takes what it needs, waits if there is too little left, and gives it back.
+/// A number of bytes shared by threads: each takes what it needs, waits if too few are left, and returns them.
 pub struct Allowance {
     limit: u64,
     used: Mutex<u64>,
     returned: Condvar,
 }
 
-/// Bytes taken of an allowance.
+/// Bytes taken from an allowance; returned when dropped.
 pub struct Taken<'a> {
     allowance: &'a Allowance,
     bytes: u64,
@@ -80,13 +80,13 @@ impl Allowance {
         Allowance { limit, used: Mutex::new(0), returned: Condvar::new() }
     }
 
-    /// All of it.
+    /// The total number of bytes.
     pub fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// Takes bytes as soon as enough are free; more than the whole allowance, once no other thread holds any. A caller must hold
-    /// none.
+    /// Takes bytes, waiting until enough are free; if they exceed the total, until no thread holds any. The caller must not hold any
+    /// itself.
     pub fn take(&self, bytes: u64) -> Taken<'_> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         while *used > 0 && used.saturating_add(bytes) > self.limit {
@@ -117,7 +117,7 @@ mod tests {
     fn all_numbers_are_done_once_and_so_many_at_a_time() {
         let (sum, together) = (AtomicU64::new(0), Barrier::new(7));
         for_each(7, 700, |number| {
-            // It would wait for ever if fewer were in flight.
+            // Would block for ever if fewer were in flight.
             together.wait();
             sum.fetch_add(number as u64, Ordering::Relaxed);
             Ok::<(), ()>(())

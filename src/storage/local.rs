@@ -1,4 +1,4 @@
-//! Files of the local file system, which may be a network's.
+//! Files of the local file system, which may be a network file system.
 
 use std::fs::{self, File};
 use std::io::{self, Error, ErrorKind, IoSliceMut};
@@ -10,26 +10,26 @@ use std::time::SystemTime;
 use super::descriptors::{self, Descriptor};
 use super::{Address, Kind, Meter, Object, Opened, Ranges, Storage, Version};
 
-/// Most places in one call (Linux's IOV_MAX).
+/// Slices of one call, at most (Linux's IOV_MAX).
 const MAX_PLACES: usize = 1024;
 
 /// The local file system.
 #[derive(Debug)]
 pub struct Local;
 
-/// Makes a directory, and those above it, closed to other users where it is not there yet: what is kept there is of stores that
-/// they may not read. One that is there stays as it is.
+/// Creates a directory and its parents, closed to other users, as their content comes from stores that others may not read. An existing
+/// directory is left as it is.
 ///
 /// # Errors
-/// The system's.
+/// Those of the file system.
 pub fn make_private(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
 }
 
-/// A file that is open already, as an object.
+/// Makes an object of a file that is already open.
 ///
 /// # Errors
-/// Its state cannot be read.
+/// Its metadata cannot be read.
 pub fn object(file: File, path: &Path) -> io::Result<Object> {
     let version = Version::of_file(&file.metadata()?);
     let address = Address::new(Arc::new(Local), path.to_path_buf());
@@ -63,7 +63,7 @@ impl Storage for Local {
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(folder)? {
-            // A name that is no text is none that a store can have.
+            // Names that are not UTF-8 belong to no store.
             names.extend(entry?.file_name().into_string());
         }
         names.sort();
@@ -74,7 +74,7 @@ impl Storage for Local {
         fs::metadata(path).map(|metadata| Version::of_file(&metadata))
     }
 
-    /// The directory that the file was in (or, if that is gone with it, the one above) was written to.
+    /// The reason is a newer modification time of the directory (or of its nearest existing parent).
     fn removed_since(&self, path: &Path, since: SystemTime) -> Option<String> {
         let directory = path.ancestors().skip(1).find_map(|directory| fs::metadata(directory).ok())?;
         let changed = directory.modified().is_ok_and(|changed| changed > since);
@@ -95,15 +95,15 @@ impl Ranges for OpenFile {
     }
 }
 
-/// Fills the places, one after the other, from a file's byte `offset` on.
+/// Fills the slices, in order, from a file's byte `offset` on.
 ///
 /// # Errors
-/// `UnexpectedEof` where the file ends before; the system's.
+/// `UnexpectedEof` if the file ends before; those of the system.
 pub fn fill(file: &File, mut offset: u64, places: &mut [IoSliceMut<'_>]) -> io::Result<()> {
-    // Borrowed anew: after a short read these are cut, and the caller looks at the whole of its own.
+    // Borrowed again, because short reads shorten these slices, and the caller's must stay as they are.
     let mut places: Vec<IoSliceMut<'_>> = places.iter_mut().map(|place| IoSliceMut::new(place)).collect();
     let mut places = places.as_mut_slice();
-    // Empty places first would make a read of nothing look like the end.
+    // Removes leading empty slices: otherwise a read of 0 bytes would look like the end of the file.
     IoSliceMut::advance_slices(&mut places, 0);
     while !places.is_empty() {
         let some = places.len().min(MAX_PLACES);

@@ -1,8 +1,8 @@
-//! What reading one store costs: requests, bytes, and how long each took; and how many requests at a time that asks for.
+//! Measures the reads of one store: requests, bytes and durations; and derives how many requests to keep in flight.
 //!
-//! A storage is slow that is known to be, as one behind a network, or where several of its last reads were slow: then requests are kept in flight that would fill a second with
-//! `AIM` of them. A read that the page cache answers is not slow, however long its thread waited for a processor: where
-//! many threads read, it is asked whether the thread gave its processor up to wait.
+//! A storage is slow if it is known to be, as one behind a network, or if several of its last reads were slow. Then as many requests are
+//! kept in flight as give `AIM` requests a second at its latency. A read from the page cache does not count as slow if its thread only
+//! waited for a processor: `getrusage` tells whether the thread gave up its processor voluntarily.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,22 +10,22 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// Classes of duration: class i counts reads of less than 2^i microseconds; the last, all others.
+/// Classes of durations: class i counts reads below 2^i microseconds, the last one all others.
 const CLASSES: usize = 28;
 
-/// A read is slow that takes longer than this, and a nanosecond for each byte.
+/// A read that takes longer than this plus 1 ns a byte is slow.
 const SLOW: Duration = Duration::from_micros(500);
 
-/// How many of the last 64 reads make a storage slow; of fewer reads in the same proportion, but two.
+/// Slow reads among the last 64 that make a storage slow; with fewer reads in proportion, but at least two.
 const SLOW_READS: u32 = 6;
 
-/// Requests a second that are aimed at.
+/// Target rate, in requests a second.
 const AIM: u64 = 20_000;
 
-/// Least and most requests in flight.
+/// Minimum and maximum of requests in flight.
 const DEPTHS: (usize, usize) = (8, 256);
 
-/// Counts the reads of one store. Relaxed: nothing is ordered by these numbers.
+/// Counters of the reads of one store. Relaxed atomics: they order nothing.
 #[derive(Debug, Default)]
 pub struct Meter {
     requests: AtomicU64,
@@ -34,22 +34,22 @@ pub struct Meter {
     retries: AtomicU64,
     in_flight: AtomicU64,
     durations: [AtomicU64; CLASSES],
-    /// Slow by its nature, whatever the last reads were.
+    /// Whether the storage is slow by its nature, whatever was measured.
     is_far: bool,
-    /// Of the last 64 reads, a bit each: whether it was slow.
+    /// Whether each of the last 64 reads was slow, one bit each.
     recent: AtomicU64,
-    /// Microseconds of slow reads, of a far storage of all: a moving mean.
+    /// Moving mean of the duration in microseconds: of slow reads, or for a far storage of all reads.
     latency: AtomicU64,
 }
 
 impl Meter {
-    /// Of a storage whose reads usually take this long; none: as long as is seen.
+    /// A meter for a storage with a known latency; `None`: latency is measured.
     pub fn new(usual: Option<Duration>) -> Meter {
         let micros = usual.map_or(0, |usual| u64::try_from(usual.as_micros()).unwrap_or(u64::MAX));
         Meter { is_far: usual.is_some(), latency: AtomicU64::new(micros), ..Meter::default() }
     }
 
-    /// Runs a read of this many bytes, and counts it.
+    /// Runs a read of `bytes` bytes, and counts it.
     pub fn measure<T>(&self, bytes: u64, read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let waits = (!self.is_far && self.is_slow()).then(waits);
@@ -76,11 +76,11 @@ impl Meter {
         }
     }
 
-    /// Notes whether a read was slow. Two threads at a time may lose one note.
+    /// Records whether a read was slow. Of two concurrent records one may be lost.
     fn note(&self, time: Duration, slow: bool) {
         let recent = self.recent.load(Ordering::Relaxed) << 1 | u64::from(slow);
         self.recent.store(recent, Ordering::Relaxed);
-        // What is far may be answered by a cache on this node.
+        // All reads of a far storage count, as a cache on this node may answer them.
         if slow || self.is_far {
             let (mean, micros) = (self.latency(), u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
             let next = if mean == 0 { micros } else { mean - mean / 16 + micros / 16 };
@@ -88,12 +88,12 @@ impl Meter {
         }
     }
 
-    /// Microseconds that slow reads took lately; 0 if none was.
+    /// Mean latency of recent slow reads, in microseconds; 0 if there was none.
     pub fn latency(&self) -> u64 {
         self.latency.load(Ordering::Relaxed)
     }
 
-    /// Whether reads are answered slowly now.
+    /// Whether reads are slow at present.
     pub fn is_slow(&self) -> bool {
         if self.is_far {
             return true;
@@ -102,7 +102,7 @@ impl Meter {
         self.recent.load(Ordering::Relaxed).count_ones() >= (SLOW_READS * seen / u64::BITS).max(2)
     }
 
-    /// Requests to keep in flight; 1 where each thread reads what it decodes.
+    /// Requests to keep in flight; 1 means that each thread reads what it decodes.
     pub fn depth(&self) -> usize {
         if !self.is_slow() {
             return 1;
@@ -111,12 +111,12 @@ impl Meter {
         usize::try_from(depth).unwrap_or(usize::MAX).clamp(DEPTHS.0, DEPTHS.1)
     }
 
-    /// Counts a request that was made again.
+    /// Counts a repeated request.
     pub fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// All that is told of one store.
+    /// All counters, as JSON.
     pub fn figures(&self) -> Value {
         json!({
             "requests": self.requests(),
@@ -145,12 +145,12 @@ impl Meter {
         self.retries.load(Ordering::Relaxed)
     }
 
-    /// Reads under way.
+    /// Reads in progress.
     pub fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// The duration in microseconds that this share of all reads stayed below, to a factor of two; 0 before the first read.
+    /// A quantile of the duration in microseconds, to a factor of two; 0 before the first read.
     pub fn quantile(&self, quantile: f64) -> u64 {
         let counts: Vec<u64> = self.durations.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count")]
@@ -164,9 +164,9 @@ impl Meter {
     }
 }
 
-/// How often this thread has given up its processor to wait for something.
+/// Voluntary context switches of this thread: how often it has waited for something.
 fn waits() -> i64 {
-    // SAFETY: an all-zero `rusage` is one, and the call writes to it alone.
+    // SAFETY: an all-zero `rusage` is valid, and the call only writes to it.
     unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
         libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage);
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(meter.depth(), 1);
         (0..20).for_each(|_| read(5).unwrap());
         assert!((90..=256).contains(&meter.depth()), "{}", meter.depth());
-        // From the page cache now, though threads wait for a processor.
+        // Reads from the page cache, whose threads wait for a processor.
         (0..60).for_each(|_| {
             let spin = Instant::now();
             meter
@@ -213,12 +213,12 @@ mod tests {
         assert_eq!(meter.depth(), 1);
     }
 
-    /// The first fetch after a mount: few reads were made before, and none that tells.
+    /// The first fetch after a mount: too few reads were made to measure a latency.
     #[test]
     fn what_is_far_is_read_deeply_from_the_first_read_on() {
         let meter = Meter::new(Some(Duration::from_millis(30)));
         assert_eq!(meter.depth(), 256);
-        // A server in the same rack, or a cache on this node.
+        // As with a server in the same rack, or a cache on this node.
         (0..100).for_each(|_| meter.note(Duration::from_millis(1), true));
         assert!((8..=40).contains(&meter.depth()), "{}", meter.depth());
         (0..100).for_each(|_| meter.note(Duration::from_micros(20), false));

@@ -1,14 +1,14 @@
-//! Names of remote objects, and what of them must not be shown.
+//! Names of remote objects, and the removal of secrets from them.
 //!
-//! The query of an `https://` URL may be a signature, which gives access to anyone who reads it. So it is taken off where the
-//! command line is read and kept aside (`conceal`): names in messages, logs, documents and the table of mounts are without
-//! it, and requests get it back (`query_of`).
+//! The query of an `https://` URL may be a signature, which gives access to everyone who knows it. So the command line takes it off and
+//! stores it here (`conceal`): names in messages, logs, documents and the table of mounts are without it, and requests add it again
+//! (`query_of`).
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// Schemes of names that are not paths, each with what users may type for it.
+/// URL schemes of remote stores, in all spellings that are accepted.
 pub const SCHEMES: [&str; 8] = ["s3://", "s3a://", "gs://", "az://", "abfs://", "abfss://", "https://", "http://"];
 
 /// The kind of service behind a name.
@@ -20,26 +20,26 @@ pub enum Service {
     Http,
 }
 
-/// A name taken apart.
+/// A parsed name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
     pub service: Service,
-    /// The scheme and what names the server: `s3://bucket`, `https://host:port`.
+    /// The scheme and the server: `s3://bucket`, `https://host:port`.
     pub root: String,
     /// The bucket, the container, or the host and port.
     pub bucket: String,
-    /// Of `abfs://container@account.dfs...`.
+    /// The account in `abfs://container@account.dfs...`.
     pub account: Option<String>,
-    /// The rest, without a slash at either end.
+    /// The path, without a slash at either end.
     pub key: String,
 }
 
-/// Whether a name is one of a remote store.
+/// Whether a name is that of a remote store.
 pub fn is_remote(name: &Path) -> bool {
     name.to_str().is_some_and(|name| SCHEMES.iter().any(|scheme| name.starts_with(scheme)))
 }
 
-/// A scheme that is written like one of ours but is none.
+/// A message if a name looks like a URL with an unknown scheme.
 pub fn unknown_scheme(name: &str) -> Option<String> {
     let (scheme, rest) = name.split_once("://")?;
     let plain = !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
@@ -53,10 +53,10 @@ pub fn unknown_scheme(name: &str) -> Option<String> {
 }
 
 impl Name {
-    /// Takes a name apart.
+    /// Parses a name.
     ///
     /// # Errors
-    /// The cause in words; the name itself is not in it.
+    /// The cause, without the name itself.
     pub fn parse(name: &str) -> Result<Name, String> {
         let scheme = SCHEMES.iter().find(|scheme| name.starts_with(**scheme)).ok_or("the scheme is not known")?;
         let service = match *scheme {
@@ -103,7 +103,7 @@ fn allowed_plain() -> bool {
     std::env::var("SHUFFLEFS_ALLOW_HTTP").is_ok_and(|value| value == "true" || value == "1")
 }
 
-/// Whether a host (with or without a port) is this machine.
+/// Whether a host (with or without a port) is the local machine.
 pub fn is_loopback(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
@@ -112,25 +112,25 @@ pub fn is_loopback(host: &str) -> bool {
     name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Queries by the name that they were taken from.
+/// The queries, by the name that each was taken from.
 static QUERIES: LazyLock<Mutex<HashMap<String, String>>> = LazyLock::new(Mutex::default);
 
-/// The name without its query, which is kept for requests.
+/// Takes the query off a name, and stores it for requests.
 ///
 /// # Errors
-/// Two names that differ in their queries alone.
+/// Two names that differ only in their queries.
 pub fn conceal(name: PathBuf) -> Result<PathBuf, String> {
     let Some(text) = name.to_str().filter(|text| text.starts_with("https://") || text.starts_with("http://")) else {
         return Ok(name);
     };
-    // A password is refused when the name is taken apart; until then, it is not shown.
+    // A name with a password is refused when it is parsed; the password must not be shown before that.
     let hidden = text.split_once("://").and_then(|(scheme, rest)| {
         let (host, key) = rest.split_once('/').unwrap_or((rest, ""));
         Some(format!("{scheme}://***@{}/{key}", host.rsplit_once('@')?.1))
     });
     let text = hidden.as_deref().unwrap_or(text);
     let Some((plain, query)) = text.split_once('?') else { return Ok(PathBuf::from(text)) };
-    // `::GROUP` stands behind the query, as it stands behind the name.
+    // `::GROUP` follows the query, as it follows other names.
     let (query, inner) = query.split_once("::").map_or((query, None), |(query, inner)| (query, Some(inner)));
     let mut queries = QUERIES.lock().unwrap_or_else(PoisonError::into_inner);
     let known = queries.insert(plain.to_owned(), query.to_owned());
@@ -143,13 +143,12 @@ pub fn conceal(name: PathBuf) -> Result<PathBuf, String> {
     }))
 }
 
-/// The query that was taken from a name.
+/// The query that was taken off a name.
 pub fn query_of(name: &str) -> Option<String> {
     QUERIES.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
 }
 
-/// All queries, a line each, for a process that reads the same objects: to be handed over by its environment, which other
-/// users cannot read.
+/// All queries, one a line, to be passed to a child process in its environment, which other users cannot read.
 pub fn concealed() -> String {
     let queries = QUERIES.lock().unwrap_or_else(PoisonError::into_inner);
     let lines = queries.iter().map(|(name, query)| format!("{name}?{query}\n"));

@@ -1,5 +1,5 @@
-//! Names that stand for several objects: `{a,b}` sets, and `*`, `?` and `[a-z]` in names of remote objects, which no shell
-//! expands. A `*` stays within one level.
+//! Expands patterns: `{a,b}`, and for remote objects, which no shell expands, `*`, `?` and `[a-z]`. A `*` matches within one path
+//! component.
 
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use super::locate;
 use super::name::{Name, is_remote};
 
-/// Most names that one pattern may stand for.
+/// Names that one pattern may expand to, at most.
 const MOST: usize = 100_000;
 
-/// The names that these stand for, in their order; those of one pattern sorted. Local paths stay as they are.
+/// Expands names in order; the matches of one pattern are sorted. Local paths stay as they are.
 ///
 /// # Errors
-/// A pattern that nothing matches, in one line; the storage's.
+/// A pattern without a match; those of the storage.
 pub fn expand(names: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     let mut all = Vec::new();
     for name in names {
@@ -29,10 +29,10 @@ pub fn expand(names: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     Ok(all)
 }
 
-/// A name without `{a,b}`: one for each choice.
+/// Expands `{a,b}`: a name for each choice.
 ///
 /// # Errors
-/// Too many choices.
+/// There are too many choices.
 pub fn sets(text: &str) -> Result<Vec<String>, String> {
     let mut done = Vec::new();
     let mut left = vec![text.to_owned()];
@@ -56,7 +56,7 @@ fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
-/// The names that match a pattern, found level by level.
+/// The names that match a pattern, found component by component.
 fn matching(text: &str) -> Result<Vec<String>, String> {
     let (store, inner) = text.rsplit_once("::").map_or((text, None), |(store, inner)| (store, Some(inner)));
     if !is_pattern(store) {
@@ -89,7 +89,7 @@ fn matching(text: &str) -> Result<Vec<String>, String> {
     Ok(folders.into_iter().map(|name| inner.map_or(name.clone(), |inner| format!("{name}::{inner}"))).collect())
 }
 
-/// Whether a path fits a pattern, level by level.
+/// Whether a path matches a pattern, component by component.
 pub fn fits_path(pattern: &Path, path: &Path) -> bool {
     let levels = |path: &Path| path.components().count();
     let fit = |(pattern, name): (std::path::Component<'_>, std::path::Component<'_>)| {
@@ -98,10 +98,10 @@ pub fn fits_path(pattern: &Path, path: &Path) -> bool {
     levels(pattern) == levels(path) && pattern.components().zip(path.components()).all(fit)
 }
 
-/// Whether a name fits a pattern of one level.
+/// Whether a name matches a pattern of one component.
 fn fits(mut pattern: &[u8], mut name: &[u8]) -> bool {
-    // What stands behind the last star, and where it was tried: if it does not fit, the star stands for one byte more. What an
-    // earlier one stands for need not change.
+    // After a `*`: the rest of the pattern, and where in the name it was tried last. On a mismatch the `*` takes one byte more. Earlier
+    // stars need no backtracking.
     let mut star: Option<(&[u8], &[u8])> = None;
     loop {
         if let Some((b'*', rest)) = pattern.split_first() {
@@ -125,7 +125,7 @@ fn fits(mut pattern: &[u8], mut name: &[u8]) -> bool {
     }
 }
 
-/// What follows in a pattern behind what stands for a byte; none if it stands for another.
+/// The rest of a pattern after the element that matches a byte; `None` if it does not match.
 fn behind(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     match pattern.split_first()? {
         (b'?', rest) => Some(rest),
@@ -138,7 +138,7 @@ fn behind(pattern: &[u8], byte: u8) -> Option<&[u8]> {
     }
 }
 
-/// Whether a byte is one of a set such as `abc`, `a-z` or `!0-9`.
+/// Whether a byte is in a set such as `abc`, `a-z` or `!0-9`.
 fn is_in(set: &[u8], byte: u8) -> bool {
     let (negated, mut set) = match set.split_first() {
         Some((b'!' | b'^', rest)) => (true, rest),

@@ -1,8 +1,8 @@
 //! Objects behind a network: S3, GCS, Azure and plain HTTP.
 //!
-//! Opening an object is one GET of its first bytes, which tells size and version as well (a HEAD fails on presigned URLs);
-//! every later request is conditional on that version. What was asked for by `kind` is kept for a moment, so that looking
-//! for a store costs no request twice.
+//! Opening an object is one GET of its first bytes, which also tells size and version (a HEAD fails on presigned URLs); all later
+//! requests are conditional on that version. Answers to `kind` are cached for a moment, so that finding and opening a store makes no
+//! request twice.
 
 mod bucket;
 mod flight;
@@ -27,50 +27,50 @@ use super::{Kind, Meter, Opened, Ranges, Storage, Version};
 use bucket::Bucket;
 use request::Target;
 
-/// Bytes that opening an object fetches: most metadata files, and the start of an HDF5 file, are no longer.
+/// Bytes to fetch when opening an object: enough for most metadata files, and for the start of an HDF5 file.
 const HEAD: u64 = 1 << 20;
-/// How long what `kind` has found is true.
+/// How long an answer to `kind` is cached.
 const MOMENT: Duration = Duration::from_secs(5);
-/// Answers that are kept for that time.
+/// Answers to cache.
 const MOST_RECENT: usize = 256;
-/// Time to the first byte of an object store.
+/// Usual time to the first byte of object stores.
 const USUAL: Duration = Duration::from_millis(30);
-/// Bytes of what is kept for the next mount.
+/// Maximum bytes of what is cached for the next mount.
 const INDEX_BYTES: u64 = 4 << 30;
-/// Objects whose version is remembered.
+/// Versions to remember.
 const KNOWN: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
-/// Files that a zarr store or group begins with.
+/// Files that mark the root of a zarr store or group.
 const ROOTS: [&str; 4] = ["zarr.json", ".zgroup", ".zmetadata", ".zarray"];
 
-/// How remote objects are asked for.
+/// How to make requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Requests are not signed.
+    /// Do not sign requests.
     pub anonymous: bool,
-    /// How long one read may take, tries and pauses included.
+    /// Time limit of a read, with all tries and pauses.
     pub patience: Duration,
-    /// Where what is read before the mount is usable is kept, for the next mount.
+    /// Directory to cache what is read before the mount is usable, for the next mount.
     pub index: Option<PathBuf>,
-    /// Where what is read later is kept, and bytes of it at most.
+    /// Directory to cache what is read later, and its maximum bytes.
     pub cache: Option<(PathBuf, u64)>,
 }
 
 static SETTINGS: OnceLock<Settings> = OnceLock::new();
 
-/// Says how remote objects are asked for; the first word counts.
+/// Sets the settings of this process; only the first call has an effect.
 pub fn configure(settings: Settings) {
     let _ = SETTINGS.set(settings);
 }
 
-/// What is called after each answer.
+/// Called after each answer.
 static ON_ANSWER: OnceLock<fn()> = OnceLock::new();
 
-/// Has a function called after each answer: for a process whose progress is watched from outside.
+/// Sets a function to call after each answer, for a process whose progress is watched from outside.
 pub fn on_answer(call: fn()) {
     let _ = ON_ANSWER.set(call);
 }
 
-/// How remote objects are asked for.
+/// The settings of this process.
 pub fn settings() -> &'static Settings {
     SETTINGS.get_or_init(|| Settings { anonymous: false, patience: Duration::from_secs(50), index: None, cache: None })
 }
@@ -78,15 +78,15 @@ pub fn settings() -> &'static Settings {
 /// Whether stores are still being opened.
 static OPENING: AtomicBool = AtomicBool::new(true);
 
-/// All stores are open: what is read from now on is data.
+/// Notes that all stores are open: reads from now on are data.
 pub fn opened() {
     OPENING.store(false, Ordering::Relaxed);
 }
 
-/// Opens the data cache, so that an unusable directory is an error of the mount and not of a read.
+/// Opens the data cache, so that an unusable directory is an error of the mount instead of a read.
 ///
 /// # Errors
-/// It cannot be made or written.
+/// The directory cannot be created or written.
 pub fn try_cache() -> io::Result<()> {
     let Some((directory, most)) = &settings().cache else { return Ok(()) };
     let cache = Cache::open(directory, *most)?;
@@ -94,7 +94,7 @@ pub fn try_cache() -> io::Result<()> {
     Ok(())
 }
 
-/// Hits and misses of the cache of data; none without one.
+/// Hits and misses of the data cache; `None` without one.
 pub fn cache_counts() -> Option<(u64, u64)> {
     let cache = DATA.get()?.as_ref()?;
     Some((cache.hits.load(Ordering::Relaxed), cache.misses.load(Ordering::Relaxed)))
@@ -102,11 +102,11 @@ pub fn cache_counts() -> Option<(u64, u64)> {
 
 static DATA: OnceLock<Option<Cache>> = OnceLock::new();
 
-/// The cache for what is read now.
+/// The cache to use now: that of the index while stores are being opened, then that of data.
 fn cache() -> Option<&'static Cache> {
     static INDEX: OnceLock<Option<Cache>> = OnceLock::new();
     if OPENING.load(Ordering::Relaxed) {
-        // Without it, the next mount asks again.
+        // Without it, the next mount repeats the requests.
         let open = || Cache::open(&settings().index.as_ref()?.join("remote"), INDEX_BYTES).ok();
         INDEX.get_or_init(open).as_ref()
     } else {
@@ -114,16 +114,16 @@ fn cache() -> Option<&'static Cache> {
     }
 }
 
-/// All remote services: an object's name says which.
+/// All remote services; an object's name tells which.
 #[derive(Debug)]
 pub struct Remote;
 
 type Head = (Version, Arc<[u8]>);
 
-/// What is known for a moment.
+/// A cached answer.
 struct Recent {
     at: Instant,
-    /// The start of an object; none where there is no such object.
+    /// The start of the object; `None` if there is no such object.
     head: Option<Head>,
 }
 
@@ -135,21 +135,21 @@ fn recent() -> MutexGuard<'static, Known> {
     RECENT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Versions of objects as they were first seen. An object that is opened again must be the same, so that it need not be
-/// asked for before it is read.
+/// The versions of objects when they were first opened. An object that is opened again must have the same version, so opening needs
+/// no request.
 static VERSIONS: LazyLock<Mutex<LruCache<String, Version>>> = LazyLock::new(|| Mutex::new(LruCache::new(KNOWN)));
 
 fn versions() -> MutexGuard<'static, LruCache<String, Version>> {
     VERSIONS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes an object's version from another process, which has just seen it: then it is not asked for again.
+/// Remembers the version of an object that another process has just seen, so that opening it needs no request.
 pub fn recall(name: &str, version: Version) {
     versions().put(name.to_owned(), version.clone());
     recent().insert(name.to_owned(), Recent { at: Instant::now(), head: Some((version, Arc::default())) });
 }
 
-/// The client of a bucket, made when it is first needed.
+/// The client of a bucket, created on first use.
 fn bucket(name: &str, address: &Name) -> io::Result<(Arc<Bucket>, bool)> {
     static BUCKETS: LazyLock<Mutex<HashMap<String, Arc<Bucket>>>> = LazyLock::new(Mutex::default);
     let query = name::query_of(name);
@@ -163,7 +163,7 @@ fn bucket(name: &str, address: &Name) -> io::Result<(Arc<Bucket>, bool)> {
     Ok((bucket, query.is_some()))
 }
 
-/// An object of a bucket.
+/// The location of an object.
 #[derive(Debug)]
 struct Place {
     name: String,
@@ -179,7 +179,7 @@ impl Place {
         let address = Name::parse(name).map_err(wrong)?;
         let (bucket, is_whole) = bucket(name, &address)?;
         let key = match address.service {
-            // The client has its whole URL.
+            // The client has the whole URL.
             _ if is_whole => Ok(Key::default()),
             Service::Http => Key::from_url_path(&address.key),
             _ => Key::parse(&address.key),
@@ -196,7 +196,7 @@ impl Place {
         Place::of(Path::new(&format!("{}/{name}", self.name.trim_end_matches('/'))))
     }
 
-    /// The start of the object, from what is known or by a request.
+    /// The start of the object, from the cache or by a request.
     fn head(&self, meter: &Meter, keep: bool) -> io::Result<Head> {
         if let Some(known) = recent().get(&self.name).filter(|known| known.at.elapsed() < MOMENT) {
             return known.head.clone().ok_or_else(|| ErrorKind::NotFound.into());
@@ -204,7 +204,7 @@ impl Place {
         let read = meter.measure(0, || self.target(meter).open(HEAD));
         let head = match read {
             Ok((version, bytes)) => Ok((version, Arc::from(bytes))),
-            // Without the right to list, S3 answers 403 for what is not there.
+            // Without permission to list, S3 answers 403 for a missing object.
             Err(error)
                 if error.kind() == ErrorKind::PermissionDenied
                     && keep
@@ -227,7 +227,7 @@ impl Place {
         head
     }
 
-    /// Whether a zarr store or group begins here: all of its possible files are asked for at once.
+    /// Whether a zarr store or group starts here; requests all possible marker files at once.
     fn is_root(&self, meter: &Meter) -> io::Result<bool> {
         let asked = std::thread::scope(|scope| {
             let ask = |name| scope.spawn(move || self.below(name)?.head(meter, true).map(|_| ()));
@@ -274,7 +274,7 @@ impl Storage for Remote {
         let meter = Meter::default();
         let place = Place::of(path)?;
         let is_file_of_zarr = path.file_name().is_some_and(|name| ROOTS.iter().any(|root| name == *root));
-        // A name that looks like a directory is asked for as one first: an object of that name would be odd.
+        // A name that looks like a directory is first looked up as one; an object with such a name is unlikely.
         let folder_first =
             place.address.key.is_empty() || path.extension().is_some_and(|extension| extension == "zarr");
         if folder_first && place.is_root(&meter)? {
@@ -320,13 +320,13 @@ impl Storage for Remote {
         Place::of(path)?.target(&Meter::default()).open(1).map(|(version, _)| version)
     }
 
-    /// Every read says which version it wants.
+    /// `None`: every read is conditional on the version.
     fn changed(&self, _: &Path, _: &Version) -> io::Result<Option<String>> {
         Ok(None)
     }
 }
 
-/// One version of an object.
+/// An object in one version.
 struct Object {
     place: Place,
     version: Version,

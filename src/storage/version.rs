@@ -1,10 +1,10 @@
-//! Which state of an object is meant.
+//! Versions of objects.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// The state of an object: equal states have equal bytes.
+/// The version of an object: equal versions have equal bytes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Version {
     /// Bytes of the object.
@@ -12,23 +12,23 @@ pub struct Version {
     pub stamp: Stamp,
 }
 
-/// What differs when an object was replaced by one of its size.
+/// What differs when an object was replaced by another of the same size.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Stamp {
-    /// Of a file.
+    /// For a file.
     File { mtime_ns: i128, inode: u64 },
-    /// Of an object behind a network, such as its ETag.
+    /// For an object behind a network: its ETag or the like.
     Tag { tag: String, modified: Option<SystemTime> },
 }
 
 impl Version {
-    /// That of a local file.
+    /// The version of a local file.
     pub fn of_file(metadata: &Metadata) -> Version {
         let mtime_ns = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
         Version { size: metadata.len(), stamp: Stamp::File { mtime_ns, inode: metadata.ino() } }
     }
 
-    /// When it was written, if that is known.
+    /// The time of modification, if known.
     pub fn modified(&self) -> Option<SystemTime> {
         match &self.stamp {
             Stamp::File { mtime_ns, .. } => {
@@ -39,7 +39,7 @@ impl Version {
         }
     }
 
-    /// Whether it was written after a moment. Servers tell whole seconds, and some round up.
+    /// Whether it was modified after a time. Servers report whole seconds, and some round up, so there is some slack.
     pub fn is_after(&self, moment: SystemTime) -> bool {
         let slack = if matches!(self.stamp, Stamp::Tag { .. }) { Duration::from_secs(2) } else { Duration::ZERO };
         self.modified().is_some_and(|written| written > moment + slack)

@@ -1,4 +1,4 @@
-//! Reads the columns of a frame: whatever the layout, one of the three kinds of [`Values`].
+//! Reads the columns of a frame of any layout into [`Values`].
 
 use crate::array::cast::cast;
 use crate::array::meaning::{Meaning, Names, Time};
@@ -15,7 +15,7 @@ impl DataFrame<'_> {
     /// Reads a column.
     ///
     /// # Errors
-    /// Its length is not the frame's, a code is out of range, or its encoding is not read.
+    /// Its length differs from the frame's, a code is out of range, or its encoding is not supported.
     pub fn column(&self, name: &str, counters: &Counters) -> Result<Column, ArrayError> {
         let path = self.path(name);
         for part in ["", "/codes", "/values", "/mask"].map(|part| format!("{path}{part}")) {
@@ -66,24 +66,24 @@ impl DataFrame<'_> {
         Ok(column)
     }
 
-    /// Whether arrays are only opened.
+    /// Whether arrays are opened only, as in the probe.
     fn tries(&self) -> bool {
         self.row_index.is_some_and(RowIndex::reads_nothing)
     }
 
-    /// Fails if an array has not one value a row: before it is read, as its shape may lie.
+    /// Fails if an array does not have a value for each row; checked before reading, as its shape may be wrong.
     fn one_a_row(&self, element: &str) -> Result<(), ArrayError> {
         match self.store.shape(element)?.as_slice() {
             &[n] if n != self.rows => {
                 let cause = format!("has {n} values, but there are {} rows", self.rows);
                 Err(element_error(self.store, element, cause))
             }
-            // An array with another number of axes is refused where it is read.
+            // An array with other dimensions is refused where it is read.
             _ => Ok(()),
         }
     }
 
-    /// An array of one axis, mapped if it can be.
+    /// Reads or maps a one-dimensional array.
     fn numbers(&self, element: &str, counters: &Counters) -> Result<Numbers, ArrayError> {
         let Some(row_index) = self.row_index else { return numbers(self.store, element, counters) };
         match row_index.numbers(&self.store.array(element)?, counters)? {
@@ -92,7 +92,7 @@ impl DataFrame<'_> {
         }
     }
 
-    /// Codes and labels as a column. Codes of the row index were checked when it was made.
+    /// Codes and labels as a column. Codes of the row index are not checked again.
     fn labelled(
         &self,
         element: &str,
@@ -107,7 +107,7 @@ impl DataFrame<'_> {
         categories::categorical(self.store, element, &codes, categories, ordered)
     }
 
-    /// What the row index can hold of a column: numbers, codes and masks in arrays of their own.
+    /// The arrays of a column that a row index can hold: numbers, codes and masks.
     pub fn sources(&self, name: &str) -> Result<Vec<ColumnSource>, ArrayError> {
         let path = self.path(name);
         let source = |element: String, content: ArrayContent| {
@@ -137,7 +137,7 @@ impl DataFrame<'_> {
         Ok(sources.into_iter().flatten().collect())
     }
 
-    /// Integers with names: booleans with what is missing masked, else labels.
+    /// Converts an enum: to masked booleans if its names are those of booleans, else to labels.
     fn named(&self, path: &str, numbers: Numbers, names: &Names) -> Result<Values, ArrayError> {
         let wrong = |number: i64| element_error(self.store, path, format!("{number} is no value of its enum"));
         let (mut all, mut masks) = (Bytes::default(), Bytes::default());
@@ -162,7 +162,7 @@ impl DataFrame<'_> {
     fn mask(&self, path: &str, counters: &Counters) -> Result<Bytes, ArrayError> {
         let element = format!("{path}/mask");
         let mask = self.numbers(&element, counters)?;
-        // Bit fields are read as bytes; anndata refuses any other numbers as a mask.
+        // Bit fields are read as bytes; anndata refuses other dtypes as masks.
         let fits = mask.len() as u64 == self.rows || self.tries();
         if !matches!(mask.dtype, Dtype::Bool | Dtype::U8) || !fits {
             let cause = format!("a mask of {} {} values for {} rows", mask.len(), mask.dtype, self.rows);
@@ -177,7 +177,7 @@ impl DataFrame<'_> {
         self.labelled(&element, categories, categories::ordered(self.store, path)?, counters)
     }
 
-    /// anndata 0.7: codes here, labels in another element, whose attributes say whether they are ordered.
+    /// Reads a categorical of anndata 0.7: codes here, labels in another element, whose attribute tells whether they are ordered.
     fn referred(&self, name: &str, counters: &Counters) -> Result<Values, ArrayError> {
         let path = self.path(name);
         let element = categories::referred(self.store, &self.element, name)?.unwrap_or_default();
@@ -195,12 +195,12 @@ impl DataFrame<'_> {
     }
 }
 
-/// What numbers of a column of this kind count.
+/// The unit of the numbers in a column of this type, if they are times.
 fn time(kind: ColumnKind) -> Option<Time> {
     if let ColumnKind::Time(time) = kind { Some(time) } else { None }
 }
 
-/// Booleans that other writers store as integers: all but 0 is true.
+/// Booleans that other writers store as integers: nonzero means true.
 fn booleans(numbers: Numbers) -> Numbers {
     if numbers.dtype == Dtype::Bool {
         return numbers;

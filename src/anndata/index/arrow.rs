@@ -1,8 +1,8 @@
-//! What surrounds the parts of an entry so that its file is an Arrow IPC file: one record batch, one column a part.
+//! The Arrow IPC envelope of an index file: one record batch, with a column for each part.
 //!
-//! The parts' sizes are known before anything is read, so the head comes first, the columns are written in any order by
-//! all cores, and each is one run of the file: a slice once it is mapped. Arrow lets a buffer be longer than its column;
-//! row bounds use that: `X/indptr` of n rows has n + 1 numbers in its buffer, the last where the last row ends.
+//! Sizes are known before anything is read, so the head is written first and the columns in any order by all cores; each column is one
+//! byte range, and a slice once it is mapped. Arrow allows buffers that are longer than their column: the buffer of `X/indptr` has n + 1
+//! numbers for n rows, the last being the end of the last row.
 
 use arrow_ipc::convert::IpcSchemaEncoder;
 use arrow_ipc::{
@@ -17,21 +17,21 @@ use crate::number::as_usize;
 
 use super::{ALIGN, IndexPart, offsets};
 
-/// Begins and ends the file.
+/// At the start and end of the file.
 pub const MAGIC: &[u8; 6] = b"ARROW1";
 /// Before each message.
 const CONTINUATION: [u8; 4] = [0xff; 4];
-/// Where a message would begin: there is no other. Padded, so that what follows is aligned.
+/// End of stream, padded for alignment.
 pub const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
-/// What stands before the parts, and at the end of the file.
+/// The bytes before the parts, and those at the end of the file.
 #[derive(Default)]
 pub struct Envelope {
     pub head: Vec<u8>,
     pub foot: Vec<u8>,
 }
 
-/// The envelope of these parts as columns of `rows` rows; `None` where they are too large for Arrow.
+/// The envelope of parts that are columns of `rows` rows; `None` if they are too large for Arrow.
 pub fn envelope(rows: u64, parts: &[IndexPart]) -> Option<Envelope> {
     let fields: Vec<Field> = parts.iter().map(|part| Field::new(&*part.name, data_type(part.dtype), false)).collect();
     let schema = Schema::new(fields);
@@ -50,7 +50,7 @@ pub fn envelope(rows: u64, parts: &[IndexPart]) -> Option<Envelope> {
     let mut buffers = Vec::with_capacity(2 * parts.len());
     for (part, start) in parts.iter().zip(starts) {
         let (start, bytes) = (i64::try_from(start).ok()?, i64::try_from(part.bytes()?).ok()?);
-        // No value is missing: no bits that say which.
+        // Nothing is missing, so the validity bitmap is empty.
         buffers.extend([Buffer::new(start, 0), Buffer::new(start, bytes)]);
     }
     let at = head.len();
@@ -83,7 +83,7 @@ pub fn envelope(rows: u64, parts: &[IndexPart]) -> Option<Envelope> {
     Some(Envelope { head, foot })
 }
 
-/// A message of this header, before so many bytes of body.
+/// A message with this header, and a body of `body` bytes.
 pub fn message<'a>(
     builder: &mut FlatBufferBuilder<'a>,
     kind: MessageHeader,
@@ -98,7 +98,7 @@ pub fn message<'a>(
     message.finish()
 }
 
-/// A message with its length before it, padded so that what follows is aligned in the file.
+/// A message with its length in front, padded for alignment.
 pub fn encapsulated(
     build: impl for<'a> FnOnce(&mut FlatBufferBuilder<'a>) -> WIPOffset<Message<'a>>,
     at: usize,
@@ -115,7 +115,7 @@ pub fn encapsulated(
     Some(bytes)
 }
 
-/// Booleans are bytes here, not bits.
+/// The Arrow type of a dtype. Booleans are stored as bytes, so they are not Arrow's bit-packed booleans.
 pub fn data_type(dtype: Dtype) -> DataType {
     match dtype {
         Dtype::Bool | Dtype::U8 => DataType::UInt8,

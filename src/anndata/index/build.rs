@@ -1,4 +1,4 @@
-//! Writes one entry of the index directory; of several processes one builds, the others wait for it.
+//! Builds an entry of the index directory. One process builds; others wait for it.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Error, ErrorKind};
@@ -16,7 +16,7 @@ use super::arrow::{self, Envelope};
 use super::key::IndexKey;
 use super::{IndexPart, IndexRequest, MAGIC, envelope, failed, header, offsets};
 
-/// An entry while it is written.
+/// An entry that is being written.
 pub struct Building<'a> {
     file: File,
     directory: &'a Path,
@@ -24,16 +24,16 @@ pub struct Building<'a> {
     temporary: PathBuf,
     parts: Vec<IndexPart>,
     starts: Vec<u64>,
-    /// Where the last one ends.
+    /// The end of the last part.
     end: u64,
     envelope: Envelope,
     crcs: Vec<u32>,
 }
 
-/// Bytes gathered before a write.
+/// Bytes collected before a write.
 const BUFFER: usize = 1 << 20;
 
-/// Writes one part from its start to its end.
+/// Writes one part sequentially.
 pub struct Appender {
     part: usize,
     at: u64,
@@ -43,19 +43,19 @@ pub struct Appender {
 }
 
 impl Building<'_> {
-    /// A writer of the part of that number.
+    /// A writer for a part, by number.
     pub fn part(&self, part: usize) -> Appender {
         let at = self.starts.get(part).copied().unwrap_or_default();
         let bytes = self.parts.get(part).and_then(IndexPart::bytes).unwrap_or_default();
         Appender { part, at, end: at + bytes, buffer: Vec::new(), hasher: crc32fast::Hasher::new() }
     }
 
-    /// The parts to be written.
+    /// The parts to write.
     pub fn parts(&self) -> &[IndexPart] {
         &self.parts
     }
 
-    /// Writes elements of a part from element `first` on: any run at any time, on any thread. Their checksum.
+    /// Writes elements of a part from element `first` on; callable in any order, from any thread. Returns their checksum.
     pub fn put(&self, part: usize, first: u64, bytes: &[u8]) -> Result<crc32fast::Hasher, ArrayError> {
         let place = self.parts.get(part).zip(self.starts.get(part)).and_then(|(part, start)| {
             let at = first.checked_mul(part.dtype.size() as u64)?;
@@ -68,14 +68,14 @@ impl Building<'_> {
         Ok(hasher)
     }
 
-    /// Ends a part that was `put`: the checksum of all of it.
+    /// Completes a part written with `put`; `crc` is its checksum.
     pub fn seal(&mut self, part: usize, crc: u32) {
         if let Some(place) = self.crcs.get_mut(part) {
             *place = crc;
         }
     }
 
-    /// Adds bytes to a part.
+    /// Appends bytes to a part.
     pub fn write(&self, part: &mut Appender, bytes: &[u8]) -> Result<(), ArrayError> {
         part.buffer.extend_from_slice(bytes);
         if part.buffer.len() >= BUFFER { self.flush(part) } else { Ok(()) }
@@ -93,7 +93,7 @@ impl Building<'_> {
         Ok(())
     }
 
-    /// Ends a part, which must be full.
+    /// Completes a part written with `write`, which must be full.
     pub fn finish(&mut self, mut part: Appender) -> Result<(), ArrayError> {
         self.flush(&mut part)?;
         if part.at != part.end {
@@ -105,7 +105,7 @@ impl Building<'_> {
         Ok(())
     }
 
-    /// A file for what does not fit memory, on the same disk; it has no name and goes with its handle.
+    /// An unnamed file for data that do not fit memory, on the same disk; it is deleted when closed.
     pub fn scratch(&self) -> Result<File, ArrayError> {
         let path = self.temporary.with_extension("scratch");
         let open = || -> Result<File, Error> {
@@ -116,12 +116,12 @@ impl Building<'_> {
         open().map_err(|error| self.failed(&error))
     }
 
-    /// An error of the directory.
+    /// An error with the directory.
     pub fn failed(&self, cause: &dyn std::fmt::Display) -> ArrayError {
         failed(self.directory, self.entry, cause)
     }
 
-    /// Header, fsync, the name.
+    /// Writes the header, syncs, and renames to the final name.
     fn complete(&self, path: &Path, key: &IndexKey) -> Result<(), Error> {
         let mtime = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut header = header(self.entry, key);
@@ -140,7 +140,7 @@ impl Building<'_> {
         }
         self.file.write_all_at(head, 0)?;
         self.file.write_all_at(&bytes, self.end)?;
-        // Whole seconds, so that every file system keeps them; a write by anyone else leaves another time.
+        // Whole seconds, which every file system stores; any other write leaves a different time.
         self.file.set_modified(UNIX_EPOCH + Duration::from_secs(mtime))?;
         self.file.sync_all()?;
         std::fs::rename(&self.temporary, path)?;
@@ -148,7 +148,7 @@ impl Building<'_> {
     }
 }
 
-/// Builds the entry. `needed` is asked once no other process can write it: the parts, or nothing where it is there now.
+/// Builds the entry. `needed` is called while other processes are locked out: it returns the parts, or `None` if they exist by then.
 pub fn build(
     directory: &Path,
     path: &Path,
@@ -157,7 +157,7 @@ pub fn build(
     needed: impl FnOnce() -> Option<Vec<IndexPart>>,
     fill: impl FnOnce(&mut Building<'_>) -> Result<(), ArrayError>,
 ) -> Result<(), ArrayError> {
-    // Stores are opened side by side, but each build takes all cores, and memory that is meant for one.
+    // Stores are opened concurrently, but each build uses all cores, and memory for one build.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let failed = |error: Error| failed(directory, entry, &error);
@@ -181,14 +181,14 @@ pub fn build(
     done
 }
 
-/// How files here are opened: a symbolic link that somebody has laid there is not written through.
+/// Options for opening temporary files; symbolic links are not followed.
 fn for_writing() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).custom_flags(libc::O_NOFOLLOW);
     options
 }
 
-/// The temporary file, locked. A process that waited for the lock finds the file renamed, and opens the path again.
+/// Opens and locks the temporary file. A process that has waited for the lock finds the file renamed, and opens the path again.
 fn lock(path: &Path) -> Result<(File, PathBuf), Error> {
     let mut name = path.as_os_str().to_owned();
     name.push(".part");
@@ -202,7 +202,7 @@ fn lock(path: &Path) -> Result<(File, PathBuf), Error> {
                 file.lock()?;
             }
             Err(TryLockError::Error(error)) if is_unsupported(&error) => {
-                // No locks on this file system: a name of our own; two processes may then do the same work.
+                // The file system has no locks: use a unique name; two processes may then do the same work.
                 drop(file);
                 let mut name = temporary.clone().into_os_string();
                 name.push(format!("-{}", std::process::id()));

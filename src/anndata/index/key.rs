@@ -1,7 +1,7 @@
-//! What a store is, for comparison with what an index was made of.
+//! Identifies the state of a store, to compare with the state that an index was built from.
 //!
-//! For a file its path, size, mtime and inode. For a zarr directory the number, sizes and times of all files
-//! of the elements that it was made of: chunks may be written again without the metadata.
+//! For a file: path, size, mtime and inode. For a zarr directory: number, sizes and times of all files of the source elements, as chunks
+//! may be rewritten without the metadata.
 
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -13,9 +13,9 @@ use crate::storage::{Identity, Stamp};
 
 use super::IndexRequest;
 
-/// An entry's name and the state of its store.
+/// The name of an entry and the state of its store.
 pub struct IndexKey {
-    /// Not of the store's state: a changed store replaces its index.
+    /// Independent of the store's state: the index of a changed store is replaced.
     pub name: String,
     pub files: Value,
 }
@@ -30,7 +30,7 @@ impl IndexKey {
             let inner = entry.store.inner();
             let elements: Vec<_> = entry.sources.iter().map(|source| root.join(inner).join(source)).collect();
             let mut tree = FileTree::default();
-            // An older layout may keep an element elsewhere: then all of the store counts.
+            // An older layout may have an element elsewhere: then the whole store counts.
             let walked = if elements.iter().all(|element| element.is_dir()) {
                 elements.iter().try_for_each(|element| tree.walk(element))
             } else {
@@ -41,7 +41,7 @@ impl IndexKey {
                 element: entry.element.to_owned(),
                 cause: format!("its files cannot be listed: {error}"),
             })?;
-            // Metadata of other elements may or may not have been read yet: the tree has this one's.
+            // Which metadata files `all` names depends on what was read so far; the walk above includes those of the elements.
             all.clear();
             all.push(
                 json!({"root": root.to_string_lossy(), "files": tree.files, "bytes": tree.bytes, "state": tree.state}),
@@ -64,7 +64,7 @@ fn identity(file: &Identity) -> Value {
     }
 }
 
-/// All files below a directory, in one number that does not depend on the order of listing.
+/// Hashes the files below a directory, independently of the order of listing.
 #[derive(Default)]
 struct FileTree {
     files: u64,

@@ -1,7 +1,7 @@
-//! One block on disk: what it is of, a checksum of each of its parts, its bytes.
+//! The file of one block: identification, a checksum for each part, bytes.
 //!
-//! Everything that is read of a file is compared: one that is cut, mixed up or not written out before a crash is none. A part
-//! is the least that is read, so that what is asked for goes to its place and is not read with the whole block around it.
+//! Everything that is read is verified; a file that is truncated, of another block, or incomplete after a crash counts as missing. Reads
+//! cover whole parts, so that a small request is read into its slices without the whole block around it.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Write};
@@ -13,27 +13,27 @@ use crate::storage::{Stamp, Version, local};
 
 /// Bytes of one block.
 pub const BLOCK: u64 = 256 << 10;
-/// Bytes that one checksum covers; a whole number of parts make a block.
+/// Bytes covered by one checksum; a block has a whole number of parts.
 pub const PART: u64 = 32 << 10;
-/// First bytes of each file: another layout would be another word.
+/// First bytes of each file; to change with the layout.
 const MAGIC: &[u8; 8] = b"shufblk2";
 /// Bytes of a checksum.
 const SUM: usize = 4;
 
-/// One object in one version.
+/// An object in one version.
 pub struct Subject<'a> {
     pub name: &'a str,
     pub version: &'a Version,
 }
 
 impl Subject<'_> {
-    /// The bytes of a block.
+    /// The byte range of a block in the object.
     pub fn block(&self, number: u64) -> Range<u64> {
         let size = self.version.size;
         number.saturating_mul(BLOCK).min(size)..number.saturating_add(1).saturating_mul(BLOCK).min(size)
     }
 
-    /// What a block is of: the start of its file.
+    /// The start of a block's file, which identifies object, version and block.
     pub fn head(&self, number: u64) -> Vec<u8> {
         let Version { size, stamp } = self.version;
         let stamp = match stamp {
@@ -51,13 +51,13 @@ impl Subject<'_> {
     }
 }
 
-/// Bytes of the file of a block of `len` bytes.
+/// The size of the file of a block with `len` bytes.
 pub fn file_len(head: &[u8], len: u64) -> u64 {
     head.len() as u64 + len.div_ceil(PART) * SUM as u64 + len
 }
 
-/// Fills the places with a block's bytes from `from` on; none if the file is not what it should be: what the places hold is
-/// then unspecified. `from` is the start of a part; the places end where a part or the block does.
+/// Fills the slices with a block's bytes from `from` on, which must be the start of a part; they must end with a part or the block.
+/// `None` if the file is not as it should be; the content of the slices is then unspecified.
 pub fn read(file: &File, head: &[u8], len: u64, from: u64, places: &mut [IoSliceMut<'_>]) -> Option<()> {
     let data = file_len(head, len) - len;
     let mut start = vec![0; as_usize(data)];
@@ -71,7 +71,7 @@ pub fn read(file: &File, head: &[u8], len: u64, from: u64, places: &mut [IoSlice
 /// Writes the file of a block.
 ///
 /// # Errors
-/// The system's.
+/// Those of the file system.
 pub fn write(mut file: &File, head: &[u8], places: &[IoSliceMut<'_>]) -> io::Result<()> {
     let sums = sums(head, places.iter().map(|place| &**place));
     let mut all = vec![IoSlice::new(head), IoSlice::new(&sums)];
@@ -88,8 +88,8 @@ pub fn write(mut file: &File, head: &[u8], places: &[IoSliceMut<'_>]) -> io::Res
     Ok(())
 }
 
-/// The checksum of each part of bytes that begin where a part does, one after the other. All are also of the head, so that
-/// a part of another block has another one.
+/// The checksum of each part of the bytes, which start with a part. It covers the head as well, so that parts of other blocks have other
+/// checksums.
 fn sums<'a>(head: &[u8], places: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let begin = crc32c::crc32c(head);
     let (mut sums, mut sum, mut room) = (Vec::new(), begin, as_usize(PART));

@@ -1,4 +1,4 @@
-//! Clients of the services, with credentials and endpoints by the conventions of each.
+//! Clients of the services. Credentials and endpoints follow the conventions of each.
 
 use std::io::{Error, ErrorKind};
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use super::flight::Flight;
 use super::profile;
 use crate::storage::name::{Name, Service, is_loopback};
 
-/// A bucket, a container, or a server: what one client reaches.
+/// A bucket, container or server: what one client connects to.
 #[derive(Debug)]
 pub struct Bucket {
     pub client: Arc<dyn ObjectStore>,
     pub flight: Flight,
-    /// Whether it has answered with an object: then names and credentials are right.
+    /// Whether it has returned an object: name and credentials are valid then.
     pub proven: AtomicBool,
 }
 
 impl Bucket {
-    /// A client for what an address names; nothing is sent yet.
+    /// Creates the client for a name; makes no request.
     ///
     /// # Errors
-    /// Settings that do not fit, in one line.
+    /// Invalid settings, in one line.
     pub fn connect(address: &Name, query: Option<&str>, anonymous: bool) -> std::io::Result<Bucket> {
-        // Which of rustls' providers: there is one, but it is not chosen by itself. A second call changes nothing.
+        // rustls does not choose its provider on its own, though there is only one. Repeated calls have no effect.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client: object_store::Result<Arc<dyn ObjectStore>> = match address.service {
             Service::S3 => s3(address, anonymous)?.build().map(|client| Arc::new(client) as _),
@@ -43,7 +43,7 @@ impl Bucket {
     }
 }
 
-/// An error of settings in one line.
+/// An error in settings, as one line.
 fn settings(error: &object_store::Error) -> String {
     let text = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
     if text.contains("Account must be specified") {
@@ -52,7 +52,7 @@ fn settings(error: &object_store::Error) -> String {
     text
 }
 
-/// Requests are repeated by `request`, not by the client: it counts them, and sees when a server is too busy.
+/// No retries by the client: `request` retries, counts them, and notices an overloaded server.
 fn once() -> RetryConfig {
     RetryConfig { max_retries: 0, ..RetryConfig::default() }
 }
@@ -101,7 +101,7 @@ fn s3(address: &Name, anonymous: bool) -> std::io::Result<AmazonS3Builder> {
 
 fn gcs(address: &Name, anonymous: bool) -> GoogleCloudStorageBuilder {
     let mut builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(&address.bucket).with_retry(once());
-    // The name that Google's own libraries read.
+    // The variable that Google's own libraries read.
     let emulator = variable("STORAGE_EMULATOR_HOST").map(|host| match host.contains("://") {
         true => host,
         false => format!("http://{host}"),
@@ -131,7 +131,7 @@ fn azure(address: &Name, anonymous: bool) -> MicrosoftAzureBuilder {
 fn http(address: &Name, query: Option<&str>) -> HttpBuilder {
     let plain = is_http(&address.root);
     debug_assert!(!plain || is_loopback(&address.bucket) || variable("SHUFFLEFS_ALLOW_HTTP").is_some());
-    // A query belongs to one object: its client has the object's URL as a whole.
+    // A query belongs to one object, so its client has the whole URL of the object.
     let url = match query {
         Some(query) => format!("{}/{}?{query}", address.root, address.key),
         None => address.root.clone(),

@@ -1,23 +1,23 @@
-//! How many requests to one server are under way: more while it answers, half as many once it refuses a tenth of them.
+//! Limits the requests in flight to one server: more while it answers, half as many when it refuses a tenth of them.
 //!
-//! A large service may refuse one request in a hundred although it is not overloaded. Halving at each of those would leave about a
-//! dozen requests under way, like the window of a TCP connection that loses one packet in a hundred.
+//! A large service may refuse one request in a hundred without being overloaded. Halving the limit each time would leave about a dozen
+//! requests in flight, like the congestion window of a TCP connection that loses one packet in a hundred.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Most requests under way to one server.
+/// Requests in flight to one server, at most.
 const MOST: usize = 512;
-/// The limit is halved once in this time: requests that fail together are one sign.
+/// Minimum time between two halvings: requests that fail together count once.
 const ONE_SIGN: Duration = Duration::from_millis(100);
-/// The share of refusals is a moving mean over about so many answers.
+/// The share of refusals is a moving mean over about this many answers.
 const MEAN_OF: u32 = 64;
-/// A share of 1, as a whole number.
+/// A share of 1, in fixed point.
 const REFUSAL: u32 = 1 << 16;
-/// From this share of refusals on the server is overloaded.
+/// The share of refusals from which on the server counts as overloaded.
 const OVERLOAD: u32 = REFUSAL / 10;
 
-/// A bound on requests under way.
+/// A limit of requests in flight.
 #[derive(Debug)]
 pub struct Flight {
     state: Mutex<State>,
@@ -27,10 +27,10 @@ pub struct Flight {
 #[derive(Debug)]
 struct State {
     under_way: usize,
-    /// In 1/64 of a request, so that it can grow by less than one.
+    /// In 1/64 requests, so that it can grow by fractions.
     limit: usize,
     halved: Option<Instant>,
-    /// The share of refusals among the last answers, in units of 1 / [`REFUSAL`].
+    /// The share of refusals among recent answers, in units of 1 / [`REFUSAL`].
     refusals: u32,
 }
 
@@ -43,11 +43,11 @@ impl Default for Flight {
     }
 }
 
-/// One request under way.
+/// One request in flight; ends when dropped.
 pub struct Permit<'a>(&'a Flight);
 
 impl Flight {
-    /// Waits until one more request may be made; none if that does not come before `until`.
+    /// Waits until one more request may be made; `None` if that takes beyond `until`.
     pub fn enter(&self, until: Instant) -> Option<Permit<'_>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while state.under_way >= (state.limit / UNIT).max(1) {
@@ -61,17 +61,17 @@ impl Flight {
         Some(Permit(self))
     }
 
-    /// A request was answered.
+    /// Records an answer.
     pub fn answered(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.refusals -= state.refusals / MEAN_OF;
         if state.limit < MOST * UNIT {
-            // One more for each round of as many answers.
+            // Grows by one request for each round of as many answers.
             state.limit += (UNIT * UNIT).div_ceil(state.limit);
         }
     }
 
-    /// The server said that it is too much.
+    /// Records that the server refused because of load.
     pub fn refused(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.refusals += (REFUSAL - state.refusals) / MEAN_OF;
@@ -79,7 +79,7 @@ impl Flight {
             return;
         }
         if state.halved.is_none_or(|at| at.elapsed() >= ONE_SIGN) {
-            // Of what is under way: a limit far above it would have to be halved many times.
+            // Half of the requests in flight, as a limit far above these would have to be halved many times.
             let now = (state.under_way * UNIT).min(state.limit);
             state.limit = (now / 2).max(UNIT);
             state.halved = Some(Instant::now());

@@ -1,6 +1,6 @@
-//! AWS's own files, `~/.aws/config` and `~/.aws/credentials`: keys, region, endpoint, `credential_process`.
+//! AWS's configuration files, `~/.aws/config` and `~/.aws/credentials`: keys, region, endpoint, `credential_process`.
 //!
-//! Static keys are read again when they are a minute old, as tools that renew credentials rewrite the file.
+//! Static keys are read again after a minute, as tools that renew credentials rewrite the file.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant, SystemTime};
 use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
 
-/// How long credentials are used before their source is asked again.
+/// How long static credentials are used before the files are read again.
 const FRESH: Duration = Duration::from_secs(60);
-/// How long before they expire they are renewed.
+/// How long before their expiry credentials are renewed.
 const EARLY: Duration = Duration::from_secs(300);
 
-/// What the files say for the chosen profile.
+/// The settings of the chosen profile.
 #[derive(Debug, Default)]
 pub struct Profile {
     pub region: Option<String>,
@@ -28,10 +28,10 @@ pub struct Profile {
 
 type Section = HashMap<String, String>;
 
-/// Reads both files, where they are there.
+/// Reads both files, if they exist.
 ///
 /// # Errors
-/// A profile that was asked for and is in neither.
+/// The requested profile is in neither.
 pub fn read() -> Result<Profile, String> {
     let asked = variable("AWS_PROFILE").or_else(|| variable("AWS_DEFAULT_PROFILE"));
     let name = asked.clone().unwrap_or_else(|| "default".to_owned());
@@ -55,7 +55,7 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The settings of a profile: those of the credentials file hold before those of the other.
+/// The settings of a profile; those of the credentials file take precedence.
 fn section(profile: &str) -> Section {
     let file = |variable_name: &str, name: &str| {
         let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".aws").join(name));
@@ -70,7 +70,7 @@ fn section(profile: &str) -> Section {
     section
 }
 
-/// One section of a file in AWS's INI: names in lower case; what is indented belongs to the setting above and is not read.
+/// Parses one section of AWS's INI format. Names are lower-cased; indented lines (nested settings) are skipped.
 fn parse(text: &str, wanted: &str) -> Section {
     let mut here = false;
     let mut section = Section::new();
@@ -89,15 +89,15 @@ fn parse(text: &str, wanted: &str) -> Section {
     section
 }
 
-/// Where credentials come from.
+/// The source of credentials.
 #[derive(Debug)]
 enum Source {
-    /// This profile of the files.
+    /// This profile in the files.
     Files(String),
     Process(String),
 }
 
-/// Credentials that are asked for again before they end.
+/// Credentials that are renewed before they expire.
 pub struct Renewed {
     source: Source,
     last: Mutex<Option<(Arc<AwsCredential>, Instant)>>,
@@ -105,7 +105,7 @@ pub struct Renewed {
 
 impl std::fmt::Debug for Renewed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Not what it holds.
+        // Credentials must not be printed.
         f.debug_struct("Renewed").field("source", &self.source).finish_non_exhaustive()
     }
 }
@@ -131,7 +131,7 @@ impl Renewed {
 impl CredentialProvider for Renewed {
     type Credential = AwsCredential;
 
-    // The desugared form of `async fn` in this trait.
+    // The desugared form of the trait's `async fn`.
     fn get_credential<'life0, 'async_trait>(
         &'life0 self,
     ) -> Pin<Box<dyn Future<Output = object_store::Result<Arc<AwsCredential>>> + Send + 'async_trait>>
@@ -153,7 +153,7 @@ fn of_section(section: &Section) -> Result<AwsCredential, String> {
     })
 }
 
-/// What a `credential_process` prints, and how long that is to be used.
+/// The credentials that a `credential_process` prints, and how long to use them.
 fn of_process(command: &str) -> Result<(AwsCredential, Duration), String> {
     let failed = |cause: String| format!("credential_process: {cause}");
     let output = Command::new("sh").args(["-c", command]).stdin(std::process::Stdio::null()).output();
@@ -179,7 +179,7 @@ fn of_process(command: &str) -> Result<(AwsCredential, Duration), String> {
     Ok((credential, lasts.max(Duration::from_secs(1))))
 }
 
-/// Seconds since 1970 of an ISO 8601 time in UTC, `2026-11-28T20:00:00Z`; an offset is taken into account.
+/// Parses an ISO 8601 time, `2026-11-28T20:00:00Z` or with an offset, to seconds since 1970.
 fn seconds(text: &str) -> Option<u64> {
     let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<i64>().ok();
     let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
@@ -192,7 +192,7 @@ fn seconds(text: &str) -> Option<u64> {
             sign * (zone.get(1..3)?.parse::<i64>().ok()? * 3600 + zone.get(4..6)?.parse::<i64>().ok()? * 60)
         }
     };
-    // Days since 1970 by the civil calendar: years that begin in March.
+    // Days since 1970 in the proleptic Gregorian calendar, with years that start in March.
     let shifted = if month <= 2 { year - 1 } else { year };
     let (era, of_era) = (shifted.div_euclid(400), shifted.rem_euclid(400));
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;

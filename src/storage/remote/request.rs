@@ -1,7 +1,7 @@
-//! One request until it is answered: ranges of one version of an object, tried again while there is time.
+//! Requests for ranges of one version of an object, repeated while there is time.
 //!
-//! Every answer is compared with the version that was opened, as some servers ignore `If-Match`; an answer that breaks off
-//! is continued where it broke. One that ends as if it were whole, though bytes are missing, is not trusted at all.
+//! Every answer is compared with the version that was opened, as some servers ignore `If-Match`. An answer that breaks off is continued
+//! where it broke; one that ends regularly although bytes are missing is discarded.
 
 use std::io::{self, Error, ErrorKind, IoSliceMut};
 use std::ops::Range;
@@ -18,12 +18,12 @@ use super::bucket::Bucket;
 use super::trouble::Trouble;
 use crate::storage::{Meter, Stamp, Version};
 
-/// First and longest pause between two tries.
+/// Shortest and longest pause between two tries.
 const PAUSE: Range<Duration> = Duration::from_millis(50)..Duration::from_secs(2);
-/// How long a server is tried that never answered: a wrong name must not take a minute.
+/// How long to try a server that has never answered, so that a wrong name is reported soon.
 const FIRST: Duration = Duration::from_secs(4);
 
-/// The threads of the network, made when they are first needed: a fork would lose them, and local mounts need none.
+/// The network's threads, started on first use: they would not survive a fork, and local mounts need none.
 fn runtime() -> io::Result<&'static Runtime> {
     static RUNTIME: OnceLock<io::Result<Runtime>> = OnceLock::new();
     let made = RUNTIME.get_or_init(|| {
@@ -33,7 +33,7 @@ fn runtime() -> io::Result<&'static Runtime> {
     made.as_ref().map_err(|error| Error::new(error.kind(), format!("the network's threads: {error}")))
 }
 
-/// An object, and how long its requests may take.
+/// An object, and the time limit of its requests.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
     pub bucket: &'a Bucket,
@@ -43,7 +43,7 @@ pub struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Tries until there is an answer, or no time left. `what` was asked for, for messages.
+    /// Repeats an attempt until it succeeds, fails finally, or no time is left. `what` was requested, for messages.
     fn persist<T>(&self, what: &str, mut attempt: impl AsyncFnMut() -> Result<T, Trouble>) -> io::Result<T> {
         let began = Instant::now();
         let proven = &self.bucket.proven;
@@ -95,17 +95,17 @@ impl Target<'_> {
         }
     }
 
-    /// The version of the object and its first `most` bytes (all, if it has fewer).
+    /// The version of the object and its first `most` bytes, or all if it is shorter.
     ///
     /// # Errors
-    /// `NotFound`, `PermissionDenied`; the cause in words.
+    /// `NotFound`, `PermissionDenied`; others with their cause.
     pub fn open(&self, most: u64) -> io::Result<(Version, Vec<u8>)> {
         self.persist("", async || {
             let options = GetOptions { range: Some(GetRange::Bounded(0..most)), ..GetOptions::default() };
             let answer = match self.bucket.client.get_opts(self.key, options).await {
                 Ok(answer) => answer,
                 Err(error) => match Trouble::of(&error) {
-                    // No range fits an object without bytes.
+                    // A range request of an empty object fails.
                     Trouble::Range => {
                         self.bucket.client.get_opts(self.key, GetOptions::default()).await.map_err(said)?
                     }
@@ -120,10 +120,10 @@ impl Target<'_> {
         })
     }
 
-    /// Fills the places with the bytes from `offset` on of that version; `name` is the object's, for messages.
+    /// Fills the slices with the bytes from `offset` on, in version `was`; `name` is for messages.
     ///
     /// # Errors
-    /// `StaleNetworkFileHandle` where the object is another now; the cause in words, with the range.
+    /// `StaleNetworkFileHandle` if the version differs; others with the range and their cause.
     pub fn fill(&self, name: &str, was: &Version, offset: u64, places: &mut [IoSliceMut<'_>]) -> io::Result<()> {
         let total: u64 = places.iter().map(|place| place.len() as u64).sum();
         if total == 0 {
@@ -151,19 +151,19 @@ impl Target<'_> {
         })
     }
 
-    /// Names directly below.
+    /// Lists the names directly below.
     ///
     /// # Errors
-    /// The cause in words.
+    /// The cause.
     pub fn list(&self) -> io::Result<ListResult> {
         let prefix = (!self.key.as_ref().is_empty()).then_some(self.key);
         self.persist("", async || self.bucket.client.list_with_delimiter(prefix).await.map_err(said))
     }
 
-    /// Whether anything lies below.
+    /// Whether any object exists below.
     ///
     /// # Errors
-    /// The cause in words.
+    /// The cause.
     pub fn has_any(&self) -> io::Result<bool> {
         self.persist("", async || {
             let mut found = self.bucket.client.list(Some(self.key));
@@ -176,13 +176,13 @@ fn said(error: object_store::Error) -> Trouble {
     Trouble::of(&error)
 }
 
-/// Half to all of a pause: clients that failed together do not come back together.
+/// Half to all of a pause, so that clients that failed together do not retry together.
 fn jittered(pause: Duration) -> Duration {
     let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
     pause / 2 + pause / 2 * (nanos % 1024) / 1024
 }
 
-/// The state that an answer is of.
+/// The version in an answer.
 fn version(meta: &ObjectMeta) -> Result<Version, Trouble> {
     let modified = SystemTime::from(meta.last_modified);
     let modified = (modified > SystemTime::UNIX_EPOCH).then_some(modified);
@@ -197,7 +197,7 @@ fn version(meta: &ObjectMeta) -> Result<Version, Trouble> {
     Ok(Version { size: meta.size, stamp: Stamp::Tag { tag, modified } })
 }
 
-/// A weak tag may stand for other bytes, and `If-Match` never holds for one.
+/// Whether an ETag is strong: weak ones may stand for different bytes, and never satisfy `If-Match`.
 fn is_strong(tag: &str) -> bool {
     !tag.is_empty() && !tag.starts_with("W/")
 }
@@ -214,7 +214,7 @@ fn conditions(was: &Version, range: Range<u64>) -> GetOptions {
     options
 }
 
-/// Whether an answer is of the same version.
+/// Fails if an answer is of another version.
 fn unchanged(was: &Version, meta: &ObjectMeta) -> Result<(), Trouble> {
     if meta.size != was.size {
         return Err(Trouble::Changed(format!("it has {} bytes, it had {}", meta.size, was.size)));
@@ -227,7 +227,7 @@ fn unchanged(was: &Version, meta: &ObjectMeta) -> Result<(), Trouble> {
     if same { Ok(()) } else { Err(Trouble::Changed("another version is in its place".to_owned())) }
 }
 
-/// Passes on the body of an answer, which must have exactly this many bytes; how many are missing where it ends.
+/// Passes on the body of an answer, which must not exceed `wanted` bytes; returns how many bytes were missing when it ended.
 async fn receive(answer: GetResult, wanted: u64, mut put: impl FnMut(&[u8])) -> Result<u64, Trouble> {
     let mut left = wanted;
     let mut stream = answer.into_stream();
@@ -242,12 +242,12 @@ async fn receive(answer: GetResult, wanted: u64, mut put: impl FnMut(&[u8])) -> 
     Ok(left)
 }
 
-/// Whether an answer has all of its bytes.
+/// Fails if bytes are missing.
 fn whole(left: u64) -> Result<(), Trouble> {
     if left == 0 { Ok(()) } else { Err(Trouble::Passing(format!("the answer ended {left} bytes early"))) }
 }
 
-/// A place, a byte in it, and bytes before it.
+/// A slice, a byte in it, and the number of bytes before that.
 #[derive(Clone, Copy, Default)]
 struct Position {
     place: usize,
@@ -255,14 +255,14 @@ struct Position {
     written: u64,
 }
 
-/// Where the next bytes go.
+/// The destination of the next bytes.
 struct Cursor<'a, 'b> {
     places: &'a mut [IoSliceMut<'b>],
     at: Position,
 }
 
 impl Cursor<'_, '_> {
-    /// Takes bytes up; there is room for them, as `receive` has counted.
+    /// Appends bytes; they fit, as `receive` has counted them.
     fn put(&mut self, mut bytes: &[u8]) {
         let at = &mut self.at;
         while let Some(place) = self.places.get_mut(at.place).filter(|_| !bytes.is_empty()) {

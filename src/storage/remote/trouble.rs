@@ -1,4 +1,4 @@
-//! What went wrong with a request: whether it is worth another try, and one line for the user.
+//! Classifies errors of requests: whether to retry, and a line for the user.
 
 use std::error::Error as _;
 use std::io::{Error, ErrorKind};
@@ -6,27 +6,27 @@ use std::io::{Error, ErrorKind};
 use object_store::Error as StoreError;
 use object_store::client::{HttpError, HttpErrorKind};
 
-/// What a failed request means.
+/// The meaning of a failed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// There is no such object.
     Absent,
-    /// The object is another than the one that was opened.
+    /// The object is not in the version that was opened.
     Changed(String),
     /// The server asks for fewer requests.
     Busy(String),
-    /// May work the next time.
+    /// A retry may succeed.
     Passing(String),
     /// The range lies beyond the object's end.
     Range,
-    /// Refused for these credentials.
+    /// These credentials are not permitted.
     Denied(String),
-    /// Nothing that another try would change.
+    /// No retry would help.
     Final(String),
 }
 
 impl Trouble {
-    /// What the client says of a request.
+    /// Classifies an error of the client.
     pub fn of(error: &StoreError) -> Trouble {
         let text = one_line(&error.to_string());
         match error {
@@ -87,7 +87,7 @@ impl Trouble {
         Trouble::Final(shortened(text))
     }
 
-    /// The error of a request that is not made again; `what` was asked for.
+    /// The error of a request that is not retried; `what` was requested.
     pub fn error(self, what: &str) -> Error {
         let said =
             |kind, cause: String| Error::new(kind, if what.is_empty() { cause } else { format!("{what}: {cause}") });
@@ -105,7 +105,7 @@ impl Trouble {
     }
 }
 
-/// The innermost cause in words.
+/// The innermost cause, as text.
 fn deepest(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -116,18 +116,18 @@ fn deepest(error: &dyn std::error::Error) -> String {
     one_line(&text)
 }
 
-/// The client's error has no field for the status: it stands in its words, which the tests against real servers pin.
+/// The HTTP status. The client's error has no field for it, so it is taken from the text, which tests against real servers pin.
 fn status(text: &str) -> Option<u16> {
     let (_, rest) = text.split_once("status code: ")?;
     rest.get(..3)?.parse().ok()
 }
 
-/// The service's own name for an error, of XML answers.
+/// The service's error code, in XML answers.
 fn code(text: &str) -> Option<&str> {
     Some(text.split_once("<Code>")?.1.split_once("</Code>")?.0)
 }
 
-/// Status and name of an answer.
+/// Status and code of an answer, for messages.
 fn answer(text: &str) -> String {
     let rest = text.split_once("status code: ").map_or(text, |(_, rest)| rest);
     let status = rest.split(':').next().unwrap_or(rest).trim();
@@ -161,7 +161,7 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The start of a text, without what a URL in it has behind `?`.
+/// The start of a text, with queries removed from its URLs.
 fn shortened(text: &str) -> String {
     let words = text.split(' ').map(|word| word.split('?').next().unwrap_or(word));
     let text: String = words.collect::<Vec<_>>().join(" ");
