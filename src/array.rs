@@ -1,10 +1,10 @@
-//! An on-disk array as chunks: where they lie, how they decode.
+//! On-disk arrays, their chunks, and how to decode them.
 //!
-//! libhdf5 finds the structure, attributes, strings and chunk map of an HDF5 file; zarr metadata is read here. The stored
-//! bytes of a chunk are read through `storage` and decoded here, because libhdf5 holds one global lock. An HDF5 filter that
-//! is not decoded here falls back to libhdf5, chosen for each array at open.
+//! libhdf5 reads the structure, attributes, strings and chunk map of an HDF5 file; zarr metadata is parsed here. Chunks are read through
+//! `storage` and decoded here, because libhdf5 has one global lock. Arrays with an HDF5 filter that has no decoder here are read by
+//! libhdf5; that is decided when an array is opened.
 
-// Numbers of a store are converted by what tells an error, or by `number`.
+// Numbers from a store are converted by checked conversions, or by `number`.
 #![cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap))]
 
 pub mod cache;
@@ -46,7 +46,7 @@ pub use dtype::Dtype;
 pub use hdf5::handed;
 use meaning::Names;
 
-/// What can go wrong between an array on disk and its decoded elements.
+/// Errors between an array on disk and its decoded elements.
 ///
 /// Every message names the store and the element; `fuse` maps them to errnos.
 #[derive(Debug, thiserror::Error, Clone)]
@@ -54,36 +54,36 @@ pub enum ArrayError {
     /// The store cannot be opened at all: missing, not HDF5, not zarr, no permission.
     #[error("{store}: {cause}")]
     Open { store: String, cause: String },
-    /// The element is absent, or is not of the kind that was asked for.
+    /// The element is missing, or not of the requested kind.
     #[error("{store}: {element}: {cause}")]
     Element { store: String, element: String, cause: String },
-    /// A layout, dtype or filter that is not read; `cause` says what to do instead.
+    /// An unsupported layout, dtype or filter; `cause` says what to do instead.
     #[error("{store}: {element}: {cause}")]
     Unsupported { store: String, element: String, cause: String },
-    /// A chunk that does not decode, or decodes to another size than declared.
+    /// A chunk that cannot be decoded, or decodes to another size than declared.
     #[error("{store}: {element}: chunk {chunk}: {cause}")]
     Damaged { store: String, element: String, chunk: u64, cause: String },
-    /// The storage did not give the bytes. `what` names the element and the chunk; the kind of the cause is kept.
+    /// The storage failed. `what` names the element and the chunk; the error kind of the source is kept.
     #[error("{store}: {what}: {source}")]
     Io { store: String, what: String, source: Arc<io::Error> },
-    /// The files are not those that were mounted.
+    /// The files have changed since the mount.
     #[error("{store}: changed since it was mounted ({cause}); unmount and mount it again")]
     Stale { store: String, cause: String },
 }
 
-/// Bytes of the largest chunk that is decoded: HDF5's own limit, and a bound on what a lying shape can cost.
+/// Bytes of the largest chunk to decode: HDF5's own limit, which also bounds the cost of a wrong shape.
 const MAX_CHUNK: u64 = 4 << 30;
 
-/// Whether a chunk may be so large: a little array in huge chunks is a shape that lies, and costs their memory.
+/// Whether a chunk size is plausible: a small array with huge chunks has a wrong shape, and would take their memory.
 fn is_chunk(chunk_bytes: u64, array_bytes: u64) -> bool {
     const FREE: u64 = 64 << 20;
     chunk_bytes <= MAX_CHUNK.min(array_bytes.saturating_mul(8).max(FREE))
 }
 
-/// Counts what was read from stores since the mount; shown in `.shufflefs/stats.json`.
+/// Counters of what was read from stores since the mount, for `.shufflefs/stats.json`.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Chunks decoded (or, for raw arrays, runs read straight into place).
+    /// Chunks decoded, or for raw arrays runs read straight to their destinations.
     pub chunks: AtomicU64,
     /// Read calls on store files.
     pub reads: AtomicU64,
@@ -91,18 +91,18 @@ pub struct Counters {
     pub bytes: AtomicU64,
     /// Nanoseconds spent reading and decoding chunks, summed over threads.
     pub decode_ns: AtomicU64,
-    /// Nanoseconds spent copying decoded elements to their places.
+    /// Nanoseconds spent copying decoded elements to their destinations.
     pub scatter_ns: AtomicU64,
-    /// Nanoseconds spent reading raw runs straight into place.
+    /// Nanoseconds spent reading raw runs straight to their destinations.
     pub read_ns: AtomicU64,
-    /// Bytes of arrays that were read whole into memory: row bounds, obs columns.
+    /// Bytes of arrays read whole into memory: row bounds, obs columns.
     pub whole: AtomicU64,
-    /// Most that `whole` may become; none: no bound.
+    /// Maximum of `whole`; `None`: unlimited.
     pub room: Option<u64>,
 }
 
 impl Counters {
-    /// Adds to one counter; relaxed, as nothing is ordered by it.
+    /// Adds to a counter. Relaxed: counters order nothing.
     pub fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
     }
@@ -113,7 +113,7 @@ impl Counters {
     }
 }
 
-/// A run of bytes of a stored object.
+/// A byte range of a stored object.
 #[derive(Clone, Debug)]
 pub struct Extent {
     pub object: Object,
@@ -121,10 +121,10 @@ pub struct Extent {
     pub len: u64,
 }
 
-/// Makes a buffer at least so long.
+/// Grows a buffer to at least `len` bytes.
 ///
 /// # Errors
-/// The system has no memory: that costs one batch, where a failed `resize` would end the process.
+/// Out of memory. This costs one batch, where a failed `resize` would abort the process.
 pub(crate) fn grow(buffer: &mut Vec<u8>, len: usize) -> std::io::Result<()> {
     if buffer.len() < len {
         let no_memory = |_| std::io::Error::other(format!("no memory for {len} bytes; lower --memory"));
@@ -137,42 +137,42 @@ pub(crate) fn grow(buffer: &mut Vec<u8>, len: usize) -> std::io::Result<()> {
 /// Reusable buffers of one decoding thread.
 #[derive(Default)]
 pub struct Scratch {
-    /// Bytes as stored.
+    /// Stored bytes.
     pub stored: Vec<u8>,
-    /// Output of one filter, input of the next.
+    /// Output of one filter and input of the next, in turn.
     pub filter: [Vec<u8>; 2],
     /// The decoded chunk.
     pub chunk: Vec<u8>,
 }
 
-/// Where a decoded chunk goes.
+/// The destination of a decoded chunk.
 pub struct ChunkBuf<'a> {
-    /// As many as the chunk has.
+    /// All bytes of the chunk.
     pub bytes: &'a mut [u8],
-    /// What of them must be right afterwards; the rest may be anything, which is less work for some filters.
+    /// The range that must be decoded; other bytes may stay arbitrary, which is less work with some filters.
     pub part: Range<usize>,
 }
 
 impl<'a> ChunkBuf<'a> {
-    /// All of the chunk.
+    /// For decoding the whole chunk.
     pub fn whole(bytes: &'a mut [u8]) -> ChunkBuf<'a> {
         ChunkBuf { part: 0..bytes.len(), bytes }
     }
 }
 
-/// How one array's chunks are found and decoded. One implementation a container and layout.
+/// Finds and decodes the chunks of one array. There is an implementation for each container and layout.
 pub trait ChunkSource: Send + Sync {
-    /// Where the chunk lies, if its stored bytes are its elements (no filter, native byte order); `None` otherwise.
-    /// A contiguous array is one raw chunk.
+    /// Where the chunk is, if its stored bytes are its elements (no filter, native byte order); else `None`. A contiguous array is
+    /// one raw chunk.
     ///
     /// # Errors
-    /// `Stale` or `Io` where it must be looked for and cannot be found.
+    /// `Stale` or `Io` if it must be looked up and that fails.
     fn raw(&self, _chunk: u64) -> Result<Option<Extent>, ArrayError> {
         Ok(None)
     }
 
-    /// Where a chunk's stored bytes lie, so that they may be read before, beside those of others; none where `decode` must
-    /// do all of it (nothing was written, or a library reads).
+    /// Where a chunk's stored bytes are, so that they can be read in advance, together with those of others. `None` if `decode` must do
+    /// all the work: nothing was written, or a library reads it.
     ///
     /// # Errors
     /// As `decode`.
@@ -180,26 +180,27 @@ pub trait ChunkSource: Send + Sync {
         Ok(None)
     }
 
-    /// Whether `stored` may have to read.
+    /// Whether `stored` may have to read from the storage.
     fn looks_up(&self) -> bool {
         false
     }
 
-    /// Whether each chunk is an object of its own.
+    /// Whether each chunk is a separate object.
     fn is_scattered(&self) -> bool {
         false
     }
 
-    /// What counts its reads, if they are made through a storage.
+    /// The meter that counts its reads, if they go through a storage.
     fn meter(&self) -> Option<&Meter> {
         None
     }
 
-    /// Decodes a chunk (`stored`: its bytes, where the caller has read what `stored` says): C order, native byte order, fill value where nothing was written. Edge chunks have full size.
+    /// Decodes a chunk, in C order and native byte order, with the fill value where nothing was written. Edge chunks have full size.
+    /// `stored`: the bytes of [`ChunkSource::stored`], if the caller has read them.
     ///
     /// # Errors
-    /// `Damaged` if the bytes do not decode to exactly `out.bytes.len()` bytes, `Stale` if the object changed, `Io` if it
-    /// cannot be read. Damage outside of `out.part` may go unseen.
+    /// `Damaged` if the bytes do not decode to exactly `out.bytes.len()` bytes, `Stale` if the object has changed, `Io` if it cannot be
+    /// read. Damage outside of `out.part` may go unnoticed.
     fn decode(
         &self,
         chunk: u64,
@@ -209,47 +210,46 @@ pub trait ChunkSource: Send + Sync {
         counters: &Counters,
     ) -> Result<(), ArrayError>;
 
-    /// The filters as `info` prints them, innermost first, e.g. `["shuffle", "gzip"]`; ends with `"(library)"` where
-    /// the fallback is used.
+    /// The filters for `info`, innermost first, such as `["shuffle", "gzip"]`; the last is `"(library)"` if libhdf5 decodes.
     fn filters(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Whether stored bytes are smaller than or unlike the decoded ones, so that a block pays for whole chunks.
+    /// Whether chunks must be decoded, so that reading a block costs whole chunks.
     fn is_encoded(&self) -> bool {
         false
     }
 }
 
-/// Tells arrays apart for as long as the process lives. Clones of an array have its number, as they have its bytes.
+/// Identifies an array while the process lives. Clones have the same number, as they have the same elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ArrayId(u64);
 
 impl ArrayId {
-    /// A number that no other array has.
+    /// A new number.
     fn next() -> ArrayId {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         ArrayId(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-/// One array of a store: numbers or booleans of any dimension.
+/// An array of a store: numbers or booleans, any number of dimensions.
 #[derive(Clone)]
 pub struct Array {
     id: ArrayId,
-    /// The store, as the user named it.
+    /// The name of the store, as given by the user.
     pub store: Arc<str>,
-    /// The element, e.g. `X/data`.
+    /// The path of the element, such as `X/data`.
     pub element: Arc<str>,
     pub dtype: Dtype,
     pub shape: Vec<u64>,
-    /// Shape of one chunk; for a contiguous array the array's own shape.
+    /// Shape of a chunk; for a contiguous array that of the array.
     pub chunk_shape: Vec<u64>,
     pub source: Arc<dyn ChunkSource>,
 }
 
 impl Array {
-    /// An array that was opened; `chunk_shape` has as many axes as `shape`, and no zeros.
+    /// An opened array; `chunk_shape` has as many axes as `shape`, and no zeros.
     pub fn new(
         (store, element): (Arc<str>, Arc<str>),
         dtype: Dtype,
@@ -259,17 +259,17 @@ impl Array {
         Array { id: ArrayId::next(), store, element, dtype, shape, chunk_shape, source }
     }
 
-    /// The number that decoded chunks are kept by.
+    /// The number that identifies its chunks in the cache.
     pub fn id(&self) -> ArrayId {
         self.id
     }
 
-    /// Chunks along each axis.
+    /// Number of chunks along each axis.
     pub fn grid(&self) -> Vec<u64> {
         self.shape.iter().zip(&self.chunk_shape).map(|(&n, &c)| n.div_ceil(c.max(1))).collect()
     }
 
-    /// Elements in one (full) chunk.
+    /// Elements in a full chunk.
     pub fn chunk_elements(&self) -> u64 {
         self.chunk_shape.iter().product()
     }
@@ -285,22 +285,22 @@ impl Array {
     }
 }
 
-/// One field of an array of records, as tables were written before anndata 0.7.
+/// A field of a record array, as tables were stored before anndata 0.7.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RecordField {
     pub name: String,
     pub kind: RecordFieldKind,
-    /// Of integers with names: an enum that is no plain boolean.
+    /// The names of an enum, unless it is a plain boolean.
     pub names: Option<Names>,
-    /// Axes that each record's value has; empty for a plain one.
+    /// Shape of each record's value; empty for scalars.
     pub shape: Vec<u64>,
 }
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum RecordFieldKind {
     Number(Dtype),
     Text,
-    /// Named for messages.
+    /// An unsupported type, named for messages.
     Other(String),
 }

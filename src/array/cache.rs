@@ -1,8 +1,8 @@
-//! Decoded chunks that will be needed again: by another fetch of the epoch, by the next epoch, by another reader.
+//! A cache of decoded chunks, for other fetches of the epoch, later epochs and other readers.
 //!
-//! Bounded in bytes, the least recently used go first. One thread decodes a chunk, others that want it meanwhile wait for
-//! it; a failure is not kept. A chunk that is in use when it has to go lives until its users are done, so the bound may be
-//! exceeded by a chunk a thread, and by a sixteenth in spare buffers of other sizes.
+//! It is bounded in bytes, with LRU eviction. One thread decodes a chunk while others that need it wait; failures are not cached. An
+//! evicted
+//! chunk lives until its users are done, so the bound may be exceeded by one chunk a thread, and by 1/16 for spare buffers of other sizes.
 
 #[cfg(test)]
 mod models;
@@ -17,10 +17,10 @@ use crate::sync::{Mutex, MutexGuard};
 
 use super::{Array, ArrayError, ArrayId};
 
-/// The array and the chunk.
+/// The array, and the number of the chunk.
 type ChunkKey = (ArrayId, u64);
 
-/// One chunk; empty while it is decoded for the first time.
+/// A chunk; empty while it is decoded for the first time.
 struct CachedChunk {
     len: usize,
     decoding: Mutex<()>,
@@ -30,24 +30,24 @@ struct CachedChunk {
 struct CacheState {
     entries: LruCache<ChunkKey, Arc<CachedChunk>>,
     bytes: u64,
-    /// Chunks that went; some may still be in use.
+    /// Evicted chunks that may still be in use.
     leaving: Vec<Arc<CachedChunk>>,
-    /// Buffers of chunks that went, by their size.
+    /// Buffers of evicted chunks for reuse, by size.
     spare: HashMap<usize, Vec<Buffer>>,
-    /// Where new ones are cut.
+    /// Source of new buffers.
     slab: Slab,
 }
 
 impl CacheState {
-    /// Bytes of all buffers: of chunks that are here, of those that went, and spare.
+    /// Bytes of all buffers: of cached chunks, evicted chunks in use, and spare ones.
     fn held(&self) -> u64 {
         let leaving: u64 = self.leaving.iter().map(|entry| entry.len as u64).sum();
         let spare: u64 = self.spare.iter().map(|(&len, spare)| (len * spare.len()) as u64).sum();
         self.bytes + leaving + spare
     }
 
-    /// Before a buffer of a size is had: spare ones of other sizes go until all is within `most`. Else those of arrays that
-    /// are no longer read would stay beside those of arrays that are read.
+    /// Frees spare buffers of other sizes than `len` until all buffers are within `most` bytes. Otherwise buffers for arrays that are no
+    /// longer read would never be freed.
     fn drop_spare(&mut self, len: usize, most: u64) {
         let mut held = self.held();
         self.spare.retain(|&size, spare| {
@@ -59,7 +59,7 @@ impl CacheState {
     }
 }
 
-/// Decoded chunks of the arrays of one collection.
+/// The cache of one collection.
 pub struct ChunkCache {
     limit: u64,
     state: Mutex<CacheState>,
@@ -78,17 +78,17 @@ impl ChunkCache {
         ChunkCache { limit, state: Mutex::new(state) }
     }
 
-    /// Bytes of the chunks that are here.
+    /// Bytes of the cached chunks.
     pub fn bytes(&self) -> u64 {
         self.lock().bytes
     }
 
-    /// Whether a chunk is here, decoded. Asking counts as a use of it, as a read follows: others are evicted before it.
+    /// Whether a decoded chunk is cached. This counts as a use of it, as a read follows: other chunks are evicted first.
     pub fn has(&self, array: &Array, chunk: u64) -> bool {
         self.lock().entries.get(&(array.id(), chunk)).is_some_and(|entry| entry.bytes.get().is_some())
     }
 
-    /// Gives a chunk of `len` bytes to `take`, decoded by `decode` if it is not here.
+    /// Passes a chunk of `len` bytes to `take`, after decoding it with `decode` if it is not cached.
     ///
     /// # Errors
     /// Those of `decode`.
@@ -111,7 +111,7 @@ impl ChunkCache {
                     self.forget(key, &entry, bytes);
                     return Err(error);
                 }
-                // Nobody else sets it: the lock is held.
+                // Cannot fail: this thread holds the lock.
                 let _ = entry.bytes.set(bytes);
             }
         }
@@ -123,7 +123,7 @@ impl ChunkCache {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The entry of a chunk, most recently used from now on; others make room for it.
+    /// The entry of a chunk, marked as most recently used; evicts others as needed.
     fn entry(&self, key: ChunkKey, len: usize) -> Arc<CachedChunk> {
         let mut state = self.lock();
         if let Some(entry) = state.entries.get(&key) {
@@ -156,11 +156,11 @@ impl ChunkCache {
     fn forget(&self, key: ChunkKey, entry: &Arc<CachedChunk>, bytes: Buffer) {
         let mut state = self.lock();
         state.spare.entry(entry.len).or_default().push(bytes);
-        // Another may have taken its place since.
+        // The entry may have been replaced since.
         if state.entries.peek(&key).is_some_and(|there| Arc::ptr_eq(there, entry)) {
             state.entries.pop(&key);
             state.bytes = state.bytes.saturating_sub(entry.len as u64);
-            // Others may wait for it, and will fill it.
+            // Threads that wait for the entry will fill it.
             state.leaving.push(entry.clone());
         }
     }

@@ -1,4 +1,4 @@
-//! Element conversion between dtypes, exact where the collection chose the wider type (numpy promotion).
+//! Conversion of elements between dtypes; exact where the collection promoted them as numpy does.
 
 pub mod fits;
 
@@ -6,10 +6,10 @@ use half::f16;
 
 use super::Dtype;
 
-/// Converts packed elements `from` one dtype `to` another; `out` has as many elements as `input`.
+/// Converts packed elements; `out` has room for as many elements as `input` has.
 ///
-/// Integers widen exactly; to a float they round to nearest; to a narrower integer they wrap, which callers rule out
-/// (`fits`, or the promotion rules).
+/// Integers widen exactly, and are rounded to nearest when converted to floats. Narrowing wraps, which callers must rule out (`fits`, or
+/// promotion).
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -55,7 +55,7 @@ pub fn cast(from: Dtype, to: Dtype, input: &[u8], out: &mut [u8]) {
     }
 }
 
-/// One pass over packed elements; simple enough for the compiler to vectorise.
+/// Converts packed elements one by one; simple enough for the compiler to vectorise.
 fn each<T, const N: usize, const M: usize>(
     input: &[u8],
     out: &mut [u8],
@@ -68,7 +68,7 @@ fn each<T, const N: usize, const M: usize>(
     }
 }
 
-/// Whether all packed indices lie in 0..bound. Four times as fast as looking for the largest: SSE2 has no unsigned maximum.
+/// Whether all packed indices are below `bound`. Four times as fast as computing the maximum, as SSE2 has no unsigned maximum.
 #[expect(clippy::cast_possible_truncation, reason = "compared with the largest number just before")]
 pub fn all_below(dtype: Dtype, indices: &[u8], bound: u64) -> bool {
     macro_rules! all {
@@ -77,7 +77,7 @@ pub fn all_below(dtype: Dtype, indices: &[u8], bound: u64) -> bool {
                 return true;
             }
             let bound = bound as $number;
-            // Blocks, so that the loop within has no exit and is vectorised.
+            // In blocks, whose inner loop has no early exit and is vectorised.
             let beyond = |block: &[[u8; size_of::<$number>()]]| {
                 block.iter().fold(false, |found, b| found | (<$number>::from_le_bytes(*b) >= bound))
             };
@@ -92,7 +92,7 @@ pub fn all_below(dtype: Dtype, indices: &[u8], bound: u64) -> bool {
     }
 }
 
-/// The largest column number among packed indices, seen as unsigned, so that a negative one is huge.
+/// The largest of packed column numbers, read as unsigned, so that negative ones are huge.
 pub fn max_index(dtype: Dtype, indices: &[u8]) -> u64 {
     fn max<const N: usize, T: Ord + Default + Into<u64>>(indices: &[u8], read: impl Fn([u8; N]) -> T) -> u64 {
         indices.as_chunks::<N>().0.iter().map(|b| read(*b)).fold(T::default(), T::max).into()
@@ -105,29 +105,29 @@ pub fn max_index(dtype: Dtype, indices: &[u8]) -> u64 {
     }
 }
 
-/// Integers as u64, a negative one as a huge one: row bounds and column numbers.
+/// Row bounds or column numbers as u64; negative ones wrap to huge ones.
 pub fn to_u64s(dtype: Dtype, bytes: &[u8]) -> Vec<u64> {
     let mut wide = vec![0; bytes.len() / dtype.size() * 8];
     cast(dtype, Dtype::U64, bytes, &mut wide);
     wide.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect()
 }
 
-/// One number as f64: for labels and checks, not for hot paths.
+/// A number as f64; not for hot paths.
 pub fn to_f64(dtype: Dtype, bytes: &[u8]) -> f64 {
     let mut out = [0; 8];
     cast(dtype, Dtype::F64, bytes, &mut out);
     f64::from_le_bytes(out)
 }
 
-/// One integer or boolean as i64; u64 above i64::MAX wraps.
+/// An integer or boolean as i64; u64 above i64::MAX wraps.
 pub fn to_i64(dtype: Dtype, bytes: &[u8]) -> i64 {
     let mut out = [0; 8];
     cast(dtype, Dtype::I64, bytes, &mut out);
     i64::from_le_bytes(out)
 }
 
-/// One number as text, as Python prints it: integers in decimal, booleans `True`/`False`, floats in the shortest form
-/// that reads back.
+/// A number as text, as Python prints it: integers in decimal, booleans as `True`/`False`, floats with the fewest digits that read back
+/// exactly.
 pub fn to_text(dtype: Dtype, bytes: &[u8]) -> String {
     match dtype {
         Dtype::Bool => if bytes[0] != 0 { "True" } else { "False" }.to_owned(),
@@ -139,7 +139,7 @@ pub fn to_text(dtype: Dtype, bytes: &[u8]) -> String {
     }
 }
 
-/// The fewest digits that a half-precision number reads back from; Rust prints none itself.
+/// The fewest digits of a half-precision number that read back exactly; Rust has no formatting for these.
 fn half_digits(value: f64) -> String {
     let same = |text: &String| text.parse::<f64>().is_ok_and(|read| f16::from_f64(read) == f16::from_f64(value));
     (0..5).map(|digits| format!("{value:.digits$e}")).find(same).unwrap_or_else(|| format!("{value:e}"))
@@ -153,7 +153,7 @@ fn float_text(scientific: &str) -> String {
     let (sign, digits) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
     let digits: String = digits.chars().filter(|char| *char != '.').collect();
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    // No float has more digits than 17, nor an exponent below -400.
+    // No float has more than 17 digits, or an exponent below -400.
     let len = i32::try_from(digits.len()).unwrap_or(i32::MAX);
     if !(-4..16).contains(&exponent) {
         let (first, rest) = digits.split_at(1);
@@ -171,14 +171,14 @@ fn float_text(scientific: &str) -> String {
     format!("{sign}{whole}.{fraction}")
 }
 
-/// One integer of packed bytes.
+/// An integer of any dtype.
 pub fn integer(dtype: Dtype, bytes: &[u8]) -> i128 {
     let mut wide = [0; 8];
     cast(dtype, if dtype == Dtype::U64 { Dtype::U64 } else { Dtype::I64 }, bytes, &mut wide);
     if dtype == Dtype::U64 { i128::from(u64::from_le_bytes(wide)) } else { i128::from(i64::from_le_bytes(wide)) }
 }
 
-/// The least and the largest integer of a type.
+/// The smallest and the largest value of an integer dtype.
 pub fn range(dtype: Dtype) -> (i128, i128) {
     let bits = 8 * dtype.size();
     match dtype {

@@ -1,6 +1,6 @@
-//! Calls into libraries that may panic on damaged input, which then is an error like any other.
+//! Turns panics of libraries on damaged input into errors.
 //!
-//! pco decodes bit streams whose lengths come from the input.
+//! Needed for pco, whose bit stream has lengths that are not validated.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -10,12 +10,12 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a panic of this thread is caught and told by its caller, so that a hook need not print it.
+/// Whether a panic of this thread is being caught, so that the panic hook need not print it.
 pub fn is_catching_panics() -> bool {
     GUARDED.get()
 }
 
-/// Calls; a panic is an error in words. What the call had in hand is dropped, so nothing half-done is seen again.
+/// Calls a function; a panic becomes an error message. Everything the call owned is dropped, so no partial state is seen afterwards.
 pub fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     let before = GUARDED.replace(true);
     let result = catch_unwind(AssertUnwindSafe(call));

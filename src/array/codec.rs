@@ -1,7 +1,7 @@
-//! Decoders of stored chunks: from the bytes in a file to the bytes of the elements.
+//! Decodes stored chunks to elements.
 //!
-//! Input is not trusted. Every decoder writes into a slice whose size follows from the array's shape, never from
-//! what a compressed stream says of itself, and a chunk that comes out longer or shorter than declared is an error.
+//! Input is untrusted. Every decoder writes to a slice whose size follows from the array's shape, not from a size in the compressed
+//! stream, and a chunk that decodes to another size is an error.
 
 pub mod blosc;
 mod bzip2;
@@ -25,11 +25,11 @@ mod zstd;
 use super::{ChunkBuf, grow};
 pub use stage::{Fault, Stage};
 
-/// Decodes `stored` through `stages` (outermost first) so that it fills `out` exactly. What lies outside of its part is
-/// decoded or not, whichever is less work.
+/// Decodes `stored` through `stages` (outermost first) so that it fills `out` exactly. Bytes outside of `out.part` are decoded only if that
+/// is less work.
 ///
 /// # Errors
-/// The cause in words, where the bytes do not decode or come to another size.
+/// The cause, if the bytes cannot be decoded, or decode to another size.
 pub fn decode(
     stages: &[Stage],
     stored: &[u8],
@@ -37,7 +37,7 @@ pub fn decode(
     buffers: &mut [Vec<u8>; 2],
 ) -> Result<(), String> {
     let ChunkBuf { bytes: out, part } = out;
-    // Which buffer holds the current bytes (none: `stored` does), and where in it.
+    // The buffer with the current bytes (`None`: `stored`), and their range in it.
     let mut held: Option<usize> = None;
     let mut at = 0..stored.len();
     for (index, stage) in stages.iter().enumerate() {
@@ -83,15 +83,15 @@ pub fn decode(
     Ok(())
 }
 
-/// As [`decode`], all of it.
+/// Decodes a whole chunk.
 pub fn decode_into(stages: &[Stage], stored: &[u8], out: &mut [u8], buffers: &mut [Vec<u8>; 2]) -> Result<(), String> {
     decode(stages, stored, &mut ChunkBuf::whole(out), buffers)
 }
 
-/// Decodes to a size that only the stream knows, such as that of strings.
+/// Decodes data whose size only the stream knows, such as strings.
 ///
 /// # Errors
-/// The cause in words; also where more comes out than 4,096 bytes for each stored one, which no text compresses to.
+/// The cause; also if more than 4,096 bytes come from one stored byte, which no text compresses to.
 pub fn decode_unsized(stages: &[Stage], stored: &[u8]) -> Result<Vec<u8>, String> {
     const LEAST: usize = 64 << 10;
     let most = stored.len().saturating_mul(4096).saturating_add(16 << 20).min(2 << 30);
@@ -114,10 +114,10 @@ pub fn decode_unsized(stages: &[Stage], stored: &[u8]) -> Result<Vec<u8>, String
     Ok(bytes)
 }
 
-/// The most bytes that may come before the steps `inner`, which end in `end` bytes.
+/// Upper bound of the size before the stages `inner`, which decode to `end` bytes.
 fn output_bound(inner: &[Stage], end: usize) -> usize {
     inner.iter().rev().fold(end, |size, stage| {
-        // What a compressor makes of incompressible data is little larger.
+        // Compressors enlarge incompressible data only a little.
         stage.encoded(size).unwrap_or_else(|| size.saturating_add(size / 8).saturating_add(64 << 10))
     })
 }
@@ -126,7 +126,7 @@ fn exactly(got: usize, want: usize) -> Result<(), String> {
     if got == want { Ok(()) } else { Err(format!("decodes to {got} bytes, {want} are declared")) }
 }
 
-/// Turns big-endian elements of `size` bytes into little-endian ones.
+/// Swaps the byte order of elements of `size` bytes.
 pub fn swap(bytes: &mut [u8], size: usize) {
     match size {
         2 => bytes.as_chunks_mut::<2>().0.iter_mut().for_each(|e| e.reverse()),
@@ -136,7 +136,7 @@ pub fn swap(bytes: &mut [u8], size: usize) {
     }
 }
 
-/// Fills `out` with one element, over and over.
+/// Fills `out` with copies of one element.
 pub fn fill(out: &mut [u8], element: &[u8]) {
     if element.iter().all(|&b| b == 0) {
         out.fill(0);
@@ -204,7 +204,7 @@ mod tests {
         }
     }
 
-    /// Parts are those of the whole; what is not asked for is left out where it can be, and no checksum is skipped.
+    /// Decoding a part gives the same bytes as decoding all; other parts are skipped where possible, but checksums are verified.
     #[test]
     fn parts_are_parts_of_the_whole() {
         let data = sample(1_000_000);
@@ -239,7 +239,7 @@ mod tests {
                 assert!(out[end..].iter().all(|&byte| byte == 255), "{stage:?} {part:?}: more than that was decoded");
             }
         }
-        // Two frames, or one of another size, are no chunk.
+        // Two frames, or a frame of another size, are not decoded in part.
         for stored in [&two, &zst[..].to_vec()] {
             let size = if stored == &two { data.len() } else { data.len() + 1 };
             let mut out = vec![0; size];

@@ -1,10 +1,10 @@
-//! Arrays without bytes in a data file of their own: never written, or small enough to hold.
+//! Arrays without data files: never written, or held in memory.
 
 use std::sync::Arc;
 
 use super::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Scratch, codec};
 
-/// An array that was declared and never written.
+/// An array that was never written.
 pub struct Unwritten {
     pub fill: Vec<u8>,
 }
@@ -23,7 +23,7 @@ impl ChunkSource for Unwritten {
     }
 }
 
-/// An array held in memory, its chunks one behind the other.
+/// An array in memory, chunk after chunk.
 pub struct InMemory {
     pub bytes: Vec<u8>,
 }
@@ -39,7 +39,7 @@ impl ChunkSource for InMemory {
     ) -> Result<(), ArrayError> {
         let start = usize::try_from(chunk).unwrap_or(usize::MAX).saturating_mul(out.bytes.len());
         let stored = self.bytes.get(start..).unwrap_or_default();
-        // The last chunk may reach beyond the array.
+        // The last chunk may extend beyond the array.
         let (inside, beyond) = out.bytes.split_at_mut(stored.len().min(out.bytes.len()));
         inside.copy_from_slice(&stored[..inside.len()]);
         beyond.fill(0);
@@ -47,7 +47,7 @@ impl ChunkSource for InMemory {
     }
 }
 
-/// An array of these elements, in C order.
+/// An array of the given elements, in C order.
 pub fn in_memory(store: &str, element: &str, dtype: Dtype, shape: Vec<u64>, bytes: Vec<u8>) -> Array {
     of(store, element, dtype, shape, Arc::new(InMemory { bytes }))
 }
@@ -62,7 +62,7 @@ fn of(store: &str, element: &str, dtype: Dtype, shape: Vec<u64>, source: Arc<dyn
     Array::new((store.into(), element.into()), dtype, (shape, chunk_shape), source)
 }
 
-/// Chunks of about 1 MiB along the first axis, for an array that has none of its own.
+/// A chunk shape of about 1 MiB along the first axis, for arrays without chunks.
 pub fn parts(shape: &[u64], size: usize) -> Vec<u64> {
     const PART: u64 = 1 << 20;
     let row = shape.iter().skip(1).fold(size as u64, |n, &c| n.saturating_mul(c)).max(1);

@@ -1,10 +1,9 @@
-//! One open store, whatever it lies in: an HDF5 file, a zarr directory, a zarr zip archive; or a group inside.
+//! An open store in any kind of container (HDF5 file, zarr directory, zarr zip archive), or a group inside one.
 //!
-//! A kind of container is one implementation of [`Container`] and one line in [`kinds`](super::kinds), which says how it is
-//! recognised (by the path and the first bytes) and opened. Everything above reads through the trait.
+//! To add a kind, implement [`Container`] and add a line to [`kinds`](super::kinds), which says how to recognise it (by path and first
+//! bytes) and how to open it. All rooms above use the trait.
 //!
-//! Only the named element is ever read, so that an odd or broken neighbour (a dtype that no library knows, in `uns`)
-//! never matters.
+//! Only named elements are read, so damaged or unsupported elements elsewhere (such as in `uns`) have no effect.
 
 mod foreign;
 
@@ -19,7 +18,7 @@ use super::meaning::Meaning;
 use super::{Array, ArrayError, RecordField, file};
 use crate::storage::{self, Address, Identity, Object};
 
-/// What an element is.
+/// The type of an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum NodeKind {
     Group,
@@ -28,55 +27,55 @@ pub enum NodeKind {
 
 /// One open store. Elements are named by path, `obs/_index`; the empty name is the root.
 pub trait Container: Send + Sync {
-    /// The store, as the user named it.
+    /// The name of the store, as given by the user.
     fn name(&self) -> &str;
 
-    /// The file or directory that holds the store.
+    /// The file or directory of the store.
     fn path(&self) -> &Path;
 
-    /// The group in it that elements are named from; empty for the root.
+    /// The group that paths of elements are relative to; empty for the root.
     fn inner(&self) -> &str;
 
-    /// What an element is; `None` where the store has no such element.
+    /// The type of an element; `None` if it does not exist.
     ///
     /// # Errors
     /// Its metadata cannot be read.
     fn kind(&self, element: &str) -> Result<Option<NodeKind>, ArrayError>;
 
-    /// Names of a group's members, sorted.
+    /// Sorted names of a group's members.
     ///
     /// # Errors
-    /// There is no such group.
+    /// The group does not exist.
     fn members(&self, group: &str) -> Result<Vec<String>, ArrayError>;
 
-    /// Attributes of a group or an array as JSON; what JSON cannot represent is left out.
+    /// Attributes of a group or array as JSON; values that JSON cannot represent are left out.
     ///
     /// # Errors
-    /// There is no such element, or its attributes cannot be read.
+    /// The element does not exist, or its attributes cannot be read.
     fn attributes(&self, element: &str) -> Result<Map<String, Value>, ArrayError>;
 
-    /// Opens an array of numbers or booleans.
+    /// Opens a numeric or boolean array.
     ///
     /// # Errors
-    /// There is none, or it is of a type or layout that is not read.
+    /// It does not exist, or its dtype or layout is not supported.
     fn array(&self, element: &str) -> Result<Array, ArrayError>;
 
-    /// The shape of any array, strings included.
+    /// The shape of any array, including strings.
     ///
     /// # Errors
-    /// There is none.
+    /// The array does not exist.
     fn shape(&self, element: &str) -> Result<Vec<u64>, ArrayError>;
 
     /// The element type of any array, for messages: `float32`, `string`, `compound`.
     ///
     /// # Errors
-    /// There is none.
+    /// The array does not exist.
     fn dtype_name(&self, element: &str) -> Result<String, ArrayError>;
 
-    /// What the integers of an array stand for.
+    /// The meaning of an array's integers.
     ///
     /// # Errors
-    /// There is none.
+    /// The array does not exist.
     fn meaning(&self, _element: &str) -> Result<Meaning, ArrayError> {
         Ok(Meaning::Numbers)
     }
@@ -84,63 +83,62 @@ pub trait Container: Send + Sync {
     /// Whether an array holds strings.
     ///
     /// # Errors
-    /// There is none.
+    /// The array does not exist.
     fn is_text(&self, element: &str) -> Result<bool, ArrayError>;
 
     /// All strings of an array, in C order.
     ///
     /// # Errors
-    /// There is none, or it holds no strings.
+    /// The array does not exist, or does not hold strings.
     fn strings(&self, element: &str) -> Result<Vec<String>, ArrayError>;
 
-    /// The fields of an array of records (a compound dataset, a structured array); none for any other.
+    /// The fields of a record array (compound dataset, structured array); empty for other arrays.
     ///
     /// # Errors
-    /// There is no such array.
+    /// The array does not exist.
     fn fields(&self, _element: &str) -> Result<Vec<RecordField>, ArrayError> {
         Ok(Vec::new())
     }
 
-    /// A field of numbers of every record, held in memory: shape rows x the field's own axes.
+    /// A numeric field of all records, in memory; its shape is [records, axes of the field...].
     ///
     /// # Errors
-    /// There is no such field, or it holds no numbers.
+    /// The field does not exist, or is not numeric.
     fn field_numbers(&self, element: &str, field: &str) -> Result<Array, ArrayError> {
         Err(no_records(self.name(), element, field))
     }
 
-    /// A field of strings of every record.
+    /// A string field of all records.
     ///
     /// # Errors
-    /// There is no such field, or it holds no strings.
+    /// The field does not exist, or does not hold strings.
     fn field_strings(&self, element: &str, field: &str) -> Result<Vec<String>, ArrayError> {
         Err(no_records(self.name(), element, field))
     }
 
-    /// The answer to a question about elements, as it is handed to another process; none of an error, and where there is no
-    /// such thing.
+    /// The answer to a question about the structure, for another process; `None` for errors, and for containers without questions.
     fn answer(&self, _question: &Question) -> Option<Answer> {
         None
     }
 
-    /// Closes what is needed only to find elements. They are found nevertheless: it is opened again then.
+    /// Closes what is needed only to find elements; it is opened again if needed.
     fn settle(&self) {}
 
-    /// The files whose change is noticed: the `.h5ad`, or the metadata files read so far.
+    /// The files to watch for changes: the `.h5ad`, or the metadata files read so far.
     fn identity(&self) -> Vec<Identity>;
 
-    /// Compares these files with what they were.
+    /// Compares these files with their state at opening.
     ///
     /// # Errors
-    /// `Stale`.
+    /// `Stale` if one has changed.
     fn check_unchanged(&self) -> Result<(), ArrayError> {
         file::check_unchanged(self.name(), &self.identity())
     }
 
-    /// The one string of an array of one element.
+    /// The string in an array of one element.
     ///
     /// # Errors
-    /// It is not one string.
+    /// It does not hold exactly one string.
     fn scalar_text(&self, element: &str) -> Result<String, ArrayError> {
         let mut texts = if self.shape(element)?.iter().all(|&n| n == 1) { self.strings(element)? } else { Vec::new() };
         match (texts.pop(), texts.is_empty()) {
@@ -158,41 +156,41 @@ fn no_records(store: &str, element: &str, field: &str) -> ArrayError {
     element_error(store, element, format!("holds no records, so there is no field {field}"))
 }
 
-/// What lies at an address, for a kind of container to recognise.
+/// What exists at an address, for kinds of containers to recognise.
 pub struct Candidate<'a> {
     pub address: &'a Address,
-    /// The object; `None` of a directory.
+    /// The object; `None` for a directory.
     pub object: Option<Object>,
     /// Its first bytes.
     pub start: Vec<u8>,
-    /// The store, as the user named it.
+    /// The name of the store, as given by the user.
     pub name: Arc<str>,
-    /// The group asked for; empty for the root.
+    /// The requested group; empty for the root.
     pub inner: &'a str,
 }
 
-/// One kind of container.
+/// A kind of container.
 pub struct Kind {
-    /// Whether it is of this kind, by what a candidate shows without being parsed.
+    /// Whether a candidate is of this kind, judged without parsing it.
     pub recognises: fn(&Candidate<'_>) -> bool,
-    /// Opens it, or the group asked for.
+    /// Opens the store, or the requested group in it.
     pub open: fn(Candidate<'_>) -> Result<Box<dyn Container>, ArrayError>,
-    /// Whether a C library parses it, which may crash on damage: then a child process tries it first.
+    /// Whether a C library parses it, which may crash on damaged files: then a child process tries it first.
     pub needs_trial: bool,
 }
 
 impl<'a> Candidate<'a> {
-    /// What lies at an address, looked at.
+    /// Inspects what exists at an address.
     ///
     /// # Errors
-    /// `Open`: nothing is there, or it cannot be read.
+    /// `Open`: it does not exist, or cannot be read.
     pub fn new(address: &'a Address, name: Arc<str>, inner: &'a str) -> Result<Candidate<'a>, ArrayError> {
         let mut candidate = Candidate { address, object: None, start: Vec::new(), name, inner };
         if inner.split('/').any(|part| matches!(part, "." | "..")) || inner.contains("//") || inner.contains('\0') {
             return Err(candidate.fail("what stands behind `::` is a group's path without `.` and `..`"));
         }
         let failed = |error: Error| match error.kind() {
-            // The storage's own words.
+            // The message of the storage.
             _ if error.get_ref().is_some() => error.to_string(),
             ErrorKind::NotFound => foreign::dangling(address).unwrap_or_else(|| "no such file or directory".to_owned()),
             ErrorKind::PermissionDenied => "permission denied; it must be readable by this user".to_owned(),
@@ -203,7 +201,7 @@ impl<'a> Candidate<'a> {
         };
         match address.kind().map_err(|error| candidate.fail(&failed(error)))? {
             storage::Kind::Folder => return Ok(candidate),
-            // Before it is opened: a pipe without a writer would be waited for.
+            // Checked before opening, as opening a pipe would wait for a writer.
             storage::Kind::Other => return Err(candidate.fail("neither a file nor a directory")),
             storage::Kind::Object => {}
         }
@@ -230,16 +228,16 @@ impl<'a> Candidate<'a> {
         false
     }
 
-    /// Why no kind of container is recognised in it.
+    /// The error that no kind recognises it.
     pub fn unknown(&self) -> ArrayError {
         self.fail(&foreign::told(self))
     }
 
-    /// An error about it.
+    /// An error about the candidate.
     pub fn fail(&self, cause: &str) -> ArrayError {
         ArrayError::Open { store: self.name.to_string(), cause: cause.to_owned() }
     }
 }
 
-/// Bytes that a candidate shows.
+/// Bytes of `start`.
 const FIRST_BYTES: usize = 4096;

@@ -1,24 +1,24 @@
-//! What reading parts of arrays costs: chunks decoded, elements among them that are needed, requests.
+//! The cost of reading parts of arrays: chunks to decode, elements needed of them, requests.
 
 use std::collections::HashSet;
 
 use super::{Array, Counters};
 
-/// Sums over the arrays of one fetch or more. Within a fetch each chunk is decoded once.
+/// Sums over arrays and fetches. Within a fetch, each chunk is decoded once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadCost {
     /// Encoded chunks, and their elements.
     pub chunks: u64,
     pub decoded: u64,
-    /// Elements among these that are needed.
+    /// The elements needed among these.
     pub needed: u64,
-    /// Runs of neighbouring chunks, or of elements that are stored as they are: as many requests over a network.
+    /// Runs of adjacent chunks, or of unfiltered elements: the number of requests over a network.
     pub requests: u64,
-    /// Bytes that are read: as stored where that is known, else as decoded.
+    /// Bytes to read: as stored where known, else as decoded.
     pub bytes: u64,
 }
 
-/// Bytes of a stored chunk; as decoded where to know it would take a look at the storage.
+/// Bytes of a stored chunk; of the decoded one if finding out would take a request.
 fn stored(array: &Array, chunk: u64) -> u64 {
     let decoded = array.chunk_elements().saturating_mul(array.dtype.size() as u64);
     if array.source.looks_up() {
@@ -31,10 +31,10 @@ fn stored(array: &Array, chunk: u64) -> u64 {
 }
 
 impl ReadCost {
-    /// Adds runs of elements of an array of one axis, in ascending order.
+    /// Adds runs (start, length) of elements of a 1-D array, in ascending order.
     pub fn runs(&mut self, array: &Array, runs: &[(u64, u64)]) {
         let size = array.chunk_elements().max(1);
-        // Runs are sorted: one that begins where the last ended, or in its chunk or the next, takes no request of its own.
+        // Runs are sorted: one that starts where the last ended, or in the same or the next chunk, needs no further request.
         let unit = if array.source.is_encoded() { size } else { 1 };
         let mut last = None;
         for &(start, end) in runs.iter().filter(|(start, end)| start < end) {
@@ -55,7 +55,7 @@ impl ReadCost {
         self.decoded += chunks.len() as u64 * size.min(array.shape[0]);
     }
 
-    /// Adds whole rows of an array of several axes, in ascending order.
+    /// Adds whole rows of an n-D array, in ascending order.
     pub fn rows(&mut self, array: &Array, rows: impl Iterator<Item = u64>) {
         let high = if array.source.is_encoded() { array.chunk_shape[0].max(1) } else { 1 };
         let mut bands = HashSet::new();
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
     use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Scratch};
 
-    /// Nothing is read of it.
+    /// A source whose chunks are never read.
     struct Encoded(bool);
 
     impl ChunkSource for Encoded {
@@ -120,7 +120,7 @@ mod tests {
         let mut cost = ReadCost::default();
         cost.runs(&array(&[100], &[10], true), &runs);
         assert_eq!(cost, ReadCost { chunks: 3, decoded: 30, needed: 20, requests: 2, bytes: 30 });
-        // As they are stored, only elements count: 5 to 9 follows on 0 to 5.
+        // Without encoding, only elements count: 0..5 and 5..9 are adjacent.
         let mut cost = ReadCost::default();
         cost.runs(&array(&[100], &[100], false), &runs);
         assert_eq!(cost, ReadCost { requests: 3, bytes: 20, ..ReadCost::default() });
@@ -131,7 +131,7 @@ mod tests {
         let rows = [0, 1, 9, 35, 99];
         let mut cost = ReadCost::default();
         cost.rows(&array(&[100, 7], &[10, 4], true), rows.into_iter());
-        // Three bands of two chunks each.
+        // Three bands of two chunks.
         assert_eq!(cost, ReadCost { chunks: 6, decoded: 6 * 40, needed: 5 * 7, requests: 3, bytes: 6 * 40 });
         let mut cost = ReadCost::default();
         cost.rows(&array(&[100, 7], &[100, 7], false), rows.into_iter());

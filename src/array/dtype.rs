@@ -1,8 +1,8 @@
-//! Element types: the numeric types that numpy, HDF5 and zarr share.
+//! Element types: the numeric dtypes that numpy, HDF5 and zarr share.
 
 use std::fmt;
 
-/// The type of one element, always little-endian in memory and in every image.
+/// The dtype of an element, always little-endian in memory and in images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Dtype {
     Bool,
@@ -20,7 +20,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// All types, for tables and tests.
+    /// All dtypes.
     pub const ALL: [Dtype; 12] = [
         Dtype::Bool,
         Dtype::I8,
@@ -46,7 +46,7 @@ impl Dtype {
         }
     }
 
-    /// numpy's name, also zarr v3's: `float32`, `bool`.
+    /// The name in numpy and zarr v3: `float32`, `bool`.
     pub const fn name(self) -> &'static str {
         match self {
             Dtype::Bool => "bool",
@@ -64,7 +64,7 @@ impl Dtype {
         }
     }
 
-    /// The type of that name, if it is one of ours.
+    /// The dtype with a name.
     pub fn from_name(name: &str) -> Option<Dtype> {
         Dtype::ALL.into_iter().find(|dtype| dtype.name() == name)
     }
@@ -113,7 +113,7 @@ impl Dtype {
         matches!(self, Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64)
     }
 
-    /// The type that holds both, as `numpy.result_type` gives it.
+    /// The dtype that holds both, as `numpy.result_type`.
     pub fn promote(self, other: Dtype) -> Dtype {
         use Dtype::*;
         if self == other || other == Bool {
@@ -139,7 +139,7 @@ impl Dtype {
         };
         match (self.is_float(), other.is_float()) {
             (true, true) => float(self.size().max(other.size())),
-            // A float must be wider than the integer it holds, up to float64.
+            // The float must be wider than the integer, up to float64.
             (true, false) => float(self.size().max(2 * other.size())),
             (false, true) => float(other.size().max(2 * self.size())),
             (false, false) if self.is_signed() == other.is_signed() => {

@@ -1,6 +1,6 @@
-//! Reads of stored objects, and what they were at the mount.
+//! Reads stored objects, and compares them with their state at the mount.
 //!
-//! An object that ends before a run that it held at the mount has been cut meanwhile: that is staleness, not damage.
+//! An object that ends before a range it had at the mount was truncated since: that is `Stale`, not damage.
 
 use std::io::{Error, ErrorKind, IoSliceMut};
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use std::sync::Arc;
 use super::{ArrayError, Counters, Extent, grow};
 use crate::storage::{Identity, Object};
 
-/// Compares every object with what it was.
+/// Compares all objects with their state at the mount.
 ///
 /// # Errors
-/// `Stale`, for the first that differs; `Io`, where that cannot be known.
+/// `Stale` for the first that differs; `Io` if that cannot be found out.
 pub fn check_unchanged(store: &str, objects: &[Identity]) -> Result<(), ArrayError> {
     for object in objects {
         match object.changed() {
@@ -23,7 +23,7 @@ pub fn check_unchanged(store: &str, objects: &[Identity]) -> Result<(), ArrayErr
     Ok(())
 }
 
-/// As `check_unchanged`, but asks the storage in any case: where nothing was read, nothing was conditional.
+/// As `check_unchanged`, but always asks the storage: for missing objects, no read has been conditional on a version.
 ///
 /// # Errors
 /// As above.
@@ -45,7 +45,7 @@ pub fn read_exact(object: &Object, offset: u64, buffer: &mut [u8], counters: &Co
     read_vectored(object, offset, &mut [IoSliceMut::new(buffer)], counters)
 }
 
-/// Fills the places from `offset` on, in order.
+/// Fills the slices from `offset` on, in order.
 pub fn read_vectored(
     object: &Object,
     offset: u64,
@@ -57,7 +57,7 @@ pub fn read_vectored(
     object.read_vectored_at(offset, places)
 }
 
-/// The bytes of an extent, in the front of a buffer that grows as needed.
+/// Reads an extent to the front of a buffer, which grows as needed.
 pub fn read_stored<'a>(extent: &Extent, buffer: &'a mut Vec<u8>, counters: &Counters) -> Result<&'a [u8], Error> {
     let size = usize::try_from(extent.len).map_err(|_| ErrorKind::FileTooLarge)?;
     grow(buffer, size)?;
@@ -66,7 +66,7 @@ pub fn read_stored<'a>(extent: &Extent, buffer: &'a mut Vec<u8>, counters: &Coun
     Ok(stored)
 }
 
-/// The error of a read that failed: an end before its time means an object cut short.
+/// The error of a failed read; an unexpected end means that the object was truncated since.
 pub fn read_error(store: &str, element: &str, chunk: u64, error: Error) -> ArrayError {
     match error.kind() {
         ErrorKind::UnexpectedEof => ArrayError::Stale {
@@ -80,7 +80,7 @@ pub fn read_error(store: &str, element: &str, chunk: u64, error: Error) -> Array
     }
 }
 
-/// A storage's failure about `what` of a store. The error stays what it is, as its number is the reader's errno.
+/// A failure of the storage with `what` of a store. The source keeps its number, which is the reader's errno.
 pub fn failed(store: &str, mut what: String, error: Error) -> ArrayError {
     if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
         what.push_str(" (raise `ulimit -n`)");

@@ -1,4 +1,4 @@
-//! Doors for the fuzz targets to what is otherwise private. No part of the library's interface.
+//! Access for fuzz targets to private functions. Not part of the library's interface.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::codec::checksum::Sum;
 use super::codec::lzma::{Filter, Lzma};
 use super::codec::{self, Stage};
 
-/// Decodes a part through a chain of stages, one byte each.
+/// Decodes a part through a chain of stages, each chosen by a byte.
 pub fn decode(kinds: &[u8], stored: &[u8], part: Range<usize>, size: usize) -> Result<Vec<u8>, String> {
     let stage = |kind: &u8| match kind % 16 {
         0 => Stage::Gzip,
@@ -34,7 +34,7 @@ pub fn decode(kinds: &[u8], stored: &[u8], part: Range<usize>, size: usize) -> R
     codec::decode(&stages, stored, place, &mut Default::default()).map(|()| out)
 }
 
-/// The checksum of shards' indices, so that a fuzzer gets past it.
+/// The checksum of shard indices, so that a fuzzer can make valid ones.
 pub fn crc32c(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }

@@ -1,8 +1,8 @@
-//! Copies many pieces of one array to their places, each chunk decoded once, chunks in parallel.
+//! Copies many element ranges of one array to their destinations. Each chunk is decoded once; chunks are processed in parallel.
 //!
-//! Pieces are cut at chunk bounds along the first axis and sorted by chunk, so that every piece that touches a chunk
-//! is served while it is decoded. Chunks whose stored bytes are their elements are not decoded at all: their runs are
-//! read straight into place, neighbours in the file with one `preadv`.
+//! Ranges are cut at chunk boundaries along the first axis and sorted by chunk, so that all ranges in a chunk are served when it is
+//! decoded. Chunks whose stored bytes are their elements are not decoded: their runs are read straight to the destinations, those adjacent
+//! in the file by one `preadv`.
 
 mod deep;
 mod raw;
@@ -19,11 +19,11 @@ use crate::number::as_usize;
 
 pub use deep::{Io, gather_deep, under_way};
 
-/// Where gathered elements go. Pieces are numbered.
+/// The destination of a gather. Ranges are numbered.
 ///
 /// # Safety
-/// What [`Sink::place`] gives is exactly the run that was asked for, in memory that nobody else touches while the gather
-/// runs, and runs of different pieces do not overlap: the gather writes to them from many threads.
+/// [`Sink::place`] returns exactly the requested run, in memory that nothing else accesses during the gather, and runs of different
+/// ranges do not overlap: the gather writes to them from many threads.
 ///
 /// ```compile_fail,E0200
 /// struct Nowhere;
@@ -35,24 +35,23 @@ pub use deep::{Io, gather_deep, under_way};
 /// }
 /// ```
 pub unsafe trait Sink: Sync {
-    /// The place of elements `at..at + len` of a piece, if stored bytes go there unchanged; lets raw chunks be read
-    /// straight into it.
+    /// The destination of elements `at..at + len` of a range, if stored bytes go there unchanged; raw chunks are then read straight
+    /// into it.
     ///
     /// # Safety of the caller
-    /// Each place is handed out once for each (piece, at, len) of the gather, so writers never overlap.
+    /// Each (range, at, len) of the gather is requested once, so writers never overlap.
     #[allow(clippy::mut_from_ref)]
     fn place(&self, piece: usize, at: u64, len: u64) -> Option<&mut [u8]>;
 
-    /// Looks at elements that were read straight into their place, while they are in the processor's cache.
+    /// Checks elements that were read straight to their destination, while they are in the processor's cache.
     fn placed(&self, _elements: &[u8]) {}
 
-    /// Whether it takes any of elements `at..at + len` of the pieces (rows of a matrix): a chunk of columns that it does
-    /// not need is not decoded.
+    /// Whether it uses any of elements `at..at + len` of a range (a row of a matrix): chunks with unused columns only are not decoded.
     fn needs(&self, _at: u64, _len: u64) -> bool {
         true
     }
 
-    /// Takes decoded elements `at..` of a piece (native byte order).
+    /// Takes decoded elements of a range from `at` on (native byte order).
     fn put(&self, piece: usize, at: u64, elements: &[u8]);
 }
 
@@ -61,23 +60,23 @@ pub unsafe trait Sink: Sync {
 pub struct ElementRange {
     /// First element (1-D), or the row (n-D).
     pub start: u64,
-    /// Elements (1-D); ignored for n-D arrays, where a piece is one row.
+    /// Elements (1-D); ignored for n-D arrays, where a range is one row.
     pub len: u64,
 }
 
-/// What a gather needs to know of the load it works for.
+/// The context of the load that a gather belongs to.
 #[derive(Clone, Copy)]
 pub struct GatherContext<'a> {
     pub counters: &'a Counters,
-    /// Called after every chunk; a deadline is measured from the last call.
+    /// Called after every chunk; the time limit is measured from the last call.
     pub progress: &'a (dyn Fn() + Sync),
-    /// Where decoded chunks are kept, if they are.
+    /// The cache of decoded chunks, if there is one.
     pub cache: Option<&'a ChunkCache>,
-    /// How many requests storage is given at a time; none: one a decoding thread.
+    /// Limits of requests in flight; `None`: each decoding thread makes its own requests, one at a time.
     pub io: Option<&'a Io>,
 }
 
-/// The part of a piece in one band: the chunks with one number along the first axis.
+/// The part of a range in one band. A band is the chunks with one index along the first axis.
 #[derive(Clone, Copy, Debug)]
 struct BandPart {
     band: u64,
@@ -86,18 +85,18 @@ struct BandPart {
     start: u64,
     /// Elements (1-D), 1 (n-D).
     len: u64,
-    /// Where the part begins in its piece (1-D).
+    /// Where the part starts in its range (1-D).
     at: u64,
 }
 
-/// Jobs of one band, for one column of chunks.
+/// The parts in one chunk of a band.
 struct Task {
     jobs: Range<usize>,
-    /// Number of the chunk within its band.
+    /// Index of the chunk within its band.
     column: u64,
 }
 
-/// A run of elements: from a chunk to a piece.
+/// A run of elements, with its place in a chunk and in a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
     piece: usize,
@@ -108,19 +107,19 @@ struct Run {
     len: u64,
 }
 
-/// Most bytes of one read of raw chunks, and of one task of them.
+/// Maximum bytes of one read of raw chunks, and of one task of these.
 const RAW_BYTES: u64 = 4 << 20;
-/// Most runs of one task of raw chunks.
+/// Maximum runs of one task of raw chunks.
 const RAW_RUNS: usize = 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
 }
 
-/// Gathers `pieces` of `array` into `sink`. Runs on the current rayon pool.
+/// Gathers ranges of `array` into `sink`, in the current rayon pool.
 ///
 /// # Errors
-/// The first damaged or stale chunk met; what was gathered before is then unspecified.
+/// The first damaged or stale chunk; the destinations are then unspecified.
 pub fn gather(
     array: &Array,
     pieces: &[ElementRange],
@@ -143,7 +142,7 @@ pub fn gather(
     batches.into_par_iter().try_for_each(|batch| gathering.run_here(batch, work))
 }
 
-/// One gather, cut into tasks.
+/// A gather, divided into tasks.
 struct Gathering<'a> {
     array: &'a Array,
     sink: &'a dyn Sink,
@@ -161,7 +160,7 @@ impl<'a> Gathering<'a> {
         Ok(Gathering { array, sink, geometry, jobs, tasks })
     }
 
-    /// The parts that a task serves, and the column of its chunk.
+    /// The parts of a task, and the column of its chunk.
     fn task(&self, task: usize) -> (&[BandPart], u64) {
         let Some(task) = self.tasks.get(task) else { return (&[], 0) };
         (self.jobs.get(task.jobs.clone()).unwrap_or_default(), task.column)
@@ -173,16 +172,16 @@ impl<'a> Gathering<'a> {
         jobs.first().map_or(0, |first| first.band * self.geometry.columns + column)
     }
 
-    /// Serves some tasks on a decoding thread, with its buffers.
+    /// Runs some tasks on a decoding thread, with that thread's buffers.
     fn run_here(&self, tasks: Range<usize>, work: &GatherContext<'_>) -> Result<(), ArrayError> {
-        // Taken, not borrowed: a sink may gather in its turn.
+        // Taken instead of borrowed, as a sink may gather in turn.
         let mut scratch = SCRATCH.take();
         let result = self.run(tasks, work, &mut scratch);
         SCRATCH.set(scratch);
         result
     }
 
-    /// Serves some tasks: reads the runs of raw chunks, decodes the others.
+    /// Runs some tasks: reads the runs of raw chunks, decodes the others.
     fn run(&self, tasks: Range<usize>, work: &GatherContext<'_>, scratch: &mut Scratch) -> Result<(), ArrayError> {
         let mut reads = raw::Reads::new(self.array, self.sink);
         for task in tasks {
@@ -194,7 +193,7 @@ impl<'a> Gathering<'a> {
         reads.finish(work, scratch)
     }
 
-    /// Adds the runs of a task whose chunk is raw.
+    /// Adds the runs of a task with a raw chunk.
     fn add_runs(&self, task: usize, extent: &Extent, reads: &mut raw::Reads<'_>) -> Result<(), ArrayError> {
         let ((jobs, column), chunk) = (self.task(task), self.chunk(task));
         let declared = self.geometry.chunk_bytes;
@@ -205,7 +204,7 @@ impl<'a> Gathering<'a> {
         Ok(())
     }
 
-    /// Serves a task by decoding its chunk, from its stored bytes where they are here.
+    /// Decodes the chunk of a task, from its stored bytes if these were read in advance.
     fn decode(
         &self,
         task: usize,
@@ -238,7 +237,7 @@ impl<'a> Gathering<'a> {
                 cache.with(array, chunk, geometry.chunk_bytes, whole, put)?;
             }
             None => {
-                // Taken out, as decoding needs the other buffers.
+                // Taken out, as decoding uses the other buffers.
                 let mut decoded = std::mem::take(&mut scratch.chunk);
                 grow(&mut decoded, geometry.chunk_bytes).map_err(|error| array.damaged(chunk, error.to_string()))?;
                 let bytes = decoded.get_mut(..geometry.chunk_bytes).unwrap_or_default();
@@ -252,14 +251,14 @@ impl<'a> Gathering<'a> {
     }
 }
 
-/// The shapes of an array, checked once.
+/// The checked shapes of an array.
 struct Geometry {
     size: usize,
     chunk_bytes: usize,
     /// Rows (n-D) or elements (1-D) of the array and of a chunk.
     rows: u64,
     chunk_rows: u64,
-    /// Trailing axes: those after the first. Empty for 1-D.
+    /// Shapes along the other axes; empty for 1-D.
     shape: Vec<u64>,
     chunk: Vec<u64>,
     grid: Vec<u64>,
@@ -295,10 +294,10 @@ impl Geometry {
         })
     }
 
-    /// Cuts the pieces at the bands, and sorts.
+    /// Divides ranges at bands, and sorts the parts.
     fn jobs(&self, array: &Array, pieces: &[ElementRange], encoded: bool) -> Result<Vec<BandPart>, ArrayError> {
         let flat = self.shape.is_empty();
-        // Raw runs are cut further, so that a whole array of one chunk is still many tasks.
+        // Raw ranges are divided further, so that an array in one raw chunk makes many tasks.
         let most = if encoded { u64::MAX } else { RAW_BYTES / self.size as u64 };
         let mut jobs = Vec::with_capacity(pieces.len());
         for (piece, &ElementRange { start, len }) in pieces.iter().enumerate() {
@@ -321,7 +320,7 @@ impl Geometry {
         Ok(jobs)
     }
 
-    /// The columns of chunks that a sink needs: all, but of a matrix some may have none of the columns that it takes.
+    /// The columns of chunks that a sink uses; for a selection of a matrix's columns these may be a few.
     fn needed(&self, sink: &dyn Sink) -> Vec<u64> {
         let all = 0..self.columns;
         match (self.shape.as_slice(), self.chunk.as_slice()) {
@@ -332,12 +331,12 @@ impl Geometry {
         }
     }
 
-    /// Bytes that a job takes from one chunk.
+    /// Bytes of a part in one chunk.
     fn job_bytes(&self, job: &BandPart) -> u64 {
         job.len.saturating_mul(self.chunk_row).saturating_mul(self.size as u64)
     }
 
-    /// The bytes of a chunk from the first to the last that jobs take.
+    /// The byte range of a chunk that covers all parts.
     fn part(&self, jobs: &[BandPart], column: u64) -> Range<usize> {
         let mut part = self.chunk_bytes..0;
         self.each_run(jobs, column, |run| {
@@ -347,7 +346,7 @@ impl Geometry {
         part.start.min(part.end)..part.end
     }
 
-    /// Every run of elements that jobs take from the chunk of a column.
+    /// Calls `take` with each run of elements in the chunk of a column.
     fn each_run(&self, jobs: &[BandPart], column: u64, mut take: impl FnMut(Run)) {
         if self.shape.is_empty() {
             for job in jobs {
@@ -355,7 +354,7 @@ impl Geometry {
             }
             return;
         }
-        // The chunk's first element on each trailing axis, and how many of the array's it holds there.
+        // The index of the chunk's first element on each trailing axis, and how many of its elements are within the array.
         let axes = self.shape.len();
         let mut origin = vec![0; axes];
         let mut count = vec![0; axes];
@@ -366,7 +365,7 @@ impl Geometry {
             origin[axis] = index * self.chunk[axis];
             count[axis] = self.chunk[axis].min(self.shape[axis].saturating_sub(origin[axis]));
         }
-        // Axes that a chunk spans whole are one run with the axis before them.
+        // Axes that the chunk covers completely are merged with the axis before.
         let mut inner = axes - 1;
         let mut len = count[inner];
         while inner > 0 && count[inner] == self.shape[inner] && count[inner] == self.chunk[inner] {
@@ -400,7 +399,7 @@ impl Geometry {
     }
 }
 
-/// One task for every band and needed column; raw bands are cut, as their jobs share no decoding.
+/// One task for each band and used column. Raw bands are divided, as their parts share no decoding.
 fn tasks(jobs: &[BandPart], geometry: &Geometry, encoded: bool, columns: &[u64]) -> Vec<Task> {
     let mut tasks = Vec::new();
     let mut start = 0;
@@ -418,9 +417,9 @@ fn tasks(jobs: &[BandPart], geometry: &Geometry, encoded: bool, columns: &[u64])
     tasks
 }
 
-/// Groups small tasks, so that runs of neighbouring raw chunks are read together.
+/// Groups small tasks, so that adjacent raw chunks are read together.
 fn batches(tasks: &[Task], jobs: &[BandPart], geometry: &Geometry) -> Vec<Range<usize>> {
-    /// Tasks of a batch: also how many chunk files it may hold open.
+    /// Tasks of a group; also bounds the chunk files that it holds open.
     const TASKS: usize = 64;
     let mut batches = Vec::new();
     let (mut start, mut bytes) = (0, 0_u64);

@@ -1,7 +1,7 @@
-//! HDF5: libhdf5 finds the chunks, our storage and our decoders read them.
+//! HDF5: libhdf5 finds the chunks; our storage reads them and our decoders decode them.
 //!
-//! libhdf5 holds one global lock, so it is asked once, when an array is opened; afterwards only arrays with a filter
-//! that is not decoded here come back to it.
+//! libhdf5 has one global lock, so it is called only when an array is opened; afterwards only for arrays with a filter that has no
+//! decoder here.
 
 mod attribute;
 mod boolean;
@@ -35,22 +35,22 @@ use native::Node;
 use structure::{Answer, Answers, Facts, Question, Shared};
 use types::TypeClass;
 
-/// An open `.h5ad`, or a group inside of an HDF5 file.
+/// An open `.h5ad`, or a group in an HDF5 file.
 pub struct Hdf5 {
     name: Arc<str>,
-    /// The group that elements are named from; empty for the root.
+    /// The group that paths of elements are relative to; empty for the root.
     inner: String,
-    /// Ours, for the bytes of chunks.
+    /// The opened file, to read bytes of chunks.
     object: Object,
-    /// The library's.
+    /// The file as libhdf5 has it open.
     library: LibraryFile,
-    /// Who parses the file, if another process does.
+    /// The other process that parses the file, if there is one.
     parser: Option<Arc<dyn Parser>>,
-    /// What was asked of elements: each question costs the library a tenth of a millisecond, and most are asked often.
+    /// Known answers: each question costs the library 0.1 ms, and most are asked repeatedly.
     known: Mutex<Answers>,
 }
 
-/// Files that begin with HDF5's signature, also behind a user block.
+/// Files with HDF5's signature, at the start or behind a user block.
 pub const KIND: Kind = Kind {
     recognises: |candidate| candidate.is_hdf5(),
     open: |candidate| Hdf5::open(candidate).map(|file| Box::new(file) as Box<dyn Container>),
@@ -58,7 +58,7 @@ pub const KIND: Kind = Kind {
 };
 
 impl Hdf5 {
-    /// Opens a file that begins like HDF5, or the group asked for in it.
+    /// Opens a file that has HDF5's signature, or the requested group in it.
     fn open(mut candidate: Candidate<'_>) -> Result<Hdf5, ArrayError> {
         let Some(object) = candidate.object.take() else { return Err(candidate.fail("a directory, not a file")) };
         zstd_filter::register();
@@ -79,8 +79,7 @@ impl Hdf5 {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The answer to a question: the one that is known, else that of the process which parses the file, else our own
-    /// library's.
+    /// Answers a question: from known answers, or else by the process that parses the file, or else by our own library.
     fn ask(&self, question: Question) -> Result<Answer, ArrayError> {
         let known = match question {
             Question::Strings(_) if !handed::is_recording() => self.known().remove(&question),
@@ -105,7 +104,7 @@ impl Hdf5 {
         let answer = self.look(&question);
         let hands_over = handed::is_recording();
         let kept = match &answer {
-            // Strings are large, and asked for once.
+            // Strings are large, and are asked for once.
             Ok(Answer::Strings(all)) if !hands_over || all.0.len() > MOST_STRINGS => {
                 hands_over.then_some(Answer::Tried)
             }
@@ -158,7 +157,7 @@ impl Hdf5 {
         })
     }
 
-    /// An answer of another kind than the question: two processes of one program do not disagree, so this is not met.
+    /// The answer has another type than the question; impossible with two processes of one program.
     fn mixed(&self, element: &str) -> ArrayError {
         self.error(element, "the process that parses it answers another question: please report it")
     }
@@ -175,7 +174,7 @@ impl Hdf5 {
         self.library.get(&self.name, &self.object)
     }
 
-    /// The library's path of an element.
+    /// The path of an element in the file.
     fn at(&self, element: &str) -> String {
         match (self.inner.as_str(), element) {
             ("", element) => element.to_owned(),
@@ -192,10 +191,10 @@ impl Hdf5 {
         self.error(element, words(error))
     }
 
-    /// What is there, as the library's object.
+    /// The library's object at an element's path.
     fn node(&self, element: &str) -> Result<Option<Node>, ArrayError> {
         let path = self.at(element);
-        // Below what is no group there is nothing: each step's parent exists before it is taken.
+        // Only groups have children, so parents are checked first.
         if let Some((parent, _)) = element.trim_matches('/').rsplit_once('/')
             && self.kind(parent)? != Some(NodeKind::Group)
         {
@@ -204,7 +203,7 @@ impl Hdf5 {
         let node = self.library.node(&self.name, &self.object, &path);
         let node = node.map_err(|failed| failed.of(self, element))?;
         if let (None, Some(cause)) = (&node, driver::cause()) {
-            // To the library, what cannot be read is not there.
+            // The library would report an unreadable object as missing.
             return Err(self.error(element, cause));
         }
         Ok(node)
@@ -221,7 +220,7 @@ impl Hdf5 {
     fn dataset(&self, element: &str) -> Result<Arc<Dataset>, ArrayError> {
         match self.node(element)? {
             Some(Node::Dataset(dataset)) => Ok(dataset),
-            // Its chunks would be looked for in this file.
+            // Its chunks would be looked up in this file.
             Some(Node::Elsewhere) => {
                 Err(self.error(element, "lies in another file (an external link); copy it into this one"))
             }
@@ -338,10 +337,10 @@ impl Drop for Hdf5 {
     }
 }
 
-/// Strings of one array that are handed over: the names of genes are fewer.
+/// Maximum number of strings of one array to hand over; gene names are fewer.
 const MOST_STRINGS: usize = 1 << 18;
 
-/// What a dataset holds.
+/// Shape, type and meaning of a dataset.
 fn facts(dataset: &Dataset) -> Result<Facts, String> {
     let class = types::class_of(dataset)?;
     let meaning = match class {
@@ -363,7 +362,7 @@ fn facts(dataset: &Dataset) -> Result<Facts, String> {
     Ok(Facts { shape: native::shape(dataset), dtype, meaning, is_text })
 }
 
-/// One line of an error of the library; of the storage, where that is the reason.
+/// An error of the library in one line; if the storage caused it, the storage's error.
 fn words(error: &::hdf5::Error) -> String {
     driver::cause().unwrap_or_else(|| error.to_string().replace('\n', " "))
 }

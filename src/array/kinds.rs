@@ -1,6 +1,6 @@
-//! The registry of containers: one line each; and how a path becomes an open one.
+//! The registry of containers, one line each; and how a path is opened.
 //!
-//! `STORE::INNER` names a group inside: `file.h5mu::mod/rna`. A path that exists with `::` in it is that path.
+//! `STORE::INNER` names a group in a store, such as `file.h5mu::mod/rna`. If a path with `::` in it exists, it is taken literally.
 
 use std::ffi::OsStr;
 use std::io::Error;
@@ -12,13 +12,13 @@ use super::container::{Candidate, Container, Kind};
 use super::{ArrayError, hdf5, zarr};
 use crate::storage::{self, Address, name};
 
-/// All kinds; the first that recognises a path opens it.
+/// All kinds; the first that recognises a candidate opens it.
 pub const KINDS: &[Kind] = &[hdf5::KIND, zarr::ZIP, zarr::DIRECTORY];
 
-/// Takes `STORE::INNER` apart; INNER is empty where a whole store is named.
+/// Splits `STORE::INNER`; INNER is empty for a whole store.
 fn split(path: &Path) -> (&Path, &str) {
     if name::is_remote(path) {
-        // Nothing is asked over a network to tell what a name means: the last `::` is the one.
+        // Remote names are split at the last `::`, without asking the storage whether the whole name exists.
         let (store, inner) = path.to_str().and_then(|name| name.rsplit_once("::")).unwrap_or(("", ""));
         return if store.is_empty() { (path, "") } else { (Path::new(store), inner.trim_matches('/')) };
     }
@@ -39,7 +39,7 @@ fn split(path: &Path) -> (&Path, &str) {
     (path, "")
 }
 
-/// The file or directory of a store that may be named inside of it.
+/// The file or directory of a store, without a group.
 pub fn file_of(path: &Path) -> &Path {
     split(path).0
 }
@@ -47,12 +47,12 @@ pub fn file_of(path: &Path) -> &Path {
 /// Opens a store, or a group in it: `STORE::INNER`.
 ///
 /// # Errors
-/// `Open`, in words for the user: what is there instead, and what to do.
+/// `Open`, with what exists instead, and what to do.
 pub fn open(path: &Path) -> Result<Box<dyn Container>, ArrayError> {
     open_as(KINDS, path)
 }
 
-/// The same as one of these kinds.
+/// As [`open`], for the given kinds.
 ///
 /// # Errors
 /// Those of `open`.
@@ -61,7 +61,7 @@ pub fn open_as(kinds: &[Kind], path: &Path) -> Result<Box<dyn Container>, ArrayE
     opened(kinds, Candidate::new(&address, name, inner)?)
 }
 
-/// Opens the store at an address, or the group `inner` in it (`""`: the root); `name` is what messages call it.
+/// Opens the store at an address, or the group `inner` in it (empty: the root); `name` is for messages.
 ///
 /// # Errors
 /// Those of `open`.
@@ -76,7 +76,7 @@ fn opened(kinds: &[Kind], candidate: Candidate<'_>) -> Result<Box<dyn Container>
     }
 }
 
-/// The address of a path, its name, and the group in it.
+/// The address of a path, its name for messages, and the group.
 fn located(path: &Path) -> Result<(Address, Arc<str>, &str), ArrayError> {
     let name: Arc<str> = path.display().to_string().into();
     let (path, inner) = split(path);
@@ -85,7 +85,7 @@ fn located(path: &Path) -> Result<(Address, Arc<str>, &str), ArrayError> {
     Ok((address, name, inner))
 }
 
-/// Whether a C library would parse what is there. What cannot be opened at all is parsed by none.
+/// Whether a C library would parse the file; false if it cannot be opened at all.
 pub fn needs_trial(path: &Path) -> bool {
     let Ok((address, name, inner)) = located(path) else { return false };
     let Ok(candidate) = Candidate::new(&address, name, inner) else { return false };

@@ -1,22 +1,22 @@
-//! What integers stand for where an array says more than that they are numbers: names (enums of HDF5) or times.
+//! The meaning of an array's integers, if they are more than numbers: names (HDF5 enums) or times.
 
 use std::fmt;
 
 use super::Dtype;
 use super::cast::to_i64;
 
-/// What the elements of an array of numbers are.
+/// What the elements of an integer array stand for.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Meaning {
     /// Numbers or booleans.
     Numbers,
-    /// Integers with names, and not two-valued booleans.
+    /// Integers with names, except booleans without a missing value.
     Names(Names),
-    /// 64-bit integers that count from 1970-01-01, or durations.
+    /// 64-bit integers that count time since 1970-01-01, or durations.
     Time(Time),
 }
 
-/// The names of an enum, each with its integer.
+/// The names of an enum with their integers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Names(pub Vec<(String, i64)>);
 
@@ -25,24 +25,24 @@ pub struct Names(pub Vec<(String, i64)>);
 pub struct Booleans {
     pub no: i64,
     pub yes: i64,
-    /// R's `NA`.
+    /// The integer of R's `NA`.
     pub missing: Option<i64>,
 }
 
 impl Names {
-    /// The integers, if the names are `FALSE` and `TRUE` in any case; `NA` may be a third, as R's logical has it.
+    /// The integers, if the names are `FALSE` and `TRUE` in any case, and possibly `NA`, as in R's logical.
     pub fn booleans(&self) -> Option<Booleans> {
         let value = |wanted: &str| self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, n)| *n);
         let booleans = Booleans { no: value("false")?, yes: value("true")?, missing: value("na") };
         (self.0.len() == 2 + usize::from(booleans.missing.is_some())).then_some(booleans)
     }
 
-    /// The same where there is no third name.
+    /// The integers of booleans without a missing value.
     pub fn two_valued(&self) -> Option<Booleans> {
         self.booleans().filter(|booleans| booleans.missing.is_none())
     }
 
-    /// Codes of elements: the place of each one's name.
+    /// For each element the index of its name.
     ///
     /// # Errors
     /// The first integer without a name.
@@ -57,10 +57,10 @@ impl Names {
 }
 
 impl Booleans {
-    /// One byte for each element, 0 or 1, and one that is 1 where it is missing.
+    /// Converts elements to booleans (0 or 1), and a mask (1 = missing).
     ///
     /// # Errors
-    /// The first integer that is none of the three.
+    /// The first integer that is not one of the enum.
     pub fn split(self, dtype: Dtype, elements: &[u8]) -> Result<(Vec<u8>, Vec<u8>), i64> {
         let one = |element: &[u8]| match to_i64(dtype, element) {
             number if number == self.no => Ok((0, 0)),
@@ -73,14 +73,14 @@ impl Booleans {
     }
 }
 
-/// What a 64-bit integer counts. The smallest one is "not a time": missing.
+/// What a 64-bit integer counts. The smallest integer means missing (NaT).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Time {
     pub is_duration: bool,
     pub unit: Unit,
 }
 
-/// Units of numpy that are read, coarse to fine.
+/// The supported units of numpy, coarse to fine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Unit {
     Year,
@@ -110,7 +110,7 @@ const UNITS: [(Unit, &str); 10] = [
 
 const DAY_NANOSECONDS: i128 = 86_400_000_000_000;
 
-/// The integer of a missing time, as numpy has it.
+/// The integer of a missing time, as in numpy.
 pub const NOT_A_TIME: i64 = i64::MIN;
 
 impl Unit {
@@ -118,12 +118,12 @@ impl Unit {
         UNITS.iter().find(|(unit, _)| *unit == self).map_or("", |(_, name)| name)
     }
 
-    /// The unit of that name, as numpy abbreviates it.
+    /// The unit with numpy's abbreviation.
     pub fn from_name(name: &str) -> Option<Unit> {
         UNITS.iter().find(|(_, other)| *other == name).map(|(unit, _)| *unit)
     }
 
-    /// None for months and years, which have no fixed length.
+    /// `None` for months and years, whose length varies.
     fn nanoseconds(self) -> Option<i128> {
         Some(match self {
             Unit::Year | Unit::Month => return None,
@@ -140,12 +140,12 @@ impl Unit {
 }
 
 impl Time {
-    /// numpy's descriptor without or with byte order: `<M8[ns]`, `m8[s]`.
+    /// Parses numpy's descriptor, with or without byte order: `<M8[ns]`, `m8[s]`.
     pub fn from_descr(descr: &str) -> Option<Time> {
         Time::multiple_of(descr).filter(|(_, multiple)| *multiple == 1).map(|(time, _)| time)
     }
 
-    /// The same where a tick may be so many units: `M8[25s]`.
+    /// Parses a descriptor in which a tick may be several units: `M8[25s]`.
     pub fn multiple_of(descr: &str) -> Option<(Time, i64)> {
         let descr = descr.trim_start_matches(['<', '>', '=', '|']);
         let told = descr.get(3..)?.strip_suffix(']')?;
@@ -166,13 +166,13 @@ impl Time {
         format!("<{}8[{}]", if self.is_duration { 'm' } else { 'M' }, self.unit.name())
     }
 
-    /// The kind as `dataset.json` and `info` name it.
+    /// The kind, as named by `dataset.json` and `info`.
     pub fn kind(self) -> &'static str {
         if self.is_duration { "timedelta" } else { "datetime" }
     }
 
-    /// The time in ISO 8601: `2020-01-31`, `2020-01-31T12:00:00.5`, `P1DT2H3M4S`; empty where it is missing. Years
-    /// outside of 0 to 9999 have a sign.
+    /// The time in ISO 8601: `2020-01-31`, `2020-01-31T12:00:00.5`, `P1DT2H3M4S`; empty if missing. Years outside of 0 to 9999 have a
+    /// sign.
     pub fn text(self, ticks: i64) -> String {
         if ticks == NOT_A_TIME {
             return String::new();
@@ -206,7 +206,7 @@ impl Time {
         format!("{date}T{hour:02}:{minute:02}:{second:02}{fraction}")
     }
 
-    /// How many of the other's steps are in one of these; none where that is no whole number.
+    /// How many units of `finer` are in one of these; `None` if that is not an integer.
     pub fn steps_of(self, finer: Time) -> Option<i64> {
         if self.is_duration != finer.is_duration {
             return None;
@@ -233,8 +233,8 @@ fn year_text(year: i128) -> String {
     if (0..10_000).contains(&year) { format!("{year:04}") } else { format!("{year:+05}") }
 }
 
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar. Years are taken to begin in March, so
-/// that the day of a leap year is the last one; 400 of them have 146,097 days.
+/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar. Internally years start in March, so that the leap day
+/// is the last one; 400 years have 146,097 days.
 fn date(days: i128) -> (i128, i128, i128) {
     let days = days + 719_468;
     let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(names(&[("b", -3), ("a", 9)]).codes(Dtype::I8, &[9, 0xfd]), Ok(vec![1, 0]));
     }
 
-    /// Values by numpy and pandas.
+    /// Expected values from numpy and pandas.
     #[test]
     fn times_are_written_as_iso() {
         let text = |descr: &str, ticks| Time::from_descr(descr).unwrap().text(ticks);

@@ -1,4 +1,4 @@
-//! HDF5 files in a build without the feature `hdf5`: they are recognised and refused in one line.
+//! HDF5 files in a build without the feature `hdf5`: recognised, and refused with a message.
 
 use super::container::Kind;
 
@@ -13,7 +13,7 @@ pub const KIND: Kind = Kind {
     needs_trial: false,
 };
 
-/// What children would hand over: nothing, as no C library parses any store.
+/// Stubs of `hdf5::handed`: without a C library there are no children that parse stores.
 pub mod handed {
     use std::collections::HashMap;
     use std::path::Path;

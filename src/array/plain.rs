@@ -1,4 +1,4 @@
-//! Arrays of files that we wrote: elements back to back, little-endian, one raw chunk.
+//! Arrays in files that we wrote: contiguous, little-endian, one raw chunk.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::storage::{Meter, Object};
 
 use super::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Extent, Scratch, file};
 
-/// A run of a file that is an array.
+/// A byte range of a file as an array.
 struct RawFile {
     store: Arc<str>,
     element: Arc<str>,
@@ -35,7 +35,7 @@ impl ChunkSource for RawFile {
     }
 }
 
-/// The 1-D array of `len` elements that begins at `offset`; the caller has seen that the file holds it.
+/// The 1-D array of `len` elements at `offset`; the caller has checked that the file contains it.
 pub fn array(store: &str, element: &str, dtype: Dtype, len: u64, object: Object, offset: u64) -> Array {
     let (store, element): (Arc<str>, Arc<str>) = (store.into(), element.into());
     let extent = Extent { object, offset, len: len.saturating_mul(dtype.size() as u64) };

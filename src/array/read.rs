@@ -1,4 +1,4 @@
-//! Whole arrays and ranges, for what is read once: row bounds, codes, masks.
+//! Reads whole arrays and ranges, for what is read once: row bounds, codes, masks.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,17 +6,17 @@ use super::gather::{ElementRange, GatherContext, Io, Sink, gather, under_way};
 use super::{Array, ArrayError, Counters, DestSlice};
 use crate::number::as_usize;
 
-/// The memory of which stored bytes may take their part while whole arrays are read.
+/// Nominal memory that determines how many stored bytes may be in flight while whole arrays are read.
 const WHOLE: u64 = 1 << 30;
 
-/// One buffer that pieces are written to, one after the other.
+/// A buffer that consecutive ranges are gathered to.
 struct ReadBuffer {
-    /// The buffer: places are disjoint parts of it.
+    /// The buffer; destinations are disjoint parts of it.
     dest: DestSlice,
-    /// Bytes of one piece (n-D) or of an element (1-D, one piece).
+    /// Bytes of one range (a row of an n-D array; for 1-D there is one range), and of an element.
     piece: usize,
     size: usize,
-    /// Set if a run was out of bounds, which would be a mistake in `gather`.
+    /// Set if a run was out of bounds, which would be a bug in `gather`.
     missed: AtomicBool,
 }
 
@@ -25,13 +25,13 @@ impl ReadBuffer {
     fn slice(&self, piece: usize, at: u64, bytes: usize) -> Option<&mut [u8]> {
         let at = usize::try_from(at).ok()?.checked_mul(self.size)?;
         let part = self.dest.part(piece.checked_mul(self.piece)?.checked_add(at)?, bytes)?;
-        // SAFETY: the buffer outlives the gather and is not touched otherwise meanwhile; `gather` hands out each run of a
-        // piece once, and pieces do not overlap.
+        // SAFETY: the buffer outlives the gather, and nothing else accesses it meanwhile; `gather` requests each run of a range once,
+        // and ranges do not overlap.
         Some(unsafe { part.bytes() })
     }
 }
 
-// SAFETY: pieces are the rows of one buffer, or there is one; `place` gives just the run asked for.
+// SAFETY: ranges are the rows of one buffer, or there is one; `place` returns exactly the requested run.
 unsafe impl Sink for ReadBuffer {
     fn place(&self, piece: usize, at: u64, len: u64) -> Option<&mut [u8]> {
         self.slice(piece, at, usize::try_from(len).ok()?.checked_mul(self.size)?)
@@ -46,10 +46,10 @@ unsafe impl Sink for ReadBuffer {
 }
 
 impl Array {
-    /// Bytes of the whole array, decoded.
+    /// Decoded bytes of the whole array.
     ///
     /// # Errors
-    /// `Damaged`, where the shape overflows.
+    /// `Damaged` if the shape overflows.
     pub fn bytes(&self) -> Result<u64, ArrayError> {
         self.shape
             .iter()
@@ -57,7 +57,7 @@ impl Array {
             .ok_or_else(|| self.damaged(0, "the shape is too large: the store is damaged"))
     }
 
-    /// The whole array: little-endian, C order. Arrays of more than `limit` bytes are refused.
+    /// The whole array, little-endian, C order; refused if it exceeds `limit` bytes.
     ///
     /// # Errors
     /// `Unsupported` beyond the limit; those of [`gather`].
@@ -77,7 +77,7 @@ impl Array {
         Ok(buffer)
     }
 
-    /// Elements `start..start + len` of a 1-D array. More than `limit` bytes are refused.
+    /// Elements `start..start + len` of a 1-D array; refused if they exceed `limit` bytes.
     ///
     /// # Errors
     /// `Unsupported` beyond the limit; `Element` beyond the array; those of [`gather`].
@@ -85,7 +85,7 @@ impl Array {
         self.range(start, len, |bytes| self.room(bytes, limit, counters), counters)
     }
 
-    /// As `read_range`, for a pass in small steps: what is read is not kept, and so does not count as memory.
+    /// As `read_range`, for a pass in small steps: the bytes do not count as memory, as they are not kept.
     ///
     /// # Errors
     /// As above.
@@ -115,7 +115,7 @@ impl Array {
         Ok(buffer)
     }
 
-    /// A buffer of this many bytes, refused beyond `limit`: a false shape must not take the memory of the machine.
+    /// Allocates a buffer; refuses more than `limit` bytes, as a wrong shape must not take the machine's memory.
     fn room(&self, bytes: u64, limit: u64, counters: &Counters) -> Result<Vec<u8>, ArrayError> {
         let refused = |cause: String| ArrayError::Unsupported {
             store: self.store.to_string(),
@@ -135,7 +135,7 @@ impl Array {
         let mut buffer: Vec<u8> = Vec::new();
         let size = usize::try_from(bytes).ok().filter(|&size| buffer.try_reserve_exact(size).is_ok());
         let size = size.ok_or_else(|| refused(format!("there is no memory for its {bytes} bytes")))?;
-        // Gave its memory back by being dropped: zeroed pages come cheaper with a fresh allocation.
+        // The trial allocation is dropped first: fresh zeroed pages are cheaper than filling these.
         drop(buffer);
         Ok(vec![0; size])
     }

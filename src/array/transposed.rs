@@ -1,4 +1,4 @@
-//! A matrix the other way round: its chunks are decoded, then transposed one by one.
+//! The transpose of a matrix: chunks are transposed one by one when they are decoded.
 
 use std::sync::Arc;
 
@@ -6,12 +6,12 @@ use super::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Scratch};
 
 struct Transposed {
     stored: Array,
-    /// Chunks along each axis as stored.
+    /// Chunks along each axis of the stored matrix.
     grid: [u64; 2],
 }
 
 impl Array {
-    /// This matrix the other way round; one of more or fewer axes is as it was.
+    /// The transpose of a 2-D array; other arrays are returned unchanged.
     #[must_use]
     pub fn transposed(self) -> Array {
         let (&[rows, columns], &[chunk_rows, chunk_columns]) = (self.shape.as_slice(), self.chunk_shape.as_slice())
@@ -61,7 +61,7 @@ impl ChunkSource for Transposed {
     }
 }
 
-/// Rows of `width` elements of `N` bytes become columns.
+/// Transposes rows of `width` elements of `N` bytes.
 fn transpose<const N: usize>(from: &[u8], width: usize, to: &mut [u8]) {
     let (from, to) = (from.as_chunks::<N>().0, to.as_chunks_mut::<N>().0);
     let height = from.len() / width.max(1);

@@ -1,7 +1,7 @@
-//! zarr v2 and v3 in a directory or a zip archive: metadata as zarr-python reads it.
+//! zarr v2 and v3 in a directory or a zip archive. Metadata is interpreted as in zarr-python.
 //!
-//! Only the metadata of named elements is parsed. Where the store has consolidated metadata it is believed, and
-//! nothing is listed; otherwise directories are.
+//! Only the metadata of named elements is parsed. If the store has consolidated metadata, these are used and nothing is listed; otherwise
+//! directories are listed.
 
 mod blob;
 mod chain;
@@ -33,18 +33,18 @@ use location::Location;
 use node::{Consolidated, ZarrNode};
 use zip::Zip;
 
-/// An open `.zarr`, or a group inside of one.
+/// An open `.zarr`, or a group in one.
 pub struct Zarr {
     name: Arc<str>,
     /// The file or directory.
     address: Address,
-    /// The group that elements are named from; empty for the root.
+    /// The group that paths of elements are relative to; empty for the root.
     inner: String,
     root: Location,
-    /// Chunks written later than this are not those that were mounted.
+    /// Chunks written later than this are stale.
     opened: SystemTime,
     consolidated: Option<Consolidated>,
-    /// Nodes whose metadata was read, and the files it was read from.
+    /// Nodes whose metadata were read, and the files they were read from.
     read: Mutex<OpenedNodes>,
 }
 
@@ -54,7 +54,7 @@ struct OpenedNodes {
     files: Vec<Identity>,
 }
 
-/// Directories that hold a node of zarr.
+/// Directories with metadata of a zarr node.
 pub const DIRECTORY: Kind = Kind {
     recognises: |candidate| {
         let place = || Location::Folder(candidate.address.clone());
@@ -64,7 +64,7 @@ pub const DIRECTORY: Kind = Kind {
     needs_trial: false,
 };
 
-/// Zip archives: a local header, or the end record of an archive without members; something may precede the archive.
+/// Zip archives: recognised by a local header, or the end record of an empty archive.
 pub const ZIP: Kind = Kind {
     recognises: |candidate| [b"PK\x03\x04", b"PK\x05\x06"].iter().any(|magic| candidate.start.starts_with(*magic)),
     open: |candidate| Zarr::open_zip(candidate).map(|zarr| Box::new(zarr) as Box<dyn Container>),
@@ -72,12 +72,12 @@ pub const ZIP: Kind = Kind {
 };
 
 impl Zarr {
-    /// Opens a directory, or the group asked for in it.
+    /// Opens a directory, or the requested group in it.
     fn open(candidate: &Candidate<'_>) -> Result<Zarr, ArrayError> {
         Zarr::at(candidate, Location::Folder(candidate.address.clone()), Vec::new())
     }
 
-    /// Opens a zip archive, or the group asked for of the store in it.
+    /// Opens a zip archive, or the requested group of the store in it.
     fn open_zip(mut candidate: Candidate<'_>) -> Result<Zarr, ArrayError> {
         let Some(object) = candidate.object.take() else { return Err(candidate.fail("a directory, not a file")) };
         let fail = |cause: String| candidate.fail(&cause);
@@ -97,7 +97,7 @@ impl Zarr {
         let root = place.join(inner);
         let consolidated = match (whole, inner) {
             (whole, "") => whole,
-            // What the store's own metadata does not name, the group itself may.
+            // A group that the store's consolidated metadata does not name may have its own.
             (whole, _) => match whole.and_then(|nodes| node::within(&nodes, inner)) {
                 Some(nodes) => Some(nodes),
                 None => node::consolidated(&root, &mut files).map_err(fail)?,
@@ -128,9 +128,9 @@ impl Zarr {
         ArrayError::Unsupported { store: self.name.to_string(), element: element.to_owned(), cause: cause.into() }
     }
 
-    /// The node of an element, from consolidated metadata or from its own files.
+    /// The node of an element, from consolidated metadata or its own files.
     fn node(&self, element: &str) -> Result<Option<Arc<ZarrNode>>, ArrayError> {
-        // An element comes from the store's own attributes: it must not lead out of it, whatever is consolidated.
+        // Paths of elements may come from the store's attributes: they must not lead out of it.
         if element.split('/').any(|part| matches!(part, "." | "..") || (part.is_empty() && !element.is_empty())) {
             return Ok(None);
         }
@@ -148,10 +148,10 @@ impl Zarr {
         let node = node::read(&self.root.join(element), &mut files).map_err(|cause| self.error(element, cause))?;
         let Some(node) = node.map(Arc::new) else { return Ok(None) };
         let mut read = self.read();
-        // Another thread may have been first.
+        // Another thread may have inserted it first.
         if read.nodes.insert(element.to_owned(), Arc::clone(&node)).is_none() {
             for file in files {
-                // The root's was read when the store was opened: that is the one to compare with.
+                // The root's file was read when the store was opened, and is compared with that state.
                 if read.files.iter().all(|known| known.address.path() != file.address.path()) {
                     read.files.push(file);
                 }
@@ -204,7 +204,7 @@ impl Container for Zarr {
         }
         let place = self.root.join(group);
         let mut names = place.names().map_err(|cause| self.error(group, cause))?;
-        // By its files, unparsed: a broken neighbour is a member like any other.
+        // Only the existence of metadata files is checked: a damaged member is listed as well.
         names.retain(|name| node::exists(&place.join(name)));
         Ok(names)
     }
@@ -276,14 +276,14 @@ impl Container for Zarr {
     }
 }
 
-/// Whether a store begins here.
+/// Whether a location has metadata of a zarr node.
 fn is_root(place: &Location) -> bool {
     ["zarr.json", ".zgroup", ".zarray", ".zmetadata"].iter().any(|file| place.has(file))
 }
 
-/// The one store below the top of an archive: people zip the directory as well as what is in it.
+/// The only store below the top of an archive, as people zip the directory of a store as well as its content.
 fn below(top: &Location) -> Result<Location, String> {
-    /// Folders around a store.
+    /// Levels of directories to search.
     const DEEPEST: usize = 8;
     let mut level = vec![String::new()];
     for _ in 0..DEEPEST {

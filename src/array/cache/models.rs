@@ -1,7 +1,7 @@
-//! Models of the chunk cache: its own code, run in thousands of orders (`sync`).
+//! Models of the chunk cache: its code, run with thousands of thread schedules (see `sync`).
 //!
-//! Asserted in all: a reader sees its own chunk as long as it looks, whatever goes meanwhile; the chunks that are here stay
-//! within the limit; there are never more buffers than chunks that fit and one a thread.
+//! All models assert: a reader sees the right chunk while it uses it, whatever is evicted meanwhile; cached chunks stay within the
+//! limit; there are never more buffers than chunks that fit plus one a thread.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use crate::sync::check;
 
 use super::ChunkCache;
 
-/// Bytes of a chunk of the first array; the second has twice as many.
+/// Bytes of a chunk of the first array; those of the second are twice as large.
 const LEN: usize = 64;
 
 const THREADS: usize = 3;
@@ -28,14 +28,14 @@ fn array(bytes: Vec<u8>) -> Array {
 struct CacheWorld {
     cache: ChunkCache,
     arrays: [Array; 2],
-    /// How often each chunk was decoded.
+    /// How many times each chunk was decoded.
     decoded: Mutex<HashMap<(usize, u64), usize>>,
-    /// Buffers by address.
+    /// Addresses of all buffers.
     buffers: Mutex<HashSet<usize>>,
 }
 
 impl CacheWorld {
-    /// A cache for so many chunks of the first array.
+    /// A cache with room for `chunks` chunks of the first array.
     fn new(chunks: usize) -> CacheWorld {
         let array = |_| array(vec![0]);
         CacheWorld {
@@ -50,7 +50,7 @@ impl CacheWorld {
         self.decoded.lock().unwrap().get(&(array, chunk)).copied().unwrap_or_default()
     }
 
-    /// Reads a chunk; `fail` says of its n-th decoding (from 0) whether it fails.
+    /// Reads a chunk; `fail` says whether its n-th decoding (from 0) fails.
     fn read(&self, array: usize, chunk: u64, fail: impl Fn(usize) -> bool) -> Result<(), ArrayError> {
         let byte = (array as u64 * 16 + chunk + 1) as u8;
         let len = LEN << array;
@@ -81,7 +81,7 @@ impl CacheWorld {
         answer
     }
 
-    /// Reads chunks in threads, each in an order of its own.
+    /// Reads chunks in several threads, each in its own order.
     fn read_all(&self, orders: [&[(usize, u64)]; THREADS]) {
         thread::scope(|scope| {
             for order in orders {
@@ -93,7 +93,7 @@ impl CacheWorld {
     }
 }
 
-/// Chunks that fit are decoded once, whoever comes first and whoever meanwhile.
+/// Chunks that fit are decoded once, whichever thread comes first.
 #[test]
 fn chunks_that_stay_are_decoded_once() {
     check(2000, || {
@@ -104,7 +104,7 @@ fn chunks_that_stay_are_decoded_once() {
     });
 }
 
-/// A chunk that a gather found here when it made its requests is still here when it comes to them.
+/// A chunk that was cached when a gather made its requests is still cached when the gather reads it.
 #[test]
 fn asking_for_a_chunk_is_a_use_of_it() {
     check(1, || {
@@ -117,7 +117,7 @@ fn asking_for_a_chunk_is_a_use_of_it() {
     });
 }
 
-/// More chunks than fit go and come; buffers of those that were in use when they went come back.
+/// More chunks than fit: buffers of chunks that were evicted during use are reused.
 #[test]
 fn chunks_go_while_they_are_read() {
     check(2000, || {
@@ -128,8 +128,8 @@ fn chunks_go_while_they_are_read() {
     });
 }
 
-/// A failure is of who decoded; those who waited decode for themselves. No buffer is lost by it, also where the chunk went
-/// meanwhile and came again.
+/// A failure is reported to the thread that decoded; waiting threads decode for themselves. No buffer is lost, even if the chunk was
+/// evicted and requested again meanwhile.
 #[test]
 fn a_failure_is_not_remembered_and_loses_no_buffer() {
     check(2000, || {
@@ -152,12 +152,12 @@ fn a_failure_is_not_remembered_and_loses_no_buffer() {
         }
         let buffers = world.buffers.lock().unwrap().len();
         assert!(buffers <= 1 + THREADS, "{buffers} buffers");
-        // The last one took a buffer, so all that came back is known to have.
+        // The last read has taken a buffer, and so has collected all that were returned.
         assert_eq!(world.cache.lock().held(), (buffers * LEN) as u64);
     });
 }
 
-/// Arrays with chunks of other sizes: spare buffers of those that nobody reads any more make room.
+/// Spare buffers of arrays that are no longer read are freed for arrays with other chunk sizes.
 #[test]
 fn spare_buffers_of_other_sizes_make_room() {
     check(1000, || {
@@ -168,7 +168,7 @@ fn spare_buffers_of_other_sizes_make_room() {
         assert!(held() <= most);
         world.read_all([&[(1, 0), (1, 1)], &[(1, 2), (1, 3)], &[(1, 1), (0, 7)]]);
         assert!(held() <= most);
-        // Nobody else reads: what is in use is here.
+        // No other thread reads, so all chunks in use are cached.
         for chunk in 0..3 {
             world.read(1, chunk, |_| false).unwrap();
         }
@@ -176,12 +176,12 @@ fn spare_buffers_of_other_sizes_make_room() {
     });
 }
 
-/// An array that was closed leaves nothing to one that is opened after it, wherever that lies in memory.
+/// Chunks of a dropped array are not served for a new one, even if that has the same address.
 #[test]
 fn another_array_has_chunks_of_its_own() {
     check(1, || {
         let cache = ChunkCache::new(1 << 20);
-        // The allocator gives the same memory again at once.
+        // The allocator reuses the address at once.
         for byte in 0..16 {
             let array = array(vec![byte]);
             let mut seen = Vec::new();

@@ -1,19 +1,19 @@
-//! Whether a cast keeps what is cast: asked where the user, not numpy's promotion, chose the type.
+//! Whether a cast preserves values; checked where the user, not numpy's promotion, chose the dtype.
 //!
-//! Rounding to a float type is allowed, as it is in `astype`; everything else must survive: fractions and NaN have no
-//! integer, and a number beyond the type's range has no place in it, infinity included.
+//! Rounding to a float dtype is allowed, as in `astype`. Everything else must be preserved: fractions and NaN cannot become integers, and
+//! numbers beyond the range of the dtype are refused, infinity included.
 
 use half::f16;
 
 use crate::array::Dtype;
 
-/// Whether every value of one type has its place in the other, but for rounding.
+/// Whether the target dtype can hold every value, apart from rounding.
 pub fn always_fits(from: Dtype, to: Dtype) -> bool {
     let is_integer_to_float = !from.is_float() && to.is_float() && to != Dtype::F16;
     from.promote(to) == to || is_integer_to_float
 }
 
-/// The first of packed elements that a cast would not keep, by its place.
+/// The index of the first packed element that a cast would not preserve.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the result is compared with the value")]
 pub fn misfit(from: Dtype, to: Dtype, elements: &[u8]) -> Option<usize> {
     macro_rules! floats {
@@ -27,9 +27,9 @@ pub fn misfit(from: Dtype, to: Dtype, elements: &[u8]) -> Option<usize> {
                 Dtype::F16 => values.position(|value| value.is_finite() && f16::from_f64(value).is_infinite()),
                 _ => {
                     let (low, high) = range(to);
-                    // Both bounds are powers of two or 0, so exact as floats; the upper one is not in the range.
+                    // Both bounds are 0 or powers of two, so they are exact as floats; the upper one is excluded.
                     let (low, end) = (low as f64, (high + 1) as f64);
-                    // By way of an integer, for which SSE2 has instructions, which it lacks for `trunc`.
+                    // Via an integer, for which SSE2 has instructions; it has none for `trunc`.
                     let whole = |value: f64| if to == Dtype::U64 { value as u64 as f64 } else { value as i64 as f64 };
                     values.position(|value| !(low <= value && value < end && value == whole(value)))
                 }
@@ -61,7 +61,7 @@ pub fn misfit(from: Dtype, to: Dtype, elements: &[u8]) -> Option<usize> {
     }
 }
 
-/// The least and the largest integer of a type.
+/// The smallest and the largest value of an integer dtype.
 fn range(dtype: Dtype) -> (i128, i128) {
     let bits = 8 * dtype.size();
     match dtype {

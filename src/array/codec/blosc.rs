@@ -1,14 +1,14 @@
-//! Blosc 1, by c-blosc, one thread a chunk: the chunks are what runs in parallel.
+//! Blosc 1, by c-blosc. One thread decodes a chunk, as chunks are decoded in parallel.
 
 use std::ffi::{c_int, c_void};
 use std::ops::Range;
 
 use super::Fault;
 
-/// Bytes that the buffer decodes to, if its header is consistent with its length.
+/// The decoded size of a buffer, if its header is consistent with its length.
 fn decoded_size(input: &[u8]) -> Option<usize> {
     let mut size = 0_usize;
-    // SAFETY: the pointer and length are those of a slice; c-blosc reads no further than the length it is told.
+    // SAFETY: pointer and length are those of a slice; c-blosc does not read beyond the given length.
     let valid =
         unsafe { blosc_src::blosc_cbuffer_validate(input.as_ptr().cast::<c_void>(), input.len(), &raw mut size) };
     (valid == 0).then_some(size)
@@ -20,8 +20,8 @@ pub fn decode(input: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
     if size > out.len() {
         return Err(Fault::Full);
     }
-    // SAFETY: `blosc_cbuffer_validate` vouches that the header is consistent with the input's length, and c-blosc
-    // writes no more than the given size of `out`. The buffers are distinct borrows.
+    // SAFETY: `blosc_cbuffer_validate` has checked the header against the input's length, and c-blosc writes at most the given size to
+    // `out`. The buffers are distinct borrows.
     let got = unsafe {
         blosc_src::blosc_decompress_ctx(
             input.as_ptr().cast::<c_void>(),
@@ -36,7 +36,7 @@ pub fn decode(input: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
     }
 }
 
-/// Decodes the blocks that have `part` of `out`, if those are not all.
+/// Decodes only the blocks that contain `part` of `out`; false if these are all blocks, or if it fails.
 pub fn decode_part(input: &[u8], part: Range<usize>, out: &mut [u8]) -> bool {
     // Byte 3 is the size of the elements, bytes 8 to 11 that of the blocks (c-blosc's README_CHUNK_FORMAT).
     let (Some(&element), Some(block)) = (input.get(3), input.get(8..).and_then(|rest| rest.first_chunk::<4>())) else {
@@ -46,7 +46,7 @@ pub fn decode_part(input: &[u8], part: Range<usize>, out: &mut [u8]) -> bool {
     if decoded_size(input) != Some(out.len()) || element == 0 || block == 0 {
         return false;
     }
-    // In whole elements.
+    // Rounded to whole elements.
     let (first, end) = (part.start / element, part.end.div_ceil(element));
     let blocks = (end * element).div_ceil(block) - first * element / block;
     if blocks >= out.len().div_ceil(block) {
@@ -54,15 +54,15 @@ pub fn decode_part(input: &[u8], part: Range<usize>, out: &mut [u8]) -> bool {
     }
     let Some(place) = out.get_mut(first * element..end * element) else { return false };
     let (Ok(start), Ok(count)) = (c_int::try_from(first), c_int::try_from(end - first)) else { return false };
-    // SAFETY: as for the whole; `place` has the bytes of so many elements, which lie within the decoded size.
+    // SAFETY: as for the whole buffer; `place` has room for these elements, which are within the decoded size.
     let got = unsafe {
         blosc_src::blosc_getitem(input.as_ptr().cast::<c_void>(), start, count, place.as_mut_ptr().cast::<c_void>())
     };
     usize::try_from(got) == Ok(place.len())
 }
 
-/// Compresses items of `element` bytes, at level 5, in blocks of so many bytes or a few times as many; 0: as c-blosc chooses. `None` for
-/// more than it takes, 2 GiB.
+/// Compresses items of `element` bytes at level 5, in blocks of `block` bytes or a few times that; 0: c-blosc chooses. `None` for more
+/// than 2 GiB, which blosc does not support.
 pub fn encode(
     compressor: &std::ffi::CStr,
     element: usize,
@@ -86,7 +86,7 @@ pub fn encode(
             1,
         )
     };
-    // 0: it does not fit, a negative number: an error.
+    // 0 means that the data does not fit, a negative number another error.
     out.truncate(usize::try_from(len).ok().filter(|&len| len > 0)?);
     Some(out)
 }

@@ -1,4 +1,4 @@
-//! bzip2 streams, one after another, by libbzip2.
+//! Concatenated bzip2 streams, by libbzip2.
 
 use ::bzip2::{Decompress, Status};
 
@@ -19,7 +19,7 @@ pub fn decode(mut input: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
         if !run(&mut input, out, &mut filled, step)? {
             return Err("the stream ends early".into());
         }
-        // As Python's bz2: another stream may follow; what is none is ignored.
+        // As Python's bz2: further streams are decoded, and trailing garbage is ignored.
         if !input.starts_with(b"BZh") {
             return Ok(filled);
         }

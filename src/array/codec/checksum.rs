@@ -1,14 +1,14 @@
-//! Checksums of four bytes before or after the data.
+//! 4-byte checksums before or after the data.
 
-/// Which checksum.
+/// Kinds of checksums.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sum {
     Crc32,
     Crc32c,
     Adler32,
-    /// HDF5's.
+    /// HDF5's variant.
     Fletcher32,
-    /// Bob Jenkins' lookup3 of a prefix and the data.
+    /// Bob Jenkins' lookup3 over a prefix and the data.
     Jenkins {
         initial: u32,
         prefix: Vec<u8>,
@@ -26,7 +26,7 @@ impl Sum {
         }
     }
 
-    /// True if the stored sum is that of `data`.
+    /// Whether the stored checksum is that of `data`.
     pub fn matches(&self, data: &[u8], stored: [u8; 4]) -> bool {
         let number = u32::from_le_bytes(stored);
         match self {
@@ -39,8 +39,8 @@ impl Sum {
     }
 }
 
-/// HDF5 sums big-endian 16-bit words and stores the result little-endian. Before 1.6.3, on little-endian machines,
-/// the bytes within each half came out swapped; the library accepts both, so this does.
+/// HDF5 sums big-endian 16-bit words and stores the result little-endian. Before 1.6.3, on little-endian machines, the bytes in each half
+/// were swapped; the library accepts both forms, and so do we.
 fn fletcher32_matches(data: &[u8], stored: [u8; 4]) -> bool {
     let sum = fletcher32(data).to_le_bytes();
     stored == sum || stored == [sum[1], sum[0], sum[3], sum[2]]
@@ -49,7 +49,7 @@ fn fletcher32_matches(data: &[u8], stored: [u8; 4]) -> bool {
 fn fletcher32(data: &[u8]) -> u32 {
     let (mut sum1, mut sum2) = (0_u32, 0_u32);
     let (pairs, odd) = data.as_chunks::<2>();
-    // 360 is the most words that cannot overflow the second sum.
+    // With at most 360 words, the second sum cannot overflow.
     for block in pairs.chunks(360) {
         for pair in block {
             sum1 += u32::from(u16::from_be_bytes(*pair));
@@ -123,11 +123,11 @@ mod tests {
         assert!(fletcher32_matches(data, sum));
         assert!(fletcher32_matches(data, [sum[1], sum[0], sum[3], sum[2]]));
         assert!(!fletcher32_matches(b"abcdefh", sum));
-        // The largest words: sums must not overflow.
+        // The largest words must not overflow the sums.
         assert!(!fletcher32_matches(&[0xff; 100_001], [1, 2, 3, 4]));
     }
 
-    /// The values that lookup3.c states for itself.
+    /// Test values from lookup3.c itself.
     #[test]
     fn lookup3_is_jenkins() {
         assert_eq!(lookup3(b"", 0), 0xdead_beef);

@@ -1,11 +1,11 @@
-//! Conversion of elements as numpy's `astype` does it, values that the target cannot hold included.
+//! Conversion as numpy's `astype` does it, including values that the target cannot hold.
 
 use half::f16;
 
 use crate::array::Dtype;
 use crate::array::cast::cast;
 
-/// Converts packed elements; `out` has as many as `input`.
+/// Converts packed elements; `out` has room for as many as `input` has.
 pub fn astype(from: Dtype, to: Dtype, input: &[u8], out: &mut [u8]) {
     if from.is_float() && !to.is_float() && to != Dtype::Bool {
         let wide = widened(from, Dtype::F64, input);
@@ -15,7 +15,7 @@ pub fn astype(from: Dtype, to: Dtype, input: &[u8], out: &mut [u8]) {
             place.copy_from_slice(bits.get(..place.len()).unwrap_or_default());
         }
     } else if !from.is_float() && to == Dtype::F16 {
-        // numpy goes by way of float32, and so rounds twice.
+        // numpy converts via float32, and so rounds twice.
         cast(Dtype::F32, to, &widened(from, Dtype::F32, input), out);
     } else {
         cast(from, to, input, out);
@@ -28,7 +28,7 @@ fn widened(from: Dtype, to: Dtype, input: &[u8]) -> Vec<u8> {
     wide
 }
 
-/// What x86-64 makes of a float: the lowest integer for what is out of range; narrow types are cut from 32 bits.
+/// Converts a float as x86-64 does: the lowest integer if out of range; narrow types are truncated from 32 bits.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the ranges are compared before")]
 fn integer(to: Dtype, value: f64) -> i64 {
     let signed = |low: f64, high: f64, lowest: i64| {
@@ -43,7 +43,7 @@ fn integer(to: Dtype, value: f64) -> i64 {
     }
 }
 
-/// Float arithmetic that rounds to the type after every step, as numpy's loops do.
+/// Float arithmetic that rounds after every operation, as numpy's loops do.
 pub trait Real: Copy {
     fn of(value: f64) -> Self;
     fn add(self, other: Self) -> Self;

@@ -1,7 +1,7 @@
 //! gzip and zlib streams, by libdeflate.
 //!
-//! libdeflate decodes whole buffers at twice the speed of zlib (0.44 against 0.20 GB/s a core), but only the first
-//! member of a gzip file; the others are found here.
+//! libdeflate decodes whole buffers, at twice the speed of zlib (0.44 against 0.20 GB/s a core), but only the first member of a gzip file;
+//! further members are found here.
 
 use std::cell::RefCell;
 
@@ -20,7 +20,7 @@ fn fault(error: DecompressionError) -> Fault {
     }
 }
 
-/// One zlib stream (HDF5's deflate, numcodecs' zlib).
+/// A zlib stream (HDF5's deflate, numcodecs' zlib).
 pub fn zlib(input: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
     DEFLATE.with_borrow_mut(|d| d.zlib_decompress(input, out).map_err(fault))
 }
@@ -34,20 +34,20 @@ pub fn gzip(mut input: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
         let next = next_member(input, room.get(..got).unwrap_or_default());
         filled += got;
         match next {
-            // A member that yields nothing would only be skipped; the input shrinks, so this ends.
+            // A member without content is skipped; as the input shrinks, the loop ends.
             Some(rest) => input = rest,
             None => return Ok(filled),
         }
     }
 }
 
-/// What follows the first member: it ends in the CRC and length of what it held, and the next begins with a magic
-/// number; 11 bytes that agree are no accident.
+/// The input after the first member. Its length is found by its trailer (CRC and length of its content) followed by the magic number of
+/// the next member: 11 bytes, which do not match by chance.
 fn next_member<'a>(input: &'a [u8], decoded: &[u8]) -> Option<&'a [u8]> {
     let mut seam = [0, 0, 0, 0, 0, 0, 0, 0, 0x1f, 0x8b, 0x08];
     seam[..4].copy_from_slice(&libdeflater::crc32(decoded).to_le_bytes());
     seam[4..8].copy_from_slice(&((decoded.len() as u64 & 0xffff_ffff) as u32).to_le_bytes());
-    // The usual file is one member, and its trailer ends the input.
+    // Usually there is one member, whose trailer ends the input.
     if input.ends_with(&seam[..8]) {
         return None;
     }

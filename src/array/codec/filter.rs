@@ -1,6 +1,6 @@
-//! Filters of elements: what numcodecs and zarr-python do to numbers before they are compressed, undone.
+//! Inverts element filters, which numcodecs and zarr-python apply before compression.
 //!
-//! Arithmetic is that of numpy on the same types, step by step, so that floats round alike.
+//! Arithmetic is that of numpy with the same dtypes, operation by operation, so that floats are rounded equally.
 
 use half::f16;
 
@@ -12,15 +12,15 @@ use crate::array::cast::{cast, integer, range};
 /// One filter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Filter {
-    /// Differences of neighbours (numcodecs `delta`).
+    /// Differences of consecutive elements (numcodecs `delta`).
     Delta { stored: Dtype, to: Dtype },
     /// `(x - offset) * scale`, rounded (numcodecs `fixedscaleoffset`).
     FixedScaleOffset { stored: Dtype, to: Dtype, scale: f64, offset: f64 },
-    /// Another type (numcodecs `astype`, `quantize`).
+    /// Conversion to another dtype (numcodecs `astype`, `quantize`).
     AsType { name: &'static str, stored: Dtype, to: Dtype },
-    /// `(x - offset) * scale` in the array's own type (zarr `scale_offset`).
+    /// `(x - offset) * scale` in the array's own dtype (zarr `scale_offset`).
     ScaleOffset { dtype: Dtype, scale: [u8; 8], offset: [u8; 8] },
-    /// Another type with stated rounding and range (zarr `cast_value`).
+    /// Conversion with stated rounding and range (zarr `cast_value`).
     ValueCast(ValueCast),
 }
 
@@ -35,7 +35,7 @@ impl Filter {
         }
     }
 
-    /// Types of the stored and of the decoded elements.
+    /// The stored and the decoded dtype.
     pub const fn types(&self) -> (Dtype, Dtype) {
         match self {
             Filter::Delta { stored, to }
@@ -46,7 +46,7 @@ impl Filter {
         }
     }
 
-    /// Decodes as many elements as `out` has room for; `input` has as many.
+    /// Decodes `input` to `out`; both have the same number of elements.
     pub fn decode(&self, input: &[u8], out: &mut [u8]) -> Result<(), String> {
         match self {
             Filter::Delta { stored, to } => sums(*stored, *to, input, out),
@@ -84,8 +84,7 @@ impl Filter {
         Ok(())
     }
 
-    /// What an element that was never written is taken for among the stored ones, as zarr-python has it: `fill` in the
-    /// stored type.
+    /// The fill value in the stored dtype, as zarr-python encodes it for chunks that were never written.
     pub fn stored_fill(&self, fill: &[u8]) -> Result<Vec<u8>, String> {
         let (stored, to) = self.types();
         let mut out = vec![0; stored.size()];
@@ -101,7 +100,7 @@ impl Filter {
     }
 }
 
-/// Converts to the type of the arithmetic, calls it, converts to the type of the elements.
+/// Converts to the dtype `by`, applies `work`, and converts to the target dtype.
 fn through(by: Dtype, stored: Dtype, to: Dtype, input: &[u8], out: &mut [u8], work: impl FnOnce(&mut [u8])) {
     if to == by && stored == by {
         out.copy_from_slice(input);
@@ -125,7 +124,7 @@ fn scale_floats<T: Real, const N: usize>(
     }
 }
 
-/// Running sums in the type that numpy promotes both to.
+/// Cumulative sums in the dtype that numpy promotes to.
 fn sums(stored: Dtype, to: Dtype, input: &[u8], out: &mut [u8]) {
     let by = stored.promote(to);
     macro_rules! sum {
@@ -157,7 +156,7 @@ fn sums(stored: Dtype, to: Dtype, input: &[u8], out: &mut [u8]) {
     through(by, stored, to, input, out, work);
 }
 
-/// Applies `number` to every integer; what falls out of the type's range is an error.
+/// Applies `number` to every integer; results outside of the dtype's range are errors.
 fn integers(dtype: Dtype, elements: &mut [u8], number: impl Fn(i128) -> Result<i128, String>) -> Result<(), String> {
     let (low, high) = range(dtype);
     for element in elements.chunks_exact_mut(dtype.size()) {
@@ -170,7 +169,7 @@ fn integers(dtype: Dtype, elements: &mut [u8], number: impl Fn(i128) -> Result<i
     Ok(())
 }
 
-/// `(x - offset) * scale` in the array's own type, or undone (`x / scale + offset`) as it is decoded.
+/// `(x - offset) * scale` in the array's own dtype, or its inverse (`x / scale + offset`) if `undo`.
 fn scale_own(dtype: Dtype, [scale, offset]: [&[u8; 8]; 2], undo: bool, out: &mut [u8]) -> Result<(), String> {
     macro_rules! floats {
         ($number:ty) => {{

@@ -1,4 +1,4 @@
-//! LZ4 as numcodecs writes it: four bytes of size, then one block.
+//! LZ4 as numcodecs writes it: the size in four bytes, then one block.
 
 use super::Fault;
 

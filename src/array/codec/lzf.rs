@@ -1,6 +1,6 @@
-//! LZF, h5py's own filter (32000): literals and back references, no header.
+//! LZF, h5py's own filter (32000): literals and back references, without a header.
 //!
-//! Own code because it is 40 lines and writes into the caller's slice; the `lzf` crate grows a vector byte by byte.
+//! Implemented here because it is 40 lines and writes to the caller's slice; the `lzf` crate grows a vector byte by byte.
 
 use super::Fault;
 
@@ -21,7 +21,7 @@ pub fn decode(input: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
             at += len;
             filled += len;
         } else {
-            // A reference to bytes that are out already, perhaps overlapping what it writes.
+            // A reference to earlier output, which may overlap with what it writes.
             let mut len = control >> 5;
             if len == 7 {
                 len += usize::from(*input.get(at).ok_or_else(cut)?);

@@ -1,32 +1,32 @@
-//! LZMA in the formats of Python's `lzma`: xz, the older `.lzma`, and raw streams with their filters in the metadata.
+//! LZMA in the formats of Python's `lzma`: xz, the older `.lzma`, and raw streams, whose filters are in the metadata.
 
 use liblzma::stream::{Action, CONCATENATED, Filters, LzmaOptions, Status, Stream};
 
 use super::Fault;
 use super::stream::{Step, run};
 
-/// Memory that a stream may ask of its decoder: above the 65 MiB of preset 9, far below what a damaged header can ask.
+/// Memory limit of a decoder: above the 65 MiB of preset 9, far below what a damaged header can request.
 const MEMORY: u64 = 256 << 20;
 
-/// How the stream is framed.
+/// The container format of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lzma {
     Auto,
     Xz,
     Alone,
-    /// In the order of writing.
+    /// Filters in the order of encoding.
     Raw(Vec<Filter>),
 }
 
 /// A filter of a raw stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Filter {
-    /// Dictionary size; literal context, literal position and position bits.
+    /// Dictionary size; numbers of literal context, literal position and position bits.
     Lzma1(u32, [u32; 3]),
     Lzma2(u32),
     /// Distance in bytes, 1 to 256.
     Delta(u32),
-    /// A branch converter, by liblzma's number of it.
+    /// A branch converter, by liblzma's id.
     Branch(u64),
 }
 
@@ -53,7 +53,7 @@ impl Lzma {
             Ok(Step { read, wrote, ended: status == Status::StreamEnd })
         };
         let ended = run(&mut input, out, &mut filled, step)?;
-        // A raw stream has no end of its own where the encoder wrote none.
+        // A raw stream may lack an end marker.
         if ended || (input.is_empty() && matches!(self, Lzma::Raw(_))) {
             return Ok(filled);
         }
@@ -61,7 +61,7 @@ impl Lzma {
     }
 }
 
-/// liblzma's filter chain. No reference reaches further back than what is decoded, so a dictionary of `room` bytes does.
+/// liblzma's filter chain. A dictionary of `room` bytes suffices, as references cannot reach further back.
 fn chain(filters: &[Filter], room: usize) -> Result<Filters, String> {
     let most = u32::try_from(room.max(4096)).unwrap_or(u32::MAX);
     let mut chain = Filters::new();

@@ -1,8 +1,8 @@
-//! Booleans as bits, as numcodecs packs them: one byte that counts the padding, then the bits, high ones first.
+//! Booleans packed as bits, as in numcodecs: a byte with the number of padding bits, then the bits, most significant first.
 
 use super::Fault;
 
-/// The number of bytes of this many packed booleans, with the byte that counts padding.
+/// The packed size of this many booleans, in bytes.
 pub const fn packed(booleans: usize) -> usize {
     booleans.div_ceil(8).saturating_add(1)
 }

@@ -1,4 +1,4 @@
-//! pcodec: numbers by the `pco` crate; the stream says which type they have.
+//! pcodec, by the `pco` crate; the dtype is in the stream.
 
 use pco::data_types::NumberType;
 use pco::standalone::{FileDecompressor, simple_decompress_into};

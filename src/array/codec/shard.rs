@@ -1,37 +1,37 @@
-//! A shard that is decoded whole: one inside of another, or behind other codecs.
+//! Shards that are decoded whole: those within another shard, or behind other codecs.
 
 use super::{Fault, Stage, decode_into};
 
-/// Chunks of a shard and the index that says where each lies.
+/// A shard's chunks, and its index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shard {
     /// Elements along each axis of the shard, and of its chunks.
     pub shape: Vec<usize>,
     pub chunk: Vec<usize>,
-    /// Bytes of an element; one where chunks are of strings.
+    /// Bytes of an element; 1 for chunks of strings.
     pub size: usize,
-    /// Of a chunk, outermost first.
+    /// The stages of a chunk, outermost first.
     pub stages: Vec<Stage>,
     pub index: Index,
-    /// An element of a chunk that was never written.
+    /// The fill value.
     pub fill: Vec<u8>,
 }
 
-/// How a shard's index is stored: offset and length of each chunk, all ones where it was never written.
+/// A shard's index: offset and length of each chunk, all bits set if it was never written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Index {
-    /// Outermost first; all of them of known size.
+    /// Stages of fixed size, outermost first.
     pub stages: Vec<Stage>,
     pub at_start: bool,
 }
 
 impl Index {
-    /// The stored size of an index of this many chunks; `None` where a codec makes it vary.
+    /// The stored size of an index with this many chunks; `None` if it varies.
     pub fn stored(&self, chunks: usize) -> Option<usize> {
         self.stages.iter().rev().try_fold(chunks.checked_mul(16)?, |size, stage| stage.encoded(size))
     }
 
-    /// The entries of stored bytes.
+    /// Decodes an index.
     pub fn entries(&self, stored: &[u8], chunks: usize) -> Result<Vec<(u64, u64)>, String> {
         let mut bytes = vec![0; chunks.saturating_mul(16)];
         decode_into(&self.stages, stored, &mut bytes, &mut Default::default())
@@ -40,7 +40,7 @@ impl Index {
         Ok(pairs.iter().map(|[offset, len]| (u64::from_le_bytes(*offset), u64::from_le_bytes(*len))).collect())
     }
 
-    /// Where in the shard each chunk lies.
+    /// The stored bytes of each chunk in a shard.
     pub fn split<'a>(&self, shard: &'a [u8], chunks: usize) -> Result<Vec<Option<&'a [u8]>>, String> {
         let size = self.stored(chunks).filter(|&size| size <= shard.len());
         let size = size.ok_or_else(|| format!("the shard of {} bytes is too short for its index", shard.len()))?;
@@ -84,8 +84,8 @@ impl Shard {
     }
 }
 
-/// Calls `copy` with (first element in the chunk, first element in the whole, elements) for every run of chunk number
-/// `number`; what lies beyond the whole is left out.
+/// Calls `copy` with (first element in the chunk, first element in the whole, number of elements) for each contiguous run of chunk
+/// `number`; elements beyond the edge are left out.
 pub fn runs(whole: &[usize], chunk: &[usize], number: usize, mut copy: impl FnMut(usize, usize, usize)) {
     let axes = whole.len();
     let Some(last) = axes.checked_sub(1) else { return copy(0, 0, 1) };

@@ -1,9 +1,8 @@
-//! The inverse of byte shuffle: planes of first bytes, second bytes, ... back into elements.
+//! The inverse of byte shuffle: combines planes of first bytes, second bytes, and so on, into elements.
 //!
-//! With SSE2 (which every x86_64 has) 18 GB/s a core; byte by byte 1.4, which would halve the speed of gzip.
+//! 18 GB/s a core with SSE2 (which every x86_64 has); 1.4 GB/s byte by byte, which would halve the speed of gzip.
 
-/// Unshuffles `input` into `out` (of equal length), elements of `size` bytes; bytes left over at the end are copied,
-/// as HDF5 does.
+/// Unshuffles `input` into `out` (of equal length), with elements of `size` bytes. Bytes left over at the end are copied, as in HDF5.
 pub fn unshuffle(size: usize, input: &[u8], out: &mut [u8]) {
     debug_assert_eq!(input.len(), out.len());
     let count = input.len().checked_div(size).unwrap_or(0);
@@ -26,7 +25,7 @@ pub fn unshuffle(size: usize, input: &[u8], out: &mut [u8]) {
     scalar(size, done, input, out);
 }
 
-/// Elements `from..`, one byte at a time.
+/// Unshuffles elements from `from` on, byte by byte.
 fn scalar(size: usize, from: usize, input: &[u8], out: &mut [u8]) {
     let count = input.len() / size;
     for (byte, plane) in input.chunks_exact(count).enumerate() {
@@ -46,7 +45,7 @@ mod sse2 {
     /// Elements of one step: 16 bytes of each plane.
     const STEP: usize = 16;
 
-    /// Unshuffles as many whole steps as fit; says how many elements that were. `N` is 2, 4 or 8.
+    /// Unshuffles as many whole steps as fit; returns the number of elements. `N` is 2, 4 or 8.
     pub fn unshuffle<const N: usize>(input: &[u8], out: &mut [u8]) -> usize {
         let count = input.len() / N;
         let steps = count / STEP;
@@ -56,10 +55,10 @@ mod sse2 {
             let mut rows = [unsafe { _mm_setzero_si128() }; N];
             for (byte, row) in rows.iter_mut().enumerate() {
                 let plane = &input[byte * count + at..][..STEP];
-                // SAFETY: `plane` is a slice of the 16 bytes that are loaded; no alignment is asked for.
+                // SAFETY: `plane` is a slice of the 16 bytes that are loaded; unaligned loads are allowed.
                 *row = unsafe { _mm_loadu_si128(plane.as_ptr().cast::<__m128i>()) };
             }
-            // Interleaving plane i with plane i + N/2, log2(N) times, is a perfect shuffle: it ends in elements.
+            // Interleaving plane i with plane i + N/2, log2(N) times, yields the elements (a perfect shuffle).
             let mut half = N;
             while half > 1 {
                 let mut next = rows;
@@ -75,7 +74,7 @@ mod sse2 {
             }
             let place = &mut out[at * N..][..STEP * N];
             for (bytes, row) in place.as_chunks_mut::<STEP>().0.iter_mut().zip(rows) {
-                // SAFETY: `bytes` is 16 bytes; no alignment is asked for.
+                // SAFETY: `bytes` has 16 bytes; unaligned stores are allowed.
                 unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast::<__m128i>(), row) };
             }
         }
@@ -93,7 +92,7 @@ mod tests {
             for len in (0..200).chain([1000, 1023, 4096]) {
                 let data: Vec<u8> = (0..len).map(|i| (i * 7 + i / 256) as u8).collect();
                 let count = len / size;
-                // HDF5 leaves fewer than two elements as they are.
+                // HDF5 copies the input if there are fewer than two elements.
                 let mut shuffled = data.clone();
                 if size > 1 && count > 1 {
                     for i in 0..count {

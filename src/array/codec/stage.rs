@@ -1,4 +1,4 @@
-//! The steps of decoding: one codec each.
+//! The stages of decoding, one for each codec.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,25 +22,25 @@ pub enum Stage {
     Bzip2,
     Lzma(Arc<Lzma>),
     Pcodec,
-    /// Byte shuffle; the number is the size of an element.
+    /// Byte shuffle, with the size of an element.
     Shuffle(usize),
-    /// Four bytes of a checksum after the data.
+    /// A 4-byte checksum after the data.
     Sum(Arc<Sum>),
-    /// Four bytes of a checksum before the data.
+    /// A 4-byte checksum before the data.
     LeadingSum(Arc<Sum>),
-    /// Booleans as bits.
+    /// Booleans packed as bits.
     Packbits,
     Filter(Arc<Filter>),
     Transpose(Arc<Transpose>),
-    /// Big-endian words; the number is their size.
+    /// A swap of byte order, with the word size.
     Swap(usize),
     Shard(Arc<Shard>),
 }
 
-/// Why a step fails.
+/// Why a stage fails.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// More comes out than there is room for.
+    /// The output exceeds its slice.
     Full,
     Bad(String),
 }
@@ -63,7 +63,7 @@ impl Stage {
         Stage::Sum(Arc::new(sum))
     }
 
-    /// The name that `info` prints.
+    /// The name for `info`.
     pub fn name(&self) -> &'static str {
         match self {
             Stage::Gzip | Stage::Zlib => "gzip",
@@ -84,7 +84,7 @@ impl Stage {
         }
     }
 
-    /// The stored size of this many decoded bytes, where it does not depend on the data.
+    /// The encoded size of `decoded` bytes, if it does not depend on the data.
     pub fn encoded(&self, decoded: usize) -> Option<usize> {
         match self {
             Stage::Shuffle(_) | Stage::Transpose(_) | Stage::Swap(_) => Some(decoded),
@@ -98,7 +98,7 @@ impl Stage {
         }
     }
 
-    /// The data without a checksum, if this step is one and it is right.
+    /// For checksums: verifies and strips it. `None` for other stages.
     pub fn verify<'a>(&self, input: &'a [u8]) -> Option<Result<&'a [u8], Fault>> {
         let (sum, split) = match self {
             Stage::Sum(sum) => (sum, input.split_last_chunk::<4>()),
@@ -114,7 +114,7 @@ impl Stage {
 
     /// Decodes `input` into the front of `out`; returns the number of bytes written.
     pub fn decode(&self, input: &[u8], out: &mut [u8]) -> Result<usize, Fault> {
-        // Of steps that keep the number of elements: as many bytes as come out.
+        // For stages that keep the size: the slice must have room for `size` bytes.
         let place = |out: &'_ mut [u8], size: usize| -> Result<(), Fault> {
             if size > out.len() { Err(Fault::Full) } else { Ok(()) }
         };
@@ -168,7 +168,7 @@ impl Stage {
         }
     }
 
-    /// Decodes only `part` of what comes to exactly `out`, if that is less work and skips no checksum; whether it did.
+    /// Decodes only `part` of what decodes to exactly `out`; false if that is not less work or would skip a checksum.
     pub fn decode_part(&self, input: &[u8], part: Range<usize>, out: &mut [u8]) -> bool {
         match self {
             Stage::Zstd => zstd::decode_prefix(input, part.end, out),
@@ -177,7 +177,7 @@ impl Stage {
         }
     }
 
-    /// A failure of this step in words; `room`: bytes that it could write.
+    /// Describes a fault of this stage; `room`: the size of its output slice.
     pub fn words(&self, fault: Fault, room: usize) -> String {
         match fault {
             Fault::Full => format!("{}: decodes to more than the {room} bytes declared", self.name()),

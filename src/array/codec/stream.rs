@@ -1,17 +1,17 @@
-//! Decoders of libraries that take a stream in steps.
+//! Runs streaming decoders.
 
 use super::Fault;
 
-/// What one step did.
+/// The result of one step.
 pub struct Step {
     pub read: u64,
     pub wrote: u64,
-    /// The stream has ended.
+    /// Whether the stream has ended.
     pub ended: bool,
 }
 
-/// Steps until the stream has ended (true) or nothing moves any more (false). `input` is what is left of it, `filled` how much
-/// of `out` is written.
+/// Steps until the stream ends (true) or nothing progresses (false). `input` is what is left of it, `filled` the number of bytes written
+/// to `out`.
 pub fn run(
     input: &mut &[u8],
     out: &mut [u8],
@@ -21,7 +21,7 @@ pub fn run(
     loop {
         let place = out.get_mut(*filled..).unwrap_or_default();
         let is_full = place.is_empty();
-        // A full buffer still has to take the end of the stream: one byte more tells the two apart.
+        // The end marker must be read even if the buffer is full; one more byte of output would mean that the stream is too long.
         let mut beyond = [0];
         let place = if is_full { &mut beyond[..] } else { place };
         let Step { read, wrote, ended } = step(input, place)?;

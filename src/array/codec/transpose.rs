@@ -1,6 +1,6 @@
-//! Axes in another order than the array's.
+//! Chunks with their axes stored in another order.
 
-/// Elements of `size` bytes that are stored with axis `order[i]` of the array as axis i.
+/// Axis i of the stored elements is axis `order[i]` of the array.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transpose {
     /// Shape of the array.
@@ -11,10 +11,10 @@ pub struct Transpose {
 }
 
 impl Transpose {
-    /// Puts the elements of `input` in the array's order.
+    /// Copies `input` to `out` in the array's order.
     pub fn decode(&self, input: &[u8], out: &mut [u8]) {
         let axes = self.shape.len();
-        // How far one step along each axis of the array goes in the stored elements.
+        // The distance of stored elements for one step along each axis of the array.
         let mut strides = vec![0; axes];
         let mut stride = 1;
         for &axis in self.order.iter().rev() {

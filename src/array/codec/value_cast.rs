@@ -1,11 +1,11 @@
-//! zarr's `cast_value`: another type by stated rounding, range and exceptions, as zarr-python's backend does it.
+//! zarr's `cast_value`: conversion with stated rounding, range and exceptions, as zarr-python's backend does it.
 
 use half::f16;
 
 use crate::array::Dtype;
 use crate::array::cast::{cast, integer, range, to_f64};
 
-/// How a value that the target does not hold exactly is rounded.
+/// How to round values that the target cannot hold exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounding {
     NearestEven,
@@ -15,7 +15,7 @@ pub enum Rounding {
     TowardsNegative,
 }
 
-/// What becomes of a value beyond the target's range.
+/// What to do with values beyond the target's range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Beyond {
     Error,
@@ -23,7 +23,7 @@ pub enum Beyond {
     Wrap,
 }
 
-/// Pairs of packed values: what is replaced, and by what.
+/// Exceptions: pairs of packed values, the second replacing the first.
 pub type Map = Vec<(Vec<u8>, Vec<u8>)>;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -32,18 +32,18 @@ pub struct ValueCast {
     pub to: Dtype,
     pub rounding: Rounding,
     pub beyond: Beyond,
-    /// For writing and for reading.
+    /// Exceptions for writing and for reading.
     pub encode: Map,
     pub decode: Map,
 }
 
 impl ValueCast {
-    /// Stored elements to the array's.
+    /// Converts stored elements to the array's.
     pub fn decode(&self, input: &[u8], out: &mut [u8]) -> Result<(), String> {
         self.run(self.stored, self.to, &self.decode, input, out)
     }
 
-    /// The array's elements to stored ones.
+    /// Converts the array's elements to stored ones.
     pub fn encode(&self, input: &[u8], out: &mut [u8]) -> Result<(), String> {
         self.run(self.to, self.stored, &self.encode, input, out)
     }
@@ -98,7 +98,7 @@ impl ValueCast {
 
     fn to_float(&self, from: Dtype, to: Dtype, element: &[u8], place: &mut [u8]) -> Result<(), String> {
         let value = to_f64(from, element);
-        // Of integers beyond 2^53 the nearest is found from the integer itself.
+        // For integers beyond 2^53 the nearest float is found from the integer itself.
         cast(from, to, element, place);
         let nearest = to_f64(to, place);
         let mut rounded = nearest;
@@ -116,7 +116,7 @@ impl ValueCast {
                 _ if value - below == above - value => below + above - toward_zero,
                 _ => nearest,
             };
-            // One step beyond the largest number nothing rounds towards zero.
+            // Values from the power of two above the largest number on are not rounded towards zero.
             if nearest.is_infinite() && value.abs() >= one_beyond(to) {
                 rounded = nearest;
             }
@@ -140,7 +140,7 @@ fn one_beyond(dtype: Dtype) -> f64 {
     }
 }
 
-/// The next float up or down.
+/// The next float in one direction.
 fn neighbour(dtype: Dtype, bytes: &[u8], up: bool) -> [u8; 8] {
     let mut out = [0; 8];
     let mut put = |bytes: &[u8]| {
@@ -152,7 +152,7 @@ fn neighbour(dtype: Dtype, bytes: &[u8], up: bool) -> [u8; 8] {
     match dtype {
         Dtype::F16 => {
             let half = f16::from_f64(value);
-            // As integers, halfs of one sign are in the order of their size.
+            // As integers, halves of one sign are ordered by magnitude.
             let step = match (half.to_bits(), up) {
                 (bits, up) if bits & 0x7fff == 0 => {
                     if up {
@@ -188,7 +188,7 @@ mod tests {
         cast.decode(&input, &mut out).map(|()| to_f64(to, &out))
     }
 
-    /// What cast-value-rs 0.5.1 gave for the same.
+    /// Results of cast-value-rs 0.5.1.
     #[test]
     fn rounds_and_bounds_as_the_backend_of_zarr_python() {
         use Beyond::*;

@@ -1,14 +1,14 @@
-//! Files and directories that are no store: what they are, and how they become one.
+//! Files and directories that are no stores: describes them, and says how to convert them.
 //!
-//! One line of a table a format, by its first bytes or by what a directory holds, so that a user who names the wrong file
-//! learns which program converts it.
+//! Each format is a line in a table, by first bytes or by the content of a directory, so that the user of a wrong file learns which
+//! program converts it.
 
 use libdeflater::Decompressor;
 
 use super::Candidate;
 use crate::storage::Address;
 
-/// First bytes, what they are, and what to do.
+/// First bytes, and a description with the remedy.
 const MAGIC: &[(&[u8], &str)] = &[
     (b"version https://git-lfs.github.com/spec/", "it is a Git LFS pointer: run `git lfs pull`"),
     (b"/annex/objects/", ANNEX),
@@ -48,7 +48,7 @@ const RDS: &str =
     "it is an R object (.rds): convert it in R, as with anndataR's `write_h5ad` (Seurat, SingleCellExperiment)";
 const PICKLE: &str = "it is a Python pickle: load it in Python and write_h5ad it";
 
-/// What a candidate is that no kind of container recognises, and the remedy.
+/// Describes a candidate that no kind recognises, with the remedy.
 pub fn told(candidate: &Candidate<'_>) -> String {
     match &candidate.object {
         None => directory(candidate.address),
@@ -68,7 +68,7 @@ fn file(start: &[u8]) -> String {
     })
 }
 
-/// By bytes that are not compressed.
+/// Describes uncompressed data by its first bytes.
 fn plain(start: &[u8]) -> Option<String> {
     if let Some((_, told)) = MAGIC.iter().find(|(magic, _)| start.starts_with(magic)) {
         return Some((*told).to_owned());
@@ -100,7 +100,7 @@ fn plain(start: &[u8]) -> Option<String> {
 const TEXT: &str = "it is text: perhaps a failed download";
 const LINK_TEXT: &str = "it is text that names another file, perhaps a link that was copied as text: name that file";
 
-/// Text, if the bytes are: the last character may be cut.
+/// The bytes as text, if they are UTF-8; the last character may be incomplete.
 fn utf8(start: &[u8]) -> Option<&str> {
     match std::str::from_utf8(start) {
         Ok(text) => Some(text),
@@ -110,7 +110,7 @@ fn utf8(start: &[u8]) -> Option<&str> {
     .filter(|text| !text.contains('\0'))
 }
 
-/// By what was compressed, as far as its first bytes tell.
+/// Describes gzip-compressed data by what it decompresses to.
 fn gzip(start: &[u8]) -> String {
     match plain(&inflated(start)) {
         Some(told) if told != TEXT => told,
@@ -118,7 +118,7 @@ fn gzip(start: &[u8]) -> String {
     }
 }
 
-/// The first bytes of a gzip stream that is cut: what the decoder had written when it met the end.
+/// The start of a truncated gzip stream, decompressed as far as possible.
 fn inflated(start: &[u8]) -> Vec<u8> {
     if let Some(stored) = stored_block(start) {
         return stored.to_vec();
@@ -130,7 +130,7 @@ fn inflated(start: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The content of a first block that is not compressed, which the decoder takes whole or not at all.
+/// The content of an uncompressed first block, which the decoder does not return if it is truncated.
 fn stored_block(start: &[u8]) -> Option<&[u8]> {
     let (flags, mut rest) = (*start.get(3)?, start.get(10..)?);
     if flags & 8 != 0 {
@@ -139,7 +139,7 @@ fn stored_block(start: &[u8]) -> Option<&[u8]> {
     let is_stored = flags & !8 == 0 && rest.first()? & 6 == 0;
     let len = usize::from(u16::from_le_bytes([*rest.get(1)?, *rest.get(2)?]));
     let content = rest.get(5..).filter(|_| is_stored)?;
-    // What follows it is a checksum, or the next block.
+    // The block is followed by a checksum, or another block.
     Some(content.get(..len).unwrap_or(content))
 }
 
@@ -179,7 +179,7 @@ fn directory(address: &Address) -> String {
         .to_owned()
 }
 
-/// What to do about a link whose target is missing; `None` where the path is no such link.
+/// The remedy for a symbolic link whose target does not exist; `None` for other paths.
 pub fn dangling(address: &Address) -> Option<String> {
     let path = address.local_path()?;
     let target = std::fs::read_link(&path).ok()?;
@@ -206,7 +206,7 @@ mod tests {
             out.truncate(len.min(4096));
             out
         };
-        // Long ones are cut.
+        // Long ones, which are truncated.
         let noise: Vec<u8> = (0..100_000u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
         let tar: Vec<u8> = [vec![b'a'; 257], b"ustar\0".to_vec(), vec![0; 300], noise.clone()].concat();
         for (bytes, word) in [

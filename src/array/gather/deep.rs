@@ -1,9 +1,9 @@
-//! Gathers from storage that answers slowly: all that is needed is known at once, so many requests are in flight.
+//! Gathers from slow storage: all needed ranges are known in advance, so many requests are in flight.
 //!
-//! A request is a range of an object: runs of raw chunks, read straight to their places, or encoded chunks that lie close
-//! together, read and then decoded as soon as they are there. Its thread does all of it; few decode at a time, as
-//! there are few cores (`Decoders`), and stored bytes that are under way or wait for that are bounded (`Io`). So what is in
-//! flight depends on the storage, and neither memory nor decoding on what is in flight.
+//! A request is a range of an object: runs of raw chunks, read straight to their destinations, or nearby encoded chunks, which are decoded
+//! when they arrive. One thread does all the work of a request. Few threads decode at the same time, as there are few cores (`Decoders`),
+//! and the stored bytes that are in flight or wait to be decoded are bounded (`Io`). So the number of requests in flight depends on the
+//! storage, but memory and decoding do not depend on that number.
 
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -15,48 +15,48 @@ use crate::number::as_usize;
 use crate::storage::in_flight::{Allowance, for_each};
 use crate::storage::{Meter, Object};
 
-/// Bytes between two ranges that are read as well rather than making two requests.
+/// Ranges with a gap of at most this many bytes are merged into one request.
 const MAX_GAP: u64 = 256 << 10;
 
-/// Most bytes of one request, but for one chunk that is larger.
+/// Maximum bytes of one request, unless one chunk is larger.
 const MAX_REQUEST: u64 = 8 << 20;
 
-/// Stored bytes under way and waiting to be decoded: a sixteenth of the memory, within these. A network holds less in transit
+/// Bounds of the stored bytes in flight or waiting to be decoded: 1/16 of the memory, within these limits. A network has fewer in transit
 /// (64 MiB are 17 Gbit/s for 30 ms); more would only fill buffers of this process.
 const UNDER_WAY: Range<u64> = 16 << 20..64 << 20;
 
-/// Threads of a gather at least: a chunk that is not looked for yet may have far fewer stored bytes than elements.
+/// Minimum threads of a gather: a chunk not located yet may have far fewer stored bytes than elements.
 const LEAST: usize = 16;
 
-/// What gathers of one engine share where they are deep.
+/// What the deep gathers of one engine share.
 pub struct Io {
-    /// Requests in flight; none: as the latency of the storage says.
+    /// Requests in flight; `None`: derived from the latency of the storage.
     depth: Option<usize>,
     decoders: Decoders,
     under_way: Allowance,
     buffers: Buffers,
 }
 
-/// Stored bytes that gathers of an engine with so much memory have under way or waiting, at most.
+/// Maximum stored bytes in flight or waiting, for an engine with `memory` bytes.
 pub fn under_way(memory: u64) -> u64 {
     (memory / 16).clamp(UNDER_WAY.start, UNDER_WAY.end)
 }
 
 impl Io {
-    /// `depth`: requests in flight for any storage (0 and 1: none but those of decoding threads); none: as its latency
-    /// says. `threads` decode at a time; `under_way`: stored bytes that are asked for or wait to be decoded, at most, but for one
-    /// request that is larger.
+    /// `depth`: requests in flight for any storage (0 and 1: only those of decoding threads); `None`: derived from its latency.
+    /// `threads`: how many decode at the same time. `under_way`: maximum stored bytes in flight or waiting to be decoded, unless one
+    /// request is larger.
     pub fn new(depth: Option<usize>, threads: usize, under_way: u64) -> Io {
         let buffers = Buffers { most: under_way, free: Mutex::default() };
         Io { depth, decoders: Decoders::new(threads), under_way: Allowance::new(under_way), buffers }
     }
 
-    /// Requests that are kept in flight for the slowest of these.
+    /// Requests to keep in flight for the slowest of these storages.
     pub fn depth_of(&self, meters: &[&Meter]) -> usize {
         self.depth.unwrap_or_else(|| meters.iter().map(|meter| meter.depth()).max().unwrap_or(1))
     }
 
-    /// Requests to keep in flight for an array; 1 where decoding threads read by themselves.
+    /// Requests to keep in flight for an array; 1 means that decoding threads read themselves.
     pub fn depth(&self, array: &Array) -> usize {
         match (array.source.meter(), self.depth) {
             (None, _) => 1,
@@ -66,7 +66,7 @@ impl Io {
     }
 }
 
-/// Buffers for the threads that may decode at one time.
+/// Buffers for the threads that may decode at the same time.
 struct Decoders {
     free: Mutex<Vec<Scratch>>,
     returned: Condvar,
@@ -78,7 +78,7 @@ impl Decoders {
         Decoders { free: Mutex::new(free), returned: Condvar::new() }
     }
 
-    /// Calls with buffers of which there are a few, as soon as some are free. A panic does not lose them.
+    /// Calls a function with buffers, waiting until some are free. They are returned even on a panic.
     fn with<T>(&self, call: impl FnOnce(&mut Scratch) -> T) -> T {
         struct Back<'a>(&'a Decoders, Scratch);
         impl Drop for Back<'_> {
@@ -99,10 +99,9 @@ impl Decoders {
     }
 }
 
-/// Buffers for stored bytes that are used again: the heap keeps what is freed for each thread that asked for it, and there are
-/// hundreds.
+/// Buffers for stored bytes, for reuse: malloc keeps freed memory separately for each thread, and there are hundreds of threads.
 struct Buffers {
-    /// Bytes that are kept, at most.
+    /// Maximum bytes to keep.
     most: u64,
     free: Mutex<Vec<Vec<u8>>>,
 }
@@ -124,31 +123,31 @@ impl Buffers {
 enum Request {
     /// Runs of raw chunks.
     Runs(Range<usize>),
-    /// Encoded chunks whose stored bytes are parts of one range.
+    /// Encoded chunks (task, extent) whose stored bytes are parts of one range.
     Chunks(Extent, Vec<(usize, Extent)>),
-    /// A chunk that must be looked for, or is decoded by a library.
+    /// A task whose chunk must be located first, or is decoded by a library.
     Task(usize),
 }
 
-/// One array's part of the work.
+/// The requests of one array.
 struct Part<'a> {
     gathering: &'a Gathering<'a>,
     reads: Reads<'a>,
     requests: Vec<Request>,
 }
 
-/// Where the stored bytes of one task lie.
+/// The location of a task's stored bytes.
 enum Found {
     Raw(Extent),
     Stored(Extent),
-    /// Nowhere, or that is found out when it is read.
+    /// Nowhere, or known only when it is read.
     Unknown,
 }
 
 /// Gathers several arrays with `depth` requests in flight.
 ///
 /// # Errors
-/// The first damaged or stale chunk met, or what the storage says; what was gathered before is then unspecified.
+/// The first damaged or stale chunk, or an error of the storage; the destinations are then unspecified.
 pub fn gather_deep(
     jobs: &[(&Array, &[ElementRange], &dyn Sink)],
     depth: usize,
@@ -164,7 +163,7 @@ pub fn gather_deep(
     let all: Vec<(&Part<'_>, &Request)> =
         parts.iter().flat_map(|part| part.requests.iter().map(move |request| (part, request))).collect();
     let bytes: u64 = all.iter().map(|(part, request)| part.bytes(request)).sum();
-    // More would only wait for the bytes of others.
+    // More threads would only wait for bytes of the allowance.
     let fits = as_usize(io.under_way.limit().saturating_mul(all.len() as u64) / bytes.max(1)).max(LEAST);
     for_each(depth.min(fits), all.len(), |number| match all.get(number) {
         Some((part, request)) => part.serve(request, io, work),
@@ -193,7 +192,7 @@ impl<'a> Part<'a> {
         Ok(part)
     }
 
-    /// About how many bytes a request asks for.
+    /// Approximate bytes of a request.
     fn bytes(&self, request: &Request) -> u64 {
         match request {
             Request::Runs(runs) => self.reads.span(runs),
@@ -244,16 +243,16 @@ impl<'a> Part<'a> {
         })
     }
 
-    /// A task whose bytes were not looked for before.
+    /// Runs a task whose chunk was not located in advance.
     fn serve_alone(&self, task: usize, io: &Io, work: &GatherContext<'_>) -> Result<(), ArrayError> {
         let gathering = self.gathering;
         let source = &gathering.array.source;
         if !source.is_encoded() {
-            // Nearly all of it is reading.
+            // It is mostly reading, so it needs no decoder's buffers.
             return gathering.run(task..task + 1, work, &mut Scratch::default());
         }
-        // The cache may have evicted the chunk since the requests were made. It is read before a decoder is taken, so that no
-        // decoder waits for the storage.
+        // The cache may have evicted the chunk since the requests were made. It is read before a decoder is taken, so that no decoder
+        // waits for the storage.
         let stored =
             if gathering.is_cached(task, work) { None } else { source.stored(gathering.chunk(task), work.counters)? };
         match stored {
@@ -263,10 +262,10 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Chunks that lie close together, as one range each.
+/// Merges chunks that are close together into one range each.
 fn joined(mut chunks: Vec<(usize, Extent)>) -> Vec<Request> {
     let mut requests: Vec<Request> = Vec::new();
-    // Of one object at a time; objects in the order in which they are met.
+    // Sorted by object; objects are numbered in order of appearance.
     let mut objects: Vec<Object> = Vec::new();
     let mut number = |extent: &Extent| match objects.iter().rposition(|object| object.is_same(&extent.object)) {
         Some(number) => number,
@@ -296,7 +295,7 @@ impl Gathering<'_> {
         work.cache.is_some_and(|cache| cache.has(self.array, self.chunk(task)))
     }
 
-    /// Where the stored bytes of each task lie; what a cache holds is not looked for.
+    /// Locates the stored bytes of each task, except for cached chunks.
     fn find(&self, depth: usize, work: &GatherContext<'_>) -> Result<Vec<Found>, ArrayError> {
         let find = |task: usize| {
             let (array, chunk) = (self.array, self.chunk(task));

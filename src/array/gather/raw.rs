@@ -1,4 +1,4 @@
-//! Reads runs of raw chunks straight to their places, neighbours in the object in one request.
+//! Reads runs of raw chunks straight to their destinations, adjacent ones in one request.
 
 use std::io::{Error, IoSliceMut};
 use std::ops::Range;
@@ -9,13 +9,13 @@ use crate::array::{Array, ArrayError, Counters, Extent, Scratch, file};
 use crate::number::as_usize;
 use crate::storage::Object;
 
-/// Most places of one request (Linux's IOV_MAX).
+/// Slices of one request, at most (Linux's IOV_MAX).
 const MAX_PLACES: usize = 1024;
 
-/// Bytes of one request whose elements the sink converts, where requests are cheap.
+/// Bytes of one request whose elements the sink converts, if requests are cheap.
 const CONVERTED_BYTES: u64 = 256 << 10;
 
-/// One run with its bytes in an object.
+/// A run and its bytes in an object.
 struct RawRead {
     object: usize,
     offset: u64,
@@ -36,7 +36,7 @@ impl<'a> Reads<'a> {
         Reads { array, sink, objects: Vec::new(), reads: Vec::new() }
     }
 
-    /// Takes up a run of a raw chunk; the run lies within the chunk, and the chunk within the extent.
+    /// Adds a run of a raw chunk; the run must lie within the chunk, and the chunk within the extent.
     pub fn add(&mut self, chunk: u64, extent: &Extent, run: Run) {
         if !self.objects.last().is_some_and(|last| last.is_same(&extent.object)) {
             self.objects.push(extent.object.clone());
@@ -45,10 +45,10 @@ impl<'a> Reads<'a> {
         self.reads.push(RawRead { object: self.objects.len() - 1, offset, chunk, run });
     }
 
-    /// Reads all of them, one request after the other.
+    /// Reads all runs, one request after the other.
     pub fn finish(mut self, work: &GatherContext<'_>, scratch: &mut Scratch) -> Result<(), ArrayError> {
         let began = Instant::now();
-        // What is converted stays in the processor's cache on its way.
+        // Small requests, so that converted elements stay in the processor's cache.
         for request in self.requests(0, if self.converts() { CONVERTED_BYTES } else { RAW_BYTES }) {
             self.read(request, work, scratch)?;
         }
@@ -56,7 +56,7 @@ impl<'a> Reads<'a> {
         Ok(())
     }
 
-    /// Whether elements do not go to their places unchanged.
+    /// Whether the sink converts elements, so that they are not read straight to their destinations.
     pub fn converts(&self) -> bool {
         self.reads.first().is_some_and(|read| self.place(read).is_none())
     }
@@ -70,8 +70,7 @@ impl<'a> Reads<'a> {
         read.offset.saturating_add(read.run.len.saturating_mul(self.size()))
     }
 
-    /// The reads in groups that are one request each: neighbours in an object, with no more than `gap` bytes between them,
-    /// until they are `most` bytes.
+    /// Groups the reads into requests: runs adjacent in an object, with gaps of at most `gap` bytes, and about `most` bytes in total.
     pub fn requests(&mut self, gap: u64, most: u64) -> Vec<Range<usize>> {
         self.reads.sort_unstable_by_key(|read| (read.object, read.offset));
         let mut requests = Vec::new();
@@ -80,7 +79,7 @@ impl<'a> Reads<'a> {
             let (first, [last, next]) = (&self.reads[start], [&pair[0], &pair[1]]);
             let end = self.end(last);
             let apart = next.object != first.object || next.offset < end || next.offset - end > gap;
-            // Holes take places as well.
+            // Gaps take a slice each, too.
             let full = end - first.offset >= most || 2 * (at + 1 - start) + 2 > MAX_PLACES;
             if apart || full {
                 requests.push(start..at + 1);
@@ -93,13 +92,13 @@ impl<'a> Reads<'a> {
         requests
     }
 
-    /// Bytes of a request.
+    /// Bytes from the start to the end of a request.
     pub fn span(&self, request: &Range<usize>) -> u64 {
         let ends = self.reads.get(request.start).zip(self.reads.get(request.end.saturating_sub(1)));
         ends.map_or(0, |(first, last)| self.end(last).saturating_sub(first.offset))
     }
 
-    /// Serves one request.
+    /// Reads one request.
     pub fn read(
         &self,
         request: Range<usize>,
@@ -129,7 +128,7 @@ impl<'a> Reads<'a> {
         let Some(start) = reads.first().map(|read| read.offset) else { return Ok(()) };
         let in_place: Option<Vec<&mut [u8]>> = reads.iter().map(|read| self.place(read)).collect();
         let Some(places) = in_place else {
-            // The sink converts: by way of the scratch.
+            // The sink converts, so the bytes go through a buffer.
             let extent = Extent { object: object.clone(), offset: start, len: span };
             let stored = file::read_stored(&extent, &mut scratch.stored, counters)?;
             for read in reads {
@@ -139,7 +138,7 @@ impl<'a> Reads<'a> {
             }
             return Ok(());
         };
-        // Bytes between the runs are read too, and dropped.
+        // Gaps between the runs are read as well, and dropped.
         let mut holes: Vec<Vec<u8>> = Vec::new();
         let mut end = start;
         for read in reads {
@@ -160,7 +159,7 @@ impl<'a> Reads<'a> {
         Ok(())
     }
 
-    /// Where a run goes, if it goes there unchanged.
+    /// The destination of a run, if its bytes go there unchanged.
     fn place(&self, read: &RawRead) -> Option<&mut [u8]> {
         let Run { piece, at, len, .. } = read.run;
         self.sink.place(piece, at, len).filter(|place| place.len() as u64 == len.saturating_mul(self.size()))

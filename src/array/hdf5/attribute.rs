@@ -1,4 +1,4 @@
-//! Attributes as JSON, as zarr has them; a reference to an object is its path, `/obs/__categories/louvain`.
+//! Attributes as JSON, as in zarr. A reference to an object becomes its path, such as `/obs/__categories/louvain`.
 
 use ::hdf5::Location;
 use half::f16;
@@ -9,16 +9,17 @@ use super::text;
 use super::types::{self, TypeClass};
 use crate::array::Dtype;
 
-/// Most elements of one attribute: enough for a list of a million columns, and a bound on what a false shape can cost.
+/// Maximum elements of one attribute: enough for a list of a million columns, and a bound on the cost of a wrong shape.
 const MOST: u64 = 1 << 22;
 
-/// On nearly every element, and never asked for: to read it would cost a quarter of opening a small store.
+/// Skipped: nearly every element has it, nothing uses it, and reading it takes a quarter of the time to open a small store.
 const UNREAD: &str = "encoding-version";
 
-/// All attributes of a group or dataset but `UNREAD`; what JSON cannot represent is skipped. Paths are from the group `inner`.
+/// All attributes of a group or dataset except `UNREAD`; values that JSON cannot represent are skipped. Paths are relative to the group
+/// `inner`.
 ///
 /// # Errors
-/// One cannot be read. It is not skipped: without `column-order` a frame would be served as one without columns.
+/// An attribute cannot be read. Skipping it could be wrong: without `column-order` a frame would have no columns.
 pub fn all(location: &Location, inner: &str) -> Result<Map<String, Value>, String> {
     let mut attributes = Map::new();
     let failed = |name: &str, cause: &dyn std::fmt::Display| format!("its attribute {name} cannot be read: {cause}");
@@ -27,7 +28,7 @@ pub fn all(location: &Location, inner: &str) -> Result<Map<String, Value>, Strin
             continue;
         }
         let attribute = location.attr(&name).map_err(|error| failed(&name, &super::words(&error)))?;
-        // An odd attribute (a compound, a list of lists) must not hide the others.
+        // Unsupported attributes (compounds, nested lists) are skipped.
         if let Some(value) =
             one(TypedObject::Attribute(attribute.id()), inner).map_err(|error| failed(&name, &error))?
         {
@@ -61,7 +62,7 @@ fn one(values: TypedObject, inner: &str) -> Result<Option<Value>, String> {
             let bytes = usize::try_from(count).ok().and_then(|n| n.checked_mul(dtype.size())).ok_or("too large")?;
             let mut buffer = vec![0; bytes];
             values.read_bytes(&types::little_endian(&datatype)?, &[], &[], &mut buffer)?;
-            // R's logical is an enum: whether categories are ordered is one.
+            // R's logical is an enum, as in `ordered` of categoricals.
             let booleans =
                 matches!(class, TypeClass::Enum { .. }).then(|| types::names(datatype.id()).ok()?.booleans());
             let value = |element| match booleans.flatten() {
@@ -76,7 +77,7 @@ fn one(values: TypedObject, inner: &str) -> Result<Option<Value>, String> {
     Ok(Some(if shape.is_empty() { list.into_iter().next().unwrap_or_default() } else { Value::Array(list) }))
 }
 
-/// One little-endian element; NaN and the infinities, which JSON lacks, are null.
+/// A little-endian element; NaN and infinities, which JSON lacks, become null.
 fn number(dtype: Dtype, element: &[u8]) -> Value {
     let mut wide = [0; 8];
     for (place, &byte) in wide.iter_mut().zip(element) {

@@ -1,4 +1,4 @@
-//! Booleans that are enums of more than one byte, or whose integers are not 0 and 1: one byte each once they are decoded.
+//! Booleans stored as enums of several bytes, or with other integers than 0 and 1: decoded to one byte each.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::array::meaning::Booleans;
 use crate::array::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Dtype, Scratch};
 use crate::storage::Meter;
 
-/// The integers of an enum, read as booleans.
+/// An array of integers, read as booleans.
 struct Named {
     store: Arc<str>,
     element: Arc<str>,
@@ -16,7 +16,7 @@ struct Named {
     booleans: Booleans,
 }
 
-/// An array of booleans over one of the enum's integers, which has no chunk that is larger than it must be.
+/// An array of booleans over the integers of an enum.
 pub fn booleans(array: Array, booleans: Booleans) -> Array {
     let source = Arc::new(Named {
         store: Arc::clone(&array.store),
@@ -46,7 +46,7 @@ impl ChunkSource for Named {
         for (out, integer) in out.bytes.iter_mut().zip(integers.chunks_exact(self.dtype.size())) {
             *out = match to_i64(self.dtype, integer) {
                 number if number == self.booleans.yes => 1,
-                // 0 stands beyond the array's edge.
+                // Padding of edge chunks is 0.
                 number if number == self.booleans.no || number == 0 => 0,
                 number => {
                     return Err(ArrayError::Damaged {

@@ -1,4 +1,4 @@
-//! Describes a dataset: its layout, filters and chunk map, asked of the library once.
+//! Describes a dataset: layout, filters and chunk map. The library is called once.
 
 use std::ffi::c_void;
 
@@ -24,20 +24,20 @@ struct DatasetOpener<'a> {
     file: &'a Hdf5,
     element: &'a str,
     dataset: &'a Dataset,
-    /// Creation properties.
+    /// The creation property list.
     plist: ::hdf5::plist::DatasetCreate,
     shape: Vec<u64>,
     dtype: Dtype,
     big: bool,
-    /// Of an enum that is read as booleans.
+    /// Set for an enum that is read as booleans.
     booleans: Option<Booleans>,
-    /// Of times: units a tick.
+    /// For times: units a tick.
     multiple: i64,
-    /// The library does not know what its bytes are, so it leaves their order as it is.
+    /// Whether the type is opaque to the library, so that it does not convert the byte order.
     opaque: bool,
 }
 
-/// Describes an array of numbers or booleans; of an enum that is none its integers, of times what they count.
+/// Describes an array of numbers or booleans. Other enums are described as their integers, times as their counts.
 pub fn describe(file: &Hdf5, element: &str, dataset: &Dataset) -> Result<Description, ArrayError> {
     let fail = |cause: String| file.error(element, cause);
     let (mut multiple, mut opaque) = (1, false);
@@ -64,7 +64,7 @@ pub fn describe(file: &Hdf5, element: &str, dataset: &Dataset) -> Result<Descrip
     DatasetOpener { file, element, dataset, plist, shape, dtype, big, booleans, multiple, opaque }.description()
 }
 
-/// The names of a dataset of an enum.
+/// The names in a dataset's enum type.
 pub fn names(dataset: &Dataset) -> Result<Names, String> {
     types::names(TypedObject::of(dataset).datatype()?.id())
 }
@@ -123,11 +123,11 @@ impl DatasetOpener<'_> {
         Description { dtype, big, booleans, multiple, shape, chunk_shape, place }
     }
 
-    /// The fill value, little-endian; zeros where none is set.
+    /// The fill value, little-endian; zeros if none is set.
     fn fill(&self) -> Vec<u8> {
         let mut fill = vec![0; self.dtype.size()];
         if let Ok(memory) = TypedObject::of(self.dataset).datatype().and_then(|t| types::little_endian(&t)) {
-            // SAFETY: `fill` has room for one element of that type, whose size is that of the dtype.
+            // SAFETY: `fill` has room for one element of `memory`, whose size is that of the dtype.
             let status =
                 sync(|| unsafe { H5Pget_fill_value(self.plist.id(), memory.id(), fill.as_mut_ptr().cast::<c_void>()) });
             if status < 0 {
@@ -138,7 +138,7 @@ impl DatasetOpener<'_> {
         fill
     }
 
-    /// Puts elements that the library gave as they are into little-endian order.
+    /// Converts elements that the library has not converted to little-endian.
     fn reverse(&self, elements: &mut [u8]) {
         if self.opaque && self.big {
             codec::swap(elements, self.dtype.size());
@@ -166,7 +166,7 @@ impl DatasetOpener<'_> {
     }
 
     fn contiguous(self, bytes: u64) -> Result<Description, ArrayError> {
-        // Asked of storage, not of the offset: the library adds the user block to "no address" as well.
+        // The storage size is checked, not the offset: the library adds the user block to an undefined address as well.
         let offset = self.dataset.offset().filter(|_| self.dataset.storage_size() > 0);
         let parts = parts(&self.shape, self.dtype);
         let Some(offset) = offset else {
@@ -210,7 +210,7 @@ impl DatasetOpener<'_> {
         Ok(self.finish(chunk_shape, Place::Chunked { map, filters, chunk_bytes, fill }))
     }
 
-    /// One visit of all chunks: `chunk_info` by number costs 0.2 ms each.
+    /// The chunk map, by one iteration over all chunks: single `chunk_info` calls cost 0.2 ms each.
     fn map(&self, chunk_shape: &[u64]) -> Result<ChunkMap, ArrayError> {
         let grid: Vec<u64> = self.shape.iter().zip(chunk_shape).map(|(&n, &c)| n.div_ceil(c)).collect();
         let total =
@@ -230,7 +230,7 @@ impl DatasetOpener<'_> {
             for (((&at, &c), &g), &n) in info.offset.iter().zip(chunk_shape).zip(&grid).zip(&self.shape) {
                 let index = at / c;
                 if index >= g {
-                    // Left over from before the dataset was made smaller.
+                    // The chunk is left over from before the dataset was shrunk.
                     return 0;
                 }
                 partial |= at.saturating_add(c) > n;
@@ -291,11 +291,11 @@ impl DatasetOpener<'_> {
 struct FilterSpec {
     id: i32,
     name: String,
-    /// First parameter: the element size of shuffle.
+    /// The first parameter: for shuffle the element size.
     size: usize,
 }
 
-/// Names of filters that people meet; a file need not tell them.
+/// Names of common filters, as a file need not have them.
 fn known_name(id: i32) -> Option<&'static str> {
     Some(match id {
         1 => "gzip",

@@ -1,8 +1,7 @@
-//! A file driver of our own for libhdf5: it reads through storage what is not in a local file.
+//! A file driver for libhdf5 that reads objects through `storage`.
 //!
-//! The name that the library opens is a key into a registry that holds it only while the file is being opened: every other
-//! name is refused, and with it whatever a file links to. Callbacks run under the library's lock, on the thread that
-//! called it; no panic leaves them.
+//! The library opens a name that is a key of a registry, which has it only while the file is being opened. Any other name is refused, and
+//! so are links to other files. Callbacks run under the library's lock, on the calling thread; panics do not leave them.
 
 mod blocks;
 mod class;
@@ -27,7 +26,7 @@ use crate::storage::Object;
 use blocks::Blocks;
 use class::{Class, Public};
 
-/// What the library gets for an open file: its own part first.
+/// An open file of the library, which owns the first field.
 #[repr(C)]
 struct Open {
     public: Public,
@@ -35,7 +34,7 @@ struct Open {
     end: u64,
 }
 
-/// An object that the library reads.
+/// The object that the library reads.
 struct Source {
     number: u64,
     len: u64,
@@ -49,19 +48,19 @@ fn opening() -> MutexGuard<'static, HashMap<String, Arc<Source>>> {
 }
 
 thread_local! {
-    /// Why the last read of this thread failed: the library tells only that it did.
+    /// Why the last read of this thread failed, as the library does not report it.
     static CAUSE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Why reads of this thread failed since this was asked the last time, if any did.
+/// Why a read of this thread failed since the last call, if one did.
 pub fn cause() -> Option<String> {
     CAUSE.take()
 }
 
-/// Opens an object that holds an HDF5 file.
+/// Opens an HDF5 file in an object.
 ///
 /// # Errors
-/// The library's, in one line, or the storage's.
+/// Those of the library, in one line, or of the storage.
 pub fn open(object: Object) -> Result<File, String> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let driver = register()?;
@@ -73,7 +72,7 @@ pub fn open(object: Object) -> Result<File, String> {
     let known = CString::new(name.as_str()).map_err(|error| error.to_string())?;
     opening().insert(name.clone(), source);
     let opened = sync(|| {
-        // SAFETY: the property list is fresh and closed at the end; the driver is registered; the name is a C string.
+        // SAFETY: the property list is new and closed at the end; the driver is registered; the name is a C string.
         unsafe {
             let access = Id::new(H5Pcreate(*H5P_CLS_FILE_ACCESS), "making a property list")?;
             if H5Pset_driver(access.id(), driver, null_mut()) < 0 {
@@ -83,21 +82,21 @@ pub fn open(object: Object) -> Result<File, String> {
             if id < 0 {
                 return Err(super::native::last_error());
             }
-            // The identifier is fresh and ours.
+            // The identifier is new and not shared.
             ::hdf5::from_id::<File>(id).map_err(|error| super::words(&error))
         }
     });
     opening().remove(&name);
-    // The storage's own words, where it failed.
+    // If the storage failed, its error is reported.
     opened.map_err(|said| cause().unwrap_or(said))
 }
 
-/// Makes the driver known to the library, once.
+/// Registers the driver with the library, once.
 fn register() -> Result<hid_t, String> {
     static DRIVER: LazyLock<Result<hid_t, String>> = LazyLock::new(|| {
         let class =
             Class::new(class::Callbacks { open: opened, close, cmp, query, get_eoa, set_eoa, get_eof, read, write });
-        // SAFETY: the class is that of the library's version 1, which it checks and copies.
+        // SAFETY: the class has the layout of the library's version 1; the library checks the version, and copies it.
         let id = sync(|| unsafe { hdf5_sys::h5fd::H5FDregister((&raw const class).cast()) });
         if id < 0 {
             Err("HDF5 does not take the driver for remote files: this is a mistake here".to_owned())
@@ -108,7 +107,7 @@ fn register() -> Result<hid_t, String> {
     DRIVER.clone()
 }
 
-/// Runs a callback; a panic is a failure like others.
+/// Runs a callback; a panic becomes a failure.
 fn guarded<T>(failed: T, call: impl FnOnce() -> Result<T, String>) -> T {
     let cause = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(answer)) => return answer,
@@ -124,10 +123,10 @@ unsafe extern "C" fn opened(name: *const c_char, flags: c_uint, _: hid_t, _: u64
         if name.is_null() || flags != H5F_ACC_RDONLY {
             return Err("remote files are read only".to_owned());
         }
-        // SAFETY: the library gives a C string.
+        // SAFETY: the library passes a C string.
         let name = unsafe { CStr::from_ptr(name) }.to_str().map_err(|error| error.to_string())?;
         let Some(source) = opening().get(name).map(Arc::clone) else {
-            // A link to another file.
+            // The name is not registered: it is a link to another file.
             return Ok(null_mut());
         };
         let open = Box::new(Open { public: Public::default(), source, end: 0 });
@@ -137,30 +136,30 @@ unsafe extern "C" fn opened(name: *const c_char, flags: c_uint, _: hid_t, _: u64
 
 unsafe extern "C" fn close(file: *mut Public) -> c_int {
     guarded(-1, || {
-        // SAFETY: made by `opened`, and closed once.
+        // SAFETY: created by `opened`, and closed once.
         drop(unsafe { Box::from_raw(file.cast::<Open>()) });
         Ok(0)
     })
 }
 
 /// # Safety
-/// The pointer is one that `opened` made and `close` has not got.
+/// The pointer was created by `opened`, and not passed to `close`.
 unsafe fn of<'a>(file: *const Public) -> &'a Open {
     // SAFETY: as the caller promises.
     unsafe { &*file.cast::<Open>() }
 }
 
 unsafe extern "C" fn cmp(a: *const Public, b: *const Public) -> c_int {
-    // SAFETY: the library compares open files of one driver.
+    // SAFETY: the library compares open files of the same driver.
     let (a, b) = unsafe { (of(a), of(b)) };
     a.source.number.cmp(&b.source.number) as c_int
 }
 
 unsafe extern "C" fn query(_: *const Public, flags: *mut c_ulong) -> c_int {
     if !flags.is_null() {
-        // Raw data are read in larger pieces than one value.
+        // Lets the library read raw data in larger pieces than single values.
         const DATA_SIEVE: c_ulong = 8;
-        // SAFETY: a place for one number.
+        // SAFETY: the library passes a pointer to one number.
         unsafe { *flags = DATA_SIEVE };
     }
     0
@@ -189,7 +188,7 @@ unsafe extern "C" fn read(file: *mut Public, _: c_int, _: hid_t, at: u64, size: 
         }
         // SAFETY: an open file.
         let open = unsafe { of(file) };
-        // SAFETY: the library gives a buffer of this size.
+        // SAFETY: the library passes a buffer of this size.
         let buffer = unsafe { std::slice::from_raw_parts_mut(to.cast::<u8>(), size) };
         let mut blocks = open.source.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         blocks.read(at, buffer, open.public.base).map_err(|error| error.to_string())?;
@@ -236,7 +235,7 @@ mod tests {
         std::fs::write(&path, vec![7; 100_000]).expect("writes");
         let object = local::object(std::fs::File::open(&path).expect("opens"), &path).expect("an object");
         assert!(open(object).is_err());
-        // Later reads in this thread are not blamed for it.
+        // Later reads of this thread must not report this error.
         cause();
     }
 }

@@ -1,5 +1,5 @@
-//! Files that libhdf5 has open: a bounded number, each with the objects in it that were opened. Structure is read when a
-//! store is opened, so a file that is closed then is seldom missed, and opened again if it is.
+//! A bounded number of files that libhdf5 has open, each with its opened objects. Structure is read when a store is opened, so a closed
+//! file is rarely needed later; it is then opened again.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -15,10 +15,10 @@ use crate::array::{ArrayError, file};
 use crate::storage::Object;
 use crate::storage::descriptors::share;
 
-/// Objects of one file that are kept open.
+/// Opened objects of one file to keep, at most.
 const MOST_OBJECTS: usize = 4096;
 
-/// The files, by number, the one used last first.
+/// The open files by number, with LRU eviction.
 static OPEN: LazyLock<Mutex<LruCache<u64, Open>>> = LazyLock::new(|| {
     let most = NonZeroUsize::new(share(3)).unwrap_or(NonZeroUsize::MIN);
     Mutex::new(LruCache::new(most))
@@ -33,12 +33,12 @@ fn open_files() -> MutexGuard<'static, LruCache<u64, Open>> {
 #[derive(Clone)]
 struct Open {
     file: File,
-    /// The library's number of it.
+    /// The library's file number.
     number: u64,
     objects: Arc<Mutex<HashMap<String, Option<Node>>>>,
 }
 
-/// The file, or what is asked of it, cannot be opened.
+/// The file cannot be opened, or the call failed.
 pub enum Failed {
     File(ArrayError),
     Object(String),
@@ -53,24 +53,24 @@ impl Failed {
     }
 }
 
-/// The library's file of one store.
+/// A store's file in the library.
 pub struct LibraryFile(u64);
 
 impl LibraryFile {
-    /// One that is not open yet.
+    /// A file that is not open yet.
     pub fn new() -> LibraryFile {
         LibraryFile(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The open file: the same as the object.
+    /// Opens the file, which must be the same as `object`.
     ///
     /// # Errors
-    /// It cannot be opened; `Stale` if it is another one now.
+    /// It cannot be opened; `Stale` if it has changed.
     pub fn get(&self, store: &str, object: &Object) -> Result<File, ArrayError> {
         self.open(store, object).map(|open| open.file)
     }
 
-    /// The object at a path, whose parent exists; none where there is none.
+    /// The object at a path whose parent exists; `None` if there is no object.
     ///
     /// # Errors
     /// The file cannot be opened, or the object is damaged.
@@ -98,17 +98,17 @@ impl LibraryFile {
             None => super::driver::open(object.clone()),
         };
         let file = opened.map_err(fail)?;
-        // The library opened the path, not our descriptor: they must be one file.
+        // The library has opened the path, not our descriptor: it must be the same file.
         file::check_unchanged(store, &[object.identity()])?;
         let number = native::file_number(file.id()).map_err(fail)?;
         let open = Open { file, number, objects: Arc::default() };
-        // What has to go is closed without the lock.
+        // An evicted file is closed after the lock is released.
         let closed = open_files().push(self.0, open.clone());
         drop(closed);
         Ok(open)
     }
 
-    /// Closes it.
+    /// Closes the file.
     pub fn close(&self) {
         let closed = open_files().pop(&self.0);
         drop(closed);

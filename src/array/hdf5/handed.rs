@@ -1,4 +1,4 @@
-//! Answers that a child found out, for the containers of this process; and in a child, answers to hand over.
+//! In the parent: the answers of children, for containers of this process. In a child: the answers to report.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -7,12 +7,12 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use super::structure::Shared;
 pub use super::structure::{Answer, Answers, Question};
 
-/// What parses files in another process.
+/// Parses files in another process.
 pub trait Parser: Send + Sync {
-    /// The answer about a file, or the group `inner` in it.
+    /// Answers a question about a file, or the group `inner` in it.
     ///
     /// # Errors
-    /// How that process ended, as the end of a sentence that begins with the store.
+    /// How that process ended, as the end of a sentence that starts with the store.
     fn ask(&self, file: &Path, inner: &str, question: &Question) -> Result<Answer, String>;
 }
 
@@ -20,14 +20,14 @@ pub trait Parser: Send + Sync {
 #[derive(Clone)]
 pub struct Parsed {
     pub parser: Arc<dyn Parser>,
-    /// What is known already, by the group in the file.
+    /// The answers known so far, by the group in the file.
     pub known: HashMap<String, Answers>,
 }
 
 #[derive(Default)]
 struct Handed {
     files: HashMap<PathBuf, Parsed>,
-    /// Lists of strings, each once: most stores of a collection name the same genes.
+    /// Lists of strings, each stored once: most stores of a collection have the same genes.
     lists: HashSet<Arc<Vec<String>>>,
 }
 
@@ -37,7 +37,7 @@ fn handed() -> MutexGuard<'static, Handed> {
     HANDED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on this file is not parsed here. Its state is for the caller to watch.
+/// Registers a parser for a file, which this process then does not parse itself. The caller must watch the file for changes.
 pub fn offer(file: &Path, parser: &Arc<dyn Parser>, known: impl IntoIterator<Item = (String, Answers)>) {
     let mut handed = handed();
     let Handed { files, lists } = &mut *handed;
@@ -56,7 +56,7 @@ pub fn offer(file: &Path, parser: &Arc<dyn Parser>, known: impl IntoIterator<Ite
     }
 }
 
-/// Containers that are opened from now on parse their files themselves.
+/// Unregisters files: containers opened from now on parse them themselves.
 pub fn withdraw<'a>(files: impl IntoIterator<Item = &'a Path>) {
     let mut handed = handed();
     for file in files {
@@ -67,21 +67,21 @@ pub fn withdraw<'a>(files: impl IntoIterator<Item = &'a Path>) {
     }
 }
 
-/// The parser of a file, and what is known of the group in it.
+/// The parser of a file, and the known answers about the group in it.
 pub fn of(file: &Path, inner: &str) -> Option<(Arc<dyn Parser>, Answers)> {
     let handed = handed();
     let entry = handed.files.get(file)?;
     Some((Arc::clone(&entry.parser), entry.known.get(inner).cloned().unwrap_or_default()))
 }
 
-/// In a child: what its containers were asked, by the group that they are of. None while nobody wants it.
+/// In a child: the answers of its containers, by group; `None` unless recording.
 static RECORD: Mutex<Option<Vec<(String, Answers)>>> = Mutex::new(None);
 
 fn record() -> MutexGuard<'static, Option<Vec<(String, Answers)>>> {
     RECORD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Begins to keep the answers of containers that are let go.
+/// Starts recording the answers of dropped containers.
 pub fn begin() {
     *record() = Some(Vec::new());
 }
@@ -90,14 +90,14 @@ pub fn is_recording() -> bool {
     record().is_some()
 }
 
-/// Keeps the answers of a container.
+/// Records the answers of a container.
 pub fn keep(inner: &str, answers: Answers) {
     if let Some(record) = record().as_mut() {
         record.push((inner.to_owned(), answers));
     }
 }
 
-/// All answers that were kept since this was asked the last time.
+/// All answers recorded since the last call.
 pub fn take() -> Vec<(String, Answers)> {
     record().as_mut().map(std::mem::take).unwrap_or_default()
 }

@@ -1,6 +1,6 @@
-//! The fallback: libhdf5 reads a chunk as a hyperslab, one at a time under its lock.
+//! The fallback: libhdf5 reads chunks as hyperslabs, one at a time under its lock.
 //!
-//! For filters that are not decoded here (szip, nbit, scale-offset, ...) and for virtual and external layouts.
+//! For filters without a decoder here (szip, nbit, scale-offset, ...), and for virtual and external layouts.
 
 use ::hdf5::{Dataset, File};
 
@@ -13,7 +13,7 @@ pub struct Hdf5Library {
     pub store: std::sync::Arc<str>,
     pub element: std::sync::Arc<str>,
     pub dataset: Dataset,
-    /// Keeps the file open for the dataset.
+    /// Keeps the file open while the dataset is used.
     pub _file: File,
     pub shape: Vec<u64>,
     pub chunk_shape: Vec<u64>,
@@ -38,7 +38,7 @@ impl Hdf5Library {
         if count == self.chunk_shape {
             return values.read_bytes(&memory, &start, &count, out);
         }
-        // An edge chunk: what lies inside the array goes to the front corner of the full chunk.
+        // An edge chunk: elements within the array are the front corner of the full chunk.
         let inside =
             count.iter().try_fold(self.size as u64, |n, &c| n.checked_mul(c)).ok_or("the shape is too large")?;
         let mut part = vec![0; usize::try_from(inside).map_err(|_| "the chunk is too large")?];
@@ -49,7 +49,7 @@ impl Hdf5Library {
     }
 }
 
-/// Copies a small block to the front corner of a larger one.
+/// Copies a block to the front corner of a larger one.
 fn corner(part: &[u8], count: &[u64], out: &mut [u8], shape: &[u64], size: usize) {
     let Some(&run) = count.last() else { return };
     let run = as_usize(run) * size;

@@ -1,4 +1,4 @@
-//! libhdf5's own calls where the safe crate has none: files, links, and reads into bytes.
+//! Direct calls of libhdf5 that the safe crate lacks: files, links, and reads into bytes.
 //!
 //! Every call runs under the library's lock (`sync`), and every identifier is closed by `Id`.
 
@@ -26,11 +26,11 @@ use hdf5_sys::h5t::{H5T_STD_REF_OBJ, H5Tequal, H5Tget_size};
 
 use crate::array::container::NodeKind;
 
-/// An identifier of the library, closed when dropped.
+/// An identifier of the library; closed when dropped.
 pub struct Id(hid_t);
 
 impl Id {
-    /// Takes a fresh identifier, or says that the call failed.
+    /// Wraps a new identifier; fails if the call returned an error.
     pub fn new(id: hid_t, call: &str) -> Result<Id, String> {
         if id < 0 { Err(format!("HDF5: {call} failed")) } else { Ok(Id(id)) }
     }
@@ -39,7 +39,7 @@ impl Id {
         self.0
     }
 
-    /// Gives it away: it is closed by who takes it.
+    /// Releases the identifier; the caller must close it.
     fn given(self) -> hid_t {
         let id = self.0;
         std::mem::forget(self);
@@ -49,18 +49,18 @@ impl Id {
 
 impl Drop for Id {
     fn drop(&mut self) {
-        // SAFETY: the identifier came from the library and is ours alone.
+        // SAFETY: the identifier came from the library and is not shared.
         sync(|| unsafe { H5Idec_ref(self.0) });
     }
 }
 
-/// Opens a file for reading, whatever bytes its path has.
+/// Opens a file for reading; the path may have any bytes.
 ///
 /// # Errors
-/// Why not, in words for the user: damage only where the library found some.
+/// The cause for the user; it speaks of damage only if the library has found some.
 pub fn open(path: &Path) -> Result<File, String> {
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| "its path holds a zero byte")?;
-    // Nothing is written, and a lock would fail on file systems without locks.
+    // No locking: nothing is written, and a lock would fail on file systems without locks.
     let access = FileAccess::build().file_locking(false).finish().map_err(|error| super::words(&error))?;
     sync(|| {
         // SAFETY: a C string and a live property list.
@@ -68,20 +68,20 @@ pub fn open(path: &Path) -> Result<File, String> {
         if id < 0 {
             return Err(open_failure(&last_error()));
         }
-        // SAFETY: the identifier is fresh and ours alone.
+        // SAFETY: the identifier is new and not shared.
         unsafe { from_id::<File>(id) }.map_err(|error| super::words(&error))
     })
 }
 
-/// What the library says, and what follows for the user.
+/// An error of opening a file, with its remedy.
 fn open_failure(words: &str) -> String {
-    /// What it says of bytes that are not as they should be.
+    /// Words in messages about invalid bytes.
     const DAMAGE: [&str; 8] =
         ["signature", "superblock", "checksum", "object header", "B-tree", "heap", "address", "message"];
     if words.contains("truncated") || words.contains("eof") {
         return format!("the HDF5 file is truncated ({words}); copy or download it again");
     }
-    // The system's own reason, which says nothing about the bytes.
+    // An error of the system, which is not about the bytes.
     if let Some((_, reason)) = words.split_once("error message = '") {
         let reason = reason.split('\'').next().unwrap_or(reason);
         let remedy = if reason.contains("Too many open files") { "; raise `ulimit -n`" } else { "" };
@@ -95,12 +95,12 @@ fn open_failure(words: &str) -> String {
     format!("the HDF5 file cannot be opened ({words}){remedy}")
 }
 
-/// An object of the library. Clones are one opening.
+/// An object of the library. Clones share it.
 #[derive(Clone)]
 pub enum Node {
     Group(Arc<Group>),
     Dataset(Arc<Dataset>),
-    /// A dataset of another file, by a link.
+    /// A dataset of another file, behind a link.
     Elsewhere,
 }
 
@@ -113,10 +113,10 @@ impl Node {
     }
 }
 
-/// Whether every link of a path is there; the last may dangle.
+/// Whether all links of a path exist; the last one may dangle.
 ///
 /// # Errors
-/// It cannot be known, which is not that there is none.
+/// It cannot be found out, which differs from not existing.
 fn leads(file: &File, path: &str) -> Result<bool, String> {
     let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
     for end in ends {
@@ -135,13 +135,13 @@ fn leads(file: &File, path: &str) -> Result<bool, String> {
     Ok(true)
 }
 
-/// The object that a link path leads to. A dangling link leads nowhere, and what is
-/// neither group nor dataset is none. `number` is that of the file.
+/// The object that a path leads to. `None` for a dangling link, and for objects that are neither group nor dataset. `number` is the
+/// library's number of the file.
 pub fn node(file: &File, number: u64, path: &str) -> Result<Option<Node>, String> {
-    // An absolute path, so that the empty one is the root.
+    // The path is made absolute, so that the empty one is the root.
     let Ok(name) = CString::new(format!("/{path}")) else { return Ok(None) };
     sync(|| {
-        // The root has no link.
+        // The root is not behind a link.
         if !path.is_empty() && !leads(file, path)? {
             return Ok(None);
         }
@@ -154,7 +154,7 @@ pub fn node(file: &File, number: u64, path: &str) -> Result<Option<Node>, String
         }
         let object = Id(id);
         let failed = |error: ::hdf5::Error| super::words(&error);
-        // SAFETY: the identifier is live, and given away only once.
+        // SAFETY: the identifier is live, and released only once.
         Ok(match unsafe { H5Iget_type(object.id()) } {
             H5I_type_t::H5I_GROUP => {
                 // SAFETY: as above.
@@ -176,7 +176,7 @@ pub fn node(file: &File, number: u64, path: &str) -> Result<Option<Node>, String
 pub fn file_number(object: hid_t) -> Result<u64, String> {
     let mut info = std::mem::MaybeUninit::uninit();
     sync(|| {
-        // SAFETY: the identifier is live, and there is room for what the library tells; it is read only where it was written.
+        // SAFETY: the identifier is live, and `info` has room for the result, which is read only after success.
         unsafe {
             if H5Oget_info3(object, info.as_mut_ptr(), H5O_INFO_BASIC) < 0 {
                 return Err("HDF5: reading an object's file failed".to_owned());
@@ -186,7 +186,7 @@ pub fn file_number(object: hid_t) -> Result<u64, String> {
     })
 }
 
-/// What a dataset and an attribute have in common.
+/// An object with a datatype and a dataspace.
 #[derive(Clone, Copy)]
 pub enum TypedObject {
     Dataset(hid_t),
@@ -220,7 +220,7 @@ impl TypedObject {
         Id::new(id, "reading the shape")
     }
 
-    /// The shape: empty for a scalar; none for a null space.
+    /// The shape: empty for a scalar; `None` for a null dataspace.
     pub fn shape(self) -> Result<Option<Vec<u64>>, String> {
         let space = self.space()?;
         // SAFETY: the space is live; `dims` has the rank that the library gives for it.
@@ -237,16 +237,16 @@ impl TypedObject {
         })
     }
 
-    /// Reads `count` elements from `start` on each axis (all of them for an attribute) as `memory` type.
+    /// Reads `count` elements from `start` on (along each axis; all elements of an attribute), converted to the type `memory`.
     ///
     /// # Safety
-    /// `out` points to room for product(`count`) elements of that type, as the library writes them.
+    /// `out` points to room for product(`count`) elements of that type, in the library's memory layout.
     pub unsafe fn read(self, memory: &Id, start: &[u64], count: &[u64], out: *mut c_void) -> Result<(), String> {
         let status = match self {
-            // SAFETY: the caller gives the room.
+            // SAFETY: the caller guarantees the room.
             TypedObject::Attribute(id) => sync(|| unsafe { H5Aread(id, memory.id(), out) }),
-            // SAFETY: a null pointer is allowed for maximum sizes; both slices have the rank that is given, which
-            // the library compares with the dataset's; the caller gives the room.
+            // SAFETY: null means that maximum sizes are the current ones; both slices have the same rank, which the library compares
+            // with the dataset's; the caller guarantees the room.
             TypedObject::Dataset(id) => {
                 let space = self.space()?;
                 // SAFETY: as said above the arm.
@@ -279,7 +279,7 @@ impl TypedObject {
         if status < 0 { Err(last_error()) } else { Ok(()) }
     }
 
-    /// Reads numbers or fixed text as bytes, numbers little-endian.
+    /// Reads numbers or fixed-length text as bytes; numbers must be little-endian in `memory`.
     pub fn read_bytes(self, memory: &Id, start: &[u64], count: &[u64], out: &mut [u8]) -> Result<(), String> {
         // SAFETY: the type is live.
         let size = sync(|| unsafe { H5Tget_size(memory.id()) }) as u64;
@@ -292,13 +292,12 @@ impl TypedObject {
         if bytes == 0 {
             return Ok(());
         }
-        // SAFETY: `out` has exactly the bytes of these elements, and holds no pointers as the type is plain.
+        // SAFETY: `out` has exactly the size of these elements, and the type contains no pointers.
         unsafe { self.read(memory, start, count, out.as_mut_ptr().cast::<c_void>()) }
     }
 }
 
-/// The path of the object that an attribute of one object reference points to, as anndata 0.7 points to categories; none
-/// for other references.
+/// The path of the object that an attribute refers to, if it is a single object reference, as anndata 0.7 refers to categories.
 pub fn referred(attribute: TypedObject) -> Result<Option<String>, String> {
     let TypedObject::Attribute(id) = attribute else { return Ok(None) };
     let datatype = attribute.datatype()?;
@@ -309,7 +308,7 @@ pub fn referred(attribute: TypedObject) -> Result<Option<String>, String> {
         return Ok(None);
     }
     attribute.read_bytes(&datatype, &[], &[], &mut reference)?;
-    // SAFETY: the reference is one of that kind, the buffer has the size that is given.
+    // SAFETY: the reference is of that type, and the buffer has the given size.
     sync(|| unsafe {
         let pointer = reference.as_ptr().cast::<c_void>();
         let kind = H5R_type_t::H5R_OBJECT1;
@@ -329,7 +328,7 @@ pub fn shape(dataset: &Dataset) -> Result<Vec<u64>, String> {
     TypedObject::of(dataset).shape()?.ok_or_else(|| "has a null space: it holds nothing".to_owned())
 }
 
-/// What the library's error stack says of the call that just failed.
+/// The library's error for the call that just failed.
 pub fn last_error() -> String {
     match ::hdf5::Error::query() {
         Ok(error) => format!("HDF5: {}", super::words(&error)),
@@ -337,13 +336,13 @@ pub fn last_error() -> String {
     }
 }
 
-/// A string that the library points to.
+/// Copies a C string of the library.
 ///
 /// # Safety
 /// `pointer` is null or a C string.
 pub unsafe fn owned(pointer: *const c_char) -> String {
     if pointer.is_null() {
-        // h5py stores an empty string, and an element never written, as no pointer at all.
+        // h5py stores empty strings and unwritten elements as null pointers.
         return String::new();
     }
     // SAFETY: as the caller promises.

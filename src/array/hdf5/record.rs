@@ -1,6 +1,6 @@
-//! Compound elements, as tables were written before anndata 0.7: each field is read alone.
+//! Compound datasets, as tables were stored before anndata 0.7. Fields are read one by one.
 //!
-//! The library picks the field out of each record (a memory type with that one member), so no other field matters.
+//! The memory type has only one member, so the library extracts that field, and other fields have no effect.
 
 use std::ffi::{CStr, CString, c_uint, c_void};
 use std::sync::Arc;
@@ -20,22 +20,22 @@ use super::types::{self, TypeClass};
 use crate::array::constant::InMemory;
 use crate::array::{Array, ArrayError, Dtype, RecordField, RecordFieldKind};
 
-/// Most bytes of one field: such tables are small, and all of it is held in memory.
+/// Maximum bytes of one field, which is held in memory: such tables are small.
 const MOST: u64 = 4 << 30;
-/// A record of more fields is damage.
+/// More fields than this mean damage.
 const MOST_FIELDS: c_uint = 1 << 16;
 
-/// One field, with its type.
+/// A field and its type.
 struct FieldType {
     name: String,
-    /// As stored, without the axes.
+    /// The stored type, without axes.
     base: Id,
     class: TypeClass,
-    /// Axes of each element; empty for plain ones.
+    /// Axes of each element; empty for scalars.
     shape: Vec<u64>,
 }
 
-/// The fields of a compound dataset; none where its elements are no records.
+/// The fields of a compound dataset; empty for other datasets.
 pub fn fields(dataset: &Dataset) -> Result<Vec<RecordField>, String> {
     let known = |member: FieldType| RecordField {
         names: match member.class {
@@ -70,8 +70,8 @@ fn members(dataset: &Dataset) -> Result<Vec<FieldType>, String> {
 }
 
 fn member(datatype: &Id, index: c_uint) -> Result<FieldType, String> {
-    // SAFETY: the type is live and has a member of that number; the library owns the name until it is freed; `dims` has
-    // the rank that the library gives.
+    // SAFETY: the type is live and has a member of that number; the library owns the name until it is freed; `dims` has the rank that
+    // the library reports.
     sync(|| unsafe {
         let pointer = H5Tget_member_name(datatype.id(), index);
         if pointer.is_null() {
@@ -96,10 +96,10 @@ fn member(datatype: &Id, index: c_uint) -> Result<FieldType, String> {
     })
 }
 
-/// A record in memory of this field alone.
+/// A memory type with this field only.
 fn alone(name: &str, field: &Id) -> Result<Id, String> {
     let name = CString::new(name).map_err(|_| "a field's name holds a zero byte")?;
-    // SAFETY: the field's type is live, and a record of its size has room for it at 0.
+    // SAFETY: the field's type is live, and fits into a record of its size at offset 0.
     sync(|| unsafe {
         let record = Id::new(H5Tcreate(H5T_class_t::H5T_COMPOUND, H5Tget_size(field.id())), "making a record type")?;
         if H5Tinsert(record.id(), name.as_ptr(), 0, field.id()) < 0 {
@@ -113,7 +113,7 @@ fn find(dataset: &Dataset, field: &str) -> Result<FieldType, String> {
     members(dataset)?.into_iter().find(|m| m.name == field).ok_or_else(|| format!("has no field {field}"))
 }
 
-/// All values of a field of numbers, in memory: shape rows x the field's own axes.
+/// A numeric field of all records, in memory; its shape is [records, axes of the field...].
 pub fn numbers(file: &Hdf5, element: &str, dataset: &Dataset, field: &str) -> Result<Array, ArrayError> {
     let fail = |cause: String| file.error(element, cause);
     let member = find(dataset, field).map_err(fail)?;
@@ -136,7 +136,7 @@ fn read_numbers(
     shape: &[u64],
 ) -> Result<Vec<u8>, String> {
     let size = shape.iter().try_fold(dtype.size() as u64, |n, &c| n.checked_mul(c)).filter(|&n| n <= MOST);
-    // Filters of old files make a table at most a thousand times smaller.
+    // Filters of old files reduce a table at most a thousand times.
     let held = dataset.storage_size().saturating_mul(1100).saturating_add(1 << 16);
     let size = size.filter(|&n| n <= held).ok_or("its shape is too large for the file: it is damaged")?;
     let base = types::little_endian(&member.base)?;
@@ -154,7 +154,7 @@ fn read_numbers(
     Ok(bytes)
 }
 
-/// All strings of a field.
+/// A string field of all records.
 pub fn strings(dataset: &Dataset, field: &str) -> Result<Vec<String>, String> {
     let member = find(dataset, field)?;
     if !member.shape.is_empty() {

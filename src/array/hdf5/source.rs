@@ -1,4 +1,4 @@
-//! Chunks of an HDF5 dataset, read with `pread`: the library is not asked again.
+//! Chunks of an HDF5 dataset, read through `storage` without the library.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch,
 use crate::number::as_usize;
 use crate::storage::{Meter, Object};
 
-/// The decoder of a filter by its number and first parameter; none of one that the library must decode.
+/// The decoder of a filter, by its number and first parameter; `None` if the library must decode it.
 pub fn stage(id: i32, parameter: usize) -> Option<Stage> {
     match id {
         1 => Some(Stage::Zlib),
@@ -21,17 +21,17 @@ pub fn stage(id: i32, parameter: usize) -> Option<Stage> {
     }
 }
 
-/// Where one chunk lies.
+/// The location of a chunk.
 #[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(from = "(u64, u32, u32)", into = "(u64, u32, u32)")]
 pub struct StoredChunk {
     pub offset: u64,
     pub size: u32,
-    /// Filters that were not applied, by their place in the pipeline.
+    /// Filters that were not applied, as a bit mask over the pipeline.
     pub mask: u32,
 }
 
-/// Short, as there are many to hand over.
+/// A short form, as there are many to hand over.
 impl From<(u64, u32, u32)> for StoredChunk {
     fn from((offset, size, mask): (u64, u32, u32)) -> StoredChunk {
         StoredChunk { offset, size, mask }
@@ -44,16 +44,16 @@ impl From<StoredChunk> for (u64, u32, u32) {
     }
 }
 
-/// Chunk number -> place, 16 bytes a chunk where all were written.
+/// Locations of chunks by number; 16 bytes a chunk if all were written.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct ChunkMap {
     places: Vec<StoredChunk>,
-    /// Number of each place, ascending, where some chunks were never written.
+    /// The number of each chunk, ascending; `None` if all were written.
     numbers: Option<Vec<u64>>,
 }
 
 impl ChunkMap {
-    /// A map of chunks in any order; of two with one number the first counts.
+    /// Makes the map of chunks in any order; the first counts if two have the same number.
     pub fn new(mut chunks: Vec<(u64, StoredChunk)>, grid: u64) -> ChunkMap {
         chunks.sort_by_key(|&(number, _)| number);
         chunks.dedup_by_key(|&mut (number, _)| number);
@@ -76,7 +76,7 @@ pub struct Chunked {
     pub element: Arc<str>,
     pub object: Object,
     pub map: Arc<ChunkMap>,
-    /// In the order of writing: innermost first, as the masks count them.
+    /// In the order of encoding (innermost first), which the masks refer to.
     pub stages: Vec<Stage>,
     pub big: bool,
     pub size: usize,
@@ -116,7 +116,7 @@ impl ChunkSource for Chunked {
         };
         let stored = match stored {
             Some(stored) => stored,
-            // Bounded by the file's length, which was checked when the array was opened.
+            // Its size is bounded by the file's length, which was checked when the array was opened.
             None => file::read_stored(&self.extent(place), &mut scratch.stored, counters)
                 .map_err(|e| file::read_error(&self.store, &self.element, chunk, e))?,
         };
@@ -126,7 +126,7 @@ impl ChunkSource for Chunked {
             chunk,
             cause,
         };
-        // At most 32 filters fit a mask; nearly always one or two.
+        // At most 32 filters, the size of the mask; usually one or two.
         let stages: Vec<Stage> = self.active(place.mask).rev().collect();
         codec::decode(&stages, stored, &mut out, &mut scratch.filter).map_err(damaged)?;
         if self.big {
@@ -152,7 +152,7 @@ impl ChunkSource for Chunked {
     }
 }
 
-/// A contiguous dataset: one raw chunk, or where its bytes are swapped, one of many parts.
+/// A contiguous dataset: one raw chunk, or, if its byte order must be swapped, many parts.
 pub struct Contiguous {
     pub store: Arc<str>,
     pub element: Arc<str>,
@@ -178,7 +178,7 @@ impl ChunkSource for Contiguous {
         counters: &Counters,
     ) -> Result<(), ArrayError> {
         let skip = chunk.saturating_mul(out.bytes.len() as u64).min(self.len);
-        // The last part may reach beyond the array.
+        // The last part may extend beyond the array.
         let here = as_usize((self.len - skip).min(out.bytes.len() as u64));
         let (inside, beyond) = out.bytes.split_at_mut(here);
         beyond.fill(0);

@@ -1,7 +1,7 @@
-//! What the library tells of a file's elements, as values: asked once, kept, and handed from one process to another.
+//! Questions about the structure of a file, and the library's answers as values: stored, and passed between processes.
 //!
-//! A file that a child has parsed ([`handed`]) is not parsed again here: its container has the child's answers, and asks
-//! the child for what is missing.
+//! A file that a child has parsed ([`handed`]) is not parsed again here: its container uses the child's answers, and asks the child
+//! further questions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::array::container::NodeKind;
 use crate::array::meaning::{Booleans, Meaning};
 use crate::array::{Array, ArrayError, ChunkSource, Dtype, RecordField};
 
-/// What is asked of an element, named as the container names it.
+/// A question about an element, whose path is relative to the container.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Question {
-    /// Whether the file opens, and the group of the container is there.
+    /// Whether the file can be opened, and has the group of the container.
     Open,
     Kind(String),
     Members(String),
@@ -41,45 +41,45 @@ pub enum Answer {
     Array(Description),
     Strings(Shared<Vec<String>>),
     Fields(Shared<Vec<RecordField>>),
-    /// The child lived through it; it is an error, or too large to be handed over, and is found out here as well.
+    /// The library survived the question in the child. The answer is an error, or too large to hand over, and must be found here.
     Tried,
 }
 
-/// All answers about one file, or a group in it.
+/// All answers about a file, or a group in it.
 pub type Answers = HashMap<Question, Answer>;
 
-/// What a dataset holds.
+/// Facts about a dataset.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Facts {
     pub shape: Result<Vec<u64>, String>,
-    /// For messages.
+    /// The name of the type, for messages.
     pub dtype: String,
     pub meaning: Meaning,
     pub is_text: bool,
 }
 
-/// A dataset of numbers: all that reading it needs.
+/// A numeric dataset: everything needed to read it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Description {
-    /// As stored.
+    /// The stored dtype.
     pub dtype: Dtype,
     pub big: bool,
-    /// Of an enum that is read as booleans.
+    /// Set for an enum that is read as booleans.
     pub booleans: Option<Booleans>,
-    /// Of times: units a tick.
+    /// For times: units a tick.
     pub multiple: i64,
     pub shape: Vec<u64>,
     pub chunk_shape: Vec<u64>,
     pub place: Place,
 }
 
-/// Where its elements are.
+/// The location of its elements.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Place {
     Memory {
         bytes: Vec<u8>,
     },
-    /// Declared and never written.
+    /// Never written.
     Unwritten {
         fill: Vec<u8>,
     },
@@ -89,22 +89,22 @@ pub enum Place {
     },
     Chunked {
         map: Shared<ChunkMap>,
-        /// Number and first parameter of each.
+        /// Number and first parameter of each filter.
         filters: Vec<(i32, usize)>,
         chunk_bytes: u64,
         fill: Vec<u8>,
     },
-    /// The library reads it; names of its filters.
+    /// The library must read it; the names of its filters.
     Library {
         filters: Vec<String>,
     },
 }
 
 impl Description {
-    /// The array.
+    /// Makes the array.
     ///
     /// # Errors
-    /// The library, where it is what reads it, does not open it.
+    /// The library must read it and cannot open it.
     pub fn array(self, file: &Hdf5, element: &str) -> Result<Array, ArrayError> {
         let Description { dtype, big, booleans, multiple, shape, chunk_shape, place } = self;
         let (store, element): (Arc<str>, Arc<str>) = (Arc::clone(&file.name), element.into());
@@ -153,7 +153,7 @@ impl Description {
     }
 }
 
-/// The chunks of a dataset that is held in memory or never written: they are as large as is handy.
+/// The chunk shape of a dataset in memory or never written.
 pub fn parts(shape: &[u64], dtype: Dtype) -> Vec<u64> {
     constant::parts(shape, dtype.size())
 }

@@ -1,6 +1,6 @@
-//! Strings: variable-length ones, of which the file holds pointers, and fixed-length ones.
+//! Strings of variable length, to which the file has pointers, and of fixed length.
 //!
-//! Read in slices along the first axis, so that a shape that lies costs one slice and not what it claims.
+//! They are read in slices along the first axis, so that a wrong shape costs the memory of one slice only.
 
 use std::ffi::{c_char, c_void};
 use std::ptr;
@@ -25,7 +25,7 @@ pub fn dataset(dataset: &Dataset) -> Result<Vec<String>, String> {
     with_type(dataset, class, &TypedObject::of(dataset).datatype()?)
 }
 
-/// All strings of a dataset, or of one field of its records: `memory` is the type of a string, or a record of one.
+/// All strings of a dataset, or of a field of its records; `memory` is the type of a string, or of a record with that field.
 pub fn with_type(dataset: &Dataset, class: TypeClass, memory: &Id) -> Result<Vec<String>, String> {
     let shape = native::shape(dataset)?;
     let values = TypedObject::of(dataset);
@@ -37,7 +37,7 @@ pub fn with_type(dataset: &Dataset, class: TypeClass, memory: &Id) -> Result<Vec
     let rows = shape.first().copied().unwrap_or(0);
     let row = shape.iter().skip(1).try_fold(1_u64, |n, &c| n.checked_mul(c)).ok_or("the shape is too large")?;
     let elements = row.checked_mul(rows).ok_or("the shape is too large")?;
-    // Every stored string costs at least some bits; what was never written costs nothing, but is no use either.
+    // A stored string takes at least some bits. An unwritten one takes none, but is useless.
     let most = dataset.storage_size().saturating_mul(1024).saturating_add(SLICE);
     if elements > most || row > most {
         return Err(format!("{elements} strings are declared, and {} bytes stored", dataset.storage_size()));
@@ -84,15 +84,15 @@ fn read(
             let bytes = elements.checked_mul(size).filter(|&bytes| bytes as u64 <= SLICE_BYTES);
             let bytes = bytes.ok_or("its strings are too long")?;
             let mut buffer = vec![0; bytes];
-            // SAFETY: the buffer has the bytes of `elements` strings of this very type, which holds no pointers.
+            // SAFETY: the buffer has the size of `elements` strings of this type, which contains no pointers.
             unsafe { values.read(datatype, start, count, buffer.as_mut_ptr().cast::<c_void>())? };
             all.extend(buffer.chunks_exact(size.max(1)).map(|text| fixed(text, spaces)));
             Ok(())
         }
         TypeClass::VariableText => {
             let mut pointers: Vec<*mut c_char> = vec![ptr::null_mut(); elements];
-            // SAFETY: a copy of the type in the file is a type in memory: variable strings are pointers there. The
-            // vector has room for `elements` of them; they are C strings or null until they are reclaimed.
+            // SAFETY: the copied type is a memory type, in which variable-length strings are pointers. The vector has room for
+            // `elements` of these, which are C strings or null until they are reclaimed.
             unsafe {
                 let memory = Id::new(sync(|| H5Tcopy(datatype.id())), "copying a type")?;
                 values.read(&memory, start, count, pointers.as_mut_ptr().cast::<c_void>())?;
@@ -110,7 +110,7 @@ fn read(
     }
 }
 
-/// A fixed-length string without its padding.
+/// A fixed-length string without padding.
 fn fixed(bytes: &[u8], spaces: bool) -> String {
     let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
     let text = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default());

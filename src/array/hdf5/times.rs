@@ -1,4 +1,4 @@
-//! Times whose unit is so many of another (`datetime64[25s]`): decoded to that other unit.
+//! Times in multiples of a unit (`datetime64[25s]`), decoded to that unit.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::array::meaning::NOT_A_TIME;
 use crate::array::{Array, ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch};
 use crate::storage::Meter;
 
-/// Ticks of `multiple` units each.
+/// An array whose ticks are `multiple` units.
 struct Multiplied {
     store: Arc<str>,
     element: Arc<str>,

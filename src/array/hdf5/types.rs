@@ -1,4 +1,4 @@
-//! libhdf5's datatypes, told apart exactly.
+//! Classifies libhdf5's datatypes.
 //!
 //! Every call runs under the library's lock (`sync`).
 
@@ -19,36 +19,36 @@ use crate::array::Dtype;
 use crate::array::cast::to_i64;
 use crate::array::meaning::{Booleans, Names, Time};
 
-/// What an element type is to us.
+/// A class of element types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TypeClass {
     Number {
         dtype: Dtype,
         big: bool,
     },
-    /// Integers with names ([`names`] has them), among them booleans ([`Names::booleans`]).
+    /// Integers with names (see [`names`]), which may be booleans ([`Names::booleans`]).
     Enum {
         dtype: Dtype,
         big: bool,
     },
-    /// Times as numpy has them, 8 bytes each: so many units a tick.
+    /// Times as in numpy, 8 bytes each, with a number of units a tick.
     Time {
         time: Time,
         multiple: i64,
         big: bool,
     },
-    /// Pointers to strings elsewhere in the file.
+    /// Variable-length strings: pointers into the file.
     VariableText,
-    /// So many bytes each.
+    /// Fixed-length strings of `size` bytes.
     FixedText {
         size: usize,
         spaces: bool,
     },
-    /// Named for messages.
+    /// An unsupported type, named for messages.
     Other(&'static str),
 }
 
-/// Tells a type.
+/// Classifies a type.
 pub fn class(type_id: hid_t) -> TypeClass {
     // SAFETY: `type_id` is a live datatype; these calls only read it.
     sync(|| unsafe {
@@ -131,7 +131,7 @@ unsafe fn float(id: hid_t, size: usize) -> TypeClass {
     }
 }
 
-/// Bits are read as the unsigned integer of their bytes, as h5py does: booleans of Julia and PyTables.
+/// Bit fields are read as unsigned integers of their size, as in h5py: Julia and PyTables store booleans so.
 ///
 /// # Safety
 /// `id` is a live bit field, and the library's lock is held.
@@ -160,7 +160,7 @@ unsafe fn enumeration(id: hid_t, size: usize) -> TypeClass {
         return TypeClass::Other("enum of integers of odd width");
     };
     match names(id) {
-        // Its bytes are those of a boolean.
+        // It has the bytes of a boolean.
         Ok(names) if size == 1 && names.booleans() == Some(Booleans { no: 0, yes: 1, missing: None }) => {
             TypeClass::Number { dtype: Dtype::Bool, big: false }
         }
@@ -169,13 +169,13 @@ unsafe fn enumeration(id: hid_t, size: usize) -> TypeClass {
     }
 }
 
-/// The names of an enum and the integers that they stand for.
+/// The names of an enum with their integers.
 ///
 /// # Errors
-/// The type is damaged, or none.
+/// The type is damaged, or no enum.
 pub fn names(id: hid_t) -> Result<Names, String> {
-    // SAFETY: `id` is a live enum datatype, whose base is an integer of at most 8 bytes, as the size is checked; a value
-    // of it has the bytes of the base type, in its order. The library owns a name until it is freed.
+    // SAFETY: `id` is a live enum datatype, whose base is an integer of at most 8 bytes (checked); its values have the size and byte order
+    // of the base type. The library owns a name until it is freed.
     sync(|| unsafe {
         let base = Id::new(H5Tget_super(id), "reading an enum's base type")?;
         let size = H5Tget_size(base.id());
@@ -201,13 +201,13 @@ pub fn names(id: hid_t) -> Result<Names, String> {
             names.push((std::ffi::CStr::from_ptr(name).to_string_lossy().into_owned(), number));
             H5free_memory(name.cast::<c_void>());
         }
-        // By value: the order of members in the type is the writer's accident.
+        // Sorted by value, as the order of members in the type has no meaning.
         names.sort_by_key(|(_, number)| *number);
         Ok(Names(names))
     })
 }
 
-/// Times as h5py writes numpy's, by their tag; other opaque bytes are not read.
+/// numpy's times as h5py stores them: opaque bytes with a tag. Other opaque types are not supported.
 ///
 /// # Safety
 /// `id` is a live opaque datatype, and the library's lock is held.
@@ -228,7 +228,7 @@ unsafe fn opaque(id: hid_t, size: usize) -> TypeClass {
     }
 }
 
-/// Complex numbers as h5py writes them are records of `r` and `i`.
+/// h5py stores complex numbers as compounds of `r` and `i`; these get a name of their own.
 ///
 /// # Safety
 /// `id` is a live compound datatype, and the library's lock is held.
@@ -245,9 +245,9 @@ unsafe fn compound(id: hid_t) -> TypeClass {
     TypeClass::Other(if two && is(0, "r") && is(1, "i") { "complex numbers" } else { "compound" })
 }
 
-/// The same type in little-endian order; of an enum, whose order cannot be changed, the integers.
+/// The same type in little-endian order; for an enum, whose order cannot be changed, the type of its integers.
 pub fn little_endian(datatype: &Id) -> Result<Id, String> {
-    // SAFETY: the type is live; the copy is ours to change.
+    // SAFETY: the type is live; the copy is changed.
     sync(|| unsafe {
         let is_enum = H5Tget_class(datatype.id()) == H5T_class_t::H5T_ENUM;
         let copy = match is_enum && H5Tget_order(datatype.id()) == H5T_order_t::H5T_ORDER_BE {

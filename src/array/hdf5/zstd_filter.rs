@@ -1,6 +1,6 @@
-//! The zstd filter (32015) for libhdf5, so that it can read string columns compressed with it.
+//! The zstd filter (32015) for libhdf5, which has none of its own.
 //!
-//! The library has no zstd of its own, and strings are read by the library.
+//! It is needed for string columns, as the library reads strings.
 
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::io::Read;
@@ -34,10 +34,10 @@ pub fn register() {
     });
 }
 
-/// Decodes one chunk; 0 means failure.
+/// Decodes one chunk; returns 0 on failure.
 ///
 /// # Safety
-/// Called by the library: `*buf` holds `nbytes` bytes of its own memory.
+/// Called by the library: `*buf` points to `nbytes` bytes of its memory.
 unsafe extern "C" fn filter(
     flags: c_uint,
     _count: usize,
@@ -49,10 +49,10 @@ unsafe extern "C" fn filter(
     if flags & H5Z_FLAG_REVERSE as c_uint == 0 {
         return 0;
     }
-    // SAFETY: as the library promises.
+    // SAFETY: as promised by the library.
     let input = unsafe { std::slice::from_raw_parts((*buf).cast::<u8>(), nbytes) };
     let Some(decoded) = decode(input) else { return 0 };
-    // SAFETY: the new memory has room for what is copied; the library takes it over in place of the old.
+    // SAFETY: the new memory has room for the copied bytes; the library owns it instead of the old.
     unsafe {
         let memory = H5allocate_memory(decoded.len(), 0);
         if memory.is_null() {
@@ -66,7 +66,7 @@ unsafe extern "C" fn filter(
     decoded.len()
 }
 
-/// Streams, so that a frame's claim about its size allocates nothing; 4 GiB is HDF5's largest chunk.
+/// Decodes as a stream, so that a size stated in the frame allocates nothing; at most 4 GiB, HDF5's largest chunk.
 fn decode(input: &[u8]) -> Option<Vec<u8>> {
     let mut decoded = Vec::new();
     let reader = zstd::stream::read::Decoder::with_buffer(input).ok()?;

@@ -1,4 +1,4 @@
-//! The bytes of one key of a store: a run of an object, or what was inflated.
+//! The bytes of one key of a store: a range of an object, or decompressed bytes.
 
 use std::io::{Error, ErrorKind};
 use std::sync::{Arc, Weak};
@@ -12,7 +12,7 @@ pub enum Blob {
     Memory(Arc<Vec<u8>>),
 }
 
-/// A blob that keeps no object open, and no memory.
+/// A reference that keeps neither an object open nor memory.
 pub enum WeakBlob {
     None,
     Stored { object: WeakObject, offset: u64, len: u64 },
@@ -20,7 +20,7 @@ pub enum WeakBlob {
 }
 
 impl WeakBlob {
-    /// The blob, while anyone has it.
+    /// The blob, if it still exists.
     pub fn upgrade(&self) -> Option<Blob> {
         match self {
             WeakBlob::None => None,
@@ -42,7 +42,7 @@ impl Blob {
         }
     }
 
-    /// All of an object.
+    /// A whole object.
     pub fn whole(object: Object) -> Blob {
         let len = object.len();
         Blob::Stored(Extent { object, offset: 0, len })
@@ -55,7 +55,7 @@ impl Blob {
         }
     }
 
-    /// The object, if this is all of one.
+    /// The object's identity, if the blob is a whole object.
     pub fn identity(&self) -> Option<Identity> {
         match self {
             Blob::Stored(Extent { object, offset: 0, len }) if *len == object.len() => Some(object.identity()),
@@ -63,7 +63,7 @@ impl Blob {
         }
     }
 
-    /// Where a part lies, if it lies in an object.
+    /// The location of a part, if it is in an object.
     pub fn extent(&self, at: u64, len: u64) -> Option<Extent> {
         match self {
             Blob::Stored(whole) if at.checked_add(len)? <= whole.len => {
@@ -73,7 +73,7 @@ impl Blob {
         }
     }
 
-    /// The bytes from `at` on, in the front of a buffer that grows as needed.
+    /// Reads `len` bytes from `at` on to the front of a buffer, which grows as needed.
     ///
     /// # Errors
     /// `UnexpectedEof` beyond the end; those of the storage.
@@ -94,7 +94,7 @@ impl Blob {
         }
     }
 
-    /// The bytes from `at` on.
+    /// Reads `len` bytes from `at` on.
     ///
     /// # Errors
     /// As above.
@@ -104,7 +104,7 @@ impl Blob {
         Ok(bytes.to_vec())
     }
 
-    /// All of it, if it is no longer than `most`.
+    /// All bytes; fails if there are more than `most`.
     pub fn all(&self, most: u64) -> Result<Vec<u8>, Error> {
         if self.len() > most {
             return Err(Error::new(ErrorKind::FileTooLarge, format!("{} bytes are too many", self.len())));

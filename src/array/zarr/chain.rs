@@ -1,7 +1,7 @@
-//! The codecs of an array, from its metadata to the stages of decoding.
+//! Translates the codecs in an array's metadata to stages of decoding.
 //!
-//! numcodecs' filters look at bytes with a type of their own, whatever the array's byte order, as in numpy's `view`;
-//! zarr's own codecs see values. So the byte order of what is at hand is followed from codec to codec.
+//! numcodecs' filters interpret bytes with a dtype of their own, regardless of the array's byte order, as numpy's `view` does; zarr's own
+//! codecs work on values. So the byte order is tracked from codec to codec.
 
 mod numcodec;
 
@@ -20,34 +20,34 @@ use crate::array::codec::transpose::Transpose;
 use crate::array::codec::value_cast::{Beyond, Map, Rounding, ValueCast};
 use numcodec::Step;
 
-/// What is in an array.
+/// The elements of an array.
 #[derive(Clone, Debug)]
 pub struct Element {
     pub dtype: Option<Dtype>,
-    /// Bytes of one; 0 for strings of any length.
+    /// Bytes of an element; 0 for variable-length strings.
     pub size: usize,
-    /// Bytes that are in one byte order: of the number, or of a character.
+    /// Size of the words whose byte order may be swapped: numbers, or characters.
     pub word: usize,
-    /// One that was never written.
+    /// The fill value.
     pub fill: Vec<u8>,
 }
 
-/// How bytes of a chunk become elements.
+/// How to decode a chunk.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Chain {
-    /// Outermost first.
+    /// Stages, outermost first.
     Chunk(Vec<Stage>),
-    /// The outermost codec is a shard, and all there is: its chunks are found one by one.
+    /// The outermost codec is a shard, so its chunks can be read one by one.
     Shard { chunk_shape: Vec<u64>, index: Index, inner: Box<Chain> },
 }
 
 impl Chain {
-    /// The stages of a chunk of such a shape, decoded whole.
+    /// The stages to decode a whole chunk of the given shape.
     pub fn whole(self, shape: &[u64], element: &Element) -> Result<Vec<Stage>, String> {
         match self {
             Chain::Chunk(stages) => Ok(stages),
             Chain::Shard { chunk_shape, index, inner } => {
-                // Axes beyond the codecs' own are those of bytes within an element.
+                // Further axes of the shape are those of bytes within an element.
                 let shape = shape_of(shape.get(..chunk_shape.len()).unwrap_or_default())?;
                 nested(index, *inner, &shape, &chunk_shape, element).map(|stage| vec![stage])
             }
@@ -55,7 +55,7 @@ impl Chain {
     }
 }
 
-/// A codec's name: codecs without configuration may be bare strings.
+/// The name of a codec; codecs without configuration may be bare strings.
 pub fn name(codec: &Value) -> &str {
     codec.as_str().or_else(|| codec.get("name").and_then(Value::as_str)).unwrap_or_default()
 }
@@ -68,7 +68,7 @@ pub fn sizes(codec: &Value, key: &str) -> Option<Vec<u64>> {
     scalar::sizes(setting(codec, key)?)
 }
 
-/// That a codec is not read, for the user.
+/// The message that a codec is not supported.
 fn unknown(codec: &str) -> String {
     format!("codec {codec} is not read; rewrite it with zstd or blosc")
 }
@@ -77,7 +77,7 @@ fn invalid(codec: &str, what: &str) -> String {
     format!("codec {codec}: {what}: the metadata is damaged")
 }
 
-/// Where in a chain of codecs a chunk is: what codecs see there.
+/// The shape and elements at one point in a chain of codecs.
 #[derive(Clone)]
 struct View {
     shape: Vec<usize>,
@@ -99,7 +99,7 @@ fn shape_of(chunk: &[u64]) -> Result<Vec<usize>, String> {
     shape.ok_or_else(|| "its chunks are too large; rewrite it in smaller ones".to_owned())
 }
 
-/// The codecs of v3.
+/// Translates the codecs of v3.
 pub fn v3(codecs: &[Value], element: Element, chunk: &[u64]) -> Result<Chain, String> {
     let mut view = View { shape: shape_of(chunk)?, element };
     if let [only] = codecs
@@ -109,10 +109,10 @@ pub fn v3(codecs: &[Value], element: Element, chunk: &[u64]) -> Result<Chain, St
         let inner = Box::new(v3(&inner_codecs(only), view.element, &chunk_shape)?);
         return Ok(Chain::Shard { index: index(only)?, chunk_shape, inner });
     }
-    // In the order of writing; each with whether it takes values in the byte order of the array.
+    // In the order of encoding. Each says whether it takes values in the array's byte order.
     let mut before: Vec<Step> = Vec::new();
     let mut after: Vec<Stage> = Vec::new();
-    // What turns elements into bytes, and whether that leaves them in big-endian order.
+    // The codec that turns elements into bytes, and whether these are big-endian.
     let mut middle: Option<(Vec<Stage>, bool)> = None;
     for codec in codecs {
         let name = name(codec);
@@ -162,7 +162,7 @@ fn swap(stages: &mut Vec<Stage>, big: bool, word: usize) {
     }
 }
 
-/// A name without what says whose codec it is.
+/// A codec's name without its namespace.
 fn short(name: &str) -> &str {
     name.strip_prefix("numcodecs.").unwrap_or(name)
 }
@@ -176,7 +176,7 @@ fn index(shard: &Value) -> Result<Index, String> {
     let codecs = setting(shard, "index_codecs").and_then(Value::as_array).cloned();
     let codecs = codecs.unwrap_or_else(|| vec![Value::from("bytes"), Value::from("crc32c")]);
     let element = Element { dtype: Some(Dtype::U64), size: 8, word: 8, fill: vec![0xff; 8] };
-    // The shape only matters to codecs that no index has.
+    // The shape matters only to codecs that an index cannot have.
     let Chain::Chunk(stages) = v3(&codecs, element, &[1, 2])? else {
         return Err(invalid("sharding_indexed", "an index that is sharded"));
     };
@@ -190,7 +190,7 @@ fn index(shard: &Value) -> Result<Index, String> {
     }
 }
 
-/// A codec that turns elements into bytes: its stages, and whether what they yield is in big-endian order.
+/// For a codec that turns elements into bytes: its stages, and whether the bytes are big-endian.
 fn to_bytes(codec: &Value, view: &View) -> Result<Option<(Vec<Stage>, bool)>, String> {
     let name = name(codec);
     Ok(Some(match name {
@@ -199,7 +199,7 @@ fn to_bytes(codec: &Value, view: &View) -> Result<Option<(Vec<Stage>, bool)>, St
             Some("big") => (Vec::new(), true),
             Some(_) => return Err(invalid(name, "an endian that is neither little nor big")),
         },
-        // The reader of strings splits the bytes itself.
+        // Strings are split by their own reader.
         "vlen-utf8" | "vlen-bytes" if view.element.size == 0 => (Vec::new(), false),
         "vlen-utf8" | "vlen-bytes" => return Err(format!("codec {name} is of strings, and the array has none")),
         "numcodecs.pcodec" | "pcodec" => (vec![Stage::Pcodec], false),
@@ -297,7 +297,7 @@ fn transpose(codec: &Value, view: &mut View) -> Result<Step, String> {
     Ok(step)
 }
 
-/// Elements in another order of axes.
+/// Elements with their axes in another order.
 fn ordered(view: &View, order: Vec<usize>) -> Result<Step, String> {
     let moved: Vec<usize> = order.iter().copied().filter(|&axis| view.shape.get(axis) != Some(&1)).collect();
     if moved.is_sorted() {
@@ -348,7 +348,7 @@ fn value_cast(codec: &Value, view: &View) -> Result<ValueCast, String> {
     Ok(ValueCast { stored, to, rounding, beyond, encode, decode })
 }
 
-/// The filters, compressor and order of v2.
+/// Translates the filters, compressor and order of v2.
 pub fn v2(node: &ZarrNode, element: &Element, chunk: &[u64]) -> Result<Chain, String> {
     let view = View { shape: shape_of(chunk)?, element: element.clone() };
     let field = |key: &str| node.metadata.get(key).filter(|value| !value.is_null());
@@ -383,7 +383,7 @@ pub fn v2(node: &ZarrNode, element: &Element, chunk: &[u64]) -> Result<Chain, St
     Ok(Chain::Chunk(stages))
 }
 
-/// A checksum of numcodecs.
+/// A checksum codec of numcodecs.
 fn sum(sum: Sum, at_start: bool) -> Stage {
     if at_start { Stage::LeadingSum(Arc::new(sum)) } else { Stage::sum(sum) }
 }

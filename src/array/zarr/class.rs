@@ -1,4 +1,4 @@
-//! What an array's elements are, from its metadata alone.
+//! The element type of an array, from its metadata.
 
 use serde_json::{Map, Value, json};
 
@@ -6,24 +6,24 @@ use super::node::ZarrNode;
 use crate::array::Dtype;
 use crate::array::meaning::{NOT_A_TIME, Time, Unit};
 
-/// Element types as far as they matter here.
+/// Classes of element types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ElementClass {
     Number(Dtype),
-    /// Strings of any length.
+    /// Variable-length strings.
     Text,
-    /// So many bytes each.
+    /// Fixed-length strings of `size` bytes.
     FixedText {
         size: u64,
         encoding: Encoding,
     },
-    /// Times as numpy has them.
+    /// Times as in numpy.
     Time(Time),
-    /// Named for messages.
+    /// An unsupported type, named for messages.
     Other(String),
 }
 
-/// How fixed-length text is written.
+/// The encoding of fixed-length text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     Bytes,
@@ -31,7 +31,7 @@ pub enum Encoding {
     Utf32Big,
 }
 
-/// Whether strings of any length are bytes, which need not be UTF-8.
+/// Whether variable-length strings are bytes, which need not be UTF-8.
 pub fn is_bytes(node: &ZarrNode) -> bool {
     let named = |key: &str| node.metadata.get(key).is_some_and(|list| list.to_string().contains("\"vlen-bytes\""));
     named("codecs") || named("filters") || named("compressor")
@@ -55,7 +55,7 @@ fn v2(node: &ZarrNode) -> ElementClass {
     if kind == "O" {
         let filters = node.metadata.get("filters").and_then(Value::as_array).into_iter().flatten();
         let mut ids = filters.chain(node.metadata.get("compressor")).filter_map(|codec| codec.get("id")?.as_str());
-        // Those that turn Python's objects into bytes.
+        // Codecs that serialise Python objects.
         const OBJECTS: [&str; 7] =
             ["vlen-utf8", "vlen-bytes", "vlen-array", "pickle", "json2", "msgpack2", "categorize"];
         return match ids.find(|id| OBJECTS.contains(id)) {
@@ -106,13 +106,13 @@ fn v3(node: &ZarrNode) -> ElementClass {
         }
         ("string" | "variable_length_bytes" | "bytes", _) => ElementClass::Text,
         ("null_terminated_bytes", Some(size)) => ElementClass::FixedText { size, encoding: Encoding::Bytes },
-        // The codecs bring it into little-endian order.
+        // The codecs swap it to little-endian.
         ("fixed_length_utf32", Some(size)) => ElementClass::FixedText { size, encoding: Encoding::Utf32Little },
         _ => Dtype::from_name(name).map_or_else(|| ElementClass::Other(name.to_owned()), ElementClass::Number),
     }
 }
 
-/// The metadata of times as that of the integers that they are stored as.
+/// The metadata of an array of times, changed to that of an array of integers.
 pub fn as_integers(node: &ZarrNode) -> ZarrNode {
     let mut metadata = node.metadata.clone();
     if node.version == 2 {

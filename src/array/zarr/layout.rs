@@ -1,6 +1,6 @@
-//! How an array is laid out: its shape, chunks, keys of chunks, and codecs, from metadata of v2 or v3.
+//! The layout of an array: shape, chunks, chunk keys and codecs, from metadata of v2 or v3.
 //!
-//! Metadata is read as zarr-python reads it: what has a default may be left out.
+//! Metadata is interpreted as in zarr-python: fields with a default may be missing.
 
 use serde_json::Value;
 
@@ -8,25 +8,25 @@ use super::chain::{self, Chain, Element};
 use super::node::ZarrNode;
 use super::scalar;
 
-/// Of one array.
+/// The layout of one array.
 pub struct Layout {
     pub shape: Vec<u64>,
-    /// Of the chunks that have files: shards, where there are any.
+    /// Shape of the chunks that are stored as files: of shards, if there are any.
     pub outer: Vec<u64>,
     pub keys: Keys,
     pub chain: Chain,
 }
 
-/// How the file of a chunk is named.
+/// How chunk files are named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keys {
     separator: char,
-    /// `c/` before the numbers.
+    /// Whether keys start with `c/`.
     prefix: bool,
 }
 
 impl Keys {
-    /// The key of the chunk at these places along the axes.
+    /// The key of a chunk, by its indices along the axes.
     pub fn key(&self, indices: &[u64]) -> String {
         let prefix = self.prefix.then(|| "c".to_owned());
         let parts: Vec<String> = prefix.into_iter().chain(indices.iter().map(u64::to_string)).collect();
@@ -34,10 +34,10 @@ impl Keys {
     }
 }
 
-/// Reads the metadata of an array of such elements.
+/// Parses the metadata of an array with such elements.
 ///
 /// # Errors
-/// What is not understood, in words.
+/// Unsupported or invalid metadata, described.
 pub fn of(node: &ZarrNode, element: &Element) -> Result<Layout, String> {
     let field = |key: &str| node.metadata.get(key).unwrap_or(&Value::Null);
     let shape = scalar::sizes(field("shape")).ok_or("its metadata has no shape")?;
@@ -58,7 +58,7 @@ pub fn of(node: &ZarrNode, element: &Element) -> Result<Layout, String> {
     let sharded = field("codecs").as_array().and_then(|codecs| codecs.first());
     let unit = sharded.and_then(|codec| chain::sizes(codec, "chunk_shape")).unwrap_or_default();
     for (axis, (size, &len)) in outer.iter_mut().zip(&shape).enumerate() {
-        // Writers put 0 for an axis without elements; zarr-python reads the smallest size there is.
+        // Writers use 0 for empty axes; zarr-python then reads it as the smallest valid size.
         if *size == 0 && len == 0 {
             *size = unit.get(axis).copied().unwrap_or(1).max(1);
         }
@@ -100,7 +100,7 @@ fn v3_keys(encoding: &Value) -> Result<Keys, String> {
     }
 }
 
-/// Refuses what a reader must know of, and this one does not.
+/// Fails on extensions that a reader must support, and this one does not.
 fn understood(node: &ZarrNode) -> Result<(), String> {
     const KNOWN: [&str; 11] = [
         "zarr_format",

@@ -1,4 +1,4 @@
-//! Where a store's keys are: objects of a storage, or members of a zip archive.
+//! Locations of a store's keys: in a folder of a storage, or in a zip archive.
 
 use std::io::{Error, ErrorKind};
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use super::blob::Blob;
 use super::zip::Zip;
 use crate::storage::{Address, Identity, Kind, Meter};
 
-/// Most bytes of a metadata file: consolidated metadata of a hundred thousand arrays.
+/// Maximum bytes of a metadata file: consolidated metadata of a hundred thousand arrays.
 const MAX_METADATA: u64 = 1 << 30;
 
-/// A group or an array: a folder of a storage, or of an archive.
+/// A group or array: a folder of a storage, or of an archive.
 #[derive(Clone)]
 pub enum Location {
     Folder(Address),
@@ -23,12 +23,12 @@ pub enum Trouble {
     /// Written after the store was opened.
     Written(String),
     Damaged(String),
-    /// The storage does not give it: its name, and why.
+    /// The storage failed: the name of the object, and the error.
     Unreadable(String, std::io::Error),
 }
 
 impl Location {
-    /// A node below; the empty path is this place.
+    /// The location of a node below; of this one if `path` is empty.
     pub fn join(&self, path: &str) -> Location {
         match self {
             Location::Folder(root) => Location::Folder(root.join(path)),
@@ -36,7 +36,7 @@ impl Location {
         }
     }
 
-    /// What counts the reads here.
+    /// The meter of reads from here.
     pub fn meter(&self) -> &Meter {
         match self {
             Location::Folder(root) => root.meter(),
@@ -44,7 +44,7 @@ impl Location {
         }
     }
 
-    /// A key here, for messages.
+    /// The name of a key here, for messages.
     pub fn show(&self, key: &str) -> String {
         match self {
             Location::Folder(root) => root.join(key).to_string(),
@@ -59,7 +59,7 @@ impl Location {
         }
     }
 
-    /// A whole metadata file; none if there is no such file. Its identity is added to `files`.
+    /// Reads a whole metadata file, if it exists. Its identity is added to `files`.
     pub fn metadata(&self, key: &str, files: &mut Vec<Identity>) -> Result<Option<Vec<u8>>, String> {
         match self {
             Location::Folder(root) => {
@@ -74,7 +74,7 @@ impl Location {
                 files.push(object.identity());
                 Ok(Some(text))
             }
-            // The archive itself is what must not change.
+            // The archive itself is watched for changes.
             Location::Zip { zip, folder } => match zip.read(&below(folder, key)).map_err(|e| e.to_string())? {
                 Some(blob) => blob.all(MAX_METADATA).map(Some).map_err(|e| e.to_string()),
                 None => Ok(None),
@@ -82,7 +82,7 @@ impl Location {
         }
     }
 
-    /// Names of files and folders here.
+    /// Names of the files and folders here.
     pub fn names(&self) -> Result<Vec<String>, String> {
         match self {
             Location::Folder(root) => root.list().map_err(|e| e.to_string()),
@@ -90,7 +90,7 @@ impl Location {
         }
     }
 
-    /// The total size of the files below, this many levels deep; of an archive, its length.
+    /// The total size of the files below, down to `levels` levels; for an archive, its length.
     pub fn stored(&self, levels: u32) -> u64 {
         let root = match self {
             Location::Folder(root) => root,
@@ -107,7 +107,7 @@ impl Location {
         sizes.fold(0, u64::saturating_add)
     }
 
-    /// The bytes of a chunk or shard; none where it was never written.
+    /// The bytes of a chunk or shard; `None` if it was never written.
     pub fn chunk(&self, key: &str, opened: SystemTime) -> Result<Option<Blob>, Trouble> {
         let root = match self {
             Location::Folder(root) => root,
@@ -125,7 +125,7 @@ impl Location {
                 Err(Trouble::Written(format!("{address}: written since")))
             }
             Ok(object) => Ok(Some(Blob::whole(object))),
-            // It holds fill values, unless it was there at the mount.
+            // A missing chunk has fill values, unless it existed at the mount.
             Err(error) if error.kind() == ErrorKind::NotFound => match address.removed_since(opened) {
                 Some(change) => Err(Trouble::Written(format!("{address}: {change}"))),
                 None => Ok(None),
@@ -138,10 +138,10 @@ impl Location {
     }
 }
 
-/// Why there is no text of a metadata file.
+/// Why a metadata file cannot be read.
 fn no_metadata(error: &Error) -> String {
     match error.kind() {
-        // A pipe or a device, or larger than any metadata.
+        // A pipe or a device, or too large for metadata.
         ErrorKind::InvalidInput | ErrorKind::FileTooLarge => format!("{error}: this is not a metadata file"),
         _ => error.to_string(),
     }

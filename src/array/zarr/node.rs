@@ -34,8 +34,8 @@ impl ZarrNode {
     }
 }
 
-/// Every node that consolidated metadata names, by path; the root is "". None: it does not parse, and is looked up in its own
-/// file when it is asked for.
+/// All nodes of consolidated metadata by path; the root is "". `None` for invalid metadata of a node: its own file is then read when
+/// needed.
 pub type Consolidated = BTreeMap<String, Option<Arc<ZarrNode>>>;
 
 /// The consolidated metadata of a store, if it has any.
@@ -44,7 +44,7 @@ pub fn consolidated(root: &Location, files: &mut Vec<Identity>) -> Result<Option
         let inner = metadata.get_mut("consolidated_metadata").and_then(|c| c.get_mut("metadata")).map(Value::take);
         let Some(Value::Object(inner)) = inner else { return Ok(None) };
         if inner.is_empty() {
-            // zarr-python leaves an empty one in groups; it says nothing.
+            // zarr-python writes empty consolidated metadata to groups; they mean nothing.
             return Ok(None);
         }
         let mut nodes = Consolidated::new();
@@ -56,7 +56,7 @@ pub fn consolidated(root: &Location, files: &mut Vec<Identity>) -> Result<Option
     }
     let Some(mut metadata) = json(root, ".zmetadata", files)? else { return Ok(None) };
     let Some(Value::Object(mut inner)) = metadata.remove("metadata") else {
-        // Without what it is for, it is no consolidated metadata; the nodes may still have their own.
+        // Without `metadata` it is invalid; the nodes may still have their own files.
         return Ok(None);
     };
     let mut nodes = Consolidated::new();
@@ -90,12 +90,12 @@ pub fn members(nodes: &Consolidated, group: &str) -> Vec<String> {
     names
 }
 
-/// Whether it names a group.
+/// Whether consolidated metadata have a group at a path.
 fn is_group(nodes: &Consolidated, path: &str) -> bool {
     nodes.get(path).and_then(Option::as_ref).is_some_and(|node| node.kind == NodeKind::Group)
 }
 
-/// Whether it says that there is no such node: it names all that is below what it names.
+/// Whether consolidated metadata say that a node does not exist: they name everything below each group that they name.
 pub fn is_absent(nodes: &Consolidated, path: &str) -> bool {
     let mut rest = path;
     while !nodes.contains_key(rest) && !rest.is_empty() {
@@ -104,11 +104,11 @@ pub fn is_absent(nodes: &Consolidated, path: &str) -> bool {
     rest != path && nodes.get(rest).is_some_and(Option::is_some)
 }
 
-/// What stands under one group, as seen from it; none if it is not named.
+/// The nodes below one group, with relative paths; `None` if the group is not named.
 pub fn within(nodes: &Consolidated, group: &str) -> Option<Consolidated> {
     is_group(nodes, group).then_some(())?;
     let below = nodes.range::<str, _>((Bound::Included(group), Bound::Unbounded));
-    // Names that begin alike (`a`, `a-b`, `a/x`) may lie between.
+    // Paths with a common prefix (`a`, `a-b`, `a/x`) may lie between.
     let below = below.take_while(|(path, _)| path.starts_with(group));
     Some(
         below
@@ -121,12 +121,12 @@ pub fn within(nodes: &Consolidated, group: &str) -> Option<Consolidated> {
     )
 }
 
-/// Whether a place is a node.
+/// Whether a location has metadata of a node.
 pub fn exists(place: &Location) -> bool {
     ["zarr.json", ".zarray", ".zgroup"].iter().any(|file| place.has(file))
 }
 
-/// Reads a node's own files.
+/// Reads a node's own metadata files.
 pub fn read(place: &Location, files: &mut Vec<Identity>) -> Result<Option<ZarrNode>, String> {
     if let Some(metadata) = json(place, "zarr.json", files)? {
         return ZarrNode::v3(metadata).map(Some);
@@ -147,12 +147,12 @@ fn object(value: Option<Value>) -> Map<String, Value> {
     }
 }
 
-/// Parses a metadata file; none if there is no such file.
+/// Parses a metadata file, if it exists.
 fn json(place: &Location, key: &str, files: &mut Vec<Identity>) -> Result<Option<Map<String, Value>>, String> {
     let wrong = |cause: String| format!("{}: {cause}", place.show(key));
     let Some(text) = place.metadata(key, files).map_err(wrong)? else { return Ok(None) };
     let parsed = serde_json::from_slice(&text).or_else(|error| {
-        // Python writes NaN and Infinity, which JSON does not have.
+        // Python writes NaN and Infinity, which are not valid JSON.
         serde_json::from_slice(&quote_names(&text)).map_err(|_| error)
     });
     match parsed {
@@ -162,7 +162,7 @@ fn json(place: &Location, key: &str, files: &mut Vec<Identity>) -> Result<Option
     }
 }
 
-/// Puts bare `NaN`, `Infinity` and `-Infinity` in quotes.
+/// Quotes bare `NaN`, `Infinity` and `-Infinity`.
 fn quote_names(text: &[u8]) -> Vec<u8> {
     let mut quoted = Vec::with_capacity(text.len());
     let mut in_string = false;

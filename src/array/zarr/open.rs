@@ -1,4 +1,4 @@
-//! Opens an array: metadata to a source of chunks.
+//! Opens an array: makes a source of chunks from metadata.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub fn numbers(zarr: &Zarr, element: &str, node: &ZarrNode, dtype: Dtype) -> Res
     open(zarr, element, node, Element { dtype: Some(dtype), size, word: size, fill }, dtype, None)
 }
 
-/// Opens an array whose elements have `size` bytes as an array of bytes with a last axis of that size.
+/// Opens an array whose elements have `size` bytes as an array of bytes with one more axis, of that size.
 pub fn bytes(zarr: &Zarr, element: &str, node: &ZarrNode, fill: Vec<u8>, word: usize) -> Result<Array, ArrayError> {
     let size = fill.len();
     open(zarr, element, node, Element { dtype: None, size, word, fill }, Dtype::U8, Some(size as u64))
@@ -73,7 +73,7 @@ fn open(
     Ok(Array::new((Arc::clone(&zarr.name), element.into()), dtype, (shape, chunk_shape), source))
 }
 
-/// The files of an array; what they hold is for the caller to say.
+/// The files of an array; the caller sets how to decode them.
 pub fn files(zarr: &Zarr, element: &str, keys: Keys) -> Files {
     Files {
         store: Arc::clone(&zarr.name),

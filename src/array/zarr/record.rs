@@ -1,4 +1,4 @@
-//! Structured arrays of zarr v2, as tables were written before anndata 0.7: read as bytes, fields picked out.
+//! Structured arrays of zarr v2, as tables were stored before anndata 0.7: read as bytes, from which fields are extracted.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use crate::array::constant::InMemory;
 use crate::array::container::{Container, NodeKind};
 use crate::array::{Array, ArrayError, Dtype, RecordField, RecordFieldKind};
 
-/// One field and where it lies in each record.
+/// A field and its location in a record.
 struct FieldPlace {
     name: String,
     class: ElementClass,
     big: bool,
     shape: Vec<u64>,
     offset: u64,
-    /// Bytes, all axes together.
+    /// Size in bytes, including all axes.
     size: u64,
 }
 
-/// The fields of an array; none where it holds no records.
+/// The fields of a structured array; empty for other arrays.
 pub fn fields(zarr: &Zarr, element: &str) -> Result<Vec<RecordField>, ArrayError> {
     let node = zarr.existing(element, NodeKind::Array)?;
     let known = |member: FieldPlace| RecordField {
@@ -55,7 +55,7 @@ fn members(node: &ZarrNode) -> Option<Vec<FieldPlace>> {
             Some(axes) => axes.as_array()?.iter().map(Value::as_u64).collect::<Option<_>>()?,
             None => Vec::new(),
         };
-        // One field as an array of its own tells its class.
+        // The class is that of an array with the field's dtype.
         let metadata = Map::from_iter([("dtype".to_owned(), dtype.clone())]);
         let class = class::of(&ZarrNode { kind: NodeKind::Array, version: 2, metadata, attributes: Map::new() });
         let text = dtype.as_str()?;
@@ -72,7 +72,7 @@ fn members(node: &ZarrNode) -> Option<Vec<FieldPlace>> {
     Some(members)
 }
 
-/// The bytes of one field of every record.
+/// The bytes of one field of all records.
 fn read(zarr: &Zarr, element: &str, field: &str) -> Result<(FieldPlace, Vec<u8>), ArrayError> {
     let node = zarr.existing(element, NodeKind::Array)?;
     let members = members(&node).ok_or_else(|| zarr.error(element, "its record type is damaged"))?;
@@ -90,7 +90,7 @@ fn read(zarr: &Zarr, element: &str, field: &str) -> Result<(FieldPlace, Vec<u8>)
     Ok((member, parts.flatten().copied().collect()))
 }
 
-/// All values of a field of numbers, in memory: shape rows x the field's own axes.
+/// A numeric field of all records, in memory; its shape is [records, axes of the field...].
 pub fn numbers(zarr: &Zarr, element: &str, field: &str) -> Result<Array, ArrayError> {
     let (member, mut bytes) = read(zarr, element, field)?;
     let ElementClass::Number(dtype) = member.class else {
@@ -109,7 +109,7 @@ pub fn numbers(zarr: &Zarr, element: &str, field: &str) -> Result<Array, ArrayEr
     Ok(Array::new((Arc::clone(&zarr.name), name), dtype, (shape.clone(), shape), Arc::new(InMemory { bytes })))
 }
 
-/// All strings of a field.
+/// A string field of all records.
 pub fn strings(zarr: &Zarr, element: &str, field: &str) -> Result<Vec<String>, ArrayError> {
     let (member, bytes) = read(zarr, element, field)?;
     let ElementClass::FixedText { size, encoding } = member.class else {

@@ -1,16 +1,16 @@
-//! Single values in metadata, as zarr-python reads them: numbers, numbers as text, and the bits of a float in hex.
+//! Scalar values in metadata, as in zarr-python: numbers, numbers as text, and the bits of a float in hexadecimal.
 
 use serde_json::Value;
 
 use crate::array::Dtype;
 use crate::array::cast::cast;
 
-/// The packed bytes of a value of a type; none where it is no value of it.
+/// A value as an element of a dtype; `None` if it is not valid.
 pub fn bytes(dtype: Dtype, value: &Value) -> Option<Vec<u8>> {
     let mut out = vec![0; dtype.size()];
     let float = |value: f64, out: &mut [u8]| cast(Dtype::F64, dtype, &value.to_le_bytes(), out);
     match value {
-        // What v2 calls no fill value is read as zeros.
+        // In v2, null means no fill value, which is read as zeros.
         Value::Null => {}
         Value::Bool(truth) => cast(Dtype::Bool, dtype, &[u8::from(*truth)], &mut out),
         Value::Number(number) if dtype.is_float() => float(number.as_f64()?, &mut out),
@@ -25,7 +25,7 @@ pub fn bytes(dtype: Dtype, value: &Value) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// A float as Python's `float()` reads it.
+/// Parses a float as Python's `float()` does.
 pub fn number(text: &str) -> Option<f64> {
     text.trim().replace('_', "").parse().ok()
 }
@@ -49,7 +49,7 @@ fn whole(value: &Value) -> Option<i128> {
     })
 }
 
-/// The float of 4, 8 or 16 hexadecimal digits.
+/// The float with these 4, 8 or 16 hexadecimal digits.
 fn bits(digits: &str) -> Option<f64> {
     let bits = u64::from_str_radix(digits, 16).ok()?;
     Some(match digits.len() {
@@ -60,7 +60,7 @@ fn bits(digits: &str) -> Option<f64> {
     })
 }
 
-/// A size: a whole number, which some writers put down as `4.0` or `true`.
+/// A size: an integer, which some writers store as `4.0` or `true`.
 pub fn size(value: &Value) -> Option<u64> {
     match value {
         Value::Bool(truth) => Some(u64::from(*truth)),
@@ -73,7 +73,7 @@ pub fn sizes(value: &Value) -> Option<Vec<u64>> {
     value.as_array()?.iter().map(size).collect()
 }
 
-/// numpy's name of a type, such as `<f4` or `float32`, and whether it is big-endian.
+/// Parses numpy's name of a dtype, such as `<f4` or `float32`; also returns whether it is big-endian.
 pub fn dtype(name: &str) -> Option<(Dtype, bool)> {
     let (big, bare) = match name.as_bytes().first() {
         Some(b'>') => (true, name.get(1..)?),

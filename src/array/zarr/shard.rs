@@ -1,7 +1,7 @@
-//! Shards: many chunks in one file, with an index of where each lies.
+//! Shards: many chunks in one file, with an index of their locations.
 //!
-//! The inner chunks are the chunks of the array. An index is read with one call and kept, bounded, as a shard is
-//! usually asked for many of its chunks; no file is kept open longer than its reads need.
+//! The inner chunks are the chunks of the array. An index is read with one request and cached (bounded), as many chunks of a shard are
+//! usually needed. Files are not kept open beyond their reads.
 
 use std::io::ErrorKind;
 use std::num::NonZeroUsize;
@@ -15,21 +15,21 @@ use crate::array::codec::shard::Index;
 use crate::array::{ArrayError, Counters, file};
 use crate::storage::Identity;
 
-/// Bytes of the indices that one array keeps.
+/// Maximum bytes of indices that one array caches.
 const KEPT: u64 = 16 << 20;
 
-/// An index: offset and length of each chunk; all ones where it was never written. Empty for a missing shard.
+/// An index: offset and length of each chunk, all bits set if it was never written. Empty for a missing shard.
 struct ShardIndex {
     entries: Vec<(u64, u64)>,
     /// Length of the shard.
     len: u64,
-    /// Of a shard that is an object of its own.
+    /// The identity of the shard, if it is an object.
     identity: Option<Identity>,
-    /// The shard, while anyone reads it.
+    /// The shard, while it is being read.
     blob: Mutex<WeakBlob>,
 }
 
-/// The index of one shard, once it was read. A failure is not kept.
+/// The index of one shard, once it has been read. Failures are not cached.
 #[derive(Default)]
 struct ShardEntry {
     reading: Mutex<()>,
@@ -38,7 +38,7 @@ struct ShardEntry {
 
 pub struct Shards {
     files: Files,
-    /// Inner chunks along each axis of the array, and of one shard.
+    /// Inner chunks along each axis, of the array and of one shard.
     chunks: Vec<u64>,
     inner: Vec<u64>,
     shards: Vec<u64>,
@@ -49,7 +49,7 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// None if the shard shape is not a multiple of the chunk shape.
+    /// `None` if the shard shape is not a multiple of the chunk shape.
     pub fn new(files: Files, shape: &[u64], shard: &[u64], chunk: &[u64], layout: Index) -> Option<Shards> {
         if shard.iter().zip(chunk).any(|(&s, &c)| c == 0 || s % c != 0) {
             return None;
@@ -73,7 +73,7 @@ impl Shards {
         self.files.open(&indices(shard, &self.shards), chunk)
     }
 
-    /// The index of a shard; one thread reads it, others that want it meanwhile wait.
+    /// The index of a shard. One thread reads it, while others that need it wait.
     fn index(&self, shard: u64, chunk: u64, counters: &Counters) -> Result<Arc<ShardIndex>, ArrayError> {
         let entry = {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,7 +98,7 @@ impl Shards {
 
     fn read_index(&self, blob: &Blob, chunk: u64, counters: &Counters) -> Result<Vec<(u64, u64)>, ArrayError> {
         let len = blob.len();
-        // It was checked when the array was opened that this is a number; the file's length bounds the buffer.
+        // That the size is known was checked when the array was opened; the file's length bounds the buffer.
         let size = self.layout.stored(self.count).unwrap_or(usize::MAX) as u64;
         let Some(offset) = len.checked_sub(size).map(|end| if self.layout.at_start { 0 } else { end }) else {
             let cause = format!("the shard of {len} bytes is too short for its index of {size}: it is truncated");
@@ -138,7 +138,7 @@ impl ChunkPlaces for Shards {
         }
         let reopened = match &index.identity {
             Some(identity) => identity.open().map(|object| Some(Blob::whole(object))),
-            // Unpacked from an archive, whose directory says where it lies.
+            // Without identity it is in an archive, whose directory has its location.
             None => Ok(self.open(shard, chunk)?),
         };
         match reopened {

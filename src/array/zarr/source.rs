@@ -1,4 +1,4 @@
-//! Chunk files (or members of an archive): one a chunk, read whole.
+//! Chunk files (or members of an archive), one for each chunk, read whole.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,22 +10,22 @@ use crate::array::codec::{self, Stage};
 use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, file};
 use crate::storage::{Identity, Meter};
 
-/// What all sources of one array need to find, read and decode a chunk.
+/// What all sources need to find, read and decode chunks of one array.
 pub struct Files {
     pub store: Arc<str>,
     pub element: Arc<str>,
-    /// The array's own directory.
+    /// The location of the array.
     pub root: Location,
     pub opened: SystemTime,
-    /// The metadata files that said how to read it.
+    /// The metadata files of the array.
     pub metadata: Vec<Identity>,
     pub keys: Keys,
-    /// The array has one axis more than the chunk keys.
+    /// Whether the array has one more axis than its chunk keys (strings as bytes).
     pub trailing: bool,
-    /// Outermost first.
+    /// Stages, outermost first.
     pub stages: Vec<Stage>,
     pub fill: Vec<u8>,
-    /// Bytes of a decoded chunk (inner chunk of a shard).
+    /// Bytes of a decoded chunk (of an inner chunk, with shards).
     pub chunk_bytes: u64,
 }
 
@@ -40,20 +40,20 @@ impl Files {
     }
 
     fn key(&self, indices: &[u64]) -> String {
-        // The last index, always 0.
+        // The last index, which is always 0, is not part of the key.
         let indices = if self.trailing { indices.split_last().map_or(indices, |(_, rest)| rest) } else { indices };
         self.keys.key(indices)
     }
 
-    /// Opens a chunk or shard; none where it was never written.
+    /// Opens a chunk or shard; `None` if it was never written.
     pub fn open(&self, indices: &[u64], chunk: u64) -> Result<Option<Blob>, ArrayError> {
         match self.root.chunk(&self.key(indices), self.opened) {
             Ok(Some(blob)) => Ok(Some(blob)),
-            // A store that was taken away must not read as zeros.
+            // Missing chunks read as fill values, but those of a removed store must not.
             Ok(None) => file::confirm(&self.store, &self.metadata).map(|()| None),
             Err(Trouble::Written(cause)) => Err(ArrayError::Stale { store: self.store.to_string(), cause }),
             Err(Trouble::Damaged(cause)) => {
-                // Of an archive that was replaced, nothing fits.
+                // Members of a replaced archive look damaged, so that is checked first.
                 file::check_unchanged(&self.store, &self.metadata)?;
                 Err(self.damaged(chunk, cause))
             }
@@ -65,7 +65,7 @@ impl Files {
         }
     }
 
-    /// No codec makes a chunk much larger than it is; more is damage, and not worth the memory.
+    /// Fails if a stored chunk is much larger than a decoded one: no codec does that, and it must not take the memory.
     fn check_len(&self, chunk: u64, len: u64) -> Result<(), ArrayError> {
         if len > self.chunk_bytes.saturating_mul(2).saturating_add(1 << 20) {
             let cause = format!("{len} bytes are stored for a chunk of {}", self.chunk_bytes);
@@ -74,7 +74,7 @@ impl Files {
         Ok(())
     }
 
-    /// Where stored bytes lie, if they lie in an object.
+    /// The location of stored bytes, if they are in an object.
     fn extent(
         &self,
         chunk: u64,
@@ -120,7 +120,7 @@ impl Files {
     }
 }
 
-/// Place of chunk number `number` in a grid.
+/// The indices of a chunk along the axes, from its number in a grid.
 pub fn indices(number: u64, grid: &[u64]) -> Vec<u64> {
     let mut rest = number;
     let mut indices: Vec<u64> = grid
@@ -136,30 +136,30 @@ pub fn indices(number: u64, grid: &[u64]) -> Vec<u64> {
     indices
 }
 
-/// Chunks along each axis.
+/// Number of chunks along each axis.
 pub fn grid(shape: &[u64], chunk: &[u64]) -> Vec<u64> {
     shape.iter().zip(chunk).map(|(&n, &c)| n.div_ceil(c.max(1))).collect()
 }
 
-/// A chunk that was written.
+/// The location of a written chunk.
 pub struct StoredRange {
     pub blob: Blob,
     pub offset: u64,
     pub len: u64,
 }
 
-/// Where the chunks of an array lie.
+/// Finds the chunks of an array.
 pub trait ChunkPlaces: Send + Sync {
     fn files(&self) -> &Files;
 
-    /// Where a chunk lies; none where it was never written.
+    /// The location of a chunk; `None` if it was never written.
     fn find(&self, chunk: u64, counters: &Counters) -> Result<Option<StoredRange>, ArrayError>;
 
-    /// Whether `find` may have to read.
+    /// Whether `find` may read from the storage.
     fn looks_up(&self) -> bool;
 }
 
-/// The chunks of an array, wherever they lie.
+/// The source of an array's chunks.
 pub struct StoredChunks<P>(pub P);
 
 impl<P: ChunkPlaces> ChunkSource for StoredChunks<P> {
@@ -222,7 +222,7 @@ impl<P: ChunkPlaces> ChunkSource for StoredChunks<P> {
     }
 }
 
-/// An array without shards: each chunk is an object of its own.
+/// An array without shards: each chunk is a separate object.
 pub struct ChunkFiles {
     files: Files,
     grid: Vec<u64>,

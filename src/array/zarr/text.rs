@@ -1,4 +1,4 @@
-//! Strings: of any length chunk by chunk, of fixed length as arrays of bytes with one more axis.
+//! Strings: variable-length ones chunk by chunk, fixed-length ones as arrays of bytes with one more axis.
 
 use serde_json::Value;
 
@@ -10,21 +10,20 @@ use crate::array::codec::shard::runs;
 use crate::array::container::{Container, NodeKind};
 use crate::array::{ArrayError, Counters, codec};
 
-/// Most strings of an array, against shapes that lie: 64 times the largest atlas.
+/// Maximum strings of an array, in case its shape is wrong: 64 times the largest atlas.
 const MOST: u64 = 1 << 33;
-/// Most strings of one chunk.
+/// Maximum strings of a chunk.
 const MOST_IN_CHUNK: u64 = 1 << 28;
 
-/// Most stored bytes of a chunk of strings.
+/// Maximum stored bytes of a chunk of strings.
 const MOST_STORED: u64 = 2 << 30;
-/// Most bytes of a string of fixed length, or of a record.
+/// Maximum bytes of a fixed-length string, or of a record.
 const MOST_BYTES: usize = 64 << 20;
 
-/// Strings that are believed without a look at what is stored: 16 M, which cost 400 MB.
+/// Up to this many strings are accepted without a check of the stored size: they take 400 MB.
 const FREE: u64 = 1 << 24;
 
-/// Refuses a number of strings that cannot come from the stored bytes: a chunk that was never written is stored in no bytes, but
-/// its strings would take memory.
+/// Fails if there are more strings than the stored bytes can have: unwritten chunks take no bytes, but their strings would take memory.
 fn plausible(zarr: &Zarr, element: &str, strings: u64) -> Result<(), ArrayError> {
     if strings <= FREE {
         return Ok(());
@@ -81,7 +80,7 @@ fn variable(zarr: &Zarr, element: &str, node: &ZarrNode) -> Result<Vec<String>, 
     Ok(all)
 }
 
-/// Moves the strings of a chunk to their places.
+/// Moves the strings of a chunk to their positions in the array.
 fn scatter(shape: &[usize], chunk: &[usize], number: usize, mut texts: Vec<String>, all: &mut [String]) {
     runs(shape, chunk, number, |from, to, len| {
         if let (Some(places), Some(texts)) = (all.get_mut(to..to + len), texts.get_mut(from..from + len)) {
@@ -90,7 +89,7 @@ fn scatter(shape: &[usize], chunk: &[usize], number: usize, mut texts: Vec<Strin
     });
 }
 
-/// The string that stands where none was written.
+/// The fill value.
 fn fill_text(node: &ZarrNode) -> String {
     match node.metadata.get("fill_value") {
         Some(Value::String(text)) => text.clone(),
@@ -99,15 +98,15 @@ fn fill_text(node: &ZarrNode) -> String {
     }
 }
 
-/// How strings of any length are read.
+/// How to decode variable-length strings.
 struct Kind {
-    /// Bytes that need not be UTF-8.
+    /// Whether they are bytes that need not be UTF-8.
     lossy: bool,
     fill: String,
 }
 
 impl Kind {
-    /// The strings of a chunk, or of a shard.
+    /// Decodes the strings of a chunk, or of a shard.
     fn decode(&self, chain: &Chain, stored: &[u8], shape: &[usize]) -> Result<Vec<String>, String> {
         let (chunk_shape, index, inner) = match chain {
             Chain::Chunk(stages) => {
@@ -132,7 +131,7 @@ impl Kind {
         Ok(all)
     }
 
-    /// numcodecs' `vlen-utf8` and `vlen-bytes`: how many there are, then length and bytes of each.
+    /// Parses numcodecs' `vlen-utf8` and `vlen-bytes`: the number of strings, then length and bytes of each.
     fn parse(&self, bytes: &[u8], count: usize) -> Result<Vec<String>, String> {
         let cut = || "the strings end early".to_owned();
         let next = |bytes: &mut &[u8]| -> Result<usize, String> {
@@ -175,7 +174,7 @@ fn fixed(
     let Some(total) = total else { return Err(zarr.error(element, "its shape is too large: it is damaged")) };
     plausible(zarr, element, total)?;
     if size == 0 {
-        // numpy's `<U0`: nothing is stored.
+        // numpy's `<U0` stores nothing.
         let count = usize::try_from(total.min(MOST_IN_CHUNK)).unwrap_or(0);
         return Ok(vec![String::new(); count]);
     }
@@ -188,7 +187,7 @@ fn fixed(
         .ok_or_else(|| zarr.error(element, "holds code points that do not exist: it is damaged"))
 }
 
-/// Reads elements of `size` bytes as bytes, with a last axis of `size`.
+/// Reads elements of `size` bytes as bytes, with one more axis.
 pub fn bytes(zarr: &Zarr, element: &str, node: &ZarrNode, size: u64) -> Result<Vec<u8>, ArrayError> {
     let shape = zarr.shape(element)?;
     plausible(zarr, element, shape.iter().fold(1_u64, |n, &c| n.saturating_mul(c)))?;
@@ -205,7 +204,7 @@ pub fn bytes(zarr: &Zarr, element: &str, node: &ZarrNode, size: u64) -> Result<V
     array.read_all(MOST, &Counters::default())
 }
 
-/// One fixed-length string; none where it holds code points that do not exist.
+/// Decodes a fixed-length string; `None` if it has invalid code points.
 pub fn decode(text: &[u8], encoding: Encoding) -> Option<String> {
     if encoding == Encoding::Bytes {
         let end = text.iter().position(|&b| b == 0).unwrap_or(text.len());

@@ -1,8 +1,7 @@
-//! The central directory of a zip archive: which members there are, where their bytes lie.
+//! The central directory of a zip archive: its members, and their locations.
 //!
-//! A name may be there many times, as writers that append replace metadata: the last entry counts. Members are looked
-//! up by name in memory, so no name can lead out of the archive. Every offset and size is checked against the file
-//! before anything is read or allocated.
+//! A name may occur several times, as writers that append replace metadata so: the last entry counts. Members are looked up by name in
+//! memory, so no name can lead out of the archive. All offsets and sizes are checked against the file before anything is read or allocated.
 
 use std::collections::BTreeMap;
 use std::io::{self, Error, ErrorKind};
@@ -15,32 +14,32 @@ use super::blob::Blob;
 use crate::array::{Extent, MAX_CHUNK};
 use crate::storage::{Meter, Object};
 
-/// No deflate stream yields more bytes than this for each of its own.
+/// Maximum expansion of a deflate stream.
 const DEFLATE_RATIO: u64 = 1032;
 const END: &[u8; 4] = b"PK\x05\x06";
 const END_BYTES: usize = 22;
-/// The end record and the longest comment.
+/// The end record with the longest comment.
 const TAIL: u64 = 22 + 65_535;
 
-/// A member, as the central directory tells of it.
+/// A member, from the central directory.
 struct ZipMember {
     /// Offset of its local header.
     header: u64,
-    /// Bytes in the archive.
+    /// Compressed bytes.
     stored: u64,
-    /// Bytes of the content.
+    /// Bytes of its content.
     size: u64,
     crc: u32,
     method: u16,
     encrypted: bool,
-    /// Offset of its content, once its local header was read.
+    /// Offset of its content, set when its local header has been read.
     content: OnceLock<u64>,
 }
 
 /// An open archive.
 pub struct Zip {
     object: Object,
-    /// Where the central directory begins: the content ends before.
+    /// Offset of the central directory; all content lies before it.
     directory: u64,
     members: BTreeMap<String, ZipMember>,
 }
@@ -57,7 +56,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..at.checked_add(8)?)?.try_into().ok().map(u64::from_le_bytes)
 }
 
-/// What is wrong with a member, in words.
+/// An error about a member.
 fn unfit(cause: &str) -> Error {
     Error::new(ErrorKind::InvalidData, cause)
 }
@@ -66,7 +65,7 @@ impl Zip {
     /// Reads the central directory.
     ///
     /// # Errors
-    /// The cause in words: no zip archive, or a damaged one.
+    /// The cause: not a zip archive, or a damaged one.
     pub fn open(object: Object) -> Result<Zip, String> {
         let (start, bytes, shift) = central_directory(&object)?;
         let mut members = BTreeMap::new();
@@ -88,7 +87,7 @@ impl Zip {
         self.object.address().meter()
     }
 
-    /// Bytes of content and headers.
+    /// Bytes of content and local headers.
     pub fn len(&self) -> u64 {
         self.directory
     }
@@ -108,7 +107,7 @@ impl Zip {
             if names.last().is_none_or(|last| last != name) {
                 names.push(name.to_owned());
             }
-            // Past all that lies in that folder: `0` follows `/`.
+            // Skips all entries of that folder: `0` follows `/` in ASCII.
             from = if folder { Bound::Included(format!("{prefix}{name}0")) } else { Bound::Excluded(path.clone()) };
         }
         names.sort();
@@ -116,10 +115,10 @@ impl Zip {
         names
     }
 
-    /// The content of a member; none if there is no such member.
+    /// The content of a member, if it exists.
     ///
     /// # Errors
-    /// `InvalidData` with the cause in words: damaged, encrypted, of another compression. Else the storage's, as it is.
+    /// `InvalidData` with the cause: damaged, encrypted, unsupported compression. Others are those of the storage.
     pub fn read(&self, name: &str) -> io::Result<Option<Blob>> {
         let Some(member) = self.members.get(name) else { return Ok(None) };
         if member.encrypted {
@@ -136,13 +135,13 @@ impl Zip {
         }
     }
 
-    /// Where the content begins: behind the local header, whose name must be the same.
+    /// Offset of the content: behind the local header, which must have the same name.
     fn content(&self, name: &str, member: &ZipMember) -> io::Result<u64> {
         if let Some(&offset) = member.content.get() {
             return Ok(offset);
         }
         let damaged = || unfit("its local header is damaged");
-        // That it cannot be read is not that it is damaged.
+        // A failing storage must not be reported as damage.
         let fill = |at: u64, bytes: &mut [u8]| match self.object.read_exact_at(at, bytes) {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => Err(damaged()),
             result => result,
@@ -184,12 +183,12 @@ impl Zip {
     }
 }
 
-/// A name as it is looked up: archivers on Windows write `\`, others begin with `./`.
+/// A name for lookups: archivers on Windows write `\`, others start with `./`.
 fn folded(name: &[u8]) -> String {
     String::from_utf8_lossy(name).replace('\\', "/").trim_start_matches("./").to_owned()
 }
 
-/// Start of the central directory, its bytes, and how far all offsets are off (bytes before the archive).
+/// Offset of the central directory, its bytes, and the correction of all offsets (bytes before the archive).
 fn central_directory(object: &Object) -> Result<(u64, Vec<u8>, u64), String> {
     let damaged =
         || "the zip archive has no end record: it is truncated or damaged; copy or download it again".to_owned();
@@ -218,8 +217,7 @@ fn central_directory(object: &Object) -> Result<(u64, Vec<u8>, u64), String> {
     Ok((start, bytes, shift))
 }
 
-/// The end record of zip64, which a locator before the old end record points to: its offset, the directory's size and
-/// offset.
+/// The zip64 end record, which a locator before the end record points to: its offset, and the directory's size and offset.
 fn zip64(object: &Object, end: u64) -> Option<(u64, u64, u64)> {
     let mut locator = [0; 20];
     object.read_exact_at(end.checked_sub(20)?, &mut locator).ok()?;
@@ -227,7 +225,7 @@ fn zip64(object: &Object, end: u64) -> Option<(u64, u64, u64)> {
         return None;
     }
     let mut record = [0; 56];
-    // Where it is said to be, or right before the locator where something precedes the archive.
+    // Where the locator says, or right before the locator if something precedes the archive.
     [u64_at(&locator, 8)?, end.checked_sub(76)?].into_iter().find_map(|at| {
         object.read_exact_at(at, &mut record).ok()?;
         if !record.starts_with(b"PK\x06\x06") || at >= end {
@@ -237,7 +235,7 @@ fn zip64(object: &Object, end: u64) -> Option<(u64, u64, u64)> {
     })
 }
 
-/// One entry: its name, the member (none for a folder), and what follows.
+/// Parses one entry: name, member (`None` for a folder), and the following bytes.
 fn entry(bytes: &[u8], shift: u64) -> Option<(String, Option<ZipMember>, &[u8])> {
     let (named, extra, comment) = (u16_at(bytes, 28)?, u16_at(bytes, 30)?, u16_at(bytes, 32)?);
     let name = bytes.get(46..)?.get(..usize::from(named))?;
@@ -265,7 +263,7 @@ fn entry(bytes: &[u8], shift: u64) -> Option<(String, Option<ZipMember>, &[u8])>
     Some(if name.ends_with('/') { (name, None, after) } else { (name, Some(member), after) })
 }
 
-/// The numbers too wide for the entry itself.
+/// The content of the zip64 extra field, for numbers that do not fit the entry.
 fn zip64_extra(mut extra: &[u8]) -> &[u8] {
     while let (Some(id), Some(size)) = (u16_at(extra, 0), u16_at(extra, 2)) {
         let Some(field) = extra.get(4..4 + usize::from(size)) else { break };
@@ -286,7 +284,7 @@ mod tests {
     use super::*;
     use crate::storage::local;
 
-    /// An archive of members (name, content, whether deflated).
+    /// An archive with members (name, content, whether to deflate).
     fn archive(members: &[(&str, &[u8], bool)]) -> Vec<u8> {
         let (mut bytes, mut directory) = (Vec::new(), Vec::new());
         for &(name, content, deflate) in members {
@@ -346,7 +344,7 @@ mod tests {
         ];
         let bytes = archive(&members);
         let mut file = tempfile::tempfile().unwrap();
-        // Something before the archive shifts every offset.
+        // Bytes before the archive shift all offsets.
         for bytes in [bytes.clone(), [b"#!/bin/sh\n".as_slice(), &bytes].concat()] {
             let zip = open(&mut file, &bytes).unwrap();
             assert_eq!(content(&zip, "a/x").unwrap().unwrap(), b"new");

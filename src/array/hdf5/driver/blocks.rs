@@ -1,8 +1,7 @@
-//! Parts of an object that were fetched for the library, and which to fetch next.
+//! Caches parts of an object for the library, and chooses which parts to fetch next.
 //!
-//! The library reads metadata in small pieces, one after the other, and each new place costs a round trip. So the start
-//! and the end of the object come at once, reads that go on where the last ended fetch ever more, and the nodes of a chunk
-//! index all together.
+//! The library reads metadata in small pieces, one by one, and each miss costs a round trip. So the start and the end of the object are
+//! fetched first, sequential reads fetch increasingly large parts, and the nodes of a chunk index are fetched together.
 
 use std::collections::BTreeMap;
 use std::io::{self, Error};
@@ -13,34 +12,34 @@ use super::tree;
 use crate::number::as_usize;
 use crate::storage::{Object, in_flight};
 
-/// Bytes at the start and at the end that are fetched first.
+/// Bytes to fetch first, at the start and at the end.
 const START: u64 = 1 << 20;
 const END: u64 = 4 << 20;
-/// What a read elsewhere fetches; doubled as long as reads go on, up to the second.
+/// Bytes to fetch for a read elsewhere; doubled while reads are sequential, up to `MOST`.
 const LEAST: u64 = 64 << 10;
 const MOST: u64 = 4 << 20;
-/// Nodes of a chunk index are fetched by such pages.
+/// Nodes of a chunk index are fetched in pages of this size.
 const PAGE: u64 = 4 << 10;
-/// Fetches under way.
+/// Requests in flight.
 const TOGETHER: usize = 64;
-/// Bytes that are kept.
+/// Maximum bytes to cache.
 const KEPT: u64 = 96 << 20;
 
-/// What is known of an object.
+/// The cached parts of an object.
 pub struct Blocks {
     object: Object,
-    /// Bytes by their offset; no two overlap.
+    /// Parts by offset; they do not overlap.
     parts: BTreeMap<u64, Vec<u8>>,
     kept: u64,
-    /// Where the last fetch ended, and how much the next fetches if it begins there.
+    /// The end of the last fetch, and the bytes to fetch next if reads continue there.
     next: (u64, u64),
 }
 
 impl Blocks {
-    /// Fetches the start and the end.
+    /// Creates the cache, and fetches the start and the end.
     ///
     /// # Errors
-    /// The storage's.
+    /// Those of the storage.
     pub fn start(object: Object) -> io::Result<Blocks> {
         let len = object.len();
         let mut blocks = Blocks { object, parts: BTreeMap::new(), kept: 0, next: (len, LEAST) };
@@ -49,11 +48,10 @@ impl Blocks {
         Ok(blocks)
     }
 
-    /// Fills a buffer with the bytes from an offset on: zeros beyond the object. `base` is where the library's addresses
-    /// begin.
+    /// Fills a buffer with the bytes from an offset on, and zeros beyond the object. `base` is the offset of the library's address 0.
     ///
     /// # Errors
-    /// The storage's.
+    /// Those of the storage.
     pub fn read(&mut self, at: u64, buffer: &mut [u8], base: u64) -> io::Result<()> {
         let end = at.saturating_add(buffer.len() as u64).min(self.object.len());
         if self.kept > KEPT {
@@ -73,7 +71,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// Fetches all nodes below one of a chunk index, level by level.
+    /// Fetches all nodes below a node of a chunk index, level by level.
     fn descend(&mut self, node: &[u8], base: u64) -> io::Result<()> {
         let size = node.len() as u64;
         let mut level = vec![node.to_vec()];
@@ -88,7 +86,7 @@ impl Blocks {
             };
             let mut wanted: Vec<Range<u64>> = addresses.iter().filter_map(pages).collect();
             if wanted.iter().map(|range| range.end - range.start).sum::<u64>() > KEPT / 2 {
-                // The library asks for them one by one, then.
+                // They would take more than half of the cache, so the library reads them one by one.
                 return Ok(());
             }
             wanted.sort_by_key(|range| range.start);
@@ -107,7 +105,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// Parts of a range that are not here.
+    /// The parts of a range that are not cached.
     fn gaps(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let mut gaps = Vec::new();
         let mut at = range.start;
@@ -127,17 +125,17 @@ impl Blocks {
         gaps
     }
 
-    /// A gap with what will be asked for next.
+    /// Extends a gap to what is likely to be read next.
     fn ahead(&mut self, gap: Range<u64>) -> Range<u64> {
         let more = if gap.start == self.next.0 { (self.next.1 * 2).min(MOST) } else { LEAST };
         let end = gap.start.saturating_add(more).max(gap.end).min(self.object.len());
-        // Not what is here already.
+        // Up to the next cached part.
         let end = self.parts.range(gap.end..end).next().map_or(end, |(&start, _)| start);
         self.next = (end, more);
         gap.start..end
     }
 
-    /// Fetches ranges that are not here, at once.
+    /// Fetches ranges that are not cached, concurrently.
     fn fetch(&mut self, ranges: Vec<Range<u64>>) -> io::Result<()> {
         let ranges: Vec<Range<u64>> = ranges.into_iter().filter(|range| !range.is_empty()).collect();
         for some in ranges.chunks(TOGETHER) {
@@ -163,14 +161,14 @@ impl Blocks {
         Ok(())
     }
 
-    /// Copies what is here.
+    /// Copies cached bytes to a buffer.
     fn copy(&self, at: u64, buffer: &mut [u8]) {
         let end = at.saturating_add(buffer.len() as u64);
         let first = self.parts.range(..=at).next_back().map_or(at, |(&start, _)| start);
         for (&start, part) in self.parts.range(first..end) {
             let (from, to) = (start.max(at), (start + part.len() as u64).min(end));
             if from < to {
-                // Both lie within a buffer in memory.
+                // Both ranges are within their buffers.
                 let source = part.get(as_usize(from - start)..as_usize(to - start)).unwrap_or_default();
                 if let Some(place) = buffer.get_mut(as_usize(from - at)..as_usize(to - at)) {
                     place.copy_from_slice(source);
@@ -180,7 +178,7 @@ impl Blocks {
     }
 }
 
-/// Sorted ranges, with those that touch in one.
+/// Merges adjacent ranges; the result is sorted.
 fn joined(ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     let mut all: Vec<Range<u64>> = Vec::new();
     for range in ranges {

@@ -1,12 +1,12 @@
-//! The library's own structures for drivers, as its header `H5FDdevelop.h` (2.2.0, class version 1) has them: those of
-//! `hdf5-metno-sys` are of an older version.
+//! The library's structures for drivers, as in its header `H5FDdevelop.h` (2.2.0, class version 1); those of `hdf5-metno-sys` belong to
+//! an older version.
 
 use std::ffi::{c_char, c_int, c_uint, c_ulong, c_void};
 use std::ptr::null;
 
 use hdf5_sys::h5i::hid_t;
 
-/// `H5FD_t`: what all drivers' open files begin with. The library fills it.
+/// `H5FD_t`: the start of every driver's open file, filled by the library.
 #[repr(C)]
 pub struct Public {
     driver: hid_t,
@@ -15,7 +15,7 @@ pub struct Public {
     access: c_uint,
     features: c_ulong,
     max_address: u64,
-    /// Where the file begins in the object: behind a user block.
+    /// Offset of the HDF5 file in the object: behind a user block.
     pub base: u64,
     threshold: u64,
     alignment: u64,
@@ -41,7 +41,7 @@ impl Default for Public {
 
 type Unused = Option<unsafe extern "C" fn()>;
 
-/// The callbacks that a driver for reading has.
+/// The callbacks of a read-only driver.
 pub struct Callbacks {
     pub open: unsafe extern "C" fn(*const c_char, c_uint, hid_t, u64) -> *mut Public,
     pub close: unsafe extern "C" fn(*mut Public) -> c_int,
@@ -103,11 +103,11 @@ impl Class {
     pub fn new(callbacks: Callbacks) -> Class {
         Class {
             version: 1,
-            // Of those that the library leaves to others (512 and above).
+            // In the range for unregistered drivers (512 and above).
             value: 600,
             name: c"shufflefs".as_ptr(),
             max_address: i64::MAX as u64,
-            // H5F_CLOSE_WEAK: closed with the last object in it.
+            // H5F_CLOSE_WEAK: the file is closed with the last object in it.
             close_degree: 1,
             terminate: None,
             sb_size: None,
@@ -143,7 +143,7 @@ impl Class {
             unlock: None,
             del: None,
             ctl: None,
-            // H5FD_FLMAP_DICHOTOMY: metadata apart from raw data.
+            // H5FD_FLMAP_DICHOTOMY: separates metadata from raw data.
             free_lists: [1, 1, 1, 3, 3, 1, 1],
         }
     }

@@ -1,20 +1,20 @@
-//! What a node of a chunk index says of the nodes below it: they can be fetched together, where the library would read them
-//! one after the other.
+//! Parses nodes of a chunk index for the addresses of their children, which can then be fetched together; the library would read them one
+//! by one.
 
-/// Most dimensions of an array (HDF5's own limit).
+/// Maximum dimensions of an array (HDF5's own limit).
 const MOST_AXES: u64 = 32;
 const HEADER: u64 = 24;
 
-/// Addresses of the nodes below, in a node of a version 1 B-tree of chunks (`TREE`, type 1, level above 0), and its level;
-/// none for anything else. All nodes of a tree are of one size, that of `node`.
+/// The level of a node of a version 1 B-tree of chunks (`TREE`, type 1, level above 0), and the addresses of its children; `None` for
+/// anything else. All nodes of a tree have the size of `node`.
 pub fn children(node: &[u8]) -> Option<(u8, Vec<u64>)> {
     let [b'T', b'R', b'E', b'E', 1, level, low, high] = *node.first_chunk::<8>()? else { return None };
     if level == 0 {
         return None;
     }
     let used = u64::from(u16::from_le_bytes([low, high]));
-    // Room for 2K children and one key more; K is 32 unless the file says otherwise, and a key has the chunk's size, its
-    // filter mask, and its place on each axis and one more.
+    // A node has room for 2K children and one more key. K is 32 unless the file sets it; a key has the chunk's size, its filter mask, and
+    // an offset for each axis and one more.
     let size = node.len() as u64;
     let fits = |key: &u64| {
         let entries = size.checked_sub(HEADER + key)?;

@@ -1,4 +1,4 @@
-//! numcodecs' codecs by id and configuration: v2's own, and those of v3 that are called `numcodecs.*`.
+//! numcodecs' codecs, by id and configuration: those of v2, and those of v3 named `numcodecs.*`.
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use crate::array::codec::filter::Filter;
 use crate::array::codec::lzma::{self, Lzma};
 use crate::array::zarr::scalar;
 
-/// What one codec does when it is undone.
+/// How one codec is decoded.
 pub enum Step {
     /// Bytes to bytes.
     Bytes(Stage),
-    /// Elements in another order.
+    /// Reorders elements.
     Order(Stage),
     /// Values to values.
     Values(Filter),
-    /// As numcodecs: bytes seen with types and byte orders of its own.
+    /// Reinterprets bytes, as numcodecs do, with dtypes and byte orders of its own.
     Raw {
         stored_big: bool,
         filter: Filter,
@@ -30,11 +30,11 @@ pub enum Step {
     Nothing,
 }
 
-/// The codec of that id; none where it is not read. `view` is what it saw when it wrote.
+/// The codec with an id; `None` if it is not supported. `view` is its input when encoding.
 pub fn step(id: &str, config: Option<&Value>, view: &View, is_v2: bool) -> Result<Option<Step>, String> {
     let get = |key: &str| config.and_then(|config| config.get(key)).filter(|value| !value.is_null());
     let own = view.element.dtype.map(|dtype| (dtype, false));
-    // A type by its numpy name, or else another.
+    // The dtype in a setting, by numpy's name, or a default.
     let dtype = |key: &str, default: Option<(Dtype, bool)>| -> Result<(Dtype, bool), String> {
         let Some(given) = get(key) else { return default.ok_or_else(|| invalid(id, &format!("no {key}"))) };
         let found = given.as_str().and_then(scalar::dtype);
@@ -91,7 +91,7 @@ pub fn step(id: &str, config: Option<&Value>, view: &View, is_v2: bool) -> Resul
             raw(Filter::AsType { name: "astype", stored, to }, stored_big, big)
         }
         "packbits" => Step::Packbits,
-        // Bits are rounded off for good when it writes.
+        // Rounds bits when encoding; nothing to decode.
         "bitround" => Step::Nothing,
         "pickle" => return Err("codec pickle runs code of whoever wrote it and is never read; rewrite it".to_owned()),
         _ => return Ok(None),
@@ -110,7 +110,7 @@ fn jenkins(config: Option<&Value>) -> Result<Sum, String> {
     Ok(Sum::Jenkins { initial: initial.ok_or_else(bad)?, prefix: prefix.ok_or_else(bad)? })
 }
 
-/// Python's `lzma` by its numbers of formats and filters.
+/// Parses the configuration of Python's `lzma`, with its numbers of formats and filters.
 fn lzma(config: Option<&Value>) -> Result<Lzma, String> {
     let get = |key: &str| config.and_then(|config| config.get(key)).filter(|value| !value.is_null());
     match get("format").map_or(Some(1), scalar::size) {
@@ -134,7 +134,7 @@ fn lzma_filter(filter: &Value) -> Result<lzma::Filter, String> {
         let value = get(key).map_or(Some(u64::from(default)), scalar::size);
         value.and_then(|value| u32::try_from(value).ok()).ok_or_else(|| bad(key))
     };
-    // Dictionaries of the presets 0 to 9.
+    // log2 of the dictionary sizes of presets 0 to 9.
     const DICTIONARIES: [u32; 10] = [18, 20, 21, 22, 22, 23, 23, 24, 25, 26];
     let preset = number("preset", 6)? & 0x1f;
     let power = DICTIONARIES.get(preset as usize).ok_or_else(|| bad("an unknown preset"))?;
