@@ -80,6 +80,11 @@ fn is_chunk(chunk_bytes: u64, array_bytes: u64) -> bool {
     chunk_bytes <= MAX_CHUNK.min(array_bytes.saturating_mul(8).max(FREE))
 }
 
+/// Number of chunks along each axis.
+fn grid(shape: &[u64], chunk: &[u64]) -> Vec<u64> {
+    shape.iter().zip(chunk).map(|(&n, &c)| n.div_ceil(c.max(1))).collect()
+}
+
 /// Counters of what was read from stores since the mount, for `.shufflefs/stats.json`.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -266,7 +271,7 @@ impl Array {
 
     /// Number of chunks along each axis.
     pub fn grid(&self) -> Vec<u64> {
-        self.shape.iter().zip(&self.chunk_shape).map(|(&n, &c)| n.div_ceil(c.max(1))).collect()
+        grid(&self.shape, &self.chunk_shape)
     }
 
     /// Elements in a full chunk.

@@ -14,7 +14,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::cache::ChunkCache;
-use super::{Array, ArrayError, ChunkBuf, Counters, Extent, Scratch, grow};
+use super::{Array, ArrayError, ChunkBuf, Counters, Extent, Scratch, grid, grow};
 use crate::number::as_usize;
 
 pub use deep::{Io, gather_deep, under_way};
@@ -275,7 +275,7 @@ impl Geometry {
         let size = array.dtype.size();
         let (&rows, shape) = array.shape.split_first().unwrap_or((&1, &[]));
         let (&chunk_rows, chunk) = array.chunk_shape.split_first().unwrap_or((&1, &[]));
-        let grid: Vec<u64> = shape.iter().zip(chunk).map(|(&n, &c)| n.div_ceil(c.max(1))).collect();
+        let grid = grid(shape, chunk);
         let chunk_row = product(chunk)?;
         let columns = product(&grid)?;
         product(shape)?.checked_mul(size as u64).ok_or_else(large)?;

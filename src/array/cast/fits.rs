@@ -5,6 +5,7 @@
 
 use half::f16;
 
+use super::range;
 use crate::array::Dtype;
 
 /// Whether the target dtype can hold every value, apart from rounding.
@@ -58,16 +59,6 @@ pub fn misfit(from: Dtype, to: Dtype, elements: &[u8]) -> Option<usize> {
         Dtype::U16 => integers!(u16),
         Dtype::U32 => integers!(u32),
         Dtype::U64 => integers!(u64),
-    }
-}
-
-/// The smallest and the largest value of an integer dtype.
-fn range(dtype: Dtype) -> (i128, i128) {
-    let bits = 8 * dtype.size();
-    match dtype {
-        Dtype::Bool => (0, 1),
-        _ if dtype.is_signed() => (-(1 << (bits - 1)), (1 << (bits - 1)) - 1),
-        _ => (0, (1 << bits) - 1),
     }
 }
 

@@ -15,7 +15,7 @@ use super::types::{self, TypeClass};
 use super::{Hdf5, native, words};
 use crate::array::codec;
 use crate::array::meaning::{Booleans, Names};
-use crate::array::{ArrayError, Dtype, is_chunk};
+use crate::array::{ArrayError, Dtype, grid, is_chunk};
 
 /// H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS.
 const PARTIAL_UNFILTERED: u32 = 2;
@@ -212,7 +212,7 @@ impl DatasetOpener<'_> {
 
     /// The chunk map, by one iteration over all chunks: single `chunk_info` calls cost 0.2 ms each.
     fn map(&self, chunk_shape: &[u64]) -> Result<ChunkMap, ArrayError> {
-        let grid: Vec<u64> = self.shape.iter().zip(chunk_shape).map(|(&n, &c)| n.div_ceil(c)).collect();
+        let grid = grid(&self.shape, chunk_shape);
         let total =
             grid.iter().try_fold(1_u64, |n, &g| n.checked_mul(g)).ok_or_else(|| self.error("too many chunks"))?;
         if total == 0 {

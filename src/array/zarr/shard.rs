@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use lru::LruCache;
 
 use super::blob::{Blob, WeakBlob};
-use super::source::{ChunkPlaces, Files, StoredRange, grid, indices};
+use super::source::{ChunkPlaces, Files, StoredRange, indices};
 use crate::array::codec::shard::Index;
-use crate::array::{ArrayError, Counters, file};
+use crate::array::{ArrayError, Counters, file, grid};
 use crate::storage::Identity;
 
 /// Maximum bytes of indices that one array caches.

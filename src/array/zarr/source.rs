@@ -7,7 +7,7 @@ use super::blob::Blob;
 use super::layout::Keys;
 use super::location::{Location, Trouble};
 use crate::array::codec::{self, Stage};
-use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, file};
+use crate::array::{ArrayError, ChunkBuf, ChunkSource, Counters, Extent, Scratch, file, grid};
 use crate::storage::{Identity, Meter};
 
 /// What all sources need to find, read and decode chunks of one array.
@@ -134,11 +134,6 @@ pub fn indices(number: u64, grid: &[u64]) -> Vec<u64> {
         .collect();
     indices.reverse();
     indices
-}
-
-/// Number of chunks along each axis.
-pub fn grid(shape: &[u64], chunk: &[u64]) -> Vec<u64> {
-    shape.iter().zip(chunk).map(|(&n, &c)| n.div_ceil(c.max(1))).collect()
 }
 
 /// The location of a written chunk.

@@ -8,7 +8,7 @@ use super::node::ZarrNode;
 use super::{Zarr, layout, open, source};
 use crate::array::codec::shard::runs;
 use crate::array::container::{Container, NodeKind};
-use crate::array::{ArrayError, Counters, codec};
+use crate::array::{ArrayError, Counters, codec, grid};
 
 /// Maximum strings of an array, in case its shape is wrong: 64 times the largest atlas.
 const MOST: u64 = 1 << 33;
@@ -65,7 +65,7 @@ fn variable(zarr: &Zarr, element: &str, node: &ZarrNode) -> Result<Vec<String>, 
     };
     let kind = Kind { lossy: class::is_bytes(node), fill: fill_text(node) };
     let files = open::files(zarr, element, layout.keys);
-    let grid = source::grid(&layout.shape, &layout.outer);
+    let grid = grid(&layout.shape, &layout.outer);
     let mut all = vec![String::new(); shape.iter().product()];
     for number in 0..grid.iter().product::<u64>() {
         let texts = match files.open(&source::indices(number, &grid), number)? {
