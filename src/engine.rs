@@ -1,9 +1,9 @@
-//! Demand and prefetch: loads fetches into images, within one memory budget, and answers reads.
+//! Demand and prefetch: loads fetches into images within one memory budget, and answers reads.
 //!
-//! Invariants. A key is in one place: not here, loading, fresh or consumed. Any number of readers cause one load
-//! (single flight); a failed load is not remembered, so the next reader tries again. Only one load task at a time gathers
-//! its buffers, and those already running need nothing more, so waiting for memory ends. Readers never wait on a
-//! session thread: their reply moves in here, and a monitor ends those that wait without progress.
+//! Invariants. An image is absent, loading, unread or read. Any number of readers cause one load (single flight); failed loads are not
+//! cached, so the next reader tries again. Only one load task at a time allocates its buffers, and tasks that have theirs need no more, so
+//! waiting for memory ends. Readers never block a session thread: their reply object is queued here, and a monitor fails those that wait
+//! without progress.
 
 pub mod access;
 mod advice;
@@ -58,7 +58,7 @@ use readers::{Answer, Waiter};
 use stats::Stats;
 use store_loader::StoreLoader;
 
-/// One image: a batch of a view's epoch in one format, or a part of it. Ranks share images, as they share batches.
+/// Identifies an image: a batch of a view's epoch in one format, or a part of it. Ranks share images, as they share batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ImageKey {
     /// Number of the view.
@@ -69,22 +69,22 @@ pub struct ImageKey {
     pub kind: ImageKind,
 }
 
-/// What an image holds of its batch.
+/// What an image has of its batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ImageKind {
-    /// A file of its own.
+    /// The batch as a file.
     File(Extension),
-    /// Some fields of a matrix, for files of many batches: the number of the part.
+    /// Some fields of a matrix, for files of many batches; with the number of the part.
     Part(u8),
 }
 
 impl ImageKey {
-    /// A batch as a file.
+    /// The image of a batch as a file.
     pub fn file(view: u16, epoch: u64, batch: u64, extension: Extension) -> ImageKey {
         ImageKey { view, epoch, batch, kind: ImageKind::File(extension) }
     }
 
-    /// A batch as the first part.
+    /// The image of a batch's first part.
     fn part(view: u16, epoch: u64, batch: u64) -> ImageKey {
         ImageKey { view, epoch, batch, kind: ImageKind::Part(0) }
     }
@@ -95,34 +95,34 @@ impl ImageKey {
 pub enum ReadError {
     #[error(transparent)]
     Array(#[from] ArrayError),
-    /// What `--dtype` asked for cannot be given.
+    /// A value that the dtype requested with `--dtype` cannot represent.
     #[error("{store}: {element}: {value} has no place in {dtype}; choose another --dtype, or leave it out")]
     Value { store: String, element: String, value: String, dtype: &'static str },
     #[error("no progress for {0} s; the store's file system may hang (see --timeout)")]
     Timeout(u64),
-    /// The system gives no memory for so many bytes.
+    /// The system has not this many bytes of memory.
     #[error("no memory for {0} bytes; lower --memory, or raise the limit of this process (`ulimit -v`) or container")]
     NoMemory(u64),
     #[error("internal error: {0}")]
     Internal(String),
 }
 
-/// Takes the bytes of a read, or why there are none. Called once, on any thread.
+/// Takes the bytes of a read, or its error. Called once, on any thread.
 pub type Reply = Box<dyn FnOnce(Result<&[u8], &ReadError>) + Send>;
 
-/// Takes an image, or why there is none. As above.
+/// Takes an image, or its error. As above.
 pub type Opened = Box<dyn FnOnce(Result<Loaded, &ReadError>) + Send>;
 
-/// Settings of an engine that change no byte.
+/// Settings of an engine that do not affect bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of images and decoded chunks at most.
+    /// Maximum bytes of images and decoded chunks.
     pub memory: u64,
     /// Decoding threads.
     pub threads: usize,
-    /// Requests to storage in flight; none: as its latency asks.
+    /// Requests to storage in flight; `None`: derived from its latency.
     pub io_depth: Option<usize>,
-    /// How long a load may make no progress.
+    /// How long a load may run without progress.
     pub timeout: Duration,
 }
 
@@ -134,7 +134,7 @@ struct Loading {
 struct State {
     /// Images that nobody has read to the end yet.
     unread: LruCache<ImageKey, Arc<Image>>,
-    /// Images read to their end: retained for other jobs while there is room, evicted first.
+    /// Images read to the end: retained for other readers while there is room, evicted first.
     read: LruCache<ImageKey, Arc<Image>>,
     read_bytes: u64,
     loading: HashMap<ImageKey, Loading>,
@@ -142,45 +142,45 @@ struct State {
     demand: VecDeque<u64>,
     prefetch: VecDeque<u64>,
     demand_running: usize,
-    /// How many of the next prefetches run on the full pool, after a reader stalled on one that was in flight.
+    /// How many of the next prefetches run on the full pool, after a reader stalled on an in-flight one.
     full_speed_prefetches: u32,
-    /// Load tasks that have their buffers and are loading: memory that will be let go.
+    /// Load tasks that have their buffers: these will become evictable memory.
     admitted: usize,
     next_task: u64,
     access: Access,
-    /// Bytes of the last whole fetch loaded: what the next one will about need.
+    /// Bytes of the last whole fetch loaded: an estimate for the next one.
     fetch_bytes: u64,
-    /// Messages already logged: one line for each damaged chunk, not one for each batch.
+    /// Messages already logged, so that a damaged chunk is one line instead of one for each batch.
     logged: HashSet<String>,
 }
 
 impl State {
-    /// Whether an image is loaded, or on its way.
+    /// Whether an image is loaded or loading.
     fn has(&self, key: &ImageKey) -> bool {
         self.loading.contains_key(key) || self.unread.contains(key) || self.read.contains(key)
     }
 
-    /// An image, if it is loaded; it does not count as used.
+    /// The image, if it is loaded; does not count as a use.
     fn peek(&self, key: &ImageKey) -> Option<Loaded> {
         self.unread.peek(key).or_else(|| self.read.peek(key)).cloned().map(Loaded)
     }
 }
 
-/// What loaders, monitor and readers share.
+/// The state that loaders, monitor and readers share.
 struct Shared<S = StoreLoader> {
     loader: S,
     stats: Stats,
     pool: Arc<Pool>,
     limits: Limits,
     start: Clock,
-    /// When any load task last made progress: a queued task does not time out while others progress.
+    /// When any load task last progressed: a queued task does not time out while others progress.
     progress: AtomicU64,
     state: Mutex<State>,
-    /// A load task was queued, or the engine stops.
+    /// Signalled when a load task is queued, or the engine stops.
     work: Condvar,
-    /// A load task ended or an image was dropped.
+    /// Signalled when a load task ends or an image is dropped.
     freed: Condvar,
-    /// Held while a load task gathers its buffers.
+    /// Held while a load task allocates its buffers.
     admission: Mutex<()>,
     stop: AtomicBool,
 }
@@ -191,11 +191,11 @@ pub struct Engine<S: FetchLoader = StoreLoader> {
     workers: Vec<JoinHandle<()>>,
 }
 
-/// Load tasks at once: one decodes while the other plans, finishes or waits for a slow disk.
+/// Load tasks that run at once: one decodes while the other plans, finishes or waits for a slow disk.
 const LOADERS: usize = 2;
 
 impl Engine {
-    /// Starts the engine's threads. `plans` has one for each view of the tree.
+    /// Starts the engine's threads. `plans` has a plan for each view of the tree.
     ///
     /// # Errors
     /// Threads cannot be started.
@@ -242,8 +242,8 @@ impl Engine {
         self.shared.loader.writers.extensions()
     }
 
-    /// About the bytes of one epoch of every view in one format: all batches are taken to be as large as those of the first
-    /// fetch are on average. Exact where that is the whole epoch.
+    /// Approximate bytes of one epoch of all views in one format, assuming that batches have the mean size of those in the first fetch;
+    /// exact if that is the whole epoch.
     pub fn epoch_bytes(&self, extension: Extension) -> u64 {
         let one = |(view, plan): (u16, &Plan)| {
             let size = |batch| self.size(ImageKey::file(view, 0, batch, extension));
@@ -255,24 +255,24 @@ impl Engine {
         (0..).zip(self.shared.loader.plans.views()).map(one).fold(0, u64::saturating_add)
     }
 
-    /// What `.shufflefs/stats.json` shows.
+    /// The content of `.shufflefs/stats.json`.
     pub fn stats(&self) -> serde_json::Value {
         self.shared.stats_json()
     }
 
-    /// What readers wait for, in words, and which option would change it.
+    /// What readers wait for, and which option would help: `.shufflefs/advice`.
     pub fn advice(&self) -> String {
         advice::advice(&self.shared.stats_json())
     }
 
-    /// The same in Prometheus' text format.
+    /// The statistics in Prometheus' text format.
     pub fn prometheus(&self) -> String {
         stats::prometheus(&self.shared.stats_json())
     }
 }
 
 impl<S: FetchLoader> Engine<S> {
-    /// Starts the threads; `memory`: bytes of images at most.
+    /// Starts the threads; `memory`: maximum bytes of images.
     fn start(loader: S, memory: u64, limits: Limits) -> std::io::Result<Engine<S>> {
         let state = State {
             unread: LruCache::unbounded(),
@@ -318,20 +318,20 @@ impl<S: FetchLoader> Engine<S> {
         self.shared.plan(view)
     }
 
-    /// Exact size of a file, from the plan and the row lengths alone; `None` where no such file exists.
+    /// Exact size of a file, from the plan and row lengths alone; `None` if the file does not exist.
     pub fn size(&self, key: ImageKey) -> Option<u64> {
         let loader = &self.shared.loader;
         let fetch = loader.fetch(key.view, key.epoch, loader.plan(key.view).fetch_of(key.batch).0);
         loader.layout(&fetch, key).ok().map(|layout| layout.size)
     }
 
-    /// Rows of a batch.
+    /// Number of rows of a batch.
     pub fn rows(&self, key: ImageKey) -> u64 {
         self.shared.loader.rows(key)
     }
 
-    /// Reads `len` bytes at `offset` of an image: answers at once if it is loaded, else when it is.
-    /// `opened`: when the file was, for the statistics.
+    /// Reads `len` bytes at `offset` of an image: replies at once if it is loaded, else when it is. `opened`: when the file was opened,
+    /// for the statistics.
     pub fn read(
         &self,
         key: ImageKey,
@@ -347,7 +347,7 @@ impl<S: FetchLoader> Engine<S> {
         );
     }
 
-    /// Gives an image: at once if it is loaded, else when it is. It counts as read to its end.
+    /// Passes an image to `opened`: at once if it is loaded, else when it is. It then counts as read to the end.
     pub fn open(&self, key: ImageKey, rank: Option<Rank>, opened: Opened) {
         let since = Instant::now();
         let (offset, len, answer) = (0, usize::MAX, Answer::Image(opened));
@@ -358,14 +358,14 @@ impl<S: FetchLoader> Engine<S> {
 impl<S: FetchLoader> Drop for Engine<S> {
     fn drop(&mut self) {
         {
-            // Set under the lock: a worker between its check and its wait would miss the notification and wait for ever.
+            // Set under the lock: a worker between its check and its wait would otherwise miss the notification.
             let _state = self.shared.lock();
             self.shared.stop.store(true, Ordering::Release);
         }
         self.shared.work.notify_all();
         self.shared.freed.notify_all();
         for worker in self.workers.drain(..) {
-            // A worker that panicked has said so already.
+            // A panic has been reported already.
             let _ = worker.join();
         }
     }
@@ -373,7 +373,7 @@ impl<S: FetchLoader> Drop for Engine<S> {
 
 impl<S: FetchLoader> Shared<S> {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A thread that panicked with the lock left the state whole: nothing in it is half-done across a call.
+        // A panic while the lock is held leaves the state consistent, as no change to it spans calls.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -388,7 +388,7 @@ impl<S: FetchLoader> Shared<S> {
     fn log_once(&self, state: &mut State, error: &ReadError) {
         self.stats.failed();
         let message = error.to_string();
-        // Every batch may hold a value that does not fit: only the first is logged.
+        // Many batches may have values that do not fit: only the first is logged.
         let subject = match error {
             ReadError::Value { store, element, .. } => format!("{store}: {element}: value"),
             _ => message.clone(),
@@ -399,14 +399,14 @@ impl<S: FetchLoader> Shared<S> {
     }
 }
 
-/// Lowers the priority of a decoding thread: a reader and the thread that answers it take turns on one core, and each turn
-/// would wait for decoding of what is not needed yet.
+/// Lowers the priority of a decoding thread. A reader and the thread that answers it run alternately on one core, and would otherwise have
+/// to wait each time for decoding that is not urgent.
 fn yield_to_readers() {
-    // Of this thread alone: to Linux it is a process. It may fail: then the priority stays.
+    // Affects only this thread, which is a process to Linux. Errors are ignored.
     let _ = rustix::process::setpriority_process(None, 5);
 }
 
-/// A capacity for an LRU cache; at least 1.
+/// The capacity of an LRU cache; at least 1.
 fn at_most(n: usize) -> NonZeroUsize {
     NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN)
 }

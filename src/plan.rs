@@ -1,11 +1,10 @@
-//! Which rows a batch holds, in what order: a pure function of (row counts, selection, sampling, strategy, epoch, batch).
+//! Which rows a batch has, in which order: a pure function of (row counts, selection, sampling, strategy, epoch, batch).
 //!
-//! An epoch is a keyed permutation of the blocks, read as one stream of rows and cut into fetches of
-//! `batch_size * fetch_factor` rows; the rows of a fetch are shuffled and cut into batches (scDataset's block
-//! sampling with batched fetching, d'Ascenzo and Cultrera di Montesano 2025). Nothing is stored for a row or a block,
-//! so batch 1,000,000 of epoch 7 costs the same as the first, and 1e9 rows cost no memory. A selection costs about a
-//! bit a row ([`rows`]), weights and classes what their modules say; none of them gives up random access: whatever is
-//! drawn is computed from (seed, epoch, place), never from what was drawn before.
+//! An epoch is a keyed permutation of the blocks, read as one stream of rows and cut into fetches of `batch_size * fetch_factor` rows;
+//! the rows of a fetch are shuffled and cut into batches (scDataset's block sampling with batched fetching, d'Ascenzo and Cultrera di
+//! Montesano 2025). Nothing is stored for each row or block, so batch 1,000,000 of epoch 7 costs as much as the first, and 1e9 rows cost no
+//! memory. A selection costs about a bit a row ([`rows`]), weights and classes what their modules say. All keep random access: whatever is
+//! drawn is computed from (seed, epoch, position), never from earlier draws.
 
 pub mod auto;
 mod blocks;
@@ -36,30 +35,30 @@ pub use rows::Rows;
 use strategy::{Chances, Classes, Permuted, Stored};
 pub use strategy::{EpochOrder, Strategy};
 
-/// How rows become batches. All sizes are in rows, but `fetch_factor`, which is in batches.
+/// How rows become batches. All sizes are in rows, except `fetch_factor`, which is in batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sampling {
     pub batch_size: u64,
     pub block_size: u64,
     pub fetch_factor: u64,
     pub seed: u64,
-    /// Leave out the last batch of an epoch where it is short.
+    /// Leave out the last batch of an epoch if it is short.
     pub drop_last: bool,
 }
 
 impl Sampling {
-    /// Rows of one (full) fetch.
+    /// Rows of a full fetch.
     pub fn fetch_rows(&self) -> u64 {
         self.batch_size * self.fetch_factor
     }
 
-    /// Independent blocks mixed in one full fetch, if there are that many ([`Plan::k`]): what diversity depends on.
+    /// Independent blocks mixed in a full fetch, if the epoch has that many ([`Plan::k`]); diversity depends on it.
     fn k(&self) -> f64 {
         self.fetch_rows() as f64 / self.block_size as f64
     }
 }
 
-/// The plan of every epoch of one view.
+/// The plan of one view, for all epochs.
 #[derive(Clone, Debug)]
 pub struct Plan {
     strategy: Arc<dyn Strategy>,
@@ -68,25 +67,26 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans over all rows of stores of these many rows each, every row once. Blocks never span stores, so each store's last
-    /// block may be short.
+    /// A plan over all rows of some stores (`store_rows`: rows of each), every row once. Blocks never span stores, so the last block of
+    /// each
+    /// store may be short.
     ///
-    /// `sampling`'s sizes must be at least 1; the command line checks that.
+    /// The sizes in `sampling` must be at least 1; the command line checks that.
     pub fn new(store_rows: &[u64], sampling: Sampling) -> Plan {
         Plan::of(Arc::new(Permuted::new(Rows::all(store_rows), sampling)))
     }
 
-    /// Plans over the rows of a view, drawn by a strategy. Blocks are runs of `block_size` rows of the view.
+    /// A plan over the rows of a view, drawn by a strategy. Blocks are runs of `block_size` rows of the view.
     pub fn of(strategy: Arc<dyn Strategy>) -> Plan {
         Plan { strategy, uneven: RemainderPolicy::Drop, companions: Vec::new() }
     }
 
-    /// The same plan, with what is served in step with its rows.
+    /// The same plan with companions.
     pub fn with_companions(self, companions: Vec<Arc<dyn Companion>>) -> Plan {
         Plan { companions, ..self }
     }
 
-    /// The rows in step with those of a fetch, one list a companion.
+    /// The rows of each companion for those of a fetch.
     pub fn companions(&self, epoch: u64, fetch: u64, rows: &FetchRows) -> Vec<FetchRows> {
         let beside = |of: &Arc<dyn Companion>| of.beside(self.sampling(), (epoch, fetch), rows);
         self.companions.iter().map(beside).collect()
@@ -96,17 +96,17 @@ impl Plan {
         self.strategy.as_ref()
     }
 
-    /// The rows of the same view, each once, as they are stored.
+    /// A plan over the same view: each row once, in stored order.
     pub fn stored(&self) -> Plan {
         Plan::of(Arc::new(Stored::new(self.view().clone(), self.keeping_all(), false)))
             .with_companions(self.companions.clone())
     }
 
-    /// The rows of the same view, each once, grouped by a label: one code a row of the view. Within a label they are drawn as an
-    /// epoch of that label alone would be; each batch is of one label.
+    /// A plan over the same view: each row once, sorted by label (`codes`: one for each row of the view). The rows of a label are drawn as
+    /// an epoch of that label alone would be; each batch has one label.
     ///
     /// # Errors
-    /// Too many rows or labels.
+    /// There are too many rows or labels.
     pub fn grouped(&self, codes: &[u32]) -> Result<Plan, PlanError> {
         let classes = Classes::new(self.view().clone(), self.keeping_all(), codes, None, None)?.grouped();
         Ok(Plan::of(Arc::new(classes)).with_uneven(self.uneven).with_companions(self.companions.clone()))
@@ -116,7 +116,7 @@ impl Plan {
         Sampling { drop_last: false, ..*self.sampling() }
     }
 
-    /// The same plan, with what becomes of batches that ranks cannot share evenly.
+    /// The same plan with another policy for batches that ranks cannot share evenly.
     pub fn with_uneven(self, uneven: RemainderPolicy) -> Plan {
         Plan { uneven, ..self }
     }
@@ -140,27 +140,27 @@ impl Plan {
         self.view().len()
     }
 
-    /// Blocks that an epoch draws from.
+    /// Number of blocks that an epoch draws from.
     pub fn blocks(&self) -> u64 {
         self.strategy.blocks()
     }
 
-    /// Independent blocks mixed in one fetch: those that the sampling asks for, or all where there are fewer.
+    /// Independent blocks mixed in one fetch: as the sampling requests, or all if there are fewer.
     pub fn k(&self) -> f64 {
         self.sampling().k().min(self.blocks() as f64)
     }
 
-    /// Rows that one epoch draws, repeats counted.
+    /// Number of rows that an epoch draws, counting repeats.
     pub fn drawn_rows(&self) -> u64 {
         self.strategy.drawn_rows()
     }
 
-    /// Rows that one epoch serves: those drawn, but for short batches that are dropped.
+    /// Number of rows that an epoch serves: those drawn, without short batches that are dropped.
     pub fn served_rows(&self) -> u64 {
         self.strategy.served_rows()
     }
 
-    /// Batches of one epoch.
+    /// Number of batches of an epoch.
     pub fn batches(&self) -> u64 {
         self.strategy.batches()
     }
@@ -170,18 +170,18 @@ impl Plan {
         matches!(self.strategy.chances(), Chances::Equal) && self.served_rows() == self.rows()
     }
 
-    /// Rows of one batch of an epoch; 0 past the last. Only the last batch can be short, unless batches are of one
-    /// class and serve each row once: then one batch of each class can be, and which one depends on the epoch.
+    /// Number of rows of a batch; 0 past the last. Only the last batch can be short, unless batches have one class each and serve each
+    /// row once: then one batch of each class can be, and which one depends on the epoch.
     pub fn batch_rows(&self, epoch: u64, batch: u64) -> u64 {
         self.strategy.batch_rows(epoch, batch)
     }
 
-    /// Fetches of one epoch.
+    /// Number of fetches of an epoch.
     pub fn fetches(&self) -> u64 {
         self.batches().div_ceil(self.sampling().fetch_factor)
     }
 
-    /// The fetch that a batch is part of, and its place there.
+    /// The fetch of a batch, and the batch's position in it.
     pub fn fetch_of(&self, batch: u64) -> (u64, usize) {
         (batch / self.sampling().fetch_factor, (batch % self.sampling().fetch_factor) as usize)
     }
@@ -192,7 +192,7 @@ impl Plan {
         first..(first + self.sampling().fetch_factor).min(self.batches())
     }
 
-    /// The order of one epoch. Costs time and memory for each store or class, not for each block or row.
+    /// The order of one epoch. Takes time and memory for each store or class, not for each block or row.
     pub fn epoch(&self, epoch: u64) -> Box<dyn EpochOrder + '_> {
         self.strategy.epoch(epoch)
     }
@@ -203,43 +203,43 @@ impl Plan {
 pub struct FetchRows {
     /// Global row numbers in served order.
     pub rows: Vec<u64>,
-    /// Where each batch starts in `rows`, and where the last ends: one number more than batches.
+    /// The start of each batch in `rows`, and the end of the last: one number more than batches.
     pub bounds: Vec<usize>,
-    /// Which rows only fill a set up; empty where none does.
+    /// Which rows only pad a set; empty if none does.
     pub padding: Vec<bool>,
-    /// Of a modality: which rows of the fetch have one of these.
+    /// For a modality: which rows of the fetch have a row in it.
     pub joined: Option<JoinedRows>,
-    /// Of neighbours: the edges between them and the rows of each batch.
+    /// For neighbours: the edges between them and the rows of each batch.
     pub edges: Option<EdgeRows>,
 }
 
-/// The edges of the batches of a fetch. Nodes of a batch are its rows, then those beside them.
+/// The edges of the batches of a fetch. The nodes of a batch are its rows, then their neighbours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EdgeRows {
-    /// Where the edges of each batch begin, and where the last end.
+    /// The start of each batch's edges, and the end of the last.
     pub bounds: Vec<usize>,
-    /// The node that each edge comes from: the neighbour.
+    /// The source node of each edge: the neighbour.
     pub from: Vec<i64>,
-    /// The node that it leads to: the one whose neighbour that is.
+    /// The target node of each edge: the node whose neighbour the source is.
     pub to: Vec<i64>,
-    /// A weight an edge, each of `size` bytes.
+    /// The weight of each edge, in `size` bytes.
     pub weights: Vec<u8>,
     pub size: usize,
 }
 
-/// Which rows of a fetch a modality has a row for. Rows of a modality are as many as those that have one, in their order.
+/// Which rows of a fetch have a row in a modality. The modality's own rows are those of the rows that have one, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JoinedRows {
-    /// One for each row of the fetch.
+    /// A flag for each row of the fetch.
     pub has: Vec<bool>,
-    /// Where each batch starts in `has`, and where the last ends.
+    /// The start of each batch in `has`, and the end of the last.
     pub bounds: Vec<usize>,
-    /// What each row of the modality is called: the number of the row that has it, or -1 where that only fills a set up.
+    /// The number to serve for each row of the modality: that of the row that has it, or -1 if that only pads a set.
     pub names: Vec<i64>,
 }
 
 impl FetchRows {
-    /// The rows of the batch at a place of the fetch; none past the last.
+    /// The rows of the batch at a position in the fetch; empty past the last.
     pub fn batch(&self, place: usize) -> &[u64] {
         match self.bounds.get(place..place + 2) {
             Some(&[start, end]) => &self.rows[start..end],
@@ -247,7 +247,7 @@ impl FetchRows {
         }
     }
 
-    /// Which rows of the batch at a place only fill a set up; empty where none of the fetch does.
+    /// Which rows of the batch at a position only pad a set; empty if none in the fetch does.
     pub fn padding(&self, place: usize) -> &[bool] {
         match self.bounds.get(place..place + 2) {
             Some(&[start, end]) => self.padding.get(start..end).unwrap_or_default(),
@@ -255,7 +255,7 @@ impl FetchRows {
         }
     }
 
-    /// Batches of `batch_size` rows, the last one short where rows do not divide.
+    /// Cuts rows into batches of `batch_size`; the last one may be short.
     pub fn cut(rows: Vec<u64>, batch_size: u64) -> FetchRows {
         let bounds = (0..rows.len()).step_by(batch_size as usize).chain([rows.len()]).collect();
         FetchRows { rows, bounds, ..FetchRows::default() }

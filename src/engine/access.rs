@@ -1,20 +1,23 @@
-//! What a reader is doing: one state machine that says how its files are served and what is made ready for it.
+//! What readers do: a state machine that decides how files are served, and what to prepare for them.
 //!
-//! The readers of one directory in one format are taken to be alike. `streams` follows where they are, which says
-//! what is loaded. How they read says what the kernel is given:
+//! The readers of one directory in one format are assumed to be alike. `streams` follows their positions, which determine what to load. How
+//! they read determines how files are served:
 //!
-//! | they read | seen by | their files are | what comes next is |
+//! | they read | recognised by | their files are | the following files are |
 //! | --- | --- | --- | --- |
-//! | whole files | a first read of 512 KiB, or of the whole file | read from images, past the page cache, which is a copy less | loaded |
-//! | piecemeal | a smaller first read | opened through the page cache where they are in it | loaded, then stored in the page cache |
-//! | mapped | a first read by the page cache itself | lent (FUSE passthrough) where the kernel takes that | loaded as files that can be lent; stored where it was loaded otherwise |
+//! | whole files | a first read of 512 KiB, or of the whole file | read from images, bypassing the page cache, which saves a copy | loaded
+//! |
+//! | piecemeal | a smaller first read | opened through the page cache if they are in it | loaded, then stored in the page cache |
+//! | mapped | a first read by the page cache itself | leased (FUSE passthrough) if the kernel allows | loaded as leasable files; else
+//! stored in the page cache |
 //!
-//! Readers that map files or read them in pieces (safetensors, numpy, h5py) wait for the daemon many times a file; with the
-//! file in the page cache before they open it they never do. Content is a pure function of the path, so a page is never out of
-//! date; missing pages are read as usual. What was stored or opened longest ago is dropped again: memory that is used over and
-//! over is quicker than fresh memory, and the rest of the page cache is left to others.
+//! Readers that map files or read them in pieces (safetensors, numpy, h5py) wait for the daemon many times a file; if the file is in the
+//! page
+//! cache before they open it, they never do. Content is a pure function of the path, so pages are never out of date; missing pages are read
+//! as usual. Pages stored or opened longest ago are dropped: reused memory is faster than fresh memory, and the rest of the page cache is
+//! left to others.
 //!
-//! Only decisions are made here, under the engine's one lock. `fuse` stores, invalidates and lends.
+//! This module only decides, under the engine's lock. `fuse` stores, invalidates and leases.
 
 pub(super) mod streams;
 
@@ -24,56 +27,56 @@ use lru::LruCache;
 
 use streams::{Stream, Streams};
 
-/// A first read of at least this many bytes comes from a reader that takes whole files.
+/// A first read of at least this many bytes identifies a reader of whole files.
 pub const WHOLE: usize = 512 << 10;
 
-/// Bytes and files that are stored ahead of the one that is being read.
+/// Maximum bytes and files to store ahead of the one being read.
 const AHEAD_BYTES: u64 = 16 << 20;
 const AHEAD_FILES: u64 = 64;
-/// Bytes and files that stay in the page cache, at most and at least: those ahead of several readers, and some that were read.
+/// Bytes and files that stay in the page cache (maximum and minimum): those ahead of several readers, and some that were read.
 const STORED_BYTES: u64 = 128 << 20;
 const STORED_FILES: usize = 4;
-/// Files and directories remembered. Unless pages are kept there is room for fewer files, as each has a page.
+/// Files and directories to remember. Unless pages are kept there are fewer files, as each takes at least a page.
 const FILES: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
 const DIRECTORIES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
-/// How the readers of a directory read, if not whole files.
+/// How the readers of a directory read, unless they read whole files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Manner {
     Piecemeal,
     Mapped,
 }
 
-/// The first read of a file, from its start.
+/// The first read of a file, at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FirstRead {
-    /// All of it, or as much as a reader of whole files asks for.
+    /// The whole file, or as much as a reader of whole files requests.
     Whole,
     Piece,
-    /// The page cache asks: the file is mapped, or read through the page cache.
+    /// A request of the page cache: the file is mapped, or read through the page cache.
     ByPageCache,
 }
 
-/// How a file that is opened is to be served.
+/// How to serve a file that is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
-    /// By replies to reads, past the page cache.
+    /// By replies to reads, bypassing the page cache.
     Replies,
-    /// From the page cache: no reads come where its pages are there.
+    /// From the page cache: there are no READ requests for pages in it.
     PageCache,
-    /// By a mapping of its image where the kernel takes that; else by replies.
+    /// By a lease on its image if the kernel allows, else by replies.
     Lease,
 }
 
-/// The answer to an open.
+/// The response to an open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opening {
     pub service: Service,
-    /// The files after this one are to be stored in the page cache, as far as [`Ahead`] goes.
+    /// Whether to store the following files in the page cache, as far as [`Ahead`] goes.
     pub store_ahead: bool,
 }
 
-/// What was stored ahead of one file so far.
+/// What has been stored ahead of one file.
 #[derive(Debug, Default)]
 pub struct Ahead {
     files: u64,
@@ -83,24 +86,24 @@ pub struct Ahead {
 /// What to do with the next file ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<T> {
-    /// Its pages are there.
+    /// Nothing: its pages are stored already.
     Skip,
     Store(T),
-    /// No more for now.
+    /// Stop for now.
     Stop,
 }
 
 /// The readers of a mount.
 pub(super) struct Access {
-    /// Where they are.
+    /// Their positions.
     pub streams: Streams,
     manners: LruCache<Stream, Manner>,
-    /// Files whose pages were stored, by the caller's numbers, and the bytes of these; and the sum.
+    /// Files with stored pages, by the caller's numbers, with their bytes; and the sum of these.
     stored: LruCache<u64, u64>,
     stored_bytes: u64,
     /// Whether `fuse` can store pages.
     stores: bool,
-    /// Whether pages stay as long as the kernel has room.
+    /// Whether pages stay until the kernel reclaims them.
     keeps: bool,
 }
 
@@ -116,12 +119,12 @@ impl Access {
         }
     }
 
-    /// Notes whether pages can be stored from now on. Without that all files are read by replies.
+    /// Sets whether pages can be stored. If not, all files are served by replies.
     pub fn can_store(&mut self, stores: bool) {
         self.stores = stores;
     }
 
-    /// From now on pages stay as long as the kernel has room.
+    /// From now on pages stay until the kernel reclaims them.
     pub fn keep_pages(&mut self) {
         self.keeps = true;
     }
@@ -138,7 +141,7 @@ impl Access {
         Opening { service, store_ahead: manner.is_some() }
     }
 
-    /// A file is read from its start; whether the files after it are to be stored in the page cache.
+    /// A file is read from its start. Returns whether to store the following files in the page cache.
     pub fn starts(&mut self, stream: Stream, read: FirstRead) -> bool {
         if !self.stores {
             return false;
@@ -149,14 +152,14 @@ impl Access {
                 return false;
             }
             FirstRead::ByPageCache => Manner::Mapped,
-            // Those that map read headers, too.
+            // Readers that map files read their headers, too.
             FirstRead::Piece => self.manners.peek(&stream).copied().unwrap_or(Manner::Piecemeal),
         };
-        // Later files of the directory say so when they are opened.
+        // Only for the first file of a directory; for later ones `opens` returns it.
         self.manners.put(stream, manner).is_none()
     }
 
-    /// Whether the next file ahead, of `size` bytes, is to be stored now. `loaded`: whether its image can be lent, if it is there.
+    /// Whether to store the next file ahead, of `size` bytes, now. `loaded`: if it is loaded, whether its image can be leased.
     pub fn ahead(
         &self,
         ahead: &mut Ahead,
@@ -174,15 +177,15 @@ impl Access {
             return Step::Skip;
         }
         match loaded() {
-            // Not here yet: the next file that is opened asks again.
+            // Not loaded yet: the next open tries again.
             None => Step::Stop,
-            // What is lent needs no pages of its own, nor what comes after it.
+            // Leased files need no pages, and neither do the following ones.
             Some(true) if self.manners.peek(stream) == Some(&Manner::Mapped) => Step::Stop,
             Some(_) => Step::Store(()),
         }
     }
 
-    /// Notes that `bytes` of a file were stored; the files whose pages are to be dropped.
+    /// Records that `bytes` of a file were stored; returns the files whose pages to drop.
     pub fn stored(&mut self, file: u64, bytes: u64) -> Vec<u64> {
         let mut dropped = Vec::new();
         self.stored.put(file, bytes);
@@ -220,14 +223,14 @@ mod tests {
     #[test]
     fn the_first_read_says_how_a_directory_is_served() {
         use FirstRead::{ByPageCache, Piece, Whole};
-        // What was read from the start of files so far; how the next one is served, and whether files after it are stored.
+        // For first reads of some files: how the next file is served, and whether the following files are stored.
         for (reads, service, store_ahead) in [
             (&[][..], Service::Replies, false),
             (&[Whole], Service::Replies, false),
             (&[Piece], Service::Replies, true),
             (&[ByPageCache], Service::Lease, true),
             (&[Piece, ByPageCache], Service::Lease, true),
-            // Readers that map read headers.
+            // Readers that map files, and read headers.
             (&[ByPageCache, Piece], Service::Lease, true),
             (&[ByPageCache, Whole], Service::Replies, false),
             (&[Piece, Whole], Service::Replies, false),
@@ -267,11 +270,11 @@ mod tests {
             assert!(access.stored(file, quarter).is_empty());
             assert_eq!(access.opens(&stream(0), file).service, Service::PageCache);
         }
-        // Opened again: the next is older.
+        // An open makes a file recently used, so the next one is dropped instead.
         access.opens(&stream(0), 0);
         assert_eq!(access.stored(4, quarter), [1]);
         assert_eq!(access.opens(&stream(0), 1).service, Service::Lease);
-        // Four large files stay whatever their size.
+        // Four files stay, however large.
         assert_eq!(access.stored(5, 9 * STORED_BYTES), [2]);
         access.keep_pages();
         assert!(access.stored(6, 9 * STORED_BYTES).is_empty());

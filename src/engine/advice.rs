@@ -1,16 +1,16 @@
-//! `.shufflefs/advice`: in words, what readers wait for, and which option would change it.
+//! `.shufflefs/advice`: says what readers wait for, and which option would help.
 //!
-//! From the statistics alone, so that whoever reads both sees the same.
+//! It uses only the statistics, so that it agrees with them.
 
 use serde_json::Value;
 
-/// Share of the time below which readers do not wait.
+/// If readers wait for less than this share of the time, they count as not waiting.
 const HARDLY: f64 = 0.05;
 
-/// Loads of one image beyond which memory is what lacks.
+/// Loads of each image beyond which there is too little memory.
 const AGAIN: f64 = 1.5;
 
-/// Some lines about a mount whose statistics are these.
+/// The advice for a mount with these statistics.
 pub fn advice(stats: &Value) -> String {
     let number = |group: &str, name: &str| stats[group][name].as_f64().unwrap_or(0.0);
     let (rows, uptime) = (number("served", "rows"), stats["uptime_seconds"].as_f64().unwrap_or(0.0));

@@ -1,7 +1,6 @@
-//! Image buffers within one budget, reused: fresh memory costs a page fault for every 4 KiB and comes at 1.5 GB/s.
+//! Image buffers within one budget. They are reused, as fresh memory costs a page fault for every 4 KiB, which limits it to 1.5 GB/s.
 //!
-//! All bytes are counted from allocation to release, whether an image, a reply under way, a reader that maps them or the free
-//! list holds them.
+//! Bytes count from allocation to release, whether used by an image, a pending reply, a mapping of a reader, or the free list.
 
 use std::sync::{Arc, PoisonError};
 
@@ -13,8 +12,8 @@ use crate::sync::{Mutex, MutexGuard};
 use super::lease_table::LeaseTable;
 use super::memory::Memory;
 
-/// The part of the budget that decoded chunks may take: what four fetches (in use, two ahead, retained) leave, but no more
-/// than two thirds, and nothing where less than a quarter of all chunks would be there when they are needed again.
+/// The part of the budget for decoded chunks: what four fetches (one read, two ahead, one retained) leave, at most two thirds; but nothing
+/// if less than a quarter of all chunks would be cached.
 pub fn for_chunks(collection: &Collection, plans: &[Plan], memory: u64) -> u64 {
     let arrays = collection.all_stores().flat_map(|store| store.elements.iter().flat_map(|part| part.matrix.arrays()));
     let encoded = arrays.filter(|array| array.source.is_encoded());
@@ -22,11 +21,11 @@ pub fn for_chunks(collection: &Collection, plans: &[Plan], memory: u64) -> u64 {
     let rows = plans.iter().map(|plan| plan.sampling().fetch_rows().min(plan.rows())).max().unwrap_or(0);
     let images = 4.0 * rows as f64 * collection.storage_profile().row_bytes;
     let room = memory.saturating_sub((images as u64).max(memory / 3)).min(decoded.saturating_add(decoded / 8));
-    // A little less, as buffers are cut from pieces of 32 MiB.
+    // Some is left, as buffers are cut from regions of 32 MiB.
     if room < decoded / 4 { 0 } else { room - room / 16 }
 }
 
-/// Buffers of one engine.
+/// The buffers of one engine.
 pub struct Pool {
     limit: u64,
     state: Mutex<Buffers>,
@@ -34,17 +33,17 @@ pub struct Pool {
 
 #[derive(Default)]
 struct Buffers {
-    /// Bytes of all buffers, in use or free.
+    /// Bytes of all buffers, used and free.
     used: u64,
     free: Vec<Memory>,
     free_bytes: u64,
     leased: LeaseTable,
-    /// Buffers that are files, and how many may be.
+    /// The number of buffers that are tmpfs files, and its maximum.
     files: usize,
     most_files: usize,
-    /// The number of the next one.
+    /// The number of the next file.
     next_file: u64,
-    /// Where the others are cut.
+    /// Source of the other buffers.
     slab: Slab,
 }
 
@@ -68,10 +67,10 @@ impl Image {
         self.len
     }
 
-    /// Gets what memory it lacks; on many threads, as fresh memory is slow.
+    /// Allocates its missing memory, on several threads, as that is slow.
     ///
     /// # Errors
-    /// No memory.
+    /// Out of memory.
     pub fn prepare(&mut self) -> std::io::Result<()> {
         self.memory.prepare()
     }
@@ -80,12 +79,12 @@ impl Image {
         &self.memory
     }
 
-    /// Notes one more that the kernel shows it to, if it is a file and no more than a quarter of the budget is lent.
+    /// Adds a lease, if its memory is a tmpfs file, and at most a quarter of the budget is leased.
     pub fn lease(&self) -> bool {
         self.pool.lock().leased.lease(&self.memory, self.pool.limit / 4)
     }
 
-    /// Notes one less.
+    /// Ends a lease.
     pub fn end_lease(&self) {
         self.pool.lock().leased.end_lease(&self.memory);
     }
@@ -107,7 +106,7 @@ impl Drop for Image {
 }
 
 impl Buffers {
-    /// Takes a buffer that nobody uses any more.
+    /// Returns an unused buffer.
     fn put_back(&mut self, memory: Memory, limit: u64) {
         if self.used > limit || (memory.as_file().is_none() && self.wants_files()) {
             return self.discard(memory);
@@ -121,7 +120,7 @@ impl Buffers {
         self.files -= usize::from(memory.as_file().is_some());
     }
 
-    /// A free buffer whose capacity fits `size` bytes.
+    /// A free buffer whose capacity suits `size` bytes.
     fn reuse(&mut self, size: usize, class: usize) -> Option<Memory> {
         let fits = |len: usize| len >= size && len <= class.saturating_mul(2);
         while let Some(at) = self.free.iter().rposition(|memory| fits(memory.capacity())) {
@@ -145,17 +144,17 @@ impl Pool {
         Pool { limit, state: Mutex::default() }
     }
 
-    /// Bytes of images at most.
+    /// Maximum bytes of images.
     pub fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// A buffer of `size` bytes (holding anything), if the budget has room for it.
+    /// A buffer of `size` bytes with arbitrary content, if the budget allows.
     pub fn take(self: &Arc<Pool>, size: usize) -> Option<Image> {
         self.get(size, false)
     }
 
-    /// The same, whatever the budget says; none if the system has no memory.
+    /// The same regardless of the budget; `None` if the system is out of memory.
     pub fn take_anyway(self: &Arc<Pool>, size: usize) -> Option<Image> {
         self.get(size, true)
     }
@@ -191,7 +190,7 @@ impl Pool {
             if let Ok(memory) = Memory::file(class, size, number) {
                 return Some(Image { memory, len: size, pool: self.clone() });
             }
-            // No memory or no descriptors for more of them: it goes on with what there is.
+            // There is no memory, or no descriptor, for more files: other buffers are used.
             state = self.lock();
             state.files -= 1;
             state.most_files = state.files;
@@ -205,7 +204,7 @@ impl Pool {
         }
     }
 
-    /// From now on buffers are files in memory, at most `most` of them: see `lease`.
+    /// From now on makes buffers as tmpfs files, at most `most` of them (see `lease`).
     pub fn use_files(&self, most: usize) {
         let mut state = self.lock();
         state.most_files = most;
@@ -216,12 +215,12 @@ impl Pool {
         }
     }
 
-    /// Bytes that are lent, which nothing can free.
+    /// Leased bytes, which cannot be freed.
     pub fn leased(&self) -> u64 {
         self.lock().leased.bytes()
     }
 
-    /// Bytes of what is lent though no image holds it any more.
+    /// Leased bytes whose image was dropped.
     pub fn gone(&self) -> u64 {
         self.lock().leased.gone_bytes()
     }
@@ -230,20 +229,20 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes that could be taken without evicting anything.
+    /// Bytes that can be taken without eviction.
     pub fn room(&self) -> u64 {
         let state = self.lock();
         (self.limit + state.free_bytes).saturating_sub(state.used)
     }
 
-    /// Bytes allocated, and those of them that are free for reuse.
+    /// Allocated bytes, and how many of them are free for reuse.
     pub fn used(&self) -> (u64, u64) {
         let state = self.lock();
         (state.used, state.free_bytes)
     }
 }
 
-/// Buffer size for an image: steps of an eighth of its magnitude, so that batches of about one size share buffers.
+/// The buffer size for an image: rounded up to an eighth of its magnitude, so that batches of similar size share buffers.
 pub fn capacity(size: usize) -> usize {
     let step = (size.next_power_of_two() / 16).max(4096);
     size.max(1).next_multiple_of(step)
@@ -275,7 +274,7 @@ mod tests {
         assert!(pool.used().0 <= 1 << 20);
         drop(images);
         assert_eq!(pool.room(), 1 << 20);
-        // Another size: the free buffers give way.
+        // The free buffers have another size, and are freed.
         let large = pool.take(1_000_000).expect("room");
         assert_eq!(large.bytes().len(), 1_000_000);
         drop(large);
@@ -292,7 +291,7 @@ mod tests {
         assert_eq!(pool.used().0, used);
     }
 
-    /// What a reader has mapped is not written to, whatever happens to its image.
+    /// Memory that a reader has mapped is not overwritten, even if its image is dropped.
     #[test]
     fn what_is_lent_is_not_reused() {
         check(1, keeps_what_is_lent);
@@ -309,7 +308,7 @@ mod tests {
         assert!(image.lease());
         let (file, number) = image.memory().as_file().expect("a file");
         let reader = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).expect("opens");
-        // SAFETY: nobody writes to it, which this test is about.
+        // SAFETY: nobody writes to it, as this test verifies.
         let map = unsafe { memmap2::Mmap::map(&reader).expect("maps") };
         drop(reader);
         image.end_lease();

@@ -1,4 +1,4 @@
-//! The rows of a fetch and the shapes of its batches, remembered for the few fetches in use.
+//! Planned fetches: rows, and shapes of batches; cached for the few fetches in use.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,7 +13,7 @@ use super::{ImageKey, at_most};
 /// One fetch of one epoch, planned.
 pub struct Fetch {
     rows: FetchShape,
-    /// Those of the table's companions, in their order.
+    /// The shapes of the table's companions, in order.
     companions: Vec<FetchShape>,
 }
 
@@ -26,7 +26,7 @@ impl Fetch {
         Fetch { rows: FetchShape::new(collection, rows), companions }
     }
 
-    /// The batch at a place of the fetch.
+    /// The batch at a position of the fetch.
     pub fn batch<'a>(&'a self, table: &'a Table, key: ImageKey, place: usize) -> Batch<'a> {
         let batch = self.rows.batch(table, place);
         Batch { epoch: key.epoch, index: key.batch, companions: &self.companions, ..batch }
@@ -36,12 +36,12 @@ impl Fetch {
 /// View, epoch, fetch.
 type FetchId = (u16, u64, u64);
 
-/// The fetches planned lately. A fetch costs about 20 ns a row to plan, and is asked for by every `stat`.
+/// Recently planned fetches. Planning takes about 20 ns a row, and every `stat` needs the fetch.
 pub struct Fetches {
     recent: Mutex<LruCache<FetchId, Arc<Fetch>>>,
 }
 
-/// At 262,144 rows a fetch (256 blocks of 1,024 rows) this many take 64 MiB.
+/// At 262,144 rows a fetch (256 blocks of 1,024 rows) these take 64 MiB.
 const KEPT: usize = 16;
 
 impl Fetches {
@@ -55,7 +55,7 @@ impl Fetches {
             return found.clone();
         }
         drop(recent);
-        // Planned without the lock: two threads may plan the same fetch, to the same result.
+        // Planned without the lock: two threads may plan the same fetch, with equal results.
         let planned = Arc::new(Fetch::new(collection, plan, place.1, place.2));
         recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         recent.put(place, planned.clone());

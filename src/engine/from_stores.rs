@@ -1,4 +1,4 @@
-//! Fetches planned, laid out and loaded from stores.
+//! Plans, lays out and loads fetches from stores.
 
 use std::sync::Arc;
 
@@ -29,11 +29,11 @@ impl FetchLoader for StoreLoader {
     }
 
     fn rows(&self, key: ImageKey) -> u64 {
-        // Each part of a batch but the first is of rows that were counted with it.
+        // The rows of a batch count with its first part only.
         if matches!(key.kind, ImageKind::Part(part) if part > 0) {
             return 0;
         }
-        // Short batches stand anywhere where batches are of one class, so the plan is asked, which remembers this fetch.
+        // If batches have one class each, any may be short, so the plan is asked; the fetch is cached.
         let (number, place) = self.plan(key.view).fetch_of(key.batch);
         let fetch = self.fetch(key.view, key.epoch, number);
         fetch.batch(&self.collection.table, key, place).rows.len() as u64
@@ -55,7 +55,7 @@ impl FetchLoader for StoreLoader {
                 let cause = format!("a batch of {size} bytes; a .{name} holds {most}: lower --batch-size");
                 Err(ReadError::Internal(cause))
             }
-            // The tree has no such file, so nobody can ask for it.
+            // Unreachable: the tree has no such file.
             Err(reason) => Err(ReadError::Internal(reason.to_owned())),
         }
     }

@@ -1,6 +1,7 @@
-//! Images that the kernel maps into readers itself (FUSE passthrough): no copy and no request.
+//! Leased images, which the kernel maps into readers itself (FUSE passthrough), without a copy and without requests.
 //!
-//! Leased memory is reused only once no handle of ours holds it and the kernel grants a write lease, i.e. nobody has it open or
+//! Leased memory is reused only when none of our handles uses it and the kernel grants a write lease, which means that nobody has it open
+//! or
 //! mapped (`memory`). Until then it counts in the budget and cannot be evicted, so at most a quarter of the budget is leased.
 
 use std::fs::File;
@@ -12,10 +13,10 @@ use super::budget::Image;
 use super::memory::is_unshared;
 use super::tmpfs::new_file;
 
-/// An image that is loaded, and stays while this is held.
+/// A loaded image, which is kept while this exists.
 pub struct Loaded(pub(super) Arc<Image>);
 
-/// An image under a lease: its memory is unchanged while this is held, and after that while the kernel maps it.
+/// A leased image: its memory does not change while this exists, or the kernel maps it.
 pub struct LeasedImage {
     image: Arc<Image>,
     file: Arc<File>,
@@ -26,12 +27,12 @@ impl Loaded {
         self.0.bytes()
     }
 
-    /// Whether it is a file in memory, which can be leased.
+    /// Whether its memory is a tmpfs file, which can be leased.
     pub fn is_file(&self) -> bool {
         self.0.memory().as_file().is_some()
     }
 
-    /// Leases it; `None` if it is no file, or too much is leased.
+    /// Leases it; `None` if it is no tmpfs file, or too much is leased.
     pub fn lease(&self) -> Option<LeasedImage> {
         let (file, _) = self.0.memory().as_file()?;
         self.0.lease().then(|| LeasedImage { image: self.0.clone(), file: file.clone() })
@@ -56,16 +57,16 @@ impl Drop for LeasedImage {
     }
 }
 
-/// A file as images are, to see whether the kernel takes it.
+/// A file like those of images, to try whether the kernel accepts it as a backing file.
 ///
 /// # Errors
-/// This system has no such files, or does not say whether others hold them.
+/// The system has no tmpfs, or no leases on it.
 pub fn sample() -> io::Result<File> {
     let file = new_file()?;
     if is_unshared(&file) { Ok(file) } else { Err(io::Error::other("no leases")) }
 }
 
-/// How many images may be files: an eighth of the descriptors that this process may have. Stores take the most.
+/// The maximum number of images as files: an eighth of this process's descriptors. Stores get most of them.
 pub fn descriptors() -> usize {
     crate::storage::descriptors::share(1).min(1 << 14)
 }

@@ -1,4 +1,4 @@
-//! Which memory the kernel may show to readers, so that it is not written to again before all have let go of it.
+//! Tracks the memory that the kernel may show to readers, so that it is not reused before all have released it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::memory::{Memory, is_unshared};
 
-/// Leases, by the number of the memory.
+/// Leases by the number of their file.
 #[derive(Default)]
 pub struct LeaseTable {
     entries: HashMap<u64, Lease>,
@@ -18,12 +18,12 @@ pub struct LeaseTable {
 struct Lease {
     file: Arc<File>,
     bytes: u64,
-    /// Handles of ours: while there is one, the kernel may be about to open the file.
+    /// Our own handles: while there is one, the kernel may be about to open the file.
     holders: usize,
 }
 
 impl LeaseTable {
-    /// Notes one more holder of a file, unless that would lend more than `most` bytes in all.
+    /// Adds a lease on a file, unless more than `most` bytes would be leased in total.
     pub fn lease(&mut self, memory: &Memory, most: u64) -> bool {
         let Some((file, number)) = memory.as_file() else { return false };
         let bytes = memory.capacity() as u64;
@@ -41,7 +41,7 @@ impl LeaseTable {
         true
     }
 
-    /// Notes one holder less.
+    /// Ends a lease.
     pub fn end_lease(&mut self, memory: &Memory) {
         if let Some(entry) = memory.as_file().and_then(|(_, number)| self.entries.get_mut(&number)) {
             entry.holders -= 1;
@@ -78,13 +78,13 @@ impl LeaseTable {
         self.bytes = self.entries.values().map(|entry| entry.bytes).sum();
     }
 
-    /// Bytes that are lent now.
+    /// Leased bytes.
     pub fn bytes(&mut self) -> u64 {
         self.sweep();
         self.bytes
     }
 
-    /// Of them, those that no image holds any more.
+    /// Leased bytes whose image was dropped.
     pub fn gone_bytes(&self) -> u64 {
         self.gone.iter().map(|memory| memory.capacity() as u64).sum()
     }

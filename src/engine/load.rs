@@ -20,25 +20,25 @@ use super::loader::{FetchLoader, Item};
 use super::store_loader::StoreLoader;
 use super::{ImageKey, ImageKind, ReadError};
 
-/// What loading some batches of a fetch, or what stands beside them, needs to know.
+/// The context of loading batches of a fetch, or of one of their companions.
 struct Load<'a> {
     loader: &'a StoreLoader,
-    /// What is loaded: 0 the batches' own rows, 1 those of the first companion.
+    /// 0: the batches' own rows, n: those of the n-th companion.
     companion: usize,
     /// The stores of these rows.
     collection: &'a Collection,
     fetch: &'a Fetch,
     items: &'a [Item],
     work: GatherContext<'a>,
-    /// Threads that decode.
+    /// The pool that decodes.
     pool: &'a rayon::ThreadPool,
 }
 
-/// Fills the images of `items`, which are batches of `fetch` in one format; `in_background`: with one thread less. What an image
-/// held before does not matter.
+/// Fills the images of `items`, which are batches of `fetch` in one format; the previous content of images does not matter.
+/// `in_background`: with one thread less.
 ///
 /// # Errors
-/// A damaged or stale store: then no image may be served.
+/// A damaged or stale store; no image may then be served.
 pub fn load(
     loader: &StoreLoader,
     fetch: &Fetch,
@@ -61,7 +61,7 @@ pub fn load(
     check_unchanged()?;
     let no_memory = |cause| ReadError::Internal(format!("no memory for a batch: {cause}; lower --memory"));
     pool.install(|| images.par_iter_mut().try_for_each(|image| image.prepare().map_err(no_memory)))?;
-    // Not on a thread of the pool: another load decodes there while this one waits for slow storage.
+    // Not on a thread of the pool, where another load decodes while this one waits for slow storage.
     matrices(&loads, images)?;
     pool.install(|| {
         items.par_iter().zip(&mut *images).try_for_each(|(item, image)| rest(&loads, item, image.bytes_mut()))
@@ -70,7 +70,7 @@ pub fn load(
     check_unchanged()
 }
 
-/// Fills the fields that come from matrices.
+/// Fills the fields of matrices.
 fn matrices(loads: &[Load<'_>], images: &mut [Image]) -> Result<(), ReadError> {
     let images: Vec<DestSlice> = images.iter_mut().map(|image| DestSlice::new(image.bytes_mut())).collect();
     let (mut jobs, mut whole) = (Vec::new(), Vec::new());
@@ -92,7 +92,7 @@ fn matrices(loads: &[Load<'_>], images: &mut [Image]) -> Result<(), ReadError> {
     })
 }
 
-/// Jobs on the same array made one, so that a chunk that rows and their controls have in common is decoded once.
+/// Merges jobs on the same array, so that a chunk that rows and their controls share is decoded once.
 fn merged(jobs: Vec<GatherJob<'_>>) -> Vec<GatherJob<'_>> {
     let mut all: Vec<GatherJob<'_>> = Vec::with_capacity(jobs.len());
     for job in jobs {
@@ -110,7 +110,7 @@ fn merged(jobs: Vec<GatherJob<'_>>) -> Vec<GatherJob<'_>> {
     all
 }
 
-/// Fills the small fields, then lets the format write all that is not data.
+/// Fills the small fields, then lets the format write everything else.
 fn rest(loads: &[Load<'_>], item: &Item, image: &mut [u8]) -> Result<(), ReadError> {
     let Some(own) = loads.first() else { return Ok(()) };
     for span in &item.layout.spans {
@@ -128,24 +128,24 @@ fn rest(loads: &[Load<'_>], item: &Item, image: &mut [u8]) -> Result<(), ReadErr
     Ok(())
 }
 
-/// Which numbers of a sparse matrix; a dense one has only values.
+/// An array of a sparse matrix; a dense one has only values.
 #[derive(Clone, Copy, PartialEq)]
 enum SparsePart {
     Values,
     Columns,
 }
 
-/// Pieces of one array, gathered as one job.
+/// Element ranges of one array, gathered as one job.
 struct GatherJob<'a> {
     array: &'a Array,
     pieces: Vec<ElementRange>,
     sink: Scatter,
-    /// Fills every place first: what rows of a store lack.
+    /// A value to fill destinations with first, for columns that the store lacks.
     missing: Option<Vec<u8>>,
 }
 
 impl GatherJob<'_> {
-    /// Whether all that was gathered may be served.
+    /// Fails if gathered values must not be served.
     fn check(&self) -> Result<(), ReadError> {
         match (self.sink.out_of_bound(), self.sink.misfit()) {
             (None, None) => Ok(()),
@@ -155,13 +155,13 @@ impl GatherJob<'_> {
     }
 }
 
-/// Where one field of each batch goes, and as what.
+/// The destinations of one field in each batch, and its dtype.
 struct Targets {
     places: Vec<(ImageKey, DestSlice)>,
     to: Dtype,
 }
 
-/// Where the fields of an element go.
+/// The destinations of an element's fields.
 struct ElementTargets {
     values: Targets,
     columns: Targets,
@@ -169,7 +169,7 @@ struct ElementTargets {
 }
 
 impl<'a> Load<'a> {
-    /// The rows to load of a batch.
+    /// The batch of these rows.
     fn batch(&self, key: ImageKey) -> Batch<'a> {
         self.fetch.batch(&self.loader.collection.table, key, self.place(key)).companion(self.companion)
     }
@@ -181,7 +181,7 @@ impl<'a> Load<'a> {
         beside.map_or(table, |companion| &companion.table)
     }
 
-    /// The batch's place in the fetch.
+    /// The batch's position in the fetch.
     fn place(&self, key: ImageKey) -> usize {
         self.loader.plan(key.view).fetch_of(key.batch).1
     }
@@ -194,7 +194,7 @@ impl<'a> Load<'a> {
         &self.table().elements[element]
     }
 
-    /// The stores that have a row in these batches.
+    /// The stores with rows in these batches.
     fn stores(&self) -> Vec<usize> {
         let collection = self.collection;
         let mut touched = vec![false; collection.stores.len()];
@@ -222,7 +222,7 @@ impl<'a> Load<'a> {
         for (targets, part) in
             [(&values, SparsePart::Values), (&columns, SparsePart::Columns), (&dense, SparsePart::Values)]
         {
-            // Where only column numbers are asked for, no row must be seen whole (`parts`).
+            // If only column numbers are requested, rows need no pass (see `parts`).
             let alone = values.places.is_empty();
             let to = match part {
                 SparsePart::Columns if alone => self.element(number).kind.dtype(),
@@ -234,7 +234,7 @@ impl<'a> Load<'a> {
         Ok(ElementTargets { values, columns, dense })
     }
 
-    /// Where a field of each batch goes; none where the format does not have it.
+    /// The destinations of a field in each batch; empty if the format lacks it.
     fn targets(&self, field: Field, images: &[DestSlice]) -> Result<Targets, ReadError> {
         let mut targets = Targets { places: Vec::with_capacity(images.len()), to: Dtype::F32 };
         for (item, image) in self.items.iter().zip(images) {
@@ -248,13 +248,12 @@ impl<'a> Load<'a> {
         Ok(targets)
     }
 
-    /// Whether rows of a store must be seen whole before they are placed: some of their values go, or depend on others, or
-    /// take more than one step to their dtype. `to`: as what values are written; `dense`: as dense rows.
+    /// Whether rows must be decoded as a whole first; see [`Stored::needs_row_pass`].
     fn needs_row_pass(&self, number: usize, stored: &Stored, to: Dtype, dense: bool) -> bool {
         stored.needs_row_pass(self.element(number), to, dense)
     }
 
-    /// Values of each row of a batch as they are served, and the row.
+    /// The rows of a batch, each with its number of served values.
     fn rows_and_lengths(&self, number: usize, key: ImageKey) -> impl Iterator<Item = (u64, u64)> + 'a {
         let (element, lengths) = (self.element(number), self.lengths(number, key));
         let dense = (!element.is_sparse()).then(|| element.n_vars());
@@ -262,8 +261,8 @@ impl<'a> Load<'a> {
         self.batch(key).rows.iter().enumerate().map(move |(at, &row)| (row, length(at)))
     }
 
-    /// One job a store: the rows of each batch, one after the other, to the batch's target. Those that must be seen whole,
-    /// as `values` are written, are for `row_pass`.
+    /// Jobs by store, with the rows of all batches. Rows that must be decoded as a whole, with values written as `values`, are left to
+    /// `row_pass`.
     fn jobs(
         &self,
         number: usize,
@@ -320,16 +319,16 @@ impl<'a> Load<'a> {
                 None => element.n_vars(),
             };
             let missing = (is_dense && columns.missing > 0).then(|| element.lacking(to));
-            // SAFETY: each row of each batch has its own run of its own target, and the buffers behind the targets are
-            // borrowed mutably by the caller until the jobs have ended. Names of aligned genes are unique, so no
-            // two columns go to one.
+            // SAFETY: each row of each batch has its own range of its own destination, and the caller has borrowed the buffers mutably
+            // until
+            // the jobs end. Names of aligned genes are unique, so no two columns have the same position.
             let sink = unsafe { Scatter::new(array.dtype, to, align, places, bound) };
             GatherJob { array, pieces, sink, missing }
         };
         Ok(reads.into_iter().enumerate().filter(|(_, (pieces, _))| !pieces.is_empty()).map(job).collect())
     }
 
-    /// Gathers all jobs at once, so that no array waits for the last chunk of another.
+    /// Gathers all jobs concurrently, so that no array waits for the last chunk of another.
     fn run(&self, jobs: &[GatherJob<'_>]) -> Result<(), ReadError> {
         let depths: Vec<usize> = jobs.iter().map(|job| self.loader.io.depth(job.array)).collect();
         self.pool.install(|| {
@@ -354,7 +353,7 @@ impl<'a> Load<'a> {
         deep.into_iter().try_for_each(GatherJob::check)
     }
 
-    /// Arithmetic on the rows of a field that were placed as they were decoded: its dtype is then that of computation.
+    /// Applies arithmetic to a field in place. Its dtype must be that of the computation.
     fn compute(&self, key: ImageKey, span: &Span, mut bytes: &mut [u8]) {
         let (number, dense) = match span.field {
             Field::Data(element) => (element, false),

@@ -1,4 +1,4 @@
-//! Loaders: take load tasks from the queues, find room for their images, load, answer who waits.
+//! Loaders: threads that take load tasks from the queues, allocate their images, load, and answer waiting readers.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ pub struct LoadTask {
     pub id: u64,
     pub fetch: u64,
     pub keys: Vec<ImageKey>,
-    /// When it last made progress, in milliseconds since the engine started.
+    /// When it last progressed, in milliseconds since the engine started.
     pub progress: Arc<AtomicU64>,
     pub started: bool,
 }
@@ -34,8 +34,8 @@ impl State {
         self.loading.get(key).is_some_and(|loading| !loading.waiters.is_empty())
     }
 
-    /// Whether the readers of this task still have a whole fetch of unread images: the task can then run in the background, and
-    /// a core left to a reader is worth more (uncompressed h5ad, 2 cores: 1.1 to 1.4 times the rows/s; docs/performance.md).
+    /// Whether the readers of this task have a whole fetch of unread images left. The task can then run in the background, which leaves a
+    /// core to a reader (uncompressed h5ad, 2 cores: 1.1 to 1.4 times the rows/s; docs/performance.md).
     fn is_ahead(&self, task: &ImageKey) -> bool {
         let theirs = |key: &ImageKey| {
             let epochs = key.epoch..=key.epoch.saturating_add(1);
@@ -46,14 +46,14 @@ impl State {
     }
 }
 
-/// Runs a part of a load; a panic in it is an error of its readers, and does not end the loader.
+/// Runs a part of a load. A panic becomes an error for its readers, and does not end the loader.
 fn caught<T>(run: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
     let internal = |_| Err(ReadError::Internal("a load panicked; please report it".to_owned()));
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(internal)
 }
 
 impl<S: FetchLoader> Shared<S> {
-    /// The loop of a loader thread: demand first; prefetch only while no demand runs, as it would halve the demand's rate.
+    /// The loop of a loader thread. Demands come first; prefetches run only while no demand does, as they would halve its rate.
     pub fn run_loads(&self) {
         let mut state = self.lock();
         loop {
@@ -84,7 +84,7 @@ impl<S: FetchLoader> Shared<S> {
             state = self.lock();
             state.demand_running -= usize::from(demanded);
             state.tasks.remove(&id);
-            // A prefetch may have waited for this demand, a load task for its memory.
+            // A prefetch may wait for this demand to end, another task for memory.
             self.work.notify_all();
             self.freed.notify_all();
         }
@@ -121,11 +121,11 @@ impl<S: FetchLoader> Shared<S> {
         let outcomes = self.load_all(&fetch, &items, images, in_background, &advance);
         self.stats.loaded(outcomes.len(), begun.elapsed());
         publish(items.into_iter().map(|item| item.key).zip(outcomes).collect());
-        // After its images were published, where they can be evicted: loads that wait for memory wait for `admitted` to fall.
+        // Decremented after publishing, when its images can be evicted: tasks that wait for memory check `admitted`.
         self.lock().admitted -= 1;
     }
 
-    /// Loads all items at once; where that fails, each alone, so that only the batches that need a damaged chunk fail.
+    /// Loads all items together; if that fails, one by one, so that only batches with damaged chunks fail.
     fn load_all(
         &self,
         fetch: &S::Fetch,
@@ -149,9 +149,9 @@ impl<S: FetchLoader> Shared<S> {
         }
     }
 
-    /// Puts images of a fetch where readers find them, and answers those who wait.
+    /// Makes images of a fetch available, and answers waiting readers.
     ///
-    /// A load that nobody had asked for may have failed before its readers came, of a cause that is gone: they get one of their own.
+    /// If a load that was not on demand has failed, its cause may be gone when readers come: they get a load of their own.
     fn publish(&self, fetch: u64, demanded: bool, outcomes: Vec<(ImageKey, Result<Image, ReadError>)>) {
         let (mut answers, mut again) = (Vec::new(), Vec::new());
         let mut state = self.lock();
@@ -186,8 +186,8 @@ impl<S: FetchLoader> Shared<S> {
         }
     }
 
-    /// Leaves out batches where all do not fit the budget together: those that readers wait for stay, then those that
-    /// come next, in half of the budget, so that loading the next ones does not push out these. At least one stays.
+    /// Drops batches if all together exceed the budget: those that readers wait for are kept, then the next ones, up to half of the budget,
+    /// so that loading the next ones does not evict these. At least one is kept.
     fn trim(&self, items: Vec<Item>) -> Vec<Item> {
         let mut room = self.pool.limit().saturating_sub(self.pool.leased());
         let need = |item: &Item| capacity(item.layout.size as usize) as u64;
@@ -211,11 +211,11 @@ impl<S: FetchLoader> Shared<S> {
         stay
     }
 
-    /// Buffers for as many items as there is room for, others making room: for all of a prefetch or none, for at least one
-    /// of a demand. The rest is left out: readers may wait for more batches of a fetch than the budget holds.
+    /// Allocates buffers, evicting others: for all items of a prefetch or none, for at least one of a demand. Items without a buffer are
+    /// left out: readers may wait for more batches of a fetch than the budget holds.
     ///
     /// # Errors
-    /// The system has no memory for a single one.
+    /// The system has no memory for even one.
     fn admit(&self, items: &mut Vec<Item>, demanded: bool) -> Result<Vec<Image>, ReadError> {
         let _one_at_a_time = self.admission.lock().unwrap_or_else(PoisonError::into_inner);
         let mut images: Vec<Image> = Vec::with_capacity(items.len());
@@ -247,7 +247,7 @@ impl<S: FetchLoader> Shared<S> {
             } else if !demanded || self.stop.load(Ordering::Acquire) {
                 return Ok(None);
             } else if state.admitted == 0 {
-                // Nothing is in memory but what this load task has taken: a single batch may exceed the budget.
+                // Only this task's own buffers are in use, so it may exceed the budget by a single batch.
                 drop(state);
                 if !first {
                     return Ok(None);
@@ -260,7 +260,7 @@ impl<S: FetchLoader> Shared<S> {
         }
     }
 
-    /// Ends the loading of batches of one fetch that found no room; those that readers wait for get a demand of their own.
+    /// Ends the loading of batches that found no room; those that readers wait for are queued as a new demand.
     fn leave_out(&self, state: &mut State, keys: Vec<ImageKey>) {
         let Some(first) = keys.first() else { return };
         let fetch = self.plan(first.view).fetch_of(first.batch).0;
@@ -272,7 +272,7 @@ impl<S: FetchLoader> Shared<S> {
         self.demand_again(state, fetch, waited);
     }
 
-    /// Queues a demand for batches of one fetch that readers wait for still.
+    /// Queues a demand for those of the batches that readers still wait for.
     fn demand_again(&self, state: &mut State, fetch: u64, keys: Vec<ImageKey>) {
         if !keys.is_empty() {
             let task = self.queue(state, fetch, keys);

@@ -1,7 +1,6 @@
-//! What the queue serves, apart from the queue: plans, layouts and bytes. Those of stores: `store_loader`.
+//! The interface between the queue and what it loads: plans, layouts, bytes. `store_loader` implements it for stores.
 //!
-//! The queue knows it by [`FetchLoader`] alone, so that models run the queue itself over a supply that fails, hangs and panics
-//! when they want (`models`).
+//! Models (`models`) run the queue with an implementation that fails, hangs and panics as they say.
 
 use std::sync::Arc;
 
@@ -11,15 +10,15 @@ use crate::plan::Plan;
 use super::budget::Image;
 use super::{ImageKey, ReadError};
 
-/// One batch of a load task, laid out.
+/// A batch of a load task, with its layout.
 pub struct Item {
     pub key: ImageKey,
     pub layout: Layout,
 }
 
-/// What load tasks load.
+/// Plans, lays out and loads fetches.
 pub trait FetchLoader: Send + Sync + 'static {
-    /// One fetch of one epoch, planned.
+    /// A planned fetch of one epoch.
     type Fetch;
 
     /// The plan of a view. Panics if `view` is out of range.
@@ -27,7 +26,7 @@ pub trait FetchLoader: Send + Sync + 'static {
 
     fn fetch(&self, view: u16, epoch: u64, fetch: u64) -> Arc<Self::Fetch>;
 
-    /// Whether there is memory for more than images.
+    /// Checks that there is memory for allocations other than images.
     ///
     /// # Errors
     /// `NoMemory`.
@@ -35,7 +34,7 @@ pub trait FetchLoader: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Rows of a batch.
+    /// Number of rows of a batch.
     fn rows(&self, key: ImageKey) -> u64;
 
     /// The exact layout of one batch of a fetch.
@@ -44,11 +43,11 @@ pub trait FetchLoader: Send + Sync + 'static {
     /// The format cannot hold it.
     fn layout(&self, fetch: &Self::Fetch, key: ImageKey) -> Result<Layout, ReadError>;
 
-    /// Fills the images of `items`, which are batches of `fetch` in one format. What an image held before does not matter.
-    /// `in_background`: no reader needs them soon. `advance` is called after each chunk; deadlines are measured from it.
+    /// Fills the images of `items`, which are batches of `fetch` in one format; the previous content of images does not matter.
+    /// `in_background`: no reader needs them soon. `advance` is called after each chunk; the timeout is measured from the last call.
     ///
     /// # Errors
-    /// A damaged or stale store: then no image may be served.
+    /// A damaged or stale store; no image may then be served.
     fn load(
         &self,
         fetch: &Self::Fetch,

@@ -1,8 +1,7 @@
-//! Memory of one image: private, or a file in memory that the kernel can show to readers itself.
+//! The memory of one image: private, or a tmpfs file that the kernel can map into readers.
 //!
-//! A file is written to again only while nobody else has it open or mapped: the kernel grants a write lease only then.
-//! Nothing else tells. A mapping outlives the `release` of the handle that it was made through, as the kernel maps the
-//! file in its place.
+//! A file is reused only if nobody else has it open or mapped, which a write lease tells: the kernel grants it only then. There is no other
+//! way to know, as a mapping may outlive the `release` of its handle: the kernel maps the backing file instead.
 
 use std::fs::File;
 use std::io;
@@ -17,42 +16,43 @@ use crate::slab::Buffer;
 
 use super::tmpfs::new_file;
 
-/// Some bytes that can be used again.
+/// A reusable buffer.
 pub enum Memory {
     Private(Buffer),
     File(Mapped),
 }
 
-/// A file in memory, mapped.
+/// A mapped tmpfs file.
 pub struct Mapped {
     file: Arc<File>,
-    /// As long as the capacity; what lies behind the end of the file must not be touched.
+    /// Has the length of the capacity; bytes beyond the end of the file must not be accessed.
     map: MmapMut,
     size: usize,
-    /// So much of it has memory.
+    /// The size up to which memory is allocated.
     ready: usize,
     number: u64,
 }
 
 impl Memory {
-    /// A file of `size` bytes that can grow to `capacity`. `number`: no other has it.
+    /// A file of `size` bytes that can grow to `capacity`. `number` must be unique.
     ///
     /// # Errors
-    /// No memory, no descriptors, or a kernel without such files.
+    /// Out of memory or descriptors; a kernel without tmpfs.
     pub fn file(capacity: usize, size: usize, number: u64) -> io::Result<Memory> {
         let file = new_file()?;
-        // SAFETY: only this process has the file open for writing, and `&mut self` guards what is written. A reader of the
-        // kernel's sees it only while an image that is not written to any more holds it.
+        // SAFETY: only this process has the file open for writing, and writes need `&mut self`. The kernel shows it to readers only while
+        // an
+        // image holds it, which is no longer written to.
         let map = unsafe { MmapOptions::new().len(capacity.max(1)).map_mut(&file)? };
         let mut mapped = Mapped { file: Arc::new(file), map, size: 0, ready: 0, number };
         mapped.fit(size)?;
         Ok(Memory::File(mapped))
     }
 
-    /// Cuts it to an image of `size` bytes, within the capacity.
+    /// Sets the size to that of an image; at most the capacity.
     ///
     /// # Errors
-    /// No memory.
+    /// Out of memory.
     pub fn fit(&mut self, size: usize) -> io::Result<()> {
         match self {
             Memory::Private(_) => Ok(()),
@@ -60,10 +60,10 @@ impl Memory {
         }
     }
 
-    /// Gets all memory that it lacks: now, not at the first touch, where it costs more, and where none is left is a signal.
+    /// Allocates all missing memory now. At the first access it would cost more, and a lack of memory would raise a signal.
     ///
     /// # Errors
-    /// No memory.
+    /// Out of memory.
     pub fn prepare(&mut self) -> io::Result<()> {
         match self {
             Memory::Private(_) => Ok(()),
@@ -93,7 +93,7 @@ impl Memory {
         }
     }
 
-    /// The file and its number.
+    /// The file and its number, if it is one.
     pub fn as_file(&self) -> Option<(&Arc<File>, u64)> {
         match self {
             Memory::Private(_) => None,
@@ -103,7 +103,7 @@ impl Memory {
 }
 
 impl Mapped {
-    /// The file ends where the image does: behind that, readers who map it see zeros up to the end of the page.
+    /// Makes the file as long as the image: readers that map it see zeros beyond, up to the end of the page.
     fn fit(&mut self, size: usize) -> io::Result<()> {
         if size != self.size {
             self.file.set_len(size as u64)?;
@@ -116,10 +116,10 @@ impl Mapped {
     fn prepare(&mut self) -> io::Result<()> {
         let from = self.ready / PAGE * PAGE;
         if self.ready < self.size {
-            // A file that has its memory before it is mapped has it in the largest pages.
+            // Memory allocated before it is mapped gets the largest pages.
             let missing = (self.size - from) as u64;
             retry_on_intr(|| fallocate(&self.file, FallocateFlags::empty(), from as u64, missing))?;
-            // SAFETY: the range lies within the map, and the file reaches to its end.
+            // SAFETY: the range is within the map and the file.
             let done = unsafe {
                 let start = self.map.as_mut_ptr().add(from).cast();
                 libc::madvise(start, self.size - from, libc::MADV_POPULATE_WRITE)
@@ -133,13 +133,13 @@ impl Mapped {
     }
 }
 
-/// A multiple of all pages.
+/// A multiple of all page sizes.
 const PAGE: usize = 1 << 16;
 
-/// Whether nobody but its maker has the file open or mapped.
+/// Whether only this process has the file open, and nobody else has it mapped.
 pub fn is_unshared(file: &File) -> bool {
     let set = |lease: i32| {
-        // SAFETY: no memory is touched. The lease is let go at once, so nobody is ever asked to.
+        // SAFETY: accesses no memory. The lease is released at once, so nobody waits for that.
         unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, lease) == 0 }
     };
     set(libc::F_WRLCK) && set(libc::F_UNLCK)
@@ -161,7 +161,7 @@ mod tests {
         assert!(is_unshared(file), "our own mapping does not count");
         let reader = reader(&memory);
         assert!(!is_unshared(file));
-        // SAFETY: nobody writes to it here.
+        // SAFETY: nobody writes to the file.
         let map = unsafe { MmapOptions::new().map(&reader).expect("maps") };
         drop(reader);
         assert!(!is_unshared(file), "mapped, though closed");
@@ -183,7 +183,7 @@ mod tests {
             let mut page = vec![1; most + 1];
             let read = reader(&memory).read_at(&mut page, 0).expect("reads");
             assert!(read == size && page[..size].iter().all(|&byte| byte == 7));
-            // SAFETY: nobody writes to it here.
+            // SAFETY: nobody writes to the file.
             let map =
                 unsafe { MmapOptions::new().len(size.next_multiple_of(4096)).map(&reader(&memory)) }.expect("maps");
             assert!(map[size..].iter().all(|&byte| byte == 0), "an older image shows behind the end");

@@ -1,9 +1,8 @@
-//! Models of the queue and the budget: the engine's own code over a supply in memory, run in thousands of orders.
+//! Models of the queue and the budget: the engine's code with a loader in memory, run with thousands of thread schedules.
 //!
-//! Asserted in every model: no two load tasks load a key at once; a key is in one place; bytes are those of their key, also
-//! while others take buffers; images take the budget and what readers hold that were just answered, no more; in the end
-//! nothing runs and every byte is back. A reader that nobody answers and a thread that nobody wakes are deadlocks, which
-//! `shuttle` reports (its waits never time out, so none is saved by a clock).
+//! Every model asserts: no two load tasks load an image at once; an image is in one state; bytes are those of its key, also while others
+//! take buffers; images exceed the budget at most by what readers hold that were just answered; at the end nothing runs and all bytes are
+//! returned. A reader without an answer, or a thread that is not woken, is a deadlock, which `shuttle` reports (its waits never time out).
 
 mod world;
 
@@ -19,10 +18,10 @@ use crate::sync::check;
 use super::{ImageKey, ReadError};
 use world::{World, broken, byte, is_over, key};
 
-/// More than all images of a model.
+/// A budget larger than all images of a model.
 const AMPLE: u64 = 1 << 20;
 
-/// Readers of one file while it loads: one load, the bytes for each of them.
+/// Several readers of one file while it loads: one load, with an answer for each.
 #[test]
 fn one_flight_answers_all_readers() {
     check(2000, || {
@@ -38,7 +37,7 @@ fn one_flight_answers_all_readers() {
     });
 }
 
-/// The first load fails: those who wait for it get the error, once; it is not remembered, so the next read loads again.
+/// The first load fails. Its waiting readers get the error once; it is not cached, so the next read loads again.
 fn a_failure_is_not_remembered(fail: fn() -> Result<(), ReadError>) {
     let world = World::new([4096; 2], AMPLE, move |_, _, n| if n == 0 { fail() } else { Ok(()) });
     let failed = AtomicUsize::new(0);
@@ -62,13 +61,13 @@ fn an_error_answers_all_who_wait_and_is_not_remembered() {
     check(2000, || a_failure_is_not_remembered(|| Err(broken())));
 }
 
-/// A panic in a load is an error of its readers, and its worker lives on.
+/// A panic in a load is an error for its readers, and the loader continues.
 #[test]
 fn a_panic_answers_all_who_wait_and_is_not_remembered() {
     check(2000, || a_failure_is_not_remembered(|| resume_unwind(Box::new("broken"))));
 }
 
-/// One batch of a fetch cannot be loaded: readers of the others notice nothing.
+/// One batch of a fetch cannot be loaded: readers of the others are not affected.
 #[test]
 fn damage_fails_only_the_batch_that_has_it() {
     check(1000, || {
@@ -81,8 +80,7 @@ fn damage_fails_only_the_batch_that_has_it() {
     });
 }
 
-/// Readers go through an epoch in images of which the budget holds one, with fetches that do not fit it and prefetch that
-/// finds no room: all get through, and the budget holds.
+/// Readers read an epoch with a budget of one image, so that fetches and prefetches do not fit: all reads succeed, within the budget.
 #[test]
 fn images_larger_than_half_the_budget_get_through() {
     check(1000, || {
@@ -92,7 +90,7 @@ fn images_larger_than_half_the_budget_get_through() {
     });
 }
 
-/// The same with a budget that holds not even one: one load task at a time goes beyond it.
+/// The same with a budget below one image: one load task at a time exceeds it.
 #[test]
 fn images_larger_than_the_budget_get_through() {
     check(1000, || {
@@ -102,8 +100,7 @@ fn images_larger_than_the_budget_get_through() {
     });
 }
 
-/// Images of several sizes: one that is given a larger buffer takes more of the budget than it needs, and yet all get
-/// through within it.
+/// Images of several sizes: one may get a larger buffer than it needs, and yet all reads succeed within the budget.
 #[test]
 fn images_in_larger_buffers_keep_the_budget() {
     check(1000, || {
@@ -113,7 +110,7 @@ fn images_in_larger_buffers_keep_the_budget() {
     });
 }
 
-/// Failures and scarce memory: a load task that fails lets its buffers go, so those who wait for memory go on.
+/// Failures with scarce memory: a failed load task releases its buffers, so that waiting ones continue.
 #[test]
 fn failed_flights_give_their_memory_back() {
     check(1000, || {
@@ -132,7 +129,7 @@ fn failed_flights_give_their_memory_back() {
     });
 }
 
-/// Plans and layouts that panic, more often than there are loaders: readers get an error, and every later read its bytes.
+/// More panics in plans and layouts than there are loaders: readers get errors, and later reads succeed.
 #[test]
 fn a_panic_before_the_load_ends_no_loader() {
     check(1000, || {
@@ -148,7 +145,7 @@ fn a_panic_before_the_load_ends_no_loader() {
     });
 }
 
-/// A demand that hangs does not hold up a reader of what is queued as prefetch behind it: that becomes a demand as well.
+/// A demand hangs. A reader of an image that is queued as a prefetch behind it is not blocked: that becomes a demand.
 #[test]
 fn a_reader_promotes_a_queued_prefetch() {
     check(2000, || {
@@ -160,7 +157,7 @@ fn a_reader_promotes_a_queued_prefetch() {
         });
         thread::scope(|scope| {
             scope.spawn(|| world.read(key(0)).unwrap());
-            // The end of a file queues nothing ahead, so nothing else wakes a loader.
+            // The end of a file queues no prefetch, so nothing else wakes a loader.
             scope.spawn(|| world.read_half(key(3), 1).unwrap());
         });
         assert_eq!((world.loads(key(0)).begun, world.loads(key(3)).begun), (1, 1));
@@ -168,8 +165,8 @@ fn a_reader_promotes_a_queued_prefetch() {
     });
 }
 
-/// What comes next is loaded before anybody asks for it: once the demand before it has ended, and by both loaders, as the
-/// first of two does not end before the second has begun.
+/// The next fetches are loaded before anybody reads them: after the demand has ended, and by both loaders, as the first prefetch waits for
+/// the second to start.
 #[test]
 fn prefetch_follows_a_demand() {
     check(1000, || {
@@ -187,7 +184,7 @@ fn prefetch_follows_a_demand() {
     });
 }
 
-/// Prefetch finds no room beside a fetch that is being read, and leaves it alone.
+/// A prefetch that finds no room beside a fetch being read does not evict it.
 #[test]
 fn prefetch_evicts_nothing_unread() {
     check(1000, || {
@@ -201,7 +198,7 @@ fn prefetch_evicts_nothing_unread() {
     });
 }
 
-/// What comes next is loaded as well after a read of what is here, when every loader sleeps.
+/// A read of a loaded image also starts a prefetch, when all loaders sleep.
 #[test]
 fn prefetch_follows_a_read_of_what_is_here() {
     check(1000, || {
@@ -217,8 +214,8 @@ fn prefetch_follows_a_read_of_what_is_here() {
     });
 }
 
-/// Readers come to a prefetch while it is queued, gathers its buffers, gives up for lack of them, or loads. Room for
-/// one fetch and a half.
+/// Readers come while a prefetch is queued, allocates buffers, gives up for lack of memory, or loads. There is memory for one and a half
+/// fetches.
 #[test]
 fn a_prefetch_that_gives_up_becomes_a_demand_of_its_readers() {
     check(1500, || {
@@ -228,7 +225,7 @@ fn a_prefetch_that_gives_up_becomes_a_demand_of_its_readers() {
     });
 }
 
-/// Images that go while they are read, are held, or are put into the page cache: what a reader has stays as it is.
+/// Images that are evicted while they are read, held, or stored in the page cache do not change for those who use them.
 #[test]
 fn an_image_stays_with_who_holds_it() {
     check(1000, || {
@@ -253,7 +250,7 @@ fn an_image_stays_with_who_holds_it() {
     });
 }
 
-/// Counts a reply that is answered, or dropped because the engine ended.
+/// Counts replies that are answered, or dropped because the engine ended.
 struct Gone(Arc<AtomicUsize>);
 
 impl Drop for Gone {
@@ -262,8 +259,8 @@ impl Drop for Gone {
     }
 }
 
-/// The engine ends at any time, with load tasks queued, loading and waiting for memory: its threads end, and each reply is
-/// answered or dropped, which the file system answers.
+/// The engine ends at any time, with load tasks queued, loading and waiting for memory: its threads end, and each reply is answered or
+/// dropped (the file system answers dropped ones).
 #[test]
 fn the_engine_ends_at_any_time() {
     check(2000, || {
@@ -285,14 +282,14 @@ fn the_engine_ends_at_any_time() {
         for reader in readers {
             reader.join().unwrap();
         }
-        // Those who only just read are not counted: what they hold has gone as well.
+        // The other readers' images are released as well.
         is_over(shared);
         assert_eq!(gone.load(Ordering::Relaxed), 4);
     });
 }
 
-/// A load hangs: the monitor answers its readers, who may come again and again. When it gets on, its image is there for
-/// the next, and was loaded once.
+/// A load hangs: the monitor answers its readers, also repeated ones. When it continues, its image is available to later readers, and was
+/// loaded once.
 #[test]
 fn readers_of_a_load_that_hangs_are_answered() {
     check(1000, || {
@@ -313,7 +310,7 @@ fn readers_of_a_load_that_hangs_are_answered() {
                     told.fetch_add(1, Ordering::Relaxed);
                 });
             }
-            // Time goes by.
+            // Lets time pass.
             while told.load(Ordering::Relaxed) < 2 {
                 world.shared.freed.notify_all();
                 thread::yield_now();

@@ -1,4 +1,4 @@
-//! Ends reads that wait for a load which makes no progress: the kernel cannot interrupt them, so we must.
+//! Fails reads that wait for a load without progress, as the kernel cannot interrupt them.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::sync::atomic::Ordering;
 use super::loader::FetchLoader;
 use super::{ReadError, Shared, Waiter};
 
-/// Looks at all loads until the engine stops.
+/// Watches all loads until the engine stops.
 pub fn run<S: FetchLoader>(shared: &Shared<S>) {
     let timeout = shared.limits.timeout;
     let tick = (timeout / 8).clamp(Duration::from_millis(10), Duration::from_secs(1));
@@ -25,7 +25,7 @@ pub fn run<S: FetchLoader>(shared: &Shared<S>) {
             if !task.started {
                 last = last.max(shared.progress.load(Ordering::Relaxed));
             }
-            // Who came after the load got stuck has as much patience as who saw it begin.
+            // A reader that came after the load got stuck waits as long as one that came before.
             let is_late = |waiter: &mut Waiter| now.saturating_sub(last.max(waiter.queued)) > patience;
             late.extend(loading.waiters.extract_if(.., is_late));
         }

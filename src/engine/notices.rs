@@ -1,4 +1,4 @@
-//! What is told by those who serve files: opens, first reads, pages stored. The answers are [`Access`](super::access::Access)'s.
+//! Events that `fuse` reports: opens, first reads, stored pages. [`Access`](super::access::Access) decides what to do.
 
 use crate::plan::rank::Rank;
 
@@ -8,18 +8,18 @@ use super::loader::FetchLoader;
 use super::{Engine, ImageKey};
 
 impl<S: FetchLoader> Engine<S> {
-    /// A file is opened; `file` is the caller's number of it. How it is to be served.
+    /// A file is opened; `file` is the caller's number of it. Returns how to serve it.
     pub fn opens(&self, key: ImageKey, rank: Option<Rank>, file: u64) -> Opening {
         let stream = self.shared.place(key, rank).0;
         self.shared.lock().access.opens(&stream, file)
     }
 
-    /// A file was opened of which no reads will come: its stream advances as if it were read here.
+    /// A file was opened that will have no READs: its stream advances as if it were read.
     pub fn opened(&self, key: ImageKey, rank: Option<Rank>) {
         self.shared.opened(&mut self.shared.lock(), key, rank);
     }
 
-    /// `len` bytes are read from a file's start, by the page cache or by a reader; whether files after it are to be stored.
+    /// `len` bytes are read from a file's start, by the page cache or a reader. Returns whether to store the following files.
     pub fn starts(&self, key: ImageKey, rank: Option<Rank>, by_page_cache: bool, len: usize) -> bool {
         let read = if by_page_cache {
             FirstRead::ByPageCache
@@ -32,7 +32,7 @@ impl<S: FetchLoader> Engine<S> {
         self.shared.lock().access.starts(stream, read)
     }
 
-    /// Whether the next file ahead of one that was opened is to be stored in the page cache, and what.
+    /// Whether to store the next file ahead of an opened one in the page cache, and its image.
     pub fn store_ahead(&self, ahead: &mut Ahead, key: ImageKey, rank: Option<Rank>, file: u64) -> Step<Loaded> {
         let Some(size) = self.size(key) else { return Step::Stop };
         let stream = self.shared.place(key, rank).0;
@@ -49,8 +49,8 @@ impl<S: FetchLoader> Engine<S> {
         }
     }
 
-    /// Notes that an image is in the page cache, in `bytes` of a file: what reads it from there is not seen here. The files
-    /// whose pages are to be dropped for it.
+    /// Records that an image is stored in the page cache, as `bytes` of a file; reads of it will not be seen here. Returns the files whose
+    /// pages to drop.
     pub fn stored(&self, key: ImageKey, file: u64, bytes: u64) -> Vec<u64> {
         let mut state = self.shared.lock();
         if let Some(image) = state.unread.pop(&key) {
@@ -60,22 +60,22 @@ impl<S: FetchLoader> Engine<S> {
         state.access.stored(file, bytes)
     }
 
-    /// Notes whether pages can be stored from now on.
+    /// Sets whether pages can be stored.
     pub fn can_store(&self, stores: bool) {
         self.shared.lock().access.can_store(stores);
     }
 
-    /// From now on pages stay as long as the kernel has room.
+    /// From now on pages stay until the kernel reclaims them.
     pub fn keep_pages(&self) {
         self.shared.lock().access.keep_pages();
     }
 
-    /// From now on images are files that can be lent, as far as there are descriptors.
+    /// From now on images are leasable files, as far as descriptors allow.
     pub fn use_files(&self) {
         self.shared.pool.use_files(lease::descriptors());
     }
 
-    /// An image, if it is loaded.
+    /// The image, if it is loaded.
     pub fn loaded(&self, key: ImageKey) -> Option<Loaded> {
         self.shared.lock().peek(&key)
     }

@@ -1,7 +1,8 @@
-//! The parts of batches that files of many batches are made of: images of a matrix without a file around them.
+//! The parts of batches that files of many batches consist of: images of a matrix's fields without a file format around them.
 //!
-//! Values and column numbers of a sparse matrix are a part each, so that a reader that takes one array after the other decodes
-//! each chunk once. They are one part where a row must be seen whole to know either of them.
+//! Values and column numbers of a sparse matrix are separate parts, so that a reader that reads one array after the other decodes each
+//! chunk
+//! once. They are one part if rows must be decoded as a whole for either.
 
 use crate::batch::{Batch, Field, Layout, Repr, Span};
 use crate::collection::Collection;
@@ -11,7 +12,7 @@ use crate::format::{FileShape, MANY_VALUES, Writers};
 /// The fields of each part.
 pub struct Parts(Vec<Vec<(Field, Repr)>>);
 
-/// Where a field begins.
+/// Alignment of fields.
 const ALIGN: u64 = 64;
 
 impl Parts {
@@ -19,7 +20,7 @@ impl Parts {
     pub fn new(collection: &Collection, writers: &Writers) -> Parts {
         let table = &collection.table;
         let mut parts: Vec<Vec<(Field, Repr)>> = Vec::new();
-        // Few values and many: column numbers may be wider where there are many.
+        // For few and for many values, as column numbers may be wider if there are many.
         for fields in fields(table, writers) {
             let mut own: Vec<Vec<(Field, Repr)>> = Vec::new();
             for (field, repr) in fields {
@@ -49,13 +50,13 @@ impl Parts {
         Parts(parts)
     }
 
-    /// The part that has a field written so.
+    /// The part that has a field in this representation.
     pub fn of(&self, field: Field, repr: Repr) -> Option<u8> {
         let part = self.0.iter().position(|part| part.contains(&(field, repr)))?;
         u8::try_from(part).ok()
     }
 
-    /// Where the fields of a part of a batch lie.
+    /// The layout of a part of a batch.
     pub fn layout(&self, part: u8, batch: &Batch<'_>) -> Layout {
         let mut size: u64 = 0;
         let fields = self.0.get(usize::from(part)).map(Vec::as_slice).unwrap_or_default();
@@ -75,8 +76,7 @@ impl Parts {
     }
 }
 
-/// The fields of each file of many batches, and of each directory. Of few values and of many: column numbers may be wider where
-/// there are many.
+/// The fields of all files of many batches and directories; for few and for many values, as column numbers may be wider if there are many.
 fn fields(table: &Table, writers: &Writers) -> Vec<Vec<(Field, Repr)>> {
     let mut all = Vec::new();
     for values in [1, MANY_VALUES] {
@@ -90,7 +90,7 @@ fn fields(table: &Table, writers: &Writers) -> Vec<Vec<(Field, Repr)>> {
     all
 }
 
-/// Whether values and column numbers cannot be known apart.
+/// Whether values and column numbers must be in one part.
 fn is_together(collection: &Collection, part: &[(Field, Repr)]) -> bool {
     part.iter().any(|&(field, repr)| {
         let (Field::Data(number), Repr::Number(to)) = (field, repr) else { return false };

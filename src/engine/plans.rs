@@ -1,7 +1,7 @@
-//! The plans of a mount: one a view, and those that follow from a view, made when one of their files is first read.
+//! The plans of a mount: one for each view, and plans derived from a view, which are made when one of their files is first read.
 //!
-//! A plan's number is all that the rest of the engine knows of it: first the views, then each view as it is stored, then each
-//! view by each categorical obs column (4 bytes a row once it is read).
+//! The rest of the engine knows plans by number: first the views, then each view in stored order, then each view by each categorical obs
+//! column (4 bytes a row once it is read).
 
 use std::sync::OnceLock;
 
@@ -14,11 +14,11 @@ use crate::plan::{Plan, PlanError};
 pub struct Plans {
     views: Vec<Plan>,
     derived: Vec<OnceLock<Plan>>,
-    /// Categorical columns, by their places in the table.
+    /// Categorical columns, by their index in the table.
     columns: Vec<usize>,
 }
 
-/// Rows and labels of a column that can be grouped.
+/// Maximum rows and labels of a column that can be grouped.
 const MOST_ROWS: u64 = 1 << 32;
 const MOST_LABELS: usize = 1 << 23;
 
@@ -30,12 +30,12 @@ impl Plans {
         Plans { views, derived, columns }
     }
 
-    /// Those of the views.
+    /// The plans of the views.
     pub fn views(&self) -> &[Plan] {
         &self.views
     }
 
-    /// The view that a plan is of.
+    /// The plan of the view that a plan is derived from.
     pub fn view(&self, number: u16) -> &Plan {
         &self.views[usize::from(self.view_number(number))]
     }
@@ -50,12 +50,12 @@ impl Plans {
         view as u16
     }
 
-    /// The number of a view as it is stored.
+    /// The number of a view's plan in stored order.
     pub fn stored(&self, view: u16) -> Option<u16> {
         u16::try_from(usize::from(view) + self.views.len()).ok()
     }
 
-    /// The number of a view by the i-th categorical column.
+    /// The number of a view's plan by the i-th categorical column.
     ///
     /// # Errors
     /// Why there is no such plan.
@@ -75,7 +75,7 @@ impl Plans {
         u16::try_from(number).map_err(|_| "too many views and columns")
     }
 
-    /// A plan, made now if it is not there.
+    /// A plan, which is made now if needed.
     pub fn get(&self, collection: &Collection, number: u16) -> &Plan {
         let Some(derived) = usize::from(number).checked_sub(self.views.len()) else {
             return &self.views[usize::from(number)];
@@ -87,14 +87,14 @@ impl Plans {
                 Some(grouped) => self.grouped(collection, view, grouped % self.columns.len().max(1)),
             };
             made.unwrap_or_else(|error| {
-                // `by` has ruled it out. A plan of no rows serves no wrong byte.
+                // Unreachable, as `by` has checked it. A plan without rows serves no wrong bytes.
                 tracing::error!("rows cannot be put in order: {error}");
                 Plan::new(&[], *view.sampling())
             })
         })
     }
 
-    /// A view by a column; rows without a label are the last group.
+    /// The plan of a view by a column; rows without a label form the last group.
     fn grouped(&self, collection: &Collection, view: &Plan, column: usize) -> Result<Plan, PlanError> {
         let Values::Categorical { codes, categories, .. } = &collection.table.columns[self.columns[column]].values
         else {

@@ -1,6 +1,6 @@
-//! Readers: each is answered from memory, or what it waits for is queued; what comes next is queued ahead of it.
+//! Answers readers from memory, or queues what they wait for, and queues what they read next.
 //!
-//! All of it is done under the one lock and waits for nothing: loaders (`task`) do the work.
+//! All of this is done under the engine's lock without waiting; loaders (`load_task`) do the work.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use super::loader::FetchLoader;
 use super::stats::Stats;
 use super::{ImageKey, Loading, Opened, ReadError, Reply, Shared, State};
 
-/// Fetches of read images that are retained for slower jobs.
+/// Fetches of read images to retain for slower readers.
 const KEPT_FETCHES: u64 = 3;
 
 /// After a reader stalls on an in-flight prefetch, this many prefetches run on the full pool.
@@ -46,7 +46,7 @@ impl Waiter {
         self.offset.saturating_add(self.len as u64) >= image.len() as u64
     }
 
-    /// Answers; `waited`: for the image to be loaded.
+    /// Answers; `waited`: whether it had to wait for the image.
     pub fn serve(self, image: &Arc<Image>, stats: &Stats, waited: bool) {
         let bytes = image.bytes();
         let start = usize::try_from(self.offset).unwrap_or(usize::MAX).min(bytes.len());
@@ -67,7 +67,7 @@ impl Waiter {
 }
 
 impl<S: FetchLoader> Shared<S> {
-    /// A stream has come to a batch: looks ahead of it.
+    /// A stream has reached a batch: prefetches what follows.
     pub fn opened(&self, state: &mut State, key: ImageKey, rank: Option<Rank>) {
         let (stream, fetch, place) = self.place(key, rank);
         for (epoch, fetch) in state.access.streams.read(self.plan(key.view), stream, fetch, place) {
@@ -75,12 +75,12 @@ impl<S: FetchLoader> Shared<S> {
         }
     }
 
-    /// Answers a reader from memory, or queues what it waits for, and looks ahead of it.
+    /// Answers a reader from memory, or queues what it waits for, and prefetches what follows.
     pub fn read(&self, key: ImageKey, rank: Option<Rank>, waiter: Waiter) {
         let (stream, fetch, place) = self.place(key, rank);
         let mut state = self.lock();
         let mut ahead = Vec::new();
-        // A file is read from its start once: later reads of it say nothing new about where its reader goes.
+        // Only the read at a file's start tells where its reader is.
         if waiter.offset == 0 {
             if place == 0 && !state.has(&key) {
                 state.access.streams.restarted(&stream);
@@ -104,7 +104,7 @@ impl<S: FetchLoader> Shared<S> {
         }
     }
 
-    /// The stream that a read belongs to, and where it is: the fetch, and the batch's place in it.
+    /// The stream of a read and its position: the fetch, and the batch's position in it.
     pub fn place(&self, key: ImageKey, rank: Option<Rank>) -> (Stream, u64, usize) {
         let (fetch, place) = self.plan(key.view).fetch_of(key.batch);
         (Stream { view: key.view, epoch: key.epoch, rank, kind: key.kind }, fetch, place)
@@ -129,9 +129,10 @@ impl<S: FetchLoader> Shared<S> {
         self.stats.read(self.loader.rows(key));
     }
 
-    /// Drops read images beyond a few fetches even where the budget has room: reused buffers are written without a page fault,
-    /// which fresh memory costs for every 4 KiB (that halves the rate of uncompressed stores). What stays is for other jobs
-    /// that read the same epoch a little later.
+    /// Drops read images beyond a few fetches, even if the budget has room: reused buffers need no page faults, which fresh memory costs
+    /// for
+    /// every 4 KiB (that halves the rate of uncompressed stores). The retained ones are for readers that read the same epoch a little
+    /// later.
     fn forget_old(&self, state: &mut State) {
         let most = (KEPT_FETCHES * state.fetch_bytes).min(self.pool.limit() / 4);
         while state.read_bytes > most && state.read.len() > 1 {
@@ -169,7 +170,7 @@ impl<S: FetchLoader> Shared<S> {
         self.work.notify_one();
     }
 
-    /// Queues the fetch that a stream will want next, unless it is here or on its way.
+    /// Queues the fetch that a stream needs next, unless it is loaded or loading.
     fn look_ahead(&self, state: &mut State, stream: Stream, fetch: u64) {
         let fits = self.pool.room() + state.read_bytes;
         if state.fetch_bytes > fits {
@@ -184,7 +185,7 @@ impl<S: FetchLoader> Shared<S> {
         }
     }
 
-    /// The batches of a fetch that are neither loaded nor loading; `first` leads.
+    /// The batches of a fetch that are neither loaded nor loading, `first` in front.
     fn missing(&self, state: &State, stream: &Stream, fetch: u64, first: Option<ImageKey>) -> Vec<ImageKey> {
         let &Stream { view, epoch, kind, .. } = stream;
         let others = self
@@ -195,12 +196,12 @@ impl<S: FetchLoader> Shared<S> {
         first.into_iter().chain(others).collect()
     }
 
-    /// Queues batches of one fetch, for the caller to say how urgently; the number of their load task.
+    /// Makes a load task of batches of one fetch; the caller adds its number to a queue.
     pub fn queue(&self, state: &mut State, fetch: u64, keys: Vec<ImageKey>) -> u64 {
         let id = state.next_task;
         state.next_task += 1;
         for key in &keys {
-            // A batch that its load task left out keeps its readers.
+            // A batch that another task left out keeps its waiting readers.
             state.loading.entry(*key).or_insert(Loading { task: id, waiters: Vec::new() }).task = id;
         }
         let progress = Arc::new(AtomicU64::new(self.now()));

@@ -1,4 +1,4 @@
-//! What the engine counts, as JSON and in Prometheus' text format.
+//! The engine's statistics, as JSON and in Prometheus' text format.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +15,7 @@ use crate::array::cache::ChunkCache;
 
 use super::Shared;
 
-/// Counts since the mount. Relaxed: nothing is ordered by them.
+/// Counters since the mount. Relaxed: they order nothing.
 #[derive(Default)]
 pub struct Stats {
     reads: AtomicU64,
@@ -35,7 +35,7 @@ pub struct Stats {
     first: Latency,
 }
 
-/// A distribution of microseconds: two digits, up to an hour.
+/// A distribution of microseconds, with two significant digits, up to an hour.
 struct Latency(Mutex<Option<Histogram<u64>>>);
 
 impl Default for Latency {
@@ -51,7 +51,7 @@ impl Latency {
         }
     }
 
-    /// Microseconds that so much of all lies below; 0 of nothing.
+    /// A quantile in microseconds; 0 without values.
     fn quantile(&self, quantile: f64) -> u64 {
         let histogram = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         histogram.as_ref().map_or(0, |histogram| histogram.value_at_quantile(quantile))
@@ -59,7 +59,7 @@ impl Latency {
 }
 
 impl Stats {
-    /// A read was answered that arrived at `since`; `waited`: for a load. `opened` is when its file was, if it is the first.
+    /// Counts a read that arrived at `since`; `waited`: for a load. `opened`: when its file was opened, if it is the first read.
     pub fn served(&self, bytes: usize, since: Instant, waited: bool, opened: Option<Instant>) {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -74,13 +74,13 @@ impl Stats {
         }
     }
 
-    /// An image was put into the page cache.
+    /// Counts an image stored in the page cache.
     pub fn stored(&self, bytes: usize) {
         self.stored.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// A batch was read to its end for the first time since it was loaded.
+    /// Counts a batch that was read to the end for the first time since it was loaded.
     pub fn read(&self, rows: u64) {
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.rows.fetch_add(rows, Ordering::Relaxed);
@@ -165,7 +165,7 @@ impl Shared {
     }
 }
 
-/// Numbers of the statistics as Prometheus gauges: `shufflefs_store_bytes_read 123.0`, and of each store
+/// All numbers of the statistics as Prometheus gauges: `shufflefs_store_bytes_read 123.0`, and for each store
 /// `shufflefs_stores_requests{store="a.h5ad"} 7.0`.
 pub fn prometheus(stats: &Value) -> String {
     let mut registry = Registry::with_prefix("shufflefs");
@@ -184,12 +184,12 @@ pub fn prometheus(stats: &Value) -> String {
         }
     }
     let mut text = String::new();
-    // Writing to a string does not fail.
+    // Writing to a string cannot fail.
     let _ = encode(&mut text, &registry);
     text
 }
 
-/// Adds a gauge: a number, or one of each store.
+/// Adds a gauge with one number, or one for each store.
 fn add<'a>(registry: &mut Registry, name: String, samples: impl IntoIterator<Item = (Option<&'a str>, &'a Value)>) {
     let gauge = Family::<Vec<(&str, String)>, Gauge<f64, AtomicU64>>::default();
     for (store, value) in samples {

@@ -1,4 +1,4 @@
-//! The stores of a mount, and what reads them.
+//! The stores of a mount, with all resources to read them.
 
 use std::sync::Mutex;
 
@@ -15,7 +15,7 @@ use super::fetch::Fetches;
 use super::parts::Parts;
 use super::plans::Plans;
 
-/// The stores of a mount, and what reads them.
+/// The stores of a mount, with all resources to read them.
 pub struct StoreLoader {
     pub collection: Collection,
     pub plans: Plans,
@@ -23,22 +23,22 @@ pub struct StoreLoader {
     pub parts: Parts,
     pub fetches: Fetches,
     pub counters: Counters,
-    /// Decoded chunks, where a fair part of all fits the budget.
+    /// The cache of decoded chunks, if the budget holds a fair part of all.
     pub cache: Option<ChunkCache>,
     pub threads: rayon::ThreadPool,
-    /// Requests to storage.
+    /// Limits of requests to storage.
     pub io: Io,
-    /// One thread less, for what is not needed soon: it leaves a core to a reader.
+    /// A pool with one thread less, which leaves a core to readers, for loads that are not urgent.
     pub background_pool: rayon::ThreadPool,
-    /// Buffers of loads that see rows whole: one pair a loader, as fresh memory costs a page fault for every 4 KiB.
+    /// Buffers of loads that decode rows as a whole, one pair for each loader, reused because fresh memory costs page faults.
     pub scratch: Mutex<Vec<[Vec<u8>; 2]>>,
 }
 
-/// Stores that are told one by one.
+/// Stores to list in statistics, at most.
 const MOST_STORES: usize = 100;
 
 impl StoreLoader {
-    /// What each store was asked for; of the first ones where there are many.
+    /// The requests to each store, or to the first ones if there are many.
     pub fn stores(&self) -> Value {
         let told = |store: &Store| {
             let arrays = store.elements.iter().flat_map(|part| part.matrix.arrays());
@@ -48,9 +48,9 @@ impl StoreLoader {
         Value::Object(self.collection.all_stores().take(MOST_STORES).filter_map(told).collect())
     }
 
-    /// What storage was asked for, over all stores; latency and depth are those of the slowest.
+    /// The requests to all stores; latency and depth are those of the slowest.
     pub fn storage(&self) -> Value {
-        // All arrays of a store share its meter.
+        // One array for each store, as all arrays of a store share its meter.
         let elements = self.collection.all_stores().flat_map(|store| &store.elements);
         let arrays = elements.flat_map(|part| part.matrix.arrays());
         let mut meters: Vec<&Meter> = arrays.filter_map(|array| array.source.meter()).collect();

@@ -1,10 +1,11 @@
 //! Files of many batches: a whole epoch of a view, or a part of one, as one file.
 //!
-//! Such a file is never in memory. Known bytes come from its layout (`format::Segments`), fields of obs and row bounds from the
-//! collection, and matrices from images of one batch and one field each (`Parts`), which the engine loads, prefetches and
-//! evicts like the images of batch files. The place of a batch in the file follows from the values before each group of
-//! `fetch_factor` batches: 8 bytes a group and sparse matrix, counted when values or row bounds are first read. `stat` needs only
-//! the totals of the view, unless its rows are drawn, dropped or dealt to ranks: then it counts, too.
+//! Such a file is never in memory as a whole. Known bytes come from its layout (`format::Segments`), obs fields and row bounds from the
+//! collection, and matrices from images of one batch and one part each (`Parts`), which the engine loads, prefetches and evicts like those
+//! of batch files. The offset of a batch follows from the number of values before each group of `fetch_factor` batches: 8 bytes for each
+//! group
+//! and sparse matrix, counted when values or row bounds are first read. `stat` needs only the totals of the view, unless rows are drawn,
+//! dropped or divided among ranks: then it counts as well.
 
 mod assembly;
 mod cuts;
@@ -32,21 +33,21 @@ use reading::Reading;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ViewFile {
     pub dealt: DealtEpoch,
-    /// Batches of the epoch, from and to; `None`: all.
+    /// The range of batches of the epoch; `None`: all.
     pub batches: Option<(u64, u64)>,
     pub place: FilePlace,
 }
 
-/// Where the rows are shown.
+/// The file that has the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FilePlace {
-    /// All of them in one file of a format.
+    /// All rows in one file.
     Whole(Extension),
-    /// In a directory of a format; the number of the file in it.
+    /// A file in a directory format, by its number there.
     Inside(DirectoryKind, u64),
 }
 
-/// Batches one after the other: what the place of a batch in a file depends on.
+/// A sequence of batches, which determines the offset of each in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DealtEpoch {
     pub view: u16,
@@ -54,14 +55,14 @@ pub struct DealtEpoch {
     pub epoch: u64,
 }
 
-/// What the bytes of a file are found by.
+/// How the bytes of a file are found.
 enum LaidOut {
     Segments(Arc<Segments>),
     Batch(ImageKey),
     Index(Arc<BatchIndex>),
 }
 
-/// Layouts and orders that are remembered.
+/// Layouts and sequences to cache.
 const KEPT: NonZeroUsize = NonZeroUsize::new(16).unwrap();
 
 /// A format's name, rows, batches, and values of each element.
@@ -72,7 +73,7 @@ pub struct ViewFiles {
     engine: Arc<Engine>,
     layouts: Mutex<LruCache<ShapeKey, Arc<Segments>>>,
     directories: Mutex<LruCache<ShapeKey, Arc<Directory>>>,
-    /// Files that are made as a whole.
+    /// Files that are assembled in memory.
     made: Mutex<LruCache<ViewFile, Arc<Segments>>>,
     cuts: Mutex<LruCache<DealtEpoch, Arc<OnceLock<Cuts>>>>,
     totals: Mutex<LruCache<u16, Arc<Vec<u64>>>>,
@@ -104,7 +105,7 @@ impl ViewFiles {
     /// The directory of an epoch.
     ///
     /// # Errors
-    /// Why the format has none.
+    /// Why the format cannot have it.
     pub fn directory(&self, dealt: DealtEpoch, kind: DirectoryKind) -> Result<Arc<Directory>, String> {
         self.directory_of(self.inside(dealt, kind, 0), kind)
     }
@@ -112,7 +113,7 @@ impl ViewFiles {
     /// The directory that a file is in, of all batches or some.
     ///
     /// # Errors
-    /// Why the format has none.
+    /// Why the format cannot have it.
     pub fn directory_of(&self, file: ViewFile, kind: DirectoryKind) -> Result<Arc<Directory>, String> {
         let loader = &self.engine.shared.loader;
         let (rows, nnz) = self.shape(file);
@@ -127,13 +128,13 @@ impl ViewFiles {
         Ok(directory)
     }
 
-    /// A view as it is stored.
+    /// A view in stored order.
     pub fn stored(&self, view: u16, extension: Extension) -> Option<ViewFile> {
         let view = self.engine.shared.loader.plans.stored(view)?;
         Some(self.of_epoch(DealtEpoch { view, rank: None, epoch: 0 }, extension))
     }
 
-    /// A view by the labels of its i-th categorical column, or the rows of one label.
+    /// A view sorted by the labels of its i-th categorical column, or only the rows of one label.
     pub fn by(&self, view: u16, column: u16, label: Option<u32>, extension: Extension) -> Option<ViewFile> {
         let loader = &self.engine.shared.loader;
         let view = match loader.plans.by(&loader.collection.table, view, column) {
@@ -145,12 +146,12 @@ impl ViewFiles {
         };
         let file = self.of_epoch(DealtEpoch { view, rank: None, epoch: 0 }, extension);
         let Some(label) = label else { return Some(file) };
-        // A label without rows in this view is a file without rows.
+        // For a label without rows in this view, the file is empty.
         let batches = loader.plan(view).strategy().batches_of_label(label as usize).unwrap_or(0..0);
         Some(ViewFile { batches: Some((batches.start, batches.end)), ..file })
     }
 
-    /// Exact size of a file; `None` where the format has no such file.
+    /// Exact size of a file; `None` if the format has no such file.
     pub fn size(&self, file: ViewFile) -> Option<u64> {
         match self.laid_out(file).ok()? {
             LaidOut::Segments(segments) => Some(segments.size),
@@ -159,7 +160,7 @@ impl ViewFiles {
         }
     }
 
-    /// Reads `len` bytes at `offset`, fewer at the end of the file. Answers at once if all of it is in memory.
+    /// Reads `len` bytes at `offset`, or fewer at the end of the file. Replies at once if all of it is in memory.
     pub fn read(self: &Arc<Self>, file: ViewFile, (offset, len): (u64, usize), reply: Reply) {
         let layout = match self.laid_out(file) {
             Ok(LaidOut::Segments(layout)) => layout,
@@ -178,7 +179,7 @@ impl ViewFiles {
         if counted.get().is_some() || within(&layout, &range).all(known) {
             return self.serve(file, &layout, range, reply);
         }
-        // Counting takes up to a second for 1e8 rows: not on a session thread. All who come meanwhile wait for one count.
+        // Counting takes up to a second for 1e8 rows, so it is not done on a session thread. Concurrent readers wait for one count.
         let this = self.clone();
         let waiting = Arc::new(Mutex::new(Some(reply)));
         let theirs = waiting.clone();
@@ -188,7 +189,7 @@ impl ViewFiles {
                 this.serve(file, &layout, range, reply);
             }
         };
-        // The standard library's stack.
+        // The standard library's stack size.
         let fits = reserve::fits_thread(2 << 20);
         if (!fits || std::thread::Builder::new().name("count".to_owned()).spawn(count).is_err())
             && let Some(reply) = lock(&waiting).take()
@@ -246,7 +247,7 @@ impl ViewFiles {
         }
     }
 
-    /// The image of a batch, by its place in a file or directory.
+    /// The image of a batch, by its position in a file or directory.
     fn batch(&self, file: ViewFile, extension: Extension, place: u64) -> Option<ImageKey> {
         let DealtEpoch { view, epoch, .. } = file.dealt;
         let from = file.batches.map_or(0, |(from, _)| from);
@@ -254,7 +255,7 @@ impl ViewFiles {
         Some(ImageKey::file(view, epoch, batch, extension))
     }
 
-    /// Batches whose rows a file or directory has.
+    /// Number of batches of a file or directory.
     fn batches(&self, file: ViewFile) -> u64 {
         file.batches.map_or_else(|| file.dealt.batches(self.engine.plan(file.dealt.view)), |(from, to)| to - from)
     }
@@ -293,12 +294,12 @@ impl ViewFiles {
         Ok(LaidOut::Segments(layout))
     }
 
-    /// A file that is made from items of a field.
+    /// Assembles a file from the items of a field.
     fn make(&self, file: ViewFile, made: Made) -> Result<Arc<Segments>, String> {
         if let Some(found) = lock(&self.made).get(&file) {
             return Ok(found.clone());
         }
-        // Short batches may stand anywhere: then rows are counted.
+        // If any batch may be short, rows must be counted.
         let counted = (file.batches.is_some() || !self.has_full_batches(file.dealt)).then(|| self.count(file.dealt));
         let cuts = counted.as_ref().and_then(|counted| counted.get());
         let reading = Reading::new(&self.engine.shared.loader, file, cuts);
@@ -315,12 +316,12 @@ impl ViewFiles {
         Ok(segments)
     }
 
-    /// Rows of a file, and their values in each element.
+    /// Number of rows of a file, and of their values in each element.
     fn shape(&self, file: ViewFile) -> (u64, Vec<u64>) {
         let loader = &self.engine.shared.loader;
         let (view, plans) = (file.dealt.view, &loader.plans);
         let all = file.batches.is_none() && file.dealt.rank.is_none();
-        // Only a view itself may leave out or repeat rows; so the others need not be made for this.
+        // The rows of derived plans are those of their view, so they need not be made for this.
         if all && (usize::from(view) >= plans.views().len() || plans.view(view).serves_each_row_once()) {
             let plan = plans.view(view);
             let mut totals = lock(&self.totals);
@@ -332,12 +333,12 @@ impl ViewFiles {
         reading.shape()
     }
 
-    /// Whether the place of a row follows from the batch size.
+    /// Whether the position of a row follows from the batch size.
     fn has_full_batches(&self, dealt: DealtEpoch) -> bool {
         dealt.rank.is_none() && self.engine.plan(dealt.view).strategy().has_full_batches()
     }
 
-    /// What is known of an epoch; it may not have been counted yet.
+    /// The counts of an epoch, which may not have been made yet.
     fn counted(&self, dealt: DealtEpoch) -> Arc<OnceLock<Cuts>> {
         lock(&self.cuts).get_or_insert(dealt, Default::default).clone()
     }
@@ -349,7 +350,7 @@ impl ViewFiles {
     }
 }
 
-/// The segments that have bytes in a range of the file.
+/// The segments with bytes in a range of the file.
 fn within<'a>(layout: &'a Segments, range: &Range<u64>) -> impl Iterator<Item = &'a Segment> + use<'a> {
     let first = layout.list.partition_point(|segment| segment.start + segment.len <= range.start);
     let end = range.end;

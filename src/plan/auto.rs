@@ -1,22 +1,22 @@
-//! `--block-size auto` and `--fetch-factor auto`: settings that follow from the collection alone.
+//! `--block-size auto` and `--fetch-factor auto`, which follow from the collection alone.
 //!
-//! They never depend on the machine (cores, memory), because the bytes of a batch depend on them.
+//! They must not depend on the machine (cores, memory), because the bytes of batches depend on them.
 
 use crate::collection::StorageProfile;
 
 const MIN_BLOCK: u64 = 16;
 const MAX_BLOCK: u64 = 1024;
-/// Chunk bytes decoded over bytes needed.
+/// Maximum of chunk bytes decoded / bytes needed.
 const MAX_AMPLIFICATION: f64 = 1.25;
 const MAX_FETCH_BYTES: f64 = (1u64 << 30) as f64;
-/// Bytes of a request over a network: below, its round trip costs more than its bytes.
+/// Bytes of a request over a network below which the round trip takes longer than the transfer.
 const MIN_REQUEST: f64 = (1u64 << 20) as f64;
 const MIN_K: u64 = 256;
 const MAX_K: u64 = 1024;
 
-/// Rows a block: the smallest power of two from 16 to 1024 that reads at most 1.25 times what it needs, or the largest
-/// whose fetch of 256 blocks stays under 1 GiB; whole chunk rows for a chunked dense matrix. Behind a network a block is also
-/// at least 1 MiB a request, under the same limit.
+/// Rows of a block: the smallest power of two from 16 to 1024 that decodes at most 1.25 times what it needs, or the largest for which a
+/// fetch of 256 blocks stays under 1 GiB; whole chunk rows for a chunked dense matrix. For remote stores a block also has at least 1 MiB
+/// for each request, under the same limit.
 pub fn block_size(profile: &StorageProfile) -> u64 {
     let fits = |block: u64| MIN_K as f64 * block as f64 * profile.row_bytes <= MAX_FETCH_BYTES;
     if let Some(rows) = profile.dense_chunk_rows {
@@ -35,7 +35,7 @@ pub fn block_size(profile: &StorageProfile) -> u64 {
     block
 }
 
-/// Batches a fetch for k = 1024 blocks in it, lowered to no less than 256 while the fetch exceeds 1 GiB.
+/// Batches of a fetch, so that k = 1024; lowered to no less than k = 256 while the fetch exceeds 1 GiB.
 pub fn fetch_factor(profile: &StorageProfile, batch_size: u64, block_size: u64) -> u64 {
     let mut k = MAX_K;
     while k > MIN_K && (k * block_size) as f64 * profile.row_bytes > MAX_FETCH_BYTES {
@@ -44,8 +44,8 @@ pub fn fetch_factor(profile: &StorageProfile, batch_size: u64, block_size: u64) 
     (k * block_size).div_ceil(batch_size)
 }
 
-/// Expected bytes decoded over bytes needed for one block: a run of b rows at a random place touches
-/// 1 + (b - 1/..)/c chunks of c rows, in the mean b / c + 1.
+/// Expected bytes decoded / bytes needed for a block. A run of b rows at a random position touches 1 + (b - 1) / c chunks of c rows on
+/// average, approximated by b / c + 1.
 fn amplification(profile: &StorageProfile, block: u64) -> f64 {
     profile.chunk_rows.map_or(1.0, |rows| 1.0 + rows / block as f64)
 }
@@ -61,7 +61,7 @@ mod tests {
         assert_eq!((block_size(&raw), fetch_factor(&raw, 256, 16)), (16, 64));
         let gzip = StorageProfile { chunk_rows: Some(12.0), ..raw };
         assert_eq!((block_size(&gzip), fetch_factor(&gzip, 256, 64)), (64, 256));
-        // annbatch's chunks would want 1,024 rows, but 256 such blocks are 3 GiB: 256 rows it is, and k = 256.
+        // annbatch's chunks would need 1,024 rows, but 256 such blocks have 3 GiB: so 256 rows, and k = 256.
         let sharded = StorageProfile { chunk_rows: Some(195.0), ..raw };
         assert_eq!((block_size(&sharded), fetch_factor(&sharded, 256, 256)), (256, 256));
         let dense =
@@ -77,7 +77,7 @@ mod tests {
             StorageProfile { row_bytes: 12_000.0, chunk_rows: None, dense_chunk_rows: None, request_row_bytes: None };
         let remote = StorageProfile { request_row_bytes: Some(6_000.0), ..local };
         assert_eq!((block_size(&local), block_size(&remote)), (16, 256));
-        // Still 256 blocks in a GiB.
+        // 256 blocks still fit in 1 GiB.
         let wide = StorageProfile { row_bytes: 100_000.0, request_row_bytes: Some(50_000.0), ..local };
         assert_eq!(block_size(&wide), 32);
         let dense =

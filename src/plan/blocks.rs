@@ -1,24 +1,23 @@
-//! Rows cut into blocks, and blocks in a permuted order read as one stream of rows.
+//! Cuts rows into blocks, and reads permuted blocks as one stream of rows.
 //!
-//! Blocks never span stores, so each store's last block may be short. The places of those few in a permuted order are
-//! found by the inverse permutation, so that row r of the stream is located by a binary search among them and nothing
-//! is kept for a row or a block.
+//! Blocks never span stores, so the last block of each store may be short. The positions of these few in the permuted order are found by
+//! the inverse permutation; row r of the stream is then located by binary search among them. Nothing is stored for each row or block.
 
 use std::ops::Range;
 
 use super::permutation::Permutation;
 
-/// Rows of several stores, cut into blocks.
+/// The rows of several stores, cut into blocks.
 #[derive(Clone, Debug)]
 pub struct Blocks {
-    /// Stores with at least one row.
+    /// The stores that have rows.
     segments: Vec<StoreBlocks>,
     rows: u64,
     blocks: u64,
     size: u64,
 }
 
-/// One store's share of the rows.
+/// The rows of one store.
 #[derive(Clone, Copy, Debug)]
 struct StoreBlocks {
     first_row: u64,
@@ -27,7 +26,7 @@ struct StoreBlocks {
 }
 
 impl Blocks {
-    /// Blocks of `size` rows; `store_rows`: rows of each store.
+    /// Blocks of `size` rows; `store_rows`: number of rows of each store.
     pub fn new(store_rows: impl IntoIterator<Item = u64>, size: u64) -> Blocks {
         let mut segments = Vec::new();
         let (mut first_row, mut first_block) = (0, 0);
@@ -45,17 +44,17 @@ impl Blocks {
         self.rows
     }
 
-    /// Rows of a block, but for those at a store's end.
+    /// Rows of a block, except at the end of a store.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// How many blocks there are.
+    /// Number of blocks.
     pub fn count(&self) -> u64 {
         self.blocks
     }
 
-    /// The rows of a block, which must be one.
+    /// The rows of a block, which must exist.
     pub fn block(&self, block: u64) -> Range<u64> {
         let after = self.segments.partition_point(|segment| segment.first_block <= block);
         let segment = &self.segments[after - 1];
@@ -64,7 +63,7 @@ impl Blocks {
         first..first + (segment.rows - start).min(self.size)
     }
 
-    /// The blocks in a permuted order. Costs time and memory for each store, not for each block or row.
+    /// The blocks in a permuted order. Takes time and memory for each store, not for each block or row.
     pub fn ordered(&self, order: Permutation) -> BlockOrder<'_> {
         let mut short: Vec<Short> = self
             .segments
@@ -86,7 +85,7 @@ impl Blocks {
     }
 }
 
-/// A short block's place in the order, and how many rows are missing up to and with it against full blocks.
+/// A short block: its position in the order, and how many rows are missing up to and including it.
 #[derive(Clone, Copy, Debug)]
 struct Short {
     place: u64,
@@ -102,7 +101,7 @@ pub struct BlockOrder<'a> {
 }
 
 impl BlockOrder<'_> {
-    /// Calls `run` with each run of rows of a stretch of the stream, which must lie within it.
+    /// Calls `run` with each run of consecutive rows in a range of the stream.
     pub fn stretch(&self, stretch: Range<u64>, mut run: impl FnMut(Range<u64>)) {
         if stretch.is_empty() {
             return;
@@ -120,7 +119,7 @@ impl BlockOrder<'_> {
         }
     }
 
-    /// The place in the block order, and the row within that block, of row `row` of the stream.
+    /// The position in the block order, and the row within that block, of row `row` of the stream.
     fn locate(&self, row: u64) -> (u64, u64) {
         let size = self.blocks.size;
         let passed = self.short.partition_point(|short| (short.place + 1) * size - short.missing_through <= row);

@@ -1,16 +1,18 @@
-//! Control rows for each row of a fetch: drawn uniformly, with replacement, among the controls of the row's group.
+//! Controls for each row of a fetch: drawn uniformly, with replacement, from the controls of the row's group.
 //!
-//! A group is all rows with the same labels in the columns to match. Its controls form a ring in stored order. A fetch that needs
-//! n controls of a group draws them from ceil(n / block_size) windows of `block_size` neighbours on the ring, so that it reads
-//! about as many chunks for controls as for rows: windows begin at uniformly random places, the n controls take turns at the
-//! windows, and each takes a uniformly random place of its window.
+//! A group is all rows with the same labels in the matched columns. Its controls form a ring in stored order. A fetch that needs n controls
+//! of a group draws them from ceil(n / block_size) windows of `block_size` consecutive controls on the ring, so that it reads about as many
+//! chunks for controls as for rows. Windows start at uniformly random positions; the n controls are assigned to windows in turn, and each
+//! is
+//! at a uniformly random position of its window.
 //!
-//! No bias: on a ring a window with a uniformly random begin has each control at its i-th place with the same chance, so each
-//! control drawn is uniform over the group's controls, whatever window size. What windows cost is independence: two controls of
-//! one fetch and group are independent where their windows differ, as the controls of one row do (while the group has at least
-//! as many windows), and where the group has no more controls than a block. With `block_size` 1 all are independent.
+//! There is no bias: on a ring, a window with a uniformly random start has each control at its i-th position with equal probability, so
+//! each
+//! control drawn is uniform over the group, for any window size. The cost of windows is independence: two controls of one fetch and group
+//! are independent only if their windows differ, as those of one row do (if the group has at least as many windows), or if the group has no
+//! more controls than a block. With `block_size` 1 all are independent.
 //!
-//! Memory: 4 bytes a row, 4 bytes a control.
+//! Memory: 4 bytes a row and 4 bytes a control.
 
 use std::collections::HashMap;
 
@@ -18,24 +20,24 @@ use super::companion::Companion;
 use super::shuffle::{self, Domain, below};
 use super::{FetchRows, NO_CLASS, PlanError, Sampling};
 
-/// Which rows are controls of which.
+/// The controls of all rows.
 #[derive(Clone, Debug)]
 pub struct Controls {
     each: u64,
-    /// The group of each row, or [`NO_CLASS`] where no control matches.
+    /// The group of each row; [`NO_CLASS`] if no control matches.
     groups: Vec<u32>,
-    /// Where the controls of each group start among all, and where the last end.
+    /// The start of each group's controls in `members`, and the end of the last.
     bounds: Vec<usize>,
-    /// Rows that are controls, group by group, ascending.
+    /// The controls, sorted by group, then by row.
     members: Vec<u32>,
 }
 
 impl Controls {
-    /// `each` controls a row, at least 1. `groups`: the group of each row, numbered from 0 without gaps, or [`NO_CLASS`];
+    /// `each`: controls for each row, at least 1. `groups`: the group of each row, numbered from 0 without gaps, or [`NO_CLASS`].
     /// `is_control`: whether a row is a control.
     ///
     /// # Errors
-    /// More rows than can be counted.
+    /// There are too many rows.
     pub fn new(each: u64, mut groups: Vec<u32>, is_control: impl Fn(u64) -> bool) -> Result<Controls, PlanError> {
         let (rows, limit) = (groups.len() as u64, 1 << 32);
         if rows > limit {
@@ -59,7 +61,7 @@ impl Controls {
         Ok(Controls { each, groups, bounds, members })
     }
 
-    /// How many controls there are.
+    /// Number of controls.
     pub fn count(&self) -> u64 {
         self.members.len() as u64
     }
@@ -82,14 +84,14 @@ impl Controls {
     }
 }
 
-/// Where a fetch draws the controls of one group.
+/// The windows from which a fetch draws the controls of one group.
 #[derive(Default)]
 struct Windows {
-    /// Controls that the fetch needs.
+    /// Number of controls that the fetch needs.
     needed: u64,
-    /// Where each window begins on the ring.
+    /// The start of each window on the ring.
     starts: Vec<u64>,
-    /// Controls drawn so far.
+    /// Number of controls drawn so far.
     drawn: usize,
 }
 
@@ -104,8 +106,7 @@ impl Companion for Controls {
 }
 
 impl Controls {
-    /// The controls of these rows: `each * i` up to `each * (i + 1)` belong to row i. A row that no control matches stands beside
-    /// itself.
+    /// The controls of these rows: `each * i..each * (i + 1)` belong to row i. A row without matching controls is its own control.
     pub fn rows(&self, sampling: &Sampling, epoch: u64, fetch: u64, rows: &[u64]) -> Vec<u64> {
         let group = |row: u64| self.groups.get(row as usize).copied().unwrap_or(NO_CLASS);
         let mut windows: HashMap<u32, Windows> = HashMap::new();

@@ -1,13 +1,13 @@
-//! How mixed batches are: the entropy of a label within a batch, in bits, of a plan and of perfect shuffling.
+//! Measures mixing: the entropy of a label within a batch, in bits, for a plan and for perfect shuffling.
 //!
-//! Perfect shuffling does not reach the entropy of the whole, because a batch is a small sample; so a plan is compared
-//! with the expected entropy of a random batch of the same size, which is computed, not sampled. A row without a label
-//! counts as one label more.
+//! Perfect shuffling does not reach the entropy of all rows, because a batch is a small sample. So a plan is compared with the expected
+//! entropy of a random batch of the same size, which is computed exactly. A missing label counts as one more label.
 
 use super::Plan;
 
-/// Expected entropy of a label in `batch_size` rows drawn without replacement, from the rows that have each label:
-/// entropy is a sum over labels, and how often one occurs is hypergeometric, so it is exact.
+/// Expected entropy of a label in `batch_size` rows drawn without replacement; `label_rows`: number of rows with each label. Exact: entropy
+/// is
+/// a sum over labels, and the count of each is hypergeometric.
 pub fn shuffled(label_rows: &[u64], batch_size: u64) -> f64 {
     let all: u64 = label_rows.iter().sum();
     let size = batch_size.min(all);
@@ -28,7 +28,7 @@ pub fn shuffled(label_rows: &[u64], batch_size: u64) -> f64 {
         .sum()
 }
 
-/// The same with replacement, from the probability of each label: what weighted draws come to.
+/// The same with replacement, from the probability of each label, as for weighted draws.
 pub fn drawn(probabilities: &[f64], batch_size: u64) -> f64 {
     let sum: f64 = probabilities.iter().sum();
     probabilities
@@ -42,8 +42,9 @@ pub fn drawn(probabilities: &[f64], batch_size: u64) -> f64 {
         .sum()
 }
 
-/// Expectation of one label's part of the entropy, from its counts' distribution: P(x + 1) / P(x) from its mode on
-/// both ways, so that nothing underflows that matters.
+/// Expectation of one label's term of the entropy. The distribution of its count is given by P(x + 1) / P(x), and summed from its mode in
+/// both
+/// directions, so that nothing relevant underflows.
 fn expected(least: u64, most: u64, mode: u64, ratio: impl Fn(u64) -> f64, size: u64) -> f64 {
     let mode = mode.clamp(least, most);
     let (mut whole, mut sum) = (1.0, part(mode, size));
@@ -68,7 +69,7 @@ fn expected(least: u64, most: u64, mode: u64, ratio: impl Fn(u64) -> f64, size: 
     sum / whole
 }
 
-/// What a label that `count` of `size` rows have adds to the entropy.
+/// The term of the entropy of a label that `count` of `size` rows have.
 fn part(count: u64, size: u64) -> f64 {
     if count == 0 {
         return 0.0;
@@ -77,8 +78,8 @@ fn part(count: u64, size: u64) -> f64 {
     -p * p.log2()
 }
 
-/// Mean entropy of a label in `sample` batches (or all, if fewer) evenly spread over an epoch of a plan. Short batches
-/// are left out where there are others.
+/// Mean entropy of a label over `sample` batches (or all, if fewer) evenly spaced in an epoch. Short batches are left out if there are
+/// others.
 pub fn planned(plan: &Plan, epoch: u64, sample: u64, label: impl Fn(u64) -> Option<u32>) -> f64 {
     let order = plan.epoch(epoch);
     let batches = plan.batches();
@@ -137,17 +138,17 @@ mod tests {
 
     #[test]
     fn small_cases_by_hand() {
-        // 2 of 2 + 2 rows: both alike in 1 of 3 cases, else 1 bit.
+        // 2 of 2 + 2 rows: equal labels in 1 of 3 cases, else 1 bit.
         assert!((shuffled(&[2, 2], 2) - 2.0 / 3.0).abs() < 1e-12);
         assert!((drawn(&[1.0, 1.0], 2) - 0.5).abs() < 1e-12);
-        // The whole: no chance left.
+        // All rows: no randomness is left.
         assert!((shuffled(&[1, 1, 2], 4) - 1.5).abs() < 1e-12);
         assert!((shuffled(&[1, 1, 2], 400) - 1.5).abs() < 1e-12);
         assert_eq!((shuffled(&[9], 4), shuffled(&[], 4), drawn(&[3.0], 4)), (0.0, 0.0, 0.0));
-        // Four labels, 3 draws with replacement: 1 of 16 alike, 9 of 16 two alike, 6 of 16 all different.
+        // Four labels, 3 draws with replacement: all equal in 1 of 16, two equal in 9 of 16, all different in 6 of 16 cases.
         let (two, three) = (3f64.log2() - 2.0 / 3.0, 3f64.log2());
         assert!((drawn(&[1.0; 4], 3) - (9.0 * two + 6.0 * three) / 16.0).abs() < 1e-12);
-        // Huge numbers stay finite.
+        // Large counts stay finite.
         assert!((shuffled(&[1 << 40, 1 << 40], 256) - 0.997).abs() < 0.001);
     }
 }

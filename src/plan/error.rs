@@ -1,4 +1,4 @@
-//! Why there can be no plan: each message names what was given, what is wrong with it and the remedy.
+//! Why a plan cannot be made: each message names the input, what is wrong with it, and the remedy.
 
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum PlanError {

@@ -1,6 +1,6 @@
-//! Rows of a view by group: the members of each, cut into blocks of that group alone.
+//! Groups the rows of a view: the members of each group, cut into blocks of that group alone.
 //!
-//! Memory: 4 bytes a row that is of a group.
+//! Memory: 4 bytes for each row in a group.
 
 use std::ops::Range;
 
@@ -8,22 +8,22 @@ use super::blocks::{BlockOrder, Blocks};
 use super::labels::{NO_CLASS, class_rows};
 use super::{PlanError, Rows};
 
-/// What becomes of the rows of a group that make no whole set.
+/// What to do with the rows of a group that do not fill a whole set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Short {
-    /// They are left out.
+    /// Leave them out.
     Drop,
-    /// Rows of the group come again.
+    /// Fill the set with rows of the group, which are then repeated.
     #[default]
     Repeat,
-    /// The same, marked as padding.
+    /// The same, with the repeated rows marked as padding.
     Pad,
 }
 
 impl Short {
     pub const ALL: [Short; 3] = [Short::Drop, Short::Repeat, Short::Pad];
 
-    /// As in options.
+    /// The name in options.
     pub fn as_str(self) -> &'static str {
         match self {
             Short::Drop => "drop",
@@ -33,38 +33,38 @@ impl Short {
     }
 }
 
-/// How groups become sets or bags.
+/// Parameters of sets and bags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupShape {
     /// Rows of a set; `None`: those of a batch.
     pub set_size: Option<u64>,
     pub short: Short,
-    /// Rows that are drawn of a bag; `None`: all.
+    /// Rows to draw of a bag, at most; `None`: all.
     pub bag_max: Option<u64>,
 }
 
-/// The rows of a view that are of a group, by their groups.
+/// The rows of a view that are in a group.
 #[derive(Clone, Debug)]
 pub struct Groups {
-    /// Global rows, group by group, ascending within each.
+    /// Global row numbers, sorted by group, then by row.
     members: Vec<u32>,
-    /// By code.
+    /// The groups by code.
     pub all: Vec<Group>,
 }
 
-/// The rows of one group; a code that no row has is a group without rows.
+/// One group; for a code without rows it is empty.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// Where its rows start among the members.
+    /// The start of its rows in `members`.
     first: usize,
     pub blocks: Blocks,
 }
 
 impl Groups {
-    /// One code a row of the view; see [`super::strategy::Inputs`].
+    /// `codes`: one for each row of the view; see [`super::strategy::Inputs`].
     ///
     /// # Errors
-    /// Codes that are not one a row, or too large; rows that do not fit 32 bits; no row of any group.
+    /// The number of codes is wrong, or one is too large; row numbers exceed 32 bits; no row is in a group.
     pub fn new(view: &Rows, codes: &[u32], block_size: u64) -> Result<Groups, PlanError> {
         if codes.len() as u64 != view.len() {
             return Err(PlanError::Count { what: "class codes", given: codes.len() as u64, wanted: view.len() });
@@ -87,17 +87,17 @@ impl Groups {
         Ok(Groups { members, all: store_rows.into_iter().zip(firsts).map(group).collect() })
     }
 
-    /// Rows of all groups.
+    /// Number of rows in groups.
     pub fn rows(&self) -> u64 {
         self.members.len() as u64
     }
 
-    /// Rows of one group.
+    /// Number of rows of one group.
     pub fn rows_of(&self, group: usize) -> u64 {
         self.all[group].blocks.rows()
     }
 
-    /// The groups that have rows, in the order of their first ones.
+    /// The codes of groups with rows, sorted by their first rows.
     pub fn in_stored_order(&self) -> Vec<u32> {
         let is_there = |group: &u32| self.all.get(*group as usize).is_some_and(|group| group.blocks.rows() > 0);
         let mut order: Vec<u32> = (0..self.all.len() as u32).filter(is_there).collect();
@@ -105,12 +105,12 @@ impl Groups {
         order
     }
 
-    /// Blocks of all groups.
+    /// Number of blocks of all groups.
     pub fn blocks(&self) -> u64 {
         self.all.iter().map(|group| group.blocks.count()).sum()
     }
 
-    /// Appends a stretch of a group's rows in an order of its blocks.
+    /// Appends a range of a group's rows, with its blocks in the given order.
     pub fn stretch(&self, group: usize, order: &BlockOrder, stretch: Range<u64>, rows: &mut Vec<u64>) {
         let first = self.all[group].first;
         order.stretch(stretch, |run| {
@@ -120,7 +120,7 @@ impl Groups {
     }
 }
 
-/// The members in the order of their groups, which start at `next`, and each group's rows in each store.
+/// Members sorted by group (`next`: the start of each group's), and for each group its number of rows in each store.
 fn sort(view: &Rows, codes: &[u32], mut next: Vec<usize>, grouped: usize) -> (Vec<u32>, Vec<Vec<u64>>) {
     let mut members = vec![0u32; grouped];
     let mut store_rows = vec![Vec::new(); next.len()];

@@ -1,17 +1,18 @@
-//! Labels as classes: codes of a view's rows, counted and summed.
+//! Labels as classes: counts and sums over the codes of a view's rows.
 
 use std::collections::HashMap;
 
 use super::PlanError;
 
-/// Marks a row that is of no class.
+/// The code of a row without class.
 pub const NO_CLASS: u32 = u32::MAX;
 
-/// Class codes end here: more labels than this are no classes, and a count is kept for each.
+/// Maximum class code: a count is kept for each, and columns with more labels are not classes.
 const CODES: u32 = 1 << 24;
 
-/// One code for each row from its codes in several columns: the same where all are the same, [`NO_CLASS`] where any is.
-/// Numbered from 0 in order of first appearance. Without columns all `rows` rows are of one class.
+/// Combines codes in several columns into one for each row: equal if all are equal, [`NO_CLASS`] if one is. Numbered from 0 in order of
+/// first
+/// appearance. Without columns all `rows` rows have one class.
 pub fn joint(rows: usize, columns: &[Vec<u32>]) -> Vec<u32> {
     let mut joint = vec![0; rows];
     for column in columns {
@@ -28,7 +29,7 @@ pub fn joint(rows: usize, columns: &[Vec<u32>]) -> Vec<u32> {
     joint
 }
 
-/// Rows of each class.
+/// The number of rows of each class.
 pub fn class_rows(codes: &[u32]) -> Result<Vec<u64>, PlanError> {
     let mut counts: Vec<u64> = Vec::new();
     for &code in codes.iter().filter(|&&code| code != NO_CLASS) {
@@ -43,15 +44,15 @@ pub fn class_rows(codes: &[u32]) -> Result<Vec<u64>, PlanError> {
     Ok(counts)
 }
 
-/// Weights that give every class the same chance: for each row one over its class's rows, 0 for [`NO_CLASS`].
+/// Weights that give every class the same probability: 1 / rows of the class for each row, 0 for [`NO_CLASS`].
 pub fn balanced(codes: &[u32]) -> Result<Vec<f32>, PlanError> {
     let counts = class_rows(codes)?;
-    // A row's own class has at least one row.
+    // A class that occurs has at least one row.
     let weight = |&code: &u32| counts.get(code as usize).map_or(0.0, |&count| (1.0 / count as f64) as f32);
     Ok(codes.iter().map(weight).collect())
 }
 
-/// The sum of the weights of each class's rows.
+/// The sum of the weights of the rows of each class.
 pub fn class_sums(codes: &[u32], weights: &[f32]) -> Vec<f64> {
     let classes = codes.iter().filter(|&&code| code != NO_CLASS).max().map_or(0, |&code| code as usize + 1);
     let mut sums = vec![0.0; classes.min(CODES as usize)];

@@ -1,25 +1,25 @@
-//! The same cells in another modality: one row, or none, for each row.
+//! The same cells in another modality: one row or none for each row.
 //!
 //! Memory: 4 bytes a row.
 
 use super::companion::Companion;
 use super::{FetchRows, JoinedRows, PlanError, Sampling};
 
-/// Says that a modality has no row for a row.
+/// Marks a row that has none in the modality.
 pub const NO_ROW: u32 = u32::MAX;
 
-/// Which row of a modality each row has.
+/// The modality's row for each row.
 #[derive(Clone, Debug)]
 pub struct Modality {
-    /// [`NO_ROW`] where there is none.
+    /// [`NO_ROW`] if there is none.
     rows: Vec<u32>,
 }
 
 impl Modality {
-    /// `rows`: for each row the modality's, or [`NO_ROW`]. `count`: rows of the modality.
+    /// `rows`: for each row the modality's row, or [`NO_ROW`]. `count`: number of rows of the modality.
     ///
     /// # Errors
-    /// The modality has more rows than can be counted.
+    /// The modality has too many rows.
     pub fn new(rows: Vec<u32>, count: u64) -> Result<Modality, PlanError> {
         let limit = u64::from(NO_ROW);
         if count > limit {
@@ -28,7 +28,7 @@ impl Modality {
         Ok(Modality { rows })
     }
 
-    /// The row of the modality that a row has.
+    /// The modality's row for a row.
     pub fn of(&self, row: u64) -> Option<u64> {
         let found = self.rows.get(usize::try_from(row).ok()?).copied()?;
         (found != NO_ROW).then_some(u64::from(found))
@@ -36,7 +36,7 @@ impl Modality {
 }
 
 impl Companion for Modality {
-    /// Nothing is drawn: the rows are those of the fetch that the modality has, in their order.
+    /// Nothing is drawn: the rows of the fetch that exist in the modality, in their order.
     fn beside(&self, _sampling: &Sampling, _place: (u64, u64), rows: &FetchRows) -> FetchRows {
         let mut joined = JoinedRows { bounds: rows.bounds.clone(), ..JoinedRows::default() };
         let (mut found, mut at) = (FetchRows { bounds: vec![0], ..FetchRows::default() }, 0);

@@ -1,9 +1,11 @@
 //! Neighbours of a batch's rows in a graph: a sampled neighbourhood, as a subgraph.
 //!
-//! The nodes of a batch are its rows, then each further row that a sampled edge comes from, in the order in which they are found. From
-//! every row, then hop by hop from every row that the last hop has found, at most `fanout` of its neighbours are drawn, uniformly and
-//! without replacement (Hamilton, Ying and Leskovec, "Inductive representation learning on large graphs", 2017; the draw is Floyd's, in
-//! Bentley and Floyd, "A sample of brilliance", 1987).
+//! The nodes of a batch are its rows, then the other sources of sampled edges, in the order of discovery. For every row, and then hop by
+//! hop
+//! for every row found by the previous hop, at most `fanout` of its neighbours are drawn, uniformly and without replacement (Hamilton, Ying
+//! and Leskovec, "Inductive representation learning on large graphs", 2017; Floyd's algorithm for drawing, in Bentley and Floyd, "A sample
+//! of
+//! brilliance", 1987).
 //!
 //! Memory: 8 bytes a row; 4 bytes and a weight an edge.
 
@@ -16,27 +18,27 @@ use super::companion::Companion;
 use super::shuffle::{self, Domain, below};
 use super::{EdgeRows, FetchRows, Sampling};
 
-/// A directed graph over all rows, weights as bytes.
+/// A directed graph over all rows, with weights as bytes.
 #[derive(Clone, Debug)]
 pub struct Graph {
-    /// Where the edges of each row begin, and the end.
+    /// The start of each row's edges, and the end of the last.
     bounds: Vec<u64>,
-    /// The row that each edge leads to.
+    /// The target row of each edge.
     to: Vec<u32>,
-    /// A weight an edge, each of so many bytes.
+    /// The weight of each edge, in `size` bytes.
     weights: Vec<u8>,
     size: usize,
 }
 
 impl Graph {
-    /// `bounds`: where the edges of each row begin among `to`, and the end; `weights`: `size` bytes for each of `to`. All rows of `to` are
+    /// `bounds`: the start of each row's edges in `to`, and the end of the last; `weights`: `size` bytes for each edge. All targets must be
     /// rows of `bounds`.
     pub fn new(bounds: Vec<u64>, to: Vec<u32>, weights: Vec<u8>, size: usize) -> Graph {
         debug_assert!(weights.len() == to.len() * size && bounds.last().is_none_or(|&end| end == to.len() as u64));
         Graph { bounds, to, weights, size }
     }
 
-    /// The numbers of a row's edges.
+    /// The range of a row's edges.
     fn edges_of(&self, row: u64) -> (u64, u64) {
         match self.bounds.get(row as usize..row as usize + 2) {
             Some(&[start, end]) => (start, end),
@@ -48,23 +50,23 @@ impl Graph {
         self.to.len() as u64
     }
 
-    /// Edges of a row in the mean, rounded up.
+    /// Mean number of edges of a row, rounded up.
     pub fn mean_degree(&self) -> u64 {
         self.edges().div_ceil(self.bounds.len().saturating_sub(1).max(1) as u64)
     }
 
-    /// The most edges of a row.
+    /// Maximum number of edges of a row.
     pub fn largest_degree(&self) -> u64 {
         self.bounds.windows(2).map(|row| row[1] - row[0]).max().unwrap_or(0)
     }
 }
 
-/// The neighbourhoods of rows.
+/// Samples neighbourhoods of rows.
 #[derive(Clone, Debug)]
 pub struct Neighbours {
     graph: Graph,
     hops: u32,
-    /// Neighbours drawn of a row at most; `None`: all.
+    /// Neighbours to draw for a row, at most; `None`: all.
     fanout: Option<u64>,
 }
 
@@ -77,11 +79,11 @@ impl Neighbours {
         &self.graph
     }
 
-    /// Adds the neighbourhood of one batch.
+    /// Appends the neighbourhood of one batch.
     fn of_batch(&self, batch: &[u64], rng: &mut ChaCha8Rng, beside: &mut Vec<u64>, edges: &mut EdgeRows) {
         let (graph, first) = (&self.graph, beside.len());
         let mut places: HashMap<u64, i64> = HashMap::with_capacity(batch.len() * 2);
-        // A row that is drawn twice is one node for the edges that come from it.
+        // A row that occurs twice in the batch is one source node.
         for (&row, place) in batch.iter().zip(0..) {
             places.entry(row).or_insert(place);
         }
@@ -113,7 +115,7 @@ impl Neighbours {
     }
 }
 
-/// Draws `fanout` of 0..count, or all; ascending.
+/// Draws `fanout` numbers of 0..count, or all; ascending.
 fn draw(count: u64, fanout: Option<u64>, rng: &mut ChaCha8Rng, drawn: &mut Vec<u64>) {
     drawn.clear();
     let Some(fanout) = fanout.filter(|&fanout| fanout < count) else { return drawn.extend(0..count) };
@@ -143,7 +145,7 @@ impl Companion for Neighbours {
 mod tests {
     use super::*;
 
-    /// Row r has edges to r + 1, r + 2, ..., r + degree, of weight their number.
+    /// Row r has edges to r + 1, r + 2, ..., r + degree; the weight of an edge is its number.
     fn ring(rows: u64, degree: u64) -> Graph {
         let to: Vec<u32> = (0..rows).flat_map(|r| (1..=degree).map(move |d| ((r + d) % rows) as u32)).collect();
         let weights = (0..to.len() as u16).flat_map(u16::to_le_bytes).collect();
@@ -158,13 +160,13 @@ mod tests {
     fn all_neighbours_of_all_hops() {
         let rows = FetchRows { rows: vec![3, 9, 3, 0], bounds: vec![0, 3, 4], ..FetchRows::default() };
         let beside = Neighbours::new(ring(10, 2), 2, None).beside(&sampling(), (0, 0), &rows);
-        // Hop 1 from 3, 9 and 3 again finds 4, 5, 0, 1; hop 2 from those 6, 7 and 2.
+        // Hop 1 from 3, 9 and 3 again finds 4, 5, 0, 1; hop 2 finds 6, 7 and 2 from these.
         assert_eq!((beside.batch(0), beside.batch(1)), (&[4, 5, 0, 1, 6, 7, 2][..], &[1, 2, 3, 4][..]));
         let edges = beside.edges.unwrap_or_default();
         assert_eq!(edges.bounds, [0, 14, 20]);
         assert_eq!(edges.from[..6], [3, 4, 5, 6, 3, 4]);
         assert_eq!(edges.to[..6], [0, 0, 1, 1, 2, 2]);
-        // The place of 5 in hop 2 from 4, whose edges are 8 and 9.
+        // Edges 8 and 9 are those of 4 in hop 2; the first leads to 5.
         assert_eq!((edges.from[6], edges.to[6], &edges.weights[12..14]), (4, 3, &8_u16.to_le_bytes()[..]));
     }
 

@@ -1,18 +1,19 @@
-//! Batches divided among W ranks, the same number each: whole fetches round robin, the remainder batch by batch.
+//! Divides batches among W ranks, the same number for each: whole fetches round robin, the remainder batch by batch.
 //!
-//! Only fetches of the remainder are read by two ranks, so the division makes no rank decode another's chunks. What is divided
-//! is an epoch, or what remains of one: first some equal ends of fetches, then whole fetches,
-//! then a short one. Every rank's i-th batch is computed; nothing is listed.
+//! Only fetches of the remainder are read by several ranks, so ranks hardly ever decode the same chunks. What is divided is an epoch, or
+//! what
+//! remains of one: first the remaining parts of fetches that were begun, then whole fetches, then a short one. The i-th batch of a rank is
+//! computed; nothing is listed.
 
 use std::ops::Range;
 
-/// What becomes of the batches that ranks cannot share evenly.
+/// What to do with batches that ranks cannot share evenly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RemainderPolicy {
-    /// At most W - 1 batches of an epoch are served to nobody.
+    /// Serve them to no rank: at most W - 1 batches of an epoch.
     #[default]
     Drop,
-    /// At most W - 1 batches of an epoch are served twice: ranks that lack one repeat one of their own.
+    /// Serve some batches twice, at most W - 1 of an epoch: a rank that lacks a batch repeats one of its own.
     Pad,
 }
 
@@ -28,7 +29,7 @@ impl RemainderPolicy {
     }
 }
 
-/// How many batches each of `world` ranks has.
+/// The number of batches of each of `world` ranks.
 pub fn share(batches: u64, world: u64, uneven: RemainderPolicy) -> u64 {
     match uneven {
         RemainderPolicy::Drop => batches / world.max(1),
@@ -36,15 +37,15 @@ pub fn share(batches: u64, world: u64, uneven: RemainderPolicy) -> u64 {
     }
 }
 
-/// Batches of an epoch, in its order.
+/// Batches of an epoch, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batches {
-    /// The ends of this many consecutive fetches: batches `part` of the first, and the same places of the next ones.
+    /// The remaining parts of this many consecutive fetches: batches `part` of the first, and the same positions of the others.
     pub(super) ends: u64,
     pub(super) part: Range<u64>,
     /// Whole fetches.
     pub(super) fetches: Range<u64>,
-    /// Batches of a fetch.
+    /// Batches of a whole fetch.
     pub(super) factor: u64,
     /// Batches of the short last fetch.
     pub(super) last: Range<u64>,
@@ -57,12 +58,12 @@ impl Batches {
         Batches { ends: 0, part: 0..0, fetches: 0..whole, factor, last: whole * factor..batches }
     }
 
-    /// How many there are.
+    /// Number of batches.
     pub fn count(&self) -> u64 {
         self.of_ends() + self.of_fetches() + (self.last.end - self.last.start)
     }
 
-    /// The batches as ranges of their numbers in the epoch, ascending, adjacent ones merged.
+    /// The batches as ascending ranges of their numbers in the epoch, adjacent ones merged.
     pub fn ranges(&self) -> Vec<Range<u64>> {
         let ends = (0..self.ends).map(|i| self.part.start + i * self.factor..self.part.end + i * self.factor);
         let whole = self.fetches.start * self.factor..self.fetches.end * self.factor;
@@ -76,7 +77,7 @@ impl Batches {
         merged
     }
 
-    /// The batches, divided among `world` ranks.
+    /// Divides the batches among `world` ranks.
     pub fn partition(&self, world: u64, uneven: RemainderPolicy) -> RankPartition<'_> {
         RankPartition { batches: self, world: world.max(1), uneven }
     }
@@ -89,14 +90,14 @@ impl Batches {
         (self.fetches.end - self.fetches.start) * self.factor
     }
 
-    /// Batch `i` of those in the ends of fetches.
+    /// The i-th batch among those in parts of fetches.
     fn in_ends(&self, i: u64) -> u64 {
         let len = self.part.end - self.part.start;
         self.part.start + i / len * self.factor + i % len
     }
 }
 
-/// Batches divided among a number of ranks.
+/// Batches divided among ranks.
 #[derive(Clone, Copy, Debug)]
 pub struct RankPartition<'a> {
     batches: &'a Batches,
@@ -105,27 +106,27 @@ pub struct RankPartition<'a> {
 }
 
 impl RankPartition<'_> {
-    /// How many batches each rank has.
+    /// The number of batches of each rank.
     pub fn batches(&self) -> u64 {
         share(self.batches.count(), self.world, self.uneven)
     }
 
-    /// The number in the epoch of batch `i` of a rank; `None` past its last.
+    /// The number in the epoch of a rank's i-th batch; `None` past its last.
     pub fn batch(&self, rank: u64, i: u64) -> Option<u64> {
         if i >= self.batches() || rank >= self.world {
             return None;
         }
         self.own(rank, i).or_else(|| {
-            // A rank that lacks one repeats one from the middle of its own, so that it reads no other rank's fetch;
-            // one that has none takes another's.
+            // A rank that lacks a batch repeats one from the middle of its own, so that it reads no other rank's fetch; a rank without any
+            // takes another's.
             if i > 0 { self.own(rank, i / 2) } else { self.nth(rank % self.batches.count()) }
         })
     }
 
-    /// Batch `i` of a rank, without repeats.
+    /// The i-th batch of a rank, without repeats.
     fn own(&self, rank: u64, i: u64) -> Option<u64> {
         let Batches { ends, part, fetches, factor, last } = self.batches;
-        // Rounds in which every rank gets the whole end of a fetch, then a whole fetch.
+        // Rounds in which every rank gets the remaining part of one fetch, then rounds of whole fetches.
         let end_len = part.end - part.start;
         let (end_rounds, rounds) = (ends / self.world, (fetches.end - fetches.start) / self.world);
         let (dealt_ends, dealt) = (end_rounds * end_len, rounds * factor);
@@ -151,7 +152,7 @@ impl RankPartition<'_> {
         (slot < last.end - last.start).then_some(last.start + slot)
     }
 
-    /// The `i`-th of all.
+    /// The i-th of all batches.
     fn nth(&self, i: u64) -> Option<u64> {
         RankPartition { world: 1, ..*self }.own(0, i)
     }

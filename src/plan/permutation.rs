@@ -1,15 +1,15 @@
-//! A keyed permutation of 0..n with random access both ways: the order of an epoch's blocks.
+//! A keyed permutation of 0..n with random access in both directions: the order of an epoch's blocks.
 //!
-//! A generalised Feistel network on a * b >= n with modular addition, walked until the value falls below n
-//! (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002, methods 2 and 3). With a and b next to
-//! sqrt(n) the domain is hardly larger than n, so walks are rare. Constant memory at any n.
+//! A generalised Feistel network on a * b >= n with modular addition, with cycle walking until the value is below n (Black and Rogaway,
+//! "Ciphers with Arbitrary Finite Domains", CT-RSA 2002, methods 2 and 3). As a and b are near sqrt(n), the domain is hardly larger than n,
+//! so walks are short. Memory is constant for any n.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
 use super::shuffle::{self, Domain};
 
-/// Enough that orders of a few blocks are uniform as well (tests: every arrangement of up to 6 blocks).
+/// Enough for uniform orders even of few blocks (tests: every arrangement of up to 6 blocks).
 const ROUNDS: usize = 16;
 
 /// A permutation of 0..n.
@@ -28,15 +28,15 @@ impl Permutation {
         Permutation::drawn(n, &mut shuffle::rng(Domain::Blocks, seed, epoch, 0))
     }
 
-    /// The permutation of 0..n whose keys are the generator's next.
+    /// The permutation of 0..n with keys drawn from the generator.
     pub fn drawn(n: u64, rng: &mut ChaCha8Rng) -> Permutation {
-        // Two radices of at least 2, or the network could only rotate.
+        // Both radices must be at least 2: otherwise the network would only rotate.
         let a = n.isqrt().max(2);
         let b = n.div_ceil(a).max(1);
         Permutation { n, a, b, keys: std::array::from_fn(|_| rng.next_u64()) }
     }
 
-    /// The block at a place of the order. `place` must be below n.
+    /// The block at a position of the order. `place` must be below n.
     pub fn at(&self, place: u64) -> u64 {
         let mut value = place;
         loop {
@@ -47,7 +47,7 @@ impl Permutation {
         }
     }
 
-    /// The place of a block in the order: the inverse of `at`.
+    /// The position of a block in the order: the inverse of `at`.
     pub fn place_of(&self, block: u64) -> u64 {
         let mut value = block;
         loop {
@@ -131,7 +131,7 @@ mod tests {
         }
     }
 
-    /// Chi-square of `counts` against uniform, in standard deviations from its mean (the degrees of freedom).
+    /// Chi-square of `counts` against uniform, as standard deviations from its mean (the degrees of freedom).
     fn excess(counts: &[u64]) -> f64 {
         let expected = counts.iter().sum::<u64>() as f64 / counts.len() as f64;
         let chi2: f64 = counts.iter().map(|&c| (c as f64 - expected).powi(2) / expected).sum();

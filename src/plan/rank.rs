@@ -1,7 +1,7 @@
-//! Equal parts of an epoch for distributed training: rank r of W.
+//! Ranks of distributed training: rank r has one of W equal parts of an epoch.
 //!
-//! [`super::partition`] divides the batches. Every rank has the same number of batches, so no collective operation
-//! waits for a rank that has none.
+//! [`super::partition`] divides the batches. Every rank has the same number of batches, so no collective operation waits for a rank that
+//! has no more.
 
 use super::Plan;
 use super::partition::{Batches, share};
@@ -14,12 +14,12 @@ pub struct Rank {
 }
 
 impl Rank {
-    /// Batches that each rank has.
+    /// Number of batches of each rank.
     pub fn batches(self, plan: &Plan) -> u64 {
         share(plan.batches(), self.of, plan.uneven())
     }
 
-    /// The batch of the whole epoch that is batch `i` of this rank.
+    /// The batch of the epoch that is the i-th of this rank.
     pub fn batch(self, plan: &Plan, i: u64) -> Option<u64> {
         let all = Batches::all(plan.batches(), plan.sampling().fetch_factor);
         all.partition(self.of, plan.uneven()).batch(self.index, i)
@@ -50,7 +50,7 @@ mod tests {
 
     fn check(plan: &Plan, of: u64) {
         let mut times = vec![0u64; plan.batches() as usize];
-        // Ranks that read a fetch.
+        // The ranks that read each fetch.
         let mut readers = vec![Vec::new(); plan.fetches() as usize];
         for index in 0..of {
             let rank = Rank { index, of };
@@ -67,7 +67,7 @@ mod tests {
             RemainderPolicy::Drop => assert!(repeats == 0 && unserved < of, "{unserved} {repeats}"),
             RemainderPolicy::Pad => assert!(unserved == 0 && repeats < of, "{unserved} {repeats}"),
         }
-        // Only the whole fetches that do not make a round, and the short one, are read by several ranks.
+        // Only the short fetch, and whole fetches that do not fill a round, are read by several ranks.
         let shared = plan.batches() / plan.sampling().fetch_factor / of * of;
         for readers in &mut readers[..shared as usize] {
             readers.dedup();

@@ -1,8 +1,8 @@
-//! What remains of an epoch that stopped after some steps on some number of ranks, so that it can go on on another.
+//! What remains of an epoch that stopped after some steps with some number of ranks, so that it can be resumed with another number.
 //!
-//! A step is one batch on every rank. Nothing was recorded: the batches that `step` steps of `world` ranks consumed
-//! follow from the numbers. While whole fetches go round, a step consumes one batch of each of `world` fetches, so that
-//! ends of these remain; afterwards steps consume the epoch's order from the front.
+//! A step is one batch on every rank. Nothing was recorded: the batches that `step` steps of `world` ranks consumed follow from these
+//! numbers. During rounds of whole fetches, a step consumes one batch of each of `world` fetches, so parts of these may remain; later steps
+//! consume the epoch's order from the front.
 
 use super::Plan;
 use super::partition::Batches;
@@ -14,7 +14,7 @@ pub struct Stopped {
     pub world: u64,
 }
 
-/// The batches that remain, those that would have been served to nobody included.
+/// The remaining batches, including those that would have been dropped.
 pub fn remaining(plan: &Plan, stopped: Stopped) -> Batches {
     let (batches, factor) = (plan.batches(), plan.sampling().fetch_factor);
     let world = stopped.world.max(1);

@@ -1,13 +1,13 @@
-//! Which rows of the collection a view has: all of them, or a selection with rank and select at about a bit a row.
+//! The rows of a view: all rows of the collection, or a selection with rank and select in about one bit a row.
 //!
-//! A selection is kept in pages of 4,096 rows. A page that is empty or full costs nothing but its count, one with few
-//! rows a list of places, any other a bit a row; so the whole never exceeds 1.06 bits a row of the collection, and a
-//! view made of long runs (a donor, a tissue) costs less. The counts before each page and eighth of one are the
-//! directory for rank (an eighth of a page) and select (a binary search among pages, then an eighth): the place of
-//! every selected row is computed, so a plan over a subset is as random-access as one over everything. The crate
-//! `roaring` is up to a twentieth smaller (more for runs), but its select takes 2 to 150 us at 1e8 rows, not up to 0.4.
-//! Counts with a directory over them are Jacobson's ("Space-efficient static trees and graphs", 1989), pages by density
-//! Roaring's (Chambi, Lemire, Kaser and Godin, "Better bitmap performance with Roaring bitmaps", 2016).
+//! A selection is stored in pages of 4,096 rows. An empty or full page takes only its count, a page with few rows a list of positions, any
+//! other page one bit a row. So the whole never exceeds 1.06 bits a row of the collection, and a view of long runs (a donor, a tissue)
+//! takes
+//! less. The counts before each page and before each eighth of one are the index for rank (within an eighth of a page) and select (binary
+//! search among pages, then an eighth). The position of every selected row is computed, so a plan over a selection has random access like
+//! one over all rows. The crate `roaring` takes up to 1/20 less memory (even less for runs), but its select takes 2 to 150 us at 1e8 rows,
+//! this one at most 0.4. The counts are Jacobson's ("Space-efficient static trees and graphs", 1989), pages by density are Roaring's
+//! (Chambi, Lemire, Kaser and Godin, "Better bitmap performance with Roaring bitmaps", 2016).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use super::PlanError;
 
 const PAGE_ROWS: u64 = 4096;
 const PAGE_WORDS: usize = 64;
-/// Below this many rows a list of 16-bit places is smaller than 64 words.
+/// Below this many rows a list of 16-bit positions is smaller than 64 words.
 const FEW: u64 = 256;
 
 /// The rows of a view, in stored order. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Rows {
-    /// Selected rows of each store.
+    /// Number of selected rows of each store.
     counts: Arc<[u64]>,
-    /// Selected rows.
+    /// Number of selected rows.
     len: u64,
-    /// Rows of the collection.
+    /// Number of rows of the collection.
     all: u64,
     /// `None`: all rows.
     selection: Option<Arc<PagedRows>>,
@@ -34,24 +34,24 @@ pub struct Rows {
 
 #[derive(Debug, Default)]
 struct PagedRows {
-    /// Selected rows before each page, and in all.
+    /// Number of selected rows before each page, and in total.
     before: Vec<u64>,
-    /// Where a page lies in `few`, or in `words` and `eighths`. Unused for empty and full pages.
+    /// The index of a page in `few`, or in `words` and `eighths`. Unused for empty and full pages.
     at: Vec<u32>,
     few: Vec<u16>,
     words: Vec<[u64; PAGE_WORDS]>,
-    /// Of each page in `words`, the selected rows before each eighth of it.
+    /// For each page in `words`, the number of selected rows before each eighth of it.
     eighths: Vec<[u16; 8]>,
 }
 
 impl Rows {
-    /// All rows; `store_rows`: rows of each store.
+    /// All rows; `store_rows`: number of rows of each store.
     pub fn all(store_rows: &[u64]) -> Rows {
         let all = store_rows.iter().sum();
         Rows { counts: store_rows.into(), len: all, all, selection: None }
     }
 
-    /// The rows given by their global row numbers, each larger than the one before.
+    /// The rows with these global row numbers, which must ascend.
     pub fn from_ascending(store_rows: &[u64], rows: impl IntoIterator<Item = u64>) -> Result<Rows, PlanError> {
         let mut builder = RowsBuilder::new(store_rows)?;
         let mut next = 0;
@@ -68,7 +68,7 @@ impl Rows {
         Ok(builder.finish(store_rows))
     }
 
-    /// The rows whose bit is set: bit r % 64 of word r / 64 is global row r. Words that lack are zero.
+    /// The rows whose bit is set: bit r % 64 of word r / 64 is global row r. Missing words count as zero.
     pub fn from_words(store_rows: &[u64], words: impl IntoIterator<Item = u64>) -> Result<Rows, PlanError> {
         let mut builder = RowsBuilder::new(store_rows)?;
         let mut row = 0;
@@ -86,7 +86,7 @@ impl Rows {
         Ok(builder.finish(store_rows))
     }
 
-    /// Rows of the view.
+    /// Number of rows of the view.
     pub fn len(&self) -> u64 {
         self.len
     }
@@ -95,28 +95,28 @@ impl Rows {
         self.len == 0
     }
 
-    /// Rows of the collection.
+    /// Number of rows of the collection.
     pub fn of(&self) -> u64 {
         self.all
     }
 
-    /// Rows of the view in each store.
+    /// Number of rows of the view in each store.
     pub fn store_counts(&self) -> &[u64] {
         &self.counts
     }
 
-    /// Whether a global row is one of the view.
+    /// Whether a global row is in the view.
     pub fn contains(&self, row: u64) -> bool {
         row < self.all && self.selection.as_ref().is_none_or(|selection| selection.contains(row, self.all))
     }
 
-    /// Rows of the view before a global row.
+    /// Number of rows of the view before a global row.
     pub fn rank(&self, row: u64) -> u64 {
         let row = row.min(self.all);
         self.selection.as_ref().map_or(row, |selection| selection.rank(row, self.all))
     }
 
-    /// Global number of the view's `index`-th row.
+    /// The global row number of the view's `index`-th row.
     pub fn select(&self, index: u64) -> Option<u64> {
         let mut row = Vec::with_capacity(1);
         if index < self.len {
@@ -125,7 +125,7 @@ impl Rows {
         row.pop()
     }
 
-    /// Appends the global numbers of a run of the view's rows. What lies past the last is left out.
+    /// Appends the global row numbers of a range of the view's rows, as far as they exist.
     pub fn select_run(&self, run: Range<u64>, rows: &mut Vec<u64>) {
         let run = run.start..run.end.min(self.len);
         if run.is_empty() {
@@ -137,7 +137,7 @@ impl Rows {
         }
     }
 
-    /// Global numbers of the view's rows, ascending.
+    /// Global row numbers of the view, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
         (0..self.len.div_ceil(PAGE_ROWS)).flat_map(|page| {
             let mut rows = Vec::with_capacity(PAGE_ROWS as usize);
@@ -146,7 +146,7 @@ impl Rows {
         })
     }
 
-    /// Memory that the selection takes.
+    /// Memory of the selection, in bytes.
     pub fn bytes(&self) -> usize {
         self.selection.as_ref().map_or(0, |selection| {
             selection.before.len() * 8
@@ -157,7 +157,7 @@ impl Rows {
     }
 }
 
-/// What a page's rows are kept as.
+/// How the rows of a page are stored.
 enum Page<'a> {
     Full,
     Few(&'a [u16]),
@@ -202,7 +202,7 @@ impl PagedRows {
         self.before[page] + within
     }
 
-    /// `run` must not be empty nor go past the last selected row.
+    /// `run` must not be empty, and must end at or before the last selected row.
     fn select_run(&self, run: Range<u64>, all: u64, rows: &mut Vec<u64>) {
         let mut page = self.before.partition_point(|&before| before <= run.start) - 1;
         let mut next = run.start;
@@ -228,7 +228,7 @@ impl PagedRows {
     }
 }
 
-/// Appends `take` of the rows set in words that start at row `first`, after the first `skip`.
+/// Appends the rows set in words, the first of which has row `first`: skips `skip` of them, and appends `take`.
 fn unpack(words: &[u64], first: u64, mut skip: u64, mut take: u64, rows: &mut Vec<u64>) {
     for (i, &word) in words.iter().enumerate() {
         let count = u64::from(word.count_ones());
@@ -258,7 +258,7 @@ enum PageKind {
     Words,
 }
 
-/// How a page of `rows` rows stores `count` selected ones; an empty page is an empty list.
+/// How to store `count` selected rows of a page of `rows` rows; an empty page is an empty list.
 fn kind(count: u64, rows: u64) -> PageKind {
     if count == rows {
         PageKind::Full
@@ -269,7 +269,7 @@ fn kind(count: u64, rows: u64) -> PageKind {
     }
 }
 
-/// A selection while it is made: pages in ascending order.
+/// Builds a selection; pages are added in ascending order.
 struct RowsBuilder {
     selection: PagedRows,
     all: u64,
@@ -280,7 +280,7 @@ struct RowsBuilder {
 impl RowsBuilder {
     fn new(store_rows: &[u64]) -> Result<RowsBuilder, PlanError> {
         let all: u64 = store_rows.iter().sum();
-        // Places in `few` are 32-bit: fewer than 256 a page.
+        // Positions in `few` are 32-bit, and a page has fewer than 256.
         if all.div_ceil(PAGE_ROWS).saturating_mul(FEW) > u64::from(u32::MAX) {
             return Err(PlanError::TooManyRows { rows: all, limit: u64::from(u32::MAX) / FEW * PAGE_ROWS });
         }
@@ -293,7 +293,7 @@ impl RowsBuilder {
         self.page[(place / 64) as usize] |= 1 << (place % 64);
     }
 
-    /// Closes pages until `page` is the open one.
+    /// Completes pages until `page` is the current one.
     fn turn_to(&mut self, page: u64) {
         while (self.selection.at.len() as u64) < page {
             self.close();

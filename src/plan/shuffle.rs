@@ -1,33 +1,33 @@
-//! Counter-based randomness, and the shuffle of one fetch's rows: Fisher-Yates driven by ChaCha8.
+//! Counter-based randomness, and the shuffle of a fetch's rows: Fisher-Yates with ChaCha8.
 //!
-//! Value-stable for ever: the generator is named and pinned, the key is spelt out, and the bounded draw is ours,
-//! because `rand` may change its own between versions. Golden hashes in the plan's tests hold it in place.
+//! Results must never change: the generator is named and pinned, the key is written out, and bounded draws are implemented here, because
+//! `rand` may change its own between versions. Golden hashes in the plan's tests verify it.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// What a key is for, so that no two uses share a stream.
+/// The use of a key, so that no two uses share a random stream.
 #[derive(Clone, Copy)]
 pub enum Domain {
     /// The order of an epoch's blocks.
     Blocks = 1,
     /// The shuffle of a fetch's rows.
     Rows = 2,
-    /// A weighted draw: its block, and the rows within.
+    /// A weighted draw: its block, and the rows in it.
     Draws = 3,
-    /// The class of a batch that is drawn by weight.
+    /// The class of a batch drawn by weight.
     BatchClass = 4,
     /// The order of a class's blocks in an epoch.
     ClassBlocks = 5,
     /// The order of a class's blocks in one fetch.
     ClassFetch = 6,
-    /// How an epoch's batches are spread over the classes.
+    /// How the batches of each class are spread over an epoch.
     Spread = 7,
     /// The order of a fetch's batches.
     Batches = 8,
-    /// The shuffle of rows that are cut into sets.
+    /// The shuffle of rows before they are cut into sets.
     Sets = 9,
-    /// A bag: its blocks, where they are read from, and the shuffle of its rows.
+    /// A bag: its blocks, the start of reading, and the shuffle of its rows.
     Bags = 10,
     /// The controls of a fetch's rows.
     Controls = 16,
@@ -35,8 +35,9 @@ pub enum Domain {
     Neighbours = 17,
 }
 
-/// The generator of one use. It is keyed by four numbers, so that whatever is drawn is found without drawing what comes
-/// before it (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011).
+/// The generator for one use. It is keyed by four numbers, so that each draw can be computed without those before it (Salmon, Moraes, Dror
+/// and
+/// Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011).
 pub fn rng(domain: Domain, seed: u64, epoch: u64, item: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
     for (bytes, word) in key.chunks_exact_mut(8).zip([domain as u64, seed, epoch, item]) {

@@ -58,7 +58,7 @@ fn a_fetch_reads_whole_blocks() {
     assert_eq!(rows.chunk_by(|a, b| a + 1 == *b && b % 16 != 0).count(), 32);
 }
 
-/// Once these change, every batch of every user changes: a new major version, and a line in the changelog.
+/// A change of these hashes changes every batch of every user: it needs a new major version and a line in the changelog.
 #[test]
 fn golden_orders() {
     let hash = |plan: &Plan, epoch: u64| {
@@ -80,7 +80,7 @@ fn golden_orders() {
 #[test]
 fn epochs_and_seeds_are_independent() {
     let plan = Plan::new(&[4096], sampling(64, 16, 4));
-    // Rows that stand at the same place in two independent orders: one is expected.
+    // Rows at the same position in two independent orders: one is expected.
     let same = |a: &[u64], b: &[u64]| a.iter().zip(b).filter(|(a, b)| a == b).count();
     let first = epoch_rows(&plan, 0);
     for epoch in 1..20 {
@@ -105,7 +105,7 @@ fn rows_reach_every_position() {
     assert!((chi2 - freedom) / f64::sqrt(2.0 * freedom) < 4.0, "{chi2}");
 }
 
-/// Label entropy of batches of 64 with 14 plates stored one after the other, against scDataset's published cells.
+/// Label entropy of batches of 64 with 14 plates stored one after the other, compared with scDataset's published values.
 #[test]
 fn diversity_is_scdatasets() {
     let plate_rows: Vec<u64> = (0..14).map(|plate| 20_992 + 1_408 * plate).collect();

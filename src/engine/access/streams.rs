@@ -1,7 +1,7 @@
-//! Where readers are: several workers that read one epoch within a fetch are one stream, and its next fetch is known.
+//! The positions of readers. Several workers that read one epoch within a fetch are one stream, whose next fetch is known.
 //!
-//! A lone read in the middle of a cold fetch loads that batch only; the first batch of a fetch, a second batch of the
-//! same one, or the fetch after one being read, load the whole fetch.
+//! A single read in the middle of an absent fetch loads that batch only. A read of the first batch of a fetch, of a second batch, or of the
+//! fetch after one being read, loads the whole fetch.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use crate::engine::{ImageKey, ImageKind, at_most};
 use crate::plan::Plan;
 use crate::plan::rank::Rank;
 
-/// What readers of one directory have in common.
+/// What the readers of one directory have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stream {
     pub view: u16,
@@ -23,21 +23,20 @@ pub struct Stream {
 /// View, epoch, format, fetch.
 type FormatFetch = (u16, u64, ImageKind, u64);
 
-/// The readers seen lately.
+/// The readers seen recently.
 pub struct Streams {
-    /// Fetches that are read as a whole, or will be next.
+    /// Fetches that are read as a whole, or expected next.
     whole: LruCache<FormatFetch, ()>,
-    /// Fetches of which one batch was read, and which.
+    /// Fetches of which one batch was read, and its position.
     touched: LruCache<FormatFetch, usize>,
-    /// Fetches that were queued ahead of a stream: looking at each batch of one again for every file that is read would
-    /// cost more than serving it.
+    /// Fetches already queued ahead of a stream: checking all their batches again at every read would cost more than serving it.
     ahead: LruCache<FormatFetch, ()>,
 }
 
-/// Fetches loaded ahead of a stream.
+/// Fetches to load ahead of a stream.
 const AHEAD: usize = 2;
 
-/// Streams followed at once.
+/// Maximum streams to follow.
 const FOLLOWED: usize = 256;
 
 impl Streams {
@@ -49,8 +48,8 @@ impl Streams {
         }
     }
 
-    /// Notes that the batch at `place` of a fetch is read from its start; returns the fetches (each after its epoch) to
-    /// load ahead of the readers, if they read on.
+    /// Records that the batch at position `place` of a fetch is read from its start. Returns the fetches (epoch, fetch) to load ahead if
+    /// reading continues.
     pub fn read(&mut self, plan: &Plan, stream: Stream, fetch: u64, place: usize) -> Vec<(u64, u64)> {
         let key = (stream.view, stream.epoch, stream.kind, fetch);
         let whole =
@@ -74,18 +73,18 @@ impl Streams {
         ahead
     }
 
-    /// Notes that a fetch is here or on its way.
+    /// Records that a fetch is loaded or loading.
     pub fn queued(&mut self, stream: &Stream, fetch: u64) {
         self.ahead.put((stream.view, stream.epoch, stream.kind, fetch), ());
     }
 
-    /// Notes that a batch of a fetch that was queued did not come.
+    /// Records that a queued batch was not loaded.
     pub fn dropped(&mut self, key: &ImageKey, fetch: u64) {
         self.ahead.pop(&(key.view, key.epoch, key.kind, fetch));
     }
 
-    /// Notes that a fetch is not here although its first batch is asked for: what was queued ahead of earlier readers of this
-    /// directory says nothing to those who read it again, or go back.
+    /// Records that a fetch is absent although its first batch is read: the directory is read again, or backwards, and what was queued for
+    /// earlier readers does not count.
     pub fn restarted(&mut self, stream: &Stream) {
         let theirs =
             |&(view, epoch, kind, _): &FormatFetch| (view, epoch, kind) == (stream.view, stream.epoch, stream.kind);
@@ -93,21 +92,21 @@ impl Streams {
         old.iter().for_each(|place| _ = self.ahead.pop(place));
     }
 
-    /// Directories that are read in order, of those seen lately.
+    /// Number of recently seen directories that are read in order.
     pub fn len(&self) -> usize {
         self.whole.iter().map(|(&(view, epoch, kind, _), _)| (view, epoch, kind)).collect::<HashSet<_>>().len()
     }
 
-    /// Whether a fetch is to be loaded as a whole.
+    /// Whether to load a fetch as a whole.
     pub fn wants_whole(&self, stream: &Stream, fetch: u64) -> bool {
         self.whole.contains(&(stream.view, stream.epoch, stream.kind, fetch))
     }
 }
 
-/// The fetch after this one in the order of a directory; after the last, the first of the next epoch.
+/// The fetch after this one in the order of a directory; after the last one, the first of the next epoch.
 fn following(plan: &Plan, stream: Stream, fetch: u64) -> Option<(u64, u64)> {
     let of = stream.rank.map_or(1, |rank| rank.of);
-    // Whole fetches go round the ranks (`plan::rank`); those left over are shared.
+    // Rounds of whole fetches go to the ranks in turn (`plan::rank`); the remaining fetches are shared.
     let round_end = plan.batches() / plan.sampling().fetch_factor / of * of;
     let next = if fetch + of < round_end {
         fetch + of
@@ -120,7 +119,7 @@ fn following(plan: &Plan, stream: Stream, fetch: u64) -> Option<(u64, u64)> {
         return Some((stream.epoch, next));
     }
     if let ImageKind::Part(_) = stream.kind {
-        // A file ends with its epoch.
+        // A file of many batches ends with its epoch.
         return None;
     }
     let first = stream.rank.map_or(0, |rank| rank.index);

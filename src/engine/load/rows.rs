@@ -1,9 +1,9 @@
-//! Rows that must be seen whole: of a store with genes that are left out, as dense rows of a sparse matrix, or with
-//! arithmetic that their image has no room for.
+//! Rows that must be decoded as a whole: with genes left out, as dense rows of a sparse matrix, or with arithmetic that cannot be done in
+//! place.
 //!
-//! They are gathered into scratch in stored order, some chunks at a time, so that each chunk is decoded once whatever
-//! batches its rows go to; then each row goes to its place. How many values stay was counted at the mount; a row that
-//! does not agree is an error, never a shifted image.
+//! They are gathered to scratch buffers in stored order, a few chunks at a time, so that each chunk is decoded once for all batches; then
+//! each row is converted to its destination. The number of retained values was counted at the mount; a row with a different number is an
+//! error, and never shifts others.
 
 use std::sync::PoisonError;
 
@@ -19,33 +19,33 @@ use crate::collection::Store;
 
 use super::{GatherJob, Load, ReadError, Targets, bad_column, bad_value, misplaced};
 
-/// Values in scratch at a time: 8 to 16 bytes each, besides the budget.
+/// Values in scratch buffers at a time, 8 to 16 bytes each, which do not count in the budget.
 const SCRATCH_VALUES: u64 = 4 << 20;
 
-/// One row: where it is stored and where it goes.
+/// A row, with its source and destination.
 struct Row {
     /// First value of a sparse row, or the number of a dense one.
     start: u64,
     /// Stored values.
     len: u64,
-    /// None where only tokens are asked for.
+    /// `None` if only tokens are requested.
     values: Option<DestSlice>,
-    /// Of CSR.
+    /// Set for CSR.
     columns: Option<DestSlice>,
-    /// What its tokens are drawn by.
+    /// The key of random choices for its tokens.
     key: u64,
 }
 
-/// What rows are written as.
+/// The dtypes to write.
 #[derive(Clone, Copy)]
 struct Written {
     values: Dtype,
-    /// Of CSR.
+    /// Set for CSR.
     columns: Option<Dtype>,
 }
 
 impl Load<'_> {
-    /// Fills the rows of an element that `jobs` leaves out: CSR where there are targets for column numbers.
+    /// Fills the rows of an element that `jobs` leaves out; as CSR if there are destinations for column numbers.
     pub(super) fn row_pass(&self, number: usize, values: &Targets, columns: Option<&Targets>) -> Result<(), ReadError> {
         let written = Written { values: values.to, columns: columns.map(|columns| columns.to) };
         for (at, store) in self.collection.stores.iter().enumerate() {
@@ -71,7 +71,7 @@ impl Load<'_> {
         let whole = self.element(number).n_vars();
         let has_tokens = self.element(number).tokens.is_some();
         let mut rows = Vec::new();
-        // Tokens are asked for without their values, other column numbers not (`parts`).
+        // Tokens may be requested without values; other column numbers may not (see `parts`).
         let places = if values.places.is_empty() {
             columns.map_or(&values.places, |columns| &columns.places)
         } else {
@@ -109,7 +109,7 @@ impl Load<'_> {
         Ok(rows)
     }
 
-    /// Serves rows in stored order, as many at a time as scratch has room for, up to the end of a chunk.
+    /// Converts rows in stored order, as many at a time as fit in scratch buffers, up to the end of a chunk.
     fn serve(&self, number: usize, store: &Store, rows: &[Row], written: Written) -> Result<(), ReadError> {
         let stored = &store.elements[number];
         let (array, is_sparse) = match &stored.matrix {
@@ -125,7 +125,7 @@ impl Load<'_> {
             values += row.len;
             let next = rows.get(at + 1);
             let same_chunk = next.is_some_and(|next| next.start / chunk == end(row).saturating_sub(1) / chunk);
-            // A chunk may be the whole matrix.
+            // Bounded, as a chunk may be the whole matrix.
             let full = values >= SCRATCH_VALUES && (!same_chunk || values >= 4 * SCRATCH_VALUES);
             if full || next.is_none() {
                 self.serve_some(number, store, &rows[first..=at], written, &mut buffers)?;
@@ -180,7 +180,7 @@ impl Load<'_> {
             each.into_par_iter().with_min_len(MIN_ROWS).try_for_each_init(
                 RowScratch::default,
                 |scratch, (row, values, columns)| {
-                    // SAFETY: each row has its own places (`rows_of`), in buffers borrowed mutably by the caller of `matrices`.
+                    // SAFETY: each row has its own destinations (`rows_of`), in buffers that the caller of `matrices` has borrowed mutably.
                     let out = match (row.columns, written.columns) {
                         (Some(place), Some(index)) => {
                             // SAFETY: as above.
@@ -211,10 +211,10 @@ impl Load<'_> {
     }
 }
 
-/// Rows that one thread takes at least: they share its buffers.
+/// Minimum rows for one thread, as they share its buffers.
 const MIN_ROWS: usize = 16;
 
-/// A job that puts the rows one after the other into a buffer, as they are stored.
+/// A job that gathers rows to a buffer, as stored.
 fn gathered<'a>(array: &'a Array, rows: &[Row], buffer: &mut Vec<u8>) -> Result<GatherJob<'a>, ReadError> {
     let size = array.dtype.size();
     let bytes = rows.iter().map(|row| row.len as usize).sum::<usize>() * size;
@@ -227,7 +227,7 @@ fn gathered<'a>(array: &'a Array, rows: &[Row], buffer: &mut Vec<u8>) -> Result<
     for row in rows {
         let len = row.len as usize * size;
         match (pieces.last_mut(), places.last_mut()) {
-            // Rows of a block lie side by side.
+            // Rows of a block are adjacent.
             (Some(last), Some((_, bytes))) if is_sparse && last.start + last.len == row.start => {
                 last.len += row.len;
                 *bytes += len;
@@ -240,7 +240,7 @@ fn gathered<'a>(array: &'a Array, rows: &[Row], buffer: &mut Vec<u8>) -> Result<
         at += len;
     }
     let places: Option<Vec<DestSlice>> = places.into_iter().map(|(at, len)| buffer.part(at, len)).collect();
-    // SAFETY: the rows follow one another in a buffer that its owner does not touch until the job has run.
+    // SAFETY: rows are consecutive in a buffer that its owner does not access before the job has run.
     let sink = unsafe { Scatter::new(array.dtype, array.dtype, Align::Same, places.ok_or_else(misplaced)?, u64::MAX) };
     Ok(GatherJob { array, pieces, sink, missing: None })
 }

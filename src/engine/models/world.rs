@@ -1,4 +1,4 @@
-//! The engine in a model: a supply in memory that fails, hangs and panics as its script says, and what always holds.
+//! The engine in a model: a loader in memory that fails, hangs and panics as a script says, and the invariants to check.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -21,19 +21,19 @@ use crate::plan::{Plan, Sampling};
 /// What happens in the n-th load of a key (from 0).
 pub type Script = Box<dyn Fn(&FakeLoader, ImageKey, usize) -> Result<(), ReadError> + Send + Sync>;
 
-/// Two batches a fetch, two fetches an epoch.
+/// A plan with two batches a fetch and two fetches an epoch.
 pub struct FakeLoader {
     plan: Plan,
-    /// Bytes of the images of even batches and of odd ones.
+    /// Bytes of the images of even and of odd batches.
     sizes: [usize; 2],
     script: Script,
     loads: Mutex<HashMap<ImageKey, Loads>>,
     pool: OnceLock<Arc<Pool>>,
-    /// Readers that may hold an image which has gone.
+    /// Number of readers that may hold an evicted image.
     pub holding: AtomicUsize,
-    /// How many of the next plans and layouts panic, in turns.
+    /// How many of the next plans and layouts panic, alternately.
     pub panics: AtomicUsize,
-    /// What went wrong where a panic would be caught.
+    /// Violations found where a panic would be caught.
     wrong: Mutex<Vec<String>>,
 }
 
@@ -66,7 +66,7 @@ impl FakeLoader {
         }
     }
 
-    /// Even numbers of panics left are for plans, odd ones for layouts.
+    /// An even number of panics left is for plans, an odd one for layouts.
     fn panic_if_asked(&self, turn: usize) {
         let left = self.panics.load(Ordering::Relaxed);
         let taken = || self.panics.compare_exchange(left, left - 1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
@@ -75,11 +75,11 @@ impl FakeLoader {
         }
     }
 
-    /// Images fit the budget, or are one batch alone that does not; beyond that is only what readers hold.
+    /// Images are within the budget, or a single batch exceeds it; further memory is only what readers hold.
     fn check_budget(&self) {
         let Some(pool) = self.pool.get() else { return };
         let used = pool.used().0;
-        // Nobody runs between the two: a thread is changed before it takes or frees a lock, not after.
+        // No other thread runs between the two: shuttle switches threads before a lock is taken or released.
         let holding = self.holding.load(Ordering::Relaxed) as u64;
         let one = capacity(self.sizes[0].max(self.sizes[1])) as u64;
         let most = pool.limit().max(one) + holding * one;
@@ -139,7 +139,7 @@ impl FetchLoader for FakeLoader {
     }
 }
 
-/// What fills the image of a batch.
+/// The byte that fills the image of a batch.
 pub fn byte(key: ImageKey) -> u8 {
     (key.epoch * 16 + key.batch + 1) as u8
 }
@@ -166,11 +166,11 @@ impl Deref for World {
     }
 }
 
-/// Longer than any model takes.
+/// A timeout longer than any model.
 pub const NEVER: Duration = Duration::from_secs(1_000_000);
 
 impl World {
-    /// Images of `sizes` bytes (of even batches, of odd ones) in a budget of `memory`.
+    /// `sizes`: bytes of images of even and of odd batches; `memory`: the budget.
     pub fn new(
         sizes: [usize; 2],
         memory: u64,
@@ -210,7 +210,7 @@ impl World {
         let reply = move |bytes: Result<&[u8], &ReadError>| {
             shared.loader.check_budget();
             if let Ok(bytes) = bytes {
-                // `check_budget` let others run: the buffer must still be ours.
+                // `check_budget` has let other threads run: the buffer must still be ours.
                 assert!(bytes.len() == len && bytes.iter().all(|&at| at == byte(key)), "bytes of another batch");
             }
             tell.send(bytes.map(|_| ()).map_err(Clone::clone)).unwrap();
@@ -223,13 +223,13 @@ impl World {
         answer
     }
 
-    /// Reads a file as readers do.
+    /// Reads a file in two halves.
     pub fn read(&self, key: ImageKey) -> Result<(), ReadError> {
         self.read_half(key, 0)?;
         self.read_half(key, 1)
     }
 
-    /// So many readers at once, each of whole files in this order.
+    /// `M` concurrent readers, each of whole files in its order.
     pub fn readers<const N: usize, const M: usize>(&self, batches: [[u64; N]; M]) {
         thread::scope(|scope| {
             for batches in batches {
@@ -238,7 +238,7 @@ impl World {
         });
     }
 
-    /// A key is in one place, what loads or is queued has a load task, and what is counted is so.
+    /// Checks that each key is in one state, that each loading key has a load task, and the counters.
     pub fn check_state(&self) {
         let state = self.shared.lock();
         for (key, loading) in &state.loading {
@@ -251,7 +251,7 @@ impl World {
         assert_eq!(state.read_bytes, state.read.iter().map(|(_, image)| image.capacity()).sum::<u64>());
     }
 
-    /// Ends the engine: nothing runs on, nothing went wrong, and every byte is back.
+    /// Ends the engine, and checks that nothing runs, no violation was found, and all bytes are returned.
     pub fn end(self) {
         self.check_state();
         let World { engine, shared } = self;

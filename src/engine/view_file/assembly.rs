@@ -1,15 +1,15 @@
-//! A read that needs several images: answered when the last part has come, or failed.
+//! A read that needs several images: answered when the last part has arrived, or failed.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::engine::{ReadError, Reply};
 
-/// The bytes of one read while its parts arrive.
+/// The bytes of one read, while its parts arrive.
 pub struct Assembly(Mutex<Assembled>);
 
 struct Assembled {
     bytes: Vec<u8>,
-    /// Parts that are still to come.
+    /// Number of parts that have not arrived.
     missing: usize,
     error: Option<ReadError>,
     reply: Option<Reply>,
@@ -20,7 +20,7 @@ impl Assembly {
         Arc::new(Assembly(Mutex::new(Assembled { bytes, missing: parts, error: None, reply: Some(reply) })))
     }
 
-    /// Takes the part that goes to `at`. A part that is shorter than its place would leave zeros: there is none.
+    /// Takes the part for position `at`. Parts have their full length; a shorter one would leave zeros.
     pub fn arrived(&self, at: usize, result: Result<&[u8], &ReadError>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match result {

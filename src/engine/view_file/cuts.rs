@@ -1,4 +1,4 @@
-//! How many rows and values come before each group of `fetch_factor` batches of an epoch.
+//! Counts the rows and values before each group of `fetch_factor` batches of an epoch.
 
 use rayon::prelude::*;
 
@@ -11,22 +11,22 @@ use crate::plan::{Plan, Rows};
 
 use super::DealtEpoch;
 
-/// Sums before each group, and in all: one number more than groups.
+/// Counts before each group, and in total: one number more than groups.
 #[derive(Debug, Default)]
 pub struct Cuts {
-    /// Empty where all batches but the last have their size.
+    /// Empty if all batches except the last are full.
     pub rows: Vec<u64>,
-    /// Of each sparse element; empty for dense ones.
+    /// By element; empty for dense ones.
     pub values: Vec<Vec<u64>>,
 }
 
 impl DealtEpoch {
-    /// Batches of this epoch.
+    /// Number of batches of this sequence.
     pub fn batches(&self, plan: &Plan) -> u64 {
         self.rank.map_or_else(|| plan.batches(), |rank| rank.batches(plan))
     }
 
-    /// The batch of the epoch that is batch `i` of this epoch.
+    /// The batch of the epoch that is the i-th of this sequence.
     pub fn batch(&self, plan: &Plan, i: u64) -> Option<u64> {
         match self.rank {
             Some(rank) => rank.batch(plan, i),
@@ -71,7 +71,7 @@ fn sums(counts: impl Iterator<Item = u64>) -> Vec<u64> {
         .collect()
 }
 
-/// Rows and values of a fetch. Of runs of rows only the bounds are looked up, which is what makes 1e8 rows a second.
+/// Number of rows and values of a fetch. For runs of rows, only their bounds are looked up, which makes 1e8 rows a second possible.
 fn of_fetch(collection: &Collection, epoch: &dyn EpochOrder, fetch: u64) -> (u64, Vec<u64>) {
     let elements = 0..collection.table.elements.len();
     if let Some(runs) = epoch.runs(fetch) {
@@ -99,7 +99,7 @@ fn values(collection: &Collection, element: usize, rows: &[u64]) -> u64 {
     if collection.table.elements[element].is_sparse() { collection.row_lengths(element, rows).iter().sum() } else { 0 }
 }
 
-/// Values of all rows of a view in each element (0 for dense ones).
+/// Number of values of all rows of a view in each element (0 for dense ones).
 pub fn totals(collection: &Collection, view: &Rows, threads: &rayon::ThreadPool) -> Vec<u64> {
     let table = &collection.table;
     let all = view.len() == table.n_rows;
@@ -121,5 +121,5 @@ pub fn totals(collection: &Collection, view: &Rows, threads: &rayon::ThreadPool)
     (0..table.elements.len()).map(total).collect()
 }
 
-/// Rows that are counted together.
+/// Rows to count at once.
 const PART: u64 = 1 << 16;

@@ -1,4 +1,4 @@
-//! Where the bytes of a field of a file lie: in images of batches, or in what is known of rows.
+//! Finds the bytes of a field of a file: in images of batches, or in memory.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,11 +20,11 @@ pub struct Reading<'a> {
     stores: &'a StoreLoader,
     plan: &'a Plan,
     file: ViewFile,
-    /// `None`: only rows are asked for, and all batches are full.
+    /// `None` if only rows are requested and all batches are full.
     cuts: Option<&'a Cuts>,
 }
 
-/// A part of an image, and where it goes in the answer.
+/// A part of an image, and its position in the answer.
 pub struct Piece {
     pub at: usize,
     pub key: ImageKey,
@@ -40,14 +40,14 @@ enum Unit {
     Values(usize),
 }
 
-/// A batch of the file, with its units: rows, or values.
+/// A batch of the file, with its range of units (rows or values).
 struct Found {
-    /// Its number in the epoch.
+    /// The number in the epoch.
     number: u64,
     key: ImageKey,
     fetch: Arc<Fetch>,
     place: usize,
-    /// The units of the epoch before it, and those that it has.
+    /// Number of units of the epoch before it, and in it.
     first: u64,
     count: u64,
 }
@@ -57,7 +57,7 @@ impl<'a> Reading<'a> {
         Reading { stores, plan: stores.plan(file.dealt.view), file, cuts }
     }
 
-    /// Rows of the file, and their values in each element.
+    /// Number of rows of the file, and of their values in each element.
     pub fn shape(&self) -> (u64, Vec<u64>) {
         let (from, to) = self.batches();
         let count = |unit| self.before(unit, to) - self.before(unit, from);
@@ -68,7 +68,7 @@ impl<'a> Reading<'a> {
         (count(Unit::Rows), elements.map(values).collect())
     }
 
-    /// The parts of images that hold some bytes of a field of a matrix, which go to `at` in the answer. `None`: none do.
+    /// The parts of images for a byte range of a matrix field, which goes to `at` in the answer. `None`: the range is invalid.
     pub fn pieces(&self, (field, repr): (Field, Repr), bytes: Range<u64>, at: usize) -> Option<Vec<Piece>> {
         let (unit, elements) = match field {
             Field::Dense(element) => (Unit::Rows, self.stores.collection.table.elements[element].n_vars()),
@@ -92,12 +92,12 @@ impl<'a> Reading<'a> {
         Some(pieces)
     }
 
-    /// Some bytes of a field with one item a row, or of row bounds: all from memory. `None`: they lie nowhere.
+    /// Fills a byte range of a field with one item for each row, or of row bounds, from memory. `None`: the range is invalid.
     pub fn fill(&self, (field, repr): (Field, Repr), bytes: Range<u64>, out: &mut [u8]) -> Option<()> {
         let size = repr.size() as u64;
         let (mut at, end) = (bytes.start / size, bytes.end.div_ceil(size));
         let skip = (bytes.start - at * size) as usize;
-        // The bound before the first row belongs to none.
+        // Row bounds start with one that belongs to no row.
         let before = u64::from(matches!(field, Field::Indptr(_)));
         let mut items = Vec::with_capacity(((end - at) * size) as usize);
         if before > at {
@@ -125,7 +125,7 @@ impl<'a> Reading<'a> {
         Some(())
     }
 
-    /// Where rows of a batch end, counted from the first value of the file.
+    /// The end of each row of a batch, counted in values from the start of the file.
     fn bounds(
         &self,
         element: usize,
@@ -148,12 +148,12 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// The file's batches in the epoch.
+    /// The file's range of batches of the epoch.
     fn batches(&self) -> (u64, u64) {
         self.file.batches.unwrap_or_else(|| (0, self.file.dealt.batches(self.plan)))
     }
 
-    /// Units of the epoch before the file.
+    /// Number of units of the epoch before the file.
     fn base(&self, unit: Unit) -> u64 {
         match self.file.batches {
             Some((from, _)) => self.before(unit, from),
@@ -161,7 +161,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Units of the epoch before a batch.
+    /// Number of units of the epoch before a batch.
     fn before(&self, unit: Unit, batch: u64) -> u64 {
         let factor = self.plan.sampling().fetch_factor;
         match self.sums(unit) {
@@ -182,7 +182,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// The batch that has a unit of the epoch.
+    /// The batch that contains a unit of the epoch.
     fn find(&self, unit: Unit, wanted: u64) -> Option<Found> {
         let sampling = self.plan.sampling();
         let (mut number, mut first) = match self.sums(unit) {

@@ -1,11 +1,11 @@
-//! Bags: every batch is one group, all its rows or a draw of them, as multiple-instance learning has it.
+//! Bags: every batch is one group, all of its rows or a random part of them, as for multiple-instance learning.
 //!
-//! Bags come once an epoch, in a permuted order; a batch has as many rows as its bag. The rows of a bag are shuffled. Of a bag
-//! that has more than `most` rows that many are drawn anew in each epoch: its blocks, permuted, are read round and round from a
-//! random row on, so each row of the bag has the same chance, `most / rows`, and whole blocks are read; with blocks of one row it
-//! is a uniform draw without replacement.
+//! Each bag is served once an epoch, in a permuted order; a batch has as many rows as its bag, shuffled. If a bag has more than `most`
+//! rows,
+//! that many are drawn in each epoch: its permuted blocks are read cyclically from a random row on. So each row of the bag has the same
+//! probability, `most / rows`, and whole blocks are read; with blocks of one row it is a uniform draw without replacement.
 //!
-//! Memory: 4 bytes a row that is of a group, about 100 bytes a group.
+//! Memory: 4 bytes for each row in a group, about 100 bytes for each group.
 
 use super::{Chances, EpochOrder, Strategy};
 use crate::plan::groups::Groups;
@@ -16,17 +16,17 @@ use crate::plan::{FetchRows, PlanError, Rows, Sampling};
 #[derive(Debug)]
 pub struct Bags {
     view: Rows,
-    /// With the rows of the largest bag as the batch size.
+    /// Its batch size is the number of rows of the largest bag.
     sampling: Sampling,
     groups: Groups,
-    /// The groups that have rows.
+    /// The groups with rows.
     bags: Vec<u32>,
-    /// Rows that are drawn of a bag.
+    /// Maximum rows to draw of a bag.
     most: u64,
 }
 
 impl Bags {
-    /// One code a row of the view; see [`super::Inputs`]. `most`: rows that are drawn of a bag; `None`: all.
+    /// `codes`: one for each row of the view; see [`super::Inputs`]. `most`: maximum rows to draw of a bag; `None`: all.
     ///
     /// # Errors
     /// Those of [`Groups::new`].
@@ -44,7 +44,7 @@ impl Bags {
         BagEpoch { bags: self, epoch, order }
     }
 
-    /// Rows of a batch of this group.
+    /// Number of rows of this group's batch.
     fn rows_of(&self, group: u32) -> u64 {
         self.groups.rows_of(group as usize).min(self.most)
     }
@@ -67,7 +67,7 @@ impl Strategy for Bags {
         self.bags.iter().map(|&group| self.rows_of(group)).sum()
     }
 
-    /// No bag is short: none is dropped.
+    /// Bags are never short, so none is dropped.
     fn served_rows(&self) -> u64 {
         self.drawn_rows()
     }
@@ -109,7 +109,7 @@ impl Strategy for Bags {
     }
 }
 
-/// One epoch's bags.
+/// The bags of one epoch.
 struct BagEpoch<'a> {
     bags: &'a Bags,
     epoch: u64,
@@ -117,7 +117,7 @@ struct BagEpoch<'a> {
 }
 
 impl BagEpoch<'_> {
-    /// The group that is a batch; none past the last.
+    /// The group of a batch; `None` past the last.
     fn group(&self, batch: u64) -> Option<u32> {
         let count = self.bags.bags.len() as u64;
         (batch < count).then(|| self.bags.bags[self.order.at(batch) as usize])

@@ -1,21 +1,20 @@
 //! Batches of one class each: every row of every class once, or classes drawn by weight with replacement.
 //!
-//! The rows of a class are cut into blocks of `block_size` rows of that class and permuted, as a view of that class
-//! alone would be. A fetch holds the next `batch_size * n` rows of each class that has n batches in it, shuffled within
-//! the class, so blocks are read whole and a batch mixes `n * batch_size / block_size` of them.
+//! The rows of a class are cut into blocks of `block_size` rows of that class and permuted, as a view of that class alone would be. A fetch
+//! has the next `batch_size * n` rows of each class that has n batches in it, shuffled within the class; so blocks are read whole, and a
+//! batch
+//! mixes `n * batch_size / block_size` of them.
 //!
-//! *Each row once*: a class has ceil(rows / batch_size) batches (with `drop_last`, floor), one of them, at a random
-//! place, short. The classes are spread evenly over the epoch: batch j of a class with n stands at time (j + u) / n,
-//! u drawn for each class and epoch (systematic sampling: Madow and Madow, "On the theory of systematic sampling",
-//! 1944). So a fetch has n times the stretch of time that it covers of each class, to within one, and how many batches
-//! of each class come before a fetch is found by a search for its time, without the fetches before it. Within a fetch
-//! batches are shuffled.
+//! *Each row once*: a class has ceil(rows / batch_size) batches (with `drop_last`, floor), one of which, at a random position, is short.
+//! Classes are spread evenly over the epoch: batch j of a class with n batches has time (j + u) / n, with u drawn for each class and epoch
+//! (systematic sampling: Madow and Madow, "On the theory of systematic sampling", 1944). So the number of a class's batches in a fetch is n
+//! times the fraction of time that the fetch covers, to within one; and how many batches of each class precede a fetch is found by a search
+//! for the fetch's time, without the fetches before it. Within a fetch batches are shuffled.
 //!
-//! *By weight*: the class of batch i follows from (seed, epoch, i); a fetch reads the blocks of a class from a random
-//! place of an order drawn for that fetch, round and round, so every row of a class is equally likely, and none comes
-//! twice in a fetch before all have come once.
+//! *By weight*: the class of batch i follows from (seed, epoch, i). A fetch reads the blocks of a class cyclically, in an order and from a
+//! position drawn for that fetch, so every row of a class is equally likely, and none is repeated in a fetch before all were served.
 //!
-//! Memory: 4 bytes a row that has a class.
+//! Memory: 4 bytes for each row that has a class.
 
 use std::ops::Range;
 
@@ -36,25 +35,25 @@ pub struct Classes {
     sampling: Sampling,
     members: Groups,
     classes: Vec<Class>,
-    /// What classes are drawn from; `None`: each row once.
+    /// The table to draw classes from; `None`: each row once.
     drawn: Option<Alias>,
-    /// Rows that an epoch draws.
+    /// Number of rows that an epoch draws.
     rows: u64,
-    /// Batches of an epoch.
+    /// Number of batches of an epoch.
     batches: u64,
-    /// The batches of a class follow one another, classes ascending.
+    /// Whether all batches of a class are consecutive, in ascending order of classes.
     grouped: bool,
 }
 
 #[derive(Clone, Debug)]
 struct Class {
     blocks: Blocks,
-    /// Batches in which each row comes once.
+    /// Number of batches, if each row is served once.
     batches: u64,
 }
 
 impl Classes {
-    /// One code a row of the view; see [`super::Inputs`]; `weights`: one a class.
+    /// `codes`: one for each row of the view; see [`super::Inputs`]. `weights`: one for each class.
     pub fn new(
         view: Rows,
         sampling: Sampling,
@@ -77,14 +76,14 @@ impl Classes {
         Ok(Classes { view, sampling, members, classes, drawn, rows, batches, grouped: false })
     }
 
-    /// The same with all batches of a class in a row, classes ascending; the last of each is the short one.
+    /// The same with all batches of a class in sequence, in ascending order of classes; the last one of each may be short.
     pub fn grouped(self) -> Classes {
         Classes { grouped: true, ..self }
     }
 
     fn order(&self, epoch: u64) -> ClassEpoch<'_> {
         let mut rng = shuffle::rng(Domain::Spread, self.sampling.seed, epoch, 0);
-        // Two draws for every class, so that what one gets does not depend on the others.
+        // Two draws for every class, also if not needed, so that the draws of a class do not depend on others.
         let spread = self.classes.iter().map(|class| Spread {
             phase: rng.next_u64(),
             short: ((u128::from(rng.next_u64()) * u128::from(class.batches)) >> 64) as u64,
@@ -148,7 +147,7 @@ impl Strategy for Classes {
     }
 }
 
-/// The table that classes are drawn from: those with rows, by weight or alike.
+/// The table to draw classes from: those with rows, by weight or equally.
 fn table(counts: &[u64], weights: Option<Vec<f64>>) -> Result<Alias, PlanError> {
     let weights = weights.unwrap_or_else(|| vec![1.0; counts.len()]);
     if weights.len() < counts.len() {
@@ -160,26 +159,26 @@ fn table(counts: &[u64], weights: Option<Vec<f64>>) -> Result<Alias, PlanError> 
     Alias::new(weights.collect(), "class that has rows")
 }
 
-/// One epoch's batches.
+/// The batches of one epoch.
 #[derive(Clone, Debug)]
 struct ClassEpoch<'a> {
     classes: &'a Classes,
     sampling: Sampling,
     epoch: u64,
-    /// Of each class, where each row comes once.
+    /// For each class, if each row is served once.
     spread: Vec<Spread>,
 }
 
-/// Where a class's batches stand in an epoch.
+/// The positions of a class's batches in an epoch.
 #[derive(Clone, Copy, Debug)]
 struct Spread {
-    /// The first one's time, as a fraction of the time between two, in 2^-64.
+    /// The time of the first one, as a fraction of the time between two, in 2^-64.
     phase: u64,
     /// Which batch is the short one.
     short: u64,
 }
 
-/// A batch of a fetch: its class, and which rows of those that the class has in this fetch.
+/// A batch of a fetch: its class, and its range of the rows that the class has in this fetch.
 struct BatchRows {
     class: usize,
     rows: Range<usize>,
@@ -189,7 +188,7 @@ impl EpochOrder for ClassEpoch<'_> {
     fn fetch(&self, fetch: u64) -> FetchRows {
         let started = self.started(fetch);
         let places = self.places(fetch, &started);
-        // What each class has in this fetch, classes ascending.
+        // The number of rows of each class in this fetch, classes ascending.
         let mut present: Vec<(usize, u64)> = Vec::new();
         let mut ends: Vec<(usize, u64)> = places.iter().map(|place| (place.class, place.rows.end as u64)).collect();
         ends.sort_unstable();
@@ -218,19 +217,19 @@ impl EpochOrder for ClassEpoch<'_> {
 }
 
 impl ClassEpoch<'_> {
-    /// Rows of the batch at a place of a fetch; 0 past the last.
+    /// Number of rows of the batch at a position of a fetch; 0 past the last.
     fn batch_rows(&self, fetch: u64, place: usize) -> u64 {
         self.places(fetch, &self.started(fetch)).get(place).map_or(0, |place| place.rows.len() as u64)
     }
 
-    /// The batches of a fetch, numbered over the epoch.
+    /// The batches of a fetch, by number in the epoch.
     fn batches_of(&self, fetch: u64) -> Range<u64> {
         let batches = self.classes.batches;
         let first = fetch.saturating_mul(self.sampling.fetch_factor).min(batches);
         first..first.saturating_add(self.sampling.fetch_factor).min(batches)
     }
 
-    /// Batches of each class before a fetch, where each row comes once.
+    /// Number of batches of each class before a fetch, if each row is served once.
     fn started(&self, fetch: u64) -> Vec<u64> {
         if self.classes.drawn.is_none() { self.before(self.batches_of(fetch).start) } else { Vec::new() }
     }
@@ -242,7 +241,7 @@ impl ClassEpoch<'_> {
         }
     }
 
-    /// Classes drawn by weight; the rows of one are dealt in the order of its batches.
+    /// Batches with classes drawn by weight; the rows of a class are assigned in the order of its batches.
     fn places_drawn(&self, fetch: u64, table: &Alias) -> Vec<BatchRows> {
         let size = self.sampling.batch_size;
         let mut used = vec![0; self.classes.classes.len()];
@@ -256,7 +255,7 @@ impl ClassEpoch<'_> {
         self.batches_of(fetch).map(place).collect()
     }
 
-    /// Each class's next batches, shuffled.
+    /// The next batches of each class, shuffled.
     fn places_once(&self, fetch: u64, started: &[u64]) -> Vec<BatchRows> {
         let batches = self.batches_of(fetch);
         let mut places = Vec::with_capacity((batches.end - batches.start) as usize);
@@ -274,16 +273,16 @@ impl ClassEpoch<'_> {
         places
     }
 
-    /// How many of a class's rows come before its batch `batch`.
+    /// Number of a class's rows before its batch `batch`.
     fn first_row(&self, class: usize, batch: u64) -> u64 {
         let Class { batches, ref blocks, .. } = self.classes.classes[class];
         let full = batch * self.sampling.batch_size;
-        // All batches have their size where the short one is dropped.
+        // If the short batch is dropped, all batches are full.
         let missing = (batches * self.sampling.batch_size).saturating_sub(blocks.rows());
         if batch > self.spread[class].short { full - missing } else { full }
     }
 
-    /// How many batches of each class come before batch `batch` of the epoch.
+    /// Number of batches of each class before batch `batch` of the epoch.
     fn before(&self, batch: u64) -> Vec<u64> {
         if self.classes.grouped {
             let mut left = batch;
@@ -296,14 +295,14 @@ impl ClassEpoch<'_> {
         }
         let at = |time: u128| {
             let count = move |(class, spread): (&Class, &Spread)| {
-                // Batches j with (j + phase) / n < time, all in 2^-64.
+                // Batches j with (j + phase) / n < time, all in units of 2^-64.
                 let passed = (time * u128::from(class.batches)).saturating_sub(u128::from(spread.phase));
                 passed.div_ceil(1 << 64).min(u128::from(class.batches)) as u64
             };
             self.classes.classes.iter().zip(&self.spread).map(count)
         };
-        // The last time by which no more than `batch` have come.
-        // A class is less than one batch from where its share of the time would have it, so the search is short.
+        // The latest time by which at most `batch` batches have come, by bisection.
+        // Each class deviates by less than one batch from its share of the time, so the initial interval is short.
         let (all, classes) = (u128::from(self.classes.batches.max(1)), self.classes.classes.len() as u64);
         let mut low = (u128::from(batch.saturating_sub(classes)) << 64) / all;
         let mut high = ((u128::from(batch + classes) << 64) / all + 1).min(1 << 64);
@@ -312,7 +311,7 @@ impl ClassEpoch<'_> {
             if at(middle).sum::<u64>() <= batch { low = middle } else { high = middle - 1 }
         }
         let mut before: Vec<u64> = at(low).collect();
-        // Of those that come at the very same time the lower classes are first.
+        // Batches at the same time are ordered by class.
         let mut lacking = batch.min(self.classes.batches) - before.iter().sum::<u64>();
         for (before, next) in before.iter_mut().zip(at(low + 1)) {
             let more = (next - *before).min(lacking);
@@ -322,8 +321,8 @@ impl ClassEpoch<'_> {
         before
     }
 
-    /// The next rows of a class from its batch `batch` on, where each row comes once. With its last batch come those
-    /// that are dropped, so that these are random ones, not a block's end.
+    /// The next rows of a class from its batch `batch` on, if each row is served once. Rows that are dropped are included with the last
+    /// batch, so that they are random instead of the end of a block.
     fn next_rows(&self, index: usize, batch: u64, count: u64) -> Vec<u64> {
         let class = &self.classes.classes[index];
         let start = self.first_row(index, batch);
@@ -336,7 +335,7 @@ impl ClassEpoch<'_> {
         rows
     }
 
-    /// So many rows of a class, where classes are drawn.
+    /// `count` rows of a class, if classes are drawn.
     fn any_rows(&self, index: usize, fetch: u64, count: u64) -> Vec<u64> {
         let class = &self.classes.classes[index];
         let all = class.blocks.rows();

@@ -1,17 +1,17 @@
-//! What every strategy must hold, in the tree or in a test: run on each registered one by the unit tests.
+//! Checks the contract of strategies. Unit tests run it on each registered one; other tests on their own strategies.
 
 use super::{Chances, Inputs, Registration};
 use crate::plan::groups::GroupShape;
 use crate::plan::rank::Rank;
 use crate::plan::{FetchRows, NO_CLASS, Plan, PlanError, Rows, Sampling};
 
-/// Rows of stores of awkward sizes, one of them empty.
+/// Numbers of rows of stores, not multiples of anything, one of them 0.
 const STORES: [u64; 5] = [333, 0, 2, 900, 41];
 
-/// Makes the strategy over a selection of rows in several sizes and checks the contract of [`super::Strategy`].
+/// Makes the strategy over selections of rows with several sizes, and checks the contract of [`super::Strategy`].
 ///
 /// # Errors
-/// What does not hold, with the sizes.
+/// The violation, with the sizes.
 #[doc(hidden)]
 pub fn conforms(registered: &Registration) -> Result<(), String> {
     for (batch_size, block_size, fetch_factor) in [(1, 1, 1), (7, 3, 5), (64, 16, 4), (256, 16, 64), (10, 4000, 3)] {
@@ -24,7 +24,7 @@ pub fn conforms(registered: &Registration) -> Result<(), String> {
     Ok(())
 }
 
-/// A plan over all rows, or over a selection of them.
+/// A plan over all rows, or over a selection.
 fn plan(registered: &Registration, sampling: Sampling, all: bool) -> Result<Plan, PlanError> {
     let selected = |row: &u64| all || row % 3 == 1 || (200..500).contains(row);
     let rows = Rows::from_ascending(&STORES, (0..STORES.iter().sum()).filter(selected))?;

@@ -1,4 +1,4 @@
-//! Every row once: blocks in a permuted order, rows shuffled within each fetch. With blocks of one row a uniform shuffle.
+//! Every row once: blocks in a permuted order, with the rows of each fetch shuffled. With blocks of one row it is a uniform shuffle.
 
 use super::{EpochOrder, Strategy, Stream, StreamOrder};
 use crate::plan::blocks::Blocks;

@@ -1,4 +1,4 @@
-//! Every strategy by its name: one line each.
+//! The registry of strategies, one line each.
 
 use std::sync::Arc;
 
@@ -10,24 +10,24 @@ use crate::plan::{PlanError, Rows, Sampling};
 
 /// One line of the registry.
 pub struct Registration {
-    /// In options and documents. One that needs no column is a value of `--order`.
+    /// The name in options and documents. Names of strategies without columns are values of `--order`.
     pub name: &'static str,
     /// Whether it needs [`Inputs::codes`].
     pub labels: bool,
     /// Whether it needs [`Inputs::weights`].
     pub weights: bool,
-    /// The block size that it implies.
+    /// The block size, if the strategy determines it.
     pub block_size: Option<u64>,
-    /// The fetch factor where none is asked for; `None`: from the collection.
+    /// The default fetch factor; `None`: from the collection.
     pub fetch_factor: Option<u64>,
-    /// Makes it; an input that it needs and that is not given counts as empty.
+    /// Makes the strategy; missing inputs count as empty.
     pub make: Make,
 }
 
-/// Makes a strategy; the block size that it implies is in the sampling.
+/// Makes a strategy; the sampling has the strategy's own block size, if there is one.
 pub type Make = fn(Rows, Sampling, Inputs) -> Result<Arc<dyn Strategy>, PlanError>;
 
-/// Every strategy; the first is the default.
+/// All strategies; the first is the default.
 pub const STRATEGIES: [Registration; 9] = [
     once("block", None, |rows, sampling, _| Ok(Arc::new(Permuted::new(rows, sampling)))),
     once("sequential", None, |rows, sampling, _| Ok(Arc::new(Stored::new(rows, sampling, false)))),
@@ -83,7 +83,7 @@ pub const STRATEGIES: [Registration; 9] = [
         labels: true,
         weights: false,
         block_size: None,
-        // A bag has its rows together as a rule, and many of them.
+        // The rows of a bag are usually stored together, and many.
         fetch_factor: Some(1),
         make: |rows, sampling, inputs| {
             let codes = inputs.codes.unwrap_or_default();
@@ -92,21 +92,21 @@ pub const STRATEGIES: [Registration; 9] = [
     },
 ];
 
-/// A strategy that serves every row once and needs no column.
+/// A strategy that serves every row once, without columns.
 const fn once(name: &'static str, block_size: Option<u64>, make: Make) -> Registration {
     Registration { name, labels: false, weights: false, block_size, fetch_factor: None, make }
 }
 
-/// The registered strategy of a name.
+/// The strategy with a name.
 pub fn by_name(name: &str) -> Option<&'static Registration> {
     STRATEGIES.iter().find(|registered| registered.name == name)
 }
 
 impl Registration {
-    /// Makes the strategy over a view's rows. `sampling`'s sizes must be at least 1; the command line checks that.
+    /// Makes the strategy over a view's rows. The sizes in `sampling` must be at least 1; the command line checks that.
     ///
     /// # Errors
-    /// Inputs that are not one a row, weights that are none, codes that are too large.
+    /// Inputs of the wrong length, invalid weights, too large codes.
     pub fn strategy(&self, rows: Rows, sampling: Sampling, inputs: Inputs) -> Result<Arc<dyn Strategy>, PlanError> {
         let block_size = self.block_size.unwrap_or(sampling.block_size);
         (self.make)(rows, Sampling { block_size, ..sampling }, inputs)

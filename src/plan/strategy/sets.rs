@@ -1,18 +1,21 @@
-//! Sets: every `size` rows that follow one another are of one group, and sets are shuffled among one another.
+//! Sets: every `size` consecutive rows are of one group, and sets are shuffled.
 //!
-//! A group's blocks are permuted anew in each epoch. Its rows in that order are taken in stretches of [`MIXED_BLOCKS`] blocks or
-//! one set, whichever is more (fewer where a fetch would not have [`LEAST_STRETCHES`]); the rows of a stretch are shuffled and cut
-//! into sets. So the sets of a group that is no larger than a stretch are a uniform partition of its rows, those of a larger one
-//! mix that many blocks, and whole blocks are read. Groups of fewer rows than a block are one stretch with their neighbours in
-//! the store, until these make a block. Stretches are permuted over the epoch (cell-load shuffles its "sentences" in memory; here
-//! none is kept), and the sets of a fetch are shuffled. Every row of a group is in exactly one set of an epoch, but for those of a
-//! short set:
+//! In each epoch, a group's blocks are permuted. Its rows in that order are divided into stretches of [`MIXED_BLOCKS`] blocks or one set,
+//! whichever is larger (fewer blocks if a fetch would not have [`LEAST_STRETCHES`]); the rows of a stretch are shuffled and cut into sets.
+//! So
+//! the sets of a group no larger than a stretch are a uniform partition of its rows, those of a larger group mix that many blocks, and
+//! whole
+//! blocks are read. Groups smaller than a block form a stretch together with neighbours in the store, until these fill a block. Stretches
+//! are
+//! permuted over the epoch (cell-load shuffles its "sentences" in memory; here nothing is stored), and the sets of a fetch are shuffled.
+//! Every
+//! row of a group is in exactly one set of an epoch, except the rows that do not fill a set:
 //!
-//! - *drop*: the last rows of a group that make no whole set are left out: random ones of its last stretch.
-//! - *repeat*: they are filled up with rows of the same stretch, each as often as any other, to within one.
-//! - *pad*: the same, and the rows that fill up are marked ([`FetchRows::padding`]).
+//! - *drop*: they are left out: random rows of the group's last stretch.
+//! - *repeat*: the set is filled with rows of the same stretch, each as often as any other, to within one.
+//! - *pad*: the same, with the filling rows marked ([`FetchRows::padding`]).
 //!
-//! Memory: 4 bytes a row that is of a group, about 100 bytes a group.
+//! Memory: 4 bytes for each row in a group, about 100 bytes for each group.
 
 use std::ops::Range;
 
@@ -25,7 +28,7 @@ use crate::plan::{FetchRows, PlanError, Rows, Sampling};
 
 /// Blocks of a group that are mixed before they are cut into sets.
 const MIXED_BLOCKS: u64 = 16;
-/// Stretches that a fetch has at least, where stretches are more than a set: sets of one group do not follow one another.
+/// Minimum stretches of a fetch, if stretches have several sets, so that consecutive sets are of different groups.
 const LEAST_STRETCHES: u64 = 16;
 
 #[derive(Debug)]
@@ -36,21 +39,21 @@ pub struct Sets {
     /// Rows of a set.
     size: u64,
     short: Short,
-    /// The groups in stored order: their sets are numbered in it.
+    /// The groups in stored order; sets are numbered in this order.
     order: Vec<u32>,
-    /// The number of the first set of each of these, and of all sets.
+    /// The number of the first set of each group in `order`, and the number of sets.
     firsts: Vec<u64>,
-    /// Most sets of a stretch.
+    /// Maximum sets of a stretch.
     mixed: u64,
-    /// The sets, cut into stretches.
+    /// The sets, divided into stretches.
     stretches: Blocks,
 }
 
 impl Sets {
-    /// One code a row of the view; see [`super::Inputs`]. `size`: rows of a set; `None`: a batch is one set.
+    /// `codes`: one for each row of the view; see [`super::Inputs`]. `size`: rows of a set; `None`: a batch is one set.
     ///
     /// # Errors
-    /// A batch that is no whole number of sets; no group that makes a set.
+    /// A batch is not a whole number of sets; no group fills a set.
     pub fn new(
         view: Rows,
         sampling: Sampling,
@@ -78,7 +81,7 @@ impl Sets {
         }
         let most = sampling.fetch_rows() / size / LEAST_STRETCHES;
         let mixed = (MIXED_BLOCKS * sampling.block_size).div_ceil(size).min(most).max(1);
-        // A stretch of whole blocks cuts none in two.
+        // A whole number of blocks, so that no block is in two stretches.
         let step = if sampling.block_size.is_multiple_of(size) { sampling.block_size / size } else { 1 };
         let mixed = if mixed > step { mixed - mixed % step } else { mixed };
         let each = order.iter().map(|group| (groups.rows_of(*group as usize), sets_of(group)));
@@ -86,12 +89,12 @@ impl Sets {
         Ok(Sets { view, sampling, groups, size, short, order, firsts, mixed, stretches })
     }
 
-    /// Sets of an epoch.
+    /// Number of sets of an epoch.
     fn sets(&self) -> u64 {
         self.firsts.last().copied().unwrap_or(0)
     }
 
-    /// Rows that are in a set of an epoch, repeats not counted.
+    /// Number of rows in sets of an epoch, not counting repeats.
     fn distinct(&self) -> u64 {
         let of = |(&group, firsts): (&u32, &[u64])| {
             self.groups.rows_of(group as usize).min((firsts[1] - firsts[0]).saturating_mul(self.size))
@@ -99,14 +102,15 @@ impl Sets {
         self.order.iter().zip(self.firsts.windows(2)).map(of).sum()
     }
 
-    /// The place in the order of the group that has a set.
+    /// The position in `order` of the group of a set.
     fn place_of(&self, set: u64) -> usize {
         self.firsts.partition_point(|&first| first <= set).saturating_sub(1)
     }
 }
 
-/// How many sets neighbours have together that are read as one: groups, each with its rows and sets, until they make a block, but no
-/// more than `most` sets. A group of more sets is alone.
+/// Combines neighbouring groups (each with its numbers of rows and sets) into stretches, until they fill a block, but with at most `most`
+/// sets;
+/// returns the number of sets of each. A group with more sets is divided and not combined.
 fn together(groups: impl Iterator<Item = (u64, u64)>, block_size: u64, most: u64) -> Vec<u64> {
     let mut found: Vec<u64> = Vec::new();
     let mut before = u64::MAX;
@@ -164,18 +168,18 @@ impl Strategy for Sets {
     }
 }
 
-/// One epoch's sets.
+/// The sets of one epoch.
 struct SetEpoch<'a> {
     sets: &'a Sets,
     epoch: u64,
-    /// Runs of sets, each within one stretch.
+    /// Gives runs of sets; each run is within one stretch.
     order: BlockOrder<'a>,
 }
 
-/// One set of a fetch.
+/// A set of a fetch.
 struct OneSet {
     rows: Vec<u64>,
-    /// Rows that are of the set; those after them fill it up.
+    /// Number of rows before the filling ones.
     own: usize,
 }
 
@@ -203,7 +207,7 @@ impl EpochOrder for SetEpoch<'_> {
 }
 
 impl SetEpoch<'_> {
-    /// The sets of a run, which are of one stretch.
+    /// Makes the sets of a run, which is within one stretch.
     fn cut(&self, run: Range<u64>, found: &mut Vec<OneSet>) {
         let mut start = run.start;
         while start < run.end {
@@ -214,15 +218,15 @@ impl SetEpoch<'_> {
         }
     }
 
-    /// The sets of a run that are of the group at a place of the order.
+    /// Makes the sets of a run that are of the group at a position of the order.
     fn cut_group(&self, place: usize, run: Range<u64>, found: &mut Vec<OneSet>) {
         let Sets { sampling, groups, size, firsts, order, mixed, .. } = self.sets;
         let group = order[place] as usize;
         let (first, count, all) = (firsts[place], firsts[place + 1] - firsts[place], groups.rows_of(group));
-        // A group among others has no more sets than a stretch.
+        // A combined group has no more sets than a stretch.
         let stretch = (run.start - first) / mixed * mixed;
         let end = (stretch + mixed).min(count);
-        // With the last stretch come the rows that are dropped, so that these are random ones.
+        // The last stretch includes rows that are dropped, so that these are random.
         let rows_end = if end == count { all } else { end * size };
         let blocks = &groups.all[group].blocks;
         let mut rng = shuffle::rng(Domain::ClassBlocks, sampling.seed, self.epoch, group as u64);

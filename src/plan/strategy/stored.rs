@@ -1,4 +1,4 @@
-//! Every row once, in stored order: the same in every epoch, or shuffled within each fetch anew in each.
+//! Every row once, in stored order; with the rows of each fetch shuffled anew in each epoch, if `shuffled`.
 
 use super::{EpochOrder, Strategy, Stream, StreamOrder};
 use crate::plan::blocks::Blocks;

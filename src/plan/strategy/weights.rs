@@ -1,11 +1,12 @@
-//! Draws with replacement by weight: a block by the sum of its rows' weights, then rows within it by theirs.
+//! Draws with replacement by weight: a block by the sum of its rows' weights, then rows in it by theirs.
 //!
-//! The unit is a drawn block. It contributes `block_size` draws of rows, so a fetch still reads
-//! `fetch_rows / block_size` blocks, and each draw is a given row with probability weight / sum of all weights. Unit u
-//! of an epoch is computed from (seed, epoch, u) alone. A row of weight 0 is never drawn: the table of blocks is made
-//! in integers that sum up exactly, so rounding leaves nothing over that would have to go somewhere.
+//! The unit is a drawn block, from which `block_size` rows are drawn; so a fetch still reads `fetch_rows / block_size` blocks, and each
+//! draw is
+//! a given row with probability weight / sum of all weights. Unit u of an epoch is computed from (seed, epoch, u) alone. A row of weight 0
+//! is
+//! never drawn: the table of blocks is made in integers that sum up exactly, so rounding leaves no remainder to assign.
 //!
-//! Memory: 4 bytes a row for its weight, 12 bytes a block for the table.
+//! Memory: 4 bytes for each row's weight, 12 bytes for each block in the table.
 
 use std::ops::Range;
 
@@ -17,7 +18,7 @@ use crate::plan::blocks::Blocks;
 use crate::plan::shuffle::{self, Domain, below};
 use crate::plan::{PlanError, Rows, Sampling};
 
-/// The weights of a view's rows.
+/// A view with a weight for each row.
 #[derive(Clone, Debug)]
 pub struct Weighted {
     rows: Rows,
@@ -29,7 +30,7 @@ pub struct Weighted {
 }
 
 impl Weighted {
-    /// `samples` rows an epoch (default: as many as there are), by one weight a row.
+    /// An epoch has `samples` rows (default: as many as the view has); `weights`: one for each row.
     pub fn new(rows: Rows, sampling: Sampling, weights: Vec<f32>, samples: Option<u64>) -> Result<Weighted, PlanError> {
         let blocks = Blocks::new(rows.store_counts().iter().copied(), sampling.block_size);
         if weights.len() as u64 != rows.len() {
@@ -45,7 +46,7 @@ impl Weighted {
         Ok(Weighted { rows, sampling, weights, blocks, table, samples })
     }
 
-    /// Appends a stretch of an epoch's draws as global rows.
+    /// Appends a range of an epoch's draws, as global row numbers.
     fn draw(&self, epoch: u64, stretch: Range<u64>, rows: &mut Vec<u64>) {
         let (mut block_rows, mut sums) = (Vec::new(), Vec::new());
         let size = self.blocks.size();
@@ -61,9 +62,9 @@ impl Weighted {
                 sum
             }));
             for draw in unit * size..((unit + 1) * size).min(stretch.end) {
-                // Below `sum`, whatever the rounding: the fraction is at most 1 - 2^-53.
+                // Below `sum` in spite of rounding, as the fraction is at most 1 - 2^-53.
                 let at = (rng.next_u64() >> 11) as f64 * (0.5f64).powi(53) * sum;
-                // The first sum above it belongs to a row of some weight.
+                // The first cumulative sum above `at` belongs to a row with a positive weight.
                 let row = sums.partition_point(|&sum| sum <= at);
                 if draw >= stretch.start {
                     rows.push(block_rows[row]);
@@ -100,7 +101,7 @@ impl Strategy for Weighted {
     }
 }
 
-/// Whether all weights are finite and not negative.
+/// Fails unless all weights are finite and not negative.
 pub fn check(what: &'static str, weights: impl Iterator<Item = f64>) -> Result<(), PlanError> {
     match weights.enumerate().find(|(_, weight)| !(weight.is_finite() && *weight >= 0.0)) {
         Some((index, value)) => Err(PlanError::Weight { what, index: index as u64, value }),
@@ -108,19 +109,19 @@ pub fn check(what: &'static str, weights: impl Iterator<Item = f64>) -> Result<(
     }
 }
 
-/// Draws of 0..n by weight in constant time: the alias method (Walker, "An efficient method for generating discrete
-/// random variables with general distributions", 1977), its table filled in one sweep without work lists
-/// (Hübschle-Schneider and Sanders, "Parallel weighted random sampling", 2022).
+/// Draws from 0..n by weight in constant time: the alias method (Walker, "An efficient method for generating discrete random variables with
+/// general distributions", 1977). The table is filled in one sweep without work lists (Hübschle-Schneider and Sanders, "Parallel weighted
+/// random sampling", 2022).
 #[derive(Clone, Debug)]
 pub struct Alias {
-    /// Slot i has `share` chances: the first `keep[i]` are i's, the others `other[i]`'s.
+    /// Slot i has `share` chances: `keep[i]` of them are for i, the rest for `other[i]`.
     keep: Vec<u64>,
     other: Vec<u32>,
     share: u64,
 }
 
 impl Alias {
-    /// `weights` must be finite and not negative; `what` is what they are of.
+    /// `weights` must be finite and not negative; `what` they belong to, for messages.
     pub fn new(mut weights: Vec<f64>, what: &'static str) -> Result<Alias, PlanError> {
         let n = weights.len() as u64;
         if n > u64::from(u32::MAX) {
@@ -130,11 +131,11 @@ impl Alias {
         if most <= 0.0 {
             return Err(PlanError::NoWeight { what });
         }
-        // The largest is 1, so that neither the sum nor its inverse overflows.
+        // Scaled to a maximum of 1, so that neither the sum nor its inverse overflows.
         weights.iter_mut().for_each(|weight| *weight /= most);
         let sum: f64 = weights.iter().sum();
-        // Chances in integers that sum up to n * share, so that the sweep below comes out even. Rounded down; what is
-        // left over, less than 2^-40 of the whole, is given to all that have weight alike.
+        // Integer chances that sum up to n * share, so that the sweep below is exact. They are rounded down; the remainder, less than
+        // 2^-40 of the whole, is distributed equally to all with a weight.
         let share = (1u64 << 62) / n;
         let whole = n * share;
         let mut scale = whole as f64 / sum;
@@ -158,7 +159,7 @@ impl Alias {
         Ok(table)
     }
 
-    /// Gives what each slot lacks from one that has too much. The sum is exact, so while one lacks another has.
+    /// Fills each slot from one that has too much. The sum is exact, so while one slot lacks something another has too much.
     fn sweep(&mut self) {
         let next_large = |keep: &[u64], from: usize| (from..keep.len()).find(|&i| keep[i] > self.share);
         let mut large = next_large(&self.keep, 0);
@@ -173,7 +174,7 @@ impl Alias {
                     break;
                 }
                 large = next_large(&self.keep, giver + 1);
-                // A giver that lacks now, and that the sweep has passed, is next; otherwise the sweep will meet it.
+                // If the giver now lacks something and was passed already, it is next; otherwise the sweep will reach it.
                 if giver > slot {
                     break;
                 }
@@ -193,7 +194,7 @@ impl Alias {
 mod tests {
     use super::*;
 
-    /// Chances of each outcome, from the table itself.
+    /// The chances of each outcome, computed from the table.
     fn chances(table: &Alias) -> Vec<u128> {
         let mut chances = vec![0u128; table.keep.len()];
         for (slot, (&keep, &other)) in table.keep.iter().zip(&table.other).enumerate() {

@@ -1,4 +1,4 @@
-//! Batches of one class: exactness, places of short batches, spread, and draws by weight.
+//! Batches of one class: exactness, positions of short batches, spread, and draws by weight.
 
 use std::collections::HashMap;
 
@@ -115,7 +115,7 @@ fn class_batches_can_be_drawn_by_weight() {
         let pairs = (0..12).filter(|&code| weights[code] > 0.0).map(|code| (of_class[code], expected(code)));
         assert!(excess(pairs) < 4.0, "{of_class:?}");
         assert!((0..12).all(|code| weights[code] > 0.0 || of_class[code] == 0));
-        // Rows of a class alike: parts of it by units of a block, places within a block by share.
+        // Rows of a class are equally likely: tested for parts of it over drawn blocks, and for positions within a block by share.
         for code in [0, 8, 10] {
             let times: Vec<u64> =
                 rows.iter().filter(|row| class(row) == code).map(|row| of_row.get(row).copied().unwrap_or(0)).collect();

@@ -1,4 +1,4 @@
-//! What controls promise: they match, they are uniform, they are few windows, they follow from numbers alone.
+//! What controls promise: they match, are uniform, come from few windows, and follow from their inputs alone.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ fn labels_of_several_columns_are_one_code() {
     assert_eq!(joint(3, &[]), [0, 0, 0]);
 }
 
-/// Random tables against the plainest reading of the promise.
+/// Random tables, compared with a simple implementation of the promise.
 #[test]
 fn each_control_matches_its_row_whatever_the_sizes() {
     for seed in 0..60 {
@@ -66,7 +66,7 @@ fn each_control_matches_its_row_whatever_the_sizes() {
     }
 }
 
-/// Rows 0..rows of one group, of which these are controls.
+/// Rows 0..rows in one group, some of which are controls.
 fn one_group(rows: u64, each: u64, controls: &[u64]) -> Controls {
     Controls::new(each, vec![0; rows as usize], |row| controls.contains(&row)).expect("few")
 }
@@ -77,13 +77,14 @@ fn chi_square(counts: &[u64]) -> f64 {
     counts.iter().map(|&count| (count as f64 - mean).powi(2) / mean).sum()
 }
 
-/// At every place of a fetch, over epochs, each control is as likely as any other: none is favoured for where it is stored. With
-/// n controls the statistic has n - 1 degrees of freedom; a bound of mean + 6 deviations, for 144 tests with fixed seeds.
+/// At every position of a fetch, over epochs, each control is equally likely, wherever it is stored. With n controls the statistic has n -
+/// 1
+/// degrees of freedom; the bound is mean + 6 deviations, for 144 tests with fixed seeds.
 #[test]
 fn every_control_is_equally_likely_at_every_place() {
     const EPOCHS: u64 = 3000;
     for (members, block) in [(7u64, 3u64), (10, 10), (5, 16), (64, 16), (33, 8), (12, 1)] {
-        // Stored in two runs, so that the ring has a seam in the middle and at its end.
+        // Stored in two runs, so that the ring has a gap in the middle and at its end.
         let controls: Vec<u64> = (0..members).map(|i| if i < members / 2 { i } else { 100 + i }).collect();
         let controls = one_group(200, 2, &controls);
         let rows: Vec<u64> = (0..24).collect();
@@ -144,7 +145,7 @@ fn epochs_fetches_and_seeds_draw_anew() {
     assert!((0..4).all(|i| (0..i).all(|j| all[i] != all[j])));
 }
 
-/// Once these change, every paired batch of every user changes: a new major version, and a line in the changelog.
+/// A change of this hash changes every paired batch of every user: it needs a new major version and a line in the changelog.
 #[test]
 fn golden_controls() {
     let groups: Vec<u32> = (0..5000).map(|row| if row % 97 == 0 { NO_CLASS } else { row / 16 % 7 }).collect();

@@ -1,4 +1,4 @@
-//! What each way of drawing promises: exactness, exclusivity, frequencies, classes, independence of epochs.
+//! What each strategy promises: exactness, disjoint ranks, frequencies, classes, independence of epochs.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use super::classes::codes;
 use super::*;
 use crate::plan::strategy::{Inputs, STRATEGIES, by_name, conforms};
 
-/// Every third, and all of a stretch, of stores of awkward sizes.
+/// Every third row and all of one range, of stores whose sizes are not multiples of anything.
 pub(super) fn subset() -> (Vec<u64>, Vec<u64>) {
     let stores = vec![333, 0, 2, 9000, 41, 7];
     let n = stores.iter().sum();
@@ -17,7 +17,7 @@ pub(super) fn view(stores: &[u64], rows: &[u64]) -> Rows {
     Rows::from_ascending(stores, rows.iter().copied()).expect("ascending")
 }
 
-/// A registered strategy, and what it is made of.
+/// The name of a registered strategy, and its inputs.
 pub(super) type Draw = (&'static str, Inputs);
 
 pub(super) fn once(order: &'static str) -> Draw {
@@ -28,7 +28,7 @@ fn weighted(weights: Vec<f32>, samples: Option<u64>) -> Draw {
     ("weights", Inputs { weights: Some(weights), samples, ..Inputs::default() })
 }
 
-/// `weights`: one a class, which the first of its rows has.
+/// `weights`: one for each class, which is given to the first of its rows.
 pub(super) fn classes(codes: Vec<u32>, weights: Option<Vec<f64>>, samples: Option<u64>) -> Draw {
     let of_rows = |weights: Vec<f64>| {
         let mut left = weights;
@@ -63,7 +63,7 @@ fn k_is_no_more_than_there_are_blocks() {
     assert_eq!(plan(&[9], &[], sampling(2, 2, 2), once("block")).k(), 0.0);
 }
 
-/// All rows of an epoch, batch by batch, from fetches asked for last first; checks what the plan says of them.
+/// All rows of an epoch, batch by batch, with fetches requested in reverse; checks what the plan says about them.
 pub(super) fn batches(plan: &Plan, epoch: u64) -> Vec<Vec<u64>> {
     let mut found = Vec::new();
     for fetch in (0..plan.fetches()).rev() {
@@ -99,7 +99,7 @@ fn counts(rows: &[u64]) -> HashMap<u64, u64> {
     counts
 }
 
-/// Chi-square of counts against what is expected of each, in standard deviations from its mean.
+/// Chi-square of counts against their expectations, as standard deviations from its mean.
 pub(super) fn excess(pairs: impl Iterator<Item = (u64, f64)>) -> f64 {
     let (mut chi2, mut freedom) = (0.0, -1.0);
     for (count, expected) in pairs {
@@ -109,7 +109,7 @@ pub(super) fn excess(pairs: impl Iterator<Item = (u64, f64)>) -> f64 {
     (chi2 - freedom) / f64::sqrt(2.0 * freedom)
 }
 
-/// Once these change, every batch of every user changes: a new major version, and a line in the changelog.
+/// A change of these hashes changes every batch of every user: it needs a new major version and a line in the changelog.
 pub(super) fn golden(plan: &Plan) -> String {
     let mut sha = Sha256::new();
     for row in batches(plan, 3).concat() {
@@ -171,7 +171,7 @@ fn blocks_are_runs_of_selected_rows() {
     let mut places: Vec<usize> =
         order.fetch(1).rows.iter().map(|row| rows.binary_search(row).expect("selected")).collect();
     places.sort_unstable();
-    // 32 blocks; those next to each other in stored order make one run.
+    // 32 blocks; those adjacent in stored order form one run.
     let runs = places.chunk_by(|a, b| a + 1 == *b).count();
     assert!((20..=34).contains(&runs), "{runs}");
 }
@@ -192,8 +192,8 @@ fn weights_are_frequencies() {
         }
         let counts = counts(&drawn);
         assert!(counts.keys().all(|row| weights[rows.binary_search(row).expect("selected")] > 0.0));
-        // Draws of one block are not independent: between blocks the variance is that of samples / block_size draws.
-        // So rows of a block together, and rows within their block, are tested apart.
+        // Draws of one block are not independent: between blocks the variance is that of samples / block_size draws. So the rows of a block
+        // are tested together, and rows within their block separately.
         let expected = |weight: f32| f64::from(weight) / sum * drawn.len() as f64;
         let count = |row: &u64| counts.get(row).copied().unwrap_or(0);
         let blocks: Vec<(u64, f64)> = rows
@@ -233,7 +233,7 @@ fn a_drawn_block_gives_a_block_of_draws() {
         blocks.dedup();
         assert!((28..=32).contains(&blocks.len()), "{}", blocks.len());
     }
-    // A stretch that does not start with a block is the same draws.
+    // With fetches that do not start with a block, the draws are the same.
     let other = Sampling { batch_size: 10, fetch_factor: 3, ..*plan.sampling() };
     let other = drawn(other);
     assert_eq!(sorted(epoch_rows(&plan, 0)), sorted(epoch_rows(&other, 0)));

@@ -1,4 +1,4 @@
-//! Sets and bags over random tables: every group cut as promised, uniform, the same whatever is asked for first.
+//! Sets and bags over random tables: every group is cut as promised, uniformly, whatever is requested first.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ fn members(rows: &[u64], codes: &[u32]) -> HashMap<u32, Vec<u64>> {
     groups
 }
 
-/// The rows of a view: row counts of stores, global rows, a code each.
+/// The rows of a view: row counts of stores, global row numbers, a code for each.
 struct Viewed {
     stores: Vec<u64>,
     rows: Vec<u64>,
@@ -42,7 +42,7 @@ impl Viewed {
         Viewed { stores, rows, codes }
     }
 
-    /// Of a few stores and groups, scattered or in runs.
+    /// A few stores and groups, whose rows are scattered or in runs.
     fn random(rng: &mut ChaCha8Rng) -> Viewed {
         let stores: Vec<u64> = (0..1 + below(rng, 4)).map(|_| below(rng, 400)).chain([1]).collect();
         let share = 1 + below(rng, 4);
@@ -64,7 +64,7 @@ impl Viewed {
         self.codes[self.rows.binary_search(&row).expect("selected")]
     }
 
-    /// Holds an epoch of sets against the rows of each group.
+    /// Checks an epoch of sets against the rows of each group.
     fn check_sets(&self, size: u64, short: Short, of: Sampling, epoch: u64) {
         let plan = plan(&self.stores, &self.rows, of, sets(&self.codes, size, short));
         let mut of_group: HashMap<u32, (u64, Vec<u64>)> = HashMap::new();
@@ -106,7 +106,7 @@ impl Viewed {
         assert_eq!(told[filled], all_sets * size - kept);
     }
 
-    /// Holds an epoch of bags against the rows of each group.
+    /// Checks an epoch of bags against the rows of each group.
     fn check_bags(&self, most: Option<u64>, of: Sampling, epoch: u64) {
         let groups = members(&self.rows, &self.codes);
         let plan = plan(&self.stores, &self.rows, of, bags(&self.codes, most));
@@ -150,7 +150,7 @@ fn random_tables_are_grouped_as_promised() {
     }
 }
 
-/// Within a stretch of 16 blocks every two rows of a group are in one set as often as any other two.
+/// Within a stretch of 16 blocks, any two rows of a group are in the same set equally often.
 #[test]
 fn sets_of_a_small_group_are_a_uniform_partition() {
     let n = 12u64;
@@ -166,13 +166,13 @@ fn sets_of_a_small_group_are_a_uniform_partition() {
             }
         }
     }
-    // Of 11 others 3 are in the set of a row.
+    // 3 of 11 others are in the set of a row.
     let expected = epochs as f64 * 3.0 / 11.0;
     let chi: f64 = (0..12)
         .flat_map(|a| (a + 1..12).map(move |b| (a, b)))
         .map(|(a, b)| (together[a][b] as f64 - expected).powi(2) / expected)
         .sum();
-    // 66 pairs; beyond 130 less than once in 1e5.
+    // 66 pairs; exceeds 130 with probability below 1e-5.
     assert!(chi < 130.0, "{chi}");
 }
 
@@ -188,7 +188,7 @@ fn small_neighbours_are_read_together() {
         groups.sort_unstable();
         groups.dedup();
         let runs = 1 + groups.windows(2).filter(|pair| pair[1] > pair[0] + 1).count();
-        // 13 groups make a block; a fetch boundary cuts two of the runs.
+        // 13 groups fill a block; fetch boundaries divide two of the runs.
         assert!(groups.len() / 13 + 2 >= runs, "{} groups in {runs} runs", groups.len());
     }
 }
@@ -220,7 +220,7 @@ fn bags_are_groups_and_draws_are_even() {
             }
         }
     }
-    // 50 of 105 rows in blocks of 10, the last one short: each as often as any other.
+    // 50 of 105 rows in blocks of 10, the last one short: each row equally often.
     let rows: Vec<u64> = (0..105).collect();
     let plan = plan(&[105], &rows, sampling(64, 10, 1), bags(&[0; 105], Some(50)));
     let (mut times, epochs) = ([0u64; 105], 8000);

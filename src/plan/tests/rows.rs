@@ -1,4 +1,4 @@
-//! Rank and select against lists, whatever the density.
+//! Rank and select compared with lists, for various densities.
 
 use super::super::{PlanError, Rows};
 
