@@ -43,7 +43,7 @@ use clap::builder::Resettable;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::array::catch_panic::is_catching_panics;
+use crate::array::catch_panic::{is_catching_panics, words};
 use exit::{Exit, Failure, Outcome};
 use inherited::Inherited;
 
@@ -106,6 +106,9 @@ pub fn main(arguments: Vec<OsString>) -> u8 {
     std::panic::set_hook(Box::new(move |panic| {
         if !is_catching_panics() {
             print(panic);
+            // A daemon has no stderr, and its `.shufflefs/log` should name the place.
+            let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+            tracing::error!("internal error at {place}: {}; please report it", words(panic.payload()));
         }
     }));
     let is_run = arguments.get(1).is_some_and(|command| command == "run");

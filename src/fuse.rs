@@ -1,7 +1,8 @@
 //! The kernel's requests, decoded and answered: a thin adaptor that knows no AnnData.
 //!
 //! No request blocks its session thread: `lookup`, `getattr`, `readdir`, `open` and `statfs` read no store, and a read whose bytes are
-//! not in memory leaves its reply object with the engine.
+//! not in memory leaves its reply object with the engine. A panic costs the request that meets it (its reply object is dropped, which
+//! sends EIO); without that it would end the session thread, and the mount with it.
 
 mod attributes;
 mod handles;
@@ -22,6 +23,7 @@ use fuser::{
 };
 
 use crate::array::ArrayError;
+use crate::array::catch_panic::contain_panic;
 use crate::engine::access::Opening;
 use crate::engine::view_file::{DealtEpoch, ViewFile, ViewFiles};
 use crate::engine::{Engine, ImageKey, ReadError};
@@ -185,44 +187,49 @@ impl Filesystem for ShuffleFs {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found = self.node(parent).zip(name.to_str()).and_then(|(parent, name)| self.child(&parent, name));
-        match found.and_then(|node| Some((node, self.attr(&node)?))) {
-            Some((node, attr)) => reply.entry_with_ttls(&FOREVER, &ttl(&node), &attr, Generation(0)),
-            None => reply.error(Errno::ENOENT),
-        }
+        contain_panic(|| {
+            let found = self.node(parent).zip(name.to_str()).and_then(|(parent, name)| self.child(&parent, name));
+            match found.and_then(|node| Some((node, self.attr(&node)?))) {
+                Some((node, attr)) => reply.entry_with_ttls(&FOREVER, &ttl(&node), &attr, Generation(0)),
+                None => reply.error(Errno::ENOENT),
+            }
+        });
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match self.node(ino).and_then(|node| Some((node, self.attr(&node)?))) {
+        contain_panic(|| match self.node(ino).and_then(|node| Some((node, self.attr(&node)?))) {
             Some((node, attr)) => reply.attr(&ttl(&node), &attr),
             None => reply.error(Errno::ENOENT),
-        }
+        });
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if flags.acc_mode() != OpenAccMode::O_RDONLY {
-            return reply.error(Errno::EROFS);
-        }
-        match self.node(ino) {
-            None => reply.error(Errno::ENOENT),
-            Some(Node::Control(control)) => {
-                reply.opened(self.handles.add(self.control(control)), FopenFlags::FOPEN_DIRECT_IO);
+        contain_panic(|| {
+            if flags.acc_mode() != OpenAccMode::O_RDONLY {
+                return reply.error(Errno::EROFS);
             }
-            Some(Node::Whole { .. } | Node::Inside { .. }) if !self.keep_cache => {
-                reply.opened(self.now(), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
-            }
-            Some(node) => match self.key(&node) {
-                Some((key, rank)) => {
-                    let (handle, Opening { service, store_ahead }) = (self.now(), self.engine.opens(key, rank, ino.0));
-                    if store_ahead {
-                        self.page_cache.store_after(&node);
-                    }
-                    let file = OpenRequest { ino: ino.0, key, rank, handle, service };
-                    self.passthrough.open(&self.engine, file, reply);
+            match self.node(ino) {
+                None => reply.error(Errno::ENOENT),
+                Some(Node::Control(control)) => {
+                    reply.opened(self.handles.add(self.control(control)), FopenFlags::FOPEN_DIRECT_IO);
                 }
-                None => reply.opened(self.now(), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
-            },
-        }
+                Some(Node::Whole { .. } | Node::Inside { .. }) if !self.keep_cache => {
+                    reply.opened(self.now(), FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
+                }
+                Some(node) => match self.key(&node) {
+                    Some((key, rank)) => {
+                        let (handle, Opening { service, store_ahead }) =
+                            (self.now(), self.engine.opens(key, rank, ino.0));
+                        if store_ahead {
+                            self.page_cache.store_after(&node);
+                        }
+                        let file = OpenRequest { ino: ino.0, key, rank, handle, service };
+                        self.passthrough.open(&self.engine, file, reply);
+                    }
+                    None => reply.opened(self.now(), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
+                },
+            }
+        });
     }
 
     fn read(
@@ -236,35 +243,37 @@ impl Filesystem for ShuffleFs {
         lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let Some(node) = self.node(ino) else { return reply.error(Errno::ENOENT) };
-        if let Some(content) = self.handles.get(fh) {
-            return reply.data(slice(&content, offset, size));
-        }
-        if let Some(document) = self.document(&node) {
-            return reply.data(slice(document, offset, size));
-        }
-        if let Some(file) = view_file(&self.files, &self.tree, &node) {
-            let reply = Box::new(move |result: Result<&[u8], &ReadError>| match result {
-                Ok(bytes) => reply.data(bytes),
-                Err(error) => reply.error(errno(error)),
-            });
-            return self.files.read(file, (offset, size as usize), reply);
-        }
-        let Some((key, rank)) = self.key(&node) else { return reply.error(Errno::EISDIR) };
-        // Requests of the page cache itself (readahead, mmap) have no lock owner.
-        if offset == 0 && self.engine.starts(key, rank, lock_owner.is_none(), size as usize) {
-            self.page_cache.store_after(&node);
-        }
-        self.passthrough.read(ino.0, fh, |lent| {
-            if let Some(bytes) = lent {
-                return reply.data(slice(bytes, offset, size));
+        contain_panic(|| {
+            let Some(node) = self.node(ino) else { return reply.error(Errno::ENOENT) };
+            if let Some(content) = self.handles.get(fh) {
+                return reply.data(slice(&content, offset, size));
             }
-            let reply = Box::new(move |result: Result<&[u8], &ReadError>| match result {
-                Ok(bytes) => reply.data(bytes),
-                Err(error) => reply.error(errno(error)),
+            if let Some(document) = self.document(&node) {
+                return reply.data(slice(document, offset, size));
+            }
+            if let Some(file) = view_file(&self.files, &self.tree, &node) {
+                let reply = Box::new(move |result: Result<&[u8], &ReadError>| match result {
+                    Ok(bytes) => reply.data(bytes),
+                    Err(error) => reply.error(errno(error)),
+                });
+                return self.files.read(file, (offset, size as usize), reply);
+            }
+            let Some((key, rank)) = self.key(&node) else { return reply.error(Errno::EISDIR) };
+            // Requests of the page cache itself (readahead, mmap) have no lock owner.
+            if offset == 0 && self.engine.starts(key, rank, lock_owner.is_none(), size as usize) {
+                self.page_cache.store_after(&node);
+            }
+            self.passthrough.read(ino.0, fh, |lent| {
+                if let Some(bytes) = lent {
+                    return reply.data(slice(bytes, offset, size));
+                }
+                let reply = Box::new(move |result: Result<&[u8], &ReadError>| match result {
+                    Ok(bytes) => reply.data(bytes),
+                    Err(error) => reply.error(errno(error)),
+                });
+                let opened = (offset == 0).then(|| self.start + Duration::from_micros(fh.0));
+                self.engine.read(key, rank, (offset, size as usize), opened, reply);
             });
-            let opened = (offset == 0).then(|| self.start + Duration::from_micros(fh.0));
-            self.engine.read(key, rank, (offset, size as usize), opened, reply);
         });
     }
 
@@ -278,9 +287,11 @@ impl Filesystem for ShuffleFs {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.handles.remove(fh);
-        self.passthrough.release(ino.0);
-        reply.ok();
+        contain_panic(|| {
+            self.handles.remove(fh);
+            self.passthrough.release(ino.0);
+            reply.ok();
+        });
     }
 
     fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
@@ -293,37 +304,43 @@ impl Filesystem for ShuffleFs {
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let Some(directory) = self.node(ino).filter(|node| self.is_dir(node)) else {
-            return reply.error(Errno::ENOTDIR);
-        };
-        for (next, name, node) in self.entries(directory, offset) {
-            let kind = if self.is_dir(&node) { FileType::Directory } else { FileType::RegularFile };
-            let Some(ino) = self.tree.ino(&node) else { continue };
-            if reply.add(INodeNo(ino), next, kind, name) {
-                break;
+        contain_panic(|| {
+            let Some(directory) = self.node(ino).filter(|node| self.is_dir(node)) else {
+                return reply.error(Errno::ENOTDIR);
+            };
+            for (next, name, node) in self.entries(directory, offset) {
+                let kind = if self.is_dir(&node) { FileType::Directory } else { FileType::RegularFile };
+                let Some(ino) = self.tree.ino(&node) else { continue };
+                if reply.add(INodeNo(ino), next, kind, name) {
+                    break;
+                }
             }
-        }
-        reply.ok();
+            reply.ok();
+        });
     }
 
     fn readdirplus(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        let Some(directory) = self.node(ino).filter(|node| self.is_dir(node)) else {
-            return reply.error(Errno::ENOTDIR);
-        };
-        for (next, name, node) in self.entries(directory, offset) {
-            let Some(attr) = self.attr(&node) else { continue };
-            if reply.add(attr.ino, next, name, &ttl(&node), &attr, Generation(0)) {
-                break;
+        contain_panic(|| {
+            let Some(directory) = self.node(ino).filter(|node| self.is_dir(node)) else {
+                return reply.error(Errno::ENOTDIR);
+            };
+            for (next, name, node) in self.entries(directory, offset) {
+                let Some(attr) = self.attr(&node) else { continue };
+                if reply.add(attr.ino, next, name, &ttl(&node), &attr, Generation(0)) {
+                    break;
+                }
             }
-        }
-        reply.ok();
+            reply.ok();
+        });
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let files = self.tree.listed_epochs.saturating_mul(self.tree.batches().saturating_add(1));
-        // A read-only file system has no free blocks; inodes are virtual.
-        let blocks = self.epoch_bytes.div_ceil(BLOCK.into());
-        reply.statfs(blocks, 0, 0, files.saturating_add(FREE_INODES), FREE_INODES, BLOCK, 255, BLOCK);
+        contain_panic(|| {
+            let files = self.tree.listed_epochs.saturating_mul(self.tree.batches().saturating_add(1));
+            // A read-only file system has no free blocks; inodes are virtual.
+            let blocks = self.epoch_bytes.div_ceil(BLOCK.into());
+            reply.statfs(blocks, 0, 0, files.saturating_add(FREE_INODES), FREE_INODES, BLOCK, 255, BLOCK);
+        });
     }
 
     // Mutations. The kernel refuses most of them because of the `ro` flag, but that flag may be missing where another program has

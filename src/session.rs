@@ -232,7 +232,11 @@ impl Session {
         Ok(Engine::new(self.collection, plans, self.writers, self.counters, limits)?)
     }
 
-    fn filesystem(self, config: Option<&str>, log: LogText) -> Result<ShuffleFs, SessionError> {
+    /// The file system of a mount: [`Builder::serve`] in two steps, for tests that put something of their own between.
+    ///
+    /// # Errors
+    /// Those of [`Session::engine`].
+    pub fn filesystem(self, config: Option<&str>, log: LogText) -> Result<ShuffleFs, SessionError> {
         let shown = self.options();
         let docs: Vec<ViewDoc<'_>> = self.views.iter().map(ViewPlan::for_documents).collect();
         let groups: Vec<&str> = self.groups.iter().map(|table| table.text.as_str()).collect();

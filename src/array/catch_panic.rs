@@ -1,6 +1,5 @@
-//! Turns panics of libraries on damaged input into errors.
-//!
-//! Needed for pco, whose bit stream has lengths that are not validated.
+//! Contains panics: of libraries on damaged input, which become errors (needed for pco, whose bit stream has lengths that are not
+//! validated), and of our own code, which fail one request.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -23,7 +22,14 @@ pub fn catch_panic<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     result.map_err(|panic| format!("cannot be decoded ({})", words(panic.as_ref())))
 }
 
-fn words(panic: &(dyn Any + Send)) -> String {
+/// Calls our own code for one request. A panic in it, which the panic hook prints and logs, ends that request and not the thread.
+/// Reply objects that the call owned are dropped, which sends an error.
+pub fn contain_panic(call: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(call));
+}
+
+/// The message of a panic, in one line.
+pub fn words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("unknown cause").split_whitespace().collect::<Vec<_>>().join(" ")
 }

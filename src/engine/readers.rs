@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::array::catch_panic::contain_panic;
 use crate::plan::rank::Rank;
 use crate::sync::atomic::AtomicU64;
 
@@ -52,17 +53,17 @@ impl Waiter {
         let start = usize::try_from(self.offset).unwrap_or(usize::MAX).min(bytes.len());
         let end = start.saturating_add(self.len).min(bytes.len());
         stats.served(end - start, self.since, waited, self.opened);
-        match self.answer {
+        contain_panic(|| match self.answer {
             Answer::Bytes(reply) => reply(Ok(&bytes[start..end])),
             Answer::Image(opened) => opened(Ok(Loaded(image.clone()))),
-        }
+        });
     }
 
     pub fn fail(self, error: &ReadError) {
-        match self.answer {
+        contain_panic(|| match self.answer {
             Answer::Bytes(reply) => reply(Err(error)),
             Answer::Image(opened) => opened(Err(error)),
-        }
+        });
     }
 }
 

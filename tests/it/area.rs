@@ -11,7 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-pub const DEADLINE: Duration = Duration::from_secs(20);
+/// How long something that must happen is waited for; SHUFFLEFS_TEST_PATIENCE seconds where a machine has other work.
+fn patience() -> Duration {
+    Duration::from_secs(std::env::var("SHUFFLEFS_TEST_PATIENCE").map_or(20, |seconds| seconds.parse().unwrap()))
+}
 
 /// A file that every mount shows at its top.
 pub const README: &str = "README.txt";
@@ -262,7 +265,7 @@ pub fn processes(wanted: impl Fn(&str) -> bool) -> Vec<i32> {
 
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + patience();
     while !condition() {
         assert!(Instant::now() < deadline, "in vain: {what}");
         std::thread::sleep(Duration::from_millis(10));
@@ -274,5 +277,5 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 pub fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || sender.send(work()));
-    receiver.recv_timeout(DEADLINE).unwrap_or_else(|_| panic!("hangs: {what}"))
+    receiver.recv_timeout(patience()).unwrap_or_else(|_| panic!("hangs: {what}"))
 }

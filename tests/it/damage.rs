@@ -38,12 +38,14 @@ fn memory() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("shufflefs-damage-").tempdir_in(base).unwrap()
 }
 
-/// Not a test: what the processes of `flips_and_cuts` run, for cases FROM.. of a store; outcomes go to a file.
+/// Not a test: what the processes of `flips_and_cuts` run, for cases FROM.. of a store, whose numbers begin at FIRST; outcomes go
+/// to a file.
 #[test]
 #[ignore = "run by flips_and_cuts in a process of its own"]
 fn worker() {
     let job = std::env::var("SHUFFLEFS_DAMAGE").unwrap();
-    let [store, work, from, count] = job.split('|').collect::<Vec<_>>()[..] else { panic!("{job}") };
+    let [store, work, first, from, count] = job.split('|').collect::<Vec<_>>()[..] else { panic!("{job}") };
+    let first: u64 = first.parse().unwrap();
     let work = Path::new(work);
     // As the program does: what is caught is not printed.
     let print = std::panic::take_hook();
@@ -67,7 +69,7 @@ fn worker() {
             CASE.store(2 * number + 1, Ordering::SeqCst);
             report.write_all_at(&[READING], number).unwrap();
         };
-        let (outcome, why) = subject.run(number, work, &opened);
+        let (outcome, why) = subject.run(first + number, work, &opened);
         CASE.store(NONE, Ordering::SeqCst);
         report.write_all_at(&[outcome], number).unwrap();
         if outcome == WRONG {
@@ -118,11 +120,11 @@ fn watchdog(thread: libc::pthread_t, is_h5ad: bool) {
 const STUCK: i32 = 99;
 
 /// A worker for the cases that are left, and where it says what is wrong.
-fn start(store: &Path, work: &Path, from: u64, count: u64) -> Child {
+fn start(store: &Path, work: &Path, (first, from, count): (u64, u64, u64)) -> Child {
     let said = File::options().create(true).append(true).open(work.join("said")).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--ignored", "--exact", "damage::worker", "--nocapture", "--test-threads=1"]);
-    command.env("SHUFFLEFS_DAMAGE", format!("{}|{}|{from}|{count}", store.display(), work.display()));
+    command.env("SHUFFLEFS_DAMAGE", format!("{}|{}|{first}|{from}|{count}", store.display(), work.display()));
     // To name every function takes longer than any case.
     command.env("RUST_BACKTRACE", "0");
     command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said);
@@ -140,8 +142,8 @@ fn start(store: &Path, work: &Path, from: u64, count: u64) -> Child {
     command.spawn().unwrap()
 }
 
-/// All cases of one store; the outcome of each, and what was said.
-fn cases(store: &Path, count: u64) -> (Vec<u8>, String) {
+/// Cases of one store, from number `first` on; the outcome of each, and what was said.
+fn cases(store: &Path, first: u64, count: u64) -> (Vec<u8>, String) {
     const PATIENCE: Duration = Duration::from_secs(120);
     let place = memory();
     let work = place.path();
@@ -150,7 +152,7 @@ fn cases(store: &Path, count: u64) -> (Vec<u8>, String) {
     let outcomes = || fs::read(work.join("report")).unwrap();
     let mut from = 0;
     while from < count {
-        let mut child = start(store, work, from, count);
+        let mut child = start(store, work, (first, from, count));
         let (mut last, mut since) = (Vec::new(), Instant::now());
         let (status, outcome) = loop {
             if let Some(status) = child.try_wait().unwrap() {
@@ -171,7 +173,7 @@ fn cases(store: &Path, count: u64) -> (Vec<u8>, String) {
         // The probe of a mount opens, and only that.
         let ours = at.is_some_and(|at| outcomes[at] == READING);
         if ours {
-            println!("{}: case {at:?} ended its process ({status:?}) while it was read", store.display());
+            println!("{}: case {first} + {at:?} ended its process ({status:?}) while it was read", store.display());
         }
         let outcome = if ours { WRONG } else { outcome };
         match (at, status) {
@@ -190,17 +192,20 @@ fn said(work: &Path) -> String {
     text(&fs::read(work.join("said")).unwrap_or_default())
 }
 
-/// A quarter of the cases, or as many percent as SHUFFLEFS_DAMAGE_CASES says: `scripts/test --all` runs all.
+/// A quarter of the cases, or as many percent as SHUFFLEFS_DAMAGE_CASES says: `scripts/test --all` runs all. After the first
+/// SHUFFLEFS_DAMAGE_FROM percent, so that a long run can be one of several.
 #[test]
 fn flips_and_cuts() {
-    let percent: u64 = std::env::var("SHUFFLEFS_DAMAGE_CASES").ok().and_then(|p| p.parse().ok()).unwrap_or(25);
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let (percent, before) =
+        (number("SHUFFLEFS_DAMAGE_CASES").unwrap_or(25), number("SHUFFLEFS_DAMAGE_FROM").unwrap_or(0));
     let place = tiny();
     let began = Instant::now();
     let results: Vec<(&str, Vec<u8>, String)> = std::thread::scope(|scope| {
         let one = |(name, count): (&'static str, u64)| {
             let store = place.join(name);
             scope.spawn(move || {
-                let (outcomes, said) = cases(&store, count * percent / 100);
+                let (outcomes, said) = cases(&store, count * before / 100, count * percent / 100);
                 (name, outcomes, said)
             })
         };
@@ -235,7 +240,7 @@ fn flips_and_cuts() {
         assert!(outcomes.iter().all(|outcome| !b" ?!".contains(outcome)), "{name}: cases were left out");
         assert!(count(RIGHT) > 0 && count(REFUSED) > 0, "{name}: the test shows nothing");
     }
-    println!("{total} cases in {:.0} s", began.elapsed().as_secs_f64());
+    println!("{total} cases after {before} % in {:.0} s", began.elapsed().as_secs_f64());
     assert!(wrong.is_empty(), "{wrong}");
 }
 

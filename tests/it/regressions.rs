@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::{Mount, ROOT, list, shufflefs, store, succeed};
 
 /// Fault, what happened, file, and the test in it.
-const ELSEWHERE: [(&str, &str, &str, &str); 38] = [
+const ELSEWHERE: [(&str, &str, &str, &str); 39] = [
     ("h1", "A safe trait handed out overlapping `&mut [u8]` from `&self`.", "src/array/dest.rs", "fn parts_lie_within"),
     ("h1", "So the trait is unsafe to implement.", "src/array/gather.rs", "compile_fail,E0200"),
     (
@@ -72,6 +72,12 @@ const ELSEWHERE: [(&str, &str, &str, &str); 38] = [
         "A read that came to a load ahead got the error of a storage that was well again by then.",
         "src/engine/load_task.rs",
         "they get one of their own",
+    ),
+    (
+        "t9",
+        "A panic while a request was answered ended the thread that takes requests, and with it the mount.",
+        "tests/it/panics.rs",
+        "Layer::Request",
     ),
     ("s1", "Codecs of zarr-python were not read.", "tests/it/codecs.rs", "fn every_codec_on_every_array"),
     ("s2", "Metadata that leaves out defaults.", "tests/it/codecs.rs", "fn reported_stores"),

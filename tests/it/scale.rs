@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 const OPTIONS: [&str; 6] = ["--batch-size", "65536", "--block-size", "64", "--fetch-factor", "2"];
 
 /// A store of these properties, made once a run.
-fn large(name: &str, options: &[&str]) -> PathBuf {
+pub fn large(name: &str, options: &[&str]) -> PathBuf {
     static PLACE: OnceLock<PathBuf> = OnceLock::new();
     let place = PLACE.get_or_init(|| {
         let place = Path::new(crate::support::ROOT).join("target/test-stores/large");
