@@ -36,17 +36,17 @@ fn left() -> Option<u64> {
     limits().into_iter().filter_map(left).min()
 }
 
-/// If there is a limit, reduces the number of malloc's arenas. Call it before any thread exists.
+/// Reduces the number of malloc's arenas to that of cores, or, with a limit, to what fits. Each arena keeps some MB of freed memory, and
+/// glibc makes eight for each core where threads wait for storage. Call it before any thread exists.
 pub fn keep_arenas_few() {
-    let Some(limit) = limit() else { return };
     #[cfg(target_env = "gnu")]
     {
-        let arenas = libc::c_int::try_from(limit >> 30).unwrap_or(libc::c_int::MAX).clamp(1, 8);
+        let cores = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 64);
+        let fitting = limit().map_or(cores, |limit| usize::try_from(limit >> 30).unwrap_or(cores).clamp(1, 8));
+        let arenas = libc::c_int::try_from(cores.min(fitting)).unwrap_or(2);
         // SAFETY: only sets a parameter of the allocator.
         unsafe { libc::mallopt(libc::M_ARENA_MAX, arenas) };
     }
-    #[cfg(not(target_env = "gnu"))]
-    let _ = limit;
 }
 
 /// The budget for images and decoded chunks, and the number of decoding threads: as requested, or, if `asked` is `None`, as much of

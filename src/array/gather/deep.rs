@@ -47,7 +47,7 @@ impl Io {
     /// `threads`: how many decode at the same time. `under_way`: maximum stored bytes in flight or waiting to be decoded, unless one
     /// request is larger.
     pub fn new(depth: Option<usize>, threads: usize, under_way: u64) -> Io {
-        let buffers = Buffers { most: under_way, free: Mutex::default() };
+        let buffers = Buffers { most: under_way / 4, free: Mutex::default() };
         Io { depth, decoders: Decoders::new(threads), under_way: Allowance::new(under_way), buffers }
     }
 
@@ -99,22 +99,36 @@ impl Decoders {
     }
 }
 
-/// Buffers for stored bytes, for reuse: malloc keeps freed memory separately for each thread, and there are hundreds of threads.
+/// Buffers for stored bytes, for reuse: malloc keeps freed memory separately for each arena.
 struct Buffers {
     /// Maximum bytes to keep.
     most: u64,
+    /// From the smallest to the largest.
     free: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Buffers {
-    fn with<T>(&self, call: impl FnOnce(&mut Vec<u8>) -> T) -> T {
-        let mut buffer = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+    /// Calls a function with the smallest buffer that has `len` bytes, or with a new one.
+    fn with<T>(&self, len: u64, call: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let position = |free: &[Vec<u8>], len: u64| free.partition_point(|buffer| (buffer.capacity() as u64) < len);
+        let mut buffer = {
+            let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = position(&free, len);
+            if at < free.len() { free.remove(at) } else { Vec::new() }
+        };
         let result = call(&mut buffer);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept: u64 = free.iter().chain([&buffer]).map(|buffer| buffer.capacity() as u64).sum();
-        if kept <= self.most {
-            free.push(buffer);
-        }
+        let at = position(&free, buffer.capacity() as u64);
+        free.insert(at, buffer);
+        // Small ones go first, as a large one serves any request.
+        let mut kept: u64 = free.iter().map(|buffer| buffer.capacity() as u64).sum();
+        let excess = free.iter().take_while(|buffer| {
+            let is_too_much = kept > self.most;
+            kept -= buffer.capacity() as u64;
+            is_too_much
+        });
+        let excess = excess.count();
+        free.drain(..excess);
         result
     }
 }
@@ -208,7 +222,7 @@ impl<'a> Part<'a> {
                 if !self.reads.converts() {
                     return self.reads.read(runs.clone(), work, &mut Scratch::default());
                 }
-                io.buffers.with(|buffer| {
+                io.buffers.with(self.reads.span(runs), |buffer| {
                     let mut scratch = Scratch { stored: std::mem::take(buffer), ..Scratch::default() };
                     let result = self.reads.read(runs.clone(), work, &mut scratch);
                     *buffer = scratch.stored;
@@ -227,7 +241,7 @@ impl<'a> Part<'a> {
         io: &Io,
         work: &GatherContext<'_>,
     ) -> Result<(), ArrayError> {
-        io.buffers.with(|buffer| {
+        io.buffers.with(range.len, |buffer| {
             let stored = file::read_stored(range, buffer, work.counters).map_err(|error| {
                 let first = chunks.first().map_or(0, |&(task, _)| self.gathering.chunk(task));
                 let Array { store, element, .. } = self.gathering.array;
