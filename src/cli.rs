@@ -1,7 +1,7 @@
-//! The command line: one file for each command, and the way from the arguments to the exit code.
+//! The command line: one file for each command, from arguments to the exit code.
 //!
-//! Arguments are parsed once into plain, checked data; nothing below this room reads arguments or environment. Every
-//! failure leaves as one line on stderr and a documented code.
+//! Arguments are parsed once into plain, checked data; the rooms below read neither arguments nor environment. Every failure becomes one
+//! line on stderr and a documented exit code.
 
 mod assigned;
 pub mod checked;
@@ -81,12 +81,12 @@ enum Command {
     Manifest(manifest::ManifestArgs),
     /// Show what is in a store, and what would stop a mount of it
     Info(info::InfoArgs),
-    /// Tell whether this machine has what mounts need, with the remedy where it has not
+    /// Check whether this machine has what mounts need, and show remedies
     Doctor(doctor::DoctorArgs),
-    /// Open stores as a mount would, to see whether the process survives it
+    /// Open stores as a mount would, in a process that may crash
     #[command(hide = true)]
     Probe,
-    /// Read files that the parent names
+    /// Read files that the parent process names
     #[command(hide = true)]
     Reader,
     /// Write the man pages to a directory
@@ -97,11 +97,11 @@ enum Command {
     Completions(documents::CompletionsArgs),
 }
 
-/// The whole program: does what the arguments say and gives the exit code.
+/// The whole program: runs the command, and returns the exit code.
 pub fn main(arguments: Vec<OsString>) -> u8 {
     let inherited = Inherited::take();
     crate::session::address_space::keep_arenas_few();
-    // What is caught and told as an error need not be told twice.
+    // Panics that are caught and reported as errors are not printed as well.
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if !is_catching_panics() {
@@ -116,13 +116,13 @@ pub fn main(arguments: Vec<OsString>) -> u8 {
     match parse(arguments) {
         Ok(Some(command)) => report(dispatch(command, &inherited, &line)),
         Ok(None) => 0,
-        // `run` keeps the small codes for its command.
+        // `run` has one code of its own, as all others are its command's.
         Err(failure) if is_run => report(Err(Failure { exit: Exit::Run, ..failure })),
         Err(failure) => report(Err(failure)),
     }
 }
 
-/// Whether a command line is understood; for the fuzz target.
+/// Whether a command line is valid; for the fuzz target.
 #[doc(hidden)]
 pub fn parses(arguments: Vec<OsString>) -> Result<(), String> {
     let command = parse(arguments).map_err(|failure| failure.line())?;
@@ -144,7 +144,7 @@ fn report(outcome: Outcome) -> u8 {
     })
 }
 
-/// `line`: the words after the command.
+/// `line`: the arguments after the command.
 fn dispatch(command: Command, inherited: &Inherited, line: &[OsString]) -> Outcome {
     match command {
         Command::Mount(args) => mount::mount(args),
@@ -178,13 +178,13 @@ fn dispatch(command: Command, inherited: &Inherited, line: &[OsString]) -> Outco
     }
 }
 
-/// What `| head` expects. Not for the commands that serve: a log on a closed pipe must not kill a mount.
+/// Ends on SIGPIPE, as `| head` expects. Not for commands that serve: a closed log pipe must not kill a mount.
 fn end_quietly_on_closed_pipe() {
     // SAFETY: restores the default action before any thread exists.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
-/// The command; none if it was a question that clap has answered (`--help`, `--version`).
+/// Parses the command; `None` if clap has answered it (`--help`, `--version`).
 fn parse(arguments: Vec<OsString>) -> Result<Option<Command>, Failure> {
     let is_command = |word: &OsString| Cli::command().find_subcommand(word).is_some();
     let is_helper = arguments.first().is_some_and(|name| is_helper_name(name))
@@ -210,7 +210,7 @@ fn parse(arguments: Vec<OsString>) -> Result<Option<Command>, Failure> {
     };
     let extra = mount_options::expand(lists, subcommand, is_helper).map_err(Failure::usage)?;
     let (front, back) = arguments.split_at(2);
-    // Again, with the expanded ones in front: of two equal options the later wins.
+    // Parsed again with the expanded options in front: of two equal options the later one wins.
     let said: Vec<OsString> = front.iter().chain(&extra).chain(back).cloned().collect();
     let Some(mut command) = read(&said)? else {
         return Ok(None);
@@ -226,7 +226,7 @@ fn parse(arguments: Vec<OsString>) -> Result<Option<Command>, Failure> {
         (None, None) => return Ok(Some(command)),
     };
     let file = config::read(&path).map_err(Failure::usage)?;
-    // What is said, without defaults, is put over what the file says.
+    // The command line without defaults overrides the file.
     let name = subcommand.get_name().to_owned();
     let without_defaults = |command: clap::Command| command.mut_args(|arg| arg.default_value(Resettable::Reset));
     let matches = definition.clone().mut_subcommand(&name, without_defaults).try_get_matches_from(said);
@@ -241,7 +241,7 @@ fn parse(arguments: Vec<OsString>) -> Result<Option<Command>, Failure> {
 }
 
 impl Command {
-    /// The options of a mount, of the commands that have them.
+    /// The mount options of the commands that have them.
     fn options(&mut self) -> Option<&mut options::OptionArgs> {
         match self {
             Command::Mount(args) => Some(&mut args.options),
@@ -254,7 +254,7 @@ impl Command {
 }
 
 impl Command {
-    /// The positional arguments of the commands that take stores; those of `mount` end with the mountpoint.
+    /// The positional arguments of commands that take stores; for `mount` the last one is the mountpoint.
     fn stores(&mut self) -> Option<&mut Vec<PathBuf>> {
         match self {
             Command::Mount(args) => Some(&mut args.paths),
@@ -265,7 +265,8 @@ impl Command {
         }
     }
 
-    /// The stores that a file names: in its own place if it `stands` for them, else where the command line names none.
+    /// Inserts the stores that a file names: in place of the file, if that is given as a store (`stands`), or if the command line names
+    /// none.
     fn put_stores(&mut self, file: &Path, stands: bool, named: Vec<PathBuf>) -> Result<(), Failure> {
         let is_mount = matches!(self, Command::Mount(_));
         let has_modalities = self.options().is_some_and(|options| !options.modality.is_empty());
@@ -289,7 +290,7 @@ fn read(arguments: &[OsString]) -> Result<Option<Command>, Failure> {
         Ok(cli) => Ok(Some(cli.command)),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             end_quietly_on_closed_pipe();
-            // Printing help to a stdout that is gone is not worth an error.
+            // Errors of printing help to a closed stdout are ignored.
             let _ = match error.kind() {
                 ErrorKind::DisplayVersion => std::io::stdout().write_all(version::text().as_bytes()),
                 _ => error.print(),
@@ -307,16 +308,16 @@ fn usage(error: &clap::Error) -> Failure {
     Failure::usage(without_decoration(&error.to_string()))
 }
 
-/// clap's message as one line: no "error:", no usage block.
+/// clap's message as one line, without "error:" and usage.
 fn without_decoration(message: &str) -> String {
     let text = message.split("\n\nUsage:").next().unwrap_or(message);
     let text = text.split("\n\nFor more information").next().unwrap_or(text);
     let text = text.strip_prefix("error: ").unwrap_or(text);
-    // A tip is a sentence of its own.
+    // A tip is a separate sentence.
     format!("{} (see --help)", exit::one_line(&text.replace("\n\n", "; ")))
 }
 
-/// mount(8) calls its helpers by these names.
+/// Whether mount(8) called this program as a helper, by its name.
 fn is_helper_name(name: &OsStr) -> bool {
     let file = Path::new(name).file_name().and_then(OsStr::to_str);
     matches!(file, Some("mount.shufflefs" | "mount.fuse.shufflefs"))

@@ -1,4 +1,4 @@
-//! `--split-toml`: the file, read and checked before any store is opened, as its views are named by it.
+//! `--split-toml`: read before any store is opened, as the file determines the names of views.
 
 use std::path::Path;
 
@@ -6,10 +6,10 @@ use super::exit::Failure;
 use crate::session::spec::AssignedSpec;
 use crate::view::assigned::Assigned;
 
-/// Fills in the rules of the file. Paths in it begin in `here`, as cell-load has them.
+/// Reads and checks the rules of the file. Relative paths in it are relative to `here`, as in cell-load.
 ///
 /// # Errors
-/// There is another split; the file cannot be read, or is none.
+/// There is another split; the file cannot be read, or is invalid.
 pub fn read(mut spec: AssignedSpec, is_split: bool, here: &Path) -> Result<AssignedSpec, Failure> {
     if is_split {
         return Err(Failure::usage("--split-toml divides the rows: not with --split"));

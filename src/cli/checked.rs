@@ -1,7 +1,7 @@
-//! Options that have been checked, as the rest of the program gets them.
+//! Checked options, as the rest of the program uses them.
 //!
-//! `Options` is plain data. Nothing below the command line reads the environment, the command line or the current
-//! directory: paths are absolute here, because a daemon's directory is `/`.
+//! `Options` is plain data. The rooms below do not read environment, command line or current directory: paths are absolute here, because a
+//! daemon's directory is `/`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::session::{Session, SessionError, Spec, memory};
 use crate::storage::name;
 use crate::view::assigned::{Assigned, SIDES};
 
-/// What a mount was asked to be: what it serves, and what is of the mount alone.
+/// The options of a mount: what it serves, and how it is mounted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     pub spec: Spec,
@@ -36,7 +36,7 @@ pub struct Options {
 }
 
 impl OptionArgs {
-    /// Checks what no single option can check.
+    /// Makes the checks that concern several options.
     pub fn validate(self, stores: Vec<PathBuf>) -> Result<Options, Failure> {
         let absolute = |path: PathBuf| {
             std::path::absolute(&path).map_err(|error| Failure::usage(format_args!("{}: {error}", path.display())))
@@ -131,7 +131,7 @@ impl OptionArgs {
     }
 }
 
-/// The cores of one of several processes of a job on this node.
+/// Cores for one of `sharing` processes of a job on this node.
 fn cores(sharing: u64) -> usize {
     let ours = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     // SAFETY: a system call without pointers.
@@ -139,14 +139,13 @@ fn cores(sharing: u64) -> usize {
     share_of_cores(ours, usize::try_from(all).unwrap_or(ours), usize::try_from(sharing).unwrap_or(1))
 }
 
-/// `ours` are the cores that this process may use, of `all` of the machine. A launcher that binds each process to cores of its
-/// own has divided them already.
+/// `ours` are the cores that this process may use, `all` those of the machine. If all processes together fit the machine, a launcher has
+/// already bound each to its own cores.
 fn share_of_cores(ours: usize, all: usize, sharing: usize) -> usize {
     if ours.saturating_mul(sharing) <= all { ours.max(1) } else { (ours / sharing.max(1)).max(1) }
 }
 
-/// A store as it was named: paths from the root on, as a daemon's directory is another; names of remote objects without
-/// what must not be shown.
+/// The name of a store: an absolute path, as a daemon has another current directory; or the name of a remote object without its query.
 fn store(path: PathBuf) -> Result<PathBuf, Failure> {
     if name::is_remote(&path) {
         return name::conceal(path).map_err(Failure::usage);
@@ -157,7 +156,7 @@ fn store(path: PathBuf) -> Result<PathBuf, Failure> {
     std::path::absolute(&path).map_err(|error| Failure::usage(format_args!("{}: {error}", path.display())))
 }
 
-/// The least share of a list of genes, where those that a store lacks are zero.
+/// The minimum share of the named genes, if those that a store lacks are zero.
 pub fn absent_zero(absent: Absent, genes: Option<&Genes>, least: f64) -> Result<Option<f64>, Failure> {
     match (absent, genes) {
         (Absent::Refuse, _) => Ok(None),
@@ -166,7 +165,7 @@ pub fn absent_zero(absent: Absent, genes: Option<&Genes>, least: f64) -> Result<
     }
 }
 
-/// Further matrices, each once and not that of --x.
+/// Checks that further matrices are named once, and not by --x.
 fn further(x: &MatrixName, with: Vec<MatrixName>) -> Result<Vec<MatrixName>, Failure> {
     let mut known = vec![x.clone()];
     for name in with {
@@ -179,13 +178,13 @@ fn further(x: &MatrixName, with: Vec<MatrixName>) -> Result<Vec<MatrixName>, Fai
 }
 
 impl Options {
-    /// Opens the stores and builds the file system that is served.
+    /// Opens the stores, and makes the file system to serve.
     pub fn filesystem(self, log: Recent) -> Result<ShuffleFs, SessionError> {
         let config = self.config.as_ref().map(|path| path.to_string_lossy());
         Session::builder(self.spec).serve(config.as_deref(), Arc::new(move || log.text()))
     }
 
-    /// How the table of mounts names the source: the first store, and how many more.
+    /// The source in the table of mounts: the first store, and how many more.
     pub fn source(&self) -> String {
         let first = self.spec.stores.first().map(|store| store.display().to_string()).unwrap_or_default();
         match self.spec.stores.len() {
@@ -201,7 +200,7 @@ mod tests {
 
     #[test]
     fn processes_of_a_node_share_its_cores() {
-        // Eight processes on 64 cores, free to use all, or bound to eight each.
+        // Eight processes on 64 cores: each may use all, or each is bound to eight.
         assert_eq!((share_of_cores(64, 64, 8), share_of_cores(8, 64, 8)), (8, 8));
         assert_eq!((share_of_cores(2, 2, 8), share_of_cores(2, 2, 1), share_of_cores(0, 0, 0)), (1, 2, 1));
     }

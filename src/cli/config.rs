@@ -1,9 +1,8 @@
-//! `--config FILE`: every option by its name, views as `[view.NAME]`, and stores as `stores = [...]`. In place of a store such
-//! a file names all of them, as fstab has one source a line.
+//! `--config FILE`: options by name, views as `[view.NAME]`, and stores as `stores = [...]`. Such a file may also stand in place of the
+//! stores, as fstab has one source a line.
 //!
-//! The structs of the command line are read by serde too: one definition of an option, with one parser of its values
-//! (`said`). What the command line says is put over it. Options of all views at once and of single ones are kept apart
-//! from the rest, because the command line wins over both.
+//! serde fills the same structs as clap, so each option has one definition and one parser of values (`said`). The command line overrides
+//! the file. Options of views (of all, or of one) are stored separately, because the command line overrides both.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -20,20 +19,20 @@ use super::values;
 use super::views::ViewsFile;
 use crate::view::suggest::suggest;
 
-/// A file, understood.
+/// A parsed file.
 #[derive(Debug, Default)]
 pub struct Config {
     pub views: ViewsFile,
-    /// Relative ones begin beside the file.
+    /// Stores, absolute or relative to the directory of the file.
     pub stores: Vec<PathBuf>,
-    /// All other options; those that the file does not name have their defaults.
+    /// All other options, with defaults for those that the file does not have.
     pub options: OptionArgs,
 }
 
-/// Reads a file.
+/// Reads and parses a file.
 ///
 /// # Errors
-/// One line with the file, the line, the key and the cause.
+/// One line with file, line, key and cause.
 pub fn read(path: &Path) -> Result<Config, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("--config {}: {error}", path.display()))?;
     let directory = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -44,7 +43,7 @@ pub fn read(path: &Path) -> Result<Config, String> {
     })
 }
 
-/// A cause, and the byte that it is about.
+/// The offset of the error in the file, and its cause.
 type ConfigError = (usize, String);
 
 type Key<'i> = Spanned<Cow<'i, str>>;
@@ -64,7 +63,7 @@ fn parse(text: &str, directory: &Path) -> Result<Config, ConfigError> {
         match key.get_ref().as_ref() {
             "view" => config.views.views = views(value, &of_view, directory)?,
             "stores" => config.stores = stores(&value, directory)?,
-            // A file beside this one, or names.
+            // Either a path relative to this file, or names.
             "genes" => genes = Some((key, value)),
             name if of_view.iter().any(|known| known == name) => of_views.push((key, value)),
             _ => others.push((key, value)),
@@ -81,18 +80,18 @@ fn parse(text: &str, directory: &Path) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
-/// Whether this stands for stores instead of being one.
+/// Whether a path given as a store is such a file.
 pub fn is_source(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "toml")
 }
 
-/// The options of a command as keys of a file; what the file is called, it cannot say itself.
+/// The options of a command as keys of a file, without `config` itself.
 fn names_of(command: Command) -> Vec<String> {
     let names = command.get_arguments().filter_map(|argument| argument.get_long()).filter(|&name| name != "config");
     names.map(|name| name.replace('-', "_")).collect()
 }
 
-/// A key with `_` where it has `-`, if it is known.
+/// A key, with `-` replaced by `_`; fails if it is unknown.
 fn checked<'i>(key: Key<'i>, known: &[String], also_known: &[&str]) -> Result<Key<'i>, ConfigError> {
     let name = key.get_ref().replace('-', "_");
     if known.contains(&name) || also_known.contains(&name.as_str()) {
@@ -102,7 +101,7 @@ fn checked<'i>(key: Key<'i>, known: &[String], also_known: &[&str]) -> Result<Ke
     Err((key.span().start, format!("no option is called {}; {}", key.get_ref(), suggest(key.get_ref(), all))))
 }
 
-/// The struct that these keys are fields of.
+/// Deserializes a struct with these fields.
 fn table<T: DeserializeOwned>(entries: Vec<TomlEntry<'_>>) -> Result<T, ConfigError> {
     let places: Vec<_> =
         entries.iter().map(|(key, value)| (key.get_ref().to_string(), key.span(), value.span())).collect();
@@ -115,7 +114,7 @@ fn table<T: DeserializeOwned>(entries: Vec<TomlEntry<'_>>) -> Result<T, ConfigEr
     })
 }
 
-/// What `genes` may be.
+/// The forms of `genes`.
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "a file, var:COLUMN, names, or a list of names is expected")]
 enum Genes {
@@ -146,14 +145,14 @@ fn stores(value: &Spanned<DeValue<'_>>, directory: &Path) -> Result<Vec<PathBuf>
     Ok(names.into_iter().map(path).collect())
 }
 
-/// The entries of a table as they stand in the file.
+/// The entries of a table in the order of the file.
 fn in_order(table: DeTable<'_>) -> Vec<TomlEntry<'_>> {
     let mut entries: Vec<TomlEntry<'_>> = table.into_iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     entries
 }
 
-/// The entries of the tables that `view` is made of; else an error about the byte `at`.
+/// The entries of a table of tables; the error is about offset `at`.
 fn entries_of(value: Spanned<DeValue<'_>>, at: usize) -> Result<Vec<TomlEntry<'_>>, ConfigError> {
     match value.into_inner() {
         DeValue::Table(table) => Ok(in_order(table)),

@@ -1,6 +1,6 @@
-//! `shufflefs doctor`: what of this machine mounts need, one line each, with the remedy where something is missing.
+//! `shufflefs doctor`: checks what mounts need of this machine, one line each, with remedies.
 //!
-//! What stops every mount, or a mount as this user, is a problem and makes the exit code 1. What only costs speed is a note.
+//! Whatever prevents all mounts, or mounts of this user, is a problem, and makes the exit code 1. What only costs speed is a note.
 
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
@@ -20,7 +20,7 @@ use crate::session::memory;
 #[derive(Debug, Args)]
 #[command(after_help = super::exit::HELP)]
 pub struct DoctorArgs {
-    /// Also see whether the server of this address can be reached, as in https://data.example.org/cells.zarr [default: none]
+    /// Also check whether the server of this address can be reached, as in https://data.example.org/cells.zarr [default: none]
     #[arg(value_name = "URL")]
     url: Option<String>,
 
@@ -29,16 +29,16 @@ pub struct DoctorArgs {
     index_dir: Option<PathBuf>,
 }
 
-/// How one look at the machine came out.
+/// The result of one check.
 enum Finding {
     Ok(String),
-    /// It works without, but less well.
+    /// Missing, but not required.
     Note(String),
     Problem(String),
 }
 use Finding::{Note, Ok as Fine, Problem};
 
-/// How long a server may take to answer.
+/// Timeout for a server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub fn doctor(args: &DoctorArgs) -> Outcome {
@@ -109,7 +109,7 @@ fn helper(namespaces: bool) -> Finding {
     }
 }
 
-/// Whether a child of ours may have namespaces of its own, as `run` needs.
+/// Whether a child process can create namespaces, as `run` needs.
 fn can_unshare() -> bool {
     // SAFETY: this process has one thread; the child makes two system calls and ends.
     match unsafe { libc::fork() } {
@@ -139,7 +139,7 @@ fn user_namespaces(allowed: bool) -> Finding {
     }
 }
 
-/// Major and minor number of the running kernel.
+/// Major and minor version of the running kernel.
 fn kernel() -> Option<(u32, u32)> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
     let mut numbers = release.trim().split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
@@ -158,7 +158,7 @@ fn passthrough() -> Finding {
 }
 
 fn io_uring() -> Finding {
-    // SAFETY: no entries are asked for, so the kernel refuses it before it looks at the pointer.
+    // SAFETY: with 0 entries the kernel refuses the call before it reads the pointer.
     let code = unsafe { libc::syscall(libc::SYS_io_uring_setup, 0, std::ptr::null::<u8>()) };
     match std::io::Error::last_os_error().raw_os_error() {
         Some(libc::ENOSYS) => Note("this kernel has none: stores are read by preadv".into()),
@@ -170,7 +170,7 @@ fn io_uring() -> Finding {
     }
 }
 
-/// A soft and a hard limit; None is none.
+/// The soft and the hard limit; `None`: unlimited.
 fn limit(resource: rustix::process::Resource) -> (Option<u64>, Option<u64>) {
     let limit = rustix::process::getrlimit(resource);
     (limit.current, limit.maximum)
@@ -186,7 +186,7 @@ fn memlock() -> Finding {
     }
 }
 
-/// What a mount of a few hundred stores has open.
+/// Open files of a mount with a few hundred stores.
 const FILES: u64 = 1024;
 
 fn nofile() -> Finding {

@@ -1,4 +1,4 @@
-//! Man pages and shell completions, made from the same definitions that parse the command line.
+//! Man pages and shell completions, generated from the definitions of the command line.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

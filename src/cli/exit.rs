@@ -1,6 +1,6 @@
-//! Exit codes and the one line that an error becomes: the only place that decides either.
+//! Exit codes, and the one line that an error becomes.
 //!
-//! The codes are a promise to scripts, so each failure is given its code where it happens, not guessed from its text.
+//! Scripts rely on the codes, so each failure is given its code where it happens; codes are not derived from messages.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -26,7 +26,7 @@ Exit codes:
 Environment:
   SHUFFLEFS_LOG  level of the log: error, warn, info (default), debug, trace, or filters as in shufflefs::mount=debug";
 
-/// What kind of failure it is.
+/// The kind of a failure, which is its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     Internal = 1,
@@ -46,7 +46,7 @@ pub struct Failure {
     pub error: anyhow::Error,
 }
 
-/// What a command returns: the code to exit with.
+/// The exit code of a command, or its failure.
 pub type Outcome = Result<u8, Failure>;
 
 impl Failure {
@@ -54,7 +54,7 @@ impl Failure {
         Self { exit: Exit::Usage, error: anyhow::anyhow!("{message}") }
     }
 
-    /// All causes in one line.
+    /// The error with all of its causes, in one line.
     pub fn line(&self) -> String {
         one_line(&format!("{:#}", self.error))
     }
@@ -74,7 +74,7 @@ impl From<MountError> for Failure {
     }
 }
 
-/// Gives an error its exit code.
+/// Attaches an exit code to an error.
 pub trait OrExit<T> {
     fn or_exit(self, exit: Exit) -> Result<T, Failure>;
 }
@@ -87,15 +87,16 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
 
 /// Prints `shufflefs: message` on stderr.
 pub fn say(message: &str) {
-    // A closed stderr has nobody to tell.
+    // Ignored if stderr is closed.
     let _ = writeln!(std::io::stderr(), "shufflefs: {message}");
 }
 
-/// Ends the process without the C library's exit handlers: HDF5 installs one that pulls the library from under threads
-/// that are still decoding, and a crash there would replace the exit code.
+/// Ends the process without the C library's exit handlers: HDF5 installs one that closes the library while other threads are decoding, and
+/// a
+/// crash there would replace the exit code.
 pub fn leave(code: u8) -> ! {
     let _ = std::io::stdout().flush();
-    // SAFETY: does not return; what matters was flushed and dropped before.
+    // SAFETY: does not return; everything that matters was flushed and dropped before.
     unsafe { libc::_exit(code.into()) }
 }
 

@@ -1,4 +1,4 @@
-//! Options of `info` about genes: those of a mount, so that it can be tried whether one with them would work.
+//! Options about genes that `info` shares with mounts, to try whether a mount with them would work.
 
 use std::ffi::OsString;
 
@@ -40,10 +40,10 @@ pub struct GeneArgs {
 }
 
 impl GeneArgs {
-    /// What a mount with these options would read; what is derived for it is kept in `index`.
+    /// What a mount with these options would read; derived arrays are stored in `index`.
     ///
     /// # Errors
-    /// No genes are named, or not as `--absent zero` asks.
+    /// No genes are named, or `--absent zero` lacks named genes.
     pub fn selection(&self, index: IndexDir) -> Result<Selection, Failure> {
         let genes = self.genes.as_deref().map(values::genes).transpose();
         let genes = genes.map_err(|cause| Failure::usage(format_args!("--genes: {cause}")))?;
@@ -56,7 +56,7 @@ impl GeneArgs {
         })
     }
 
-    /// The same, for the command line of a child.
+    /// The options as arguments of a child process.
     pub fn arguments(&self) -> Vec<OsString> {
         let mut arguments = vec![
             format!("--genes-match={}", self.genes_match.as_str()),

@@ -1,4 +1,4 @@
-//! Sets and bags: what the command line and files say of them, made one.
+//! Options of sets and bags.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use crate::plan::groups::GroupShape;
 use crate::session::spec::{DrawSpec, GroupSpec};
 
 impl SamplingArgs {
-    /// How rows are drawn in groups, if they are. Relative paths of the command line begin in `here`.
+    /// How to draw rows in groups, if requested. Paths on the command line are relative to `here`.
     ///
     /// # Errors
-    /// Options that do not go together.
+    /// Options that exclude each other.
     pub(super) fn groups(&self, here: &Path) -> Result<Option<DrawSpec>, String> {
         let (sets, bags) = (!self.set_by.is_empty(), !self.bag_by.is_empty());
         if !sets && (self.set_size.is_some() || self.set_short.is_some()) {
@@ -61,10 +61,10 @@ impl SamplingArgs {
         grouped("bags", GroupSpec { column: GroupSpec::BAG, by: self.bag_by.clone(), shape, table })
     }
 
-    /// Rows of a batch where none are said: at least so many, and a whole number of sets.
+    /// Rows of a batch: as given, or else at least `default` and a whole number of sets.
     ///
     /// # Errors
-    /// Those said are no whole number of sets.
+    /// The given number is not a whole number of sets.
     pub(super) fn whole_sets(&self, default: u32) -> Result<u32, String> {
         let size = self.set_size.unwrap_or(1);
         match self.batch_size {

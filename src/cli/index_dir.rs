@@ -1,7 +1,8 @@
-//! Where derived arrays are kept if `--index-dir` does not say.
+//! The default of `--index-dir`.
 //!
-//! That is the user's cache directory. Without a home it is one below /tmp, where anybody can make a directory of any name:
-//! it counts only if it is this user's, closed to others and no link.
+//! It is in the user's cache directory. Without a home it is below /tmp, where anybody can create any name, so it is used only if it
+//! belongs
+//! to this user, is closed to others and no symbolic link.
 
 use std::fs::{self, DirBuilder};
 use std::io::{Error, ErrorKind};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::exit::say;
 
-/// The directory; none, with a warning, if the one below /tmp is not ours.
+/// The directory; `None`, with a warning, if the one below /tmp is not safe to use.
 pub fn standard() -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || variable("HOME").map(|home| home.join(".cache"));
@@ -29,7 +30,7 @@ pub fn standard() -> Option<PathBuf> {
     }
 }
 
-/// Makes a directory that only this user can enter, or checks that it is one.
+/// Creates a directory that only this user can enter, or checks that an existing one is such.
 fn make_private(path: &Path, user: u32) -> Result<(), Error> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),

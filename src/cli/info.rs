@@ -1,4 +1,4 @@
-//! `shufflefs info`: what is in a store, and what would stop a mount of it.
+//! `shufflefs info`: shows the contents of stores, and what would prevent a mount of them.
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -45,12 +45,12 @@ pub struct InfoArgs {
     #[command(flatten)]
     pub genes: GeneArgs,
 
-    /// What the parent runs: describes one store as JSON
+    /// Set for the child process, which describes one store as JSON
     #[arg(long, hide = true)]
     pub alone: bool,
 }
 
-/// The command: describes every store that can be opened; fails if one cannot, would not mount, or is damaged.
+/// Describes every store that can be opened; fails if one cannot be opened, could not be mounted, or is damaged.
 pub fn info(args: &InfoArgs) -> Outcome {
     let selection = args.genes.selection(IndexDir(index_dir::standard()))?;
     if args.alone {
@@ -86,12 +86,12 @@ pub fn info(args: &InfoArgs) -> Outcome {
     Ok(code)
 }
 
-/// A store without what must not be shown.
+/// The name of a store without its query, which may be secret.
 fn named(path: PathBuf) -> Result<PathBuf, exit::Failure> {
     name::conceal(path).map_err(exit::Failure::usage)
 }
 
-/// The stores of a path as JSON, by a child if libhdf5 is to parse it; or `error`.
+/// The stores of a path as JSON, from a child process if libhdf5 must parse them; or `error`.
 fn isolated(path: &Path, args: &InfoArgs, selection: &Selection) -> Vec<Value> {
     if !needs_trial(path) {
         return describe::describe(path, args.check, selection);
@@ -112,7 +112,7 @@ fn isolated(path: &Path, args: &InfoArgs, selection: &Selection) -> Vec<Value> {
     }
 }
 
-/// The same for people.
+/// The description as text.
 fn text(store: &Value) -> String {
     let number = |value: &Value| value.as_u64().map_or("?".to_owned(), |n| n.to_string());
     let string = |value: &Value| value.as_str().unwrap_or("?").to_owned();

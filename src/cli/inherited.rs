@@ -1,26 +1,25 @@
-//! What a process takes over from its caller and changes for itself: variables that C libraries read, and the soft limit of
-//! open files. The command of `run` gets both back as they were.
+//! What a process inherits and changes for itself: environment variables that C libraries read, and the soft limit of open files. The
+//! command of `run` gets both back as they were.
 //!
-//! libhdf5 and blosc take settings from the environment when they are first used: on clusters a module may name a connector
-//! (`HDF5_VOL_CONNECTOR`), a driver (`HDF5_DRIVER`) or plugins that our static library does not have, and every file would
-//! fail to open. What is served must not depend on them either.
+//! libhdf5 and blosc read settings from the environment on first use. On clusters a module may set a connector (`HDF5_VOL_CONNECTOR`), a
+//! driver (`HDF5_DRIVER`) or plugins that our static library lacks, so that no file could be opened. Nor must served bytes depend on them.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Variables that begin like this are read by a C library in this process.
+/// Prefixes of variables that a C library in this process reads.
 const PREFIXES: [&[u8]; 2] = [b"HDF5_", b"BLOSC_"];
-/// Descriptors at most: some systems have no hard limit, and programs that we start may close each possible one.
+/// Maximum of the raised limit: some systems have no hard limit, and programs that we start may close each possible descriptor.
 const MOST_FILES: u64 = 1 << 20;
 
-/// What the caller gave, as far as it was changed.
+/// The inherited values of what was changed.
 #[derive(Debug, Default)]
 pub struct Inherited {
     /// Variables that were removed.
     pub variables: Vec<(OsString, OsString)>,
-    /// The limit of open files, if it was raised.
+    /// The original limit of open files, if it was raised.
     pub files: Option<Rlimit>,
 }
 
@@ -29,7 +28,7 @@ impl Inherited {
     pub fn take() -> Inherited {
         let variables: Vec<(OsString, OsString)> = std::env::vars_os().filter(|(name, _)| is_read(name)).collect();
         for (name, _) in &variables {
-            // SAFETY: this process has one thread, so nobody reads the environment meanwhile.
+            // SAFETY: this process has one thread, so nobody reads the environment concurrently.
             unsafe { std::env::remove_var(name) };
         }
         let before = getrlimit(Resource::Nofile);

@@ -1,16 +1,15 @@
-//! What launchers of several processes tell each of them: its rank, how many share its node, and which job it belongs to.
+//! What launchers of several processes tell each process: its rank, how many share its node, and its job.
 //!
-//! The first launcher that has set a whole pair of variables is believed, innermost first: torchrun or mpirun inside a Slurm
-//! step set their own variables, while Slurm's are inherited from outside. Slurm's count only within a step, because a batch
-//! script has SLURM_PROCID=0 whatever it starts later.
+//! The first launcher with a complete pair of variables is used, innermost first: torchrun or mpirun within a Slurm step set their own
+//! variables, while Slurm's are inherited. Slurm's are used only within a step, because a batch script always has SLURM_PROCID=0.
 
 use super::values::MOST_RANKS;
 use crate::plan::rank::Rank;
 
-/// A look at the environment: the value of a variable.
+/// Looks up an environment variable.
 type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Rank and size, by launcher: torchrun, Open MPI, MPICH and Intel MPI, MVAPICH, IBM's jsrun, Flux. Slurm comes after them.
+/// Variables of rank and size: torchrun, Open MPI, MPICH and Intel MPI, MVAPICH, IBM's jsrun, Flux. Slurm comes last.
 const RANKS: [(&str, &str); 6] = [
     ("RANK", "WORLD_SIZE"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
@@ -21,13 +20,13 @@ const RANKS: [(&str, &str); 6] = [
 ];
 const SLURM: (&str, &str) = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS");
 
-/// Ranks that no variable gives a size to: PALS, plain PMIx, an indexed Kubernetes job.
+/// Variables of ranks without one of the size: PALS, plain PMIx, an indexed Kubernetes job.
 const WITHOUT_SIZE: [&str; 3] = ["PALS_RANKID", "PMIX_RANK", "JOB_COMPLETION_INDEX"];
 
-/// Processes of the job on this node, by launcher; Slurm's list comes after them.
+/// Variables of the number of processes on this node; Slurm's list comes last.
 const LOCAL_SIZES: [&str; 3] = ["LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"];
 
-/// What tells a job from the others of a user. All that are set count: a step belongs to its job.
+/// Variables that identify a job. All that are set are used, as a step belongs to its job.
 const JOBS: [&str; 8] = [
     "SLURM_JOB_ID",
     "SLURM_STEP_ID",
@@ -39,13 +38,13 @@ const JOBS: [&str; 8] = [
     "LSB_JOBID",
 ];
 
-/// Slurm's numbers of what are no steps that have tasks (batch script, external, interactive) begin here.
+/// Step numbers from here on are not steps with tasks (batch script, external, interactive).
 const FIRST_SPECIAL_STEP: u64 = 0xffff_fff0;
 
-/// The rank that `--rank auto` stands for.
+/// The rank for `--rank auto`.
 ///
 /// # Errors
-/// Which variables were looked at, and what to say instead.
+/// The variables that were looked for, and what to give instead.
 pub fn rank(variable: Variable<'_>) -> Result<Rank, String> {
     let step = is_step(variable).then_some(SLURM);
     for (index, of) in RANKS.into_iter().chain(step) {
@@ -75,19 +74,19 @@ pub fn rank(variable: Variable<'_>) -> Result<Rank, String> {
     Err(format!("--rank auto: neither {} is set; give the rank, as in --rank 0/4", names.join(" nor ")))
 }
 
-/// How many processes of this job share the node, this one included; 1 where no launcher says.
+/// The number of processes of this job on this node, including this one; 1 without a launcher.
 pub fn local_size(variable: Variable<'_>) -> u64 {
     let number = |name: &str| variable(name)?.trim().parse::<u64>().ok().filter(|&size| size > 0);
     LOCAL_SIZES.into_iter().find_map(number).or_else(|| slurm_local_size(variable)).unwrap_or(1)
 }
 
-/// What the processes of one job on one node have in common, and no other job of the user has; none where no launcher says.
+/// A text that identifies the job among those of the user; `None` without a launcher.
 pub fn job(variable: Variable<'_>) -> Option<String> {
     let set: Vec<String> = JOBS.into_iter().filter_map(|name| Some(format!("{name}={}", variable(name)?))).collect();
     (!set.is_empty()).then(|| set.join(" "))
 }
 
-/// Whether this is a task that srun started.
+/// Whether this process is a task started by srun.
 fn is_step(variable: Variable<'_>) -> bool {
     let step = variable("SLURM_STEP_ID").and_then(|text| text.trim().parse::<u64>().ok());
     step.is_some_and(|step| step < FIRST_SPECIAL_STEP)
@@ -101,7 +100,7 @@ fn slurm_local_size(variable: Variable<'_>) -> Option<u64> {
     tasks_of_node(&variable("SLURM_STEP_TASKS_PER_NODE")?, node)
 }
 
-/// The tasks of one node in Slurm's list, as in `4(x2),3`: nodes 0 and 1 have four, node 2 three.
+/// The number of tasks on a node, from Slurm's list: `4(x2),3` means four on nodes 0 and 1, three on node 2.
 fn tasks_of_node(list: &str, node: u64) -> Option<u64> {
     let mut before = 0u64;
     for item in list.split(',') {
@@ -146,7 +145,7 @@ mod tests {
             (&[("JSM_NAMESPACE_RANK", "2"), ("JSM_NAMESPACE_SIZE", "3")], 2, 3),
             (&[("FLUX_TASK_RANK", "0"), ("FLUX_JOB_SIZE", "1")], 0, 1),
             (&STEP, 3, 8),
-            // Slurm with PMIx: the step has the size.
+            // Slurm with PMIx: the size comes from the step.
             (&[&STEP[..], &[("PMIX_RANK", "3")]].concat(), 3, 8),
         ] {
             assert_eq!(with(set, |variable| rank(variable)), Ok(Rank { index, of }), "{set:?}");
@@ -166,7 +165,7 @@ mod tests {
             let set = order[first..].concat();
             assert_eq!(with(&set, |variable| rank(variable)).map(|rank| rank.of), Ok(of));
         }
-        // Half a pair is no launcher: RANK alone is often set by hand.
+        // An incomplete pair is ignored: RANK alone is often set by hand.
         let set = [&[("RANK", "7")][..], &STEP].concat();
         assert_eq!(with(&set, |variable| rank(variable)), Ok(Rank { index: 3, of: 8 }));
     }
@@ -199,7 +198,7 @@ mod tests {
             (&[("MPI_LOCALNRANKS", "3")], 3),
             (&[("LOCAL_WORLD_SIZE", "0")], 1),
             (&STEP, 4),
-            // A batch script has no tasks beside it.
+            // A batch script is a single process.
             (&[("SLURM_JOB_ID", "71"), ("SLURM_STEP_TASKS_PER_NODE", "4")], 1),
         ] {
             assert_eq!(with(set, |variable| local_size(variable)), size, "{set:?}");
@@ -215,7 +214,7 @@ mod tests {
         let of = |set: Set<'_>| with(set, |variable| job(variable));
         assert_eq!(of(&[]), None);
         assert_ne!(of(&STEP), of(&[&STEP[..1], &[("SLURM_STEP_ID", "1")]].concat()));
-        // Tasks differ in their rank alone.
+        // Tasks of a job differ only in their ranks.
         assert_eq!(of(&STEP), of(&[&STEP[..2], &[("SLURM_PROCID", "0")]].concat()));
     }
 }

@@ -1,5 +1,4 @@
-//! Where the log goes and how much of it: to a file if one is given, else to stderr; the newest lines always to
-//! `.shufflefs/log` as well.
+//! The destinations of the log: a file if one is given, else stderr; the newest lines also go to `.shufflefs/log`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal, Write};
@@ -16,11 +15,11 @@ use super::exit::{Exit, Failure, OrExit};
 const VARIABLE: &str = "SHUFFLEFS_LOG";
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// The newest lines of the log, kept for `.shufflefs/log`.
+/// The newest lines of the log, for `.shufflefs/log`.
 #[derive(Clone, Default)]
 pub struct Recent(Arc<Mutex<Vec<u8>>>);
 
-/// Bytes of log that are kept at most; beyond, the older half goes.
+/// Maximum bytes to keep; beyond that the older half is dropped.
 const KEPT: usize = 256 << 10;
 
 impl Recent {
@@ -40,11 +39,11 @@ impl Recent {
     }
 }
 
-/// One line to both places.
+/// Writes one line to both destinations.
 struct Tee {
     recent: Recent,
     file: Option<Arc<File>>,
-    /// Only for `.shufflefs/log`.
+    /// Whether the line is for `.shufflefs/log` only.
     kept_only: bool,
 }
 
@@ -64,7 +63,7 @@ impl Write for Tee {
     }
 }
 
-/// Where a line goes, by its level.
+/// Chooses destinations by level.
 struct Tees {
     recent: Recent,
     file: Option<Arc<File>>,
@@ -83,8 +82,8 @@ impl<'a> MakeWriter<'a> for Tees {
     }
 }
 
-/// Starts logging. `quiet` keeps stderr to warnings where it is not ours alone and no file is given: it belongs to the
-/// command of `run`, or to the caller of a mount that goes to the background.
+/// Starts logging. `quiet` limits stderr to warnings, unless a file is given: for commands that share stderr with the command of `run`, or
+/// with the caller of a mount that goes to the background.
 pub fn start(file: Option<&Path>, quiet: bool) -> Result<Recent, Failure> {
     let file = match file {
         None => None,
@@ -95,7 +94,7 @@ pub fn start(file: Option<&Path>, quiet: bool) -> Result<Recent, Failure> {
         }
     };
     let recent = Recent::default();
-    // A level that the user asks for is for stderr too.
+    // A level requested in the environment applies to stderr, too.
     let quiet = quiet && std::env::var_os(VARIABLE).is_none();
     let tees = Tees { recent: recent.clone(), file: file.clone(), quiet };
     tracing_subscriber::fmt()
@@ -107,8 +106,7 @@ pub fn start(file: Option<&Path>, quiet: bool) -> Result<Recent, Failure> {
     Ok(recent)
 }
 
-/// Starts logging where a file is given or a level is asked for: for commands that read themselves and so end with what goes wrong, as
-/// their one line.
+/// Starts logging only if a file is given or a level is requested: for commands that do not serve and report their error themselves.
 pub fn start_if_asked(file: Option<&Path>) -> Result<(), Failure> {
     if file.is_some() || std::env::var_os(VARIABLE).is_some() {
         start(file, false)?;
@@ -120,7 +118,7 @@ fn filter(default: &str) -> Result<EnvFilter, Failure> {
     let wanted = std::env::var(VARIABLE).unwrap_or_default();
     let directives = match wanted.as_str() {
         "" => format!("warn,shufflefs={default},fuser=error"),
-        // A bare level is about us: fuser logs every request at debug.
+        // A bare level is for this program only: fuser logs every request at debug.
         level if LEVELS.contains(&level) => format!("warn,shufflefs={level},fuser=error"),
         other => other.to_owned(),
     };

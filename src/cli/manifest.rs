@@ -1,4 +1,4 @@
-//! `shufflefs manifest`: the SHA-256 of all files of an epoch, so that a batch can be published as evidence and checked by anybody.
+//! `shufflefs manifest`: the SHA-256 of all files of an epoch, so that others can verify the batches that a publication used.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -41,7 +41,7 @@ pub fn manifest(args: &ManifestArgs) -> Outcome {
 
 fn print(mount: &Path, directories: &[PathBuf]) -> Outcome {
     let mut text = String::new();
-    // sha256sum passes over lines that begin so.
+    // sha256sum ignores lines that start with `#`.
     for (name, key) in [("dataset.json", "options"), (".shufflefs/options.json", "stores")] {
         let document: serde_json::Value =
             fs::read(mount.join(name)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
@@ -91,7 +91,7 @@ fn check(mount: &Path, file: &Path) -> Outcome {
     Ok(if wrong == 0 { 0 } else { Exit::Store as u8 })
 }
 
-/// Files in the order of their names, read side by side: the engine decodes each fetch once.
+/// Checksums of files, in order; computed in parallel, where the engine decodes each fetch once.
 fn sums(mount: &Path, names: &[PathBuf]) -> Vec<io::Result<String>> {
     names.par_iter().map(|name| sum(&mount.join(name))).collect()
 }

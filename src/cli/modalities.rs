@@ -1,4 +1,4 @@
-//! Modalities: `--modality NAME=STORE`, and what is said of one with `--modality-option NAME.OPTION=VALUE`.
+//! Modalities: `--modality NAME=STORE`, and options of one modality, `--modality-option NAME.OPTION=VALUE`.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::session::modalities::first_is_said_alone;
 use crate::session::spec::Spec;
 use crate::view::suggest::suggest;
 
-/// Options of a mount that a modality can have of its own.
+/// Options that a modality can have of its own.
 const OWN: [&str; 13] = [
     "x",
     "with",
@@ -28,7 +28,7 @@ const OWN: [&str; 13] = [
     "dtype",
 ];
 
-/// A name and what stands behind its sign.
+/// Splits a value of `--OPTION` into a name and the rest, at `sign`.
 fn named<'t>(option: &str, said: &'t str, sign: char, example: &str) -> Result<(&'t str, &'t str), Failure> {
     let wrong = |cause: &str| Failure::usage(format_args!("--{option} {said}: {cause}, as in {example}"));
     let (name, rest) = said.split_once(sign).ok_or_else(|| wrong("a name is missing"))?;
@@ -39,10 +39,10 @@ fn named<'t>(option: &str, said: &'t str, sign: char, example: &str) -> Result<(
     Ok((name, rest))
 }
 
-/// The stores of each modality, in the order of their names.
+/// The stores of each modality, in order of first appearance.
 ///
 /// # Errors
-/// What is no `NAME=STORE`; a single modality.
+/// A value that is not `NAME=STORE`.
 pub fn stores(said: &[String]) -> Result<Vec<(String, Vec<PathBuf>)>, Failure> {
     let mut all: Vec<(String, Vec<PathBuf>)> = Vec::new();
     for one in said {
@@ -55,10 +55,10 @@ pub fn stores(said: &[String]) -> Result<Vec<(String, Vec<PathBuf>)>, Failure> {
     Ok(all)
 }
 
-/// What is said of modalities, by their names; `validate` makes options of a mount without stores checked ones.
+/// The options of each modality, by name; `validate` checks the options of a mount without stores.
 ///
 /// # Errors
-/// What is no `NAME.OPTION=VALUE`; options that a modality does not have, or values that these do not take.
+/// A value that is not `NAME.OPTION=VALUE`; an option that modalities do not have; an invalid value of the option.
 pub fn said(
     options: &[String],
     validate: impl Fn(OptionArgs) -> Result<Spec, Failure>,
@@ -90,13 +90,13 @@ pub fn said(
     words.into_iter().map(one).collect()
 }
 
-/// Puts modalities into the spec of a mount, whose stores are those of the first.
+/// Adds modalities to the spec of a mount, whose stores become those of the first.
 ///
 /// # Errors
-/// Stores without a name beside named ones; something is said of a modality that is not named.
+/// Stores without a name besides named ones; options for an unknown modality.
 pub fn put(spec: &mut Spec, named: Vec<(String, Vec<PathBuf>)>, mut said: Vec<(String, Spec)>) -> Result<(), Failure> {
     if named.is_empty() {
-        // Which there are, the stores tell.
+        // The stores (MuData) determine the modalities.
         let of = |(name, spec_said): (String, Spec)| spec.of_modality(&name, Vec::new(), Some(spec_said));
         spec.modalities = said.into_iter().map(of).collect();
         return Ok(());

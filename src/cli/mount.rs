@@ -1,4 +1,4 @@
-//! `shufflefs mount`: makes the mount and serves it, in the background unless told otherwise.
+//! `shufflefs mount`: mounts and serves, in the background unless requested otherwise.
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -32,7 +32,7 @@ pub struct MountArgs {
     /// AnnData stores (.h5ad, .zarr, .zarr.zip; STORE::GROUP for one inside), seen as one table of rows, or one .toml file with
     /// stores = [...] and options; and last the directory to mount on: empty, or absent (made, and removed at unmount), or
     /// /dev/fd/N for an opened /dev/fuse
-    // One list, because clap would not take options in between if the last were an argument of its own.
+    // One list, because clap does not accept options between it and a separate last argument.
     #[arg(value_name = "STORE... MOUNTPOINT", required = true, num_args = 1..)]
     pub paths: Vec<PathBuf>,
 
@@ -53,7 +53,7 @@ pub struct MountArgs {
     refuse_dead: bool,
 }
 
-/// The command. In the background the caller's process returns from here once the mount is usable or has failed.
+/// Runs the command. In the background, the caller's process returns when the mount is usable or has failed.
 pub fn mount(args: MountArgs) -> Outcome {
     let mut stores = args.paths;
     let mountpoint = stores.pop().filter(|_| !stores.is_empty() || !args.options.modality.is_empty());
@@ -81,7 +81,7 @@ pub fn mount(args: MountArgs) -> Outcome {
                     ready.fail(failure.exit as u8, &failure.line());
                     Ok(failure.exit as u8)
                 }
-                // The parent is gone and so is stderr: the log is all there is.
+                // The parent and stderr are gone, so the error goes to the log.
                 (Err(failure), None) => {
                     tracing::error!("{}", failure.line());
                     Ok(failure.exit as u8)
@@ -97,15 +97,15 @@ struct Place {
     dead: Dead,
 }
 
-/// Mounts and serves until the end: that of standard input, too, if it is `attached`. `ready` is taken once the mount is usable.
+/// Mounts and serves until the end; if `attached`, also until standard input ends. `ready` is taken when the mount is usable.
 fn serve(options: Options, place: Place, attached: bool, ready: Option<&mut Option<Ready>>) -> Result<(), Failure> {
     let mut ends = vec![libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
     if ready.is_none() {
-        // `nohup` and a script's `&` mean that these shall not end it.
+        // `nohup` and a script's `&` make us ignore these: they must not end the mount then.
         ends.retain(|&number| number == libc::SIGTERM || !signals::is_ignored(number));
     }
     let signals = Signals::block(&ends)?;
-    // Before any other file is kept open: it may name a descriptor.
+    // Before any other file is opened and kept, as the path may name a descriptor.
     let mountpoint = Mountpoint::prepare(&place.path, place.dead)?;
     let log = log::start(options.log.as_deref(), ready.is_some())?;
     let settings = Settings {
@@ -127,7 +127,7 @@ fn serve(options: Options, place: Place, attached: bool, ready: Option<&mut Opti
     Ok(mounted.wait(&signals, attached.then(|| input.as_fd()))?)
 }
 
-/// The mountpoint as a line on stdout. Whoever started us may be gone; then standard input has ended as well.
+/// Prints the mountpoint on stdout. Errors mean that the caller is gone, and then standard input has ended, too.
 fn announce(path: &Path) -> std::io::Result<()> {
     let mut line = path.as_os_str().as_bytes().to_vec();
     line.push(b'\n');

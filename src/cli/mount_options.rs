@@ -1,14 +1,14 @@
-//! `-o name=value,...`: the spelling of mount(8) and fstab.
+//! `-o name=value,...`: the syntax of mount(8) and fstab.
 //!
-//! Each name becomes the long option of the same name, so a value is parsed and refused exactly as on the command
-//! line. The long options are put in front of the others: what is said by `--name` wins.
+//! Each name is replaced by the long option with that name, so values are checked as on the command line. These options are inserted in
+//! front of the others, so `--name` takes precedence.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use clap::Command;
 
-/// Options of mount(8), systemd and the kernel that have no meaning for a read-only mount of ours, or are always on.
+/// Options of mount(8), systemd and the kernel that have no meaning for a read-only mount, or are always on.
 const IGNORED: &[&str] = &[
     "ro",
     "auto",
@@ -49,11 +49,11 @@ const IGNORED: &[&str] = &[
     "comment",
 ];
 
-/// The long options that stand for these; `command` is the subcommand that knows them. `is_helper` when mount(8) calls
-/// us, which always says `rw` unless told otherwise.
+/// The long options for some `-o` lists; `command` is the subcommand that has them. `is_helper`: called by mount(8), which passes `rw`
+/// unless told otherwise.
 pub fn expand(lists: &[OsString], command: &Command, is_helper: bool) -> Result<Vec<OsString>, String> {
     let mut arguments = Vec::new();
-    // A path need not be UTF-8: each byte is one character (below 256) until the arguments are made.
+    // Paths need not be UTF-8, so each byte is treated as a character below 256 until the arguments are made.
     let lists: Vec<String> =
         lists.iter().map(|list| list.as_bytes().iter().copied().map(char::from).collect()).collect();
     let items = lists.iter().map(|list| items(list)).collect::<Result<Vec<_>, _>>()?;
@@ -84,7 +84,7 @@ pub fn expand(lists: &[OsString], command: &Command, is_helper: bool) -> Result<
                 said.push(bytes(&value));
                 arguments.push(said);
             }
-            // One that has a value of its own where none is said.
+            // An option whose value is optional.
             (true, None) if argument.get_num_args().is_some_and(|count| count.min_values() == 0) => {
                 arguments.push(format!("--{long}").into());
             }
@@ -98,7 +98,7 @@ pub fn expand(lists: &[OsString], command: &Command, is_helper: bool) -> Result<
     Ok(arguments)
 }
 
-/// The bytes that these characters below 256 stand for.
+/// Converts characters below 256 back to bytes.
 fn bytes(characters: &str) -> OsString {
     OsString::from_vec(characters.chars().filter_map(|character| u8::try_from(character).ok()).collect())
 }
@@ -107,8 +107,9 @@ fn is_ignored(name: &str) -> bool {
     IGNORED.contains(&name) || name.starts_with("x-") || name.starts_with("X-")
 }
 
-/// Names with their values, as separated by commas. A value that begins with a quotation mark goes on to the next one, commas
-/// included, and stands without both; within it a backslash takes the character after it as it is. This is mount(8)'s rule.
+/// Splits a list at commas into names and values, by mount(8)'s rules. A value that starts with a quotation mark ends at the next one and
+/// may
+/// contain commas; in it a backslash quotes the next character. The quotation marks are removed.
 fn items(list: &str) -> Result<Vec<(&str, Option<String>)>, String> {
     let mut items = Vec::new();
     let mut rest = list;
@@ -139,12 +140,12 @@ fn items(list: &str) -> Result<Vec<(&str, Option<String>)>, String> {
     Ok(items)
 }
 
-/// Without the ASCII white space around it. Other characters here are bytes, maybe in the middle of a UTF-8 sequence.
+/// Trims ASCII white space. Other characters are bytes, possibly within a UTF-8 sequence.
 fn trimmed(text: &str) -> &str {
     text.trim_matches(|character: char| character.is_ascii_whitespace())
 }
 
-/// The text up to the quotation mark that ends it, and what comes after that.
+/// Reads a value up to its closing quotation mark; also returns the rest.
 fn unquoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices();
@@ -161,7 +162,7 @@ fn unquoted(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// Whether this is what mount.fuse makes of a mount of type `fuse.shufflefs`, where no helper of that name is installed:
+/// Whether mount.fuse called this program for a mount of type `fuse.shufflefs`, as it does if no helper of that name is installed:
 /// `shufflefs SOURCE DIR -o OPTIONS`.
 pub fn is_from_mount_fuse(arguments: &[OsString], is_command: impl Fn(&OsString) -> bool) -> bool {
     match arguments {
@@ -170,8 +171,8 @@ pub fn is_from_mount_fuse(arguments: &[OsString], is_command: impl Fn(&OsString)
     }
 }
 
-/// The command line of a mount(8) helper, `mount.fuse.shufflefs SOURCE DIR [-sfnv] [-N NS] [-o OPTIONS] [-t TYPE]`, as
-/// one of ours.
+/// Converts the arguments of a mount(8) helper, `mount.fuse.shufflefs SOURCE DIR [-sfnv] [-N NS] [-o OPTIONS] [-t TYPE]`, to those of
+/// this program.
 pub fn helper(arguments: impl Iterator<Item = OsString>) -> Result<Vec<OsString>, String> {
     let mut ours: Vec<OsString> = vec!["shufflefs".into(), "mount".into()];
     let mut places = Vec::new();
@@ -183,7 +184,7 @@ pub fn helper(arguments: impl Iterator<Item = OsString>) -> Result<Vec<OsString>
                 ours.extend(arguments.next());
             }
             Some("-t" | "-N") => drop(arguments.next()),
-            // Quiet about unknown options, no mtab, verbose: nothing to do. "Fake" would mean not to mount.
+            // -f would pretend to mount. -s (tolerate unknown options), -n (no mtab) and -v (verbose) have no effect here.
             Some("-f") => return Err("-f (a mount that is only pretended) is not supported".into()),
             Some("-s" | "-n" | "-v") => {}
             _ => places.push(argument),
@@ -224,7 +225,7 @@ mod tests {
         for (list, words) in [
             (r#"batch_size="a=0.8,b=0.2",drop_last"#, "--batch-size=a=0.8,b=0.2 --drop-last"),
             (r#"batch_size="x in [\"a\",\"b\"]""#, r#"--batch-size=x in ["a","b"]"#),
-            // Quotation marks within a value are part of it.
+            // Quotation marks within a value are kept.
             (r#"batch_size=tissue == "lung",ro"#, r#"--batch-size=tissue == "lung""#),
             (r#"batch_size="","#, "--batch-size="),
         ] {

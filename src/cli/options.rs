@@ -1,4 +1,4 @@
-//! The options that mounts share, as clap and configuration files have them. `checked` makes of them what the program gets.
+//! The options that mounts share, as clap and configuration files parse them. `checked` turns them into checked options.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::session::spec::Unmatched;
 use crate::storage::name;
 use crate::view::filter::Filter;
 
-/// Options of `mount`, `run` and `plan`; also what a file says (`config`).
+/// Options of `mount`, `run`, `plan` and others; also the content of a configuration file (`config`).
 #[derive(Debug, Clone, Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptionArgs {
@@ -137,12 +137,12 @@ pub struct OptionArgs {
     #[serde(skip)]
     pub config: Option<PathBuf>,
 
-    /// What the file says of views.
+    /// The options of views in a configuration file.
     #[arg(skip)]
     #[serde(skip)]
     pub file: ViewsFile,
 
-    /// Whether this mount serves all processes of its job on this node, and so has the node's share and not a process's.
+    /// Whether this mount serves all processes of its job on this node, and so uses the whole node instead of a share.
     #[arg(skip)]
     #[serde(skip)]
     pub is_of_node: bool,
@@ -335,7 +335,7 @@ impl Default for OptionArgs {
 }
 
 impl OptionArgs {
-    /// Makes relative paths begin in the directory of the file that they stand in.
+    /// Makes relative paths relative to the directory of the file that has them.
     pub fn beside(mut self, directory: &Path) -> OptionArgs {
         let paths =
             [&mut self.index_dir, &mut self.cache_dir, &mut self.log, &mut self.token_table, &mut self.split_toml];
@@ -353,17 +353,17 @@ impl OptionArgs {
         self
     }
 
-    /// Puts over it what a command line says; `matches` have no defaults.
+    /// Overrides options of a file by those of a command line; `matches` must have no defaults.
     ///
     /// # Errors
-    /// None that the command line had not before.
+    /// Those that the command line had before as well.
     pub fn overridden(mut self, matches: &ArgMatches) -> Result<OptionArgs, clap::Error> {
         let flags = |options: &OptionArgs| {
             [options.dense, options.log1p, options.anonymous, options.cache, options.allow_other]
         };
         let of_file = flags(&self);
         self.update_from_arg_matches(matches)?;
-        // A flag that is not said is false there, like one that has a default.
+        // On the command line, flags that are not given are false, so they are combined.
         let [dense, log1p, anonymous, cache, allow_other] = of_file;
         self.dense |= dense;
         self.log1p |= log1p;

@@ -1,7 +1,6 @@
-//! `shufflefs plan`: what a mount of these stores would do, without mounting; and what remains of an epoch.
+//! `shufflefs plan`: shows what a mount of stores would do, without mounting, or what remains of an epoch.
 //!
-//! Figures are of the same plan that a mount serves, from a few fetches of epoch 0, so they are what a reader would see
-//! and not what a formula promises. No matrix data is read.
+//! Figures come from a few fetches of the plan that a mount would serve, not from formulas. No matrix data is read.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -32,7 +31,7 @@ pub struct PlanArgs {
     #[arg(value_name = "STORE", required_unless_present = "modality")]
     pub stores: Vec<PathBuf>,
 
-    /// An obs column: tell how mixed its labels are within a batch, against perfect shuffling [default: none]
+    /// An obs column: show how well its labels are mixed within a batch, compared with perfect shuffling [default: none]
     #[arg(long, value_name = "COLUMN", help_heading = "Plan")]
     label: Option<String>,
 
@@ -41,12 +40,12 @@ pub struct PlanArgs {
     #[arg(long, value_name = "epoch=E,step=S,world=W", help_heading = "Plan", value_parser = resume)]
     resume: Option<Resume>,
 
-    /// Ranks to deal what remains to [default: 1]
+    /// Number of ranks to divide the remaining files among [default: 1]
     #[arg(long, value_name = "W", help_heading = "Plan", requires = "resume",
           value_parser = clap::value_parser!(u64).range(1..=super::values::MOST_RANKS))]
     world: Option<u64>,
 
-    /// What a million requests of a remote store cost, in dollars
+    /// Price of a million requests to a remote store, in dollars
     #[arg(long, value_name = "DOLLARS", default_value_t = 0.4, help_heading = "Plan")]
     request_price: f64,
 
@@ -104,7 +103,7 @@ pub fn plan(args: PlanArgs) -> Outcome {
     Ok(0)
 }
 
-/// The names that remain, one list a rank.
+/// The names of the remaining files, a list for each rank.
 fn remains(
     Resume { epoch, stopped, view }: &Resume,
     world: u64,
@@ -148,14 +147,14 @@ fn remains(
     let mut text = String::new();
     for (rank, names) in ranks.iter().enumerate() {
         for name in names {
-            // A rank alone needs no number in front.
+            // With a single rank, names have no number in front.
             let _ = if world == 1 { writeln!(text, "{name}") } else { writeln!(text, "{rank}\t{name}") };
         }
     }
     Ok(text)
 }
 
-/// Adds what the requests of an epoch cost, where stores are remote.
+/// Adds the price of an epoch's requests, if stores are remote.
 fn price(told: &mut Value, million: f64) {
     for view in told["views"].as_object_mut().into_iter().flat_map(|views| views.values_mut()) {
         if let Some(requests) = view["requests_per_epoch"].as_f64() {
@@ -164,7 +163,7 @@ fn price(told: &mut Value, million: f64) {
     }
 }
 
-/// The same as text: one line a figure, one column a view.
+/// The figures as text: one line each, one column for each view.
 fn text(told: &Value) -> String {
     let number = |value: &Value| value.as_u64().unwrap_or_default();
     let mut text = format!("{} rows, {} genes\n", number(&told["rows"]), number(&told["genes"]));
@@ -253,7 +252,7 @@ fn text(told: &Value) -> String {
     text
 }
 
-/// Labels with their rows, the first of them.
+/// The first labels, with their numbers of rows.
 fn listed(counts: &Value) -> String {
     const LISTED: usize = 12;
     let Some(counts) = counts.as_object() else { return String::new() };

@@ -1,4 +1,4 @@
-//! `shufflefs probe`: parses stores for its parent, or dies of it. Hidden; see `session::probe`.
+//! `shufflefs probe`: parses stores for its parent process, and may crash. Hidden; see `session::probe`.
 
 use super::exit::{Exit, OrExit, Outcome};
 use crate::session::probe;

@@ -1,4 +1,4 @@
-//! `shufflefs reader`: reads files that its parent names, a mount of its parent's among them. Hidden; see `tune::reader`.
+//! `shufflefs reader`: reads files that its parent process names. Hidden; see `tune::reader`.
 
 use super::exit::{Exit, OrExit, Outcome};
 use crate::tune::reader;

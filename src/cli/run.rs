@@ -58,7 +58,7 @@ pub struct RunArgs {
 }
 
 pub fn run(args: RunArgs, inherited: &Inherited) -> Outcome {
-    // Everything that fails before the command runs has one code, since all others are the command's.
+    // Failures before the command runs have one exit code, as all others are the command's.
     inside(args, inherited).map_err(|failure| match failure.exit {
         Exit::NotFound | Exit::NotExecutable => failure,
         _ => Failure { exit: Exit::Run, ..failure },
@@ -77,12 +77,12 @@ fn inside(mut args: RunArgs, inherited: &Inherited) -> Outcome {
     let namespace = Namespace::enter()?;
     let mounted = mount(&namespace, args.at.as_deref(), options, &signals, log)?;
     let ended = in_mount(&args.command, mounted.path(), mounted.ended(), &signals, namespace, inherited)?;
-    // Unmounts, and removes the directory if we made it.
+    // Unmounts, and removes the directory if it was created here.
     drop(mounted);
     Ok(end_as(ended))
 }
 
-/// Mounts in this namespace.
+/// Mounts in a namespace.
 fn mount(
     namespace: &Namespace,
     at: Option<&Path>,
@@ -105,7 +105,7 @@ fn mount(
     Ok(Mounted::start(filesystem, mountpoint, &settings, started)?)
 }
 
-/// Runs the command where it sees the mount on `place`, of which `mount` tells the end.
+/// Runs the command, which sees the mount on `place`; `mount` becomes readable when that ends.
 fn in_mount(
     words: &[OsString],
     place: &Path,
@@ -122,13 +122,13 @@ fn in_mount(
     Ok(child.supervise(mount, place, signals)?)
 }
 
-/// The code to exit with; does not return if the command was killed.
+/// The exit code of the command; if it was killed, ends this process by the same signal.
 fn end_as(ended: Ended) -> u8 {
     match ended {
         Ended::Code(code) => code,
         Ended::Signal(number) => {
             command::die_by(number);
-            // Only where the signal does not kill (we are init of a pid namespace): as a shell says it.
+            // The signal does not kill us (as init of a pid namespace): use a shell's code for it.
             128u8.saturating_add(u8::try_from(number).unwrap_or(0))
         }
     }
@@ -137,7 +137,7 @@ fn end_as(ended: Ended) -> u8 {
 fn not_started(line: &[OsString], NotStarted(error): NotStarted) -> Failure {
     let program = line.first().map(|program| program.display().to_string()).unwrap_or_default();
     let (exit, error) = match error.kind() {
-        // execvp says "denied" if one directory of PATH may not be searched, although none has the program.
+        // execvp says "denied" if it may not search a directory of PATH, even if no directory has the program.
         ErrorKind::PermissionDenied if !is_anywhere(line.first()) => {
             (Exit::NotFound, anyhow::anyhow!("command not found: {program}"))
         }
@@ -153,7 +153,7 @@ fn is_anywhere(program: Option<&OsString>) -> bool {
     program.as_bytes().contains(&b'/') || std::env::split_paths(&search).any(|place| place.join(program).exists())
 }
 
-/// Where a temporary directory goes if no place of the namespace's own can be had.
+/// Parent of a temporary mountpoint, if the namespace has no place of its own.
 fn temporary() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {
         Some(runtime) if runtime.is_dir() => runtime,
@@ -161,7 +161,7 @@ fn temporary() -> PathBuf {
     }
 }
 
-/// The word with each `{}` replaced.
+/// Replaces each `{}` in a word.
 fn substituted(word: &OsStr, place: &OsStr) -> OsString {
     let mut out = Vec::with_capacity(word.len());
     let mut rest = word.as_bytes();

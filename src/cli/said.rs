@@ -1,4 +1,4 @@
-//! Values of options in a file, for serde: a word as the command line has it, taken by the same parser.
+//! Deserializes values of options in a file, with the parsers of the command line.
 
 use std::error::Error as _;
 use std::ffi::OsStr;
@@ -23,7 +23,7 @@ use crate::plan::groups::Short;
 use crate::session::spec::Unmatched;
 use crate::view::filter::Filter;
 
-/// One value as the command line would spell it.
+/// A value, as it would be spelt on the command line.
 struct Word(String);
 
 impl<'de> Deserialize<'de> for Word {
@@ -82,7 +82,7 @@ fn any(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Functions for `deserialize_with`, of these types by these parsers.
+/// Makes functions for `deserialize_with`: values of a type, by a parser.
 macro_rules! words {
     ($($name:ident: $type:ty = $parser:expr;)*) => {
         $(pub fn $name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
@@ -91,7 +91,7 @@ macro_rules! words {
     };
 }
 
-/// The same of options that have no default.
+/// The same for options without a default.
 macro_rules! optional_words {
     ($($name:ident: $type:ty = $parser:expr;)*) => {
         $(pub fn $name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<$type>, D::Error> {
@@ -139,7 +139,7 @@ optional_words! {
     unmatched: Unmatched = values::unmatched();
 }
 
-/// An option that is there or not.
+/// A flag.
 pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     struct Flag;
     impl Visitor<'_> for Flag {
@@ -156,7 +156,7 @@ pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error
     deserializer.deserialize_any(Flag)
 }
 
-/// Several values: a list of them as they are, or a word with commas between them.
+/// Several values: a list, or a string with commas.
 fn list<'de, D: Deserializer<'de>, P: TypedValueParser>(deserializer: D, parser: P) -> Result<Vec<P::Value>, D::Error> {
     struct List<P>(P);
     impl<'de, P: TypedValueParser> Visitor<'de> for List<P> {
@@ -193,7 +193,7 @@ pub fn columns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
     list(deserializer, any)
 }
 
-/// The sides of a split: a word as on the command line, or a table of numbers in the order of the file.
+/// The sides of a split: a string as on the command line, or a table of numbers in the order of the file.
 pub fn split<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Fractions>, D::Error> {
     struct Split;
     impl<'de> Visitor<'de> for Split {

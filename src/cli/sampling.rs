@@ -1,8 +1,8 @@
-//! The options that a view can have of its own: on the command line and at the top of a file for all, in a file's
-//! `[view.NAME]` for one.
+//! Options that each view can have: for all views on the command line and at the top level of a file, for one view in a file's
+//! `[view.NAME]`.
 //!
-//! Nothing here has a default, so that it is known what was said where: the command line wins over a view's table, and
-//! that over the top of the file.
+//! They have no defaults here, to know where each was given: the command line overrides a view's table, which overrides the top level of
+//! the file.
 
 use std::path::{Path, PathBuf};
 
@@ -16,10 +16,10 @@ use crate::plan::strategy::STRATEGIES;
 use crate::session::spec::{DrawSpec, WeightSource};
 use crate::view::filter::Filter;
 
-/// One of `STRATEGIES`. An alias, as serde takes a reference in a struct for text that is borrowed from the file.
+/// The name of a strategy. An alias, because serde would deserialize a `&'static str` field by borrowing from the file.
 pub type StrategyName = &'static str;
 
-/// Options of one view, as given at one place.
+/// Options of views, as given in one place.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SamplingArgs {
@@ -126,19 +126,19 @@ pub struct SamplingArgs {
     #[serde(deserialize_with = "said::path")]
     pub bag_table: Option<PathBuf>,
 
-    /// Where a file of weights is looked for: beside the file that names it.
+    /// The directory that a path of weights is relative to: that of the file that names it.
     #[arg(skip)]
     #[serde(skip)]
     pub directory: Option<PathBuf>,
 }
 
 impl SamplingArgs {
-    /// These options, and of others those that these do not say. How rows are drawn is one decision: who says any of it
-    /// says all of it. Which rows there are is not decided here: every restriction holds.
+    /// These options, completed by others. How to draw rows is one decision: if any of its options is given here, the others' are
+    /// ignored. Restrictions of rows are not part of it, and are combined.
     pub fn or(self, other: SamplingArgs) -> SamplingArgs {
         let draws = self.draws();
         let drawn = |mine: Option<String>, others: Option<String>| if draws { mine } else { others };
-        // How sets and bags are made goes with what draws them.
+        // Options of sets and bags belong to the decision of how to draw.
         let (sets, bags) = (!draws || !self.set_by.is_empty(), !draws || !self.bag_by.is_empty());
         SamplingArgs {
             batch_size: self.batch_size.or(other.batch_size),
@@ -172,7 +172,7 @@ impl SamplingArgs {
             || !self.bag_by.is_empty()
     }
 
-    /// Makes relative paths begin in the directory of the file that they stand in.
+    /// Makes relative paths relative to the directory of the file that has them.
     pub fn beside(mut self, directory: &Path) -> SamplingArgs {
         self.rows = self.rows.map(|path| directory.join(path));
         self.bag_table = self.bag_table.map(|path| directory.join(path));
@@ -180,7 +180,7 @@ impl SamplingArgs {
         self
     }
 
-    /// How rows are drawn, if what is said goes together. Relative paths of the command line begin in `here`.
+    /// How to draw rows; fails if options exclude each other. Paths on the command line are relative to `here`.
     pub fn draw(&self, here: &Path) -> Result<DrawSpec, String> {
         if let Some(groups) = self.groups(here)? {
             return Ok(groups);

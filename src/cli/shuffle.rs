@@ -1,4 +1,4 @@
-//! `shufflefs shuffle`: writes an epoch to a store of its own, shuffled once and for all.
+//! `shufflefs shuffle`: writes a shuffled epoch to a new store.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -30,16 +30,16 @@ Examples:
     after_help = format!("{EXAMPLES}\n\n{}", super::exit::HELP),
 )]
 pub struct ShuffleArgs {
-    /// AnnData stores, seen as one table of rows; and last what is written: OUT.zarr, a collection of annbatch, OUT.h5ad, or
-    /// OUT.parquet, a directory of files
+    /// AnnData stores, seen as one table of rows; and last what to write: OUT.zarr, an annbatch collection, OUT.h5ad, or OUT.parquet, a
+    /// directory of files
     #[arg(value_name = "STORE... OUT", required = true, num_args = 1..)]
     pub paths: Vec<PathBuf>,
 
-    /// The epoch that is written
+    /// The epoch to write
     #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Shuffle")]
     epoch: u64,
 
-    /// The view that is written, where there are several
+    /// The view to write, if there are several
     #[arg(long, value_name = "NAME", help_heading = "Shuffle")]
     view: Option<String>,
 
@@ -47,17 +47,17 @@ pub struct ShuffleArgs {
     #[arg(long, value_name = "CODEC", value_enum, default_value = "lz4", help_heading = "Shuffle")]
     compress: Compression,
 
-    /// Write only the I-th of N parts, from 0, with no word between the processes that write them; `auto`: as a Slurm array counts
-    /// (SLURM_ARRAY_TASK_ID). All with the same stores and options
+    /// Write only part I of N, from 0; parts may be written in any order, on any machine; `auto`: the number of a Slurm array task
+    /// (SLURM_ARRAY_TASK_ID). All parts need the same stores and options
     #[arg(long, value_name = "I/N|auto", value_parser = part, help_heading = "Shuffle")]
     part: Option<Part>,
 
-    /// Make the store of N parts that are written
+    /// Complete the store from its N written parts
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "part",
           help_heading = "Shuffle")]
     finish: Option<u64>,
 
-    /// Read what was written again and compare it with the stores
+    /// Read the written data again, and compare them with the stores
     #[arg(long, help_heading = "Shuffle")]
     verify: bool,
 
@@ -174,8 +174,8 @@ pub fn shuffle(args: ShuffleArgs) -> Outcome {
     say(&format!("{}: {rows} rows in {seconds:.1} s, {rate:.0} rows/s", export.out.display()))
 }
 
-/// What serves the same rows in the same order, with batches as large as fetches: a file of 256 rows is none for a disk. Batches that
-/// are of one class each stay what they are.
+/// A spec that serves the same rows in the same order, with fetches as batches: files of 256 rows would be too small. Batches of one class
+/// each stay as they are.
 fn a_fetch_a_batch(session: &Session, mut spec: Spec, view: usize) -> Result<Spec, Failure> {
     let plan = &session.views[view].plan;
     let sampling = *plan.sampling();

@@ -1,4 +1,4 @@
-//! `--tokens` and `--token-table`: recipes by which X becomes tokens.
+//! `--tokens` and `--token-table`: how to turn X into tokens.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -9,18 +9,18 @@ use serde::Deserialize;
 use super::exit::Failure;
 use crate::collection::tokens::{Longer, Ties, TokenGene, TokenOrder, TokenSpec};
 
-/// Other options that tokens exclude.
+/// Other options, which tokens exclude.
 pub struct Combined {
     pub dense: bool,
     pub computes: bool,
     pub dtype: bool,
 }
 
-/// Tokens of a row at most.
+/// Maximum tokens of a row.
 const MOST_LENGTH: u64 = 1 << 20;
 const MOST_BINS: u32 = 1 << 16;
 
-/// A recipe's file.
+/// The file of a recipe.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -66,18 +66,18 @@ enum Special {
     Name(String),
 }
 
-/// The tokens that there are.
+/// A token table.
 #[derive(Default)]
 struct Table {
     genes: Vec<TokenGene>,
-    /// Those whose names begin with `<`.
+    /// Special tokens: those whose names start with `<`.
     special: HashMap<String, u32>,
 }
 
-/// The recipe that the options ask for.
+/// The recipe that the options request.
 ///
 /// # Errors
-/// A file that cannot be read, options that exclude each other, a table that lacks what the recipe needs.
+/// A file that cannot be read, options that exclude each other, a table that lacks a token or median.
 pub fn recipe(tokens: Option<&str>, table: Option<&Path>, combined: &Combined) -> Result<Option<TokenSpec>, Failure> {
     let Some(name) = tokens else {
         return match table {
@@ -113,7 +113,7 @@ pub fn recipe(tokens: Option<&str>, table: Option<&Path>, combined: &Combined) -
     Ok(Some(spec))
 }
 
-/// As Geneformer's tokeniser: its newer models (V2) have 4,096 tokens with `<cls>` and `<eos>`, the first one 2,048 without.
+/// Geneformer's tokeniser: its newer models (V2) have 4,096 tokens with `<cls>` and `<eos>`, the first one 2,048 without.
 fn geneformer(table: Table) -> TokenSpec {
     let (first, last) = (table.named("<cls>"), table.named("<eos>"));
     let surrounded = first.is_some() && last.is_some();
@@ -129,7 +129,7 @@ fn geneformer(table: Table) -> TokenSpec {
     }
 }
 
-/// As scGPT's pretraining: 51 bins, 1,200 tokens with `<cls>`.
+/// scGPT's pretraining: 51 bins, 1,200 tokens with `<cls>`.
 fn scgpt(table: Table) -> TokenSpec {
     TokenSpec {
         name: "scgpt".to_owned(),
@@ -225,7 +225,7 @@ impl Table {
         }
     }
 
-    /// Names and tokens as JSON, or a line each, with a median behind them. A first line without a token is a header.
+    /// Reads names and tokens as JSON, or one a line, with optional medians. A first line without a token is a header.
     fn read(path: &Path) -> Result<Table, String> {
         let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
         let mut table = Table::default();

@@ -1,4 +1,4 @@
-//! `shufflefs tune`: measures stores on this machine and recommends options, as a command line.
+//! `shufflefs tune`: measures stores on this machine, and recommends options as a command line.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -35,32 +35,32 @@ pub struct TuneArgs {
     #[arg(value_name = "STORE", required_unless_present = "modality")]
     pub stores: Vec<PathBuf>,
 
-    /// The obs column whose labels are to be mixed [default: which sixteenth of the stored order a row is in]
+    /// The obs column whose labels are to be mixed [default: the sixteenth of the stored order that a row is in]
     #[arg(long, value_name = "COLUMN", help_heading = "Tune")]
     label: Option<String>,
 
-    /// Rows a second that are enough: what mixes well and reaches them with the least memory is recommended [default: as
-    /// fast as it mixes well]
+    /// A sufficient rate, in rows a second: recommend the best mixed setting that reaches it, with the least memory [default: the
+    /// fastest setting that mixes well]
     #[arg(long, value_name = "ROWS", help_heading = "Tune", value_parser = rate)]
     target_rate: Option<f64>,
 
-    /// Memory that a mount may take [default: as --memory]
+    /// Maximum memory of the mount [default: as --memory]
     #[arg(long, value_name = "SIZE", help_heading = "Tune", value_parser = values::size)]
     max_memory: Option<u64>,
 
-    /// Formats to look at besides --format, comma-separated [default: npz, safetensors]
+    /// Formats to try besides --format, comma-separated [default: npz, safetensors]
     #[arg(long, value_name = "FORMAT,...", value_delimiter = ',', help_heading = "Tune", value_parser = values::format())]
     formats: Vec<Extension>,
 
-    /// The view that is tuned, where there are several [default: the first]
+    /// The view to tune, if there are several [default: the first]
     #[arg(long, value_name = "NAME", help_heading = "Tune")]
     view: Option<String>,
 
-    /// The Python whose readers are measured (numpy, safetensors, pyarrow, anndata)
+    /// The Python interpreter to measure readers with (numpy, safetensors, pyarrow, anndata)
     #[arg(long, value_name = "PROGRAM", default_value = "python3", help_heading = "Tune")]
     python: PathBuf,
 
-    /// Draw rows a second against entropy to this file (SVG) [default: none]
+    /// Plot rate against entropy to this file (SVG) [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Tune")]
     plot: Option<PathBuf>,
 
@@ -77,11 +77,11 @@ fn rate(text: &str) -> Result<f64, String> {
     found.ok_or_else(|| "write rows a second, such as 20000".to_owned())
 }
 
-/// Options of `tune` that take a value and that a mount has not; and those that the recommendation says itself.
+/// Options of `tune` with a value that mounts lack, and options that the recommendation sets.
 const OWN: [&str; 7] = ["--label", "--target-rate", "--max-memory", "--formats", "--view", "--python", "--plot"];
 const SAID: [&str; 6] = ["--batch-size", "--block-size", "--fetch-factor", "--format", "--threads", "--memory"];
 
-/// Formats that are looked at where none are named.
+/// Formats to try by default.
 const DEFAULT: [&str; 2] = ["npz", "safetensors"];
 
 pub fn tune(args: TuneArgs, line: &[OsString]) -> Outcome {
@@ -96,7 +96,7 @@ pub fn tune(args: TuneArgs, line: &[OsString]) -> Outcome {
         })?,
     };
     if let Some(plot) = &args.plot {
-        // Half a minute of work is not to be lost at its end.
+        // Tried first, so that half a minute of work is not lost at the end.
         std::fs::File::options()
             .create(true)
             .append(true)
@@ -114,7 +114,7 @@ pub fn tune(args: TuneArgs, line: &[OsString]) -> Outcome {
             formats.push(format);
         }
     }
-    // Before any thread exists.
+    // Before any thread starts.
     let namespace = Namespace::enter().map_err(|error| error.to_string());
     log::start_if_asked(options.log.as_deref())?;
     let asked = Asked {
@@ -153,7 +153,7 @@ pub fn tune(args: TuneArgs, line: &[OsString]) -> Outcome {
     Ok(0)
 }
 
-/// The command that mounts with a setting: the line that was given, with what was tuned in place.
+/// The command to mount with a setting: the given command line, with the tuned options replaced.
 fn recommended(setting: &Setting, line: &[OsString]) -> String {
     let memory = ByteSize(setting.memory.div_ceil(1 << 20) << 20).as_u64() >> 20;
     let mut words: Vec<String> = ["shufflefs", "mount"].map(str::to_owned).to_vec();
@@ -170,7 +170,7 @@ fn recommended(setting: &Setting, line: &[OsString]) -> String {
     while let Some(word) = rest.next() {
         let name = word.split('=').next().unwrap_or_default();
         if OWN.contains(&name) || SAID.contains(&name) {
-            // Its value is in the same word or is the next one.
+            // Its value is in the same word, or the next one.
             if !word.contains('=') {
                 rest.next();
             }
@@ -182,7 +182,7 @@ fn recommended(setting: &Setting, line: &[OsString]) -> String {
     words.join(" ")
 }
 
-/// A word as a shell takes it.
+/// A word, quoted for a shell if needed.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%~".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -339,7 +339,7 @@ fn text(report: &Report, command: Option<&str>) -> String {
     out
 }
 
-/// Columns that are aligned to the right.
+/// Formats right-aligned columns.
 fn table<const N: usize>(out: &mut String, lines: &[[String; N]]) {
     let widths: Vec<usize> =
         (0..N).map(|i| lines.iter().map(|line| line[i].chars().count()).max().unwrap_or(0)).collect();

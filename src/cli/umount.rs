@@ -1,4 +1,4 @@
-//! `shufflefs umount`: ends a mount, also a dead one.
+//! `shufflefs umount`: unmounts, including dead mounts.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Parsers of option values: each says what is allowed when it refuses.
+//! Parsers of option values; their errors say what is allowed.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::session::memory::LEAST as LEAST_MEMORY;
 use crate::session::spec::Unmatched;
 use crate::view::split::{self, Fraction};
 
-/// A number, or `auto`. Not an `Option`, which clap takes for "may be absent".
+/// A number, or `auto`. Not an `Option`, which has another meaning for clap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Auto(pub Option<u32>);
 
@@ -96,18 +96,18 @@ pub fn format() -> impl TypedValueParser<Value = Extension> {
         .try_map(|name| Extension::from_name(&name).ok_or("unknown format"))
 }
 
-/// What becomes of genes that not all stores have.
+/// What to do with genes that only some stores have.
 pub fn join() -> impl TypedValueParser<Value = Join> {
     PossibleValuesParser::new(Join::ALL.map(Join::as_str)).try_map(|name| Join::from_name(&name).ok_or("unknown join"))
 }
 
-/// What counts as one gene.
+/// Which gene names count as equal.
 pub fn matching() -> impl TypedValueParser<Value = Matching> {
     PossibleValuesParser::new(Matching::ALL.map(Matching::as_str))
         .try_map(|name| Matching::from_name(&name).ok_or("unknown matching"))
 }
 
-/// What becomes of genes that are named and that a store lacks.
+/// What to do with named genes that a store lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absent {
     Refuse,
@@ -137,19 +137,19 @@ pub fn share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// In what order rows are drawn: a strategy that needs no column.
+/// The order of rows: a strategy without columns.
 pub fn order() -> impl TypedValueParser<Value = &'static str> {
     let names =
         STRATEGIES.iter().filter(|strategy| !strategy.labels && !strategy.weights).map(|strategy| strategy.name);
     PossibleValuesParser::new(names).try_map(|name| by_name(&name).map(|strategy| strategy.name).ok_or("unknown order"))
 }
 
-/// What becomes of rows that make no whole set.
+/// What to do with rows that do not fill a whole set.
 pub fn short() -> impl TypedValueParser<Value = Short> {
     PossibleValuesParser::new(Short::ALL.map(Short::as_str)).try_map(|name| named(Short::ALL, Short::as_str, &name))
 }
 
-/// What becomes of batches that ranks cannot share evenly.
+/// What to do with batches that ranks cannot share evenly.
 pub fn uneven() -> impl TypedValueParser<Value = RemainderPolicy> {
     PossibleValuesParser::new(RemainderPolicy::ALL.map(RemainderPolicy::as_str))
         .try_map(|name| named(RemainderPolicy::ALL, RemainderPolicy::as_str, &name))
@@ -159,7 +159,7 @@ fn named<T: Copy, const N: usize>(all: [T; N], name_of: fn(T) -> &'static str, n
     all.into_iter().find(|&value| name_of(value) == name).ok_or("unknown")
 }
 
-/// The sides of a split. Not a `Vec`, which clap takes for several values.
+/// The sides of a split. Not a `Vec`, which means several values to clap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fractions(pub Vec<Fraction>);
 
@@ -167,10 +167,10 @@ pub fn fractions(text: &str) -> Result<Fractions, String> {
     split::fractions(text).map(Fractions)
 }
 
-/// Whose tree the mount shows.
+/// The rank whose part the mount shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RankOf {
-    /// As the launcher's environment says.
+    /// From the launcher's environment.
     Auto,
     Given(Rank),
 }
@@ -187,10 +187,10 @@ pub fn rank(text: &str) -> Result<RankOf, String> {
     }
 }
 
-/// What inode numbers have room for.
+/// The maximum of ranks for which inode numbers have bits.
 pub const MOST_RANKS: u64 = 4095;
 
-/// How much memory: a size, or a part of what this machine or container has.
+/// A limit of memory: a size, or a share of the machine's or container's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryLimit {
     Auto,
@@ -215,7 +215,7 @@ pub fn memory(text: &str) -> Result<MemoryLimit, String> {
     }
 }
 
-/// Bytes of a cache.
+/// The size of a cache, in bytes.
 pub fn size(text: &str) -> Result<u64, String> {
     match text.parse::<ByteSize>() {
         Ok(ByteSize(bytes)) if bytes >= LEAST_MEMORY => Ok(bytes),
@@ -241,12 +241,12 @@ pub fn timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Which matrix is X: `X`, `raw/X`, `layers/NAME`, `obsm/NAME`.
+/// The matrix to serve as X: `X`, `raw/X`, `layers/NAME`, `obsm/NAME`.
 pub fn matrix(text: &str) -> Result<MatrixName, String> {
     MatrixName::at(text).ok_or_else(|| "allowed are X, raw/X, layers/NAME and obsm/NAME".into())
 }
 
-/// Further matrices: as `matrix`, but X is what --x chooses.
+/// A further matrix: as `matrix`, but not X itself.
 pub fn further(text: &str) -> Result<MatrixName, String> {
     match MatrixName::at(text) {
         Some(MatrixName::X) => Err("X is served anyway, or what --x names in its place".into()),
@@ -270,7 +270,7 @@ const DTYPES: [(&str, Dtype); 12] = [
     ("bool", Dtype::Bool),
 ];
 
-/// A dtype, in short or by numpy's name.
+/// A dtype, by its short name or numpy's.
 pub fn dtype(text: &str) -> Result<Dtype, String> {
     let short = DTYPES.iter().find(|(name, _)| *name == text).map(|(_, dtype)| *dtype);
     let allowed = || DTYPES.map(|(name, _)| name).join(", ");
@@ -283,7 +283,7 @@ pub fn index_dtype(text: &str) -> Result<Dtype, String> {
     dtype(text).ok().filter(|dtype| allowed.contains(dtype)).ok_or_else(|| "allowed are u16, i32 and i64".into())
 }
 
-/// What rows are scaled to.
+/// The total to scale rows to.
 pub fn total(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(total) if total.is_finite() && total > 0.0 => Ok(total),
@@ -291,19 +291,19 @@ pub fn total(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A file of names, a column of var, or a list of names.
+/// Genes: a file of names, a column of var, or a list of names.
 pub fn genes(text: &str) -> Result<Genes, String> {
     if let Some(column) = text.strip_prefix("var:") {
         return Ok(Genes::Var(column.to_owned()));
     }
-    // A directory or an unreadable file is no gene either; a list of many names is longer than a path can be.
+    // An existing directory or unreadable file is an error, not a list of names. A long list exceeds the length of paths.
     if std::fs::exists(text).unwrap_or_else(|error| error.kind() != std::io::ErrorKind::InvalidFilename) {
         return genes_of_file(Path::new(text));
     }
     genes_named(text.split(',').map(str::to_owned).collect())
 }
 
-/// The genes that a file names, one a line.
+/// The genes in a file, one name a line.
 pub fn genes_of_file(path: &Path) -> Result<Genes, String> {
     let lines = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
     genes_named(lines.lines().map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).collect())

@@ -1,9 +1,9 @@
-//! `--version`: what a report of a fault must say of the program.
+//! `--version`: what a bug report must say about the program.
 
-/// The commit that a package was built from; its script sets the variable.
+/// The commit of a package; the packaging script sets the variable.
 const COMMIT: Option<&str> = option_env!("SHUFFLEFS_COMMIT");
 
-/// The protocol that the crate `fuser` speaks to the kernel.
+/// The FUSE protocol version of the crate `fuser`.
 const FUSE: &str = "7.40";
 
 /// Four lines: version and commit, features, HDF5, FUSE.

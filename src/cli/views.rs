@@ -1,4 +1,4 @@
-//! Views as checked options: what the command line, a view's table and the top of a file say, made one.
+//! Views as checked options, combined from the command line, the views' tables and the top level of a file.
 
 use std::path::{Path, PathBuf};
 
@@ -13,19 +13,19 @@ use crate::view::filter::Filter;
 use crate::view::suggest::suggest;
 
 const DEFAULT_BATCH_SIZE: u32 = 256;
-/// More views than this are a mistake.
+/// Maximum number of views; more are a mistake.
 const MOST_VIEWS: usize = 1000;
 
-/// What a file says of views.
+/// The options of views in a file.
 #[derive(Debug, Clone, Default)]
 pub struct ViewsFile {
-    /// Of all views.
+    /// For all views.
     pub all: SamplingArgs,
-    /// Of each named one, in the order of the file.
+    /// For each named view, in the order of the file.
     pub views: Vec<(String, SamplingArgs)>,
 }
 
-/// The split, if there is one.
+/// The split, if requested.
 pub fn split(
     fractions: Option<Fractions>,
     by: Option<String>,
@@ -45,7 +45,7 @@ pub fn split(
     }
 }
 
-/// The controls beside each row, if there are any.
+/// The controls beside each row, if requested.
 pub fn pairs(
     controls: Option<Filter>,
     columns: Vec<String>,
@@ -68,7 +68,7 @@ pub fn pairs(
     Ok(Some(PairSpec { controls, columns, each: each.unwrap_or(1), unmatched }))
 }
 
-/// The neighbourhoods beside batches, if there are any.
+/// The neighbourhoods beside batches, if requested.
 pub fn neighbours(
     graph: Option<String>,
     hops: Option<u32>,
@@ -88,7 +88,7 @@ pub fn neighbours(
     Ok(Some(NeighbourSpec { graph, hops: hops.unwrap_or(1), fanout }))
 }
 
-/// All views: the sides of a split, then those that a file names besides; or one.
+/// All views: the sides of a split, then further ones that a file names; or a single one.
 pub fn views(said: &SamplingArgs, file: &ViewsFile, sides: &[String], here: &Path) -> Result<Vec<ViewSpec>, String> {
     let sides: Vec<&str> = sides.iter().map(String::as_str).collect();
     let others = file.views.iter().map(|(name, _)| name.as_str()).filter(|name| !sides.contains(name));
@@ -146,7 +146,7 @@ fn one(
     })
 }
 
-/// A view's name is a directory, beside what else the root holds.
+/// Checks the name of a view, which is a directory at the root.
 fn check_name(name: &str) -> Result<(), String> {
     let cause = if name.is_empty() || name.len() > 64 {
         "has 1 to 64 characters"
@@ -160,7 +160,7 @@ fn check_name(name: &str) -> Result<(), String> {
     Err(format!("{name:?} is no name for a view: it {cause}"))
 }
 
-/// The rank whose tree is shown: given, or as the environment says.
+/// The rank whose part is shown, as given or from the environment.
 pub fn rank(asked: Option<RankOf>) -> Result<Option<Rank>, Failure> {
     match asked {
         None => Ok(None),
@@ -169,7 +169,7 @@ pub fn rank(asked: Option<RankOf>) -> Result<Option<Rank>, Failure> {
     }
 }
 
-/// The end of a sentence about a view that is not there.
+/// The end of a message about an unknown view.
 pub fn nearest(name: &str, views: &[ViewSpec]) -> String {
     suggest(name, views.iter().map(|view| view.name.as_str()))
 }

@@ -75,12 +75,12 @@ fn names_may_hold_commas() {
     assert_eq!(obs, Some(vec!["a,b".into(), "c".into()]));
     assert_eq!(Ok(with), values::further("layers/x,y").map(|name| vec![name]));
     assert_eq!(genes, Some(crate::collection::genes::Genes::Names(vec!["g,1".into(), "g2".into()])));
-    // A word is what it is on the command line.
+    // A string is parsed as on the command line.
     assert_eq!(parsed("obs = 'a,b'").unwrap().options.obs, Some(vec!["a".into(), "b".into()]));
     assert_eq!(parsed("obs = []").unwrap().options.obs, Some(Vec::new()));
 }
 
-/// Each option of the command line is a field that serde knows, at the top and in a view.
+/// serde knows each option of the command line, at the top level and in views.
 #[test]
 fn every_option_can_stand_in_a_file() {
     let of_view = names_of(SamplingArgs::augment_args(Command::new("view")));
@@ -88,7 +88,7 @@ fn every_option_can_stand_in_a_file() {
     assert!(of_view.len() == 18 && all.len() > 35, "{} {}", of_view.len(), all.len());
     for (names, head) in [(&all, ""), (&of_view, "[view.a]\n")] {
         for name in names {
-            // No option takes a date.
+            // No option accepts a date.
             let (_, cause) = parsed(&format!("{head}{name} = 1979-05-27")).expect_err(name);
             assert!(cause.starts_with(&format!("{name}: ")) && !cause.contains("unknown"), "{cause}");
         }

@@ -1,4 +1,4 @@
-//! `run --node`: the processes of one job on a node share a mount.
+//! `run --node`: the processes of one job on a node share one mount.
 
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,11 +15,11 @@ use crate::mount::namespace::Namespace;
 use crate::mount::node::{self, Answer, Daemon, Meeting};
 use crate::mount::signals::Signals;
 
-/// How often a process begins anew because the daemon has ended with another member.
+/// Number of restarts if the daemon has ended together with another member.
 const ATTEMPTS: usize = 100;
 
-/// What processes that can share a mount have in common, and no others: user, job, what is mounted and where, and what they
-/// see of the file system. As a name of a socket.
+/// A name, for a socket, that exactly the processes that can share a mount have in common: it depends on user, job, stores and options,
+/// place of the mount, and the namespaces of the file system.
 pub fn job(name: &str, args: &RunArgs) -> String {
     let mut hash = DefaultHasher::new();
     let job = match name {
@@ -60,7 +60,7 @@ pub fn run(
     Err(failed("--node: the processes that were to mount for this job have ended, one after the other".into()))
 }
 
-/// In the daemon: the mount for all.
+/// Runs in the daemon: mounts for all members.
 fn serve(daemon: Daemon, at: Option<&Path>, options: Options, signals: &Signals, log: Recent) -> Outcome {
     let mounted = Namespace::enter()
         .map_err(Failure::from)
