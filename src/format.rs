@@ -1,8 +1,7 @@
-//! The exact bytes of one file: a layout from the batch's shape alone, then everything that is not data.
+//! Output formats: the exact bytes of one file, from a layout that follows from the batch's shape.
 //!
-//! A format never sees a store. `layout` says where each field goes; the engine scatters the data there;
-//! `finish` then writes headers, constants and checksums. So `st_size` needs no data, and a row's bytes are copied
-//! once between decoder and reader.
+//! A format never sees a store. `layout` says where each field goes; the engine scatters the data there; `finish` then writes headers,
+//! constants and checksums. So `st_size` needs no data, and a row's bytes are copied once between decoder and reader.
 
 #![cfg_attr(not(test), deny(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap))]
 
@@ -40,52 +39,51 @@ use directory::{DirectoryFormat, OpenedDirectory};
 use crate::batch::{Batch, Layout};
 use crate::collection::Table;
 
-/// One output format. Implementations are pure: same batch, same bytes, on every machine.
+/// One output format. Implementations are pure: equal batches give equal bytes on every machine.
 pub trait Format: Send + Sync {
-    /// Where each field goes and how large the file is, from the rows, their lengths ([`Batch::lengths`]) and the obs
-    /// columns. Reads no matrix data.
+    /// The range of each field and the size of the file, from the rows, their lengths ([`Batch::lengths`]) and the obs columns. Reads no
+    /// matrix data.
     fn layout(&self, batch: &Batch<'_>) -> Layout;
 
-    /// Writes every byte of `image` that no span covers. Called once, after all spans hold their values; `image` may
-    /// hold anything else before. It may move what spans hold.
+    /// Writes every byte of `image` that no span covers. Called once, after all spans have been filled; the rest of `image` is arbitrary
+    /// before. May move the content of spans.
     fn finish(&self, batch: &Batch<'_>, layout: &Layout, image: &mut [u8]);
 
-    /// The same format as one file of many batches (`epoch-0000.NAME`). A batch file is one segment, filled at once; this one
-    /// is never in memory as a whole.
+    /// Lays out one file of many batches (`epoch-0000.NAME`), which is never in memory as a whole, unlike a batch file.
     ///
     /// # Errors
-    /// Why there is no such file.
+    /// Why the format has no such file.
     fn segments(&self, shape: &FileShape<'_>) -> Result<Segments, String> {
         let _ = shape;
         Err("it holds one batch a file".to_owned())
     }
 
-    /// Most bytes of a file; larger ones do not exist.
+    /// Maximum size of a file; larger ones do not exist.
     fn most_bytes(&self) -> u64 {
         u64::MAX
     }
 }
 
-/// One line of the registry: all that the rest of the program knows of a format.
+/// A line of the registry: all that the rest of the program knows about a format.
 pub struct FormatEntry {
-    /// Its number in inode numbers, 1 to 14: never changed, never used again.
+    /// The number in inode numbers, 1 to 14. It must never change or be reused.
     pub code: u8,
     /// The file name extension, without the dot.
     pub name: &'static str,
-    /// What reads it, for README.txt.
+    /// Programs that read it, for README.txt.
     pub readers: &'static str,
-    /// Whether it holds rows beside those of a batch ([`Table::companions`]).
+    /// Whether it has companions of a batch's rows ([`Table::companions`]).
     pub companions: bool,
-    /// Prepares what all batches of a table share; or says why the format cannot hold it.
+    /// Prepares what all batches of a table share, or says why the format cannot hold the table.
     pub open: fn(&Table) -> Opened,
 }
 
-/// A format, by its line of the registry.
+/// A registered format.
 #[derive(Clone, Copy)]
 pub struct Extension(&'static FormatEntry);
 
 impl Extension {
-    /// The registry: one line a format.
+    /// The registry, one line for each format.
     pub const ALL: &[Extension] = &[
         Extension(&FormatEntry { code: 1, name: "npz", readers: "numpy, scipy", companions: true, open: npz::open }),
         Extension(&FormatEntry {
@@ -181,27 +179,27 @@ impl Extension {
         }),
     ];
 
-    /// A format that is not in the registry: its code must be unused.
+    /// A format that is not registered, for tests; its code must be unused.
     pub const fn new(entry: &'static FormatEntry) -> Extension {
         Extension(entry)
     }
 
-    /// As in a file name, without the dot.
+    /// The extension in file names, without the dot.
     pub fn as_str(self) -> &'static str {
         self.0.name
     }
 
-    /// Its number in inode numbers.
+    /// The number in inode numbers.
     pub fn code(self) -> u8 {
         self.0.code
     }
 
-    /// What reads it.
+    /// Programs that read it.
     pub fn readers(self) -> &'static str {
         self.0.readers
     }
 
-    /// The registered format of that name.
+    /// The registered format with a name.
     pub fn from_name(name: &str) -> Option<Extension> {
         Extension::ALL.iter().copied().find(|extension| extension.as_str() == name)
     }
@@ -227,8 +225,8 @@ impl fmt::Debug for Extension {
     }
 }
 
-/// The writers of all formats for one collection. A format that cannot hold it (too many columns for `.h5ad`, say) has
-/// the reason in its place, and its files do not exist.
+/// The writers of all formats for one collection. A format that cannot hold it (`.h5ad` with too many columns) has the reason instead, and
+/// its files do not exist.
 pub struct Writers {
     files: Vec<(Extension, Opened)>,
     directories: Vec<(DirectoryKind, OpenedDirectory)>,
@@ -261,7 +259,7 @@ impl Writers {
     /// The writer of a format.
     ///
     /// # Errors
-    /// Why it cannot hold this collection.
+    /// Why the format cannot hold this collection.
     pub fn get(&self, extension: Extension) -> Result<&dyn Format, &str> {
         match self.files.iter().find(|(other, _)| *other == extension) {
             Some((_, writer)) => writer.as_deref().map_err(String::as_str),
@@ -274,7 +272,7 @@ impl Writers {
         self.files.iter().filter(|(_, writer)| writer.is_ok()).map(|(extension, _)| *extension).collect()
     }
 
-    /// The formats that have a file of many batches. None holds rows beside those of a batch.
+    /// The formats with a file of many batches. Tables with companions have none.
     pub fn whole(&self, table: &Table) -> Vec<Extension> {
         if !table.companions.is_empty() {
             return Vec::new();
@@ -290,7 +288,7 @@ impl Writers {
     /// The writer of a directory format.
     ///
     /// # Errors
-    /// Why it cannot hold this collection.
+    /// Why the format cannot hold this collection.
     pub fn directory(&self, kind: DirectoryKind) -> Result<&dyn DirectoryFormat, &str> {
         match self.directories.iter().find(|(other, _)| *other == kind) {
             Some((_, writer)) => writer.as_deref().map_err(String::as_str),
@@ -303,9 +301,9 @@ impl Writers {
         self.directories.iter().filter(|(_, writer)| writer.is_ok()).map(|(kind, _)| *kind).collect()
     }
 
-    /// Numbers that the directory of an epoch of so many rows and batches takes at most.
+    /// Upper bound of the numbers in the directory of an epoch with this many rows and batches.
     pub fn numbers(&self, table: &Table, rows: u64, batches: u64) -> u64 {
-        // Many values: no format has more files of fewer.
+        // With many values, as no format has more files for fewer.
         let nnz = vec![MANY_VALUES; table.elements.len()];
         let shape = FileShape { table, rows, nnz: &nnz, batches };
         let numbers = |kind: DirectoryKind| Some(self.directory(kind).ok()?.directory(&shape).ok()?.numbers());
@@ -321,7 +319,7 @@ impl Writers {
     }
 }
 
-/// More values than a matrix has for its rows, as far as layouts go.
+/// A number of values for which layouts use their widest forms.
 pub const MANY_VALUES: u64 = 1 << 40;
 
 #[cfg(test)]
@@ -351,7 +349,7 @@ mod tests {
         }
         let codes: std::collections::HashSet<u8> = Extension::ALL.iter().map(|format| format.code()).collect();
         assert_eq!(codes.len(), Extension::ALL.len());
-        // 0 is a directory, 15 the directory above it.
+        // 0 is the directory of an epoch, 15 the directory above it.
         assert!(codes.iter().all(|code| (1..15).contains(code)));
     }
 }

@@ -1,10 +1,10 @@
-//! `.arrow`: an Arrow IPC file of one record batch, uncompressed, each buffer at a multiple of 64 bytes: mapped, not parsed.
+//! `.arrow`: an Arrow IPC file of one uncompressed record batch, with buffers at multiples of 64 bytes, so that readers can map it.
 //!
-//! A row is a row: a sparse matrix is two lists (`genes`, `expressions`), a dense one a list of fixed size, obs columns stand
-//! beside them. All that precedes the record batch depends on the table alone and is made once (`head`).
+//! Each row of the batch is a row: a sparse matrix becomes two list columns (`genes`, `expressions`), a dense one a column of fixed-size
+//! lists, beside the obs columns. Everything before the record batch depends on the table alone and is made once (`head`).
 //!
-//! Arrow's lists and texts have offsets of 32 or of 64 bits, by their type. Both variants are prepared, and a batch takes the second
-//! one only where its numbers ask for it.
+//! Arrow has types of lists and texts with 32-bit and with 64-bit offsets. Both variants are prepared; a batch uses the second only if
+//! it needs wide offsets.
 
 mod columns;
 mod head;
@@ -19,9 +19,9 @@ use super::Format;
 pub use columns::{ArrowColumns, BufferPart, Width, filled_len, time_type};
 pub use head::{Head, record_batch};
 
-/// Each buffer begins at a multiple of it.
+/// Alignment of buffers.
 pub const ALIGN: u64 = 64;
-/// A file's magic word, padded.
+/// The magic number at the start of a file, padded.
 const BEGIN: &[u8; 8] = b"ARROW1\0\0";
 
 /// The `.arrow` format of one table.
@@ -30,12 +30,12 @@ pub struct Arrow {
     wide: Variant,
 }
 
-/// All that batches share whose offsets have one width.
+/// What batches with the same width of offsets share.
 struct Variant {
     width: Width,
     columns: ArrowColumns,
     head: Head,
-    /// Bytes of the record batch's message.
+    /// Bytes of the record batch's metadata message.
     message: u64,
 }
 
@@ -49,14 +49,14 @@ impl Variant {
         let columns = ArrowColumns::new(table, width)?;
         let head = Head::new(table, &columns, BEGIN)?;
         let mut variant = Variant { width, columns, head, message: 0 };
-        // Its length does not depend on the numbers in it.
+        // The length of the message does not depend on the numbers in it.
         let buffers = vec![(0, 1); variant.columns.buffers.len()];
         let nodes = vec![(1, 0); variant.columns.nodes.len()];
         variant.message = record_batch(variant.head.bytes.len(), 1, &nodes, &buffers, ALIGN)?.len() as u64;
         Ok(variant)
     }
 
-    /// Where each buffer lies in the body, and the bytes of the body.
+    /// Offset and length of each buffer in the body, and the length of the body.
     fn buffers(&self, batch: &Batch<'_>) -> (Vec<(u64, u64)>, u64) {
         let mut at: u64 = 0;
         let buffers = self.columns.buffers.iter().map(|part| {
@@ -67,7 +67,7 @@ impl Variant {
         (buffers.collect(), at)
     }
 
-    /// Where the body begins.
+    /// Offset of the body.
     fn body(&self) -> u64 {
         self.head.bytes.len() as u64 + self.message
     }
@@ -111,7 +111,7 @@ impl Format for Arrow {
         head.copy_from_slice(&variant.head.bytes);
         let (message, rest) = rest.split_at_mut(as_usize(variant.message));
         message.fill(0);
-        // It was made before, of the same length.
+        // Succeeds, as a message of the same length was made before.
         let (at, rows) = (variant.head.bytes.len(), batch.rows.len() as u64);
         if let Ok(made) = record_batch(at, rows, &nodes, &buffers, len) {
             message[..made.len()].copy_from_slice(&made);

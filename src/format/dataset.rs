@@ -1,8 +1,9 @@
-//! `epoch-0000.dataset/`: an epoch as `datasets.load_from_disk` of Hugging Face reads it, an Arrow stream that it maps.
+//! `epoch-0000.dataset/`: an epoch for `datasets.load_from_disk` of Hugging Face, as an Arrow stream that it maps.
 //!
-//! The stream has one record batch, whose columns are runs of fields, so that opening it reads nothing but its head, and a row in the
-//! middle costs the batches that it lies in. No column has missing values there, as how many there are would have to be known first:
-//! labels are `ClassLabel`, in which -1 is none, and masks are columns of their own.
+//! The stream has one record batch, whose columns are contiguous fields. So opening it reads only its head, and reading a row reads only
+//! its
+//! batches. Columns have no missing values, as their number would have to be known in advance: labels are `ClassLabel` with -1 for missing,
+//! and masks are separate columns.
 
 use serde_json::{Map, Value, json};
 
@@ -18,7 +19,7 @@ use super::directory::{Directory, DirectoryFormat, FileContent, OpenedDirectory,
 use super::obs::{ObsColumn, ObsKind};
 use super::{Content, FileShape, Segment, Segments, records};
 
-/// The one file of rows.
+/// The file of all rows.
 const DATA: &str = "data-00000-of-00001.arrow";
 
 struct Dataset;
@@ -42,7 +43,7 @@ impl DirectoryFormat for Dataset {
         let info = json!({"citation": "", "description": "", "features": features, "homepage": "", "license": ""});
         let state = json!({
             "_data_files": [{"filename": DATA}],
-            // Made by the reader, from the place of the files.
+            // Derived by the reader from the paths of the files.
             "_fingerprint": null,
             "_format_columns": null,
             "_format_kwargs": {},
@@ -59,7 +60,7 @@ impl DirectoryFormat for Dataset {
     }
 }
 
-/// Schema, one record batch, end.
+/// The stream: schema, one record batch, end.
 fn stream(shape: &FileShape<'_>, columns: &ArrowColumns) -> Result<Segments, String> {
     let FileShape { table, rows, nnz, .. } = *shape;
     let head = Head::new(table, columns, &[])?;
@@ -91,7 +92,7 @@ fn stream(shape: &FileShape<'_>, columns: &ArrowColumns) -> Result<Segments, Str
     Ok(Segments::new(body + at + END.len() as u64, list))
 }
 
-/// The columns, and what Hugging Face calls their types.
+/// The columns, and their types for Hugging Face.
 fn columns(table: &Table, width: Width) -> Result<(ArrowColumns, Value), String> {
     let mut columns = ArrowColumns::of_matrices(table, width)?;
     let mut features = Map::new();
@@ -116,7 +117,7 @@ fn columns(table: &Table, width: Width) -> Result<(ArrowColumns, Value), String>
                 let kind = if time.is_duration { "duration" } else { "timestamp" };
                 (time_type(time), Dtype::I64, value(&format!("{kind}[{}]", time.unit.name())))
             }
-            // Times of coarse units, as integers.
+            // Times with coarse units are integers.
             ObsKind::Text => (data_type(Dtype::I64), Dtype::I64, value("int64")),
         };
         columns.whole(&column.name, data, field, Repr::Number(repr));
@@ -131,7 +132,7 @@ fn columns(table: &Table, width: Width) -> Result<(ArrowColumns, Value), String>
 }
 
 fn matrix(table: &Table, element: &Element, names: &[String], width: Width, features: &mut Map<String, Value>) {
-    // Booleans are bytes.
+    // Booleans are stored as bytes.
     let name = |dtype: Dtype| if dtype == Dtype::Bool { "uint8" } else { dtype.name() };
     match &element.kind {
         MatrixKind::Sparse { dtype } => {

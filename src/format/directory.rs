@@ -1,8 +1,9 @@
 //! An epoch as a directory of files (`epoch-0000.zarr/`), laid out from its row and value counts alone.
 //!
-//! Each folder and file has a number, which its inode number holds: 0 is the directory itself, then what was added to it, in that
-//! order, then the files of each run. Files that are many and alike are one run, so that a directory of a million chunks costs what
-//! one file does.
+//! Each folder and file has a number, which is part of its inode number: 0 is the directory itself, then its folders and files in the order
+//! of addition, then the files of each run. A run is many similar files, so that a directory of a million chunks costs as little as one of
+//! a
+//! few.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,46 +15,47 @@ use super::{Content, Extension, FileShape, Segment, Segments};
 
 /// A format whose epochs are directories.
 pub trait DirectoryFormat: Send + Sync {
-    /// The directory of an epoch of this shape.
+    /// The directory of an epoch with this shape.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why the format cannot have it.
     fn directory(&self, shape: &FileShape<'_>) -> Result<Directory, String>;
 }
 
 /// A directory format's writer, or why it cannot hold the table.
 pub type OpenedDirectory = Result<Box<dyn DirectoryFormat>, String>;
 
-/// What a file of a directory holds.
+/// The content of a file in a directory.
 #[derive(Clone)]
 pub enum FileContent {
-    /// Laid out beforehand.
+    /// A layout in segments.
     Segments(Arc<Segments>),
-    /// Made from some items of a field that is in memory: its size depends on them.
+    /// Made from items of a field in memory, on which its size depends.
     Made(Made),
-    /// A batch of the epoch, by its place, as a file of this format.
+    /// A batch of the epoch, by position, as a file of this format.
     Batch(Extension, u64),
-    /// An entry for each batch.
+    /// An index with an entry for each batch.
     Index(Arc<BatchIndex>),
 }
 
-/// A document with an entry for each batch of an epoch, in order, between commas. Entries hold the size of their batch and are all
-/// padded with blanks to one length, so that the document has its size before any batch is laid out, and a part of it costs the
-/// layouts of its batches alone.
+/// A document with an entry for each batch of an epoch, in order, separated by commas. An entry contains the size of its batch, and all are
+/// padded with blanks to the same length. So the size of the document is known before any batch is laid out, and reading a part of it lays
+/// out
+/// the batches of that part only.
 pub struct BatchIndex {
     pub head: Vec<u8>,
     pub tail: Vec<u8>,
     pub batches: u64,
-    /// The format whose files it lists.
+    /// The format of the files that it lists.
     pub format: Extension,
-    /// The entry of a batch, by its place, rows and bytes.
+    /// Makes the entry of a batch from `columns`, its position, rows and bytes.
     pub entry: fn(&str, u64, u64, u64) -> String,
     /// What all entries share: the first argument of `entry`.
     pub columns: String,
 }
 
 impl BatchIndex {
-    /// Bytes of an entry and what follows it.
+    /// Bytes of an entry and its separator.
     pub fn entry_len(&self) -> u64 {
         (self.entry)(&self.columns, u64::MAX, u64::MAX, u64::MAX).len() as u64 + 1
     }
@@ -62,7 +64,7 @@ impl BatchIndex {
         (self.head.len() + self.tail.len()) as u64 + self.batches * self.entry_len()
     }
 
-    /// Some bytes of it; `shape` gives the rows and bytes of a batch. `None` where it does not.
+    /// Some bytes of it. `shape` gives the rows and bytes of a batch; if that fails, so does this.
     pub fn read(&self, range: Range<u64>, shape: impl Fn(u64) -> Option<(u64, u64)>) -> Option<Vec<u8>> {
         let (head, len) = (self.head.len() as u64, self.entry_len());
         let entries = head..head + self.batches * len;
@@ -85,46 +87,46 @@ impl BatchIndex {
     }
 }
 
-/// Bytes that are made from items of a field.
+/// A file made from items of a field.
 #[derive(Clone, Copy, Debug)]
 pub struct Made {
     pub field: Field,
     pub repr: Repr,
-    /// The items, from and to.
+    /// The range of items.
     pub items: (u64, u64),
-    /// Items in all: those that the field does not have are empty.
+    /// Number of items in the file: those beyond the field are empty.
     pub padded: u64,
-    /// Takes the items, each as `repr` says, one after the other.
+    /// Makes the file from consecutive items in the representation `repr`.
     pub make: fn(repr: Repr, items: &[u8], padded: u64) -> Vec<u8>,
 }
 
 impl FileContent {
-    /// Known bytes.
+    /// Known content.
     pub fn bytes(bytes: Vec<u8>) -> FileContent {
         let len = bytes.len() as u64;
         let segment = Segment { start: 0, len, from: 0, content: Content::Bytes(bytes) };
         FileContent::Segments(Arc::new(Segments::new(len, vec![segment])))
     }
 
-    /// A field that it holds, as it is written.
+    /// The fields in it, and their representation.
     fn fields(&self) -> Vec<(Field, Repr)> {
         match self {
             FileContent::Made(made) => vec![(made.field, made.repr)],
             FileContent::Segments(segments) => segments.fields().collect(),
-            // An image of its own.
+            // Batches are images of their own.
             FileContent::Batch(..) | FileContent::Index(_) => Vec::new(),
         }
     }
 }
 
-/// Numbered files of one folder: `PREFIX`, a number from 0, `SUFFIX`.
+/// Numbered files in one folder: `PREFIX`, a number from 0, `SUFFIX`.
 pub struct Run {
     pub prefix: String,
-    /// Digits of each number at least.
+    /// Minimum digits of the number.
     pub digits: usize,
     pub suffix: String,
     pub count: u64,
-    /// What the i-th holds.
+    /// The content of the i-th file.
     pub file: Box<dyn Fn(u64) -> FileContent + Send + Sync>,
 }
 
@@ -140,7 +142,7 @@ impl Run {
     }
 }
 
-/// What a node of a directory is.
+/// A node of a directory.
 pub enum Inside<'a> {
     Folder,
     File(&'a FileContent),
@@ -148,10 +150,10 @@ pub enum Inside<'a> {
     Numbered(FileContent),
 }
 
-/// The directory of one epoch.
+/// The virtual directory of one epoch.
 pub struct Directory {
     items: Vec<Item>,
-    /// Number of the first file of each run, and the folder that it is in.
+    /// For each run, the number of its first file, and its folder.
     runs: Vec<(u64, usize)>,
     numbers: u64,
 }
@@ -173,7 +175,7 @@ struct Folder {
     run: Option<(u64, Run)>,
 }
 
-/// The directory itself.
+/// The number of the directory itself.
 pub const TOP: usize = 0;
 
 impl Default for Directory {
@@ -184,7 +186,7 @@ impl Default for Directory {
 }
 
 impl Directory {
-    /// Adds a folder; its number.
+    /// Adds a folder; returns its number.
     pub fn add_folder(&mut self, parent: usize, name: &str) -> usize {
         self.add(parent, name, ItemKind::Folder(Folder::default()))
     }
@@ -194,7 +196,7 @@ impl Directory {
         self.add(parent, name, ItemKind::File(content));
     }
 
-    /// Adds numbered files, which a folder has once at most.
+    /// Adds a run of numbered files; a folder can have one.
     pub fn add_run(&mut self, parent: usize, run: Run) {
         if let Some(Item { kind: ItemKind::Folder(folder), .. }) = self.items.get_mut(parent) {
             folder.run = Some((0, run));
@@ -210,7 +212,7 @@ impl Directory {
         number
     }
 
-    /// Gives the files of runs their numbers: nothing can be added from then on.
+    /// Numbers the files of runs; nothing can be added afterwards.
     pub fn sealed(mut self) -> Directory {
         self.numbers = self.items.len() as u64;
         for (number, item) in self.items.iter_mut().enumerate() {
@@ -222,12 +224,12 @@ impl Directory {
         self
     }
 
-    /// Numbers that are in use: from 0 to this.
+    /// Upper bound of the numbers in use.
     pub fn numbers(&self) -> u64 {
         self.numbers
     }
 
-    /// What a number is.
+    /// The node with a number.
     pub fn get(&self, number: u64) -> Option<Inside<'_>> {
         if let Some(item) = usize::try_from(number).ok().and_then(|number| self.items.get(number)) {
             return Some(match &item.kind {
@@ -239,7 +241,7 @@ impl Directory {
         Some(Inside::Numbered((run.file)(number - first)))
     }
 
-    /// The folder that a node is in; that of the directory itself is itself.
+    /// The folder of a node; the directory itself is its own.
     pub fn parent(&self, number: u64) -> u64 {
         match usize::try_from(number).ok().and_then(|number| self.items.get(number)) {
             Some(item) => item.parent as u64,
@@ -247,13 +249,13 @@ impl Directory {
         }
     }
 
-    /// Entries of a folder.
+    /// Number of entries in a folder.
     pub fn len(&self, folder: u64) -> u64 {
         let Some(folder) = self.folder(folder) else { return 0 };
         folder.items.len() as u64 + folder.run.as_ref().map_or(0, |(_, run)| run.count)
     }
 
-    /// Folders in a folder.
+    /// Number of folders in a folder.
     pub fn folders(&self, folder: u64) -> u64 {
         let is_folder = |&&item: &&usize| matches!(self.items[item].kind, ItemKind::Folder(_));
         self.folder(folder).map_or(0, |folder| folder.items.iter().filter(is_folder).count() as u64)
@@ -270,7 +272,7 @@ impl Directory {
         (i < run.count).then(|| (run.name(i), first + i))
     }
 
-    /// The entry of a folder that has this name.
+    /// The number of the entry with a name.
     pub fn lookup(&self, folder: u64, name: &str) -> Option<u64> {
         let folder = self.folder(folder)?;
         if let Some(item) = folder.items.iter().find(|&&item| self.items[item].name == name) {
@@ -280,7 +282,7 @@ impl Directory {
         Some(first + run.find(name)?)
     }
 
-    /// The fields that its files hold, as they are written.
+    /// The fields in its files, and their representations.
     pub fn fields(&self) -> Vec<(Field, Repr)> {
         let mut all = Vec::new();
         for item in &self.items {
@@ -302,7 +304,7 @@ impl Directory {
         }
     }
 
-    /// The folder that a file of a run is in.
+    /// The folder of a file of a run.
     fn folder_of(&self, number: u64) -> Option<usize> {
         let run = self.runs.partition_point(|(first, _)| *first <= number).checked_sub(1)?;
         (number < self.numbers).then(|| self.runs[run].1)
@@ -314,7 +316,7 @@ impl Directory {
     }
 }
 
-/// A part of a field as a whole file of `size` bytes, with zeros after it.
+/// A part of a field as a file of `size` bytes, padded with zeros.
 pub fn part_of_field((field, repr): (Field, Repr), bytes: Range<u64>, size: u64) -> FileContent {
     let segment = Segment {
         start: 0,

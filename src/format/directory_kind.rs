@@ -1,28 +1,28 @@
-//! The registry of formats whose epochs are directories: one line each.
+//! The registry of directory formats, one line each.
 
 use crate::collection::Table;
 
 use super::directory::OpenedDirectory;
 use super::{dataset, shards, zarr};
 
-/// One line of the registry: all that the rest of the program knows of a directory format.
+/// A line of the registry: all that the rest of the program knows about a directory format.
 pub struct DirectoryEntry {
-    /// Its number in inode numbers, 1 to 15: never changed, never used again.
+    /// The number in inode numbers, 1 to 15. It must never change or be reused.
     pub code: u8,
-    /// What follows `epoch-0000.`.
+    /// The name after `epoch-0000.`.
     pub name: &'static str,
-    /// What reads it, for README.txt.
+    /// Programs that read it, for README.txt.
     pub readers: &'static str,
-    /// Prepares what all epochs of a table share; or says why the format cannot hold it.
+    /// Prepares what all epochs of a table share, or says why the format cannot hold the table.
     pub open: fn(&Table) -> OpenedDirectory,
 }
 
-/// A directory format, by its line of the registry.
+/// A registered directory format.
 #[derive(Clone, Copy)]
 pub struct DirectoryKind(&'static DirectoryEntry);
 
 impl DirectoryKind {
-    /// The registry: one line a format.
+    /// The registry, one line for each format.
     pub const ALL: &[DirectoryKind] = &[
         DirectoryKind(&DirectoryEntry {
             code: 1,
@@ -50,17 +50,17 @@ impl DirectoryKind {
         }),
     ];
 
-    /// What follows `epoch-0000.`.
+    /// The name after `epoch-0000.`.
     pub fn as_str(self) -> &'static str {
         self.0.name
     }
 
-    /// Its number in inode numbers.
+    /// The number in inode numbers.
     pub fn code(self) -> u8 {
         self.0.code
     }
 
-    /// What reads it.
+    /// Programs that read it.
     pub fn readers(self) -> &'static str {
         self.0.readers
     }

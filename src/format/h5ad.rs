@@ -1,10 +1,10 @@
 //! `.h5ad`: a valid AnnData, contiguous and uncompressed, written without libhdf5.
 //!
-//! All that depends on the table alone (object headers, attributes, gene names, category labels) is one constant
-//! block at the front of the file; the batch's data follow, 64-byte aligned. So every data address is a sum of lengths,
-//! `layout` costs nanoseconds a column, and `finish` is one copy plus a patch and a checksum for each dataset.
+//! Everything that depends on the table alone (object headers, attributes, gene names, category labels) is one constant block at the start
+//! of the file; the batch's data follow, 64-byte aligned. So each data address is a sum of lengths, `layout` takes nanoseconds for each
+//! column, and `finish` is one copy plus a patch and a checksum for each dataset.
 //!
-//! Invariant: the layout depends on (rows, nnz, table) alone.
+//! Invariant: the layout depends only on (rows, nnz, table).
 
 mod hdf5_image;
 mod lookup3;
@@ -23,33 +23,33 @@ pub use structure::check_elements;
 /// Why a collection cannot be served as `.h5ad`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum H5adError {
-    /// An attribute has at most 65,535 bytes, 16 a name; anndata itself cannot write more either.
+    /// An attribute has at most 65,535 bytes, and a name takes 16 of them; anndata itself has the same limit.
     #[error("obs has {columns} columns; `.h5ad` holds at most {most}: select fewer, or read another format")]
     TooManyColumns { columns: usize, most: usize },
     #[error("a dense row of shape {row:?} is too large for `.h5ad`")]
     RowTooLarge { row: Vec<u64> },
-    /// Rows of a layer are as long as those of X.
+    /// Layers must have the columns of X.
     #[error("{element} has other columns than X ({x}), which layers of an AnnData must not; read another format")]
     Layer { element: String, x: String },
-    /// Two things that would have one name.
+    /// Two elements would have the same name.
     #[error("{element} is where X ({x}) goes, whose rows are no vectors; read another format")]
     Taken { element: String, x: String },
     #[error("a text of {element} has {bytes} bytes; `.h5ad` allows at most {most}")]
     TextTooLong { element: String, bytes: usize, most: usize },
-    /// Rows of tokens are no rows of a matrix.
+    /// Rows of tokens are not rows of a matrix.
     #[error("an AnnData holds no tokens")]
     Tokens,
-    /// A limit that the checks above should have met first.
+    /// A limit that the other checks should have found first.
     #[error("the table does not fit the limits of HDF5 object headers")]
     Header,
 }
 
-/// How many items a dataset holds in one batch.
+/// The number of items of a dataset in one batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ItemCount {
     Rows,
     RowsAndOne,
-    /// One for each row of the batch itself, also in a dataset of a companion.
+    /// One item for each row of the batch itself, also in datasets of a companion.
     BatchRows,
     /// Values of an element.
     Stored(usize),
@@ -58,18 +58,18 @@ enum ItemCount {
 /// A dataset that the engine fills.
 #[derive(Clone, Debug)]
 struct Filled {
-    /// Whose field ([`Batch::companion`]).
+    /// Number of the companion ([`Batch::companion`]).
     companion: usize,
     field: Field,
     repr: Repr,
     count: ItemCount,
-    /// Elements of one item: those of a row of a dense matrix, else 1.
+    /// Elements of an item: those of a row of a dense matrix, else 1.
     elements: u64,
     placed: Placed,
 }
 
 impl Filled {
-    /// Items, of so many rows and values of each companion.
+    /// Number of items, given rows and values of each companion.
     fn items<'a>(&self, counts: impl Fn(usize) -> Counts<'a>) -> u64 {
         let (rows, nnz) = counts(self.companion);
         match self.count {
@@ -80,8 +80,8 @@ impl Filled {
         }
     }
 
-    /// Indices and bounds follow the batch: 32 bits unless a number does not fit or 64 are asked for, and both alike, as
-    /// scipy has them.
+    /// The dtype of column numbers and row bounds in a batch: both 32-bit unless a number does not fit or 64 bits are requested; scipy
+    /// needs both alike.
     fn index_dtype(&self, batch: &Batch<'_>) -> Option<Dtype> {
         let batch = batch.companion(self.companion);
         let (Field::Indices(element) | Field::Indptr(element)) = self.field else { return None };
@@ -89,14 +89,14 @@ impl Filled {
         Some(if wide { Dtype::I64 } else { Dtype::I32 })
     }
 
-    /// The same in a file of so many values.
+    /// The same in a file with this many values.
     fn index_dtype_of_many(&self, table: &Table, nnz: &[u64]) -> Option<Dtype> {
         let (Field::Indices(element) | Field::Indptr(element)) = self.field else { return None };
         Some(index_dtype_of_many(table, element, nnz[element]))
     }
 }
 
-/// The dtype of the column numbers and row bounds of an element of so many values: scipy works with both alike only.
+/// The dtype of column numbers and row bounds of an element with this many values; scipy needs both alike.
 pub fn index_dtype_of_many(table: &Table, element: usize, nnz: u64) -> Dtype {
     let most = nnz.max(table.elements[element].n_vars());
     let wide = table.index_dtype == Some(Dtype::I64) || most > i32::MAX as u64;
@@ -107,20 +107,20 @@ pub fn index_dtype_of_many(table: &Table, element: usize, nnz: u64) -> Dtype {
 #[derive(Clone, Debug)]
 pub struct H5ad {
     batch: Skeleton,
-    /// With all columns of var, which would be most of a batch; `None`: there is no file of many batches.
+    /// With all columns of var, which would be most of a batch file; `None`: there is no file of many batches.
     many: Option<Skeleton>,
 }
 
-/// What is the same in files of one kind.
+/// What files of one kind have in common.
 #[derive(Clone, Debug)]
 struct Skeleton {
-    /// The front of every file, a multiple of [`ALIGN`] long.
+    /// The start of each file; its length is a multiple of [`ALIGN`].
     front: Vec<u8>,
-    /// Bytes of it before the file of HDF5 begins, a multiple of [`ALIGN`]; addresses count from its begin.
+    /// Bytes of `front` before the HDF5 file starts, a multiple of [`ALIGN`]; addresses are relative to that.
     user_block: usize,
-    /// In the order of their data.
+    /// The datasets, in the order of their data.
     filled: Vec<Filled>,
-    /// The groups of sparse matrices, and whose they are; their third attribute is `shape`.
+    /// The groups of sparse matrices, with the number of their companion; their third attribute is `shape`.
     sparse: Vec<(usize, Placed)>,
 }
 
@@ -129,7 +129,7 @@ pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
     Ok(Box::new(H5ad::new(table).map_err(|error| error.to_string())?))
 }
 
-/// The same as a MuData, `.h5mu`: modalities of the same cells, each an AnnData.
+/// The format for a MuData, `.h5mu`: modalities of the same cells, each an AnnData.
 pub fn open_h5mu(table: &Table) -> Result<Box<dyn Format>, String> {
     if table.companions.iter().any(|of| matches!(of.rows, Beside::Neighbours { .. })) {
         return Err("it holds no graph; .npz, .safetensors and .record.npy do".to_owned());
@@ -145,13 +145,13 @@ impl H5ad {
     /// Prepares what all batches of `table` share.
     pub fn new(table: &Table) -> Result<H5ad, H5adError> {
         let batch = structure::build(table, &[], false)?;
-        // Columns of var that do not fit are left out.
+        // If not all columns of var fit, none is written.
         let many = structure::build(table, &table.x().var, false).unwrap_or_else(|_| batch.clone());
         Ok(H5ad { batch, many: Some(many) })
     }
 }
 
-/// Rows, and values of each element.
+/// Number of rows, and of values of each element.
 type Counts<'a> = (u64, &'a [u64]);
 
 /// Those of a batch and its companions.
@@ -164,7 +164,7 @@ fn counts<'a>(batch: &Batch<'a>) -> impl Fn(usize) -> Counts<'a> {
 }
 
 impl Skeleton {
-    /// Where the arrays lie, of so many rows and values of each companion; `index`: the dtype of column numbers and bounds.
+    /// The layout for given counts of each companion; `index`: the dtype of column numbers and row bounds.
     fn place<'a>(&self, counts: impl Fn(usize) -> Counts<'a>, index: impl Fn(&Filled) -> Option<Dtype>) -> Layout {
         let mut size = self.front.len() as u64;
         let spans = self
@@ -174,7 +174,7 @@ impl Skeleton {
                 let repr = index(filled).map_or(filled.repr, Repr::Number);
                 let start = size.next_multiple_of(ALIGN);
                 let len = filled.items(&counts) * filled.elements * repr.size() as u64;
-                // Nothing is padded for an array of no bytes, nor after the last array.
+                // No padding before empty arrays, or after the last array.
                 size = if len == 0 { size } else { start + len };
                 Span { companion: filled.companion, field: filled.field, repr, start: start.min(size), len }
             })
@@ -182,7 +182,7 @@ impl Skeleton {
         Layout { size, spans }
     }
 
-    /// Writes the front of a file that is laid out so.
+    /// Writes the front of a file with this layout.
     fn patch<'a>(&self, counts: impl Fn(usize) -> Counts<'a>, layout: &Layout, front: &mut [u8]) {
         front.copy_from_slice(&self.front);
         let (_, front) = front.split_at_mut(self.user_block);
@@ -268,7 +268,7 @@ mod tests {
             assert_eq!(layout.size, of(Field::Data(0)).start + nnz, "data come last");
         }
 
-        // A batch that large cannot be tested; a small one is widened by asking for it.
+        // A batch that needs 64 bits is too large for a test, so they are requested.
         table.index_dtype = Some(Dtype::I64);
         let batch = Batch { rows: &rows, nnz: &[1], ..Batch::new(&table) };
         let layout = format.layout(&batch);

@@ -1,8 +1,9 @@
-//! The name that an obs column or a matrix has in a batch: one rule for all formats and for the files of `categories/`.
+//! The served names of obs columns and matrices, which all formats and the files of `categories/` use.
 //!
-//! A name that is usable everywhere is kept, whatever other names there are. Any other is escaped: `%` and two hexadecimal
-//! digits for each byte that is not allowed, as in a URL. An escaped name that is taken gets `%` at its end until it is free,
-//! so that no two columns share a name and none has the exact name of another.
+//! A name that is valid everywhere is kept, regardless of other names. Any other name is escaped: `%` and two hexadecimal digits for each
+//! byte that is not allowed, as in a URL. If an escaped name is taken, `%` is appended until it is free. So no two columns share a name,
+//! and
+//! none gets the exact name of another.
 
 use std::collections::HashSet;
 
@@ -11,9 +12,9 @@ use crate::anndata::names::MatrixName;
 use crate::collection::Table;
 use crate::collection::companion::{Beside, MOD};
 
-/// Bytes of a usable name: with `.txt` it is the longest name of a file.
+/// Maximum bytes of a name, so that with `.txt` it is a valid file name.
 const MOST: usize = 251;
-/// Bytes that are left of an escaped name that is too long; a checksum of the whole name follows.
+/// Bytes kept of a too long escaped name; a checksum of the whole name follows.
 const BEGINNING: usize = 200;
 /// Names that `.tsv` and `.h5ad` use themselves.
 const RESERVED: [&str; 2] = ["row", "_index"];
@@ -28,12 +29,12 @@ pub fn of_var(columns: &[Column]) -> Vec<String> {
     served(columns.iter().map(|column| column.name.as_str()), &RESERVED)
 }
 
-/// The served paths of the elements: `layers/NAME` and `obsm/NAME` with NAME by the rule above, others as they are.
+/// The served paths of the elements: `layers/NAME` and `obsm/NAME`, with NAME by the rule above; others are unchanged.
 pub fn elements(table: &Table) -> Vec<String> {
     element_names(table).iter().map(MatrixName::path).collect()
 }
 
-/// The same as names.
+/// The served names of the elements.
 pub fn element_names(table: &Table) -> Vec<MatrixName> {
     let mut all: Vec<MatrixName> = table.elements.iter().map(|element| element.name.clone()).collect();
     for is_layer in [true, false] {
@@ -54,7 +55,7 @@ pub fn element_names(table: &Table) -> Vec<MatrixName> {
     all
 }
 
-/// The modalities of a table, each with its number ([`crate::batch::Batch::companion`]); none where there is but one of no name.
+/// The modalities of a table, each with its number ([`crate::batch::Batch::companion`]); empty for a single AnnData.
 pub fn modalities(table: &Table) -> Vec<(usize, String)> {
     let Some(own) = &table.modality else { return Vec::new() };
     let beside = (1..).zip(&table.companions).filter(|(_, companion)| companion.modality().is_some());
@@ -63,7 +64,7 @@ pub fn modalities(table: &Table) -> Vec<(usize, String)> {
     std::iter::once((0, own.clone())).chain(named).collect()
 }
 
-/// For formats that hold one matrix a file.
+/// For formats that have one matrix a file: refuses other tables.
 ///
 /// # Errors
 /// There are several modalities, or a graph.
@@ -78,7 +79,7 @@ pub fn one_matrix(table: &Table) -> Result<(), String> {
     }
 }
 
-/// The file below `categories/` with the labels of a column of this served name.
+/// The file in `categories/` with the labels of a column with this served name.
 pub fn categories_file(name: &str) -> String {
     format!("{name}.txt")
 }
@@ -86,7 +87,7 @@ pub fn categories_file(name: &str) -> String {
 fn served<'a>(names: impl Iterator<Item = &'a str> + Clone, reserved: &[&str]) -> Vec<String> {
     let usable = |name: &str| is_usable(name) && !reserved.contains(&name);
     let exact: HashSet<&str> = names.clone().filter(|name| usable(name)).collect();
-    // An exact name is that of the first column with it; a second one is treated as one to escape.
+    // The first column with an exact name keeps it; a second one is escaped.
     let (mut free, mut taken) = (exact.clone(), HashSet::new());
     let one = |name: &'a str| {
         if free.remove(name) {
@@ -102,7 +103,7 @@ fn served<'a>(names: impl Iterator<Item = &'a str> + Clone, reserved: &[&str]) -
     names.map(one).collect()
 }
 
-/// Whether it can be a file's name, a link of HDF5, one part of a path and one field of a line.
+/// Whether a name is valid as file name, HDF5 link, path component and field of a line.
 fn is_usable(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && name.len() <= MOST && !name.chars().any(is_escaped)
 }
@@ -112,12 +113,12 @@ fn is_escaped(char: char) -> bool {
 }
 
 fn escaped(name: &str, reserved: &[&str]) -> String {
-    // A name without any byte to escape is escaped at its first one: `.`, `row`.
+    // Names without a byte to escape (`.`, `row`) have their first byte escaped.
     let first = matches!(name, "." | "..") || reserved.contains(&name);
     let mut out = String::with_capacity(name.len() + 8);
     let mut beginning = 0;
     for (i, char) in name.chars().enumerate() {
-        // `%` itself, so that the original can be told.
+        // `%` is escaped as well, so that the original name can be derived.
         if is_escaped(char) || char == '%' || (first && i == 0) {
             let mut bytes = [0; 4];
             char.encode_utf8(&mut bytes).bytes().for_each(|byte| out.push_str(&format!("%{byte:02X}")));
@@ -174,7 +175,7 @@ mod tests {
     #[test]
     fn no_two_share_a_name() {
         assert_eq!(names(&["a/b", "a_b", "a%2Fb", "a/b"]), ["a%2Fb%", "a_b", "a%2Fb", "a%2Fb%%"]);
-        // The order does not decide who keeps an exact name.
+        // The order does not matter for who keeps an exact name.
         assert_eq!(names(&["a%2Fb", "a/b"]), ["a%2Fb", "a%2Fb%"]);
         assert_eq!(names(&["a", "a"]), ["a", "a%"]);
         let long = ["x".repeat(300), format!("{}y", "x".repeat(299)), "é/".repeat(200)];

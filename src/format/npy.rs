@@ -1,5 +1,5 @@
-//! `.npy`: X as one dense C-ordered array (NEP 1, format version 1.0), the X of companions below, row by row; or its tokens in
-//! padded rows.
+//! `.npy`: X as one dense C-ordered array (NEP 1, format version 1.0), followed by the rows of X of companions; or its tokens in padded
+//! rows.
 
 use crate::array::Dtype;
 use crate::batch::{Batch, Field, Layout, Repr, Span};
@@ -13,7 +13,7 @@ use super::{Format, names};
 /// The `.npy` format.
 pub struct Npy;
 
-/// Tokens, in rows of one length.
+/// Tokens, in rows of equal length.
 struct InputIds(Tensor);
 
 pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
@@ -31,7 +31,7 @@ pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
     }
 }
 
-/// The shape of one dense row.
+/// The shape of a dense row.
 fn row_shape(x: &Element) -> Vec<u64> {
     match &x.kind {
         MatrixKind::Sparse { .. } => vec![x.n_vars()],
@@ -39,7 +39,7 @@ fn row_shape(x: &Element) -> Vec<u64> {
     }
 }
 
-/// The shape of all rows, those of companions behind the batch's.
+/// The shape of all rows: the batch's, then those of companions.
 fn shape(batch: &Batch<'_>) -> Vec<u64> {
     let mut shape = batch.shape(0);
     let beside = (1..=batch.table.companions.len()).map(|number| batch.companion(number).rows.len() as u64);
@@ -71,7 +71,7 @@ impl Format for Npy {
 }
 
 impl InputIds {
-    /// The array's header.
+    /// The header of the array.
     fn header(&self, batch: &Batch<'_>) -> Vec<u8> {
         let descr = match self.0.repr(batch) {
             Repr::Number(dtype) => dtype.npy(),
@@ -95,7 +95,7 @@ impl Format for InputIds {
     }
 }
 
-/// An array's header, padded so that the data is 64-byte aligned, as numpy writes it.
+/// The header of an array, padded so that the data are 64-byte aligned, as numpy writes it.
 pub fn header(descr: &str, shape: &[u64]) -> Vec<u8> {
     let total = header_len(descr, shape);
     let mut header = Vec::with_capacity(total);
@@ -114,7 +114,7 @@ pub fn header(descr: &str, shape: &[u64]) -> Vec<u8> {
     header
 }
 
-/// The length of `header` without making it: `stat` asks for nothing else.
+/// The length of `header`, without making it, as `stat` needs it often.
 pub fn header_len(descr: &str, shape: &[u64]) -> usize {
     let digits = |n: &u64| n.checked_ilog10().unwrap_or(0) as usize + 1;
     let separators = match shape.len() {

@@ -1,4 +1,4 @@
-//! `.npz`: stored members that `numpy.load` and `scipy.sparse.load_npz` read (APPNOTE.TXT 6.3.10, with zip64).
+//! `.npz`: uncompressed zip members that `numpy.load` and `scipy.sparse.load_npz` read (APPNOTE.TXT 6.3.10, with zip64).
 
 use crate::array::Dtype;
 use crate::batch::{Batch, Layout, Repr};
@@ -14,16 +14,16 @@ pub struct Npz {
     members: Vec<NpzMember>,
 }
 
-/// One zip member.
+/// A zip member.
 struct NpzMember {
-    /// With `.npy`.
+    /// Including `.npy`.
     name: String,
     content: MemberContent,
 }
 
 enum MemberContent {
     Tensor(Tensor),
-    /// `shape` of a companion's (0: the batch's) sparse element, as scipy wants it.
+    /// `shape` of a sparse element, for scipy: number of the companion (0: the batch), and of the element.
     Shape(usize, usize),
     /// `format` of a sparse X: `csr`.
     Format,
@@ -33,7 +33,7 @@ pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
     Ok(Box::new(Npz::new(table)))
 }
 
-/// From here on a 32-bit field says "see the zip64 record".
+/// A 32-bit field with this value refers to the zip64 record.
 const ZIP64: u64 = 0xffff_ffff;
 const CSR: &[u8] = b"csr";
 
@@ -57,7 +57,7 @@ impl Npz {
 }
 
 impl NpzMember {
-    /// Length of the npy header, and of what follows it.
+    /// Length of the npy header, and of the data after it.
     fn lens(&self, batch: &Batch<'_>) -> (u64, u64) {
         let (header, data) = match &self.content {
             MemberContent::Tensor(tensor) => {
@@ -83,12 +83,12 @@ impl NpzMember {
         }
     }
 
-    /// Length of the local record before a member of `size` bytes.
+    /// Length of the local header of a member of `size` bytes.
     fn local_len(&self, size: u64) -> u64 {
         30 + self.name.len() as u64 + if size >= ZIP64 { 20 } else { 0 }
     }
 
-    /// Length of the central directory record of a member of `size` bytes at `offset`.
+    /// Length of the central directory entry of a member of `size` bytes at `offset`.
     fn central_len(&self, size: u64, offset: u64) -> u64 {
         let extra = if size >= ZIP64 { 16 } else { 0 } + if offset >= ZIP64 { 8 } else { 0 };
         46 + self.name.len() as u64 + if extra > 0 { 4 + extra } else { 0 }
@@ -150,7 +150,7 @@ impl Format for Npz {
     }
 }
 
-/// What both records of a member say.
+/// What the local header and the central directory entry of a member have in common.
 struct Record<'a> {
     name: &'a str,
     size: u64,
@@ -169,7 +169,7 @@ impl Record<'_> {
         bytes
     }
 
-    /// The zip64 field: the 64-bit numbers that do not fit their 32 bits.
+    /// The zip64 field: the numbers that do not fit 32 bits.
     fn extra(&self, offset: Option<u64>) -> Vec<u8> {
         let sizes = if self.size >= ZIP64 { [Some(self.size); 2] } else { [None; 2] };
         let numbers: Vec<u64> = sizes.into_iter().chain([offset.filter(|&at| at >= ZIP64)]).flatten().collect();
@@ -239,7 +239,7 @@ fn tail(at: u64, directory: u64, members: usize) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// Files beyond 4 GiB are too large for a test: their records at least must be as long as the layout says.
+    /// Files beyond 4 GiB are too large for a test, but their records must have the lengths in the layout.
     #[test]
     fn records_are_as_long_as_laid_out() {
         let name = "obs/größe.npy";

@@ -1,4 +1,4 @@
-//! obs columns for formats whose columns have types, or whose rows are records: what each is, what is missing, and its values.
+//! obs columns for formats with typed columns, or with rows as records: types, missing values, values.
 
 use std::borrow::Cow;
 
@@ -11,14 +11,14 @@ use crate::number::as_usize;
 
 use super::names;
 
-/// What the values of a column are.
+/// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObsKind {
     /// Labels of a categorical column.
     Labels,
     Boolean,
     Number(Dtype),
-    /// Times or durations in seconds or finer; others are text, as months have no length.
+    /// Times or durations in seconds or finer units; other times are text, as months have no fixed length.
     Time(Time),
     Text,
 }
@@ -26,21 +26,21 @@ pub enum ObsKind {
 /// One obs column.
 #[derive(Clone, Debug)]
 pub struct ObsColumn {
-    /// In `Table::columns`.
+    /// The index in `Table::columns`.
     pub place: usize,
     pub name: String,
     pub kind: ObsKind,
-    /// Whether values can be missing.
+    /// Whether values may be missing.
     pub nullable: bool,
 }
 
-/// The name of an obs column beside columns of these names: served names have no `/`, so no two share one.
+/// The name of an obs column in a format that also has columns with the names `taken`: served names have no `/`, so no two become equal.
 pub fn beside(served: String, taken: &[String]) -> String {
     if taken.contains(&served) { format!("obs/{served}") } else { served }
 }
 
 impl ObsColumn {
-    /// The obs columns of a table, beside columns of these names.
+    /// The obs columns of a table, for a format that also has columns with the names `taken`.
     pub fn all(table: &Table, taken: &[String]) -> Vec<ObsColumn> {
         let one = |(place, (column, served)): (usize, (&Column, String))| {
             let (kind, nullable) = match &column.values {
@@ -62,7 +62,7 @@ impl ObsColumn {
         &table.columns[self.place].values
     }
 
-    /// Whether missing values are told by a mask: not by the code of a label, or NaT.
+    /// Whether missing values are marked by a mask, instead of code -1 or NaT.
     pub fn is_masked(&self, table: &Table) -> bool {
         let (Values::Numbers { mask, .. } | Values::Text { mask, .. }) = self.values(table) else { return false };
         mask.is_some()
@@ -78,7 +78,7 @@ impl ObsColumn {
         }
     }
 
-    /// How many of these rows have no value.
+    /// Number of these rows without a value.
     pub fn missing(&self, table: &Table, rows: &[u64]) -> u64 {
         if !self.nullable {
             return 0;
@@ -101,7 +101,7 @@ impl ObsColumn {
         (code < categories.labels.len()).then_some(code)
     }
 
-    /// The bytes of a number, time or boolean, little-endian; of a missing one whatever is stored. Empty for others.
+    /// The bytes of a number, time or boolean, little-endian; arbitrary if missing. Empty for other types.
     pub fn number<'t>(&self, table: &'t Table, row: u64) -> &'t [u8] {
         match self.values(table) {
             Values::Numbers { numbers, .. } => numbers.at(as_usize(row)),
@@ -109,7 +109,7 @@ impl ObsColumn {
         }
     }
 
-    /// A label, a text or a time as text; nothing where it is missing.
+    /// A label, text, or time as text; empty if missing.
     pub fn text<'t>(&self, table: &'t Table, row: u64) -> Cow<'t, str> {
         if self.is_missing(table, row) {
             return Cow::Borrowed("");
@@ -127,7 +127,7 @@ impl ObsColumn {
         }
     }
 
-    /// Bytes of the texts of these rows.
+    /// Total bytes of the texts of these rows.
     pub fn text_bytes(&self, table: &Table, rows: &[u64]) -> u64 {
         rows.iter().map(|&row| self.text(table, row).len() as u64).sum()
     }

@@ -1,9 +1,10 @@
-//! `.parquet`: one row group, uncompressed plain pages, written without statistics: all but the matrices' values is known beforehand.
+//! `.parquet`: one row group with uncompressed plain pages and no statistics, so that everything except matrix values is known in advance.
 //!
-//! A row is a row, as in `.arrow`: a sparse matrix is two lists (`genes`, `expressions`), a dense one a list, labels are text.
-//! Levels are runs, so that they take a few bytes a row and their size follows from the rows' lengths. A page has at most
-//! [`PAGE`] bytes, by rows; so a column has one page, but in very large batches. The engine fills all values of a
-//! column together, at the end of its chunk; `finish` moves those of all pages but the last to their place.
+//! Each row of the batch is a row, as in `.arrow`: a sparse matrix becomes two list columns (`genes`, `expressions`), a dense one a list
+//! column; labels are text. Levels are run-length encoded, so that they take a few bytes for each row, and their size follows from the row
+//! lengths. A page has at most [`PAGE`] bytes, so columns have one page except in very large batches. The engine fills all values of a
+//! column
+//! contiguously at the end of its chunk; `finish` moves those of all pages but the last to their position.
 
 mod columns;
 mod levels;
@@ -22,21 +23,21 @@ use columns::{ParquetColumn, Source};
 use thrift::Struct;
 
 const MAGIC: &[u8; 4] = b"PAR1";
-/// Most bytes of the values of a page, but for one row: their number has 32 bits.
+/// Maximum bytes of the values of a page, unless one row has more: the field has 32 bits.
 const PAGE: u64 = 1 << 30;
-/// The encoding of levels, and that of values (0: plain).
+/// The encoding of levels; that of values is 0 (plain).
 const RLE: u64 = 3;
 
 /// The `.parquet` format of one table.
 pub struct Parquet {
     columns: Vec<ParquetColumn>,
-    /// The schema of the file: the root, then each column's elements.
+    /// The schema: the root, then the elements of each column.
     schema: Vec<Vec<u8>>,
     /// The path of each column.
     paths: Vec<Vec<Vec<u8>>>,
     physical: Vec<u64>,
     page: u64,
-    /// What stands for each gene where rows begin with a token of their own.
+    /// The token of each gene, if rows start with a class token.
     tokens: Vec<i64>,
 }
 
@@ -44,18 +45,18 @@ pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
     Ok(Box::new(Parquet::new(columns::of_table(table)?, PAGE, Vec::new())))
 }
 
-/// The same with pages of so many bytes at most, for tests: others begin a second page beyond a gibibyte.
+/// The same with a maximum page size, for tests: otherwise there is a second page only beyond 1 GiB.
 pub fn open_paged(table: &Table, page: u64) -> Result<Box<dyn Format>, String> {
     Ok(Box::new(Parquet::new(columns::of_table(table)?, page, Vec::new())))
 }
 
-/// The schema of Tahoe-100M, whose first pair of each row stands for the cell.
+/// The schema of Tahoe-100M, in which the first pair of each row stands for the cell.
 pub fn open_tahoe(table: &Table) -> Result<Box<dyn Format>, String> {
     Ok(Box::new(Parquet::new(columns::of_tahoe(table)?, PAGE, tokens(table))))
 }
 
-/// The tokens of genes: the column `token_id` of var, as Tahoe-100M's genes have it, else numbers from the first that is no
-/// special token.
+/// The tokens of genes: the column `token_id` of var, as in Tahoe-100M's table of genes, or else consecutive numbers after the special
+/// tokens.
 fn tokens(table: &Table) -> Vec<i64> {
     const FIRST: i64 = 3;
     let x = table.x();
@@ -68,7 +69,7 @@ fn tokens(table: &Table) -> Vec<i64> {
     }
 }
 
-/// Rows of a column that stand together.
+/// A page of a column.
 struct Page {
     rows: Range<usize>,
     /// Its header and levels.
@@ -77,11 +78,11 @@ struct Page {
     len: u64,
 }
 
-/// A column as it lies in a file.
+/// The chunk of a column in a file.
 struct ColumnChunk {
     start: u64,
     len: u64,
-    /// Values, missing ones included.
+    /// Number of values, including missing ones.
     count: u64,
     pages: Vec<Page>,
 }
@@ -161,7 +162,7 @@ impl Parquet {
 }
 
 impl Parquet {
-    /// Moves the values of a page to their place, each row's behind the value that it begins with.
+    /// Moves the values of a page to their position, each row's behind its leading value.
     fn lead(
         &self,
         column: &ParquetColumn,
@@ -173,7 +174,7 @@ impl Parquet {
         let size = column.lead.len();
         for row in page.rows.clone() {
             let len = (as_usize(column.length(batch, row)) - 1) * size;
-            // What is written next is never behind what is read next: as many values as rows are still to come.
+            // The write position never overtakes the read position: they differ by one value for each row to come.
             image.copy_within(*from..*from + len, at + size);
             image[at..at + size].copy_from_slice(&column.lead);
             at += size;
@@ -188,7 +189,7 @@ impl Parquet {
     }
 }
 
-/// Some rows of a column as a page, and how many values it has, missing ones included.
+/// Makes the page of some rows of a column; also returns its number of values, including missing ones.
 fn page(column: &ParquetColumn, batch: &Batch<'_>, rows: Range<usize>) -> (Page, u64) {
     let of = batch.companion(column.companion);
     let numbers = &of.rows[rows.clone()];
@@ -263,7 +264,7 @@ mod tests {
     use crate::batch::Lengths;
     use crate::collection::element::{Element, MatrixKind};
 
-    /// Pages of any size hold the same values, row by row, each behind its header.
+    /// Pages of any size have the same values, row by row, after their headers.
     #[test]
     fn values_are_dealt_to_pages() {
         let genes: Vec<String> = (0..9).map(|gene| gene.to_string()).collect();

@@ -1,7 +1,7 @@
-//! `.record.npy`: the tensors of `.npz` under the same names as the fields of one record, a structured array without axes (NEP 1).
+//! `.record.npy`: the tensors of `.npz` as fields of one record with the same names, a structured array without axes (NEP 1).
 //!
-//! `np.load` gives the record, and each field is a view of it: no member is parsed, copied or checked by itself, which is what makes
-//! `.npz` slow. numpy reads headers of up to 10,000 bytes, so a table with very many obs columns has no such files.
+//! `np.load` returns the record, whose fields are views: there are no members to parse, copy and check one by one, which makes `.npz` slow.
+//! numpy limits headers to 10,000 bytes, so tables with very many obs columns have no such files.
 
 use crate::batch::{Batch, Layout, Repr};
 use crate::collection::Table;
@@ -10,20 +10,20 @@ use crate::number::{as_usize, le16, le32};
 use super::Format;
 use super::tensor::{Tensor, by_falling_size, sparse_shapes, tensors};
 
-/// Bytes of a header at most (`max_header_size` of numpy), magic and length included here.
+/// Maximum bytes of a header (numpy's `max_header_size`), here including magic number and length.
 const MOST_HEADER: usize = 10_000;
-/// Magic, version and length, of versions 1 and 3.
+/// Bytes of magic number, version and length, in format versions 1 and 3.
 const PREFIX: [usize; 2] = [10, 12];
-/// What data begins at a multiple of.
+/// Alignment of the data.
 const ALIGN: usize = 64;
 
 /// The `.record.npy` format of one table.
 struct Record {
-    /// In order of falling element size: every one is aligned.
+    /// Sorted by descending element size, so that all are aligned.
     tensors: Vec<Tensor>,
-    /// Sparse elements: whose they are, place in the table, and the name of their shape.
+    /// Sparse elements: number of the companion, index in the table, and the name of the shape.
     shapes: Vec<(usize, usize, String)>,
-    /// Whether all names are of the characters that version 1 has.
+    /// Whether all names can be encoded in format version 1.
     is_ascii: bool,
 }
 
@@ -41,7 +41,7 @@ pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
     let record = Record { tensors, shapes, is_ascii };
     let none = vec![0; table.elements.len()];
     let empty = Batch { nnz: &none, ..Batch::new(table) };
-    // A number of rows or values has 20 digits at most.
+    // Assumes 20 digits, the maximum, for numbers of rows and values.
     let longest = record.fields(&empty, |_| vec![u64::MAX]).len() + PREFIX[1] + ALIGN;
     if longest > MOST_HEADER {
         let columns = table.columns.len();
@@ -52,16 +52,16 @@ pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
     Ok(Box::new(record))
 }
 
-/// A name as Python writes it.
+/// A name as a Python literal.
 fn literal(name: &str) -> String {
     format!("'{}'", name.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 impl Record {
-    /// The header's dictionary; `shape` gives the axes of a tensor.
+    /// The dictionary of the header; `shape` gives the axes of a tensor.
     fn fields(&self, batch: &Batch<'_>, shape: impl Fn(&Tensor) -> Vec<u64>) -> String {
         let mut text = "{'descr': [".to_owned();
-        // Shapes first: they have the largest elements.
+        // Shapes first, as they have the largest elements.
         for (_, _, name) in &self.shapes {
             text.push_str(&format!("({name}, '<i8', (2,)), "));
         }
@@ -96,7 +96,7 @@ impl Record {
         header
     }
 
-    /// Where the tensors begin, behind a header of so many bytes.
+    /// Offset of the tensors, behind a header of `header` bytes.
     fn start(&self, header: usize) -> u64 {
         (header + 16 * self.shapes.len()) as u64
     }

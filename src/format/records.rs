@@ -1,5 +1,4 @@
-//! Formats whose rows are records, each with its values beside its labels: what matrices are called there, and files of one
-//! record after the other.
+//! Formats in which each row is a record with its values and labels: names of matrices there, and files of consecutive records.
 
 use crate::array::Dtype;
 use crate::batch::{Batch, Field, Layout, Repr, Span};
@@ -9,10 +8,11 @@ use crate::number::as_usize;
 
 use super::{Format, names};
 
-/// The column with the number of a row's tokens, where X is tokens.
+/// The column with the number of tokens of a row, if X is tokens.
 pub const LENGTH: &str = "length";
 
-/// The names of each element: `input_ids` and `expressions` of tokens, `genes` and `expressions` of a sparse X, `X` of a dense one; further elements below their path.
+/// The names of each element's arrays: `input_ids` and `expressions` for tokens, `genes` and `expressions` for a sparse X, `X` for a dense
+/// one; further elements have their path as prefix.
 pub fn matrices(table: &Table) -> Vec<Vec<String>> {
     let paths = names::elements(table);
     let one = |(number, element): (usize, &Element)| {
@@ -27,18 +27,18 @@ pub fn matrices(table: &Table) -> Vec<Vec<String>> {
     table.elements.iter().enumerate().map(one).collect()
 }
 
-/// Whether each row tells its number of tokens.
+/// Whether rows have a column with their number of tokens.
 pub fn has_length(table: &Table) -> bool {
     table.x().tokens.is_some()
 }
 
-/// Names that obs columns do not have there.
+/// Names that obs columns must not have there.
 pub fn taken(table: &Table) -> Vec<String> {
     let length = has_length(table).then(|| LENGTH.to_owned());
     matrices(table).into_iter().flatten().chain(length).collect()
 }
 
-/// One array of each row: column numbers or values of an element, or a dense row.
+/// An array in each row: column numbers or values of an element, or a dense row.
 pub struct RowArray {
     pub name: String,
     pub field: Field,
@@ -48,7 +48,7 @@ pub struct RowArray {
 }
 
 impl RowArray {
-    /// The arrays of a table; `repr` says how each is written, from its field and the dtype it would have.
+    /// The arrays of a table; `repr` gives the dtype to write, from the field and its dtype.
     pub fn all(table: &Table, repr: impl Fn(Field, Dtype) -> Dtype) -> Vec<RowArray> {
         let mut arrays = Vec::new();
         for (number, (element, names)) in table.elements.iter().zip(matrices(table)).enumerate() {
@@ -68,7 +68,7 @@ impl RowArray {
         arrays
     }
 
-    /// Its elements in the row at this place of a batch.
+    /// Number of its elements in the row at a position of a batch.
     pub fn len(&self, batch: &Batch<'_>, at: usize) -> u64 {
         match self.field {
             Field::Data(element) | Field::Indices(element) => batch.lengths(element).get(at).copied().unwrap_or(0),
@@ -81,33 +81,33 @@ impl RowArray {
     }
 }
 
-/// A file of one record after the other. A record has at least as many bytes as its arrays take in the image.
+/// A file of consecutive records. A record has at least as many bytes as its arrays in the image.
 pub trait RowFormat: Send + Sync {
     fn arrays(&self) -> &[RowArray];
 
-    /// Bytes of the record of the row at this place of a batch.
+    /// Bytes of the record of the row at a position of a batch.
     fn len(&self, batch: &Batch<'_>, at: usize) -> u64;
 
-    /// Appends the record; `values` are the arrays' bytes.
+    /// Appends a record; `values` are the bytes of its arrays.
     fn write(&self, batch: &Batch<'_>, at: usize, values: &[&[u8]], out: &mut Vec<u8>);
 
-    /// What stands before the records, of these lengths.
+    /// The bytes before the records, which have these lengths.
     fn head(&self, _lengths: &[u64]) -> Vec<u8> {
         Vec::new()
     }
 
-    /// Zeros behind them.
+    /// Number of zero bytes after the records.
     fn tail(&self) -> u64 {
         0
     }
 
-    /// Most bytes of a file.
+    /// Maximum size of a file.
     fn most_bytes(&self) -> u64 {
         u64::MAX
     }
 }
 
-/// The engine fills the arrays one after the other at the end of the image; `finish` deals them to the records.
+/// Makes a format of records: the engine fills the arrays one after the other at the end of the image; `finish` moves them to the records.
 pub struct Records<R>(pub R);
 
 impl<R: RowFormat> Records<R> {

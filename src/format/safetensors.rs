@@ -1,7 +1,8 @@
-//! `.safetensors`: the tensors of `.npz` under the same names, mapped or read without parsing members.
+//! `.safetensors`: the tensors of `.npz` with the same names; readers map it, or read it without parsing members.
 //!
-//! The header is padded to a length that does not depend on the epoch's and batch's number, so that the size follows
-//! from the batch's shape. Tensors stand in order of falling element size: every one is aligned.
+//! The header is padded to a length that does not depend on the numbers of epoch and batch, so that the size follows from the batch's
+//! shape.
+//! Tensors are sorted by descending element size, so that all are aligned.
 
 use std::fmt::{self, Write};
 
@@ -17,7 +18,7 @@ pub struct Safetensors {
     tensors: Vec<Tensor>,
     /// `csr`, `dense` or `tokens`.
     kind: &'static str,
-    /// Sparse elements but X: whose they are, their places, and the names of their shapes in the metadata.
+    /// Sparse elements except X: number of the companion, index in the table, and the name of the shape in the metadata.
     shapes: Vec<(usize, usize, String)>,
 }
 
@@ -63,7 +64,7 @@ impl Safetensors {
             };
             write!(out, r#",{}:{{"dtype":"{dtype}","shape":["#, tensor.name)?;
             list(tensor.shape(batch).axes(), out)?;
-            // No string type there: one row of UTF-8 bytes a string.
+            // There is no string type: each string is a row of UTF-8 bytes.
             if !matches!(span.repr, Repr::Number(_)) {
                 write!(out, ",{}", span.repr.size())?;
             }
@@ -74,7 +75,7 @@ impl Safetensors {
         out.write_char('}')
     }
 
-    /// Long enough for the longest numbers; a multiple of 64 less the 8 bytes before it.
+    /// The length of the header, enough for the longest numbers. Together with the 8 bytes before it, a multiple of 64.
     fn header_len(&self, batch: &Batch<'_>) -> usize {
         let mut count = TextLength(8);
         // Counting cannot fail.
@@ -111,7 +112,7 @@ impl Format for Safetensors {
     }
 }
 
-/// How long a text would be.
+/// Counts the bytes of a text.
 struct TextLength(usize);
 
 impl Write for TextLength {

@@ -1,8 +1,8 @@
-//! Rows as samples of shards, as MosaicML Streaming (`.mds`) and LitData (`.litdata`) read them: a batch is a shard, and the directory
-//! of an epoch (`epoch-0000.mds/`) lists them in `index.json`.
+//! Shards of samples, as in MosaicML Streaming (`.mds`) and LitData (`.litdata`): a batch is a shard, and the directory of an epoch
+//! (`epoch-0000.mds/`) has their index, `index.json`.
 //!
-//! Both begin with the number of samples and where each begins, in 32 bits. A sample is the lengths of its columns, then the columns.
-//! They differ in how a column is written and named. The index has the size of each shard, which follows from row lengths.
+//! Both kinds of shards start with the number of samples and the 32-bit offset of each. A sample is the lengths of its columns, then the
+//! columns. They differ in encoding and naming of columns. The index has the size of each shard, which follows from row lengths.
 
 use serde_json::{Value, json};
 
@@ -17,29 +17,29 @@ use super::obs::{ObsColumn, ObsKind};
 use super::records::{self, Records, RowArray, RowFormat};
 use super::{Extension, FileShape, Format};
 
-/// Whose shards they are.
+/// The library that reads the shards.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reader {
     Mosaic,
     LitData,
 }
 
-/// What a column holds.
+/// The content of a column.
 enum Content {
     Row,
-    /// Tokens of the row.
+    /// Number of tokens of the row.
     Length,
-    /// An array of the row: its place among the arrays.
+    /// An array of the row, by its index in `arrays`.
     Array(usize),
     Obs(ObsColumn),
     /// Whether a value of a nullable obs column is missing.
     Mask(ObsColumn),
 }
 
-/// A column of each sample.
+/// A column of all samples.
 struct Column {
     name: String,
-    /// As its reader calls its type.
+    /// The reader's name of its type.
     encoding: String,
     content: Content,
 }
@@ -49,7 +49,7 @@ struct Shards {
     reader: Reader,
     arrays: Vec<RowArray>,
     columns: Vec<Column>,
-    /// What stands between the places of samples and the samples.
+    /// The bytes between the offsets of samples and the samples.
     config: Vec<u8>,
 }
 
@@ -103,11 +103,11 @@ impl Reader {
         name.to_owned()
     }
 
-    /// What precedes the values of an array.
+    /// The bytes before the values of an array.
     fn header(self, array: &RowArray, len: u64) -> Vec<u8> {
         let Repr::Number(dtype) = array.repr else { return Vec::new() };
         match self {
-            // One axis, and how many bytes its length has.
+            // One axis, and the number of bytes of its length.
             Reader::Mosaic if array.row.is_empty() => {
                 let bytes = len.to_le_bytes();
                 let (code, width) = match len {
@@ -128,7 +128,7 @@ impl Reader {
     }
 }
 
-/// MDS has no booleans.
+/// MDS has no booleans: they become uint8.
 fn plain(dtype: Dtype) -> Dtype {
     if dtype == Dtype::Bool { Dtype::U8 } else { dtype }
 }
@@ -188,12 +188,12 @@ impl Shards {
         self.columns.iter().map(|column| column.encoding.as_str()).collect()
     }
 
-    /// What an MDS index says of every shard alike.
+    /// What the MDS index says about all shards.
     fn described(&self) -> serde_json::Map<String, Value> {
         let all = json!({
             "column_encodings": self.encodings(),
             "column_names": self.names(),
-            // The length of each stands in the sample.
+            // Lengths are in the samples.
             "column_sizes": vec![Value::Null; self.columns.len()],
             "compression": null,
             "format": "mds",
@@ -223,7 +223,7 @@ impl Shards {
         }
     }
 
-    /// Bytes of a column of the row at this place of a batch.
+    /// Bytes of a column of the row at a position of a batch.
     fn column_len(&self, column: &Column, batch: &Batch<'_>, at: usize) -> u64 {
         match &column.content {
             Content::Row | Content::Length => 8,
@@ -336,7 +336,7 @@ impl DirectoryFormat for ShardsDirectory {
     }
 }
 
-/// A shard in an MDS index; `columns` is what all shards share, an object.
+/// The entry of a shard in an MDS index; `columns` is a JSON object that all shards share.
 fn mds_entry(columns: &str, batch: u64, rows: u64, bytes: u64) -> String {
     let shared = columns.strip_suffix('}').unwrap_or_default();
     format!(
@@ -344,7 +344,7 @@ fn mds_entry(columns: &str, batch: u64, rows: u64, bytes: u64) -> String {
     )
 }
 
-/// A chunk in LitData's index, whose bytes are those of its samples.
+/// The entry of a chunk in LitData's index, where bytes are those of its samples.
 fn litdata_entry(_: &str, batch: u64, rows: u64, bytes: u64) -> String {
     let bytes = bytes.saturating_sub(rows.saturating_add(2).saturating_mul(4));
     format!("{{\"chunk_bytes\":{bytes},\"chunk_size\":{rows},\"dim\":null,\"filename\":\"chunk-0-{batch}.bin\"}}\n")

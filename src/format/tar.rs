@@ -1,6 +1,6 @@
-//! `.tar`: a WebDataset shard. Each row is a sample: a member `.npy` for each array, and its labels as `.json`.
+//! `.tar`: a WebDataset shard. Each row is a sample: an `.npy` member for each array, and a `.json` member with its labels.
 //!
-//! Members are named by batch and place, not by row, so that a row that is drawn twice is two samples.
+//! Members are named by batch and position instead of row, so that a row that is drawn twice is two samples.
 
 use serde_json::Value;
 
@@ -15,31 +15,31 @@ use super::npy::{header, header_len};
 use super::obs::{ObsColumn, ObsKind};
 use super::records::{self, Records, RowArray, RowFormat};
 
-/// A header, and what contents are padded to.
+/// Bytes of a header; content is padded to a multiple.
 const BLOCK: u64 = 512;
-/// Most bytes of a member's name.
+/// Maximum bytes of a member's name.
 const MOST_NAME: usize = 100;
-/// Before the name's dot: batch and place.
+/// Bytes of a sample's key: batch and position.
 const KEY: usize = 24;
 
 /// The `.tar` format of one table.
 struct Tar {
     arrays: Vec<RowArray>,
     obs: Vec<ObsColumn>,
-    /// The names of obs columns as JSON.
+    /// The names of obs columns as JSON strings.
     quoted: Vec<String>,
 }
 
 pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
     let mut arrays = RowArray::all(table, |_, dtype| dtype);
     for array in &mut arrays {
-        // What stands before the first dot is the sample's key, and may have a directory; what stands behind must not.
+        // WebDataset splits names at the first dot: the key before it may contain a directory, the rest must not.
         array.name = array.name.replace('/', ".");
         if KEY + ".".len() + array.name.len() + ".npy".len() > MOST_NAME {
             return Err(format!("the name {} is too long for a member of `.tar`", array.name));
         }
     }
-    // Arrays are members of their own.
+    // Other arrays are separate members, so obs columns may have their names.
     let taken: Vec<String> = records::has_length(table).then(|| records::LENGTH.to_owned()).into_iter().collect();
     let obs = ObsColumn::all(table, &taken);
     let quoted = obs.iter().map(|column| Value::from(column.name.as_str()).to_string()).collect();
@@ -65,7 +65,7 @@ impl Tar {
     }
 }
 
-/// A value as JSON: null where it is missing or no number. JSON has no infinity, but numbers beyond all limits.
+/// A value as JSON; null if missing or NaN. Infinities, which JSON lacks, become numbers that are too large for any reader.
 fn value(column: &ObsColumn, table: &Table, row: u64) -> String {
     if column.is_missing(table, row) {
         return "null".to_owned();
@@ -93,12 +93,12 @@ fn shape(array: &RowArray, batch: &Batch<'_>, at: usize) -> (Vec<u64>, &'static 
     (shape, dtype.npy())
 }
 
-/// A member of so many bytes.
+/// Size of a member with this many bytes of content.
 fn member_len(bytes: u64) -> u64 {
     BLOCK + bytes.next_multiple_of(BLOCK)
 }
 
-/// The header of a member, by POSIX (ustar).
+/// The POSIX (ustar) header of a member.
 fn member(name: &str, size: u64, out: &mut Vec<u8>) {
     let mut block = [0; as_usize(BLOCK)];
     let mut put = |at: usize, text: &[u8]| block[at..at + text.len()].copy_from_slice(text);
@@ -108,7 +108,7 @@ fn member(name: &str, size: u64, out: &mut Vec<u8>) {
     put(116, b"0000000\0");
     put(124, format!("{size:011o}\0").as_bytes());
     put(136, b"00000000000\0");
-    // The sum of all bytes, its own taken for blanks.
+    // The sum of all bytes of the header, with blanks in the checksum field.
     put(148, b"        ");
     put(156, b"0");
     put(257, b"ustar\x0000");

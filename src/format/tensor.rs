@@ -1,4 +1,4 @@
-//! The named tensors of a batch, as `.npz`, `.safetensors`, `.npy` and `.record.npy` have them.
+//! The named tensors of a batch, for `.npz`, `.safetensors`, `.npy` and `.record.npy`.
 
 use super::{names, records};
 use crate::anndata::column::Values;
@@ -9,10 +9,10 @@ use crate::collection::companion::Beside;
 use crate::collection::element::MatrixKind;
 use crate::number::as_usize;
 
-/// A named tensor of a batch, as `.npz` and `.safetensors` both have them: all that does not depend on the batch.
+/// A named tensor: what does not depend on the batch.
 pub struct Tensor {
     pub name: String,
-    /// Whose it is ([`Batch::companion`]).
+    /// Number of its companion ([`Batch::companion`]).
     pub companion: usize,
     pub field: Field,
     /// `None` for column numbers and row bounds: see `Batch::index_dtype` and `Batch::bounds_dtype`.
@@ -20,21 +20,21 @@ pub struct Tensor {
     extent: TensorShape,
 }
 
-/// The shape of a tensor, by what it depends on.
+/// What the shape of a tensor depends on.
 #[derive(Clone, Copy)]
 enum TensorShape {
-    /// Values of an element.
+    /// Number of values of an element.
     Stored(usize),
     Rows,
     RowsAndOne,
-    /// Rows of the batch itself, also in a tensor of a companion.
+    /// Rows of the batch itself, also in tensors of a companion.
     BatchRows,
-    /// Edges: two rows of them, and one weight each.
+    /// Edges, as two rows of node positions; or one value for each.
     EdgePairs,
     Edges,
     /// Rows of an element.
     Matrix(usize),
-    /// Tokens of an element, in rows of one length.
+    /// Tokens of an element, in rows of equal length.
     Padded(usize),
 }
 
@@ -48,7 +48,7 @@ impl Tensor {
         })
     }
 
-    /// Its shape; strings are one element.
+    /// Its shape; a string is one element.
     pub fn shape(&self, batch: &Batch<'_>) -> Shape {
         let all = batch.rows.len() as u64;
         let batch = batch.companion(self.companion);
@@ -68,12 +68,12 @@ impl Tensor {
         }
     }
 
-    /// Bytes that it takes.
+    /// Its size in bytes.
     pub fn bytes(&self, batch: &Batch<'_>) -> u64 {
         self.shape(batch).axes().iter().product::<u64>() * self.repr(batch).size() as u64
     }
 
-    /// Where the engine fills it if it starts at `start`: at its end where rows are padded.
+    /// The range that the engine fills if the tensor starts at `start`; if rows are padded, this is the end of the tensor.
     pub fn span(&self, batch: &Batch<'_>, start: u64) -> Span {
         let (repr, bytes) = (self.repr(batch), self.bytes(batch));
         let len = match self.extent {
@@ -83,7 +83,7 @@ impl Tensor {
         Span { companion: self.companion, field: self.field, repr, start: start + bytes - len, len }
     }
 
-    /// Deals what was filled to rows of one length, each padded at its end. `tensor` are all of its bytes.
+    /// Moves tokens to rows of equal length, and pads these. `tensor` has all of its bytes.
     pub fn pad(&self, batch: &Batch<'_>, tensor: &mut [u8]) {
         let TensorShape::Padded(element) = self.extent else { return };
         let size = self.repr(batch).size();
@@ -96,7 +96,7 @@ impl Tensor {
         let row = as_usize(tokens.spec.length) * size;
         let mut from = tensor.len() - as_usize(batch.nnz[element]) * size;
         for (at, length) in batch.lengths(element).iter().enumerate() {
-            // Never behind what is read next: no row is longer.
+            // The write position never overtakes the read position, as no row is longer than `row`.
             let (start, len) = (at * row, as_usize(*length) * size);
             tensor.copy_within(from..from + len, start);
             tensor[start + len..start + row].chunks_exact_mut(size).for_each(|out| out.copy_from_slice(&padding));
@@ -105,7 +105,7 @@ impl Tensor {
     }
 }
 
-/// Most tensors have one axis: no need to allocate for those.
+/// The axes of a tensor; most have one, which needs no allocation.
 pub enum Shape {
     One(u64),
     Many(Vec<u64>),
@@ -120,11 +120,12 @@ impl Shape {
     }
 }
 
-/// All tensors of a table's batches: X (`data`, `indices`, `indptr`, or `X`), `row`, `obs/<column>`,
-/// `obs/<column>/mask`, and the further elements, all by their served names ([`names`]); then those of each companion, below its
-/// name. Where there are modalities, the table is below the name of its own, and `obsm/NAME` and `obsmap/NAME` say of each which
-/// rows of the batch have it, as a MuData does; of neighbours the edges are `edge_index` and `edge_weight`, as in PyTorch Geometric.
-/// `text` says how strings of so many characters and bytes at most are written.
+/// All tensors of a table's batches: X (`data`, `indices`, `indptr`, or `X`), `row`, `obs/<column>`, `obs/<column>/mask`, and further
+/// elements,
+/// all by their served names ([`names`]); then those of each companion, with its name as prefix. If there are modalities, the table has the
+/// name of its own as prefix, and `obsm/NAME` and `obsmap/NAME` map rows of the batch to those of each modality, as in a MuData. Edges of
+/// neighbours are `edge_index` and `edge_weight`, as in PyTorch Geometric. `text` gives the representation of strings, from their maximum
+/// numbers of characters and bytes.
 pub fn tensors(table: &Table, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
     let mut all = Vec::new();
     for (companion, table, below) in tables(table) {
@@ -148,13 +149,13 @@ pub fn tensors(table: &Table, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor
     all
 }
 
-/// The table and those of its companions: their numbers, and below what their parts stand.
+/// The table and those of its companions, each with its number and the prefix of its parts.
 fn tables(table: &Table) -> impl Iterator<Item = (usize, &Table, String)> {
     let beside = (1..).zip(&table.companions).map(|(number, of)| (number, &*of.table, format!("{}/", of.name)));
     std::iter::once((0, table, table.below())).chain(beside)
 }
 
-/// The tensors of one table, `below` a prefix.
+/// The tensors of one table, with `below` as prefix.
 fn tensors_of(table: &Table, companion: usize, below: &str, text: impl Fn(usize, usize) -> Repr) -> Vec<Tensor> {
     let tensor =
         |name: &str, field, repr, extent| Tensor { name: format!("{below}{name}"), companion, field, repr, extent };
@@ -194,9 +195,9 @@ fn tensors_of(table: &Table, companion: usize, below: &str, text: impl Fn(usize,
     all
 }
 
-/// Sorts tensors by the size of their elements, so that all are aligned, one after the other.
+/// Sorts tensors by descending element size, so that consecutive ones are all aligned.
 pub fn by_falling_size(tensors: &mut [Tensor], table: &Table) {
-    // Column numbers and row bounds have 4 bytes but in the rarest case, or where others were asked for.
+    // Column numbers and row bounds have 4 bytes, unless the batch is huge or another dtype is requested.
     let asked = table.index_dtype.map_or(4, Dtype::size);
     tensors.sort_by_key(|tensor| match (tensor.repr, tensor.field) {
         (Some(Repr::Number(dtype)), _) => std::cmp::Reverse(dtype.size()),
@@ -207,7 +208,7 @@ pub fn by_falling_size(tensors: &mut [Tensor], table: &Table) {
     });
 }
 
-/// The shapes of sparse elements: whose they are, their places, and what a format that has them calls them.
+/// The shapes of sparse elements: number of the companion, index in the table, and the name in formats that store them.
 pub fn sparse_shapes(table: &Table) -> Vec<(usize, usize, String)> {
     let mut shapes = Vec::new();
     for (number, table, below) in tables(table) {
@@ -219,7 +220,7 @@ pub fn sparse_shapes(table: &Table) -> Vec<(usize, usize, String)> {
     shapes
 }
 
-/// A part of a sparse element: X's stand at the top, where scipy looks for them.
+/// The name of a part of a sparse element. Parts of X have no prefix, as scipy expects.
 pub fn part_name(elements: &[String], element: usize, part: &str) -> String {
     if element == 0 { part.to_owned() } else { format!("{}/{part}", elements[element]) }
 }

@@ -1,7 +1,8 @@
-//! `.tfrecord`: each row a `tf.train.Example` (Protocol Buffers) between its length and two checksums (CRC-32C, masked).
+//! `.tfrecord`: each row is a `tf.train.Example` (Protocol Buffers), with its length and two checksums (masked CRC-32C).
 //!
-//! Column numbers are varints, whose length would depend on them: they are written in as many bytes as the largest needs, which
-//! every reader of varints takes. Values are float32, as an Example has no other floats.
+//! Column numbers are varints, whose length would depend on their values. They are all written with as many bytes as the largest needs,
+//! which
+//! every varint reader accepts. Values are float32, the only floats of an Example.
 
 use crate::array::Dtype;
 use crate::array::cast::{cast, to_i64, to_text};
@@ -13,7 +14,7 @@ use super::Format;
 use super::obs::{ObsColumn, ObsKind};
 use super::records::{self, Records, RowArray, RowFormat};
 
-/// The kinds of a `Feature`, by their field numbers.
+/// The kinds of a `Feature`, by field number.
 #[derive(Clone, Copy)]
 enum FeatureKind {
     Bytes = 1,
@@ -21,17 +22,17 @@ enum FeatureKind {
     Int = 3,
 }
 
-/// The contents of a list, and its kind.
+/// The kind of a list, and its encoded content.
 type FeatureValue = (FeatureKind, Vec<u8>);
 
-/// Around each record: its length and the checksum of that; the checksum of the record.
+/// Bytes before a record: its length and the checksum of that. Bytes after it: its checksum.
 const BEFORE: u64 = 12;
 const AFTER: u64 = 4;
 
 /// The `.tfrecord` format of one table.
 struct TfRecord {
     arrays: Vec<RowArray>,
-    /// Bytes of each element of an array in a record.
+    /// Bytes of an element of each array in a record.
     widths: Vec<u64>,
     obs: Vec<ObsColumn>,
 }
@@ -52,7 +53,7 @@ pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
         Field::Indices(element) => Some(table.elements[element].n_vars()),
         _ => None,
     };
-    // As many bytes in the image as in a record, or fewer.
+    // Elements must not have more bytes in the image than in a record.
     let arrays = RowArray::all(table, |field, _| match columns(field) {
         Some(columns) if columns <= 1 << 16 => Dtype::U16,
         Some(_) => Dtype::I32,
@@ -70,7 +71,7 @@ pub fn open(table: &Table) -> Result<Box<dyn Format>, String> {
     Ok(Box::new(Records(TfRecord { arrays, widths, obs })))
 }
 
-/// The value of an obs column as the contents of a list, if there is one.
+/// The value of an obs column as encoded content of a list; `None` if missing.
 fn value(column: &ObsColumn, table: &Table, row: u64) -> Option<FeatureValue> {
     if column.is_missing(table, row) {
         return None;
@@ -92,7 +93,7 @@ fn value(column: &ObsColumn, table: &Table, row: u64) -> Option<FeatureValue> {
             cast(dtype, Dtype::F32, number, &mut bytes);
             Some((FeatureKind::Float, bytes))
         }
-        // Not all of them are int64.
+        // They may exceed int64, so they are text.
         ObsKind::Number(Dtype::U64) => Some((FeatureKind::Bytes, to_text(Dtype::U64, number).into_bytes())),
         ObsKind::Number(dtype) => integer(to_i64(dtype, number)),
     }
@@ -110,25 +111,25 @@ fn varint_len(value: u64) -> u64 {
     u64::from(value.max(1).ilog2()) / 7 + 1
 }
 
-/// Bytes of a field of so many bytes: tag, length, contents.
+/// Bytes of a length-delimited field: tag, length, content.
 fn delimited(bytes: u64) -> u64 {
     1 + varint_len(bytes) + bytes
 }
 
-/// Writes the tag and the length of a field.
+/// Writes the tag and length of a length-delimited field.
 fn field(number: u8, bytes: u64, out: &mut Vec<u8>) {
     out.push(number << 3 | 2);
     varint(bytes, out);
 }
 
-/// The lengths of a feature's messages, from the innermost: the list, the feature, the entry of the map.
+/// The lengths of a feature's nested messages: list, feature, entry of the map.
 fn feature_lens(name: &str, bytes: u64) -> [u64; 3] {
     let list = delimited(bytes);
     let feature = delimited(list);
     [list, feature, delimited(name.len() as u64) + delimited(feature)]
 }
 
-/// What precedes the contents of a feature.
+/// Writes everything before the content of a feature.
 fn feature(name: &str, kind: FeatureKind, bytes: u64, out: &mut Vec<u8>) {
     let [list, feature, entry] = feature_lens(name, bytes);
     field(1, entry, out);
@@ -139,7 +140,7 @@ fn feature(name: &str, kind: FeatureKind, bytes: u64, out: &mut Vec<u8>) {
     field(1, bytes, out);
 }
 
-/// The checksum as the file has it: a checksum of bytes that hold checksums would be weak.
+/// A CRC-32C, masked as TFRecord requires (a CRC of data that contain CRCs is weak).
 fn masked(bytes: &[u8]) -> [u8; 4] {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }
@@ -202,7 +203,7 @@ impl RowFormat for TfRecord {
         for (column, value) in self.obs.iter().zip(obs) {
             if let Some((kind, value)) = value {
                 feature(&column.name, kind, value.len() as u64, out);
-                // A string is a field of its list, numbers are packed in one: both are tag, length and contents.
+                // Both a string and packed numbers are length-delimited fields.
                 out.extend_from_slice(&value);
             }
         }
@@ -211,12 +212,12 @@ impl RowFormat for TfRecord {
     }
 }
 
-/// Tokens of a row, where X is tokens.
+/// Number of tokens of a row, if X is tokens.
 fn length(batch: &Batch<'_>, at: usize) -> Option<u64> {
     if records::has_length(batch.table) { batch.lengths(0).get(at).copied() } else { None }
 }
 
-/// A number as a varint of so many bytes: all but the last say that more follow.
+/// Writes a number as a varint of `width` bytes; the highest bit is set in all but the last.
 fn padded(number: &[u8], width: u64, out: &mut Vec<u8>) {
     let mut wide = [0; 8];
     wide[..number.len()].copy_from_slice(number);

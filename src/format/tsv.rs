@@ -1,6 +1,6 @@
-//! `.tsv`: the batch's obs rows as text, labels spelt out: to look at with `cat` and `head`, or to read in R.
+//! `.tsv`: the obs rows of a batch as text with labels, for `cat`, `head`, or R.
 //!
-//! The one format whose size depends on values: those of obs, which are in memory.
+//! The only batch format whose size depends on values: those of obs, which are in memory.
 
 use crate::anndata::column::{Column, Values};
 use crate::array::cast::{to_i64, to_text};
@@ -50,7 +50,7 @@ impl Format for Tsv {
     }
 }
 
-/// One value; nothing where it is missing, NaN included: readers then take the column for numbers.
+/// Writes one value; nothing if missing or NaN, so that readers recognise numeric columns.
 fn value(column: &Column, row: usize, text: &mut String) {
     match &column.values {
         Values::Categorical { codes, categories, .. } => {
@@ -73,7 +73,7 @@ fn value(column: &Column, row: usize, text: &mut String) {
     }
 }
 
-/// A label may hold what separates fields: backslash escapes, as in PostgreSQL's text format.
+/// Escapes separators in a label with backslashes, as PostgreSQL's text format does.
 pub fn escape(label: &str, text: &mut String) {
     for char in label.chars() {
         match char {

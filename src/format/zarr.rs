@@ -1,9 +1,9 @@
 //! `epoch-0000.zarr/`: an epoch as a zarr v3 store of uncompressed chunks, in the form of an annbatch collection.
 //!
-//! The store is a group with one AnnData in it, `dataset_0`, because annbatch asks for such groups and anndata for nothing else
-//! beside X and obs. Readers of all kinds open each chunk as a file of its own, so a chunk is a run of a field: of values and column
-//! numbers about 64 rows, which is what annbatch's own collections have. Keys have no `/` (`c.12`, not `c/12`): one name less to look
-//! up. All metadata is also consolidated, so that readers open one file and list nothing.
+//! The store is a group with one AnnData, `dataset_0`: annbatch expects such groups, and anndata only X and obs in it. All readers open
+//! each chunk as a file, so a chunk is a range of a field: about 64 rows of values or column numbers, as in annbatch's own collections.
+//! Keys
+//! have no `/` (`c.12`, not `c/12`), which saves a lookup. Metadata is also consolidated, so that readers open one file and list nothing.
 
 mod metadata;
 
@@ -22,19 +22,19 @@ use super::directory::{Directory, DirectoryFormat, FileContent, Made, OpenedDire
 use super::{FileShape, h5ad, names};
 use metadata::{ArrayMetadata, array, consolidated, encoding, group, with};
 
-/// Rows whose values are a chunk.
+/// Rows whose values form a chunk.
 const ROWS: u64 = 64;
-/// Values and chunks of a sparse matrix: no file is tiny, and numbers of files are short.
+/// Minimum values of a chunk and maximum chunks of a sparse matrix, to avoid tiny files and too many of them.
 const LEAST_VALUES: u64 = 1 << 14;
 const MOST_CHUNKS: u64 = 1 << 20;
 /// Bytes of a chunk of a dense matrix.
 const DENSE_BYTES: u64 = 512 << 10;
-/// Rows of a chunk of an obs column or of row bounds, and of text, which must be looked at for its size.
+/// Rows of a chunk of an obs column or of row bounds; and of text, whose size is found by reading it.
 const COLUMN_ROWS: u64 = 1 << 16;
 const TEXT_ROWS: u64 = 1 << 14;
 /// The AnnData in the collection.
 const DATASET: &str = "dataset_0";
-/// What a group or array is described by.
+/// The metadata file of a group or array.
 const METADATA: &str = "zarr.json";
 
 struct Zarr;
@@ -71,7 +71,7 @@ impl DirectoryFormat for Zarr {
     }
 }
 
-/// A group, and where it is.
+/// A group and its location.
 struct Place {
     folder: usize,
     path: String,
@@ -80,7 +80,7 @@ struct Place {
 struct Builder<'a> {
     shape: FileShape<'a>,
     directory: Directory,
-    /// Of each group and array below the collection, by path.
+    /// Metadata of each group and array below the collection, by path.
     metadata: Vec<(String, Value)>,
 }
 
@@ -96,7 +96,7 @@ impl Builder<'_> {
         }
         for (i, (element, name)) in table.elements.iter().zip(names::element_names(table)).enumerate() {
             match name {
-                // anndata's X has two dimensions and no other number, an element of obsm any.
+                // anndata's X must have two dimensions in total; elements of obsm may have more.
                 _ if i == 0 => {
                     let is_image = matches!(&x.kind, MatrixKind::Dense { row, .. } if row.len() > 1);
                     self.matrix(if is_image { &obsm } else { dataset }, "X", i, element);
@@ -165,7 +165,7 @@ impl Builder<'_> {
         let names = names::of_var(columns);
         let var = self.group(parent, "var", frame(&names));
         match &element.kind {
-            // The columns of X need names, and anndata numbers what has none.
+            // The columns of X need names; anndata numbers unnamed ones.
             MatrixKind::Dense { row, .. } if row.len() <= 1 && element.n_vars() != element.genes.len() as u64 => {
                 let numbers: Vec<String> = (0..element.n_vars()).map(|i| i.to_string()).collect();
                 self.constant_texts(&var, "_index", numbers.iter().map(String::as_str));
@@ -177,7 +177,7 @@ impl Builder<'_> {
         }
     }
 
-    /// A column that is the same in every epoch.
+    /// Adds a column that is the same in every epoch.
     fn constant_column(&mut self, var: &Place, name: &str, column: &Column) {
         match &column.values {
             Values::Categorical { codes, categories, ordered } => {
@@ -225,7 +225,7 @@ impl Builder<'_> {
                 self.filled(parent, name, (Field::Dense(i), Repr::Number(*dtype)), (rows, row, each), metadata);
             }
             MatrixKind::Sparse { dtype } => {
-                // scipy, and so anndata, refuses sparse float16; float32 holds each of its values.
+                // scipy, and so anndata, refuses sparse float16; float32 holds all of its values.
                 let dtype = if *dtype == Dtype::F16 { Dtype::F32 } else { *dtype };
                 let index = h5ad::index_dtype_of_many(self.shape.table, i, nnz);
                 let chunks = rows.div_ceil(ROWS).clamp(1, MOST_CHUNKS);
@@ -237,7 +237,7 @@ impl Builder<'_> {
                     ("indices", Field::Indices(i), index, nnz, each),
                     ("data", Field::Data(i), dtype, nnz, each),
                 ] {
-                    // The arrays of a sparse matrix have no encoding of their own.
+                    // The arrays of a sparse matrix have no encoding attributes.
                     let metadata = ArrayMetadata::numbers(dtype, json!({}));
                     self.filled(&matrix, name, (field, Repr::Number(dtype)), (items, &[], each), metadata);
                 }
@@ -251,7 +251,7 @@ impl Builder<'_> {
         place
     }
 
-    /// An array of fields: `items` times `row` numbers, `each` items a chunk.
+    /// Adds an array from fields: `items` times `row` numbers, with `each` items a chunk.
     fn filled(
         &mut self,
         parent: &Place,
@@ -276,7 +276,7 @@ impl Builder<'_> {
         self.directory.add_run(place.folder, run);
     }
 
-    /// An array of texts, one a row.
+    /// Adds an array of texts, one for each row.
     fn texts(&mut self, parent: &Place, name: &str, (field, repr): (Field, Repr)) {
         let (place, rows) = (self.place(parent, name), self.shape.rows);
         self.describe(&place, array(&ArrayMetadata::texts(), &[rows], &[TEXT_ROWS]));
@@ -304,7 +304,7 @@ impl Builder<'_> {
         self.constant_bytes(parent, name, len, ArrayMetadata::texts(), bytes);
     }
 
-    /// An array of one chunk.
+    /// Adds an array in one chunk.
     fn constant_bytes(&mut self, parent: &Place, name: &str, len: u64, metadata: ArrayMetadata, bytes: Vec<u8>) {
         let place = self.place(parent, name);
         self.describe(&place, array(&metadata, &[len], &[len.max(1)]));
@@ -323,7 +323,7 @@ impl Builder<'_> {
     }
 }
 
-/// How anndata calls numbers with a mask. anndata 0.12 has no nullable float: NaN stands for a missing one.
+/// anndata's encoding of numbers with a mask. anndata 0.12 has no nullable float: missing values are NaN.
 fn nullable(dtype: Dtype, is_nullable: bool) -> Option<&'static str> {
     match dtype {
         _ if !is_nullable => None,
@@ -333,12 +333,12 @@ fn nullable(dtype: Dtype, is_nullable: bool) -> Option<&'static str> {
     }
 }
 
-/// Attributes of a dataframe of these columns.
+/// The attributes of a dataframe with these columns.
 fn frame(names: &[String]) -> Value {
     with(with(encoding("dataframe", "0.2.0"), "_index", json!("_index")), "column-order", json!(names))
 }
 
-/// Texts of a fixed width as a chunk.
+/// Encodes fixed-width texts as a chunk.
 fn vlen_utf8_of_items(repr: Repr, items: &[u8], padded: u64) -> Vec<u8> {
     let texts = items.chunks_exact(repr.size().max(1)).map(|item| {
         let end = item.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
@@ -347,7 +347,7 @@ fn vlen_utf8_of_items(repr: Repr, items: &[u8], padded: u64) -> Vec<u8> {
     vlen_utf8(texts, padded)
 }
 
-/// A chunk of `len` texts: those that are not given are empty. How many there are, then each after its length.
+/// Encodes a chunk of `len` texts, of which missing ones are empty: their number, then length and bytes of each.
 fn vlen_utf8<'a>(texts: impl Iterator<Item = &'a [u8]>, len: u64) -> Vec<u8> {
     let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
     let (mut bytes, mut missing) = (number(len).to_vec(), len);

@@ -1,4 +1,4 @@
-//! The columns of a record batch: their types, and the buffers they are made of, in Arrow's order.
+//! The columns of a record batch: their types, and their buffers in Arrow's order.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::collection::element::MatrixKind;
 use crate::format::obs::{ObsColumn, ObsKind};
 use crate::format::records;
 
-/// Most labels of a column that is written as a dictionary: all of them stand in every file. Those of others are spelt out.
+/// Maximum labels of a dictionary column, as every file contains them all. Other columns have the labels as text.
 const MOST_LABELS: usize = 4096;
 
 /// The width of offsets.
@@ -55,27 +55,27 @@ impl Width {
     }
 }
 
-/// What a buffer holds.
+/// The content of a buffer.
 #[derive(Clone, Debug)]
 pub enum BufferPart {
-    /// What the engine fills.
+    /// A field that the engine fills.
     Filled(Field, Repr),
-    /// Nothing: no value is missing.
+    /// An empty validity bitmap: nothing is missing.
     Empty,
-    /// A bit a row: whether it has a value.
+    /// A bit for each row: whether it has a value.
     Validity(ObsColumn),
-    /// A bit a row.
+    /// A bit for each row.
     Bits(ObsColumn),
     /// Codes of this dtype.
     Codes(ObsColumn, Dtype),
     Numbers(ObsColumn, usize),
-    /// Where each text ends.
+    /// The end of each text.
     Ends(ObsColumn),
     Texts(ObsColumn),
 }
 
 impl BufferPart {
-    /// Bytes in a batch.
+    /// Size in a batch, in bytes.
     pub fn len(&self, batch: &Batch<'_>, width: Width) -> u64 {
         let rows = batch.rows.len() as u64;
         match self {
@@ -89,7 +89,7 @@ impl BufferPart {
         }
     }
 
-    /// Writes what the engine does not fill.
+    /// Writes the content, unless the engine fills it.
     pub fn write(&self, batch: &Batch<'_>, width: Width, out: &mut [u8]) {
         let (table, rows) = (batch.table, batch.rows);
         match self {
@@ -130,7 +130,7 @@ impl BufferPart {
     }
 }
 
-/// Bytes of a field of so many rows and values.
+/// Size in bytes of a field with this many rows and values.
 pub fn filled_len((field, repr): (Field, Repr), table: &Table, rows: u64, nnz: &[u64]) -> u64 {
     let elements = match field {
         Field::Data(element) | Field::Indices(element) => nnz[element],
@@ -141,7 +141,7 @@ pub fn filled_len((field, repr): (Field, Repr), table: &Table, rows: u64, nnz: &
     elements * repr.size() as u64
 }
 
-/// The lowest bit of the first byte is the first row's.
+/// Packs bits; the first row's is the lowest bit of the first byte.
 fn bits(values: impl Iterator<Item = bool>, out: &mut [u8]) {
     out.fill(0);
     for (at, value) in values.enumerate() {
@@ -149,15 +149,15 @@ fn bits(values: impl Iterator<Item = bool>, out: &mut [u8]) {
     }
 }
 
-/// One level of a column: how many values it has, and how many of them are missing.
+/// A level of a column: its number of values, and how many are missing.
 #[derive(Clone, Debug)]
 pub enum Node {
     Rows,
-    /// Rows of an obs column that may have no value.
+    /// The rows of an obs column with missing values.
     Nullable(ObsColumn),
     /// Values of a sparse element.
     Values(usize),
-    /// So many a row.
+    /// A fixed number of values for each row.
     Times(u64),
 }
 
@@ -183,7 +183,7 @@ pub struct ArrowColumns {
     pub fields: Vec<FieldRef>,
     pub nodes: Vec<Node>,
     pub buffers: Vec<BufferPart>,
-    /// Those written as dictionaries, in order.
+    /// The dictionary columns, in order.
     pub dictionaries: Vec<ObsColumn>,
 }
 
@@ -196,10 +196,10 @@ impl ArrowColumns {
         Ok(columns)
     }
 
-    /// Row numbers and matrices.
+    /// The columns of row numbers and matrices.
     ///
     /// # Errors
-    /// An axis that is too long for a list.
+    /// An axis is too long for a list.
     pub fn of_matrices(table: &Table, width: Width) -> Result<ArrowColumns, String> {
         let mut columns =
             ArrowColumns { fields: Vec::new(), nodes: Vec::new(), buffers: Vec::new(), dictionaries: Vec::new() };
@@ -241,14 +241,14 @@ impl ArrowColumns {
         Ok(columns)
     }
 
-    /// Adds a column of one field, of one value a row.
+    /// Adds a column with one field, and one value for each row.
     pub fn whole(&mut self, name: &str, data: DataType, field: Field, repr: Repr) {
         self.push(name, data, false);
         self.nodes.push(Node::Rows);
         self.filled(field, repr);
     }
 
-    /// The columns whose texts are spelt out.
+    /// The obs columns with texts.
     pub fn texts(&self) -> impl Iterator<Item = &ObsColumn> {
         self.buffers.iter().filter_map(|part| match part {
             BufferPart::Texts(column) => Some(column),
@@ -311,7 +311,7 @@ impl ArrowColumns {
     }
 }
 
-/// The dtype of the codes of a column that is written as a dictionary, and whether its labels have an order.
+/// For a dictionary column, the dtype of its codes, and whether its labels are ordered.
 fn dictionary(table: &Table, column: &ObsColumn) -> Option<(Dtype, bool)> {
     let Values::Categorical { codes, categories, ordered } = &table.columns[column.place].values else { return None };
     (categories.labels.len() <= MOST_LABELS).then_some((codes.dtype, *ordered))

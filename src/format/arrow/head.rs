@@ -1,4 +1,4 @@
-//! What stands before the record batch, schema and dictionaries, and the footer behind it.
+//! The head of a file (schema and dictionaries) and its footer.
 
 use arrow_ipc::convert::IpcSchemaEncoder;
 use arrow_ipc::writer::DictionaryTracker;
@@ -20,12 +20,12 @@ pub struct Head {
     pub bytes: Vec<u8>,
     schema: Schema,
     dictionaries: Vec<Block>,
-    /// Bytes of the footer, its length and the magic word.
+    /// Bytes of the footer, its length and the magic number.
     pub foot_len: u64,
 }
 
 impl Head {
-    /// Behind the bytes that begin a file.
+    /// The head, after the bytes `begin`.
     pub fn new(table: &Table, columns: &ArrowColumns, begin: &[u8]) -> Result<Head, String> {
         let schema = Schema::new(columns.fields.clone());
         let mut bytes = begin.to_vec();
@@ -57,7 +57,7 @@ impl Head {
         Ok(head)
     }
 
-    /// Writes the footer of a record batch that stands behind the head.
+    /// Writes the footer for a record batch after the head.
     pub fn foot(&self, message: u64, body: u64, out: &mut [u8]) {
         out.copy_from_slice(&self.footer(message, body));
     }
@@ -83,8 +83,8 @@ impl Head {
     }
 }
 
-/// The message of a record batch that stands at this place, with the lengths and missing values of its nodes, the places and lengths
-/// of its buffers, and the bytes of its body.
+/// The message of a record batch at an offset, with length and missing values of each node, offset and length of each buffer, and the
+/// length of the body.
 pub fn record_batch(
     at: usize,
     rows: u64,
@@ -109,7 +109,7 @@ pub fn record_batch(
     told.ok_or_else(|| "the columns do not fit a message of Arrow".to_owned())
 }
 
-/// The message of a dictionary and its body: where each label ends, then the labels.
+/// The message of a dictionary, and its body: the end of each label, then the labels.
 fn dictionary(id: usize, labels: &[String], at: usize) -> Option<(Vec<u8>, Vec<u8>)> {
     let mut body = Vec::new();
     let mut end = 0;

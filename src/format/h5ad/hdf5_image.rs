@@ -1,9 +1,10 @@
-//! HDF5 file structures, written by hand: superblock, object headers, messages, global heap.
+//! HDF5 file structures, written without libhdf5: superblock, object headers, messages, global heap.
 //!
-//! An [`FrontBuilder`] collects the parts of a file that do not depend on a batch and tells where the rest must be patched
-//! in, so that one batch costs a copy and a few sums. Section numbers are those of the HDF5 File Format Specification
-//! Version 3.0. The structures are those of HDF5 1.8 (superblock version 2, object header version 2, compact links),
-//! which every libhdf5 since 2008 reads; the messages keep the oldest version that allows this.
+//! A [`FrontBuilder`] collects the parts of a file that do not depend on a batch, and records where the rest must be patched in, so that a
+//! batch costs a copy and a few checksums. Section numbers are those of the HDF5 File Format Specification Version 3.0. The structures are
+//! those of HDF5 1.8 (superblock version 2, object header version 2, compact links), which every libhdf5 since 2008 reads; messages have
+//! the
+//! oldest version that allows this.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -13,18 +14,18 @@ use crate::array::Dtype;
 use crate::array::meaning::Time;
 use crate::number::{as_usize, le8, le16, le32};
 
-/// An address that leads nowhere: a dataset without storage, a group without a heap.
+/// The undefined address: of a dataset without storage, or a group without a heap.
 const UNDEFINED: u64 = u64::MAX;
 
-/// Data start at multiples of this: a cache line, and aligned for every element type.
+/// Alignment of data: a cache line, which suits every element type.
 pub const ALIGN: u64 = 64;
 
-/// Section II.A: 8 signature, 4 versions and sizes, base, extension, end of file, root, checksum.
+/// Superblock (section II.A): 8 signature, 4 versions and sizes, base, extension, end of file, root, checksum.
 const SUPERBLOCK: usize = 48;
 const END_OF_FILE: usize = 28;
 const ROOT: usize = 36;
 
-/// "Size of message data" has two bytes (section IV.A.1.b).
+/// The field "Size of Header Message Data" has two bytes (section IV.A.1.b).
 const MESSAGE_MAX: usize = 65_535;
 
 /// The body of Link Info and Attribute Info: version 0, no creation order, no fractal heap, no index of names.
@@ -34,7 +35,7 @@ const NO_HEAP: [u8; 18] = {
     data
 };
 
-/// A message or a name that HDF5 has no room for.
+/// A message or name exceeds the limits of HDF5.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TooLong;
 
@@ -42,11 +43,11 @@ pub struct TooLong;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Type {
     Number(Dtype),
-    /// Times as h5py writes numpy's: 8 opaque bytes that have a tag.
+    /// numpy's times as h5py stores them: 8 opaque bytes with a tag.
     Time(Time),
-    /// UTF-8 text of a fixed number of bytes, padded with zeros.
+    /// Fixed-length UTF-8 text, padded with zeros.
     Utf8(usize),
-    /// Text in the global heap, as h5py writes `str`.
+    /// Text in the global heap, as h5py stores `str`.
     HeapUtf8,
 }
 
@@ -59,22 +60,22 @@ pub enum AttributeValue<'a> {
     Integer(i64),
 }
 
-/// Where the bytes of a dataset come from.
+/// The source of a dataset's bytes.
 pub enum DataSource {
-    /// These bytes, the same in every file.
+    /// Constant bytes.
     Constant(Vec<u8>),
     /// Set for each file with [`Placed::set_storage`].
     Later,
 }
 
-/// Where an object header lies and what in it may be patched: offsets in the image.
+/// An object header in the image, and the offsets in it that may be patched.
 #[derive(Clone, Debug)]
 pub struct Placed {
     header: Range<usize>,
     datatype: usize,
     dims: usize,
     storage: usize,
-    /// The value of each attribute, in the order given.
+    /// Offset of the value of each attribute, in the given order.
     values: Vec<usize>,
 }
 
@@ -88,14 +89,14 @@ impl Placed {
         put(image, self.dims, &dim.to_le_bytes());
     }
 
-    /// Sets where a dataset's bytes lie. Without bytes there is no storage, as libhdf5 itself writes it.
+    /// Sets the location of a dataset's bytes. An empty dataset has no storage, as in libhdf5.
     pub fn set_storage(&self, image: &mut [u8], start: u64, len: u64) {
         let address = if len == 0 { UNDEFINED } else { start };
         put(image, self.storage, &address.to_le_bytes());
         put(image, self.storage + 8, &len.to_le_bytes());
     }
 
-    /// Changes the width of a dataset's integers; the message keeps its length.
+    /// Sets the width of a dataset's integers; the message keeps its length.
     pub fn set_integers(&self, image: &mut [u8], dtype: Dtype) {
         put(image, self.datatype, &number(dtype));
     }
@@ -107,21 +108,21 @@ impl Placed {
         }
     }
 
-    /// Sums the header after the last change to it.
+    /// Computes the checksum of the header; to be called after its last change.
     pub fn seal(&self, image: &mut [u8]) {
         let sum = lookup3(&image[self.header.clone()]);
         put(image, self.header.end, &sum.to_le_bytes());
     }
 }
 
-/// The part of a file that is the same for every batch.
+/// Builds the part of a file that is the same for every batch.
 pub struct FrontBuilder {
     bytes: Vec<u8>,
     headers: Vec<Placed>,
     heap: Heap,
-    /// Where the address of the heap belongs.
+    /// Offsets where the address of the heap must be written.
     heap_users: Vec<usize>,
-    /// Bytes of a dataset and which header is theirs.
+    /// Bytes of constant datasets, with the index of their header.
     constants: Vec<(usize, Vec<u8>)>,
 }
 
@@ -136,15 +137,15 @@ impl FrontBuilder {
         }
     }
 
-    /// A group with these members, which exist already.
+    /// Adds a group with these members, which were added before.
     pub fn group<N: AsRef<str>>(
         &mut self,
         attributes: &[(&str, AttributeValue<'_>)],
         links: &[(N, u64)],
     ) -> Result<Placed, TooLong> {
         self.begin();
-        // Link Info (IV.A.2.c): all links are messages of this header. It is what makes
-        // the object a group. Group Info (IV.A.2.k): nothing to say, but libhdf5 always writes it.
+        // Link Info (IV.A.2.c): all links are messages of this header. This message makes the object a group. Group Info (IV.A.2.k) has
+        // no content, but libhdf5 always writes it.
         self.message(0x02, &NO_HEAP)?;
         self.message(0x0a, &[0, 0])?;
         for (name, address) in links {
@@ -153,7 +154,7 @@ impl FrontBuilder {
         self.end(attributes, [0; 3])
     }
 
-    /// A dataset of contiguous, uncompressed elements.
+    /// Adds a dataset with contiguous, uncompressed elements.
     pub fn dataset(
         &mut self,
         ty: Type,
@@ -162,10 +163,10 @@ impl FrontBuilder {
         storage: DataSource,
     ) -> Result<Placed, TooLong> {
         self.begin();
-        // Dims follow version, rank, flags and kind.
+        // Dimensions follow version, rank, flags and kind.
         let space = self.message(0x01, &dataspace(Some(dims)))?;
         let datatype = self.message(0x03, &datatype(ty))?;
-        // Fill Value version 3 (IV.A.2.f): allocate late, write if set; no value of its own.
+        // Fill Value version 3 (IV.A.2.f): allocate late, write if set; no value is set.
         self.message(0x05, &[3, 0x0a])?;
         // Data Layout version 3, contiguous (IV.A.2.i): address and size.
         let mut place = vec![3, 1];
@@ -179,8 +180,8 @@ impl FrontBuilder {
         Ok(placed)
     }
 
-    /// The finished constant part, a multiple of [`ALIGN`] long, that will stand behind so many other bytes (II.A: the base address).
-    /// The end of the file is still to be set.
+    /// The finished constant part, whose length is a multiple of [`ALIGN`], for a file behind `base` other bytes (II.A: the base address).
+    /// The end of file must be set later.
     pub fn seal(mut self, root: &Placed, base: u64) -> Vec<u8> {
         align(&mut self.bytes, 8);
         let heap = self.bytes.len() as u64;
@@ -198,8 +199,7 @@ impl FrontBuilder {
         for header in &self.headers {
             header.seal(&mut self.bytes);
         }
-        // Superblock version 2 (II.A): version, size of offsets, size of lengths, no flags; base address, no
-        // extension.
+        // Superblock version 2 (II.A): version, size of offsets, size of lengths, no flags; base address, no extension.
         put(&mut self.bytes, 0, b"\x89HDF\r\n\x1a\n\x02\x08\x08\x00");
         put(&mut self.bytes, 12, &base.to_le_bytes());
         put(&mut self.bytes, 20, &UNDEFINED.to_le_bytes());
@@ -208,15 +208,15 @@ impl FrontBuilder {
     }
 
     fn begin(&mut self) {
-        // Object header version 2 (IV.A.1.b): no times, no phase change; flags 2: the size of chunk 0 has 4 bytes,
-        // so a header may hold thousands of links.
+        // Object header version 2 (IV.A.1.b): no times, no phase change; flags 2 mean that the size of chunk 0 has 4 bytes, so a header may
+        // have thousands of links.
         align(&mut self.bytes, 8);
         let start = self.bytes.len();
         self.bytes.extend_from_slice(b"OHDR\x02\x02\0\0\0\0");
         self.headers.push(Placed { header: start..start, datatype: 0, dims: 0, storage: 0, values: Vec::new() });
     }
 
-    /// Adds a message and returns where its data begin.
+    /// Adds a message; returns the offset of its data.
     fn message(&mut self, kind: u8, data: &[u8]) -> Result<usize, TooLong> {
         if data.len() > MESSAGE_MAX {
             return Err(TooLong);
@@ -233,8 +233,9 @@ impl FrontBuilder {
         attributes: &[(&str, AttributeValue<'_>)],
         [datatype, dims, storage]: [usize; 3],
     ) -> Result<Placed, TooLong> {
-        // Attribute Info (IV.A.2.v): all attributes are messages of this header. Without it libhdf5 still finds them by
-        // name but counts none, so readers that ask for the number first (rhdf5, `len(attrs)`) see none.
+        // Attribute Info (IV.A.2.v): all attributes are messages of this header. Without it libhdf5 finds attributes by name but counts
+        // none,
+        // so readers that ask for their number first (rhdf5, `len(attrs)`) see none.
         if !attributes.is_empty() {
             self.message(0x15, &NO_HEAP)?;
         }
@@ -253,7 +254,7 @@ impl FrontBuilder {
         Ok(placed)
     }
 
-    /// Attribute version 3 (IV.A.2.m). Returns where the value begins.
+    /// Adds an attribute, version 3 (IV.A.2.m); returns the offset of its value.
     fn attribute(&mut self, name: &str, value: &AttributeValue<'_>) -> Result<usize, TooLong> {
         let mut data = Vec::new();
         let mut heap_users = Vec::new();
@@ -263,7 +264,7 @@ impl FrontBuilder {
                 self.heap.put(text, &mut data)?;
                 (Type::HeapUtf8, None)
             }
-            // h5py makes an empty list float64, and so do all frames without columns that anndata wrote.
+            // h5py stores an empty list as float64, and so does anndata for frames without columns.
             AttributeValue::Texts([]) => (Type::Number(Dtype::F64), Some(0)),
             AttributeValue::Texts(texts) => {
                 for text in *texts {
@@ -303,14 +304,14 @@ impl FrontBuilder {
     }
 }
 
-/// Sets the length of the file in its superblock: libhdf5 refuses a file that is shorter.
+/// Sets the end of file in the superblock: libhdf5 refuses shorter files.
 pub fn set_end_of_file(image: &mut [u8], size: u64) {
     put(image, END_OF_FILE, &size.to_le_bytes());
     let sum = lookup3(&image[..SUPERBLOCK - 4]);
     put(image, SUPERBLOCK - 4, &sum.to_le_bytes());
 }
 
-/// The texts of all attributes: one global heap collection (III.E). Each text is there once.
+/// The texts of all attributes: one global heap collection (III.E), with each text once.
 #[derive(Default)]
 struct Heap {
     numbers: HashMap<String, u16>,
@@ -318,7 +319,7 @@ struct Heap {
 }
 
 impl Heap {
-    /// Writes a reference to `text`: length, address of the heap (to be set), number. Object 0 is the free space.
+    /// Writes a reference to `text`: length, address of the heap (set later), number. Object 0 is the free space.
     fn put(&mut self, text: &str, reference: &mut Vec<u8>) -> Result<(), TooLong> {
         let len = u32::try_from(text.len()).map_err(|_| TooLong)?;
         let number = match self.numbers.get(text) {
@@ -341,7 +342,7 @@ impl Heap {
     }
 
     fn collection(&self) -> Vec<u8> {
-        // A collection has at least 4,096 bytes, and its free space room for a header of 16.
+        // A collection has at least 4,096 bytes, and its free space at least a header of 16.
         let size = (16 + self.objects.len() + 16).next_multiple_of(8).max(4096);
         let free = size - 16 - self.objects.len();
         let mut bytes = b"GCOL\x01\0\0\0".to_vec();
@@ -354,7 +355,7 @@ impl Heap {
     }
 }
 
-/// Dataspace version 2 (IV.A.2.b); `None` is one scalar.
+/// Dataspace version 2 (IV.A.2.b); `None` for a scalar.
 fn dataspace(dims: Option<&[u64]>) -> Vec<u8> {
     let Some(dims) = dims else {
         return vec![2, 0, 0, 0];
@@ -369,19 +370,19 @@ fn datatype(ty: Type) -> Vec<u8> {
     match ty {
         Type::Number(dtype) => number(dtype),
         Type::Time(time) => {
-            // Class 5; the tag's length, with zeros to a multiple of 8, and 8 bytes an element.
+            // Class 5: the tag's length, padded to a multiple of 8, and 8 bytes for each element.
             let mut tag = format!("NUMPY:{}\0", time.descr()).into_bytes();
             align(&mut tag, 8);
             [&[0x15, le8(tag.len()), 0, 0, 8, 0, 0, 0], tag.as_slice()].concat()
         }
         Type::Utf8(bytes) => {
-            // Class 3; padded with zeros (1), UTF-8 (1 << 4).
+            // Class 3: padded with zeros (1), UTF-8 (1 << 4).
             let mut data = vec![0x13, 0x11, 0, 0];
             data.extend_from_slice(&le32(bytes));
             data
         }
         Type::HeapUtf8 => {
-            // Class 9: a string (1) in UTF-8 (1 << 8), 16 bytes to refer to it; its elements are bytes.
+            // Class 9: a string (1) in UTF-8 (1 << 8), referred to by 16 bytes; its base type is bytes.
             let mut data = vec![0x19, 1, 1, 0, 16, 0, 0, 0];
             data.extend_from_slice(&number(Dtype::U8));
             data
@@ -392,7 +393,7 @@ fn datatype(ty: Type) -> Vec<u8> {
 fn number(dtype: Dtype) -> Vec<u8> {
     let size = le8(dtype.size());
     let float = |sign: u8, exponent: u8, bits: u8, bias: u16| {
-        // Class 1: little-endian, mantissa with an implied bit (2 << 4), place of the sign.
+        // Class 1: little-endian, mantissa with an implied bit (2 << 4), position of the sign.
         let mut data = vec![0x11, 0x20, sign, 0, size, 0, 0, 0, 0, 0, size * 8, 0, exponent, bits, 0, exponent];
         data.extend_from_slice(&u32::from(bias).to_le_bytes());
         data
@@ -402,7 +403,7 @@ fn number(dtype: Dtype) -> Vec<u8> {
         Dtype::F32 => float(31, 23, 8, 127),
         Dtype::F64 => float(63, 52, 11, 1023),
         Dtype::Bool => {
-            // Class 8, two members: h5py's and PyTables' boolean. Names are padded to 8 bytes.
+            // Class 8 with two members, as in h5py and PyTables. Names are padded to 8 bytes.
             let mut data = vec![0x18, 2, 0, 0, 1, 0, 0, 0];
             data.extend_from_slice(&number(Dtype::I8));
             data.extend_from_slice(b"FALSE\0\0\0TRUE\0\0\0\0\x00\x01");
@@ -413,11 +414,10 @@ fn number(dtype: Dtype) -> Vec<u8> {
     }
 }
 
-/// Hard link version 1 (IV.A.2.g): flags say that the character set follows (1 << 4) and that the name's length has
-/// two bytes (1).
+/// Hard link version 1 (IV.A.2.g): flags say that the character set follows (1 << 4) and that the length of the name has two bytes (1).
 fn link(name: &str, address: u64) -> Vec<u8> {
     let mut data = vec![1, 0x11, 1];
-    // A name too long for its length is too long for the message, which the caller refuses.
+    // A name that is too long makes the message too long, which the caller refuses.
     data.extend_from_slice(&le16(name.len().min(MESSAGE_MAX)));
     data.extend_from_slice(name.as_bytes());
     data.extend_from_slice(&address.to_le_bytes());

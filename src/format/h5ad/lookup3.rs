@@ -1,9 +1,9 @@
 //! The checksum of HDF5 metadata: Bob Jenkins' lookup3 (`hashlittle`, initial value 0).
 //!
-//! HDF5 File Format Specification Version 3.0, sections II.A (superblock) and IV.A.1.b (object header): every
-//! version-2 structure ends with it. Read bytewise little-endian, so the sum is the same on every architecture.
+//! HDF5 File Format Specification Version 3.0, sections II.A (superblock) and IV.A.1.b (object header): every version-2 structure ends with
+//! it. Bytes are read as little-endian, so the checksum is the same on every architecture.
 
-/// The sum of `bytes`.
+/// The checksum of `bytes`.
 pub fn lookup3(bytes: &[u8]) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "modulo 2^32, as in H5checksum.c")]
     let start = 0xdead_beef_u32.wrapping_add(bytes.len() as u32);
@@ -11,7 +11,7 @@ pub fn lookup3(bytes: &[u8]) -> u32 {
     if bytes.is_empty() {
         return start;
     }
-    // The last 1 to 12 bytes are kept for the final mix; missing bytes count as zeros.
+    // The last 1 to 12 bytes are for the final mix; missing bytes count as zeros.
     let whole = (bytes.len() - 1) / 12 * 12;
     for block in bytes[..whole].chunks_exact(12) {
         add(&mut s, block);
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn sums_are_libhdf5s() {
-        // From lookup3.c's own driver and from libhdf5's test/tchecksum.c.
+        // Values from the test driver in lookup3.c, and libhdf5's test/tchecksum.c.
         assert_eq!(lookup3(b""), 0xdead_beef);
         assert_eq!(lookup3(b"Four score and seven years ago"), 0x1777_0551);
         assert_eq!(lookup3(&[0; 1]), 0x8ba9_414b);

@@ -1,7 +1,8 @@
 //! AnnData's on-disk structure (anndata 0.8 and later), as HDF5 objects.
 //!
-//! Children come before their group, since a link is an address. What a batch fills is noted in the order of the data
-//! in the file: obs first, the matrices last, so that the small arrays share pages with the headers.
+//! Children are added before their group, as a link contains an address. Datasets that a batch fills are recorded in the order of their
+//! data
+//! in the file: obs first, matrices last, so that small arrays share pages with the headers.
 
 use super::hdf5_image::{AttributeValue, DataSource, FrontBuilder, Placed, TooLong, Type};
 use super::{Filled, H5adError, ItemCount, Skeleton};
@@ -15,21 +16,20 @@ use crate::collection::element::{Element, MatrixKind};
 use crate::format::names;
 use crate::number::{as_i64, le32};
 
-/// Which attribute of a sparse matrix is its shape.
+/// The index of the attribute `shape` of a sparse matrix.
 pub const SHAPE: usize = 2;
 
-/// One message holds 65,535 bytes: 9 fixed, the name `column-order`, a datatype of 20 and a dataspace of 12, then 16
-/// a name.
+/// A message has at most 65,535 bytes: 9 fixed, the name `column-order`, a datatype of 20 and a dataspace of 12, then 16 for each name.
 const COLUMNS_MAX: usize = (65_535 - 9 - 13 - 20 - 12) / 16;
-/// The size of a datatype has 4 bytes, and numpy's item size 31 bits.
+/// The size of a datatype has 4 bytes, numpy's item size 31 bits.
 const TEXT_MAX: usize = i32::MAX as usize;
-/// What stands before a MuData, and the least that HDF5 lets stand there.
+/// The start of a MuData file, and the minimum size of an HDF5 user block.
 const USER_BLOCK: &[u8] = b"MuData (format-version=0.1.0;creator=shufflefs)";
 const USER_BLOCK_UNIT: usize = 512;
-/// Elements of a dense row: far above any memory, and small enough that sizes of batches never overflow.
+/// Maximum elements of a dense row: far more than any memory holds, and few enough that sizes of batches cannot overflow.
 const ROW_MAX: u64 = 1 << 36;
 
-/// One AnnData with these columns of var, or a MuData of the modalities.
+/// The skeleton of an AnnData with these columns of var, or of a MuData.
 pub fn build(table: &Table, var: &[Column], modalities: bool) -> Result<Skeleton, H5adError> {
     let companions = table.companions.iter().map(|companion| &*companion.table);
     std::iter::once(table).chain(companions).try_for_each(check)?;
@@ -38,7 +38,7 @@ pub fn build(table: &Table, var: &[Column], modalities: bool) -> Result<Skeleton
     let root = if modalities { builder.mudata(table) } else { builder.anndata(table, var, None) };
     let root = root.map_err(|TooLong| H5adError::Header)?;
     let StructureBuilder { image, filled, sparse, .. } = builder;
-    // mudata tells a file that it may trust by its first bytes.
+    // mudata recognises its files by their first bytes.
     let block = if modalities { USER_BLOCK } else { &[] };
     let user_block = block.len().next_multiple_of(USER_BLOCK_UNIT);
     let mut front = block.to_vec();
@@ -73,7 +73,7 @@ fn check(table: &Table) -> Result<(), H5adError> {
     Ok(())
 }
 
-/// Whether the elements can stand in an AnnData, in whatever file.
+/// Whether the elements can be in an AnnData, in any file format.
 pub fn check_elements(table: &Table) -> Result<(), H5adError> {
     let x = table.x();
     if x.tokens.is_some() {
@@ -90,7 +90,7 @@ pub fn check_elements(table: &Table) -> Result<(), H5adError> {
         if i > 0 && element.name.is_layer() && element.genes != x.genes {
             return Err(H5adError::Layer { element: name, x: x_name });
         }
-        // An image is written as `obsm/X`.
+        // Images are written as `obsm/X`, so that name would be used twice.
         if i > 0 && element.name == MatrixName::Obsm("X".to_owned()) && is_image(x) {
             return Err(H5adError::Taken { element: name, x: x_name });
         }
@@ -98,27 +98,27 @@ pub fn check_elements(table: &Table) -> Result<(), H5adError> {
     Ok(())
 }
 
-/// Whether its rows are no vectors: anndata's X has two dimensions and no other number, an element of obsm any.
+/// Whether its rows have several dimensions. anndata's X must have two dimensions in total; elements of obsm may have more.
 fn is_image(element: &Element) -> bool {
     matches!(&element.kind, MatrixKind::Dense { row, .. } if row.len() > 1)
 }
 
 struct StructureBuilder {
     image: FrontBuilder,
-    /// Whose arrays are built.
+    /// Number of the companion whose arrays are being added.
     companion: usize,
     filled: Vec<Filled>,
     sparse: Vec<(usize, Placed)>,
 }
 
 impl StructureBuilder {
-    /// A whole AnnData; `var`: where its genes stand already. Companions are in `uns`, each an AnnData by its name.
+    /// Adds a whole AnnData; `var`: the address of its var if it exists already. Companions are in `uns`, each an AnnData.
     fn anndata(&mut self, table: &Table, columns: &[Column], var: Option<u64>) -> Result<Placed, TooLong> {
         let obs = self.obs(table, digits(table), &names::columns(table))?;
         self.parts(table, obs, columns, var)
     }
 
-    /// The same, its obs being there.
+    /// Adds an AnnData whose obs exists already.
     fn parts(&mut self, table: &Table, obs: u64, columns: &[Column], var: Option<u64>) -> Result<Placed, TooLong> {
         let (mut layers, mut obsm, mut raw) = (Vec::new(), Vec::new(), None);
         let x = self.matrix(0, table.x())?;
@@ -147,7 +147,7 @@ impl StructureBuilder {
         let alike = (1..).zip(&table.companions).filter(|(_, beside)| beside.modality().is_none());
         for (number, beside) in alike {
             self.companion = number;
-            // One list of genes for both, which is most of a small file.
+            // A shared var is written once, as it is most of a small file.
             let shared = (beside.table.x().genes == table.x().genes).then_some(var);
             uns.push((beside.name.as_str(), self.anndata(&beside.table, &[], shared)?.address()));
             self.companion = 0;
@@ -160,7 +160,7 @@ impl StructureBuilder {
         self.image.group(&encoding("anndata", "0.1.0"), &links)
     }
 
-    /// A MuData: modalities, each an AnnData with the rows that it has, and which rows of the batch these are.
+    /// Adds a MuData: modalities, each an AnnData with its rows, and the mapping of rows of the batch to these.
     fn mudata(&mut self, table: &Table) -> Result<Placed, TooLong> {
         let modalities = names::modalities(table);
         let of = |number: usize| match number.checked_sub(1) {
@@ -215,7 +215,7 @@ impl StructureBuilder {
         self.image.group(&[encoding, version, ("axis", AttributeValue::Integer(0))], &links)
     }
 
-    /// `raw`: a matrix with genes of its own.
+    /// Adds `raw`: a matrix with genes of its own.
     fn raw(&mut self, element: &Element, x: u64) -> Result<u64, TooLong> {
         let links = [("X", x), ("var", self.var(element, &[])?), ("varm", self.dict(&[])?)];
         Ok(self.image.group(&encoding("raw", "0.1.0"), &links)?.address())
@@ -225,7 +225,7 @@ impl StructureBuilder {
         Ok(self.image.group(&encoding("dict", "0.1.0"), links)?.address())
     }
 
-    /// `digits`: of the longest name of a row.
+    /// Adds obs. `digits`: maximum length of a row's name.
     fn obs(&mut self, table: &Table, digits: usize, names: &[String]) -> Result<u64, TooLong> {
         let index = self.fill(Field::RowName, Repr::Utf8(digits), "string-array")?;
         let mut links = vec![("_index", index)];
@@ -237,7 +237,7 @@ impl StructureBuilder {
 
     fn var(&mut self, x: &Element, columns: &[Column]) -> Result<u64, TooLong> {
         let index = match &x.kind {
-            // The columns of X need names, and anndata numbers what has none.
+            // The columns of X need names; anndata numbers unnamed ones.
             MatrixKind::Dense { row, .. } if row.len() <= 1 && x.n_vars() != x.genes.len() as u64 => {
                 self.constant_texts(&numbered(x))?
             }
@@ -279,7 +279,7 @@ impl StructureBuilder {
                     _ if missing.is_none() => None,
                     Dtype::Bool => Some("nullable-boolean"),
                     _ if time.is_some() => None,
-                    // anndata 0.12 has no nullable float: NaN stands for a missing one.
+                    // anndata 0.12 has no nullable float: missing values are NaN.
                     dtype if dtype.is_float() => None,
                     _ => Some("nullable-integer"),
                 };
@@ -297,7 +297,7 @@ impl StructureBuilder {
         }
     }
 
-    /// A column that is the same in every file.
+    /// Adds a column that is the same in every file.
     fn constant_column(&mut self, column: &Column) -> Result<u64, TooLong> {
         match &column.values {
             Values::Categorical { codes, categories, ordered } => {
@@ -366,7 +366,7 @@ impl StructureBuilder {
         Ok(self.image.dataset(Type::Utf8(width), &dims, &attributes, DataSource::Constant(bytes))?.address())
     }
 
-    /// A matrix of the batch; its address.
+    /// Adds a matrix of the batch; returns its address.
     fn matrix(&mut self, i: usize, element: &Element) -> Result<u64, TooLong> {
         match &element.kind {
             MatrixKind::Dense { dtype, row } => {
@@ -386,9 +386,9 @@ impl StructureBuilder {
                 Ok(address)
             }
             MatrixKind::Sparse { dtype } => {
-                // scipy, and so anndata, refuses sparse float16; float32 holds each of its values.
+                // scipy, and so anndata, refuses sparse float16; float32 holds all of its values.
                 let dtype = if *dtype == Dtype::F16 { Dtype::F32 } else { *dtype };
-                // The arrays of a sparse matrix have no encoding of their own.
+                // The arrays of a sparse matrix have no encoding attributes.
                 let mut links = Vec::new();
                 for (name, field, dtype, count) in [
                     ("indptr", Field::Indptr(i), Dtype::I32, ItemCount::RowsAndOne),
@@ -411,7 +411,7 @@ impl StructureBuilder {
         }
     }
 
-    /// A dataset with one value a row.
+    /// Adds a dataset with one value for each row.
     fn fill(&mut self, field: Field, repr: Repr, kind: &'static str) -> Result<u64, TooLong> {
         let ty = match repr {
             Repr::Number(dtype) => Type::Number(dtype),
@@ -424,7 +424,7 @@ impl StructureBuilder {
         self.dataset((ty, kind), field, repr, ItemCount::Rows)
     }
 
-    /// An array of so many numbers.
+    /// Adds an array of numbers, `count` of them.
     fn fill_counted(&mut self, field: Field, repr: Repr, count: ItemCount) -> Result<u64, TooLong> {
         let Repr::Number(dtype) = repr else { return Err(TooLong) };
         self.dataset((Type::Number(dtype), "array"), field, repr, count)
@@ -449,7 +449,7 @@ fn digits(table: &Table) -> usize {
     table.n_rows.saturating_sub(1).checked_ilog10().map_or(1, |log| log as usize + 1)
 }
 
-/// Names of columns that have none.
+/// Numbers as names of unnamed columns.
 fn numbered(x: &Element) -> Vec<String> {
     (0..x.n_vars()).map(|i| i.to_string()).collect()
 }
@@ -458,7 +458,7 @@ fn encoding(kind: &'static str, version: &'static str) -> [(&'static str, Attrib
     [("encoding-type", AttributeValue::Text(kind)), ("encoding-version", AttributeValue::Text(version))]
 }
 
-/// Bytes of the longest text; HDF5 has no type of 0 bytes.
+/// Bytes of the longest text, at least 1: HDF5 has no type of 0 bytes.
 fn width(texts: &[String]) -> usize {
     texts.iter().map(String::len).max().unwrap_or(0).max(1)
 }

@@ -1,4 +1,4 @@
-//! The columns of a file: their types, how many bytes their rows take, and the values that the engine does not fill.
+//! The columns of a file: types, sizes of their rows, and the values that the engine does not fill.
 
 use std::ops::Range;
 
@@ -29,26 +29,26 @@ const REQUIRED: u64 = 0;
 const OPTIONAL: u64 = 1;
 const REPEATED: u64 = 2;
 
-/// Where the values of a column come from.
+/// The source of a column's values.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// Global row numbers.
     Row,
-    /// Values of each row of X.
+    /// Number of values of each row of X.
     Length,
-    /// Lists of a row's values, of a sparse element or a dense one: how they are written, and the dtype that they stand for.
+    /// Lists of the values of a sparse or dense element: field, stored representation, logical dtype.
     List(Field, Repr, Dtype),
     Obs(ObsColumn),
 }
 
-/// One leaf of the schema.
+/// A leaf of the schema.
 #[derive(Clone, Debug)]
 pub struct ParquetColumn {
     pub name: String,
-    /// Whose it is ([`Batch::companion`]).
+    /// Number of its companion ([`Batch::companion`]).
     pub companion: usize,
     pub source: Source,
-    /// The bytes of a value that each row's list begins with.
+    /// The value at the start of each row's list, as bytes.
     pub lead: Vec<u8>,
 }
 
@@ -58,10 +58,10 @@ impl ParquetColumn {
     }
 }
 
-/// The columns of a table, then those of its companions below their names.
+/// The columns of a table, then those of its companions with their names as prefix.
 ///
 /// # Errors
-/// A matrix whose rows are no vectors; a companion with several rows for each.
+/// A matrix whose rows are not vectors; a companion with several rows for each.
 pub fn of_table(table: &Table) -> Result<Vec<ParquetColumn>, String> {
     let mut columns = of_rows(table)?;
     names::one_matrix(table)?;
@@ -106,10 +106,10 @@ fn of_rows(table: &Table) -> Result<Vec<ParquetColumn>, String> {
     Ok(columns)
 }
 
-/// The columns of Tahoe-100M: tokens of genes and values of X, each behind those of a class token, then obs.
+/// The columns of Tahoe-100M: tokens of genes and values of X, each after those of a class token; then obs.
 ///
 /// # Errors
-/// X is dense, or has values that float32 does not hold.
+/// X is dense, or has values that float32 cannot represent.
 pub fn of_tahoe(table: &Table) -> Result<Vec<ParquetColumn>, String> {
     let x = table.x();
     let dtype = x.kind.dtype();
@@ -142,7 +142,7 @@ fn obs(table: &Table, taken: &[String]) -> impl Iterator<Item = ParquetColumn> +
     all.map(|column| ParquetColumn::new(&column.name.clone(), Source::Obs(column)))
 }
 
-/// What integers of fewer bytes are widened to.
+/// The dtype to which smaller integers are widened.
 fn physical_dtype(dtype: Dtype) -> Dtype {
     match dtype {
         Dtype::Bool | Dtype::I8 | Dtype::I16 | Dtype::U8 | Dtype::U16 => Dtype::I32,
@@ -151,7 +151,7 @@ fn physical_dtype(dtype: Dtype) -> Dtype {
 }
 
 impl ParquetColumn {
-    /// The dtype that it stands for.
+    /// The logical dtype.
     fn dtype(&self) -> Dtype {
         match &self.source {
             Source::List(_, _, dtype) | Source::Obs(ObsColumn { kind: ObsKind::Number(dtype), .. }) => *dtype,
@@ -159,7 +159,7 @@ impl ParquetColumn {
         }
     }
 
-    /// Its elements in the schema, and the path of its leaf.
+    /// Its schema elements, and the path of its leaf.
     pub fn schema(&self) -> (Vec<Vec<u8>>, Vec<String>) {
         match &self.source {
             Source::List(..) => {
@@ -192,7 +192,7 @@ impl ParquetColumn {
                 told = told.i32(6, 0).inner(10, logical(1, Struct::new()));
             }
             Source::Obs(ObsColumn { kind: ObsKind::Boolean, .. }) => {}
-            // A duration is a number here.
+            // Durations are stored as numbers.
             Source::Obs(ObsColumn { kind: ObsKind::Time(Time { is_duration: false, unit }), .. }) => {
                 let unit = match unit {
                     Unit::Nanosecond => 3,
@@ -236,7 +236,7 @@ impl ParquetColumn {
         }
     }
 
-    /// Values of a list in the row at this place of a batch, with the one that it begins with.
+    /// Number of values in the list of the row at a position of a batch, including the leading one.
     pub fn length(&self, batch: &Batch<'_>, at: usize) -> u64 {
         let batch = batch.companion(self.companion);
         match &self.source {
@@ -248,7 +248,7 @@ impl ParquetColumn {
         }
     }
 
-    /// Bytes of the values of a row at most.
+    /// Maximum bytes of the values of a row.
     pub fn bytes(&self, batch: &Batch<'_>, at: usize) -> u64 {
         let rows = batch.companion(self.companion);
         match &self.source {
@@ -272,7 +272,7 @@ impl ParquetColumn {
         self.is_nullable()
     }
 
-    /// The values of these places of a batch, but for those that the engine fills.
+    /// The values at these positions of a batch, except those that the engine fills.
     pub fn values(&self, batch: &Batch<'_>, places: Range<usize>) -> Vec<u8> {
         let mut out = Vec::new();
         let table = batch.table;
@@ -317,7 +317,7 @@ impl ParquetColumn {
     }
 }
 
-/// A time as it is written: there are no seconds in Parquet. Beyond the range of milliseconds there is none.
+/// A time in the stored unit. Parquet has no seconds; times outside the range of milliseconds are errors.
 fn time(column: &ObsColumn, table: &Table, row: u64) -> Result<i64, ()> {
     match column.kind {
         ObsKind::Time(time) => {

@@ -1,9 +1,9 @@
-//! Repetition and definition levels of 0 and 1, as runs: few bytes a row, and their number follows from the rows' lengths.
+//! Repetition and definition levels of 0 and 1, run-length encoded: a few bytes for each row, and their size follows from the row lengths.
 
 use super::thrift::varint;
 use crate::number::le32;
 
-/// Levels that are being written.
+/// Encodes levels.
 #[derive(Default)]
 pub struct Levels {
     bytes: Vec<u8>,
@@ -28,7 +28,7 @@ impl Levels {
         }
     }
 
-    /// The levels, their length before them.
+    /// The encoded levels, preceded by their length.
     pub fn end(mut self) -> Vec<u8> {
         self.flush();
         let mut bytes = le32(self.bytes.len()).to_vec();
@@ -37,7 +37,7 @@ impl Levels {
     }
 }
 
-/// Repetition levels, then definition levels, of lists of these lengths: an empty list is one value that is not there.
+/// Repetition and definition levels of lists with these lengths. An empty list counts as one undefined value.
 pub fn of_lists(lengths: impl Iterator<Item = u64>) -> Vec<u8> {
     let (mut repeated, mut defined) = (Levels::default(), Levels::default());
     for length in lengths {
@@ -50,7 +50,7 @@ pub fn of_lists(lengths: impl Iterator<Item = u64>) -> Vec<u8> {
     [repeated.end(), defined.end()].concat()
 }
 
-/// Definition levels of values of which some are missing.
+/// Definition levels of values, some of which are missing.
 pub fn of_values(there: impl Iterator<Item = bool>) -> Vec<u8> {
     let mut defined = Levels::default();
     there.for_each(|there| defined.push(there, 1));

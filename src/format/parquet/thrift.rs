@@ -1,8 +1,8 @@
-//! The compact protocol of Thrift, as far as Parquet's metadata need it: each struct is written field by field, in rising order.
+//! Thrift's compact protocol, as far as Parquet's metadata needs it. Fields of a struct must be written in ascending order.
 
 use crate::number::le8;
 
-/// A struct that is being written.
+/// Encodes a struct.
 #[derive(Default)]
 pub struct Struct {
     bytes: Vec<u8>,
@@ -24,7 +24,7 @@ impl Struct {
         Struct::default()
     }
 
-    /// Fields are numbered by fewer than 15 steps each.
+    /// Writes a field header; the id must be at most 15 higher than the last one.
     fn field(&mut self, id: u8, kind: u8) {
         self.bytes.push((id - self.last) << 4 | kind);
         self.last = id;
@@ -59,14 +59,14 @@ impl Struct {
         self
     }
 
-    /// A struct within this one.
+    /// A nested struct.
     pub fn inner(mut self, id: u8, inner: Struct) -> Struct {
         self.field(id, STRUCT);
         self.bytes.extend(inner.end());
         self
     }
 
-    /// A list of elements that are written already.
+    /// A list of encoded elements.
     pub fn list(mut self, id: u8, kind: u8, elements: &[Vec<u8>]) -> Struct {
         self.field(id, LIST);
         if elements.len() < 15 {
@@ -100,7 +100,7 @@ pub fn number(value: u64) -> Vec<u8> {
     bytes
 }
 
-/// Seven bits a byte, the lowest first; all bytes but the last have the highest bit.
+/// Writes a varint: 7 bits in each byte, lowest first, with the highest bit set in all bytes but the last.
 pub fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value.to_le_bytes()[0] | 0x80);

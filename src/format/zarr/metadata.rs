@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::array::Dtype;
 use crate::array::meaning::{NOT_A_TIME, Time};
 
-/// What the metadata of an array says beside its shape.
+/// The metadata of an array, apart from its shape.
 pub struct ArrayMetadata {
     data_type: Value,
     fill_value: Value,
@@ -40,12 +40,12 @@ fn bytes() -> Value {
     json!({"name": "bytes", "configuration": {"endian": "little"}})
 }
 
-/// AnnData's attributes of an element.
+/// AnnData's encoding attributes of an element.
 pub fn encoding(kind: &str, version: &str) -> Value {
     json!({"encoding-type": kind, "encoding-version": version})
 }
 
-/// Attributes and one more.
+/// Adds an attribute.
 pub fn with(mut attributes: Value, name: &str, value: Value) -> Value {
     attributes[name] = value;
     attributes
@@ -70,7 +70,7 @@ pub fn array(metadata: &ArrayMetadata, shape: &[u64], chunk: &[u64]) -> Value {
     })
 }
 
-/// The `zarr.json` of a group with that of all below it, by path.
+/// The `zarr.json` of a group, with the metadata of everything below it by path.
 pub fn consolidated<'a>(attributes: Value, below: impl Iterator<Item = (&'a str, &'a Value)>) -> Vec<u8> {
     let inline = |metadata: Value| json!({"kind": "inline", "must_understand": false, "metadata": metadata});
     let node = |(path, metadata): (&str, &Value)| {
