@@ -230,7 +230,9 @@ impl ViewFiles {
         let assembly = Assembly::new(bytes, pieces.len(), reply);
         for piece in pieces {
             let assembly = assembly.clone();
-            let arrived = Box::new(move |result: Result<&[u8], &ReadError>| assembly.arrived(piece.at, result));
+            let arrived = Box::new(move |result: Result<&[u8], &ReadError>| {
+                assembly.arrived(piece.at..piece.at + piece.len, result);
+            });
             self.engine.read(piece.key, file.dealt.rank, (piece.offset, piece.len), None, arrived);
         }
     }
