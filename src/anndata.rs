@@ -21,6 +21,7 @@ pub mod names;
 mod open_matrix;
 pub mod progress;
 pub mod row_index;
+pub mod shared;
 mod sparse;
 pub mod table;
 mod tenx;

@@ -5,14 +5,13 @@
 use std::ops::{Deref, Index};
 use std::sync::Arc;
 
-use arrow_buffer::{Buffer, ScalarBuffer};
-
 use super::mapping::{AT_ONCE, Mapping};
+use super::shared::Shared;
 
 /// Elements of one column, little-endian, in one or more parts (such as one a store). No element crosses parts.
 #[derive(Clone, Default)]
 pub struct Bytes {
-    parts: Vec<Buffer>,
+    parts: Vec<Shared<u8>>,
     /// The end of each part, in bytes.
     ends: Vec<usize>,
 }
@@ -32,7 +31,7 @@ impl Bytes {
     }
 
     /// Appends a part that may be shared.
-    fn share(&mut self, part: Buffer) {
+    fn share(&mut self, part: Shared<u8>) {
         if !part.is_empty() {
             self.ends.push(self.len() + part.len());
             self.parts.push(part);
@@ -46,7 +45,7 @@ impl Bytes {
 
     /// The parts, in order.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        self.parts.iter().map(Buffer::as_slice)
+        self.parts.iter().map(|part| &**part)
     }
 
     /// `len` bytes from `start` on, which must lie in one part.
@@ -80,8 +79,8 @@ impl Index<usize> for Bytes {
     }
 }
 
-impl From<Buffer> for Bytes {
-    fn from(part: Buffer) -> Bytes {
+impl From<Shared<u8>> for Bytes {
+    fn from(part: Shared<u8>) -> Bytes {
         let mut bytes = Bytes::default();
         bytes.share(part);
         bytes
@@ -91,7 +90,7 @@ impl From<Buffer> for Bytes {
 // Not for vectors of other integers: their literals would silently become four bytes each.
 impl From<Vec<u8>> for Bytes {
     fn from(part: Vec<u8>) -> Bytes {
-        Bytes::from(Buffer::from(part))
+        Bytes::from(Shared::from(part))
     }
 }
 
@@ -118,14 +117,14 @@ impl std::fmt::Debug for Bytes {
 /// Row bounds: the start of each row in `data`, and the end of the last one.
 #[derive(Clone)]
 pub struct Bounds {
-    numbers: ScalarBuffer<u64>,
+    numbers: Shared<u64>,
     mapping: Option<Arc<Mapping>>,
 }
 
 impl Bounds {
-    /// Bounds in a part of a mapped file.
-    pub fn mapped(bytes: Buffer, mapping: Arc<Mapping>) -> Bounds {
-        Bounds { numbers: bytes.into(), mapping: Some(mapping) }
+    /// Bounds in a part of a mapped file; `None` if it is not aligned to 8 bytes.
+    pub fn mapped(bytes: &Shared<u8>, mapping: Arc<Mapping>) -> Option<Bounds> {
+        Some(Bounds { numbers: bytes.numbers()?, mapping: Some(mapping) })
     }
 
     /// The number of values of a row. Bounds were checked when the file was written; saturating, in case its disk returns other bytes

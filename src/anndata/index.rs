@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use super::bytes::Bounds;
 use super::mapping::Mapping;
+use super::shared::Shared;
 use crate::array::{Array, ArrayError, Container, Dtype, plain};
 use crate::number::as_usize;
 use crate::storage::{Object, local};
@@ -110,8 +111,8 @@ impl Index {
     pub fn bounds(&self, name: &str) -> Option<Bounds> {
         let mapping = Mapping::new(&self.file).ok()?;
         let (part, &start) = self.parts.iter().zip(&self.starts).find(|(part, _)| part.name == name)?;
-        let bytes = mapping.buffer(start, part.bytes()?)?;
-        (part.dtype == Dtype::U64).then(|| Bounds::mapped(bytes, mapping))
+        let bytes = Shared::mapped(&mapping, start, part.bytes()?)?;
+        if part.dtype == Dtype::U64 { Bounds::mapped(&bytes, mapping) } else { None }
     }
 }
 

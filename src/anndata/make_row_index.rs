@@ -16,6 +16,7 @@ use crate::anndata::mapping::Mapping;
 use crate::anndata::names::Frame;
 use crate::anndata::progress::Progress;
 use crate::anndata::row_index::{ArrayContent, ColumnSource, LEAST_ROWS, RowIndex};
+use crate::anndata::shared::Shared;
 use crate::anndata::{layout, sparse};
 use crate::array::{Array, ArrayError, Container, Counters, Dtype, NodeKind};
 
@@ -55,7 +56,7 @@ impl RowIndex {
 fn mapped(index: &Index) -> RowIndex {
     let Ok(mapping) = Mapping::new(&index.file) else { return RowIndex::default() };
     let buffer = |(part, &start): (&IndexPart, &u64)| {
-        Some((part.name.to_string(), (part.dtype, mapping.buffer(start, part.bytes()?)?)))
+        Some((part.name.to_string(), (part.dtype, Shared::mapped(&mapping, start, part.bytes()?)?)))
     };
     let held = index.parts.iter().zip(&index.starts).filter_map(buffer).collect();
     RowIndex::of(held, mapping)

@@ -8,16 +8,14 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::ptr::NonNull;
 use std::sync::Arc;
 
-use arrow_buffer::Buffer;
 use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
 
 /// Numbers to read at once, at most.
 pub const AT_ONCE: usize = 128;
 
-/// A mapped file; unmapped when its last buffer is dropped.
+/// A mapped file; unmapped when nothing shares its bytes any more.
 pub struct Mapping {
     map: Mmap,
     file: Arc<File>,
@@ -32,13 +30,8 @@ impl Mapping {
         Ok(Arc::new(Mapping { map, file: Arc::clone(file) }))
     }
 
-    /// A byte range of the file; `None` if the file is shorter.
-    pub fn buffer(self: &Arc<Mapping>, start: u64, len: u64) -> Option<Buffer> {
-        let (start, len) = (usize::try_from(start).ok()?, usize::try_from(len).ok()?);
-        let bytes = self.map.get(start..start.checked_add(len)?)?;
-        let first = NonNull::new(bytes.as_ptr().cast_mut())?;
-        // SAFETY: these bytes stay mapped and unchanged while the mapping lives, which the buffer shares ownership of.
-        Some(unsafe { Buffer::from_custom_allocation(first, len, Arc::clone(self) as _) })
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
     }
 
     /// Reads the content of a slice of the mapping from the file, without touching its pages.

@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow_buffer::Buffer;
-
 use super::bytes::Bounds;
 use super::categories::narrow;
 use super::column::{Numbers, Values};
 use super::index::IndexPart;
 use super::mapping::Mapping;
+use super::shared::Shared;
 use crate::array::cast::to_u64s;
 use crate::array::{Array, ArrayError, Counters, Dtype};
 use crate::number::as_usize;
@@ -22,7 +21,7 @@ const WINDOW: u64 = 1 << 19;
 /// Mapped columns of one store; other columns are read from the store.
 #[derive(Default)]
 pub struct RowIndex {
-    held: HashMap<String, (Dtype, Buffer)>,
+    held: HashMap<String, (Dtype, Shared<u8>)>,
     mapping: Option<Arc<Mapping>>,
     /// If set, arrays of this many rows are opened but not read, as in the probe.
     unread: Option<u64>,
@@ -111,7 +110,7 @@ impl RowIndex {
     }
 
     /// Columns in a mapped file, by element.
-    pub fn of(held: HashMap<String, (Dtype, Buffer)>, mapping: Arc<Mapping>) -> RowIndex {
+    pub fn of(held: HashMap<String, (Dtype, Shared<u8>)>, mapping: Arc<Mapping>) -> RowIndex {
         RowIndex { held, mapping: Some(mapping), unread: None }
     }
 
@@ -124,7 +123,7 @@ impl RowIndex {
             return Ok(Some(Vec::new().into()));
         }
         let held = self.held.get(array.element.as_ref()).zip(self.mapping.clone());
-        Ok(held.map(|((_, bytes), mapping)| Bounds::mapped(bytes.clone(), mapping)))
+        Ok(held.and_then(|((_, bytes), mapping)| Bounds::mapped(bytes, mapping)))
     }
 
     /// Values of a column that need not be read, if it has them; codes have the smallest dtype and are checked.

@@ -16,7 +16,7 @@ use crate::collection::Table;
 use crate::number::as_usize;
 
 use super::Format;
-pub use columns::{ArrowColumns, BufferPart, Width, filled_len, time_type};
+pub use columns::{ArrowColumns, BufferPart, Width, filled_len};
 pub use head::{Head, record_batch};
 
 /// Alignment of buffers.

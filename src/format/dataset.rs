@@ -8,13 +8,14 @@
 use serde_json::{Map, Value, json};
 
 use crate::anndata::column::Values;
-use crate::anndata::index::arrow::{END, data_type};
+use crate::anndata::index::arrow::END;
+use crate::anndata::index::arrow::messages::ArrowType;
 use crate::array::Dtype;
 use crate::batch::{Field, Repr};
 use crate::collection::Table;
 use crate::collection::element::{Element, MatrixKind};
 
-use super::arrow::{ALIGN, ArrowColumns, BufferPart, Head, Width, filled_len, record_batch, time_type};
+use super::arrow::{ALIGN, ArrowColumns, BufferPart, Head, Width, filled_len, record_batch};
 use super::directory::{Directory, DirectoryFormat, FileContent, OpenedDirectory, TOP};
 use super::obs::{ObsColumn, ObsKind};
 use super::{Content, FileShape, Segment, Segments, records};
@@ -109,22 +110,22 @@ fn columns(table: &Table, width: Width) -> Result<(ArrowColumns, Value), String>
             ObsKind::Labels => {
                 let labels = column.categories(table).map(|(categories, _)| categories.labels.as_slice());
                 let feature = json!({"names": labels.unwrap_or_default(), "_type": "ClassLabel"});
-                (data_type(Dtype::I64), Dtype::I64, feature)
+                (ArrowType::Number(Dtype::I64), Dtype::I64, feature)
             }
-            ObsKind::Number(dtype) => (data_type(dtype), dtype, value(dtype.name())),
-            ObsKind::Boolean => (data_type(Dtype::U8), Dtype::Bool, value("uint8")),
+            ObsKind::Number(dtype) => (ArrowType::Number(dtype), dtype, value(dtype.name())),
+            ObsKind::Boolean => (ArrowType::Number(Dtype::U8), Dtype::Bool, value("uint8")),
             ObsKind::Time(time) => {
                 let kind = if time.is_duration { "duration" } else { "timestamp" };
-                (time_type(time), Dtype::I64, value(&format!("{kind}[{}]", time.unit.name())))
+                (ArrowType::Time(time), Dtype::I64, value(&format!("{kind}[{}]", time.unit.name())))
             }
             // Times with coarse units are integers.
-            ObsKind::Text => (data_type(Dtype::I64), Dtype::I64, value("int64")),
+            ObsKind::Text => (ArrowType::Number(Dtype::I64), Dtype::I64, value("int64")),
         };
         columns.whole(&column.name, data, field, Repr::Number(repr));
         features.insert(column.name.clone(), feature);
         if let Values::Numbers { mask: Some(_), .. } = table.columns[column.place].values {
             let name = format!("{}/mask", column.name);
-            columns.whole(&name, data_type(Dtype::U8), Field::Mask(column.place), Repr::Number(Dtype::Bool));
+            columns.whole(&name, ArrowType::Number(Dtype::U8), Field::Mask(column.place), Repr::Number(Dtype::Bool));
             features.insert(name, value("uint8"));
         }
     }

@@ -1,14 +1,9 @@
 //! The columns of a record batch: their types, and their buffers in Arrow's order.
 
-use std::sync::Arc;
-
-use arrow_schema::{DataType, Field as ArrowField, FieldRef, TimeUnit};
-
 use crate::anndata::column::Values;
-use crate::anndata::index::arrow::data_type;
+use crate::anndata::index::arrow::messages::{ArrowType, Column};
 use crate::anndata::names::MatrixName;
 use crate::array::Dtype;
-use crate::array::meaning::{Time, Unit};
 use crate::batch::{Batch, Field, Repr};
 use crate::collection::Table;
 use crate::collection::element::MatrixKind;
@@ -33,17 +28,17 @@ impl Width {
         }
     }
 
-    fn list(self, item: ArrowField) -> DataType {
+    fn list(self, item: ArrowType) -> ArrowType {
         match self {
-            Width::Narrow => DataType::List(Arc::new(item)),
-            Width::Wide => DataType::LargeList(Arc::new(item)),
+            Width::Narrow => ArrowType::List(Column::item(item)),
+            Width::Wide => ArrowType::LargeList(Column::item(item)),
         }
     }
 
-    fn text(self) -> DataType {
+    fn text(self) -> ArrowType {
         match self {
-            Width::Narrow => DataType::Utf8,
-            Width::Wide => DataType::LargeUtf8,
+            Width::Narrow => ArrowType::Utf8,
+            Width::Wide => ArrowType::LargeUtf8,
         }
     }
 
@@ -180,7 +175,7 @@ impl Node {
 
 /// All columns.
 pub struct ArrowColumns {
-    pub fields: Vec<FieldRef>,
+    pub fields: Vec<Column>,
     pub nodes: Vec<Node>,
     pub buffers: Vec<BufferPart>,
     /// The dictionary columns, in order.
@@ -204,18 +199,18 @@ impl ArrowColumns {
         let mut columns =
             ArrowColumns { fields: Vec::new(), nodes: Vec::new(), buffers: Vec::new(), dictionaries: Vec::new() };
         let names = records::matrices(table);
-        columns.whole("row", DataType::Int64, Field::Row, Repr::Number(Dtype::I64));
+        columns.whole("row", ArrowType::Number(Dtype::I64), Field::Row, Repr::Number(Dtype::I64));
         for (number, element) in table.elements.iter().enumerate() {
-            let (name, item) = (&names[number], ArrowField::new("item", data_type(element.kind.dtype()), false));
+            let (name, item) = (&names[number], ArrowType::Number(element.kind.dtype()));
             match &element.kind {
                 MatrixKind::Sparse { dtype } => {
                     let index = table.index_dtype.unwrap_or(width.dtype());
-                    let genes = ArrowField::new("item", data_type(index), false);
+                    let genes = ArrowType::Number(index);
                     columns.list(&name[0], width, genes, (number, Field::Indices(number), index));
                     columns.list(&name[1], width, item, (number, Field::Data(number), *dtype));
                     if element.tokens.is_some() {
                         let repr = Repr::Number(Dtype::I32);
-                        columns.whole(records::LENGTH, DataType::Int32, Field::Length(number), repr);
+                        columns.whole(records::LENGTH, ArrowType::Number(Dtype::I32), Field::Length(number), repr);
                     }
                 }
                 MatrixKind::Dense { dtype, row } => {
@@ -231,7 +226,7 @@ impl ArrowColumns {
                     }
                     columns.filled(Field::Dense(number), Repr::Number(*dtype));
                     for &len in row.iter().skip(1).rev() {
-                        tensor = ArrowField::new("item", fixed(&element.name, tensor, len)?, false);
+                        tensor = fixed(&element.name, tensor, len)?;
                     }
                     let len = row.first().copied().unwrap_or(1);
                     columns.push(&name[0], fixed(&element.name, tensor, len)?, false);
@@ -242,8 +237,8 @@ impl ArrowColumns {
     }
 
     /// Adds a column with one field, and one value for each row.
-    pub fn whole(&mut self, name: &str, data: DataType, field: Field, repr: Repr) {
-        self.push(name, data, false);
+    pub fn whole(&mut self, name: &str, kind: ArrowType, field: Field, repr: Repr) {
+        self.push(name, kind, false);
         self.nodes.push(Node::Rows);
         self.filled(field, repr);
     }
@@ -256,15 +251,15 @@ impl ArrowColumns {
         })
     }
 
-    fn push(&mut self, name: &str, data: DataType, nullable: bool) {
-        self.fields.push(Arc::new(ArrowField::new(name, data, nullable)));
+    fn push(&mut self, name: &str, kind: ArrowType, nullable: bool) {
+        self.fields.push(Column { name: name.to_owned(), kind, nullable });
     }
 
     fn filled(&mut self, field: Field, repr: Repr) {
         self.buffers.extend([BufferPart::Empty, BufferPart::Filled(field, repr)]);
     }
 
-    fn list(&mut self, name: &str, width: Width, item: ArrowField, (number, field, dtype): (usize, Field, Dtype)) {
+    fn list(&mut self, name: &str, width: Width, item: ArrowType, (number, field, dtype): (usize, Field, Dtype)) {
         self.push(name, width.list(item), false);
         self.nodes.extend([Node::Rows, Node::Values(number)]);
         self.filled(Field::Indptr(number), Repr::Number(width.dtype()));
@@ -276,36 +271,33 @@ impl ArrowColumns {
         self.nodes.push(if nullable { Node::Nullable(column.clone()) } else { Node::Rows });
         self.buffers.push(if nullable { BufferPart::Validity(column.clone()) } else { BufferPart::Empty });
         let name = column.name.clone();
-        let data = match column.kind {
+        let kind = match column.kind {
             ObsKind::Boolean => {
                 self.buffers.push(BufferPart::Bits(column));
-                DataType::Boolean
+                ArrowType::Boolean
             }
             ObsKind::Number(dtype) => {
                 self.buffers.push(BufferPart::Numbers(column, dtype.size()));
-                data_type(dtype)
+                ArrowType::Number(dtype)
             }
             ObsKind::Time(time) => {
                 self.buffers.push(BufferPart::Numbers(column, 8));
-                time_type(time)
+                ArrowType::Time(time)
             }
             ObsKind::Labels => match dictionary(table, &column) {
-                Some((dtype, ordered)) => {
-                    let data = DataType::Dictionary(Box::new(data_type(dtype)), Box::new(DataType::Utf8));
-                    let field = ArrowField::new(name, data, nullable).with_dict_is_ordered(ordered);
-                    self.fields.push(Arc::new(field));
+                Some((codes, ordered)) => {
                     self.dictionaries.push(column.clone());
-                    self.buffers.push(BufferPart::Codes(column, dtype));
-                    return;
+                    self.buffers.push(BufferPart::Codes(column, codes));
+                    ArrowType::Labels { codes, ordered }
                 }
                 None => self.text(column, width),
             },
             ObsKind::Text => self.text(column, width),
         };
-        self.push(&name, data, nullable);
+        self.push(&name, kind, nullable);
     }
 
-    fn text(&mut self, column: ObsColumn, width: Width) -> DataType {
+    fn text(&mut self, column: ObsColumn, width: Width) -> ArrowType {
         self.buffers.extend([BufferPart::Ends(column.clone()), BufferPart::Texts(column)]);
         width.text()
     }
@@ -317,18 +309,8 @@ fn dictionary(table: &Table, column: &ObsColumn) -> Option<(Dtype, bool)> {
     (categories.labels.len() <= MOST_LABELS).then_some((codes.dtype, *ordered))
 }
 
-fn fixed(element: &MatrixName, item: ArrowField, len: u64) -> Result<DataType, String> {
+fn fixed(element: &MatrixName, item: ArrowType, len: u64) -> Result<ArrowType, String> {
     let len = i32::try_from(len)
         .map_err(|_| format!("an axis of {element} has {len} values; a list of `.arrow` has at most {}", i32::MAX))?;
-    Ok(DataType::FixedSizeList(Arc::new(item), len))
-}
-
-pub fn time_type(time: Time) -> DataType {
-    let unit = match time.unit {
-        Unit::Millisecond => TimeUnit::Millisecond,
-        Unit::Microsecond => TimeUnit::Microsecond,
-        Unit::Nanosecond => TimeUnit::Nanosecond,
-        _ => TimeUnit::Second,
-    };
-    if time.is_duration { DataType::Duration(unit) } else { DataType::Timestamp(unit, None) }
+    Ok(ArrowType::FixedSizeList(Column::item(item), len))
 }

@@ -1,14 +1,7 @@
 //! The head of a file (schema and dictionaries) and its footer.
 
-use arrow_ipc::convert::IpcSchemaEncoder;
-use arrow_ipc::writer::DictionaryTracker;
-use arrow_ipc::{
-    Block, Buffer, DictionaryBatchBuilder, FieldNode, FooterBuilder, MessageHeader, MetadataVersion, RecordBatchBuilder,
-};
-use arrow_schema::Schema;
-use flatbuffers::FlatBufferBuilder;
-
-use crate::anndata::index::arrow::{MAGIC, encapsulated, message};
+use crate::anndata::index::arrow::messages::{self, Block, Column, Kind};
+use crate::anndata::index::arrow::{MAGIC, encapsulated};
 use crate::collection::Table;
 use crate::number::{as_i64, as_usize, le32};
 
@@ -18,7 +11,7 @@ use super::columns::{ArrowColumns, Width};
 /// Head and footer of a file.
 pub struct Head {
     pub bytes: Vec<u8>,
-    schema: Schema,
+    columns: Vec<Column>,
     dictionaries: Vec<Block>,
     /// Bytes of the footer, its length and the magic number.
     pub foot_len: u64,
@@ -27,32 +20,19 @@ pub struct Head {
 impl Head {
     /// The head, after the bytes `begin`.
     pub fn new(table: &Table, columns: &ArrowColumns, begin: &[u8]) -> Result<Head, String> {
-        let schema = Schema::new(columns.fields.clone());
         let mut bytes = begin.to_vec();
         let too_large = || "the schema does not fit a message of Arrow".to_owned();
-        let told = encapsulated(
-            |builder| {
-                let mut tracker = DictionaryTracker::new(false);
-                let mut encoder = IpcSchemaEncoder::new().with_dictionary_tracker(&mut tracker);
-                let schema = encoder.schema_to_fb_offset(builder, &schema);
-                message(builder, MessageHeader::Schema, schema.as_union_value(), 0)
-            },
-            bytes.len(),
-        );
+        let told = encapsulated(Kind::Schema, 0, bytes.len(), |builder| messages::schema(builder, &columns.fields));
         bytes.extend(told.ok_or_else(too_large)?);
         let mut dictionaries = Vec::new();
         for (id, column) in columns.dictionaries.iter().enumerate() {
             let labels = column.categories(table).map(|(categories, _)| categories.labels.as_slice());
             let (told, body) = dictionary(id, labels.unwrap_or_default(), bytes.len()).ok_or_else(too_large)?;
-            dictionaries.push(Block::new(
-                as_i64(bytes.len()),
-                i32::try_from(told.len()).unwrap_or(i32::MAX),
-                as_i64(body.len()),
-            ));
+            dictionaries.push([as_i64(bytes.len()), as_i64(told.len()), as_i64(body.len())]);
             bytes.extend(told);
             bytes.extend(body);
         }
-        let mut head = Head { bytes, schema, dictionaries, foot_len: 0 };
+        let mut head = Head { bytes, columns: columns.fields.clone(), dictionaries, foot_len: 0 };
         head.foot_len = head.footer(1, 1).len() as u64;
         Ok(head)
     }
@@ -63,20 +43,8 @@ impl Head {
     }
 
     fn footer(&self, told: u64, body: u64) -> Vec<u8> {
-        let mut builder = FlatBufferBuilder::new();
-        let batch = Block::new(as_i64(self.bytes.len()), i32::try_from(told).unwrap_or(i32::MAX), as_i64(body));
-        let (dictionaries, batches) = (builder.create_vector(&self.dictionaries), builder.create_vector(&[batch]));
-        let mut tracker = DictionaryTracker::new(false);
-        let mut encoder = IpcSchemaEncoder::new().with_dictionary_tracker(&mut tracker);
-        let schema = encoder.schema_to_fb_offset(&mut builder, &self.schema);
-        let mut footer = FooterBuilder::new(&mut builder);
-        footer.add_version(MetadataVersion::V5);
-        footer.add_schema(schema);
-        footer.add_dictionaries(dictionaries);
-        footer.add_recordBatches(batches);
-        let footer = footer.finish();
-        builder.finish(footer, None);
-        let mut foot = builder.finished_data().to_vec();
+        let batch = [as_i64(self.bytes.len()), as_i64(told), as_i64(body)];
+        let mut foot = messages::footer(&self.columns, &self.dictionaries, batch);
         foot.extend_from_slice(&le32(foot.len()));
         foot.extend_from_slice(MAGIC);
         foot
@@ -92,20 +60,11 @@ pub fn record_batch(
     buffers: &[(u64, u64)],
     body: u64,
 ) -> Result<Vec<u8>, String> {
-    let nodes: Vec<FieldNode> = nodes.iter().map(|&(len, nulls)| FieldNode::new(as_i64(len), as_i64(nulls))).collect();
-    let buffers: Vec<Buffer> = buffers.iter().map(|&(at, len)| Buffer::new(as_i64(at), as_i64(len))).collect();
-    let told = encapsulated(
-        |builder| {
-            let (nodes, buffers) = (builder.create_vector(&nodes), builder.create_vector(&buffers));
-            let mut batch = RecordBatchBuilder::new(builder);
-            batch.add_length(as_i64(rows));
-            batch.add_nodes(nodes);
-            batch.add_buffers(buffers);
-            let batch = batch.finish();
-            message(builder, MessageHeader::RecordBatch, batch.as_union_value(), as_i64(body))
-        },
-        at,
-    );
+    let pairs = |all: &[(u64, u64)]| -> Vec<[i64; 2]> { all.iter().map(|&(a, b)| [as_i64(a), as_i64(b)]).collect() };
+    let (nodes, buffers) = (pairs(nodes), pairs(buffers));
+    let told = encapsulated(Kind::RecordBatch, as_i64(body), at, |builder| {
+        messages::record_batch(builder, as_i64(rows), &nodes, &buffers)
+    });
     told.ok_or_else(|| "the columns do not fit a message of Arrow".to_owned())
 }
 
@@ -123,25 +82,12 @@ fn dictionary(id: usize, labels: &[String], at: usize) -> Option<(Vec<u8>, Vec<u
     body.resize(ends.next_multiple_of(as_usize(ALIGN)), 0);
     let start = body.len();
     labels.iter().for_each(|label| body.extend_from_slice(label.as_bytes()));
-    let buffers =
-        [Buffer::new(0, 0), Buffer::new(0, as_i64(ends)), Buffer::new(as_i64(start), as_i64(body.len() - start))];
+    let buffers = [[0, 0], [0, as_i64(ends)], [as_i64(start), as_i64(body.len() - start)]];
     body.resize(body.len().next_multiple_of(as_usize(ALIGN)), 0);
-    let told = encapsulated(
-        |builder| {
-            let nodes = builder.create_vector(&[FieldNode::new(as_i64(labels.len()), 0)]);
-            let buffers = builder.create_vector(&buffers);
-            let mut data = RecordBatchBuilder::new(builder);
-            data.add_length(as_i64(labels.len()));
-            data.add_nodes(nodes);
-            data.add_buffers(buffers);
-            let data = data.finish();
-            let mut dictionary = DictionaryBatchBuilder::new(builder);
-            dictionary.add_id(as_i64(id));
-            dictionary.add_data(data);
-            let dictionary = dictionary.finish();
-            message(builder, MessageHeader::DictionaryBatch, dictionary.as_union_value(), as_i64(body.len()))
-        },
-        at,
-    )?;
+    let told = encapsulated(Kind::DictionaryBatch, as_i64(body.len()), at, |builder| {
+        let rows = as_i64(labels.len());
+        let data = messages::record_batch(builder, rows, &[[rows, 0]], &buffers);
+        messages::dictionary_batch(builder, as_i64(id), data)
+    })?;
     Some((told, body))
 }
