@@ -1,21 +1,104 @@
 //! Restricts a child that parses stores to reading files.
 //!
 //! Landlock (Linux 5.13) removes the rights to write, create, remove or execute files and, from Linux 6.7 on, to connect over TCP, unless
-//! stores are remote. Of root's capabilities only those for reading files are kept. Restrictions that the kernel lacks are left out: this
-//! is a second line of defence after the parsers' own checks.
+//! stores are remote; from Linux 6.12 on also to signal processes that are not its own. A seccomp filter denies system calls that
+//! Landlock does not cover: changes of modes, owners and attributes, other network protocols, tracing, io_uring (whose requests no filter
+//! sees) and administration. Of root's capabilities only those for reading files are kept. Restrictions that the kernel lacks are left
+//! out: this is a second line of defence after the parsers' own checks.
 
 use std::path::Path;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetError,
+    RulesetCreatedAttr, RulesetError, Scope,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::storage::local;
 
 /// The newest Landlock rules that are used: files, truncation, TCP.
 const RULES: ABI = ABI::V4;
+
+/// System calls that no child needs.
+const DENIED: &[i64] = &[
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    // What files are, beside their content.
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_fchmodat2,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    // Other processes.
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    // The kernel.
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    // The system.
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_fsmount,
+    libc::SYS_mount_setattr,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_sethostname,
+    libc::SYS_open_by_handle_at,
+];
+
+/// Those of them that newer architectures do not have.
+#[cfg(target_arch = "x86_64")]
+const DENIED_OLD: &[i64] = &[
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
+    libc::SYS_ioperm,
+    libc::SYS_iopl,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const DENIED_OLD: &[i64] = &[];
+
+/// System calls that only a child with remote stores needs: sockets, and the times of files that it caches.
+const DENIED_LOCAL: &[i64] = &[libc::SYS_socket, libc::SYS_connect, libc::SYS_bind, libc::SYS_utimensat];
 
 /// Restricts this thread and those that it starts. `network`: its stores are remote, and what it reads of them is cached below
 /// `index`.
@@ -29,13 +112,26 @@ pub fn enter(network: bool, index: Option<&Path>) {
         // Reducing capabilities is always permitted.
         let _ = set_capabilities(None, CapabilitySets { effective, permitted, inheritable: CapabilitySet::empty() });
     }
+    if let Err(error) = deny(network) {
+        tracing::debug!("the sandbox is not complete: {error}");
+    }
+}
+
+/// Makes system calls that are not needed fail with EPERM.
+fn deny(network: bool) -> Result<(), Box<dyn std::error::Error>> {
+    let local = if network { &[] } else { DENIED_LOCAL };
+    let rules = [DENIED, DENIED_OLD, local].concat().into_iter().map(|call| (call, Vec::new())).collect();
+    let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, std::env::consts::ARCH.try_into()?)?;
+    let program: BpfProgram = filter.try_into()?;
+    Ok(seccompiler::apply_filter(&program)?)
 }
 
 fn restrict(network: bool, index: Option<&Path>) -> Result<(), RulesetError> {
     let rules =
         Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(AccessFs::from_all(RULES))?;
     let rules = if network { rules } else { rules.handle_access(AccessNet::from_all(RULES))? };
-    let mut rules = rules.create()?;
+    let mut rules = rules.scope(Scope::Signal)?.create()?;
     let reads = AccessFs::ReadFile | AccessFs::ReadDir;
     if let Ok(root) = PathFd::new("/") {
         rules = rules.add_rule(PathBeneath::new(root, reads))?;
@@ -55,8 +151,10 @@ fn restrict(network: bool, index: Option<&Path>) -> Result<(), RulesetError> {
 mod tests {
     use std::fs::{self, File};
     use std::io::ErrorKind;
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
+    use std::time::SystemTime;
 
     use super::*;
 
@@ -102,11 +200,29 @@ mod tests {
             denied(Command::new("/bin/true").spawn().expect_err("executes"));
             denied(TcpStream::connect(address).expect_err("connects"));
             denied(TcpListener::bind("127.0.0.1:0").expect_err("listens"));
+            denied(UdpSocket::bind("127.0.0.1:0").expect_err("has a socket"));
+            denied(fs::set_permissions(&file, fs::Permissions::from_mode(0o777)).expect_err("changes a mode"));
+            denied(std::os::unix::fs::chown(&file, Some(1), None).expect_err("changes an owner"));
+            denied(
+                fs::File::open(&file)
+                    .and_then(|file| file.set_modified(SystemTime::now()))
+                    .expect_err("changes a time"),
+            );
+            // SAFETY: the signal 0 does nothing but ask.
+            assert_eq!(unsafe { libc::kill(libc::getppid(), 0) }, -1, "signals others");
+            // SAFETY: without parameters it fails where it is allowed, with EFAULT.
+            let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null::<u8>()) };
+            let why = std::io::Error::last_os_error();
+            assert!(ring == -1 && why.kind() == ErrorKind::PermissionDenied, "{why}");
+            // What its own work needs goes on.
+            std::thread::spawn(|| vec![0_u8; 1 << 20].len()).join().expect("starts threads");
         });
         inside(true, Some(&index), || {
             File::create(index.join("new")).expect("makes a file of the index");
             denied(File::create(place.path().join("new")).expect_err("makes a file"));
             TcpStream::connect(address).expect("connects");
+            UdpSocket::bind("127.0.0.1:0").expect("has a socket");
+            denied(fs::set_permissions(&file, fs::Permissions::from_mode(0o777)).expect_err("changes a mode"));
             denied(Command::new("/bin/true").spawn().expect_err("executes"));
             let now = capabilities(None).expect("tells");
             assert!(!now.effective.intersects(CapabilitySet::SYS_ADMIN | CapabilitySet::SYS_PTRACE));

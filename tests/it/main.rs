@@ -22,6 +22,7 @@ mod exact;
 mod faults;
 mod fields;
 mod foreign;
+mod fuzz_inputs;
 mod garbage;
 mod graphs;
 mod groups;

@@ -136,6 +136,7 @@ fn the_child_that_parses_is_confined() {
         children().into_iter().find(is_ours)
     };
     until("the child that parses is confined", || ours().is_some());
+    assert_eq!(told(ours().unwrap(), "Seccomp:"), "2", "it has a filter of system calls");
     let effective = u64::from_str_radix(&told(ours().unwrap(), "CapEff:"), 16).unwrap();
     // CAP_DAC_OVERRIDE is 1, CAP_DAC_READ_SEARCH 2.
     assert_eq!(effective & !(1 << 1 | 1 << 2), 0, "{effective:x}");

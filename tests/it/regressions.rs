@@ -66,12 +66,12 @@ const ELSEWHERE: [(&str, &str, &str, &str); 39] = [
         "src/fuse/look.rs",
         "fn the_thread_holds_no_descriptor",
     ),
-    ("t7", "A pattern with many stars took time without end.", "fuzz/fuzz_targets/urls.rs", "pattern::fits_path"),
+    ("t7", "A pattern with many stars took time without end.", "fuzz/targets/urls.rs", "pattern::fits_path"),
     (
         "t8",
         "A read that came to a load ahead got the error of a storage that was well again by then.",
         "src/engine/load_task.rs",
-        "they get one of their own",
+        "fn demand_again",
     ),
     (
         "t9",

@@ -1,0 +1,22 @@
+//! Command lines: one argument a line of the input; `-o` lists, sizes and times among them.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+/// One input.
+pub fn run(data: &[u8]) {
+    let arguments: Vec<OsString> =
+        data.split(|&byte| byte == b'\n').map(|word| OsString::from_vec(word.to_vec())).collect();
+    // Answers of clap itself are printed, and slow.
+    let is_question = |word: &OsString| {
+        let word = word.to_string_lossy();
+        word.contains("help")
+            || (word.starts_with('-') && !word.starts_with("--") && word.contains(['h', 'V']))
+            || word == "--version"
+    };
+    if !arguments.iter().any(is_question)
+        && let Err(line) = shufflefs::cli::parses(arguments)
+    {
+        assert!(!line.contains('\n'), "{line}");
+    }
+}
