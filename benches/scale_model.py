@@ -47,7 +47,7 @@ def main():
             print(f"| {name} | {block} | {network / 1e3:,.0f} k, {decode / 1e3:,.0f} k | {gets / 1e3:,.0f} k | {gets / PREFIX:,.0f} | "
                   f"{ROWS / NODES / rate:,.0f} s | {ROWS / NODES / alone / 60:,.0f} min |")
     print()
-    print("| Lustre | block | reads/s of all targets that 100 GB/s ask for | disks give | flash gives | epoch at 100 GB/s | on disks |")
+    print("| Lustre | block | reads/s of all targets for 100 GB/s | reads/s of disks | reads/s of flash | epoch at 100 GB/s | on disks |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for block in (16, 256, 1024):
         size = block * STORED / 2
@@ -57,7 +57,7 @@ def main():
         print(f"| {TARGETS} targets | {block} | {wanted / 1e3:,.0f} k | {TARGETS * DISK / 1e3:,.0f} k | {TARGETS * FLASH / 1e3:,.0f} k | "
               f"{bytes_ / LUSTRE:,.0f} s | {bytes_ / disks:,.0f} s |")
     print()
-    print("| ranks | block | fetches | fetches left over | read by every node | bytes of an epoch more |")
+    print("| ranks | block | fetches | fetches left over | read by | more bytes an epoch |")
     print("| --- | --- | --- | --- | --- | --- |")
     for ranks, block in ((NODES, 256), (NODES * RANKS, 256), (NODES * RANKS, 16)):
         _, factor = fetch(block)
