@@ -1,7 +1,7 @@
-//! What the tests of real mounts share: a directory of their own, a guard that clears up, waiting with a deadline.
+//! Shared parts of tests with real mounts: a temporary directory, a guard that cleans up, waiting with a deadline.
 //!
-//! A test that dies must not leave a mount: every `Area` detaches what is mounted below it and kills the daemons that
-//! it started, by pid, when it is dropped.
+//! A failed test must not leave a mount: when an `Area` is dropped, it detaches the mounts below it and kills the daemons that it
+//! started, by pid.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long something that must happen is waited for; SHUFFLEFS_TEST_PATIENCE seconds where a machine has other work.
+/// The timeout for events that must happen; SHUFFLEFS_TEST_PATIENCE seconds on a busy machine.
 fn patience() -> Duration {
     Duration::from_secs(std::env::var("SHUFFLEFS_TEST_PATIENCE").map_or(20, |seconds| seconds.parse().unwrap()))
 }
@@ -31,7 +31,7 @@ pub fn store(directory: &Path) -> PathBuf {
 pub struct Area {
     directory: tempfile::TempDir,
     pub store: PathBuf,
-    /// As nobody instead of as root.
+    /// Commands run as nobody instead of as root.
     unprivileged: Option<DeviceForAll>,
 }
 
@@ -43,14 +43,14 @@ impl Area {
         Self { directory, store, unprivileged: None }
     }
 
-    /// Everything in it runs as nobody. None if we are not root and so cannot become somebody else.
+    /// Everything in it runs as nobody. None unless the tests run as root.
     pub fn of_nobody() -> Option<Self> {
         if !is_root() {
             return None;
         }
         let mut area = Self::new();
-        // The build directory may be closed to other users. Copied by another process: a file that this one has open for
-        // writing while another test forks cannot be executed ("text file busy").
+        // The build directory may be closed to other users. Copied by another process: a file that this process has open for writing
+        // while another test forks cannot be executed ("text file busy").
         let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_shufflefs")).arg(area.path("shufflefs")).status();
         assert!(copied.unwrap().success());
         area.unprivileged = Some(DeviceForAll::open());
@@ -74,7 +74,7 @@ impl Area {
             }
         };
         command.args(arguments).current_dir(self.directory.path()).stdin(Stdio::null());
-        // Whoever runs the tests may ignore signals (`nohup`, a script's `&`), and children inherit that.
+        // Children inherit ignored signals, and the tests may run with some (`nohup`, a script's `&`).
         // SAFETY: between fork and exec only calls that a signal handler may make.
         unsafe { command.pre_exec(heed_signals) };
         command
@@ -100,7 +100,7 @@ impl Area {
         child
     }
 
-    /// The pid of the daemon, as the mount tells it.
+    /// The pid of the daemon, from the mount.
     pub fn pid(&self, name: &str) -> i32 {
         let mut reader = Command::new("cat");
         if self.unprivileged.is_some() {
@@ -113,7 +113,7 @@ impl Area {
     }
 }
 
-/// For a child, before it becomes a program: the signals that end one do.
+/// For a child before exec: restores the default action of the signals that end a process.
 pub fn heed_signals() -> std::io::Result<()> {
     for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
         // SAFETY: a valid signal and a disposition that needs no handler.
@@ -141,7 +141,7 @@ impl Serving {
         self.0.id() as i32
     }
 
-    /// Waits for the end.
+    /// Waits for the process to end.
     pub fn end(&mut self) -> std::process::ExitStatus {
         let mut status = None;
         until("the process ends", || {
@@ -159,7 +159,7 @@ impl Drop for Serving {
     }
 }
 
-/// What a finished command said.
+/// The result of a finished command.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,
@@ -169,7 +169,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Failed with this code and one line that has this word.
+    /// The command failed with this code and printed one line with this word.
     #[track_caller]
     pub fn refused(&self, code: i32, word: &str) {
         assert_eq!(self.code, Some(code), "{self:?}");
@@ -191,7 +191,7 @@ impl From<Output> for Ran {
     }
 }
 
-/// `/dev/fuse` open to all, as it is on any machine where users mount; put back when dropped. One at a time.
+/// Makes `/dev/fuse` accessible to all, as on any machine where users mount, until it is dropped. One at a time.
 struct DeviceForAll {
     mode: u32,
     _lock: File,
@@ -213,7 +213,7 @@ impl Drop for DeviceForAll {
     }
 }
 
-/// Whether all of these programs are here, and we are root, as starting them asks for.
+/// Whether all of these programs are installed, and the tests run as root, which starting them needs.
 #[track_caller]
 pub fn installed(what: &str, programs: &[&Path]) -> bool {
     let missing: Vec<_> = programs.iter().filter(|path| !path.exists()).collect();
@@ -240,7 +240,7 @@ pub fn kill(pid: i32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
-/// Whether it runs; a zombie does not.
+/// Whether the process runs; false for a zombie.
 pub fn is_alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
@@ -256,7 +256,7 @@ pub fn mounts_below(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The processes whose command line is as wanted; arguments are separated by blanks.
+/// The processes with a matching command line (arguments separated by blanks).
 pub fn processes(wanted: impl Fn(&str) -> bool) -> Vec<i32> {
     let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let line = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
@@ -272,7 +272,7 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The result of something that must not hang.
+/// The result of `work`, which must not hang.
 #[track_caller]
 pub fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = std::sync::mpsc::channel();

@@ -1,4 +1,4 @@
-//! Arrays written by libhdf5 and zarrs, read back by our own addressing and decoders and by the libraries' own.
+//! Arrays written by libhdf5 and zarrs, read by shufflefs's addressing and decoders and by the libraries.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -15,7 +15,7 @@ use zarrs::filesystem::FilesystemStore;
 
 const LIMIT: u64 = 1 << 30;
 
-/// A small deterministic generator: the tests must not differ from run to run.
+/// A small deterministic generator, so that the tests are the same in each run.
 struct Random(u64);
 
 impl Random {
@@ -192,7 +192,7 @@ fn hdf5_damage_stays_in_its_chunk() {
             assert_eq!(part, bytes(&data[start as usize..][..500]));
         }
     }
-    // A file cut short is told when it is opened, or when the array is.
+    // A truncated file is an error when it is opened, or when the array is.
     let length = fs::metadata(&path).unwrap().len();
     File::options().write(true).open(&path).unwrap().set_len(length - 3000).unwrap();
     let message = match kinds::open(&path) {
@@ -282,7 +282,7 @@ fn zarr_chunks_and_shards() {
     assert_eq!(container.identity().len(), 12);
 }
 
-/// Of chunks that are larger than what their codec decodes at once, gathers decode parts.
+/// Gathers decode parts of chunks that are larger than their codec's blocks.
 #[test]
 fn parts_of_large_chunks() {
     let dir = tempfile::tempdir().unwrap();
@@ -321,7 +321,7 @@ fn zarr_damage_and_staleness() {
     let data = values(4000);
     write_zarr(root, "s", &[4000], &[2000], Some(&[500]), vec![], &data);
     write_zarr(root, "c", &[4000], &[1000], None, vec![Arc::new(ZstdCodec::new(3, false))], &data);
-    // The index of the second shard, the fourth chunk cut short.
+    // The index of the second shard; the fourth chunk truncated.
     let shard = root.join("s/c/1");
     let length = fs::metadata(&shard).unwrap().len();
     File::options().write(true).open(&shard).unwrap().write_all_at(&[9], length - 30).unwrap();
@@ -340,7 +340,7 @@ fn zarr_damage_and_staleness() {
     assert_eq!(chunks.read_range(0, 3000, LIMIT, &counters).unwrap(), bytes(&data[..3000]));
     assert!(matches!(chunks.read_range(3500, 1, LIMIT, &counters), Err(ArrayError::Damaged { chunk: 3, .. })));
 
-    // A chunk written after the mount, then the whole array taken away: neither is ever zeros.
+    // A chunk written after the mount, then the whole array removed: neither is served as zeros.
     std::thread::sleep(std::time::Duration::from_millis(20));
     let first = fs::read(root.join("c/c/0")).unwrap();
     fs::write(root.join("c/c/0"), first).unwrap();

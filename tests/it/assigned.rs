@@ -1,4 +1,4 @@
-//! Splits by cell line and perturbation, from TOML files of cell-load: the rows are those that cell-load has.
+//! Splits by cell line and perturbation, from TOML files of cell-load: their rows equal cell-load's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ fn stores() -> Vec<PathBuf> {
     ["lines/x.h5ad", "lines/y.h5ad", "other/z.h5ad"].map(|name| made_by(SCRIPT).join(name)).into()
 }
 
-/// A file of cell-load with the directory where `DIR` stands, and `from` made `to`.
+/// A TOML file of cell-load with `DIR` replaced by the directory, and `from` by `to`.
 fn rules(place: &Path, name: &str, from: &str, to: &str) -> String {
     let directory = made_by(SCRIPT);
     let text = fs::read_to_string(directory.join(format!("{name}.toml"))).unwrap();
@@ -32,7 +32,7 @@ fn zero_and_few_shot_splits_have_the_rows_of_cell_load() {
     }
 }
 
-/// A share of what is held out of a cell line is trained on; all other rows are cell-load's.
+/// A share of the rows held out of a cell line is trained on; all other rows are where cell-load has them.
 #[test]
 fn a_share_of_held_out_rows_is_trained_on() {
     let place = tempfile::tempdir().unwrap();
@@ -44,7 +44,7 @@ fn a_share_of_held_out_rows_is_trained_on() {
     mount.unmount();
 }
 
-/// As STATE trains: cell-load's splits, sets of one cell line and perturbation, a control of the cell line beside each cell.
+/// As STATE trains: cell-load's splits, sets of one cell line and perturbation, a control of the cell line for each cell.
 #[test]
 fn splits_sets_and_pairs_go_together() {
     let place = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The cache of a node (`--cache-dir`) and what is kept for a remount: fewer requests, and never a wrong byte, whatever
+//! The cache of a node (`--cache-dir`) and the data kept for a remount: fewer requests, and never a wrong byte, whatever
 //! happens to the directory or the daemon.
 
 use std::fs;
@@ -12,12 +12,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::remote::{SMALL, Server};
 use crate::support::{Mount, ROOT, list, succeed};
 
-/// Requests that came so far.
+/// The number of requests so far.
 fn count(server: &Server) -> u64 {
     ask(server, "count")
 }
 
-/// A number that a server tells of itself.
+/// A counter of the server.
 pub fn ask(server: &Server, what: &str) -> u64 {
     let mut stream = TcpStream::connect(format!("127.0.0.1:{}", server.said)).expect("connects");
     let request = format!("GET /{what} HTTP/1.1\r\nConnection: close\r\n\r\n");
@@ -43,7 +43,7 @@ fn mounted(store: &Path, cache: &Path, index: &Path) -> Mount {
     Mount::new(&[store.to_owned()], &[&SMALL[..], &options].concat())
 }
 
-/// Stores that are larger than what is known of an object from its first answer.
+/// Stores larger than the first answer for an object, so that opening them needs further requests.
 pub fn large() -> Vec<(String, PathBuf)> {
     let data = Path::new(ROOT).join("../shared/data");
     let names = ["infercnvpy_oligodendroglioma.h5ad", "scvi_pbmc5k_protein.h5ad", "scanpy_pbmc68k_reduced_v3.zarr.zip"];
@@ -79,14 +79,14 @@ fn a_second_epoch_and_a_remount_ask_for_little() {
             assert!(opened <= 8 && again <= 1, "{name}: {opened} requests to open, {again} to open again");
         }
         assert!(epoch(&mount, 0) == expected, "{name}");
-        // What the first mount read is read from the disk.
+        // Data that the first mount read are read from the disk.
         assert!(count(&server) - before <= again + 2, "{name}: {} requests", count(&server) - before);
         let stats = mount.json(".shufflefs/stats.json")["storage"].clone();
         assert!(stats["cache_hits"].as_u64() > Some(0), "{stats}");
     }
 }
 
-/// The disk of the cache is full from the start, and soon.
+/// The disk of the cache is full, from the start or soon.
 #[test]
 fn a_full_disk_only_stops_the_writing() {
     let stores = large();
@@ -111,7 +111,7 @@ fn a_full_disk_only_stops_the_writing() {
     }
 }
 
-/// A daemon that is killed while it writes leaves what a later one reads right.
+/// A daemon that is killed while it writes leaves blocks that a later daemon reads correctly.
 #[test]
 fn a_killed_daemon_leaves_no_wrong_byte() {
     let stores = large();

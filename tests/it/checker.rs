@@ -1,4 +1,4 @@
-//! The checker itself: it must pass what is right and find what is wrong, else the other tests show nothing.
+//! Tests of the checker: it must accept correct data and find errors, else the other tests prove nothing.
 
 use crate::support::{python, stores, succeed};
 

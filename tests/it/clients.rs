@@ -1,4 +1,4 @@
-//! What programs meet on a mount: a read-only tree of plain files with exact sizes, that every tool can read.
+//! The mount as programs see it: a read-only tree of plain files with exact sizes, that every tool can read.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -158,7 +158,7 @@ fn the_tree_is_as_documented() {
 
 #[test]
 fn statistics_are_read_by_prometheus() {
-    // One fetch, so that nothing is loaded any more when all is read.
+    // One fetch, so that nothing is being loaded when all is read.
     let options = ["--epochs", "1", "--batch-size", "128", "--fetch-factor", "100", "--format", "safetensors"];
     let mount = Mount::new(&[store("dense.h5ad")], &options);
     let files = list(&mount.join("epoch-0000"));
@@ -167,7 +167,7 @@ fn statistics_are_read_by_prometheus() {
     succeed(python("check_prometheus.py").arg(mount.path()).args([rows, bytes.to_string()]));
 }
 
-/// `--format` says which files are listed; the others open all the same.
+/// `--format` selects the listed files; the others can be opened too.
 #[test]
 fn the_listed_format_is_the_chosen_one() {
     let mount = Mount::new(&[store("dense.h5ad")], &["--format", "tsv", "--batch-size", "500", "--epochs", "1"]);
@@ -232,7 +232,7 @@ fn attributes_are_right_and_stable() {
     }
 }
 
-/// The work of `stat`, `ls`, `find` and `open` reads no matrix data: the counters of the stores do not move.
+/// `stat`, `ls`, `find` and `open` read no matrix data: the counters of the stores do not change.
 #[test]
 fn stat_reads_no_matrix_data() {
     for names in [&["sparse.h5ad"][..], &["dense.h5ad"], &["sharded.zarr"], &PARTS] {
@@ -310,7 +310,7 @@ fn copies_are_equal() {
     }
     let sums = succeed(bounded(120, "sha256sum").args(want.iter().map(|(path, ..)| mount.join(path))));
     for (line, (path, _, hash)) in sums.lines().zip(&want) {
-        // A backslash leads where a name needs escaping.
+        // sha256sum begins a line with a backslash if the name needs escaping.
         assert!(line.trim_start_matches('\\').starts_with(hash.as_str()), "sha256sum of {}", path.display());
     }
     assert_eq!(sums.lines().count(), want.len());

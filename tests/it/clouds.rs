@@ -1,5 +1,5 @@
-//! Emulators of Azure and GCS: the same stores, byte for byte. They are installed by `scripts/setup`; where one is not,
-//! that is said and nothing is tested.
+//! Emulators of Azure and GCS: the same stores, byte for byte. `scripts/setup` installs them; if one is missing, the test says so
+//! and passes.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -24,7 +24,7 @@ impl Drop for Emulator {
     }
 }
 
-/// A port that nobody uses now.
+/// An unused port.
 fn port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
 }
@@ -90,7 +90,7 @@ fn put_in_azure(endpoint: &str) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    // The key that every emulator has.
+    // The key that all emulators use.
     let key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
     let made =
         crate::support::python("make_container.py").args([endpoint, key, "cells"]).status().expect("Python starts");

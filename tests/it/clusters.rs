@@ -1,7 +1,7 @@
 //! Real launchers and automounters: Slurm, Open MPI, MPICH, torchrun, autofs, started here and ended with the test.
 //!
-//! `scripts/setup --tests` installs what they need. Where it is missing a test says so and passes, unless SHUFFLEFS_REQUIRE_CLUSTERS is
-//! set, as scripts/test does.
+//! `scripts/setup --tests` installs what they need. If it is missing, a test says so and passes, unless SHUFFLEFS_REQUIRE_CLUSTERS is
+//! set, as in scripts/test.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -35,7 +35,7 @@ fn rank_command(area: &Area, options: &[&str], rank: &str, epoch: &str) -> Vec<S
         .collect()
 }
 
-/// All ranks together have read every row once, and each as many. Their mounts' options.
+/// Checks that the ranks together have read every row once, and each as many. Returns the options of their mounts.
 #[track_caller]
 fn each_row_once(area: &Area, ranks: usize) -> Vec<serde_json::Value> {
     let mut all = Vec::new();
@@ -108,7 +108,7 @@ fn mpich() {
     launches(&area, &launch, "$PMI_RANK");
 }
 
-/// As `until`, for daemons that take their time.
+/// Like `until`, for slow daemons.
 #[track_caller]
 fn patiently(what: &str, condition: impl Fn() -> bool) {
     for _ in 0..1200 {
@@ -120,7 +120,7 @@ fn patiently(what: &str, condition: impl Fn() -> bool) {
     panic!("in vain: {what}");
 }
 
-/// A cluster of this machine alone; its daemons end with it.
+/// A Slurm cluster on this machine; its daemons end with it.
 struct Slurm {
     directory: tempfile::TempDir,
     /// In the order of their start.
@@ -137,11 +137,11 @@ impl Slurm {
             fs::set_permissions(directory.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
         let key = directory.path().join("munge/key");
-        // A key of this test alone need not be secret.
+        // The key of a test need not be secret.
         fs::write(&key, (0..1024u32).map(|i| (i * 131 % 251) as u8).collect::<Vec<u8>>()).unwrap();
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim().to_owned();
-        // Ports of this process alone: test runs can overlap.
+        // Ports derived from the pid, as test runs can overlap.
         let port = 20000 + std::process::id() % 10000 * 2;
         let text = include_str!("../clusters/slurm.conf");
         let next = (port + 1).to_string();
@@ -183,7 +183,7 @@ impl Slurm {
         command
     }
 
-    /// Runs a script as a job of four tasks; the job's exit code and what it wrote.
+    /// Runs a script as a job of four tasks; returns the job's exit code and output.
     fn batch(&self, options: &[&str], script: &str) -> (Option<i32>, String) {
         for name in ["job-0.out", "job-1.out", "job-4294967294.out"] {
             let _ = fs::remove_file(self.path(name));
@@ -234,7 +234,7 @@ fn slurm() {
     };
     launches(&area, &step, "$SLURM_PROCID");
 
-    // A batch script is no rank, whatever its variables say; the steps that it starts are.
+    // A batch script is not a rank, whatever its variables say; the steps that it starts are.
     let refused = rank_command(&area, &["--rank", "auto"], "0", "epoch-0000");
     let (code, text) = slurm.batch(&[], &quoted(&refused));
     assert!(code == Some(125) && text.contains("start shufflefs with srun"), "{code:?} {text}");
@@ -243,7 +243,7 @@ fn slurm() {
     assert_eq!(code, Some(0), "{text}");
     each_row_once(&area, 4);
 
-    // Jobs of an array are jobs of their own: two daemons, though the options are the same.
+    // Array tasks are separate jobs: two daemons, though the options are the same.
     let epoch = "rank-$SLURM_PROCID-of-2/epoch-0000";
     let words = rank_command(&area, &["--node"], "$SLURM_ARRAY_TASK_ID-$SLURM_PROCID", epoch);
     let (code, text) = slurm.batch(&["--array=0-1", "-n", "2"], &format!("srun -n 2 {}", quoted(&words)));
@@ -254,7 +254,7 @@ fn slurm() {
     };
     assert!(pid("0-0") == pid("0-1") && pid("1-0") == pid("1-1") && pid("0-0") != pid("1-0"));
 
-    // Tasks of an array write a part each, whatever the array's first number is, and one command makes the whole.
+    // Each task of an array writes a part, whatever the array's first index is, and one command makes the whole.
     let (binary, store, out) = (env!("CARGO_BIN_EXE_shufflefs"), area.store.clone(), area.path("array.zarr"));
     let shuffle = |more: &str| format!("'{binary}' shuffle {more} '{}' '{}'", store.display(), out.display());
     let (code, text) = slurm.batch(&["--array=3-5", "-n", "1"], &shuffle("--part auto"));
@@ -265,7 +265,7 @@ fn slurm() {
     assert_eq!(code, Some(0), "{text}");
     let said = succeed(python("check_shuffled.py").arg(&out).arg(&store));
     assert!(said.starts_with(&format!("{ROWS} ")) && said.trim_end().ends_with(" 3"), "{said}");
-    // No task of an array.
+    // Not in an array.
     let ran = area.run(["shuffle", "--part", "auto", "store.h5ad", "x.zarr"]);
     ran.refused(2, "no task of a Slurm array");
 }
@@ -280,7 +280,7 @@ fn torchrun() {
     let area = Area::new();
     let launch = || {
         let mut command = bounded(120, &torch[0]);
-        // Without `--` it would take `--node` for one of its own.
+        // Without `--` torchrun would parse `--node` as its own option.
         command.args(["--standalone", "--nproc-per-node", "4", "--no-python", "--"]).env("OMP_NUM_THREADS", "1");
         command
     };
@@ -294,7 +294,7 @@ fn torchrun() {
     assert!(ran.code == Some(0) && ran.stdout.contains("each row once"), "{ran:?}");
 }
 
-/// Four ranks are killed in mid-epoch; three go on with what remains. Every row of the epoch is seen once.
+/// Four ranks are killed in mid-epoch; three continue with the remaining batches. Every row of the epoch is seen once.
 #[test]
 fn an_epoch_goes_on_with_fewer_ranks() {
     let area = Area::new();
@@ -304,7 +304,7 @@ fn an_epoch_goes_on_with_fewer_ranks() {
         let line = [&["run", &job][..], &options, &["store.h5ad", "--"]].concat();
         let mut command = area.command(line);
         let reader = python("elastic_rank.py");
-        // Without `timeout` in between, which would not be killed along.
+        // Without `timeout`, whose child would not be killed.
         command.args(reader.get_args().skip(2)).arg("{}").arg(area.path("")).args(more);
         command.env("RANK", rank.to_string()).env("WORLD_SIZE", world.to_string());
         Serving(command.spawn().unwrap())
@@ -333,7 +333,7 @@ fn an_epoch_goes_on_with_fewer_ranks() {
     assert!(rows.iter().copied().eq(0..ROWS), "each row once: {} rows", rows.len());
 }
 
-/// autofs mounts when the directory is looked at, and unmounts when it is idle.
+/// autofs mounts on access to the directory, and unmounts when it is idle.
 #[test]
 fn autofs() {
     let automount = Path::new("/usr/sbin/automount");
@@ -346,7 +346,7 @@ fn autofs() {
     let store = area.store.display();
     fs::write(&map, format!("cells -fstype=fuse.shufflefs,ro,batch_size=64 :{store}\n")).unwrap();
     fs::write(&master, format!("{} {} --timeout=2\n", top.display(), map.display())).unwrap();
-    // mount.fuse looks for us in the system's own directories, so one of them is ours, in a namespace of the automounter's.
+    // mount.fuse searches only the system's directories, so the binary is in one of them, in a namespace of the automounter.
     let binaries = Path::new(env!("CARGO_BIN_EXE_shufflefs")).parent().unwrap();
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c"]);
@@ -368,7 +368,7 @@ fn autofs() {
         let text = succeed(bounded(20, "cat").arg(&readme));
         assert!(text.contains("shufflefs"), "{text}");
         patiently("it is idle and unmounted", || !is_there(&cells));
-        // The daemon's end is no look at the directory, which would mount it again.
+        // Checked without access to the directory, which would mount it again.
         let store = area.store.to_str().unwrap();
         until("the daemon ends", || processes(|line| line.contains("shufflefs") && line.contains(store)).is_empty());
         assert!(!is_there(&cells));
@@ -377,8 +377,8 @@ fn autofs() {
     serving.end();
 }
 
-/// What Kubernetes makes of a sidecar: its mount propagates to the trainer's namespace, and when it is killed, the same command
-/// is started again.
+/// A Kubernetes sidecar: its mount propagates to the trainer's namespace, and when it is killed, the same command is started
+/// again.
 #[test]
 fn a_killed_sidecar_is_started_again() {
     if !is_root() {

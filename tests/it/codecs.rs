@@ -9,7 +9,7 @@ use crate::support::{Checker, Mount, ROOT, python, succeed, text};
 
 const SMALL: [&str; 4] = ["--batch-size", "16", "--block-size", "8"];
 
-/// Stores of one layout of X.
+/// Stores with one layout of X.
 fn of(directory: &Path, prefix: &str) -> Vec<PathBuf> {
     let mut stores: Vec<PathBuf> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     stores.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with(prefix));
@@ -17,7 +17,7 @@ fn of(directory: &Path, prefix: &str) -> Vec<PathBuf> {
     stores
 }
 
-/// Mounts all at once; where that fails, each by itself, to say which.
+/// Mounts all at once; if that fails, each separately, to find the failing ones.
 fn check(checker: &mut Checker, stores: &[PathBuf]) -> Vec<String> {
     let mut one = |stores: &[PathBuf]| match Mount::try_new(stores, &SMALL) {
         Ok(mount) => checker.check(&mount, "npz", json!({})).err(),
@@ -45,7 +45,7 @@ fn every_codec_on_every_array() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 
-    // A chunk that is cut short: an error that names the array, and the mount goes on.
+    // A truncated chunk: an error that names the array, and the mount continues.
     for store in of(dir.path(), "dense-") {
         for chunk in ["X/c/1/0", "X/1.0", "X/1/0", "X/c.1.0"] {
             if let Ok(bytes) = fs::read(store.join(chunk)) {
@@ -64,7 +64,7 @@ fn every_codec_on_every_array() {
     }
 }
 
-/// The stores of `../shared/reports` against what anndata 0.13 with zarr 3.4 read in them.
+/// The stores of `../shared/reports`, compared with anndata 0.13 and zarr 3.4.
 #[test]
 fn reported_stores() {
     let reports = Path::new(ROOT).join("../shared/reports");

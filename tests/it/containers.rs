@@ -1,7 +1,7 @@
-//! Containers: Charliecloud and podman for real, Apptainer by what it hands over (`--fusemount`: an opened `/dev/fuse` that is mounted
-//! already).
+//! Containers: Charliecloud and podman are run; Apptainer is simulated by what `--fusemount` passes (an opened `/dev/fuse` that is
+//! mounted already).
 //!
-//! `scripts/setup --tests` installs both. Where one is missing a test says so and passes, unless SHUFFLEFS_REQUIRE_CLUSTERS is set.
+//! `scripts/setup --tests` installs both. If one is missing, a test says so and passes, unless SHUFFLEFS_REQUIRE_CLUSTERS is set.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -17,7 +17,7 @@ use crate::support::{bounded, list, succeed};
 /// Rows of the area's store.
 const ROWS: u64 = 2000;
 
-/// What is run in a container: the main job, with the data bound to /data.
+/// The command run in a container: the main process, with the data bound to /data.
 const JOB: &str = "exec /usr/bin/shufflefs run --format tsv --batch-size 100 /data/store.h5ad -- \
                    sh -c 'cat {}/epoch-0000/*.tsv | cut -f 1 | grep -v row > /data/rows'";
 
@@ -52,7 +52,7 @@ fn image(area: &Area) -> PathBuf {
     root
 }
 
-/// The job in the container has read each row once, and no mount is left.
+/// Checks that the job in the container has read each row once, and that no mount is left.
 #[track_caller]
 fn each_row_once(area: &Area, ran: &Ran) {
     assert_eq!(ran.code, Some(0), "{ran:?}");
@@ -65,7 +65,7 @@ fn each_row_once(area: &Area, ran: &Ran) {
     fs::remove_file(area.path("data/rows")).unwrap();
 }
 
-/// A directory that a container sees as /data: the store alone, writable for everybody.
+/// The directory that a container sees as /data: only the store, writable for everybody.
 fn data(area: &Area) -> PathBuf {
     let data = area.path("data");
     fs::create_dir(&data).unwrap();
@@ -103,7 +103,7 @@ fn podman() {
     let area = Area::new();
     let (image, data) = (image(&area), data(&area));
     let place = |name: &str| area.path(name).display().to_string();
-    // podman 4 refuses a machine that has both versions of cgroups mounted; it is hidden in a namespace of its own.
+    // podman 4 fails if both versions of cgroups are mounted; this is hidden in a namespace.
     let mut command = bounded(120, "unshare");
     command.args(["-m", "sh", "-c", "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$@\"", "sh", "podman"]);
     command.args(["--root", &place("podman"), "--runroot", &place("podman-run"), "--tmpdir", &place("podman-tmp")]);
@@ -121,7 +121,7 @@ fn podman() {
     each_row_once(&area, &Ran::from(command.output().unwrap()));
 }
 
-/// A mount that somebody else makes, as Apptainer does, and its open device.
+/// A mount made by another program, as Apptainer does, and its open device.
 fn mounted_by_another(area: &Area) -> File {
     fs::create_dir(area.path("d")).unwrap();
     let device = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();
@@ -135,7 +135,7 @@ fn mounted_by_another(area: &Area) -> File {
     device
 }
 
-/// A command that finds the device at descriptor 200.
+/// A command that gets the device as descriptor 200.
 fn handed_over(area: &Area, device: &File, arguments: &[&str]) -> Command {
     let number = device.as_raw_fd();
     let mut command = area.command([&["mount", "store.h5ad", "/dev/fd/200"][..], arguments].concat());
@@ -162,7 +162,7 @@ fn apptainer_in_the_foreground() {
     assert_eq!(mounts_below(&area.path("d")).len(), 1, "who mounted it unmounts it");
 }
 
-/// In the background, and with all ways that files are served: pages are pushed to readers of pieces, images lent to those who map.
+/// In the background, with all ways to serve files: pages are pushed to readers of pieces, images lent to readers that map.
 #[test]
 fn apptainer_as_a_daemon() {
     if !is_root() {
@@ -192,7 +192,7 @@ fn apptainer_as_a_daemon() {
     };
     if tells && can_lend() {
         until("images are lent", || {
-            // One after another, and their pages are read: a mapping alone sends no request, so nobody would know of it.
+            // One after another, and their pages are read: mapping alone sends no request.
             let touched = |path: PathBuf| Some(map(&path)).filter(|map| map.iter().any(|&byte| byte > 0)).unwrap();
             let maps: Vec<_> = files().map(touched).collect();
             assert!(!maps.is_empty());

@@ -63,12 +63,12 @@ fn the_index_is_used_again_and_rebuilt_when_it_must_be() {
     let built = |file: &Path| fs::metadata(file).map(|m| std::os::unix::fs::MetadataExt::ino(&m)).unwrap();
     let inode = built(&file);
     let second = mount(&paths, &index, &none);
-    // Row bounds of columns and rows, and obs: nothing of the values.
+    // Row bounds of columns and rows, and obs, but no values.
     assert!(bytes_read(&second) < first / 2, "{} of {first} bytes were read again", bytes_read(&second));
     check(&second, json!({"obs": []}));
     second.unmount();
     assert_eq!(built(&file), inode, "built twice");
-    // A byte in the middle, then cut short, then nonsense: built anew each time.
+    // A changed byte in the middle, then truncated, then nonsense: rebuilt each time.
     let whole = fs::read(&file).unwrap();
     let mut flipped = whole.clone();
     flipped[whole.len() / 2] ^= 1;
@@ -77,7 +77,7 @@ fn the_index_is_used_again_and_rebuilt_when_it_must_be() {
         check(&mount(&paths, &index, &[]), json!({}));
         assert_eq!(fs::read(&file).unwrap().len(), whole.len());
     }
-    // Touched but whole: believed.
+    // Touched but intact: reused.
     let inode = built(&file);
     fs::File::options().write(true).open(&file).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
     check(&mount(&paths, &index, &[]), json!({}));
@@ -114,7 +114,7 @@ fn an_index_directory_that_cannot_be_written_is_one_line() {
     }
 }
 
-/// Inner joins count what stays; that they cannot keep the counts does not stop them.
+/// Inner joins count the values that remain; they also work if the counts cannot be stored.
 #[test]
 fn inner_joins_need_no_index_directory() {
     let paths = stores(&["join-a.h5ad", "join-b.h5ad"]);

@@ -1,7 +1,7 @@
-//! Damage of every kind at many places: no panic, no hang, no wrong value in what was not touched, nothing left behind.
+//! Damage of every kind in many places: no panic, no hang, no wrong value in undamaged parts, nothing left behind.
 //!
-//! The cases run in processes of their own, hundreds in each, because libhdf5 is C: where it crashes, the mount's probe
-//! would have died of it, and the case counts as isolated. A crash of a zarr case would be ours.
+//! The cases run in separate processes, hundreds in each, because libhdf5 is C: if it crashes, a mount's probe would have crashed
+//! too, and the case counts as isolated. A crash in a zarr case would be a fault of shufflefs.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -31,15 +31,15 @@ pub fn tiny() -> PathBuf {
     made_by("tiny_stores.py")
 }
 
-/// A place in memory that goes away with the test.
+/// A directory in memory that is removed with the test.
 fn memory() -> tempfile::TempDir {
     let base = Path::new("/dev/shm");
     let base = if base.is_dir() { base.to_owned() } else { std::env::temp_dir() };
     tempfile::Builder::new().prefix("shufflefs-damage-").tempdir_in(base).unwrap()
 }
 
-/// Not a test: what the processes of `flips_and_cuts` run, for cases FROM.. of a store, whose numbers begin at FIRST; outcomes go
-/// to a file.
+/// Not a test: the processes of `flips_and_cuts` run this for cases FROM.. of a store, whose numbers begin at FIRST. Outcomes are
+/// written to a file.
 #[test]
 #[ignore = "run by flips_and_cuts in a process of its own"]
 fn worker() {
@@ -47,18 +47,18 @@ fn worker() {
     let [store, work, first, from, count] = job.split('|').collect::<Vec<_>>()[..] else { panic!("{job}") };
     let first: u64 = first.parse().unwrap();
     let work = Path::new(work);
-    // As the program does: what is caught is not printed.
+    // As in the program: caught panics are not printed.
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if !shufflefs::array::catch_panic::is_catching_panics() {
             print(panic);
         }
     }));
-    // What another worker left when it died.
+    // Files that another worker left when it died.
     let _ = fs::remove_dir_all(work.join("case.zarr"));
     let subject = Subject::open(Path::new(store), work);
     let report = File::options().write(true).open(work.join("report")).unwrap();
-    // SAFETY: of this thread, which outlives the watchdog's look at it.
+    // SAFETY: the handle of this thread, which outlives the watchdog's use of it.
     let this = unsafe { libc::pthread_self() };
     let is_h5ad = store.ends_with("h5ad");
     std::thread::spawn(move || watchdog(this, is_h5ad));
@@ -78,17 +78,17 @@ fn worker() {
     }
 }
 
-/// What the report says of a case that has not ended.
+/// The report's byte for a case that has not ended.
 const OPENING: u8 = b'?';
 const READING: u8 = b'!';
-/// Twice the number of the case that runs, and one more once its store is open.
+/// Twice the number of the running case, plus one once its store is open.
 static CASE: AtomicU64 = AtomicU64::new(NONE);
 const NONE: u64 = u64::MAX;
 
-/// Ends the process when a case takes processor time without end. Not wall clock, as the machine may be busy.
+/// Ends the process when a case uses processor time without end. Not wall clock time, as the machine may be busy.
 ///
-/// libhdf5 opening a damaged file hangs in one case of a hundred, and is allowed to: it gets fifty times what any case
-/// takes that ends. What may never hang gets more than any machine needs.
+/// libhdf5 opening a damaged file hangs in one case of a hundred, which is allowed: the limit is fifty times what any case takes
+/// that ends. The limit for code that must not hang is more than any machine needs.
 fn watchdog(thread: libc::pthread_t, is_h5ad: bool) {
     let most = |case: u64| if is_h5ad && case.is_multiple_of(2) { 0.2 } else { 10.0 };
     const LOOK: Duration = Duration::from_millis(50);
@@ -106,7 +106,7 @@ fn watchdog(thread: libc::pthread_t, is_h5ad: bool) {
     loop {
         std::thread::sleep(LOOK);
         let (now, clock) = (CASE.load(Ordering::SeqCst), spent());
-        // A pause of a virtual machine counts as processor time of whoever runs then, so no look counts for more than its time.
+        // A pause of a virtual machine counts as processor time of the running process, so each period counts as at most its length.
         taken = if now == case && case != NONE { taken + LOOK.as_secs_f64().min(clock - last) } else { 0.0 };
         (case, last) = (now, clock);
         if taken > most(case) {
@@ -119,13 +119,13 @@ fn watchdog(thread: libc::pthread_t, is_h5ad: bool) {
 /// Exit code of a worker that hangs.
 const STUCK: i32 = 99;
 
-/// A worker for the cases that are left, and where it says what is wrong.
+/// A worker for the remaining cases, and the pipe for its messages.
 fn start(store: &Path, work: &Path, (first, from, count): (u64, u64, u64)) -> Child {
     let said = File::options().create(true).append(true).open(work.join("said")).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--ignored", "--exact", "damage::worker", "--nocapture", "--test-threads=1"]);
     command.env("SHUFFLEFS_DAMAGE", format!("{}|{}|{first}|{from}|{count}", store.display(), work.display()));
-    // To name every function takes longer than any case.
+    // Symbolising a backtrace takes longer than any case.
     command.env("RUST_BACKTRACE", "0");
     command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said);
     // SAFETY: between fork and exec, system calls only.
@@ -142,7 +142,7 @@ fn start(store: &Path, work: &Path, (first, from, count): (u64, u64, u64)) -> Ch
     command.spawn().unwrap()
 }
 
-/// Cases of one store, from number `first` on; the outcome of each, and what was said.
+/// Runs cases of one store, from number `first` on; returns the outcome of each, and the messages.
 fn cases(store: &Path, first: u64, count: u64) -> (Vec<u8>, String) {
     const PATIENCE: Duration = Duration::from_secs(120);
     let place = memory();
@@ -170,7 +170,7 @@ fn cases(store: &Path, first: u64, count: u64) -> (Vec<u8>, String) {
         };
         let outcomes = outcomes();
         let at = outcomes.iter().position(|outcome| [OPENING, READING].contains(outcome));
-        // The probe of a mount opens, and only that.
+        // A mount's probe only opens stores, so a crash while reading is a fault of shufflefs.
         let ours = at.is_some_and(|at| outcomes[at] == READING);
         if ours {
             println!("{}: case {first} + {at:?} ended its process ({status:?}) while it was read", store.display());
@@ -192,8 +192,8 @@ fn said(work: &Path) -> String {
     text(&fs::read(work.join("said")).unwrap_or_default())
 }
 
-/// A quarter of the cases, or as many percent as SHUFFLEFS_DAMAGE_CASES says: `scripts/test --all` runs all. After the first
-/// SHUFFLEFS_DAMAGE_FROM percent, so that a long run can be one of several.
+/// A quarter of the cases, or SHUFFLEFS_DAMAGE_CASES percent: `scripts/test --all` runs all. Skips the first SHUFFLEFS_DAMAGE_FROM
+/// percent, so that a long run can be divided.
 #[test]
 fn flips_and_cuts() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
@@ -228,7 +228,7 @@ fn flips_and_cuts() {
         );
         total += outcomes.len();
         let ours = !name.ends_with("h5ad") && count(CRASH) + count(HANG) > 0;
-        // A panic of ours in a thread or the end of an allocation is no crash of libhdf5.
+        // A panic in a thread or a failed allocation is not a crash of libhdf5.
         if count(WRONG) > 0 || ours || said.contains("memory allocation of") || said.contains("panicked at src") {
             let lines: Vec<&str> = said
                 .lines()
@@ -244,7 +244,7 @@ fn flips_and_cuts() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// Stores that lie about shapes, types, chunks and names: one line and exit code 3, or EIO; soon, and in little memory.
+/// Stores with wrong shapes, types, chunks and names: one line and exit code 3, or EIO; in a short time, and with little memory.
 #[test]
 fn stores_that_lie() {
     let place = memory();
@@ -264,10 +264,10 @@ fn stores_that_lie() {
                     |(batch, extension)| fs::read(mount.join(format!("epoch-0000/batch-{batch:06}.{extension}")));
                 let errors: Vec<_> = files.map(read).filter_map(Result::err).map(|e| e.raw_os_error()).collect();
                 if word == "MOUNTS" {
-                    // What leads out of the store is as if it were not there.
+                    // Paths that leave the store are treated as absent.
                     let served = mount.json("dataset.json")["columns"].to_string();
                     assert!(errors.is_empty() && !served.contains("plain/obs"), "{path:?}: {errors:?} {served}");
-                    // Nothing of the matrix was changed.
+                    // The matrix is unchanged.
                     let whole = if path.is_dir() { "plain.v3.zarr" } else { "plain.h5ad" };
                     succeed(python("check_rows.py").arg(mount.path()).arg(tiny().join(whole)));
                 } else if word != "EIO" || errors.is_empty() || errors.iter().any(|&error| error != Some(libc::EIO)) {
@@ -293,7 +293,7 @@ fn stores_that_lie() {
             complain(format!("took {:?}", began.elapsed()));
         }
         let output = shufflefs().args(["info", "--check", "--json"]).arg(&path).output().unwrap();
-        // What is only not understood is no damage: then it says what is not read.
+        // Parts with an unknown encoding are not damage: they are listed as not read.
         let not_read = text(&output.stdout).contains("\"reason\"");
         if output.status.code() != Some(3) && !not_read && word != "MOUNTS" {
             complain(format!("info --check: {}: {}{}", output.status, text(&output.stdout), text(&output.stderr)));
@@ -302,14 +302,14 @@ fn stores_that_lie() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Overwrites a chunk of a store where it lies; says which chunk `info --check` must then name.
+/// Overwrites a chunk of a store in place; returns the number of the chunk that `info --check` must name.
 fn overwrite(store: &Path, name: &str, element: &str) -> u64 {
     const CHUNK: usize = 2;
     if store.is_dir() {
         let file = store.join(element).join("c/0");
         let file = if file.exists() { file } else { store.join(element).join(CHUNK.to_string()) };
         let mut bytes = fs::read(&file).unwrap();
-        // Of a shard the first inner chunk, of a file of its own that one.
+        // The first inner chunk of a shard, or the chunk that is a file.
         let chunk = if file.ends_with("c/0") { 0 } else { CHUNK as u64 };
         bytes[11] ^= 0x55;
         fs::write(file, bytes).unwrap();
@@ -330,7 +330,7 @@ fn copy(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-r").arg(from).arg(to).status().unwrap().success());
 }
 
-/// A chunk that fails its checksum or does not decode: named by `--check`, EIO for its batches alone, one line in the log.
+/// A chunk that fails its checksum or does not decode: named by `--check`, EIO only for its batches, one line in the log.
 #[test]
 fn a_damaged_chunk_is_named() {
     for name in ["tiny.h5ad", "checked.h5ad", "tiny.v2.zarr", "tiny.v3.zarr"] {
@@ -379,7 +379,7 @@ fn a_damaged_chunk_is_named() {
     }
 }
 
-/// An uncompressed store that was cut before the mount is refused, as its lengths say so.
+/// An uncompressed store that was truncated before the mount is refused, because its lengths do not fit.
 #[test]
 fn a_store_that_was_cut_is_refused() {
     let place = memory();
@@ -396,7 +396,7 @@ fn a_store_that_was_cut_is_refused() {
     }
 }
 
-/// `run` and `mount` say in one line that libhdf5 crashed, and go on where a store only hangs for less than the limit.
+/// `run` and `mount` report a crash of libhdf5 in one line, and continue if a store hangs for less than the limit.
 #[test]
 fn a_crash_of_libhdf5_is_one_line() {
     let place = memory();

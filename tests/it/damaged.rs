@@ -1,4 +1,4 @@
-//! Cases of damage: which bytes of which store change, what must then be served, and what is.
+//! Cases of damage: which bytes of which store change, what must then be served, and what is served.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,15 +15,15 @@ use shufflefs::plan::Sampling;
 use shufflefs::session::spec::ViewSpec;
 use shufflefs::session::{Session, Spec};
 
-/// How a case ended, as one byte of the report.
+/// The outcome of a case, as one byte of the report.
 pub const REFUSED: u8 = b'r';
 pub const RIGHT: u8 = b'=';
 pub const SOME_FAILED: u8 = b'e';
-/// Other values, where nothing could notice.
+/// Other values, which nothing could detect.
 pub const DIFFERS: u8 = b'd';
 pub const CRASH: u8 = b'c';
 pub const HANG: u8 = b'h';
-/// What must not be.
+/// An outcome that must not occur.
 pub const WRONG: u8 = b'W';
 
 pub struct Random(u64);
@@ -49,32 +49,32 @@ struct Extent {
     noticed: bool,
 }
 
-/// A store, its files in memory, and what lies where.
+/// A store, its files in memory, and the positions of its elements.
 pub struct Subject {
     files: Vec<(PathBuf, Vec<u8>)>,
-    /// Of the one file of an h5ad or an archive; what is not here is metadata.
+    /// Elements in the one file of an h5ad or an archive; other bytes are metadata.
     extents: Vec<Extent>,
-    /// The end of that file's name; none of a directory.
+    /// The suffix of that file's name; None for a directory.
     file: Option<&'static str>,
-    /// Whether damage to X and layers is noticed in a zarr.
+    /// Whether damage to X and layers of a zarr is detected.
     noticed: bool,
     references: BTreeMap<(usize, usize), Served>,
 }
 
-/// What is damaged.
+/// What was damaged.
 #[derive(Debug)]
-#[allow(dead_code)] // Told by Debug.
+#[allow(dead_code)] // Printed by Debug.
 pub struct Damage {
     file: usize,
     at: usize,
     what: String,
-    /// Elements, and whether damage to them is noticed.
+    /// Damaged elements, and whether the damage is detected.
     touched: Vec<(String, bool)>,
-    /// Anything may have been said about any element.
+    /// Metadata were damaged, so any element may be affected.
     metadata: bool,
 }
 
-/// What came of each file that was read.
+/// The result of each file that was read.
 type Served = BTreeMap<(u64, &'static str), Result<Vec<u8>, String>>;
 
 const MATRICES: [&str; 2] = ["X", "layers/dense"];
@@ -139,7 +139,7 @@ impl Subject {
         let file = random.below(self.files.len() as u64) as usize;
         let mut bytes = self.files[file].1.clone();
         let len = bytes.len();
-        // Half of the changes go to data, which in an h5ad is a tenth of the bytes.
+        // Half of the changes are to data, which are a tenth of the bytes of an h5ad.
         let at = match self.extents.get(random.below(2 * self.extents.len() as u64) as usize) {
             Some(extent) => (extent.start + random.below(extent.len)) as usize,
             None => random.below(len as u64) as usize,
@@ -167,7 +167,7 @@ impl Subject {
                 ("ones", span(16))
             }
             7 => {
-                // What lies here lies there, and the other way round: each may be whole.
+                // Exchanges two parts, each of which stays intact.
                 let other = match self.extents.get(random.below(2 * self.extents.len() as u64) as usize) {
                     Some(extent) => extent.start as usize,
                     None => random.below(len as u64) as usize,
@@ -208,7 +208,7 @@ impl Subject {
                 }
             }
             if cut {
-                // The file's length is in its superblock, an archive's directory at its end: a cut anywhere is noticed.
+                // The file's length is in its superblock, an archive's directory at its end: truncation anywhere is detected.
                 damage.touched.push((String::new(), true));
             } else {
                 damage.metadata = covered < to - from;
@@ -226,10 +226,10 @@ impl Subject {
         damage
     }
 
-    /// Writes the store to `work`, under a new name each time: libhdf5 knows files by their inode.
+    /// Writes the store to `work`, under a new name each time: libhdf5 identifies files by their inode.
     fn write(&self, change: Option<(usize, &[u8])>, work: &Path, number: u64) -> PathBuf {
         let path = work.join(self.file.map_or("case.zarr".to_owned(), |end| format!("case-{number}.{end}")));
-        // A zarr is there whole but the first time: `run` mends what it damaged.
+        // A zarr is complete except the first time: `run` restores what it damaged.
         let there = path.exists();
         for (index, (file, bytes)) in self.files.iter().enumerate() {
             let changed = change.filter(|change| change.0 == index).map(|change| change.1);
@@ -243,9 +243,9 @@ impl Subject {
         path
     }
 
-    /// Runs a case; its outcome, and words where it must not be.
+    /// Runs a case; returns its outcome, and a message if it must not occur.
     ///
-    /// Calls `opened` once the store is open: from then on a crash is not the library's.
+    /// Calls `opened` once the store is open: a later crash is not the library's.
     pub fn run(&self, number: u64, work: &Path, opened: &dyn Fn()) -> (u8, String) {
         let (damage, bytes) = self.damage(number);
         let (x, named) = ((number % 2) as usize, (number / 2 % 2) as usize);
@@ -267,7 +267,7 @@ impl Subject {
         (outcome, if outcome == WRONG { format!("case {number}: {damage:?}: {why}") } else { String::new() })
     }
 
-    /// Damage to the values of a matrix is no reason not to mount.
+    /// Whether the damage may prevent the mount; damage to the values of a matrix may not.
     fn may_refuse(&self, damage: &Damage, x: usize) -> bool {
         let values = |element: &str| match x {
             0 => element == "X/data" || element == "X/indices",

@@ -6,7 +6,7 @@ use crate::support::{Mount, list, sha256, shuffled, store, stores};
 
 const EXTENSIONS: [&str; 12] =
     ["npz", "safetensors", "npy", "h5ad", "tsv", "arrow", "parquet", "tar", "tfrecord", "mds", "litdata", "record.npy"];
-/// 32 batches in fetches of 4: readers meet many fetches.
+/// 32 batches in fetches of 4, so that readers need many fetches.
 const SMALL: [&str; 6] = ["--batch-size", "64", "--block-size", "16", "--fetch-factor", "4"];
 
 enum Order {
@@ -29,7 +29,7 @@ fn hashes(mount: &Mount, epoch: &str, order: Order) -> BTreeMap<String, String> 
     names.into_iter().map(|name| (name.clone(), sha256(&mount.join(epoch).join(&name)))).collect()
 }
 
-/// The same, by four readers at once, each of every fourth file.
+/// The same, by four concurrent readers, each of every fourth file.
 fn hashes_at_once(mount: &Mount, epoch: &str) -> BTreeMap<String, String> {
     let directory = mount.join(epoch);
     let names = list(&directory);
@@ -72,7 +72,7 @@ fn bytes_do_not_depend_on(names: &[&str]) {
     same("readers at once", &hashes_at_once(&four, "epoch-0000"), &want);
     let small = with(&["--memory", "64MiB", "--threads", "2"]);
     same("random order, little memory", &hashes(&small, "epoch-0000", Order::Random(1)), &want);
-    // Listed or not, the format of the listing changes no byte.
+    // Whether listed or not, the format of the listing changes no byte.
     let listed = with(&["--format", "h5ad", "--epochs", "1"]);
     let first = "epoch-0000/batch-000003.npz";
     assert_eq!(sha256(&listed.join(first)), want["batch-000003.npz"], "--format changes {first}");
@@ -109,7 +109,7 @@ fn epochs_and_seeds_differ() {
     }
 }
 
-/// Where the store lies and when it was copied changes no batch.
+/// The path of the store and the time of the copy change no batch.
 #[test]
 fn a_copy_of_the_store_gives_the_same_bytes() {
     let original = store("sparse.h5ad");
@@ -120,7 +120,7 @@ fn a_copy_of_the_store_gives_the_same_bytes() {
     same("the copy", &hashes(&two, "epoch-0000", Order::Forward), &hashes(&one, "epoch-0000", Order::Forward));
 }
 
-/// `rank-R-of-W`: equal, disjoint parts, byte for byte the batches of the epoch; fewer than W of them in no part.
+/// `rank-R-of-W`: equal, disjoint parts with the batches of the epoch, byte for byte; fewer than W of them in no part.
 #[test]
 fn ranks_are_parts_of_the_epoch() {
     let mount = Mount::new(&[store("sparse.h5ad")], &SMALL);

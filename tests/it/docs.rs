@@ -1,4 +1,4 @@
-//! The documentation: its code blocks are run as they stand, its site is built and has no link that leads nowhere.
+//! The documentation: its code blocks are run unchanged, its site is built and has no broken links.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ fn code_blocks_run() {
     let area = Area::new();
     let directory = area.path("blocks");
     fs::create_dir(&directory).unwrap();
-    // /mnt is ours in a namespace, whatever this machine has there.
+    // A separate /mnt in a namespace, whatever this machine has there.
     let mut command = bounded(600, "unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-c", "mount -t tmpfs none /mnt && exec \"$@\"", "sh"]);
     let check = python("check_docs.py");

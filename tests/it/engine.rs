@@ -1,4 +1,4 @@
-//! The engine without FUSE: a real store whose chunks are counted, held back or made to fail on their way.
+//! The engine without FUSE: a real store whose chunk reads are counted, delayed or made to fail.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -13,14 +13,14 @@ use shufflefs::plan::Sampling;
 use shufflefs::session::spec::ViewSpec;
 use shufflefs::session::{Session, Spec};
 
-/// What happens to chunks on their way.
+/// What happens to chunk reads.
 #[derive(Default)]
 struct Tap {
     decoded: AtomicU64,
     fails: AtomicBool,
 }
 
-/// A source behind a tap.
+/// A source with a tap.
 struct Tapped {
     inner: Arc<dyn ChunkSource>,
     tap: Arc<Tap>,
@@ -58,7 +58,7 @@ impl ChunkSource for Tapped {
 
 const SAMPLING: Sampling = Sampling { batch_size: 8, block_size: 4, fetch_factor: 4, seed: 7, drop_last: false };
 
-/// An engine over a gzip store, its tap, and how many chunks its values have in all.
+/// An engine over a gzip store, its tap, and the number of chunks of its values.
 fn engine(memory: u64) -> (Engine, Arc<Tap>, u64) {
     let spec = Spec {
         views: vec![ViewSpec::sampled(SAMPLING)],
@@ -85,7 +85,7 @@ fn key(epoch: u64, batch: u64) -> ImageKey {
     ImageKey::file(0, epoch, batch, Extension::ALL[0])
 }
 
-/// Reads a whole file, and waits for it.
+/// Reads a whole file, waiting for it.
 fn read(engine: &Engine, key: ImageKey) -> Result<Vec<u8>, String> {
     let size = engine.size(key).expect("a file of this plan") as usize;
     let (sender, receiver) = mpsc::channel();
@@ -100,7 +100,7 @@ fn batches(engine: &Engine) -> u64 {
     engine.plan(0).batches()
 }
 
-/// Every file of some epochs by so many readers at once; `mine` says which files a reader takes.
+/// Every file of some epochs by `readers` concurrent readers; `mine` says which files a reader takes.
 fn readers(engine: &Engine, readers: u64, epochs: &[u64], mine: impl Fn(u64, u64, u64) -> bool + Sync) {
     std::thread::scope(|scope| {
         for reader in 0..readers {
@@ -116,21 +116,21 @@ fn readers(engine: &Engine, readers: u64, epochs: &[u64], mine: impl Fn(u64, u64
     });
 }
 
-/// Memory that is in nobody's use is free, fresh or retained when nothing is loading.
+/// Unused memory is free, fresh or retained when nothing is loading.
 fn settled(engine: &Engine) {
     for _ in 0..1000 {
         let stats = engine.stats();
         if stats["images"]["loading"] == 0 && stats["memory"]["loading_bytes"] == 0 {
             return;
         }
-        // A prefetch may be under way: it ends by itself.
+        // A prefetch may be running; it ends by itself.
         std::thread::yield_now();
         let _ = read(engine, key(0, 0));
     }
     panic!("buffers are lost: {:#}", engine.stats());
 }
 
-/// What earlier readers of an epoch had loaded ahead says nothing to those who read it again.
+/// Prefetching by earlier readers of an epoch has no effect on readers that read it again.
 #[test]
 fn an_epoch_is_loaded_ahead_of_its_readers_each_time() {
     let (engine, _, _) = engine(1 << 30);
@@ -158,7 +158,7 @@ fn readers_of_one_fetch_cause_one_load() {
         }
     });
     let decoded = tap.decoded.load(Ordering::SeqCst);
-    // Alone, with prefetch as it was for the eight.
+    // One reader, with prefetch as for the eight.
     let (alone, other, _) = self::engine(1 << 30);
     for batch in 0..files {
         read(&alone, key(0, batch)).unwrap();
@@ -216,10 +216,10 @@ fn many_readers_in_little_memory_get_the_same_bytes_and_buffers_come_back() {
     assert!(memory["used_bytes"].as_u64() <= memory["budget_bytes"].as_u64(), "{memory}");
 }
 
-/// Workers and jobs that read at once decode hardly more chunks than one reader does.
+/// Concurrent workers and jobs decode hardly more chunks than one reader does.
 #[test]
 fn readers_at_once_do_not_thrash() {
-    // Enough for two fetches a stream, and not for the decoded chunks beside them.
+    // Enough for two fetches a stream, but not also for decoded chunks.
     let budget = |streams: u64| {
         let (engine, _, _) = engine(1 << 30);
         let fetch: u64 =
@@ -242,7 +242,7 @@ fn readers_at_once_do_not_thrash() {
     let quarters = count(4, 4, &[0], &|reader, _, batch| batch * 4 / n == reader);
     let jobs = count(1, 4, &[0], &all);
     let two_epochs = count(2, 2, &[0, 1], &|reader, epoch, _| epoch == reader);
-    // Quarters cut fetches, which are then needed by two of them at different times.
+    // Quarters cut fetches, which are then needed by two readers at different times.
     for (name, got, most) in [
         ("interleaved", interleaved, 1.3 * one),
         ("quarters", quarters, 1.3 * one),
@@ -253,7 +253,7 @@ fn readers_at_once_do_not_thrash() {
     }
 }
 
-/// With room for them, decoded chunks are decoded once for all epochs and readers.
+/// If there is room for them, decoded chunks are decoded once for all epochs and readers.
 #[test]
 fn decoded_chunks_are_kept_where_they_fit() {
     let (engine, tap, chunks) = engine(1 << 30);
@@ -274,8 +274,8 @@ const DEEP: [&str; 9] = [
     "csr-int64-none.sharded.zarr",
 ];
 
-/// However many requests are in flight, files have the bytes that they have where decoding threads read: of HDF5 and zarr,
-/// raw and compressed, with and without shards, with little memory as well.
+/// However many requests are in flight, files have the bytes that they have when decoding threads read: of HDF5 and zarr,
+/// raw and compressed, with and without shards, also with little memory.
 #[test]
 fn many_requests_in_flight_give_the_same_bytes() {
     for name in DEEP {

@@ -67,7 +67,7 @@ fn many_small_fetches_of_three_stores() {
     every_format(&PARTS, &["--block-size", "16", "--fetch-factor", "2"]);
 }
 
-/// Mounts each store in turn; all failures are told at once, by name.
+/// Mounts each store in turn; reports all failures at once, by name.
 fn table(wanted: impl Fn(&str, &Value) -> bool) {
     let names: Vec<String> =
         store_table().into_iter().filter(|(name, spec)| wanted(name, spec)).map(|(name, _)| name).collect();
@@ -85,7 +85,7 @@ fn table(wanted: impl Fn(&str, &Value) -> bool) {
 }
 
 fn in_matrix(container: &str) -> impl Fn(&str, &Value) -> bool {
-    // The table proper has a dtype and a filter in each name; the special stores have a test each.
+    // Stores of the main table have a dtype and a filter in each name; each special store has a separate test.
     move |name, spec| spec["container"] == container && (name.starts_with("csr-") || name.starts_with("dense-"))
 }
 

@@ -1,5 +1,5 @@
-//! Stores on files that fail, tarry, hang or lie: whatever they do, a read ends in the right bytes or the documented errno,
-//! the mount lives on, and nothing is lost in it.
+//! Stores on files that fail, are slow, hang or return wrong data: a read gives the right bytes or the documented errno, the mount
+//! continues, and no buffer is lost.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::support::{Mount, list, store, succeed, text};
 
 const SMALL: [&str; 6] = ["--batch-size", "128", "--block-size", "16", "--fetch-factor", "3"];
 
-/// Stores of each kind of container and codec: raw and encoded, one file and many, a shard index, a zip directory.
+/// Stores with each kind of container and codec: raw and encoded, one file and many, a shard index, a zip directory.
 const STORES: [&str; 6] = [
     "csr-float32-gzip.h5ad",
     "dense-float32-none.h5ad",
@@ -43,7 +43,7 @@ fn epoch(mount: &Path, number: u64) -> Vec<Result<Vec<u8>, i32>> {
     read.into_iter().map(|(_, bytes)| bytes).collect()
 }
 
-/// A copy of a store on files that can fall ill, and two epochs of it as they should be.
+/// A copy of a store on files that can fail, and the correct bytes of two epochs.
 struct Patient {
     files: IllFiles,
     name: &'static str,
@@ -66,14 +66,14 @@ impl Patient {
         self.files.path().join(self.name)
     }
 
-    /// With little patience where that is what is waited for.
+    /// With a short timeout if the fault is a wait.
     fn mount(&self, ail: Ail) -> Mount {
         let patience = if ail == Ail::Stuck { "1s" } else { "60s" };
         Mount::new(&[self.store()], &[&SMALL[..], &["--timeout", patience]].concat())
     }
 }
 
-/// Lines of the log that are errors. One cause has one line.
+/// Error lines of the log. One cause has one line.
 fn errors(mount: &Mount) -> Vec<String> {
     let log = fs::read_to_string(mount.join(".shufflefs/log")).unwrap();
     let lines: Vec<String> = log.lines().filter(|line| line.contains("ERROR")).map(str::to_owned).collect();
@@ -85,7 +85,7 @@ fn errors(mount: &Mount) -> Vec<String> {
     lines
 }
 
-/// Nothing is loading, and no buffer is lost; how many loads failed.
+/// Waits until nothing is loading and checks that no buffer is lost; returns how many loads failed.
 pub fn settled(mount: &Mount) -> u64 {
     until("the gauges are back at zero", || {
         let stats = mount.json(".shufflefs/stats.json");
@@ -96,7 +96,7 @@ pub fn settled(mount: &Mount) -> u64 {
     stats["loads"]["failed"].as_u64().unwrap()
 }
 
-/// What reads may end in where this happens to all of these calls; none: they end in the right bytes.
+/// The errnos allowed if all calls have this fault; None: reads must give the right bytes.
 fn expected(ail: Ail, scattered: bool) -> Option<&'static [i32]> {
     match ail {
         Ail::Errno(libc::EACCES) => Some(&[libc::EACCES]),
@@ -104,7 +104,7 @@ fn expected(ail: Ail, scattered: bool) -> Option<&'static [i32]> {
         Ail::Errno(libc::ENFILE) => Some(&[libc::ENFILE]),
         Ail::Errno(libc::ENOMEM) => Some(&[libc::ENOMEM]),
         Ail::Errno(libc::ESTALE) => Some(&[libc::ESTALE]),
-        // A file of many that ends early is a damaged chunk; one file of all was cut under the mount.
+        // One of many files that ends early is a damaged chunk; the only file was truncated under the mount.
         Ail::Empty if scattered => Some(&[libc::ESTALE, libc::EIO]),
         Ail::Empty => Some(&[libc::ESTALE]),
         Ail::Errno(_) | Ail::Stuck => Some(&[libc::EIO]),
@@ -127,7 +127,7 @@ const AILS: [(Ail, u8); 11] = [
     (Ail::Errno(libc::EIO), ANY),
 ];
 
-/// Reads while all calls of a kind, and while every third, meet a fault; then as if nothing had been.
+/// Reads while all calls of a kind, and while every third, have a fault; then without faults.
 #[test]
 fn reads_end_in_right_bytes_or_the_documented_errno() {
     let all = std::env::var_os("SHUFFLEFS_TEST_FAULTS").is_some();
@@ -135,7 +135,7 @@ fn reads_end_in_right_bytes_or_the_documented_errno() {
     for (number, name) in STORES.into_iter().enumerate() {
         let patient = Patient::of(name);
         let scattered = !name.ends_with(".h5ad");
-        // Each store has a third of them, and each of them has two stores of different kinds.
+        // Each store has a third of the faults, and each fault has two stores of different kinds.
         let mine = AILS.into_iter().enumerate().filter(|(at, _)| all || at % 3 == number % 3).map(|(_, ail)| ail);
         for (ail, calls) in mine {
             let mount = patient.mount(ail);
@@ -159,7 +159,7 @@ fn reads_end_in_right_bytes_or_the_documented_errno() {
                 assert!(!must_fail || ill.iter().all(Result::is_err), "{what}: reads that need what failed");
                 failures |= ill.iter().any(Result::is_err);
             }
-            // What failed is not remembered, and nothing is lost.
+            // Failures are not remembered, and nothing is lost.
             let what = format!("{name}: after {ail:?}");
             for (number, right) in patient.right.iter().enumerate() {
                 let got = epoch(mount.path(), number as u64);
@@ -175,7 +175,7 @@ fn reads_end_in_right_bytes_or_the_documented_errno() {
     println!("{cases} epochs with {faults} faults, each read twice more without any");
 }
 
-/// Where there is a checksum, other bytes are an error of the batches that need them.
+/// If there is a checksum, changed bytes are an error of the batches that need them.
 #[test]
 fn wrong_bytes_are_found_by_checksums() {
     for name in ["csr-float32-gzip.h5ad", "zip64.zarr.zip"] {
@@ -195,7 +195,7 @@ fn wrong_bytes_are_found_by_checksums() {
     }
 }
 
-/// Between two reads a file gets another time, or another size: ESTALE and one line, until it is again what it was.
+/// Between two reads a file gets another mtime or size: ESTALE and one line, until it is restored.
 #[test]
 fn another_version_is_stale_while_it_is_there() {
     for name in STORES {
@@ -218,7 +218,7 @@ fn another_version_is_stale_while_it_is_there() {
     }
 }
 
-/// Each call that a mount makes of its store fails in turn: one line and code 3, nothing left; or it was not needed.
+/// Each call of a mount to its store fails in turn: one line and code 3, nothing left; or the call was not needed.
 #[test]
 fn a_mount_of_ill_files_is_refused_in_one_line() {
     let share = if std::env::var_os("SHUFFLEFS_TEST_FAULTS").is_some() { 1 } else { 16 };
@@ -248,8 +248,8 @@ fn a_mount_of_ill_files_is_refused_in_one_line() {
                     served += 1;
                     let got = epoch(mount.path(), 0);
                     let same = got.iter().zip(&patient.right[0]).all(|(got, right)| got == right);
-                    // A document of a zarr that is said not to be there is one that the store does not have.
-                    // libhdf5 takes what a file does not give for zeros (docs/damage.md).
+                    // A zarr document that is reported as absent counts as an element that the store does not have.
+                    // libhdf5 reads missing bytes of a file as zeros (docs/damage.md).
                     let blind = ail == Ail::Errno(libc::ENOENT) || (ail == Ail::Empty && name.ends_with(".h5ad"));
                     assert!(
                         same || blind,

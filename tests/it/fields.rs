@@ -1,4 +1,4 @@
-//! Further elements, chosen genes, arithmetic and dtypes: what is served equals what numpy makes of what anndata reads.
+//! Further elements, chosen genes, arithmetic and dtypes: compared with numpy's results for what anndata reads.
 
 use std::fs;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ fn check(names: &[&str], options: &[&str], formats: &[&str], job: Value) {
     mount.unmount();
 }
 
-/// The one line that the mount ends with.
+/// The error line of the refused mount.
 fn refused(names: &[&str], options: &[&str], code: i32) -> String {
     let Err(output) = Mount::try_new(&stores(names), options) else { panic!("{names:?} {options:?} was mounted") };
     let message = text(&output.stderr);
@@ -48,10 +48,10 @@ fn further_elements_in_every_format() {
     let others = "layers/spliced,raw/X,obsm/X_pca";
     let job = json!({"x": "layers/whole", "with": list(others)});
     check(&["b.zarr", "a.h5ad"], &["--x", "layers/whole", "--with", others], &FORMATS, job);
-    // No images there.
+    // Without images.
     let job = json!({"with": list("layers/spliced,raw/X,obsm/X_pca,obsm/links")});
     check(&["a.h5ad", "b.zarr"], &["--with", "layers/spliced,raw/X,obsm/X_pca,obsm/links"], &["parquet"], job);
-    // Layers have other columns than raw: no AnnData, but tensors.
+    // Layers have other columns than raw: tensors, but no AnnData.
     let job = json!({"x": "raw/X", "with": ["layers/spliced"]});
     check(&["a.h5ad"], &["--x", "raw/X", "--with", "layers/spliced"], &["npz", "safetensors"], job);
 }
@@ -68,7 +68,7 @@ fn chosen_genes_in_the_asked_order() {
     let all: Vec<String> = (0..80).rev().map(|gene| format!("gene{gene}")).collect();
     fs::write(file.path(), all.join("\n")).unwrap();
     check(&["a.h5ad", "b.zarr"], &["--genes", file.path().to_str().unwrap()], &FORMATS, json!({"genes": all}));
-    // The first store decides; the second has no such column.
+    // The first store decides; the second does not have the column.
     let flagged: Vec<String> = (0..80).filter(|gene| gene % 7 == 2).map(|gene| format!("gene{gene}")).collect();
     for names in [&["a.h5ad", "b.zarr"][..], &["dense.h5ad"]] {
         check(names, &["--genes", "var:highly_variable"], &FORMATS, json!({"genes": flagged}));
@@ -116,7 +116,7 @@ fn dtypes_and_index_dtypes() {
     }
 }
 
-/// Exactly the batches with the value fail, with one line that names it.
+/// Only the batches with the value fail, with one line that names it.
 #[test]
 fn a_value_that_does_not_fit_costs_its_batches_only() {
     for (name, dtype, value) in

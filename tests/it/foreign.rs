@@ -1,4 +1,4 @@
-//! Files of other formats: those that are read are compared with what h5py finds, the others are named for what they are.
+//! Files of other formats: those that can be read are compared with h5py, the others must be named.
 
 use std::path::{Path, PathBuf};
 
@@ -68,7 +68,7 @@ fn what_is_no_store_is_named_with_its_remedy() {
     }
 }
 
-/// A folder of stores is a collection in the order of their names.
+/// A directory of stores is a collection in the order of their names.
 #[test]
 fn a_folder_of_stores_is_a_collection() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Stores that are none, and stores that are damaged: one clear line, an errno, and nothing left behind.
+//! Paths that are not stores, and damaged stores: one clear line, an errno, and nothing left behind.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ fn an_unknown_element_or_column_is_named() {
     }
 }
 
-/// EIO for exactly the batches that need the chunk; one log line names store, element and chunk.
+/// EIO only for the batches that need the chunk; one log line names store, element and chunk.
 fn damaged(name: &str) {
     let path = store(name);
     let beside = |file: String| path.with_file_name(file);
@@ -60,7 +60,7 @@ fn damaged(name: &str) {
     let log = logs.path().join("log");
     let options = ["--batch-size", "32", "--block-size", "16", "--fetch-factor", "4", "--log", log.to_str().unwrap()];
     let mount = Mount::new(std::slice::from_ref(&path), &options);
-    // The descriptions agree with the undamaged store but for the name.
+    // The descriptions equal those of the undamaged store except the name.
     succeed(python("check_damage.py").arg(mount.path()).arg(&good).arg(&report));
     let report: Value = serde_json::from_str(&fs::read_to_string(report).unwrap()).unwrap();
     let (element, chunk) = (report["element"].as_str().unwrap(), report["chunk"].to_string());
@@ -108,7 +108,7 @@ fn a_changed_store_is_stale() {
     assert!(log.contains("store.h5ad") && log.contains("changed"), "{log}");
 }
 
-/// A chunk file that is removed under the mount: ESTALE, not the fill value that a chunk without a file stands for.
+/// A chunk file that is removed under the mount: ESTALE, not the fill value of an absent chunk.
 #[test]
 fn a_removed_chunk_is_stale() {
     let place = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Neighbourhoods of batches in the graphs of stores, through real mounts, judged by scipy.
+//! Neighbourhoods of batches in the graphs of stores, through real mounts, compared with scipy.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ fn stores() -> Vec<PathBuf> {
     ["near.h5ad", "near.zarr"].map(|name| made_by(SCRIPT).join(name)).to_vec()
 }
 
-/// Every batch of two epochs against scipy; how many edges they have.
+/// Compares every batch of two epochs with scipy; returns the number of edges.
 fn check(mount: &Mount, job: &Value) -> u64 {
     let mut command = python(SCRIPT);
     let said = succeed(command.arg("check").arg(mount.path()).arg(job.to_string()).args(&mount.stores));
@@ -61,7 +61,7 @@ fn data(name: &str) -> PathBuf {
     Path::new(ROOT).join("../shared/data").join(name)
 }
 
-/// Ranks and mounts have the same draw, and controls stand beside neighbours.
+/// Ranks and mounts have the same draw, also with controls.
 #[test]
 fn the_draw_follows_from_the_seed() {
     let pairs = ["--pair-with", "kind == \"b\""];
