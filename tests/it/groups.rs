@@ -1,4 +1,4 @@
-//! Sets and bags through real mounts, judged by naive Python; what is refused; what `plan` says.
+//! Sets and bags through real mounts, compared with naive Python; errors; the output of `plan`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ fn stores() -> Vec<PathBuf> {
     ["a.h5ad", "b.h5ad", "c.zarr"].map(|name| directory().join(name)).into()
 }
 
-/// Runs a command of the script with a place of the stores and arguments.
+/// Runs a command of the check script with the directory of the stores and arguments.
 fn judged(command: &str, arguments: &[&Path]) -> String {
     let output = python("check_groups.py").arg(command).arg(directory()).args(arguments).output().unwrap();
     assert!(output.status.success(), "{command}: {}{}", text(&output.stdout), text(&output.stderr));
@@ -28,7 +28,7 @@ fn configured(config: &str) -> Mount {
     Mount::new(&stores(), &["--config", path.to_str().unwrap()])
 }
 
-/// The same, checked.
+/// The same, compared with Python.
 fn checked(command: &str, config: &str) {
     let mount = configured(config);
     judged(command, &[mount.path()]);
@@ -88,7 +88,7 @@ fn random_views_of_sets_and_bags() {
     }
 }
 
-/// A split of donors, and sets by type of cell within each side: its rows are those of the same split without sets.
+/// A split by donor, and sets by cell type within each side: its rows are those of the same split without sets.
 #[test]
 fn sets_hold_under_splits() {
     let split = "split = { train = 0.6, val = 0.4 }\nsplit_by = 'donor'\nseed = 5\nobs = ['cell_type', 'donor']\n";
@@ -119,7 +119,7 @@ fn sets_have_controls_beside_them() {
     mount.unmount();
 }
 
-/// `check_views.py` holds ranks and resuming against what `dataset.json` says of any mount.
+/// `check_views.py` checks ranks and resuming against the `dataset.json` of any mount.
 #[test]
 fn ranks_and_resuming_keep_sets_and_bags_whole() {
     let place = tempfile::tempdir().unwrap();
@@ -146,7 +146,7 @@ fn ranks_and_resuming_keep_sets_and_bags_whole() {
     }
 }
 
-/// Code and message of a `plan` that is refused.
+/// Exit code and message of a `plan` that is refused.
 fn refused(options: &[&str]) -> (Option<i32>, String) {
     let output = shufflefs().arg("plan").args(options).arg(&stores()[0]).output().unwrap();
     let message = text(&output.stderr);

@@ -1,7 +1,7 @@
-//! `.h5ad` images are files that anndata, h5py and libhdf5 read, with the values that the spans were filled with.
+//! `.h5ad` images are files that anndata, h5py and libhdf5 can read, with the values that their spans were filled with.
 //!
-//! The engine's part (filling the spans) is played by [`fill`]. The images and what they must hold (`cases.json`) go to a
-//! directory, where `tests/python/h5ad_format.py` reads them with warnings turned into errors. Python is `SHUFFLEFS_PYTHON`, or
+//! [`fill`] takes the place of the engine, which fills the spans. The images and their expected values (`cases.json`) are written to
+//! a directory, where `tests/python/h5ad_format.py` reads them with warnings turned into errors. Python is `SHUFFLEFS_PYTHON`, or
 //! `target/venv/bin/python`, with anndata and h5py.
 
 use std::path::{Path, PathBuf};
@@ -121,7 +121,7 @@ fn cases() -> Vec<Case> {
     let dense = |row: &[u64]| MatrixKind::Dense { dtype: Dtype::F32, row: row.to_vec() };
     let mut cases = Vec::new();
     for dtype in Dtype::ALL {
-        // anndata takes some milliseconds a column: all kinds once for each kind of X.
+        // anndata takes some milliseconds a column, so all kinds are tested once for each kind of X.
         let columns = || if dtype == Dtype::F32 { every_kind() } else { every_kind()[..2].to_vec() };
         cases.push(case(format!("sparse-{dtype}"), MatrixKind::Sparse { dtype }, 10, columns()));
         cases.push(case(format!("dense-{dtype}"), MatrixKind::Dense { dtype, row: vec![10] }, 10, columns()));
@@ -157,7 +157,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Plays the engine: every span gets its bytes. Returns what a reader must find in X.
+/// Fills every span, in place of the engine. Returns what a reader must find in X.
 fn fill(case: &Case, layout: &Layout, image: &mut [u8]) -> Value {
     let dtype = match &case.table.x().kind {
         MatrixKind::Sparse { dtype } | MatrixKind::Dense { dtype, .. } => *dtype,
@@ -194,7 +194,7 @@ fn fill(case: &Case, layout: &Layout, image: &mut [u8]) -> Value {
     }
     let show = |values: &[u64]| Value::from_iter(values.iter().map(|&v| shown(dtype, v)));
     match &case.table.x().kind {
-        // scipy has no sparse float16.
+        // scipy does not support sparse float16.
         MatrixKind::Sparse { .. } => json!({
             "dtype": if dtype == Dtype::F16 { "float32" } else { dtype.name() }, "data": show(&data), "indices": indices, "indptr": indptr,
             "shape": [case.rows.len(), per_row],
@@ -216,7 +216,7 @@ fn value(values: &Values, row: u64) -> Vec<u8> {
     }
 }
 
-/// What a column must read as: one JSON value a row.
+/// The expected values of a column: one JSON value a row.
 fn expected(column: &Column, rows: &[u64]) -> Value {
     let number = |numbers: &Numbers, i: usize| {
         let mut bytes = [0; 8];
@@ -261,7 +261,7 @@ fn expected(column: &Column, rows: &[u64]) -> Value {
     json!({ "kind": kind, "dtype": dtype, "values": values })
 }
 
-/// One image over a buffer of garbage, and what must be in it.
+/// One image over a buffer of garbage, and its expected values.
 fn image(case: &Case, garbage: u8) -> (Vec<u8>, Value) {
     let format = H5ad::new(&case.table).unwrap();
     let nnz = case.per_row * case.rows.len() as u64;
@@ -314,7 +314,7 @@ fn anndata_reads_every_shape() {
         all.push(json!({
             "file": file, "x": x, "obs_names": rows, "var_names": genes, "names": names, "columns": columns,
         }));
-        // A lookup in a group of compact links is linear, so a walk is quadratic: 2,000 columns are enough.
+        // A lookup in a group of compact links is linear, so visiting all is quadratic: only up to 2,000 columns.
         if case.table.columns.len() <= 2_000 {
             visit(&file, &case);
         }
@@ -337,7 +337,7 @@ fn anndata_reads_every_shape() {
     );
 }
 
-/// libhdf5 in its newest version, by way of the crate: every object opens, every dataset has its bytes.
+/// By libhdf5 through the crate: every object opens, every dataset has its bytes.
 fn visit(file: &Path, case: &Case) {
     fn walk(group: &hdf5::Group) -> usize {
         let datasets = group.datasets().unwrap();
@@ -382,7 +382,7 @@ fn what_does_not_fit_is_refused() {
     assert!(matches!(H5ad::new(&case("", huge, 1, Vec::new()).table), Err(H5adError::RowTooLarge { .. })));
 }
 
-/// Not a test of correctness: prints what a batch of 256 rows x 20,000 genes costs.
+/// Not a test: prints the time of a batch of 256 rows x 20,000 genes.
 #[test]
 #[ignore = "a measurement"]
 fn cost() {

@@ -1,4 +1,4 @@
-//! Trainers of the field, installed as their users install them, on paths of a mount: `examples/trainers` with the packages of
+//! Trainers, installed as their users install them, on paths of a mount: `examples/trainers` with the packages of
 //! `tests/trainers.txt`.
 
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Mount, ROOT, bounded, made_by, stores, succeed};
 
-/// The Python that has the trainers; `scripts/test --all` must have it, other runs go without.
+/// The Python with the trainers; required by `scripts/test --all`, optional in other runs.
 fn trainers() -> Option<PathBuf> {
     let python = Path::new(ROOT).join("target/trainers/bin/python");
     if python.exists() {
@@ -23,7 +23,7 @@ fn trainers() -> Option<PathBuf> {
 fn run(python: &Path, script: impl AsRef<Path>, arguments: &[OsString]) -> String {
     let mut command: Command = bounded(900, python);
     command.args(["-W", "ignore"]).arg(Path::new(ROOT).join(script)).args(arguments);
-    // One thread: a machine that is busy makes threads that spin wait for each other.
+    // One thread: on a busy machine, spinning threads wait for each other.
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("OMP_NUM_THREADS", "1").env("MPLBACKEND", "agg");
     succeed(&mut command)
 }
@@ -101,7 +101,7 @@ fn tensorflow() {
     trains("tensorflow_records.py", "epoch-0000", &["line"]);
 }
 
-/// Bins and tokens by the functions of the scgpt package.
+/// Bins and tokens, compared with the functions of the scgpt package.
 #[test]
 fn scgpt_bins() {
     let Some(python) = trainers() else { return };
@@ -121,7 +121,7 @@ fn scgpt_bins() {
     mount.unmount();
 }
 
-/// The newest zarr-python and anndata, and dask behind `read_lazy`, on what older ones read in `zarr_epochs`.
+/// The newest zarr-python and anndata, and dask with `read_lazy`, on what `zarr_epochs` reads with older versions.
 #[test]
 fn newest_zarr_anndata_and_dask() {
     let Some(python) = trainers() else { return };
@@ -131,7 +131,7 @@ fn newest_zarr_anndata_and_dask() {
     mount.unmount();
 }
 
-/// Parts that Dask's workers write, one of them twice.
+/// Parts written by Dask's workers, one of them twice.
 #[test]
 fn dask_writes_parts() {
     let Some(python) = trainers() else { return };
@@ -146,7 +146,7 @@ fn dask_writes_parts() {
     assert!(said.trim_end().ends_with(" 4"), "{said}");
 }
 
-/// Each rank a task, on a mount of its own.
+/// Each rank is a task with a separate mount.
 #[test]
 fn dask_and_ray_ranks() {
     let Some(python) = trainers() else { return };

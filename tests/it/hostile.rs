@@ -1,5 +1,5 @@
-//! Stores made to harm whoever opens them, beyond those of `damage::stores_that_lie`: devices in place of files, metadata without
-//! end. Each is served, or one line or EIO, soon.
+//! Stores made to harm the process that opens them, in addition to `damage::stores_that_lie`: devices in place of files, endless
+//! metadata. Each is served, or gives one line or EIO, in a short time.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -30,7 +30,7 @@ fn attributes(store: &Path, element: &str, change: impl FnOnce(&mut Value)) {
     fs::write(file, document.to_string()).unwrap();
 }
 
-/// Mounts it and reads all batches: whether it was mounted, and the errnos of those that could not be read.
+/// Mounts the store and reads all batches: the errnos of unreadable batches, or None if it was not mounted.
 fn served(store: &Path) -> Option<Vec<i32>> {
     let began = Instant::now();
     let tried = Mount::try_new(&[store.to_owned()], &["--batch-size", "8", "--block-size", "8", "--timeout", "10s"]);
@@ -73,7 +73,7 @@ fn what_is_no_file_is_not_opened() {
 
 #[test]
 fn huge_attributes_deep_groups_and_many_columns() {
-    // What nothing is served from may be as large as it likes.
+    // Elements that are not served may have any size.
     let whole: &[fn(&Path)] = &[
         |store| {
             let deep = store.join("uns").join("a/".repeat(1500));
@@ -82,7 +82,7 @@ fn huge_attributes_deep_groups_and_many_columns() {
         },
         |store| attributes(store, "X", |attributes| attributes["note"] = json!("x".repeat(8 << 20))),
         |store| attributes(store, "obs", |attributes| attributes["notes"] = json!(vec![[[1]]; 100_000])),
-        // Ten thousand columns, of which none is there.
+        // Ten thousand columns, none of which exists.
         |store| {
             let names: Vec<String> = (0..10_000).map(|number| format!("column-{number}")).collect();
             attributes(store, "obs", |attributes| attributes["column-order"] = json!(names));

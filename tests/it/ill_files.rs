@@ -1,7 +1,7 @@
-//! A file system of the tests' own that shows a directory whose calls fail, tarry, hang or lie: what lies below a store.
+//! A FUSE file system of the tests that shows a directory with calls that fail, are slow, hang or return wrong data.
 //!
-//! It is mounted beside the directory, and the program under test reads it as any other: so a fault reaches every reader
-//! alike, `pread` of a chunk, a zarr document, libhdf5 in a child. Nothing of it is kept by the kernel.
+//! The program under test reads a store through it, so a fault reaches every kind of reader: `pread` of a chunk, a zarr document,
+//! libhdf5 in a child. The kernel caches nothing of it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -19,31 +19,31 @@ use fuser::{
 
 use crate::support::bounded;
 
-/// What goes wrong with a call.
+/// The fault of a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Ail {
     /// It fails with this errno.
     Errno(i32),
     /// A read gives half of what was asked for.
     Short,
-    /// A read says that the file ends here.
+    /// A read returns that the file ends here.
     Empty,
-    /// It takes a while.
+    /// It takes some time.
     Slow,
-    /// A read is answered when the files are well again.
+    /// A read is answered only after `recover`.
     Stuck,
-    /// A read gives other bytes.
+    /// A read returns changed bytes.
     Flip,
 }
 
-/// Which calls: sets of bits.
+/// Kinds of calls, as a bit set.
 pub const READ: u8 = 1;
 pub const OPEN: u8 = 2;
 pub const STAT: u8 = 4;
 pub const LIST: u8 = 8;
 pub const ANY: u8 = READ | OPEN | STAT | LIST;
 
-/// A fault, and which of the calls meet it: every `every`th from the `from`th on; with `once` that one alone.
+/// A fault, and which calls have it: every `every`th from the `from`th on; with `once` only that one.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     pub ail: Ail,
@@ -62,23 +62,23 @@ impl Fault {
 #[derive(Default)]
 struct Health {
     fault: Mutex<Option<Fault>>,
-    /// Calls of the fault's kind since it was set.
+    /// Calls of the fault's kinds since it was set.
     calls: AtomicU64,
-    /// How many of them met it.
+    /// How many of them had it.
     met: AtomicU64,
-    /// What is added to the times and sizes that `stat` shows.
+    /// Added to the times and sizes that `stat` shows.
     later: AtomicI64,
     longer: AtomicI64,
     stuck: Mutex<Vec<(ReplyData, Vec<u8>)>>,
 }
 
 struct Files {
-    /// The path of inode i + 1; the first is the root's.
+    /// The path of inode i + 1; the first is the root.
     paths: Vec<PathBuf>,
     health: Arc<Health>,
 }
 
-/// A directory, shown at another place.
+/// A directory, shown at another path.
 pub struct IllFiles {
     place: tempfile::TempDir,
     health: Arc<Health>,
@@ -86,7 +86,7 @@ pub struct IllFiles {
 }
 
 impl IllFiles {
-    /// None where nothing can be mounted.
+    /// None if nothing can be mounted.
     pub fn show(directory: &Path) -> IllFiles {
         let mut paths = vec![directory.to_path_buf()];
         let mut at = 0;
@@ -118,13 +118,13 @@ impl IllFiles {
         *self.health.fault.lock().unwrap() = Some(fault);
     }
 
-    /// Files are dated so many nanoseconds later, and said to be so many bytes longer, than they are.
+    /// Shows files with an mtime `later` nanoseconds later, and a size `longer` bytes larger, than they have.
     pub fn change(&self, later: i64, longer: i64) {
         self.health.later.store(later, Ordering::SeqCst);
         self.health.longer.store(longer, Ordering::SeqCst);
     }
 
-    /// No fault any more; what was stuck is answered. How many calls met it, of how many.
+    /// Removes the fault and answers waiting calls. Returns how many calls had the fault, of how many.
     pub fn recover(&self) -> (u64, u64) {
         *self.health.fault.lock().unwrap() = None;
         for (reply, bytes) in self.health.stuck.lock().unwrap().drain(..) {
@@ -137,14 +137,14 @@ impl IllFiles {
 impl Drop for IllFiles {
     fn drop(&mut self) {
         self.recover();
-        // Lazily: a daemon that a failed test left may have files open.
+        // Lazily: the daemon of a failed test may have files open.
         let _ = bounded(30, "umount").arg("-l").arg(self.place.path()).status();
         drop(self.session.take());
     }
 }
 
 impl Health {
-    /// What a call of this kind meets.
+    /// The fault of a call of this kind.
     fn meets(&self, call: u8) -> Option<Ail> {
         let fault = (*self.fault.lock().unwrap())?;
         if fault.calls & call == 0 {
@@ -165,7 +165,7 @@ impl Health {
         Some(fault.ail)
     }
 
-    /// The errno of a call that is no read.
+    /// The errno of a call that is not a read.
     fn fails(&self, call: u8) -> Option<Errno> {
         match self.meets(call) {
             Some(Ail::Errno(errno)) => Some(Errno::from_i32(errno)),

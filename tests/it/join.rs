@@ -1,4 +1,4 @@
-//! Several stores whose genes differ: what is served equals what anndata.concat gives.
+//! Several stores whose genes differ: the served values equal those of anndata.concat.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ fn every_format(names: &[&str], join: &str) {
     mount.unmount();
 }
 
-/// The one line that the mount ends with.
+/// The error line of the refused mount.
 fn refused(paths: &[PathBuf], options: &[&str]) -> String {
     let Err(output) = Mount::try_new(paths, options) else { panic!("{paths:?} {options:?} was mounted") };
     let message = text(&output.stderr);

@@ -1,5 +1,5 @@
-//! What is kept beside stores, where keeping fails: index directories on disks that fill up, homes that cannot be written or are
-//! not there. The same bytes are served, or the mount is refused in one line; nothing half-made stays.
+//! Files kept for later mounts, if they cannot be written: index directories on full disks, homes that are read-only or do not
+//! exist. The same bytes are served, or the mount is refused in one line; no partial file is left.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,7 +10,7 @@ use crate::area::{Area, Ran, is_root, mounts_below};
 use crate::scale::large;
 use crate::support::{list, sha256, store, succeed, walk};
 
-/// A tmpfs of so many KiB; gone with it.
+/// A tmpfs of some KiB, unmounted when dropped.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -30,7 +30,7 @@ impl Drop for Disk {
 
 const OPTIONS: [&str; 7] = ["mount", "--batch-size", "4096", "--block-size", "64", "--fetch-factor", "2"];
 
-/// Sums of two files of what is mounted at `d`, which is then unmounted.
+/// Checksums of two files of the mount at `d`, which is then unmounted.
 fn sums(area: &Area) -> Vec<String> {
     let files = ["d/epoch-0000/batch-000000.npz", "d/epoch-0001/batch-000000.tsv"];
     let sums = files.map(|file| sha256(&area.path(file))).to_vec();
@@ -38,12 +38,12 @@ fn sums(area: &Area) -> Vec<String> {
     sums
 }
 
-/// A copy by row (CSC), and a row index.
+/// A store with a copy by row (CSC), and one with a row index.
 fn subjects() -> [(PathBuf, bool); 2] {
     [(store("csc-gzip.h5ad"), true), (large("a.h5ad", &[]), false)]
 }
 
-/// The disk of the index directory fills up, at every page of what is written there.
+/// The disk of the index directory becomes full, at every page that is written there.
 #[test]
 fn a_full_disk_leaves_no_half_index() {
     if !is_root() {
@@ -61,12 +61,12 @@ fn a_full_disk_leaves_no_half_index() {
         let (mut full, mut whole) = (0, 0);
         let steps = 8;
         for step in 0..=steps {
-            // What is gathered on the way takes room besides.
+            // Temporary files need space too.
             let kib = 4 * (1 + 3 * pages * step / steps);
             let disk = Disk::new(area.path("disk"), &format!("size={kib}k"));
             let ran = mount(&disk.0);
             let what = format!("{}: {kib} KiB of {} needed: {ran:?}", path.display(), 4 * pages);
-            // One that has no room is without a trace.
+            // An index without space leaves no file.
             let kept = list(&disk.0);
             assert!(kept.iter().all(|name| !name.contains(".part") && !name.contains(".scratch")), "{what}: {kept:?}");
             (full, whole) = (full + u32::from(kept.is_empty()), whole + u32::from(!kept.is_empty()));
@@ -83,8 +83,8 @@ fn a_full_disk_leaves_no_half_index() {
     }
 }
 
-/// A home that cannot be written, is not there, or is no directory: what is needed is one line that names the remedy, what is not is done
-/// without.
+/// A home that is read-only, missing or not a directory: an index that is needed is an error that names the remedy, one that is not
+/// needed is not written.
 #[test]
 fn homes_that_cannot_be_written() {
     if !is_root() {
@@ -107,7 +107,7 @@ fn homes_that_cannot_be_written() {
         let ran = mount(home, &area.store);
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{}", home.display());
         assert_eq!(area.run(["umount", "d"]).code, Some(0));
-        // A link that leads nowhere is a home that can be made.
+        // A dangling link is a home that can be created.
         if !home.ends_with("link") {
             let ran = mount(home, &by_column);
             ran.refused(3, "--index-dir");

@@ -1,4 +1,4 @@
-//! kill -9 of anything at any time: nothing is left that stays, nothing half-made is taken for whole, and what comes next serves
+//! kill -9 of any process at any time: nothing is left behind, no partial file is used as a complete one, and the next mount serves
 //! the same bytes.
 //!
 //! `SHUFFLEFS_TEST_KILLS=N` makes N kills instead of 30.
@@ -14,16 +14,16 @@ use crate::damaged::Random;
 use crate::remote::Server;
 use crate::support::{list, sha256, store};
 
-/// What is killed in the middle of its work.
+/// The work that is interrupted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Work {
     /// A mount that goes to the background, its daemon, and the children that parse its stores.
     Mount,
-    /// One that writes an index first.
+    /// A mount that first writes an index.
     Index,
-    /// One that is read, and writes what it fetches into a cache.
+    /// A mount whose reader fills a cache.
     Cache,
-    /// `run`, the command, the mount between them.
+    /// `run`, its command, and the mount.
     Run,
     Shuffle,
 }
@@ -36,7 +36,7 @@ fn parent(pid: i32) -> Option<i32> {
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-/// Processes that work in an area, and those that they started.
+/// Processes of an area, and their descendants.
 fn workers(area: &Area) -> Vec<i32> {
     let place = area.path("").display().to_string();
     let place = place.trim_end_matches('/').to_owned();
@@ -55,7 +55,7 @@ fn workers(area: &Area) -> Vec<i32> {
     }
 }
 
-/// The bytes of the first epoch of what is mounted there.
+/// The bytes of the first epoch of the mount there.
 fn epoch(place: &Path) -> Vec<String> {
     let place = place.join("epoch-0000");
     list(&place).iter().map(|name| sha256(&place.join(name))).collect()
@@ -63,20 +63,20 @@ fn epoch(place: &Path) -> Vec<String> {
 
 struct Harness {
     server: Server,
-    /// What it serves.
+    /// The directory of the server.
     served: PathBuf,
     random: Random,
-    /// What each kind of store serves.
+    /// The expected bytes of each kind of store.
     plain: Vec<String>,
     by_column: Vec<String>,
     remote: Vec<String>,
     shuffled: String,
-    /// How many kills came while something was there to be killed.
+    /// How many kills found a process.
     hit: [u32; WORKS.len()],
 }
 
-/// A store behind a network: larger than what is known of an object from its first answer, so that blocks of it are cached, where
-/// there is such a one.
+/// A remote store: larger than the first answer for an object, so that blocks of it are cached, if there is
+/// such a store.
 fn remote() -> PathBuf {
     crate::cached::large().into_iter().next().map_or_else(|| store("wide-csr.h5ad"), |(_, path)| path)
 }
@@ -85,7 +85,7 @@ fn serve(store: &Path) -> Server {
     Server::objects(store.parent().unwrap())
 }
 
-/// Sizes that do not follow from where a store lies.
+/// Sizes that do not depend on where a store is.
 const SIZES: [&str; 6] = ["--batch-size", "64", "--block-size", "16", "--fetch-factor", "4"];
 
 fn arguments(words: &[&str], paths: &[PathBuf]) -> Vec<OsString> {
@@ -121,7 +121,7 @@ impl Harness {
         }
     }
 
-    /// The command line of some work in an area.
+    /// The command line of the work in an area.
     fn line(&self, work: Work, area: &Area) -> Vec<OsString> {
         let (index, cache, d) = (area.path("index"), area.path("cache"), area.path("d"));
         let (index, cache) = (index.to_str().unwrap().to_owned(), cache.to_str().unwrap().to_owned());
@@ -141,20 +141,20 @@ impl Harness {
         }
     }
 
-    /// Starts the work, kills one of its processes, or all, at some time, and looks at what is left.
+    /// Starts the work, kills one of its processes, or all, at a random time, and checks what is left.
     fn kill(&mut self, work: Work) {
         let area = Area::new();
         if work == Work::Cache {
-            // Programs of tests live for minutes, a long run for longer.
+            // Servers of tests end after some minutes, and a long run takes longer.
             self.server = serve(&self.served);
         }
         let mut command = area.command(self.line(work, &area));
         let mut started = Serving(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-        // A point in time, not a wait for anything: whatever is killed then, the same must hold.
+        // A random time, not a wait for an event: the same must hold whenever the process is killed.
         let most = if work == Work::Run { 400_000 } else { 250_000 };
         std::thread::sleep(Duration::from_micros(self.random.below(most)));
         if work == Work::Cache && self.random.below(2) == 0 && area.path("d/epoch-0000").exists() {
-            // In the middle of an epoch that somebody reads.
+            // While somebody reads an epoch.
             let place = area.path("d/epoch-0000");
             std::thread::spawn(move || {
                 for file in fs::read_dir(&place).into_iter().flatten().flatten() {
@@ -174,7 +174,7 @@ impl Harness {
         }
         self.hit[WORKS.iter().position(|other| *other == work).unwrap()] += u32::from(!there.is_empty());
         if work == Work::Run {
-            // With any of them go all: but the command may outlive a daemon that it does not need.
+            // The death of any process ends all; but the command may outlive a daemon that it does not need.
             kill(started.pid(), libc::SIGTERM);
         }
         started.end();
@@ -185,7 +185,7 @@ impl Harness {
         }
     }
 
-    /// Nothing of a job is left: no process, no mount.
+    /// Nothing of a job is left: no process and no mount.
     fn nothing_runs(&self, area: &Area) {
         until("all processes of the job are gone", || workers(area).is_empty());
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -195,7 +195,7 @@ impl Harness {
         assert!(ran.code == Some(0) && sums == self.plain, "{ran:?}");
     }
 
-    /// Nothing half-made has the final name, and what comes next makes the same.
+    /// No partial file has the final name, and the next run makes the same file.
     fn goes_on(&self, area: &Area) {
         let out = area.path("out.h5ad");
         if !out.exists() {
@@ -208,17 +208,17 @@ impl Harness {
         assert_eq!(names, ["out.h5ad"]);
     }
 
-    /// The same mount again, whatever is there now, serves the same bytes; and then nothing is there.
+    /// The same mount again serves the same bytes, whatever is left there; then nothing is left.
     fn mounts_again(&self, work: Work, area: &Area) {
         let place = area.path("d");
-        // One whose parent was killed may be under way still, and is a mount in the end, or nothing.
+        // A mount whose parent was killed may still be starting, and then becomes a mount or ends.
         let line = self.line(work, area);
         let mut ran = area.run(&line);
         until("another is gone", || {
             if ran.code != Some(4) {
                 return true;
             }
-            // It mounts, or it ends and takes the mountpoint that it made along, at this very moment.
+            // It mounts, or it ends and removes the mountpoint that it created, at this moment.
             let reasons = ["already a mount", "another process", "No such file"];
             assert!(reasons.iter().any(|reason| ran.stderr.contains(reason)), "{ran:?}");
             if !mounts_below(&place).is_empty() {

@@ -1,5 +1,5 @@
-//! Kinds of columns, names and matrices that users met: enums of R, Julia and PyTables, names that are no file's, times,
-//! tables, elements and genes that only some stores have. Each test is one fault that was found, or a neighbour of one.
+//! Kinds of columns, names and matrices from users: enums of R, Julia and PyTables, names that files cannot have, times, tables,
+//! elements and genes that only some stores have. Each test is a fault that was found, or a similar case.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn mounted(names: &[&str], options: &[&str]) -> Mount {
     Mount::new(&stores, &[&SMALL[..], options].concat())
 }
 
-/// Compares with what was put into the store, by way of independent readers.
+/// Compares with what was written to the store, by independent readers.
 fn compare(command: &str, mount: &Mount, arguments: &[&str]) {
     succeed(python("check_columns.py").arg(command).arg(mount.path()).args(arguments));
 }
@@ -38,7 +38,7 @@ fn array(names: &[&str], options: &[&str], file: &str, tensor: &str) {
     mount.unmount();
 }
 
-/// The one line that a mount ends with.
+/// The error line of the refused mount.
 fn refused(names: &[&str], options: &[&str], code: i32) -> String {
     let stores: Vec<PathBuf> = names.iter().map(|name| store(name)).collect();
     let Err(output) = Mount::try_new(&stores, options) else { panic!("{names:?} {options:?} was mounted") };
@@ -58,14 +58,14 @@ fn booleans_of_other_writers() {
     compare("matrix", &mount, &[pickle.to_str().unwrap(), "layers/plain", "layers/plain"]);
 }
 
-/// 2. Any other enum is a categorical of its names when it is named, and numbers as anndata has them otherwise.
+/// 2. Any other enum is a categorical of its names if `--obs` names it, and numbers as in anndata otherwise.
 #[test]
 fn enums_are_labels_when_they_are_named() {
     columns("enums.h5ad", "labels", &["--obs", "phase,r"]);
     columns("records.h5ad", "labels", &["--obs", "phase,r"]);
 }
 
-/// 3. `categories/a_b.txt` held the labels of `a/b` where both are there, and `.h5ad` named them the other way round.
+/// 3. `categories/a_b.txt` had the labels of `a/b` if both exist, and `.h5ad` named them the other way round.
 #[test]
 fn names_are_one_rule_in_all_formats() {
     columns("names.h5ad", "check", &[]);
@@ -76,13 +76,13 @@ fn names_are_one_rule_in_all_formats() {
     let told = mount.json("dataset.json")["columns"].clone();
     let of = |name: &str| told.as_array().unwrap().iter().find(|column| column["name"] == name).unwrap().clone();
     assert_eq!(of("a_b")["categories_file"], "categories/a_b.txt");
-    // Another column has the name that it would be escaped to.
+    // Another column has the escaped name.
     assert_eq!((&of("a/b")["names"]["h5ad"], &of("a%2Fb")["names"]["h5ad"]), (&json!("a%2Fb%"), &json!("a%2Fb")));
     assert_eq!(of("a/b")["names"]["npz"], "obs/a%2Fb%");
     assert!(fs::read_to_string(mount.join("categories/a_b.txt")).unwrap().starts_with("'a_b'"));
 }
 
-/// 4. Times were left out without a word of what they are.
+/// 4. Times were left out without saying what they are.
 #[test]
 fn times_are_served_and_others_say_what_they_are() {
     for name in ["times.h5ad", "times.v2.zarr", "times.v3.zarr"] {
@@ -126,13 +126,13 @@ fn matrices_of_more_axes_and_tables() {
         let line = refused(&[name], &["--with", "obsm/labels"], 3);
         assert!(line.contains("a dataframe without columns of numbers"), "{line}");
     }
-    // Genes of a cube are chosen as those of a matrix.
+    // Genes of a matrix of three axes are chosen like those of two axes.
     let mount = mounted(&["matrices.h5ad"], &["--genes", "g4,g1"]);
     assert_eq!(mount.json("dataset.json")["x"]["row_shape"], json!([2, 3]));
     succeed(python("check_columns.py").arg("genes").arg(mount.path()).arg(store("matrices.h5ad.pkl")).args(["4", "1"]));
 }
 
-/// 6. The labels `NA` and `nan` vanish where `.tsv` is read with defaults; the mount's README.txt shows the right call.
+/// 6. The labels `NA` and `nan` are lost if `.tsv` is read with defaults; the mount's README.txt shows the right call.
 #[test]
 fn labels_that_look_missing() {
     columns("labels.h5ad", "check", &[]);
@@ -170,10 +170,10 @@ fn labels_that_look_missing_to_r() {
     assert_eq!(shown.lines().collect::<Vec<_>>(), expected);
 }
 
-/// Stores as programs of this field write them, and their odd neighbours, against what anndata reads.
+/// Stores as other programs write them, and similar cases, compared with anndata.
 #[test]
 fn neighbours_of_every_kind() {
-    /// Refused, and the words.
+    /// Refused stores, and words of the error.
     const REFUSED: [(&str, &str); 0] = [];
     let mut stores: Vec<PathBuf> =
         fs::read_dir(made_by("neighbour_stores.py")).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -195,7 +195,7 @@ fn neighbours_of_every_kind() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// 7. An element that only some stores have was refused whatever the join.
+/// 7. An element that only some stores have was refused with any join.
 #[test]
 fn elements_of_some_stores() {
     let with = "layers/counts,layers/smooth,layers/whole,obsm/X_pca,raw/X";
@@ -215,7 +215,7 @@ fn elements_of_some_stores() {
     array(&turned, &["--join", "outer", "--with", "layers/smooth"], "smooth-turned", "layers/smooth");
     for join in ["exact", "inner"] {
         let line = refused(&both, &["--join", join, "--with", "layers/counts"], 3);
-        // `exact` finds other genes in X first.
+        // `exact` finds the different genes of X first.
         let words = if join == "inner" { "layers/counts is not in " } else { "its genes are not those" };
         assert!(line.contains(words) && line.contains("without.h5ad"), "{line}");
     }

@@ -1,4 +1,4 @@
-//! What a launcher's variables make of a mount: the rank, and a process's share of memory and cores. Real launchers are in
+//! The effect of a launcher's variables on a mount: the rank, and a process's share of memory and cores. Real launchers are in
 //! `clusters`.
 
 use crate::area::{Area, Ran};
@@ -12,7 +12,7 @@ fn run(area: &Area, variables: &[(&str, &str)], options: &[&str], script: &str) 
     Ran::from(command.envs(variables.iter().copied()).output().unwrap())
 }
 
-/// hydra inside a Slurm step: its ranks differ, Slurm's task is one.
+/// hydra inside a Slurm step: its ranks differ, Slurm's task is the same.
 const HYDRA_IN_SLURM: [(&str, &str); 7] = [
     ("PMI_RANK", "1"),
     ("PMI_SIZE", "2"),
@@ -39,7 +39,7 @@ fn auto_in_the_script_of_a_slurm_job_is_refused() {
     run(&area, &[], &["--rank", "auto"], "true").refused(125, "--rank 0/4");
 }
 
-/// Eight ranks that each took a quarter of the memory would take twice what there is.
+/// Eight ranks that each took a quarter of the memory would need twice the memory.
 #[test]
 fn memory_and_threads_are_divided_by_the_processes_of_the_node() {
     let area = Area::new();
@@ -53,7 +53,7 @@ fn memory_and_threads_are_divided_by_the_processes_of_the_node() {
     assert!(share <= whole / 8 && share > whole / 9, "{share} of {whole}");
     let cores = told(&alone, &[], "threads");
     assert_eq!(told(&eight, &[], "threads"), (cores / 8).max(1));
-    // What is given is taken as it is.
+    // Given values are not divided.
     assert_eq!(told(&eight, &["--threads", "3"], "threads"), 3);
     assert_eq!(told(&eight, &["--memory", "64MiB"], "memory"), 64 << 20);
 }

@@ -1,4 +1,4 @@
-//! How mounts come and go, with the real kernel: background, foreground, signals, unmounting, dead mounts, refusals.
+//! The life of mounts, with the real kernel: background, foreground, signals, unmounting, dead mounts, refusals.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek};
@@ -57,7 +57,7 @@ fn allow_other() {
         return;
     }
     let area = Area::new();
-    // The directory that holds the mount is the maker's alone.
+    // Only its owner may enter the temporary directory by default.
     fs::set_permissions(area.path("."), fs::Permissions::from_mode(0o755)).unwrap();
     for (options, readable) in [(&["mount"][..], false), (&["mount", "--allow-other"], true)] {
         let ran = area.run(options.iter().copied().chain(["store.h5ad", "d"]));
@@ -83,7 +83,7 @@ fn mount_8_helper() {
     area.run(["mount", "-o", "remount", "store.h5ad", "d"]).refused(2, "mount it again");
 }
 
-/// Without a helper of our name mount(8) runs mount.fuse, which runs us in a way of its own.
+/// Without the helper link, mount(8) runs mount.fuse, which runs shufflefs with other arguments.
 #[test]
 fn mount_8_without_the_helper() {
     let area = Area::new();
@@ -95,8 +95,8 @@ fn mount_8_without_the_helper() {
     if !is_root() || !Path::new("/sbin/mount.fuse").exists() {
         return;
     }
-    // mount.fuse looks for us in the system's own directories, so one of them is ours, in a namespace of the script's. Several
-    // stores are named by a file.
+    // mount.fuse searches only the system's directories, so the binary is in one of them, in a namespace of the script. Several
+    // stores are named in a file.
     let toml = area.path("cells.toml");
     fs::write(&toml, "stores = ['store.h5ad', 'store.h5ad']\nbatch_size = 32\n").unwrap();
     let line = |source: &Path, name: &str| {
@@ -160,7 +160,7 @@ fn umount_while_a_file_is_open() {
     assert_eq!(ran.code, Some(0));
     assert!(ran.stderr.contains("detached") && ran.stderr.contains(&format!("pid {}", std::process::id())), "{ran:?}");
     assert!(mounts_below(&area.path("d")).is_empty());
-    // It serves on until the file is closed.
+    // It continues until the file is closed.
     let mut text = String::new();
     file.rewind().unwrap();
     file.read_to_string(&mut text).unwrap();
@@ -170,7 +170,7 @@ fn umount_while_a_file_is_open() {
     assert!(!area.path("d").exists());
 }
 
-/// A mount namespace, as containers have one, takes copies of all mounts along.
+/// A new mount namespace, as of a container, has copies of all mounts.
 #[test]
 fn umount_while_another_namespace_shows_the_mount() {
     if !is_root() {
@@ -229,7 +229,7 @@ fn an_aborted_connection_leaves_no_dead_mount() {
     let area = Area::new();
     let mut serving = area.foreground();
     let device = std::os::unix::fs::MetadataExt::dev(&fs::metadata(area.path("d")).unwrap());
-    // A control file system of our own: not every machine has it at /sys/fs/fuse/connections.
+    // A separate control file system: not every machine has it at /sys/fs/fuse/connections.
     let control = area.path("control");
     fs::create_dir(&control).unwrap();
     let mount = Command::new("mount").args(["-t", "fusectl", "none"]).arg(&control).status();
@@ -254,7 +254,7 @@ fn a_killed_daemon_is_named_and_cleared() {
     assert!(place.is_dir(), "it was not made by the second mount");
 }
 
-/// What a restarted container does: it starts the same command again.
+/// A restarted container starts the same command again.
 #[test]
 fn a_dead_mount_is_unmounted_by_the_next_mount() {
     for area in [Some(Area::new()), Area::of_nobody()].into_iter().flatten() {
@@ -268,13 +268,13 @@ fn a_dead_mount_is_unmounted_by_the_next_mount() {
         let place = area.mount("d");
         assert_eq!(mounts_below(&place).len(), 1);
         assert!(is_alive(area.pid("d")));
-        // A mount that lives is not touched.
+        // A live mount is not affected.
         area.run(["mount", "store.h5ad", "d"]).refused(4, "already a mount");
         assert_eq!(area.run(["umount", "d"]).code, Some(0));
     }
 }
 
-/// Of several that find the same dead mount one mounts, and none detaches what another has mounted.
+/// If several commands find the same dead mount, one mounts, and none detaches the mount of another.
 #[test]
 fn a_dead_mount_is_cleared_by_one() {
     let area = Area::new();
@@ -293,7 +293,7 @@ fn a_dead_mount_is_cleared_by_one() {
     assert_eq!(area.run(["umount", "d"]).code, Some(0));
 }
 
-/// A program that mounts for itself holds the daemon's stdin; however it ends, the mount ends.
+/// The program that mounts keeps the daemon's stdin open; however it ends, the mount ends.
 #[test]
 fn an_attached_mount_ends_with_its_input() {
     let area = Area::new();
@@ -349,7 +349,7 @@ fn as_a_user_through_fusermount3() {
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
     assert!(!is_alive(daemon) && !place.exists());
 
-    // A signal, with a file held open by the same user.
+    // By a signal, while the same user has a file open.
     area.mount("d");
     let daemon = area.pid("d");
     let readme = place.join(README);
@@ -364,7 +364,7 @@ fn as_a_user_through_fusermount3() {
     assert!(mounts_below(&place).is_empty() && !place.exists());
     drop(holder);
 
-    // Killed, then cleared.
+    // Killed, then unmounted.
     area.mount("d");
     let daemon = area.pid("d");
     kill(daemon, libc::SIGKILL);
@@ -380,7 +380,7 @@ fn as_a_user_through_fusermount3() {
     crate::area::Ran::from(command.output().unwrap()).refused(4, "install the package fuse3");
 }
 
-/// umount(8); again while the daemon still looks at its own fresh mount.
+/// umount(8), repeated while the daemon still accesses its new mount.
 fn umount_from_outside(place: &Path) {
     let umount = || Command::new("umount").arg(place).output().unwrap().status.success();
     until("umount succeeds", umount);
@@ -392,7 +392,7 @@ fn mount_line(place: &Path) -> String {
     table.lines().find(|line| line.split(' ').nth(4) == Some(place)).unwrap_or_default().to_owned()
 }
 
-/// A store on a file system that hangs: here another mount of ours, whose daemon is stopped.
+/// A store on a file system that hangs: another shufflefs mount, whose daemon is stopped.
 #[test]
 fn a_store_that_hangs_is_an_error_in_time() {
     let area = Area::new();
@@ -403,7 +403,7 @@ fn a_store_that_hangs_is_an_error_in_time() {
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
     let batch = area.path("second").join("epoch-0000/batch-000001.npz");
     kill(daemon, libc::SIGSTOP);
-    // On a busy machine its threads go on for a while.
+    // On a busy machine its threads may run for a while.
     let is_stopped = |stat: String| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'));
     until("all threads of the daemon are stopped", || {
         let mut threads = fs::read_dir(format!("/proc/{daemon}/task")).unwrap();

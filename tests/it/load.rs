@@ -1,5 +1,5 @@
-//! Load: 64 readers of every kind at once; nothing grows, nothing is lost, no byte is wrong. And limits: what a mount does where
-//! memory, descriptors, threads or locked memory are few.
+//! Load: 64 readers of every kind at once; nothing grows, nothing is lost, no byte is wrong. And limits: mounts with little
+//! memory, few descriptors or threads, and little locked memory.
 //!
 //! `SHUFFLEFS_TEST_LOAD_SECONDS=N` reads for N seconds instead of 20.
 
@@ -24,7 +24,7 @@ type Files = BTreeMap<PathBuf, Vec<u8>>;
 /// The kinds of readers.
 const KINDS: [&str; 8] = ["whole", "pieces", "mapped", "backwards", "two epochs", "stat", "cp", "tar"];
 
-/// What a reader does with one file; the bytes it has seen.
+/// Reads one file as this kind of reader; returns the number of bytes.
 fn read(kind: &str, path: &Path, wanted: &[u8]) -> u64 {
     let file = || File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let got = match kind {
@@ -57,7 +57,7 @@ fn read(kind: &str, path: &Path, wanted: &[u8]) -> u64 {
     got.len() as u64
 }
 
-/// A figure of a process: resident memory, threads, descriptors.
+/// Resources of a process: resident memory, threads, descriptors.
 #[derive(Clone, Copy, Debug, Default)]
 struct Gauges {
     rss_kib: u64,
@@ -158,7 +158,7 @@ fn sixty_four_readers_of_every_kind() {
             })
             .collect();
         let began = Instant::now();
-        // On a machine with other work, until there is something to compare.
+        // On a busy machine, until there are enough samples to compare.
         let enough = |samples: usize| began.elapsed() >= Duration::from_secs(seconds) && samples >= 30;
         while !enough(samples.len()) && !readers.iter().any(|reader| reader.is_finished()) {
             std::thread::sleep(Duration::from_millis(100));
@@ -180,15 +180,15 @@ fn sixty_four_readers_of_every_kind() {
         let (least, most) = (*mine.iter().min().unwrap(), *mine.iter().max().unwrap());
         println!("{kind}: from {least} to {most} bytes a reader");
         assert!(least > 0, "{kind}: a reader starved: {mine:?}");
-        // Readers of a kind differ in the view and the epoch that they read. What they have is counted by the file, or by the epoch.
+        // Readers of a kind differ in view and epoch. Their bytes grow by a file or, for cp and tar, by an epoch.
         let step = if matches!(kind, "cp" | "tar") { whole } else { largest };
-        // The kernel answers `stat`.
+        // The kernel answers `stat`, without the daemon.
         assert!(
             kind == "stat" || most <= 2 * (least + step),
             "{kind}: readers of a kind are served unequally: {mine:?}"
         );
     }
-    // The most of each third of the time.
+    // The maximum in each third of the time.
     let third = |number| {
         let part = &samples[samples.len() * number / 3..samples.len() * (number + 1) / 3];
         part.iter().copied().fold(Gauges::default(), Gauges::most)
@@ -202,16 +202,16 @@ fn sixty_four_readers_of_every_kind() {
         "threads or descriptors grow: {thirds:?}"
     );
     settled(&mount);
-    // Nobody maps anything any more.
+    // No mappings are left.
     until("no image is lent", || mount.json(".shufflefs/stats.json")["memory"]["leased_bytes"] == 0);
     mount.unmount();
 }
 
-/// A group of processes with a limit, of cgroups of either version; none where the system does not let us make one.
+/// A cgroup with a limit, of either version; None if the system does not allow one.
 struct Group(PathBuf);
 
 impl Group {
-    /// Of a controller: what its limit is called in version 1 and 2.
+    /// With the name of the controller, and of its limit in versions 1 and 2.
     fn new(controller: &str, limits: [&str; 2], most: u64) -> Option<Group> {
         if !is_root() {
             return None;
@@ -229,7 +229,7 @@ impl Group {
         Group::new("memory", ["memory.limit_in_bytes", "memory.max"], mib << 20)
     }
 
-    /// With so many processes and threads.
+    /// With at most this many processes and threads.
     fn of_threads(most: u64) -> Option<Group> {
         Group::new("pids", ["pids.max"; 2], most)
     }
@@ -242,7 +242,7 @@ impl Group {
         command
     }
 
-    /// Processes that were killed in it for want of memory.
+    /// The number of processes killed in it for lack of memory.
     fn killed(&self) -> u64 {
         let told = ["memory.oom_control", "memory.events"].map(|name| fs::read_to_string(self.0.join(name)));
         let lines: String = told.into_iter().flatten().collect();
@@ -252,7 +252,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Its processes may be ending still.
+        // Its processes may still be ending.
         let deadline = Instant::now() + Duration::from_secs(10);
         while fs::remove_dir(&self.0).is_err() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(50));
@@ -260,7 +260,7 @@ impl Drop for Group {
     }
 }
 
-/// `--memory auto` in a container: an epoch that is larger than all of its memory is read, and nobody is killed.
+/// `--memory auto` in a container: an epoch larger than its memory is read, and nothing is killed.
 #[test]
 fn a_container_with_little_memory() {
     let stores = store("sparse.h5ad");
@@ -291,7 +291,7 @@ fn a_container_with_little_memory() {
         let names = list(&place);
         let some = if mib == 256 { names.len() } else { names.len() / 6 };
         let mut read = 0;
-        // Four at a time, for each of which there is time enough on a machine that is busy.
+        // Four at a time, so that each is fast enough on a busy machine.
         for four in names[..some].chunks(4) {
             let four: Vec<PathBuf> = four.iter().map(|name| place.join(name)).collect();
             let sizes = in_time("reads", move || {
@@ -308,7 +308,7 @@ fn a_container_with_little_memory() {
     }
 }
 
-/// Few descriptors, no locked memory, few processes, little address space: it works, or says why in one line.
+/// Few descriptors, no locked memory, few processes, little address space: it works, or prints the reason in one line.
 #[test]
 fn limits_of_a_process() {
     let area = Area::new();
@@ -356,8 +356,8 @@ fn limits_of_a_process() {
     }
 }
 
-/// Few processes and threads (`pids.max`; `ulimit -u` is the same to a process): it works, or says why in one line, and never ends
-/// after it said that it works.
+/// Few processes and threads (`pids.max`; `ulimit -u` has the same effect): it works, or prints the reason in one line, and a mount
+/// that was usable does not end.
 #[test]
 fn a_container_with_few_threads() {
     let area = Area::new();

@@ -1,4 +1,4 @@
-//! The integration tests: one binary, so that HDF5 is linked once. What they share: `support`, `area`, `damaged`, `pieces`.
+//! The integration tests: one binary, so that HDF5 is linked once. Shared modules: `support`, `area`, `damaged`, `pieces`.
 
 mod area;
 mod array;

@@ -1,4 +1,4 @@
-//! The same cells in several modalities, through real mounts, judged by mudata.
+//! The same cells in several modalities, through real mounts, compared with mudata.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ fn named(name: &str, file: &str) -> String {
     format!("{name}={}", store(file).display())
 }
 
-/// Every batch against mudata's part of the same cells; rows that were seen.
+/// Compares every batch with mudata's values of the same cells; returns the rows seen.
 fn check(mount: &Mount, job: Value, stores: &[String]) -> u64 {
     let mut command = python(SCRIPT);
     let said = succeed(command.arg("check").arg(mount.path()).arg(job.to_string()).args(stores));
@@ -32,7 +32,7 @@ fn refused(code: i32, arguments: &[&str], words: &[&str]) {
     assert!(words.iter().all(|word| message.contains(word)), "{arguments:?}: {message}");
 }
 
-/// A whole MuData of HDF5 and of zarr, and both as one table of rows: cells are joined within a file.
+/// A whole MuData in HDF5 and zarr, and both as one table of rows: cells are joined within a file.
 #[test]
 fn a_whole_mudata_is_served_as_mudata_has_it() {
     let both = [store("cite.h5mu"), store("cite.zarr")];
@@ -48,7 +48,7 @@ fn a_whole_mudata_is_served_as_mudata_has_it() {
     }
 }
 
-/// Random parts of random cells in random order, whole and as stores of their own, in batches of many sizes.
+/// Random subsets of random cells in random order, as a MuData and as separate stores, in batches of many sizes.
 #[test]
 fn random_modalities_are_served_as_mudata_has_them() {
     for number in 0..6_u64 {
@@ -93,7 +93,7 @@ fn real_mudata_are_served_as_mudata_has_them() {
     }
 }
 
-/// Stores that were named one by one; genes, arithmetic, further matrices and obs of each its own.
+/// Stores named one by one, each with its own genes, arithmetic, further matrices and obs.
 #[test]
 fn every_modality_has_its_own_options() {
     let (rna, protein) = (named("rna", "rna.h5ad"), named("protein", "protein.h5ad"));
@@ -123,13 +123,13 @@ fn every_modality_has_its_own_options() {
         assert!(std::fs::metadata(mount.join("epoch-0000").join(name)).is_err(), "{name}");
     }
     mount.unmount();
-    // The other way round: rows are those of the first.
+    // In the other order: rows are those of the first.
     let mount = Mount::new(&[], &[&SMALL[..], &["--modality", &protein, "--modality", &rna]].concat());
     assert_eq!(check(&mount, json!({}), &[protein, rna]), 340);
     mount.unmount();
 }
 
-/// What chooses and draws rows is about the first modality's; the others follow, ranks and padding too.
+/// Options that choose and draw rows apply to the first modality; the others follow, with ranks and padding too.
 #[test]
 fn modalities_follow_their_rows() {
     let stores = [store("cite.h5mu")];
@@ -144,7 +144,7 @@ fn modalities_follow_their_rows() {
         assert!(check(&mount, job, &[stores[0].display().to_string()]) > 0, "{more:?}");
         mount.unmount();
     }
-    // Cells that protein has none of: batches without a row of it.
+    // Cells without protein: batches without a row of it.
     let place = tempfile::tempdir().unwrap();
     let rows = place.path().join("rows.txt");
     std::fs::write(&rows, (0..50).map(|row| format!("{row}\n")).collect::<String>()).unwrap();
@@ -193,7 +193,7 @@ fn what_does_not_join_is_one_line() {
     refused(3, &[store("rna.h5ad").to_str().unwrap(), "--format", "h5mu"], &["--format h5mu: there is one AnnData"]);
 }
 
-/// `info` tells of each modality; a copy is of one alone.
+/// `info` prints each modality; a copy has only one.
 #[test]
 fn other_commands_name_modalities() {
     let told = succeed(shufflefs().args(["info", "--json"]).arg(store("cite.h5mu")));
@@ -206,7 +206,7 @@ fn other_commands_name_modalities() {
     assert!(text(&output.stderr).contains("name one modality alone"));
 }
 
-/// A plan counts what is joined, and a file names modalities beside itself.
+/// A plan counts joined rows, and a configuration file names modalities relative to itself.
 #[test]
 fn a_file_names_modalities() {
     let directory = made_by(SCRIPT);

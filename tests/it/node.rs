@@ -1,17 +1,17 @@
-//! `run --node`: processes of one job share a mount, whoever comes first or is killed; nothing stays.
+//! `run --node`: processes of one job share a mount, whichever comes first or is killed; nothing is left behind.
 
 use std::fs;
 use std::process::Stdio;
 
 use crate::area::{Area, README, Ran, Serving, in_time, is_alive, kill, processes, until};
 
-/// As root and as nobody, who has user namespaces alone.
+/// As root and as nobody, who has only user namespaces.
 fn areas() -> impl Iterator<Item = Area> {
     let makers: [fn() -> Option<Area>; 2] = [|| Some(Area::new()), Area::of_nobody];
     makers.into_iter().filter_map(|make| make())
 }
 
-/// A process of the job `job`, whose command writes the pid of the daemon to a file of its own and then waits for a file.
+/// A process of the job `job`: its command writes the daemon's pid to a file and then waits for a file.
 fn member(area: &Area, job: &str, name: &str) -> Serving {
     let script = format!(
         "sed -n 's/.*\"pid\": \\([0-9]*\\).*/\\1/p' {{}}/.shufflefs/options.json > {name}.new; mv {name}.new {name}; \
@@ -44,7 +44,7 @@ fn all_share_one_daemon_which_ends_with_the_last() {
             (0..4).map(|i| (format!("m{i}"), member(&area, &job, &format!("m{i}")))).collect();
         let daemons: Vec<i32> = members.iter().map(|(name, _)| daemon(&area, name)).collect();
         assert!(daemons.iter().all(|pid| *pid == daemons[0]), "{daemons:?}");
-        // One that comes later finds it, too.
+        // A later member also finds it.
         let mut late = member(&area, &job, "late");
         assert_eq!(daemon(&area, "late"), daemons[0]);
         for (name, serving) in &mut members {
@@ -62,7 +62,7 @@ fn all_share_one_daemon_which_ends_with_the_last() {
     }
 }
 
-/// The others read on when any member is killed, the one that started the daemon included.
+/// The others continue if any member is killed, even the one that started the daemon.
 #[test]
 fn a_killed_member_takes_nothing_along() {
     for area in areas() {
@@ -77,7 +77,7 @@ fn a_killed_member_takes_nothing_along() {
         assert_eq!(daemon(&area, "third"), pid);
         kill(third.pid(), libc::SIGKILL);
         third.end();
-        // A scheduler's signal is for the members: the daemon serves on.
+        // A scheduler's signal is for the members: the daemon continues.
         kill(pid, libc::SIGTERM);
         stop(&area, "second");
         assert_eq!(second.end().code(), Some(0));
@@ -95,7 +95,7 @@ fn a_killed_daemon_leaves_nothing_and_another_begins_anew() {
         kill(pid, libc::SIGKILL);
         until("the daemon is gone", || !is_alive(pid));
         stop(&area, "first");
-        // Its command reads from a mount that is no more.
+        // Its command reads from a mount that no longer exists.
         assert_ne!(first.end().code(), Some(0));
         let mut second = member(&area, &job, "second");
         assert_ne!(daemon(&area, "second"), pid);
@@ -146,7 +146,7 @@ fn failures_reach_every_member() {
     }
 }
 
-/// The command's directory is the caller's, though the mount is another process's.
+/// The command's working directory is the caller's, though the mount belongs to another process.
 #[test]
 fn the_command_of_a_member_is_where_the_caller_is() {
     for area in areas() {

@@ -1,5 +1,5 @@
 //! The packages: the wheel installed into an empty environment, the Debian package unpacked into an empty directory. They are made
-//! of the binary under test; packaging/build makes the one that is released.
+//! from the binary under test; packaging/build makes the released ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ fn the_wheel_is_the_whole_set_up() {
     let (checks, cells) = (checks.to_str().unwrap(), cells.to_str().unwrap());
     succeed(python_of(&[checks, "read", cells]).arg(&out));
     succeed(python("check_module.py").args(["compare", cells]).arg(&out));
-    // The demo's job: the training script in a mount of its own.
+    // The training script of the demo, in a separate mount.
     let line = format!(
         "{} run --batch-size 64 {cells} -- {} -c",
         venv.join("bin/shufflefs").display(),
@@ -62,7 +62,7 @@ fn the_wheel_is_the_whole_set_up() {
     let mut command = bounded(60, words[0]);
     assert_eq!(succeed(command.args(&words[1..])).trim(), "2000");
 
-    // However the program ends, its mount does.
+    // However the program ends, its mount ends.
     let mut command = python_of(&[checks, "orphan", cells]);
     let place = text(&command.stdout(Stdio::piped()).output().unwrap().stdout);
     let place = Path::new(place.trim_end());
@@ -80,7 +80,7 @@ fn the_wheel_is_the_whole_set_up() {
     succeed(command.env("SHUFFLEFS_BINARY", &binary));
 }
 
-/// A bare Debian 12 and 13, made by debootstrap: minutes and 600 MB, so only for `scripts/test --all`.
+/// A minimal Debian 12 and 13, made by debootstrap: minutes and 600 MB, so only for `scripts/test --all`.
 #[test]
 fn the_wheel_runs_in_bare_debians() {
     if std::env::var_os("SHUFFLEFS_TEST_ALL").is_none() || !is_root() {
@@ -120,7 +120,7 @@ fn the_debian_package_has_all_of_it() {
     ] {
         assert!(root.join(file).is_file(), "{file}");
     }
-    // mount(8) would call it by its helper's name.
+    // mount(8) calls it by the name of its helper link.
     let place = area.path("d");
     let status = Command::new(root.join("usr/sbin/mount.fuse.shufflefs"))
         .arg(&area.store)
@@ -131,7 +131,7 @@ fn the_debian_package_has_all_of_it() {
     assert_eq!(area.run(["umount", "d"]).code, Some(0));
 }
 
-/// The program, the list of its crates, and units that systemd understands.
+/// The program, the list of its crates, and units that systemd accepts.
 #[test]
 fn what_else_a_release_has() {
     let list: serde_json::Value =

@@ -1,4 +1,4 @@
-//! Files that are read in small pieces: what is put into the kernel's page cache for their readers, and taken out again.
+//! Files read in small pieces: pages that are pushed into the kernel's page cache for their readers, and removed again.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::support::{Mount, list, store};
 use sha2::{Digest, Sha256};
 
-/// What stays, and what one file has at most and at least.
+/// The room for pushed pages, and the largest and smallest size of a file.
 const ROOM: u64 = 128 << 20;
 const FILE: std::ops::Range<u64> = 900 << 10..2 << 20;
 
@@ -17,7 +17,7 @@ fn mount(more: &[&str]) -> Mount {
     Mount::new(&[store("wide-dense.zarr")], &[&options[..], &["--memory", "256MiB"], more].concat())
 }
 
-/// Reads a file in pieces; the file, still open, and what it held.
+/// Reads a file in pieces; returns the open file, and the hash of its content.
 fn pieces(path: &Path) -> (File, [u8; 32]) {
     let (mut file, mut hash, mut piece) = (File::open(path).unwrap(), Sha256::new(), vec![0; 64 << 10]);
     loop {
@@ -38,14 +38,14 @@ fn cached(file: &File) -> Option<u64> {
 
 #[test]
 fn what_was_read_does_not_fill_the_page_cache() {
-    // In one piece each, past the page cache.
+    // Each in one read, without the page cache.
     let whole = mount(&[]);
     let want = |path: &Path| -> [u8; 32] { Sha256::digest(fs::read(whole.join(path)).unwrap()).into() };
     for (more, keeps) in [(&[][..], false), (&["--cache"][..], true)] {
         let mount = mount(more);
         let mut read: Vec<(PathBuf, File)> = Vec::new();
         let mut stored = 0;
-        // How many files are put there before their reader comes is the machine's business: until they are enough.
+        // How many files are pushed before their reader comes depends on the machine, so this repeats until they are enough.
         for epoch in 0..60 {
             let epoch = PathBuf::from(format!("epoch-{epoch:04}"));
             for path in list(&mount.join(&epoch)).into_iter().map(|name| epoch.join(name)) {
@@ -65,7 +65,7 @@ fn what_was_read_does_not_fill_the_page_cache() {
             Some(bytes) if keeps => assert!(bytes > ROOM + FILE.end, "{bytes} bytes are kept"),
             Some(bytes) => assert!(bytes <= ROOM + FILE.end && bytes > ROOM / 2, "{bytes} bytes are kept"),
         }
-        // What was taken out is read again.
+        // Files whose pages were removed are read again.
         for (path, _) in read.iter().take(30) {
             assert!(pieces(&mount.join(path)).1 == want(path), "{}", path.display());
         }

@@ -1,4 +1,4 @@
-//! `.parquet` of many pages a column, which only batches beyond a gibibyte have otherwise, by readers of others.
+//! `.parquet` with many pages a column, which otherwise only batches beyond a gibibyte have, read by independent readers.
 
 use std::fs;
 use std::sync::mpsc;

@@ -1,4 +1,4 @@
-//! Rows with controls beside them, through real mounts, judged by anndata, numpy and pandas.
+//! Rows with controls, through real mounts, compared with anndata, numpy and pandas.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// A plan that must be refused in one line; that line.
+/// The error line of a plan that must be refused.
 fn refused(code: i32, options: &[&str]) -> String {
     let output = shufflefs().arg("plan").args(options).args(stores()).output().unwrap();
     let message = text(&output.stderr);
@@ -59,7 +59,7 @@ fn controls_follow_what_is_asked_of_rows() {
     }
 }
 
-/// A rank's batches, and those of an epoch that is gone on with, are those of the whole, controls and all.
+/// The batches of a rank, and those of a resumed epoch, are batches of the whole, including controls.
 #[test]
 fn ranks_and_resuming_have_the_same_pairs() {
     let options = ["--batch-size", "32", "--fetch-factor", "3", "--split", "a=0.7,b=0.3", "--unmatched", "drop"];
@@ -89,7 +89,7 @@ fn ranks_and_resuming_have_the_same_pairs() {
     mount.unmount();
 }
 
-/// Each control is as likely as any other, over epochs: the mount's own files.
+/// Each control is equally likely, over epochs: from the mount's files.
 #[test]
 fn controls_are_uniform_over_epochs() {
     let options = ["--batch-size", "16", "--fetch-factor", "1", "--block-size", "4", "--obs", "", "--genes", "g1"];
@@ -123,7 +123,7 @@ fn what_cannot_be_paired_is_one_line() {
     refused(2, &and(&["--controls", "2000"]));
 }
 
-/// A control's tokens are those that its row has in a mount without pairs, which `tokens` compares with the published recipes.
+/// A control's tokens are those of its row in a mount without pairs, which `tokens` compares with the published recipes.
 #[test]
 fn controls_have_the_tokens_of_their_rows() {
     let directory = tempfile::tempdir().unwrap();
@@ -140,7 +140,7 @@ fn controls_have_the_tokens_of_their_rows() {
     paired.unmount();
 }
 
-/// Batches with the keys of cell-load, read by path alone.
+/// Batches with the keys of cell-load, read by path.
 #[test]
 fn an_example_reads_pairs_as_cell_load_has_them() {
     let options = ["--batch-size", "64", "--unmatched", "drop"];
@@ -152,7 +152,7 @@ fn an_example_reads_pairs_as_cell_load_has_them() {
     mount.unmount();
 }
 
-/// The formats that hold no controls say so, and the mount says how the others have them.
+/// The mount documents which formats cannot have controls, and how they are stored in the others.
 #[test]
 fn documents_tell_of_pairs() {
     let config = tempfile::tempdir().unwrap();
