@@ -1,6 +1,6 @@
-//! A panic in any layer costs the requests that meet it: EIO. No thread ends of it, the mount lives on, and nothing is lost.
+//! A panic in any layer costs only the affected requests: EIO. No thread ends, the mount continues, and nothing is lost.
 //!
-//! The mount is served by this process, with layers of its own that panic when they are told to.
+//! The mount is served by this process, with test layers that panic on demand.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,20 +24,20 @@ use shufflefs::session::{Session, Spec};
 use crate::area::{in_time, until};
 use crate::support::{list, store};
 
-/// Where it happens.
+/// The layer that panics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(u8)]
 enum Layer {
     Nowhere,
-    /// The mount itself: what a request asks for, on the thread that takes requests.
+    /// The mount: the answer to a request, on the thread that receives requests.
     Request,
     /// The order of an epoch.
     Order,
-    /// The layout of a batch, also asked for by `stat`.
+    /// The layout of a batch, which `stat` needs too.
     Layout,
-    /// What follows loading.
+    /// The work after loading.
     Finish,
-    /// Where a chunk lies.
+    /// The position of a chunk.
     Locate,
     /// A chunk's bytes.
     Decode,
@@ -94,7 +94,7 @@ impl Format for Fragile<Writers> {
     }
 }
 
-/// `.npz` by another name.
+/// `.npz` with another name.
 const FORMAT: Extension = Extension::new(&FormatEntry {
     code: 14,
     name: "fragile",
@@ -131,7 +131,7 @@ impl EpochOrder for Fragile<Box<dyn EpochOrder + '_>> {
     }
 }
 
-/// A mount of this process over a gzip store.
+/// A mount by this process of a gzip store.
 fn serve(place: &Path) -> Mounted {
     let sampling = Sampling { batch_size: 16, block_size: 4, fetch_factor: 2, seed: 5, drop_last: false };
     let spec = Spec {
@@ -162,7 +162,7 @@ fn serve(place: &Path) -> Mounted {
     Mounted::start(filesystem, mountpoint, &settings, |_| ()).unwrap()
 }
 
-/// The files of an epoch, read by three readers; errnos of those that cannot be read. Their names are known: a listing has sizes, which
+/// The files of an epoch, read by three readers; the errno of unreadable files. Names are given, because a listing needs sizes, which
 /// may be what panics.
 fn epoch(place: &Path, number: usize, names: &[String]) -> BTreeMap<String, Result<Vec<u8>, i32>> {
     let place: PathBuf = place.join(format!("epoch-{number:04}"));
@@ -188,7 +188,7 @@ fn epoch(place: &Path, number: usize, names: &[String]) -> BTreeMap<String, Resu
 
 #[test]
 fn a_panic_in_any_layer_costs_the_requests_that_meet_it() {
-    // Hundreds of them are wanted here, and need not be told; all others are.
+    // Hundreds of these panics are expected and not printed; all others are.
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if !panic.payload_as_str().is_some_and(|word| word.starts_with(WORD)) {
@@ -204,10 +204,10 @@ fn a_panic_in_any_layer_costs_the_requests_that_meet_it() {
     drop(mount);
 
     for (number, layer) in LAYERS.into_iter().enumerate() {
-        // Another, which has no decoded chunks yet.
+        // A new mount, which has no decoded chunks yet.
         let mount = serve(&place);
         NOW.store(layer as u8, Ordering::SeqCst);
-        // More often than there are threads that could end of it.
+        // More often than there are threads that could end.
         for _ in 0..8 {
             let (log, ill) = (place.join(".shufflefs/log"), layer == Layer::Request);
             let errno = in_time("a request", move || fs::read(log).err().map(|error| error.raw_os_error()));
@@ -224,7 +224,7 @@ fn a_panic_in_any_layer_costs_the_requests_that_meet_it() {
         }
         let failed = ill.values().filter(|got| got.is_err()).count();
         assert_eq!(failed > 0, layer != Layer::Request, "{layer:?}: {failed} of {}", ill.len());
-        // What failed is not remembered, and nothing is lost.
+        // Failures are not remembered, and nothing is lost.
         assert!(epoch(&place, number, &names) == right[number], "{layer:?}: afterwards");
         until("the gauges are back at zero", || {
             let stats = fs::read(place.join(".shufflefs/stats.json")).unwrap();

@@ -1,5 +1,5 @@
-//! Files that are mapped, which are lent to the kernel where it takes them (root, Linux 6.9): their bytes stay as they are
-//! as long as anybody sees them, whatever else is read, evicted or loaded.
+//! Mapped files, which are lent to the kernel where possible (root, Linux 6.9): their bytes do not change as long as they are
+//! mapped, whatever else is read, evicted or loaded.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -29,7 +29,7 @@ fn files(mount: &Mount, epochs: std::ops::Range<u64>) -> Vec<PathBuf> {
     epochs.flat_map(epoch).collect()
 }
 
-/// What the files hold, read in one piece each from a mount of its own: nothing of it is mapped.
+/// The content of the files, read as a whole from a separate mount, where nothing is mapped.
 fn expected(epochs: std::ops::Range<u64>) -> BTreeMap<PathBuf, Vec<u8>> {
     let mount = mount("256MiB");
     let content = |path: PathBuf| (path.clone(), fs::read(mount.join(path)).unwrap());
@@ -39,7 +39,7 @@ fn expected(epochs: std::ops::Range<u64>) -> BTreeMap<PathBuf, Vec<u8>> {
 /// Maps a file and closes it.
 pub fn map(path: &Path) -> Mmap {
     let file = File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    // SAFETY: nobody may change the file: that is what these tests are about.
+    // SAFETY: nobody may change the file: these tests check that.
     unsafe { Mmap::map(&file) }.unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
@@ -47,7 +47,7 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// Bytes that are lent and bytes in use, as the daemon tells.
+/// Bytes that are lent and bytes in use, from the daemon.
 fn memory(mount: &Mount) -> [u64; 2] {
     let stats = mount.json(".shufflefs/stats.json");
     ["leased_bytes", "used_bytes"].map(|name| stats["memory"][name].as_u64().unwrap())
@@ -66,7 +66,7 @@ pub fn can_lend() -> bool {
     can
 }
 
-/// Mappings that outlive their handles and their images' eviction, more of them than may be lent at a time.
+/// Mappings that outlive their handles and the eviction of their images, more than may be lent at a time.
 #[test]
 fn mappings_stay_as_they_are() {
     let want = expected(0..EPOCHS);
@@ -76,7 +76,7 @@ fn mappings_stay_as_they_are() {
     for (number, (path, bytes)) in want.iter().enumerate() {
         let map = map(&mount.join(path));
         assert!(map[..] == bytes[..], "{} when it is mapped", path.display());
-        // A third is let go sooner or later, so that memory is used again.
+        // A third is unmapped sooner or later, so that memory is reused.
         maps.push((path, map));
         if number % 3 == 0 {
             maps.swap_remove(number * 31 % maps.len());
@@ -98,14 +98,14 @@ fn mappings_stay_as_they_are() {
     mount.unmount();
 }
 
-/// Readers of all kinds at once, of the same files.
+/// Concurrent readers of all kinds, of the same files.
 #[test]
 fn readers_of_all_kinds_agree() {
     let want: BTreeMap<PathBuf, [u8; 32]> =
         expected(0..3).into_iter().map(|(path, bytes)| (path, hash(&bytes))).collect();
     let mount = mount("64MiB");
     let paths: Vec<&PathBuf> = want.keys().collect();
-    // From here on files of these directories are lent.
+    // After this, files of these directories are lent.
     for path in paths.iter().take(40) {
         assert!(hash(&map(&mount.join(path))) == want[*path]);
     }
@@ -120,7 +120,7 @@ fn readers_of_all_kinds_agree() {
             }
         }
     };
-    // Page by page past the page cache; what is read at the end is short.
+    // Page by page without the page cache; the last read is short.
     let direct = |path: &Path| {
         let mut file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
         let mut bytes = Vec::new();
@@ -155,7 +155,7 @@ fn readers_of_all_kinds_agree() {
         for (seed, (name, reader)) in readers.into_iter().enumerate() {
             let (paths, want, mount) = (&paths, &want, &mount);
             scope.spawn(move || {
-                // Half of them in order, half of them anywhere.
+                // Half of them in order, half of them at random.
                 let order = if seed % 2 == 0 { (0..paths.len()).collect() } else { shuffled(paths.len(), seed as u64) };
                 for path in order.into_iter().map(|i| paths[i]) {
                     assert!(reader(&mount.join(path)) == want[path], "{name}: {}", path.display());
@@ -166,7 +166,7 @@ fn readers_of_all_kinds_agree() {
     mount.unmount();
 }
 
-/// Two jobs on one epoch, each holding on to what it mapped last.
+/// Two jobs on one epoch, each keeping what it mapped last.
 #[test]
 fn jobs_share_what_is_lent() {
     let want = Arc::new(expected(0..4));
@@ -189,7 +189,7 @@ fn jobs_share_what_is_lent() {
     mount.unmount();
 }
 
-/// What is lent can be read when the daemon is no more.
+/// Lent images can be read after the daemon was killed.
 #[test]
 fn a_killed_daemon_takes_nothing_along() {
     let want = expected(0..1);

@@ -1,4 +1,4 @@
-//! What other users of the machine can do: the lines of the threat model in SECURITY.md that have no test elsewhere.
+//! What other users of the machine can do: the lines of the threat model in SECURITY.md that no other test covers.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -10,18 +10,18 @@ use crate::ill_files::{Ail, Fault, IllFiles, READ};
 use crate::remote::Server;
 use crate::support::{list, store};
 
-/// As somebody else.
+/// Run as nobody.
 fn nobody(program: &str) -> Command {
     let mut command = Command::new(program);
     command.uid(65534).gid(65534);
     command
 }
 
-/// Directories of indexes and of cached blocks are closed to others, whatever the umask is: they hold parts of stores that others
-/// may not read.
+/// Directories of indexes and of cached blocks are closed to others, for any umask: they contain parts of stores that others may not
+/// read.
 #[test]
 fn kept_directories_are_closed_to_others() {
-    // Larger than what is known of an object from its first answer, so that blocks of it are kept.
+    // Larger than the first answer for an object, so that blocks of it are cached.
     let Some((name, path)) = crate::cached::large().into_iter().next() else { return };
     let server = Server::objects(path.parent().unwrap());
     let area = Area::new();
@@ -51,7 +51,7 @@ fn kept_directories_are_closed_to_others() {
     }
 }
 
-/// Somebody who can write to an index directory cannot make us write through a link that he lays there.
+/// A user who can write to an index directory cannot make shufflefs write through a link there.
 #[test]
 fn a_link_in_the_index_directory_is_not_written_through() {
     let area = Area::new();
@@ -72,7 +72,7 @@ fn a_link_in_the_index_directory_is_not_written_through() {
     assert!(mounts_below(&area.path("")).is_empty());
 }
 
-/// Another user can neither look into a mount nor end it, nor mount a store that he may not read.
+/// Another user can neither read a mount nor end it, nor mount an unreadable store.
 #[test]
 fn another_user_has_no_way_in() {
     let Some(area) = Area::of_nobody() else { return };
@@ -95,7 +95,7 @@ fn another_user_has_no_way_in() {
     }
     area.run(["umount", "d"]).refused(5, "d");
     assert_eq!(mounts_below(&area.path("d")).len(), 1);
-    // His place is his, and what he may not read he may not mount.
+    // The other user's mountpoint is usable, but the store is not readable.
     fs::set_permissions(&area.store, fs::Permissions::from_mode(0o600)).unwrap();
     let ran = Ran::from(
         nobody(binary.to_str().unwrap())
@@ -108,7 +108,7 @@ fn another_user_has_no_way_in() {
     assert!(is_root() && owner(&["umount", "d"]).code == Some(0));
 }
 
-/// The child that parses an HDF5 file can gain no right, and as root's child has the capabilities to read files alone.
+/// The child that parses an HDF5 file can gain no rights, and as root it has only the capabilities to read files.
 #[test]
 fn the_child_that_parses_is_confined() {
     let whole = store("csr-float32-gzip.h5ad");
@@ -116,7 +116,7 @@ fn the_child_that_parses_is_confined() {
     fs::copy(&whole, place.path().join("cells.h5ad")).unwrap();
     let files = IllFiles::show(place.path());
     let area = Area::new();
-    // It hangs in the middle of its work, so that it can be looked at.
+    // It hangs in the middle of its work, so that it can be inspected.
     files.fall_ill(Fault { ail: Ail::Stuck, calls: READ, from: 4, every: 1, once: false });
     let mut command = area.command(["mount"]);
     let mut mount = Serving(command.arg(files.path().join("cells.h5ad")).arg("d").spawn().unwrap());

@@ -1,10 +1,10 @@
-//! Where tests gather to: a buffer for each piece.
+//! A sink for gathers in tests: a buffer for each piece.
 
 use std::sync::Mutex;
 
 use shufflefs::array::gather::Sink;
 
-/// Keeps each piece apart; with `places`, raw runs are read straight in.
+/// A buffer for each piece; with `places`, uncompressed runs are read directly into it.
 pub struct Pieces {
     pub buffers: Vec<Mutex<Vec<u8>>>,
     /// Bytes of an element.
@@ -12,7 +12,7 @@ pub struct Pieces {
     pub places: bool,
 }
 
-// SAFETY: each piece has a buffer of its own, which the test does not touch while a gather runs.
+// SAFETY: each piece has a separate buffer, which the test does not access while a gather runs.
 unsafe impl Sink for Pieces {
     fn place(&self, piece: usize, at: u64, len: u64) -> Option<&mut [u8]> {
         let mut buffer = self.buffers[piece].lock().unwrap();

@@ -1,4 +1,4 @@
-//! The child that opens HDF5 stores before a mount does: it gets these alone, and opens all of them that the mount opens.
+//! The child that opens HDF5 stores before a mount does: it gets only these, and opens all of them that the mount opens.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -26,7 +26,7 @@ fn answers(store: &Path, selection: &Selection) -> String {
     text(&output.stdout)
 }
 
-/// What only other stores of a collection have must not end the child's look at a store.
+/// Elements that only other stores of a collection have must not end the child's check of a store.
 #[test]
 fn what_other_stores_have_ends_no_look() {
     let path = store("csr-float32-gzip.h5ad");
@@ -44,10 +44,10 @@ fn what_other_stores_have_ends_no_look() {
     }
 }
 
-/// How often files of a directory are opened while a command runs.
+/// The number of opens of files in a directory while a command runs.
 fn opens(directory: &Path, command: &mut Command) -> usize {
     let path = CString::new(directory.as_os_str().as_encoded_bytes()).unwrap();
-    // SAFETY: a C string; the descriptor is fresh and ours alone.
+    // SAFETY: a C string; the descriptor is new and owned here.
     let mut events = unsafe {
         let watch = libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC);
         assert!(watch >= 0 && libc::inotify_add_watch(watch, path.as_ptr(), libc::IN_OPEN) >= 0);
@@ -58,7 +58,7 @@ fn opens(directory: &Path, command: &mut Command) -> usize {
     while let Ok(len) = events.read(&mut buffer) {
         let mut rest = &buffer[..len];
         while !rest.is_empty() {
-            // An event is four numbers and a name, whose length is the last of them.
+            // An event is four numbers and a name; the last number is the length of the name.
             let event = |at: usize| u32::from_ne_bytes(rest[at..at + 4].try_into().unwrap());
             opened += usize::from(event(4) & libc::IN_ISDIR == 0);
             rest = &rest[16 + event(12) as usize..];
@@ -67,7 +67,7 @@ fn opens(directory: &Path, command: &mut Command) -> usize {
     opened
 }
 
-/// A store that no C library parses does not go to the child: it is opened as often as without any HDF5 store.
+/// A store without HDF5 is not given to the child: it is opened as often as if there were no HDF5 store.
 #[test]
 fn only_hdf5_stores_are_tried() {
     let (hdf5, zarr) = (store("columns-a.h5ad"), store("columns-b.zarr"));

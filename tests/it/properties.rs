@@ -1,5 +1,4 @@
-//! Properties that hold for every array and every batch: chunk scheduling and layouts against the simplest code that
-//! could do it.
+//! Properties of every array and every batch: chunk scheduling and layouts, compared with the simplest possible code.
 //!
 //! Cases are generated and shrunk by proptest, from a fixed seed.
 
@@ -37,7 +36,7 @@ fn check<T: Debug>(cases: u32, of: impl Strategy<Value = T>, test: impl Fn(T) ->
 
 // ---------------------------------------------------------------- chunk scheduling
 
-/// What is asked of an array: its shape and chunks, the bytes of an element, and pieces as parts of what there is.
+/// A request to an array: its shape and chunks, the bytes of an element, and pieces as fractions.
 #[derive(Clone, Debug)]
 struct Asked {
     shape: Vec<u64>,
@@ -46,9 +45,9 @@ struct Asked {
     encoded: bool,
     /// Bytes of the chunk cache.
     cache: Option<u64>,
-    /// The sink lets stored bytes go straight to their place.
+    /// Whether the sink accepts stored bytes directly.
     places: bool,
-    /// Requests in flight, and whether chunks are objects of their own.
+    /// Requests in flight, and whether each chunk is an object.
     io: Option<(usize, bool)>,
     pieces: Vec<(prop::sample::Index, prop::sample::Index)>,
 }
@@ -78,7 +77,7 @@ struct Held {
 }
 
 impl Held {
-    /// Where a chunk stands in the file: in reverse order, with a gap before each third.
+    /// The offset of a chunk in the file: in reverse order, with a gap before each third.
     fn offset(&self, chunk: u64) -> u64 {
         let place = self.chunks.len() as u64 - 1 - chunk;
         place * self.chunks[0].len() as u64 + place / 3 * 7
@@ -98,7 +97,7 @@ impl ChunkSource for Shared {
     }
 
     fn stored(&self, chunk: u64, _: &Counters) -> Result<Option<Extent>, ArrayError> {
-        // Some are not to be had in advance.
+        // Some are not known in advance.
         Ok(self.0.extent(chunk).filter(|_| chunk % 5 != 3))
     }
 
@@ -114,7 +113,7 @@ impl ChunkSource for Shared {
         self.0.file.as_ref().map(|file| &**file.address().meter())
     }
 
-    /// Nothing but the part is right.
+    /// Only the needed part is correct.
     fn decode(
         &self,
         chunk: u64,
@@ -135,19 +134,19 @@ impl ChunkSource for Shared {
     }
 }
 
-/// Places of all elements of a box of the array, C order, as coordinates.
+/// The coordinates of all elements of a box, in C order.
 fn coordinates(shape: &[u64]) -> Vec<Vec<u64>> {
     shape.iter().fold(vec![Vec::new()], |all, &len| {
         all.iter().flat_map(|at| (0..len).map(move |i| at.iter().copied().chain([i]).collect())).collect()
     })
 }
 
-/// A number from coordinates, in a grid of that shape.
+/// The index of coordinates in a grid of that shape.
 fn flat(at: &[u64], shape: &[u64]) -> u64 {
     at.iter().zip(shape).fold(0, |flat, (at, len)| flat * len + at)
 }
 
-/// The array's elements (C order, each unlike its neighbours), its chunks, and the chunk of each element.
+/// The array's elements (C order, each different from its neighbours), its chunks, and the chunk of each element.
 fn hold(asked: &Asked) -> (Array, Vec<u8>, Arc<Held>, Vec<u64>) {
     let size = asked.dtype.size();
     let grid: Vec<u64> = asked.shape.iter().zip(&asked.chunk).map(|(n, c)| n.div_ceil(*c)).collect();
@@ -222,7 +221,7 @@ fn a_gather_is_slices_and_decodes_each_chunk_once() {
                 for (chunk, decoded) in held.decoded.iter().enumerate() {
                     let (decoded, once) =
                         (decoded.load(Ordering::SeqCst), u64::from(touched.contains(&(chunk as u64))));
-                    // A cache may keep it for the second round.
+                    // A cache may have it in the second round.
                     let most = if round == 0 { once } else { 2 * once };
                     prop_assert!((once..=most).contains(&decoded), "chunk {} was decoded {} times", chunk, decoded);
                 }
@@ -234,10 +233,10 @@ fn a_gather_is_slices_and_decodes_each_chunk_once() {
 
 // ---------------------------------------------------------------- layouts
 
-/// A table whose values follow from row numbers, and rows of it.
+/// A table with values computed from row numbers, and rows of it.
 #[derive(Clone, Debug)]
 struct Served {
-    /// Values of each row; none: X is dense, of so many columns.
+    /// The number of values of each row; None: X is dense, with this many columns.
     lengths: Vec<u8>,
     dense: Option<u64>,
     x: Dtype,
@@ -328,7 +327,7 @@ fn table(served: &Served) -> Table {
     }
 }
 
-/// Element `at` of a row of a matrix, as if cut from a stream that all rows share.
+/// Element `at` of a row of a matrix, from a stream that all rows share.
 fn value(element: usize, row: u64, at: u64, size: usize) -> Vec<u8> {
     let mixed = (row * 1000 + at * 7 + element as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed.to_be_bytes()[..size].to_vec()
@@ -390,7 +389,7 @@ fn lengths_of(lengths: &[u8], rows: &[u64]) -> Vec<u64> {
     rows.iter().map(|&row| lengths[row as usize].into()).collect()
 }
 
-/// The image as the engine makes it, over memory that held something else.
+/// The image as the engine makes it, in memory with old content.
 fn image(writers: &Writers, extension: Extension, batch: &Batch<'_>, lengths: &[u8]) -> Option<(Layout, Vec<u8>)> {
     let writer = writers.get(extension).ok()?;
     let layout = writer.layout(batch);
@@ -406,7 +405,7 @@ fn image(writers: &Writers, extension: Extension, batch: &Batch<'_>, lengths: &[
     Some((layout, image))
 }
 
-/// Tensors of a safetensors file by its own header: offsets and shapes.
+/// Offsets and shapes of the tensors of a safetensors file, from its header.
 fn tensors(image: &[u8]) -> Vec<(u64, u64)> {
     let header = u64::from_le_bytes(image[..8].try_into().unwrap());
     let parsed: serde_json::Value = serde_json::from_slice(&image[8..8 + header as usize]).unwrap();
@@ -418,7 +417,7 @@ fn tensors(image: &[u8]) -> Vec<(u64, u64)> {
         })
         .collect();
     tensors.sort_unstable();
-    // As the format demands: one after the other, without a gap, to the end.
+    // As the format requires: one after the other, without gaps, to the end.
     let mut end = 8 + header;
     for (start, len) in &tensors {
         assert_eq!(*start, end);
@@ -428,7 +427,7 @@ fn tensors(image: &[u8]) -> Vec<(u64, u64)> {
     tensors
 }
 
-/// Arrays of an npz file, member by member from its start: where the elements lie.
+/// Positions of the elements of the arrays of an npz file, member by member.
 fn members(image: &[u8]) -> Vec<(u64, u64)> {
     let u16_at = |at: usize| u64::from(u16::from_le_bytes(image[at..at + 2].try_into().unwrap()));
     let u32_at = |at: usize| u64::from(u32::from_le_bytes(image[at..at + 4].try_into().unwrap()));
@@ -449,12 +448,12 @@ fn members(image: &[u8]) -> Vec<(u64, u64)> {
     found
 }
 
-/// Formats whose size depends on the values of obs columns, row by row.
+/// Formats whose size depends on the values of obs columns.
 const RECORDS: [&str; 6] = ["parquet", "tahoe.parquet", "tar", "tfrecord", "mds", "litdata"];
-/// Those of them whose records mix what the engine fills.
+/// Those of them whose records interleave what the engine fills.
 const MOVED: [&str; 5] = ["tahoe.parquet", "tar", "tfrecord", "mds", "litdata"];
 
-/// An Arrow file by its crate's own reader, which checks it.
+/// An Arrow file, read and checked by the arrow crate.
 fn record_batch(batch: &Batch<'_>, image: &[u8]) {
     let mut reader = FileReader::try_new(std::io::Cursor::new(image), None).unwrap();
     let read = reader.next().unwrap().unwrap();
@@ -465,7 +464,7 @@ fn record_batch(batch: &Batch<'_>, image: &[u8]) {
     assert!(read.columns().iter().all(|column| column.to_data().validate_full().is_ok()));
 }
 
-/// Arrays of a tar of samples, member by member from its start, against those of each row.
+/// Arrays of a tar of samples, member by member, compared with those of each row.
 fn samples(batch: &Batch<'_>, lengths: &[u8], image: &[u8]) {
     let (mut at, mut names, mut rows) = (0, BTreeSet::new(), batch.rows.iter());
     let mut row = None;
@@ -534,7 +533,7 @@ fn a_layout_holds_every_field_where_it_says() {
                 prop_assert!(span.start >= end, "{:?}: {:?} begins before {}", extension, span, end);
                 end = span.start + span.len;
                 let bytes = &image[span.start as usize..end as usize];
-                // What is dealt to records does not stay where it was filled in.
+                // In these formats, `finish` moves the filled bytes to records.
                 if MOVED.contains(&extension.as_str()) {
                     continue;
                 }
@@ -544,14 +543,14 @@ fn a_layout_holds_every_field_where_it_says() {
             if extension.as_str() == "tar" {
                 samples(&batch, &served.lengths, &image);
             }
-            // Sizes are promised before anything is known but the shape, and obs columns where records hold them.
+            // Sizes must follow from the shape and, if records have them, from obs columns.
             if RECORDS.contains(&extension.as_str()) {
                 continue;
             }
             let other: Vec<u64> = rows.iter().rev().copied().collect();
             let turned = Batch { rows: &other, epoch: 9, ..batch };
             prop_assert_eq!(&writers.get(extension).unwrap().layout(&turned).spans, &layout.spans);
-            // What the file itself says.
+            // The positions according to the file.
             let found = match extension.as_str() {
                 "safetensors" => tensors(&image),
                 "npz" => members(&image),

@@ -1,6 +1,6 @@
-//! One numbered test a fault that was found, with a sentence each. `h`: found by reading the code; `s`: reported by users; `t`: found
-//! by injected faults.
-//! A fault whose test stands better elsewhere has a line in [`ELSEWHERE`], and that test must be there.
+//! One numbered test for each fault that was found, with a sentence each. `h`: found by reading the code; `s`: reported by users; `t`:
+//! found by injected faults.
+//! A fault with a test in another file has a line in [`ELSEWHERE`], and that test must exist.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -127,8 +127,8 @@ fn tests_that_stand_elsewhere_are_there() {
     }
 }
 
-/// A directory called `a::b` was taken for a group in a store `a`, and then every file of the store counted for its index:
-/// a note that was added to it made the index anew.
+/// A directory called `a::b` was read as a group in a store `a`, and then every file of the store counted as part of its index, so
+/// that adding a note rebuilt the index.
 #[test]
 fn h7_two_colons_in_a_name_are_no_group() {
     let place = tempfile::tempdir().unwrap();
@@ -147,12 +147,12 @@ fn h7_two_colons_in_a_name_are_no_group() {
     fs::create_dir_all(path.join("uns/notes")).unwrap();
     fs::write(path.join("uns/notes/of-mine.txt"), "not of X").unwrap();
     assert_eq!(built(&path), first, "a file beside X counts for the index of X");
-    // One of X does.
+    // A file in X counts.
     fs::write(path.join("X/of-mine.txt"), "of X").unwrap();
     assert_ne!(built(&path), first, "a file of X does not count for its index");
 }
 
-/// k was what the options ask for, also where a collection has fewer blocks.
+/// k was the requested number, also if a collection has fewer blocks.
 #[test]
 fn h8_no_more_blocks_are_mixed_than_there_are() {
     let path = store("sparse.h5ad");

@@ -1,7 +1,7 @@
-//! Stores behind a network: what is served is byte for byte what it is from a local disk, or there is one clear line.
+//! Remote stores: the served bytes are equal to those from a local disk, or there is one clear line.
 //!
-//! Servers are started by the tests, on this machine's own address: one of our own with faults (`serve_objects.py`), and
-//! moto's S3, which checks signatures (`serve_s3.py`).
+//! The tests start servers on this machine's address: one with faults (`serve_objects.py`), and moto's S3, which checks signatures
+//! (`serve_s3.py`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::support::{Mount, ROOT, list, python, shufflefs, store, stores, text};
 
 pub const SMALL: [&str; 6] = ["--batch-size", "64", "--block-size", "16", "--fetch-factor", "4"];
-/// No profile and no instance of this machine.
+/// Without a profile and instance metadata.
 const NOBODY: [(&str, &str); 3] =
     [("HOME", "/nonexistent"), ("AWS_CONFIG_FILE", "/nonexistent"), ("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")];
 
@@ -23,7 +23,7 @@ const NOBODY: [(&str, &str); 3] =
 pub struct Server {
     child: Child,
     input: Option<ChildStdin>,
-    /// What it said first.
+    /// Its first line of output.
     pub said: String,
 }
 
@@ -56,7 +56,7 @@ impl Drop for Server {
     }
 }
 
-/// moto's S3 with these objects in bucket `cells`, and the variables for a client; none where it is not installed.
+/// moto's S3 with these objects in bucket `cells`, and the variables for a client; None if it is not installed.
 fn s3(objects: &[String]) -> Option<(Server, Vec<(String, String)>)> {
     if !is_there("moto.server") {
         return None;
@@ -71,12 +71,12 @@ fn s3(objects: &[String]) -> Option<(Server, Vec<(String, String)>)> {
     Some((server, variables))
 }
 
-/// Whether all servers must be there, as in `scripts/test`.
+/// Whether all servers must be installed, as in `scripts/test`.
 pub fn is_required() -> bool {
     std::env::var_os("SHUFFLEFS_TEST_SERVERS").is_some()
 }
 
-/// Whether Python has a module. Where it has not, that is said; it is a failure where all must be tested.
+/// Whether Python has a module. If not, prints that, or fails if all must be tested.
 fn is_there(module: &str) -> bool {
     let found = python("has_module.py").arg(module).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
     if !found {
@@ -90,7 +90,7 @@ fn borrowed(variables: &[(String, String)]) -> Vec<(&str, &str)> {
     variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
 }
 
-/// Every file of the first epoch, and the first batch in each format; what cannot be read, by its error.
+/// Every file of the first epoch, and the first batch in each format; the error of unreadable files.
 fn contents(mount: &Mount) -> BTreeMap<PathBuf, Result<Vec<u8>, ErrorKind>> {
     let epoch = Path::new("epoch-0000");
     let mut names: Vec<PathBuf> = list(&mount.join(epoch)).into_iter().map(|name| epoch.join(name)).collect();
@@ -104,7 +104,7 @@ fn line(output: &std::process::Output) -> String {
     text(&output.stderr).trim().to_owned()
 }
 
-/// Mounts both, and compares all that is served; or both are refused.
+/// Mounts both, and compares all files; or both must be refused.
 pub fn same(local: &Path, remote: &Path, variables: &[(&str, &str)], may_not_list: bool) {
     let here = Mount::try_new(&[local.to_owned()], &SMALL);
     let there = Mount::with(&[remote.to_owned()], &SMALL, variables);
@@ -127,7 +127,7 @@ pub fn same(local: &Path, remote: &Path, variables: &[(&str, &str)], may_not_lis
     }
 }
 
-/// Files and directories of `../shared/data`, where it is there.
+/// Files and directories of `../shared/data`, if it exists.
 fn shared() -> Vec<(String, PathBuf)> {
     let data = Path::new(ROOT).join("../shared/data");
     if !data.is_dir() {
@@ -138,7 +138,7 @@ fn shared() -> Vec<(String, PathBuf)> {
     stores.map(|name| (name.clone(), data.join(name))).collect()
 }
 
-/// Stores that tests write, of every layout.
+/// Stores of every layout, written by tests.
 pub fn written() -> Vec<(String, PathBuf)> {
     let names = WRITTEN;
     names.iter().map(|name| (*name).to_owned()).zip(stores(&names)).collect()
@@ -165,7 +165,7 @@ fn stores_in_s3_are_what_they_are_locally() {
     }
 }
 
-/// Whatever a server does: what is read is right, or it is an error.
+/// Whatever a server does, a read gives the right bytes or an error.
 #[test]
 fn faults_end_in_right_bytes_or_an_error() {
     let stores = written();
@@ -176,7 +176,7 @@ fn faults_end_in_right_bytes_or_an_error() {
             "plain", "lax", "busy", "reset", "cut", "short", "shifted", "long", "dead", "mute", "denied", "beyond",
             "moved", "changed", "replaced",
         ] {
-            // A server that does not answer takes the whole patience.
+            // A server that does not answer uses the whole timeout.
             let seeds = if ["mute", "dead", "busy"].contains(&mode) { 1 } else { 2 };
             for seed in 0..seeds {
                 let options = [&SMALL[..], &["--timeout", "8s"]].concat();
@@ -282,7 +282,7 @@ fn signatures_are_not_shown() {
     assert!(info.status.success() && !text(&info.stdout).contains("verysecret"), "{}", line(&info));
 }
 
-/// Local mounts have no network: no thread of it, no socket.
+/// Mounts of local paths have no network threads and no sockets.
 #[test]
 fn local_mounts_have_no_network() {
     let mount = Mount::new(&[store(WRITTEN[0])], &SMALL);

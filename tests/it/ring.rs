@@ -1,12 +1,12 @@
-//! Reads through io_uring, several in flight at once, by the system calls themselves.
+//! Reads through io_uring, several in flight at once, by direct system calls.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Entries of the ring: requests in flight at most.
+/// Entries of the ring: the maximum of requests in flight.
 const ENTRIES: u32 = 8;
-/// Bytes of a mapping: more than rings of so few entries take.
+/// Bytes of a mapping: more than rings with so few entries need.
 const MAPPED: usize = 4096;
 
 // Of linux/io_uring.h.
@@ -27,7 +27,7 @@ struct Params {
     other: [u32; 4],
     /// head, tail, mask, entries, flags, dropped, array, and three unused.
     submissions: [u32; 10],
-    /// head, tail, mask, entries, overflow, entries' place, and four unused.
+    /// head, tail, mask, entries, overflow, offset of entries, and four unused.
     completions: [u32; 10],
 }
 
@@ -55,7 +55,7 @@ struct Completion {
     flags: u32,
 }
 
-/// A part of a file to be read: where it begins, and its place.
+/// A part of a file to read: its offset, and its buffer.
 pub struct Part<'a> {
     pub offset: u64,
     pub out: &'a mut [u8],
@@ -69,7 +69,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// None where the system has no such calls, or does not allow them.
+    /// None if the system does not have or allow these calls.
     pub fn new() -> Option<Ring> {
         let mut params = Params::default();
         // SAFETY: parameters that live until the end of the call.
@@ -77,14 +77,14 @@ impl Ring {
         if got < 0 {
             return None;
         }
-        // SAFETY: the descriptor is fresh.
+        // SAFETY: the descriptor is new.
         let file = unsafe { OwnedFd::from_raw_fd(got as RawFd) };
         if params.features & FEATURE_SINGLE_MAPPING == 0 {
             return None;
         }
         let map = |offset: i64| {
             let (access, how) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_POPULATE);
-            // SAFETY: a fresh mapping.
+            // SAFETY: a new mapping.
             let at = unsafe { libc::mmap(std::ptr::null_mut(), MAPPED, access, how, file.as_raw_fd(), offset) };
             assert_ne!(at, libc::MAP_FAILED, "{}", io::Error::last_os_error());
             at.cast::<u8>()
@@ -93,13 +93,13 @@ impl Ring {
         Some(Ring { file, params, rings, entries })
     }
 
-    /// A counter that is shared with the kernel.
+    /// A counter shared with the kernel.
     fn counter(&self, offset: u32) -> &AtomicU32 {
-        // SAFETY: the kernel says that an aligned word is there, which lives as long as the mapping.
+        // SAFETY: the kernel gave the offset of an aligned word, which lives as long as the mapping.
         unsafe { &*self.rings.add(offset as usize).cast::<AtomicU32>() }
     }
 
-    /// Reads parts of a file, all in flight at once; the number of bytes of each, or its errno.
+    /// Reads parts of a file, all in flight at once; returns the number of bytes of each, or its errno.
     pub fn read(&self, file: RawFd, parts: &mut [Part<'_>]) -> Vec<Result<usize, i32>> {
         let count = parts.len() as u32;
         assert!(count <= ENTRIES);
@@ -122,7 +122,7 @@ impl Ring {
                 user: number.into(),
                 rest: [0; 3],
             };
-            // SAFETY: there are as many entries as the mask says, and the kernel has taken all that were there before.
+            // SAFETY: `at` is masked to the number of entries, and the kernel has consumed all earlier ones.
             unsafe { self.entries.add(at as usize).write(entry) };
             self.counter(self.params.submissions[6] + 4 * at).store(at, Ordering::Relaxed);
         }
@@ -130,10 +130,10 @@ impl Ring {
         let mut submit = count;
         let [head, tail, mask, _, _, place, ..] = self.params.completions;
         let begin = self.counter(head).load(Ordering::Relaxed);
-        // Nothing may be left in flight, as the places are the caller's.
+        // Nothing may be left in flight, as the buffers are the caller's.
         while self.counter(tail).load(Ordering::Acquire).wrapping_sub(begin) < count {
             let ring = self.file.as_raw_fd();
-            // SAFETY: no pointer but those of the entries, whose places live until all are complete.
+            // SAFETY: the only pointers are those of the entries, whose buffers live until all are complete.
             let got = unsafe {
                 libc::syscall(libc::SYS_io_uring_enter, ring, submit, count, ENTER_GETEVENTS, std::ptr::null::<u8>(), 0)
             };
@@ -148,7 +148,7 @@ impl Ring {
         let mut results = vec![Err(0); parts.len()];
         for number in 0..count {
             let at = begin.wrapping_add(number) & mask;
-            // SAFETY: the kernel has written it, as the tail says.
+            // SAFETY: the kernel has written it, according to the tail.
             let done = unsafe { *self.rings.add(place as usize).cast::<Completion>().add(at as usize) };
             results[done.user as usize] = if done.result < 0 { Err(-done.result) } else { Ok(done.result as usize) };
         }
@@ -159,7 +159,7 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // SAFETY: ours, and nobody holds them any more.
+        // SAFETY: mapped by `new`, and no longer used.
         unsafe {
             libc::munmap(self.rings.cast(), MAPPED);
             libc::munmap(self.entries.cast(), MAPPED);

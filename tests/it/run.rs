@@ -1,4 +1,4 @@
-//! `shufflefs run`: the command cannot tell that we are there, and nothing stays.
+//! `shufflefs run`: the command has the environment that it has without it, and nothing is left behind.
 
 use std::fs;
 use std::io::Write;
@@ -73,7 +73,7 @@ fn stdio_passes_through() {
 #[test]
 fn the_command_is_who_the_caller_is() {
     for area in areas() {
-        // Of the ignored signals only 1 to 31: 32 and above belong to the C library.
+        // Only signals 1 to 31 of the ignored ones: the C library uses those from 32.
         let status = "grep -E '^(Uid|Gid|Cap(Prm|Eff|Amb)|SigBlk|NoNewPrivs)' /proc/self/status; \
                       echo $((0x$(grep SigIgn /proc/self/status | cut -f2) & 0x7fffffff))";
         let mut plain = Command::new("sh");
@@ -83,7 +83,7 @@ fn the_command_is_who_the_caller_is() {
             plain = Command::new("setpriv");
             plain.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "sh"]);
         }
-        // As the area does for its own.
+        // As the area does for its commands.
         unsafe { plain.pre_exec(crate::area::heed_signals) };
         let plain = Ran::from(plain.args(["-c", status]).output().unwrap());
         assert_eq!(ran.stdout, plain.stdout);
@@ -131,7 +131,7 @@ fn signals_reach_the_command_once() {
 fn nothing_stays_when_anything_is_killed() {
     for area in areas() {
         for victim in ["shufflefs", "command"] {
-            // The marker tells our command from those of other tests.
+            // The marker distinguishes this command from those of other tests.
             let marker = format!("1000.{}", std::process::id());
             let mut command = area.command(["run", "store.h5ad", "--", "sleep", &marker]);
             let mut serving = Serving(command.spawn().unwrap());

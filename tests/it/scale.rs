@@ -1,4 +1,4 @@
-//! Stores large enough for a row index: it is made once, used again, believed only while it is right, and never missed.
+//! Stores large enough for a row index: it is made once, reused, used only while it is correct, and not required.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 const OPTIONS: [&str; 6] = ["--batch-size", "65536", "--block-size", "64", "--fetch-factor", "2"];
 
-/// A store of these properties, made once a run.
+/// A store with these properties, made once per run.
 pub fn large(name: &str, options: &[&str]) -> PathBuf {
     static PLACE: OnceLock<PathBuf> = OnceLock::new();
     let place = PLACE.get_or_init(|| {
@@ -20,7 +20,7 @@ pub fn large(name: &str, options: &[&str]) -> PathBuf {
         fs::create_dir_all(&place).unwrap();
         place
     });
-    // Other tests of this file may want it at the same time.
+    // Other tests of this file may need it at the same time.
     let lock = fs::File::create(place.join(".lock")).unwrap();
     lock.lock().unwrap();
     let script = Path::new(crate::support::ROOT).join("tests/python/large_store.py");
@@ -82,12 +82,12 @@ fn values_are_anndatas_and_the_index_is_used_again() {
     let file = only(index.path());
     let built = inode(&file);
     let second = mount(&paths, index.path(), &[]);
-    // Labels and names of genes: nothing that grows with the rows.
+    // Labels and names of genes, but nothing that grows with the rows.
     assert!(bytes_read(&second) < 100_000, "{} bytes were read again", bytes_read(&second));
     check(&second, json!({}));
     assert_eq!((sample(&second), inode(&file)), (wanted.clone(), built));
     second.unmount();
-    // Without an index directory the same bytes, and one line that says what to do.
+    // Without an index directory: the same bytes, and one line that says what to do.
     let without = mount(&paths, Path::new("/proc/index"), &[]);
     assert_eq!(sample(&without), wanted);
     let log = fs::read_to_string(without.join(".shufflefs/log")).unwrap();
@@ -126,7 +126,7 @@ fn zarr_dense_and_stores_that_differ() {
         check(&mount, json!({}));
     }
     assert_eq!(list(index.path()).len(), 2);
-    // A small store beside them, with other genes and without these columns.
+    // With a small store that has other genes and lacks these columns.
     let third = mount(&paths, index.path(), &["--join", "outer"]);
     check(&third, json!({"join": "outer"}));
     assert_eq!(list(index.path()).len(), 2);
@@ -135,7 +135,7 @@ fn zarr_dense_and_stores_that_differ() {
         check(&mount(&[large("c.h5ad", &["--dense"])], dense.path(), &[]), json!({}));
     }
     only(dense.path());
-    // An inner join counts what stays of each store; the counts are mapped too.
+    // An inner join counts the values that remain in each store; the counts are mapped too.
     let joined = tempfile::tempdir().unwrap();
     let paths = [large("a.h5ad", &[]), large("f.h5ad", &["--shift", "3", "--seed", "2"])];
     for _ in 0..2 {
@@ -144,7 +144,7 @@ fn zarr_dense_and_stores_that_differ() {
     }
 }
 
-/// Row bounds of further elements, and counts of the genes that stay, are of their own rows: made once, then mapped.
+/// Row bounds of further elements, and counts of remaining genes, are made once for each element, then mapped.
 #[test]
 fn further_elements_and_chosen_genes() {
     let index = tempfile::tempdir().unwrap();
@@ -187,7 +187,7 @@ fn it_is_made_anew_when_it_must_be() {
         assert_eq!(sample(&mount(&paths, &index, &[])), wanted);
         assert_eq!(fs::read(only(&index)).unwrap().len(), whole.len());
     }
-    // Touched but whole: believed.
+    // Touched but intact: reused.
     let built = inode(&file);
     fs::File::options().write(true).open(&file).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
     assert_eq!(sample(&mount(&paths, &index, &[])), wanted);

@@ -1,5 +1,5 @@
-//! Sequences of system calls on real mounts, against the model of the tree: what is found, how it looks, what is read through
-//! which call, what every attempt to change something comes to. Generated and shrunk by proptest, from a fixed seed.
+//! Sequences of system calls on real mounts, compared with the model of the tree: which paths exist, their attributes, what each call
+//! reads, and the errno of each modification. Generated and shrunk by proptest, from a fixed seed.
 //!
 //! `SHUFFLEFS_TEST_SEQUENCES=N` runs N sequences instead of 10,000.
 
@@ -23,12 +23,12 @@ use crate::ring::{Part, Ring};
 use crate::support::{Mount, store};
 use crate::tree_model::{Entry, Kind, OUTSIDE, TreeModel, next_entries};
 
-/// A place in a file or directory.
+/// A position in a file or directory.
 #[derive(Clone, Copy, Debug)]
 enum At {
-    /// So many 65536ths of what there is.
+    /// A fraction of its length, in 65536ths.
     Share(u16),
-    /// Beside the end.
+    /// Relative to the end.
     End(i8),
     Far,
 }
@@ -42,7 +42,7 @@ enum Op {
     Statfs(Vec<u8>),
     Xattr(Vec<u8>, &'static str),
     Readlink(Vec<u8>),
-    // On what is open.
+    // On open handles.
     Close(usize),
     Dup(usize, usize),
     Fstat(usize),
@@ -57,7 +57,7 @@ enum Op {
     CopyRange(usize, At, usize),
     /// Parts through io_uring, all in flight at once.
     Ring(usize, At, usize),
-    /// The kernel forgets the names and inodes that nobody uses, as for want of memory.
+    /// The kernel drops unused names and inodes, as under memory pressure.
     Forget,
     Write(usize),
     Sync(usize),
@@ -115,7 +115,7 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
         1 => above,
         4 => fixed.prop_map(str::to_owned),
     ];
-    // One byte of it is another, is left out or added.
+    // One byte is changed, omitted or added.
     let slip = (any::<prop::sample::Index>(), select(b"0-./xN\xff \n".to_vec()), 0..3);
     (valid, proptest::option::weighted(0.15, slip)).prop_map(|(name, slip)| {
         let mut name = name.into_bytes();
@@ -216,17 +216,17 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![2000 => by_name, 2000 => on_open, 1 => Just(Op::Forget)]
 }
 
-/// What is open.
+/// An open file or directory.
 #[derive(Clone)]
 struct Handle {
     file: Arc<OwnedFd>,
     entry: Entry,
     flags: i32,
-    /// Where the next read is; shared with duplicates.
+    /// The position of the next read; shared with duplicates.
     place: Arc<RefCell<usize>>,
 }
 
-/// One mount, its model, and what calls write to.
+/// One mount, its model, and a sink for calls that write.
 struct World {
     mount: Mount,
     model: TreeModel,
@@ -246,7 +246,7 @@ fn last() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap()
 }
 
-/// A call's number, or its errno.
+/// The result of a call, or its errno.
 fn answer(result: i64) -> Result<i64, i32> {
     if result < 0 { Err(last()) } else { Ok(result) }
 }
@@ -309,7 +309,7 @@ impl Run<'_> {
                 None => Ok(()),
                 Some(handle) if handle.flags & libc::O_PATH != 0 => {
                     let mut byte = [0u8];
-                    // SAFETY: one byte for one byte.
+                    // SAFETY: a buffer of one byte for one byte.
                     let got = unsafe { libc::pread(handle.file.as_raw_fd(), byte.as_mut_ptr().cast(), 1, 0) };
                     same(answer(got as i64), Err(libc::EBADF))
                 }
@@ -327,7 +327,7 @@ impl Run<'_> {
         let refused = |wanted: i32, result: i64| same(answer(result), Err(wanted));
         let kind = found.as_ref().map(|entry| entry.kind);
         let is_directory = kind == Ok(Kind::Directory);
-        // What stands behind a slash must be a directory.
+        // A path with a trailing slash must be a directory.
         let place = Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()));
         match op {
             Op::Stat(_) => match (fs::symlink_metadata(place), found) {
@@ -366,7 +366,7 @@ impl Run<'_> {
                     Ok(_) if flags & libc::O_EXCL != 0 => &[libc::EEXIST, libc::EISDIR],
                     Ok(_) if is_directory && (creates || writes) => &[libc::EISDIR, libc::EROFS],
                     Ok(_) if is_directory && flags & libc::O_TRUNC != 0 => &[libc::EISDIR, libc::EROFS],
-                    // The directory that does not care for pages.
+                    // Directories may ignore O_DIRECT or refuse it.
                     Ok(_) if is_directory && flags & libc::O_DIRECT != 0 => &[0, libc::EINVAL],
                     Ok(_) if !is_directory && flags & libc::O_DIRECTORY != 0 => &[libc::ENOTDIR],
                     Ok(_) if writes || flags & libc::O_TRUNC != 0 => &[libc::EROFS],
@@ -376,7 +376,7 @@ impl Run<'_> {
                     return Err(format!("{got:?}, not one of {wanted:?}"));
                 }
                 if let (Ok(number), Ok(entry)) = (got, found) {
-                    // SAFETY: the descriptor is fresh.
+                    // SAFETY: the descriptor is new.
                     let file = Arc::new(unsafe { OwnedFd::from_raw_fd(number as RawFd) });
                     self.slots[slot] = Some(Handle { file, entry, flags, place: Arc::default() });
                 }
@@ -405,7 +405,7 @@ impl Run<'_> {
                         _ => libc::lremovexattr(p, attribute.as_ptr()),
                     }
                 };
-                // Which of several reasons the kernel gives first is its own; that it is none but these is ours.
+                // If several errnos apply, the kernel decides which it returns; it must be one of these.
                 let mut may = vec![libc::EROFS];
                 may.extend(found.as_ref().err());
                 if matches!(what, "mkdir" | "mknod" | "symlink" | "link") && found.is_ok() {
@@ -431,7 +431,7 @@ impl Run<'_> {
                 }
             }
             Op::Statfs(_) => {
-                // SAFETY: zeros are a value of it, and the C string lives.
+                // SAFETY: zeros are a valid value, and the C string lives.
                 let (result, told) = unsafe {
                     let mut told: libc::statfs = std::mem::zeroed();
                     (libc::statfs(path.as_ptr(), &raw mut told), told)
@@ -443,7 +443,7 @@ impl Run<'_> {
             }
             &Op::Xattr(_, attribute) => {
                 let attribute = CString::new(attribute).unwrap();
-                // SAFETY: C strings, and no buffer of no bytes.
+                // SAFETY: C strings, and an empty buffer.
                 let result = unsafe { libc::lgetxattr(path.as_ptr(), attribute.as_ptr(), std::ptr::null_mut(), 0) };
                 match (answer(result as i64), found) {
                     (got, Err(errno)) => same(got, Err(errno)),
@@ -453,7 +453,7 @@ impl Run<'_> {
             }
             _ => {
                 let mut buffer = [0u8; 16];
-                // SAFETY: the buffer is as long as is said.
+                // SAFETY: the buffer has this length.
                 let result = unsafe { libc::readlink(path.as_ptr(), buffer.as_mut_ptr().cast(), 16) };
                 refused(found.err().unwrap_or(libc::EINVAL), result as i64)
             }
@@ -466,7 +466,7 @@ impl Run<'_> {
         matches!(self.world.model.resolve(&name[..cut]), Ok(Entry { kind: Kind::Directory, .. }))
     }
 
-    /// How `stat` shows it.
+    /// Compares the attributes from `stat`.
     fn looks(&self, meta: &fs::Metadata, entry: &Entry) -> Verdict {
         let is_directory = entry.kind == Kind::Directory;
         same((meta.is_dir(), meta.mode() & 0o7777), (is_directory, if is_directory { 0o555 } else { 0o444 }))?;
@@ -497,21 +497,21 @@ impl Run<'_> {
                     *place += got.len();
                     Ok(())
                 }
-                // The next one does not fit. At the end nothing need fit.
+                // The next entry does not fit. At the end, none need fit.
                 Err(libc::EINVAL) if size < 300 && *place < listing.len() => Ok(()),
                 Err(errno) => Err(format!("errno {errno} into {size} bytes")),
             },
             Op::Rewind(_, share) => {
                 let to = (usize::from(share) * (listing.len() + 1)) >> 16;
                 let offset = if to == 0 { 0 } else { listing[to - 1].3 };
-                // SAFETY: no pointer.
+                // SAFETY: no pointers.
                 same(answer(unsafe { libc::lseek(file, offset, libc::SEEK_SET) }), Ok(offset))?;
                 *place = to;
                 Ok(())
             }
             Op::Pread(..) | Op::Read(..) => {
                 let mut byte = [0u8];
-                // SAFETY: one byte for one byte.
+                // SAFETY: a buffer of one byte for one byte.
                 same(answer(unsafe { libc::read(file, byte.as_mut_ptr().cast(), 1) } as i64), Err(libc::EISDIR))
             }
             Op::Fstat(_) => self.looks(&fs::metadata(format!("/proc/self/fd/{file}")).unwrap(), &handle.entry),
@@ -538,14 +538,14 @@ impl Run<'_> {
             Op::Fstat(_) => self.looks(&fs::metadata(format!("/proc/self/fd/{file}")).unwrap(), &handle.entry),
             Op::Pread(_, at, len) => {
                 let mut bytes = vec![0xa5; len];
-                // SAFETY: the buffer is as long as is said.
+                // SAFETY: the buffer has this length.
                 let got = unsafe { libc::pread(file, bytes.as_mut_ptr().cast(), len, offset(at) as i64) };
                 same(answer(got as i64), Ok(part(offset(at), len).len() as i64))?;
                 equal(&bytes[..got as usize], part(offset(at), len))
             }
             Op::Read(_, len) => {
                 let mut bytes = vec![0xa5; len];
-                // SAFETY: the buffer is as long as is said.
+                // SAFETY: the buffer has this length.
                 let got = unsafe { libc::read(file, bytes.as_mut_ptr().cast(), len) };
                 same(answer(got as i64), Ok(part(*place, len).len() as i64))?;
                 equal(&bytes[..got as usize], part(*place, len))?;
@@ -556,7 +556,7 @@ impl Run<'_> {
                 let (mut first, mut second) = (vec![0xa5; len / 3], vec![0xa5; len - len / 3]);
                 let places = [&mut first, &mut second]
                     .map(|part| libc::iovec { iov_base: part.as_mut_ptr().cast(), iov_len: part.len() });
-                // SAFETY: two buffers that are as long as is said.
+                // SAFETY: two buffers with these lengths.
                 let got = unsafe { libc::preadv(file, places.as_ptr(), 2, offset(at) as i64) };
                 same(answer(got as i64), Ok(part(offset(at), len).len() as i64))?;
                 first.extend(second);
@@ -571,7 +571,7 @@ impl Run<'_> {
                     libc::SEEK_DATA | libc::SEEK_HOLE => (to, Err(libc::ENXIO)),
                     _ => (to, Ok(to)),
                 };
-                // SAFETY: no pointer.
+                // SAFETY: no pointers.
                 same(answer(unsafe { libc::lseek(file, given, whence) }), wanted)?;
                 *place = wanted.map_or(*place, |place| place as usize);
                 Ok(())
@@ -585,7 +585,7 @@ impl Run<'_> {
                 }
                 let how = if shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
                 let whole_pages = len.next_multiple_of(PAGE);
-                // SAFETY: a fresh mapping of pages that the file has, unmapped below, read meanwhile.
+                // SAFETY: a new mapping of pages that the file has, unmapped below, only read.
                 let (got, tail) = unsafe {
                     let map = libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, how, file, from as i64);
                     if map == libc::MAP_FAILED {
@@ -602,7 +602,7 @@ impl Run<'_> {
                 equal(&got, part(from, len))
             }
             Op::Advise(_, advice) => {
-                // SAFETY: no pointer.
+                // SAFETY: no pointers.
                 same(unsafe { libc::posix_fadvise(file, 0, 0, advice) }, 0)
             }
             Op::Send(_, at, len) | Op::CopyRange(_, at, len) => {
@@ -620,9 +620,9 @@ impl Run<'_> {
                 };
                 let wanted = part(offset(at), len);
                 match answer(got as i64) {
-                    // From one file system to another: the caller copies.
+                    // Between file systems, the caller must copy.
                     Err(libc::EXDEV) if is_copy => Ok(()),
-                    // It may stop early, as write(2) may, but not at once.
+                    // It may stop early, like write(2), but not at once.
                     Ok(got) if got > 0 || wanted.is_empty() => {
                         let mut bytes = vec![0; got as usize];
                         world.sink.read_exact_at(&mut bytes, 0).map_err(|error| error.to_string())?;
@@ -640,7 +640,7 @@ impl Run<'_> {
                 let wanted = part(offset(at), len);
                 let got = answer(got as i64).map_err(|errno| format!("errno {errno}"))? as usize;
                 let mut bytes = vec![0; got];
-                // SAFETY: the pipe holds so many bytes.
+                // SAFETY: the pipe has this many bytes.
                 let read = if got == 0 { 0 } else { unsafe { libc::read(out, bytes.as_mut_ptr().cast(), got) } };
                 same(read as usize, got)?;
                 if got == 0 && !wanted.is_empty() {
@@ -651,7 +651,7 @@ impl Run<'_> {
             Op::Ring(_, at, len) => {
                 let Some(ring) = &world.ring else { return Ok(()) };
                 let mut bytes = vec![0xa5; len];
-                // Four of them, the last first.
+                // Four parts, the last first.
                 let step = len.div_ceil(4).max(1);
                 let part = |(number, out)| Part { offset: (offset(at) + number * step) as u64, out };
                 let mut parts: Vec<Part<'_>> = bytes.chunks_mut(step).enumerate().map(part).collect();
@@ -665,7 +665,7 @@ impl Run<'_> {
                 }
                 Ok(())
             }
-            // SAFETY: one byte of one byte; no pointers.
+            // SAFETY: a buffer of one byte; no other pointers.
             Op::Write(_) => unsafe {
                 same(answer(libc::pwrite(file, [0u8].as_ptr().cast(), 1, 0) as i64), Err(libc::EBADF))?;
                 same(answer(libc::ftruncate(file, 0).into()), Err(libc::EINVAL))?;
@@ -674,7 +674,7 @@ impl Run<'_> {
             },
             // SAFETY: no pointers.
             Op::Sync(_) => unsafe {
-                // The kernel knows that nothing is to be written, or that nobody could.
+                // The kernel answers without the daemon: nothing is to be written, or nobody could.
                 let may = |result: i32| {
                     matches!(answer(result.into()), Ok(0) | Err(libc::ENOSYS | libc::EINVAL | libc::EROFS))
                 };
@@ -685,9 +685,9 @@ impl Run<'_> {
                 }
             },
             Op::Lock(_, how) => {
-                // SAFETY: no pointer.
+                // SAFETY: no pointers.
                 let got = answer(unsafe { libc::flock(file, how | libc::LOCK_NB) }.into());
-                // Another handle of ours may hold it.
+                // Another handle of the test may have the lock.
                 match got {
                     Ok(0) | Err(libc::EAGAIN) => Ok(()),
                     other => Err(format!("{other:?}")),
@@ -706,7 +706,7 @@ fn world(name: &str, views: &[(&str, u64)], options: &[&str], more: &[&str]) -> 
     let of = |extra: &[&str]| Mount::new(&paths, &[&fixed[..], options, extra].concat());
     let model = TreeModel::of(of(&["--threads", "1", "--memory", "64MiB"]), views, options.contains(&"--rank"), 3);
     let mut ends = [0; 2];
-    // SAFETY: room for two descriptors, which are fresh and ours.
+    // SAFETY: room for two descriptors, which are new and owned here.
     let pipe = unsafe {
         assert_eq!(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC), 0);
         ends.map(|end| OwnedFd::from_raw_fd(end))
@@ -745,11 +745,11 @@ fn sequences_of_calls_agree_with_the_model() {
     }
 }
 
-/// Signals that arrive in the middle of reads: the right bytes all the same.
+/// Signals that arrive during reads do not change the bytes.
 #[test]
 fn signals_in_the_middle_of_reads() {
     extern "C" fn nothing(_: i32) {}
-    // SAFETY: a handler that does nothing, without SA_RESTART, for a signal that nobody else uses here.
+    // SAFETY: an empty handler, without SA_RESTART, for a signal that nothing else uses here.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = nothing as extern "C" fn(i32) as usize;
@@ -773,7 +773,7 @@ fn signals_in_the_middle_of_reads() {
             for epoch in 0..6 {
                 for batch in 0..10 {
                     let name = format!("epoch-{epoch:04}/batch-{batch:06}.npz");
-                    // `fs::read` goes on after EINTR.
+                    // `fs::read` retries after EINTR.
                     assert!(fs::read(mount.join(&name)).unwrap() == fs::read(truth.join(&name)).unwrap(), "{name}");
                 }
             }

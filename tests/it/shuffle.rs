@@ -1,4 +1,4 @@
-//! `shufflefs shuffle`: what it writes is each row once, as anndata and annbatch read it; and nothing half-made has the final name.
+//! `shufflefs shuffle`: the output has each row once, as anndata and annbatch read it; no partial output has the final name.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::area::{Area, Ran};
 use crate::support::{python, store, succeed};
 
-/// Rows, rows that are at another place, and datasets, as read by anndata.
+/// Rows, moved rows, and datasets, as read by anndata.
 #[track_caller]
 fn checked(out: &Path, stores: &[PathBuf]) -> Vec<usize> {
     let said = succeed(python("check_shuffled.py").arg(out).args(stores));
@@ -44,16 +44,16 @@ fn each_row_once_in_every_form() {
         assert!(datasets == 1 && moved > rows / 2, "{out}: {moved} of {rows} rows are at another place");
     }
     assert_eq!(entries(&area), ["a.zarr", "b.zarr", "c.zarr", "d.h5ad", "e.zarr", "f.h5ad"]);
-    // Mounted again, its rows are those of the store.
+    // Mounted, its rows are those of the store.
     let ran = area.run(["info", "a.zarr"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    // The same again in its own order.
+    // The same in stored order.
     let ran = shuffle(&area, &["--order", "sequential"], &[store("sparse.h5ad")], &area.path("g.zarr"));
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert_eq!(checked(&area.path("g.zarr"), &[store("sparse.h5ad")])[1], 0, "no row is at another place");
 }
 
-/// Parts that are written in any order, each by a process of its own, are one collection.
+/// Parts written in any order, each by a separate process, are one collection.
 #[test]
 fn parts_are_one_collection() {
     let area = Area::new();
@@ -70,7 +70,7 @@ fn parts_are_one_collection() {
     finish("3").refused(2, "part 1 is");
     assert_eq!(part("1/3", &[]).code, Some(0));
     finish("2").refused(2, "write it again");
-    // Done is done: it is not written anew.
+    // A finished part is not written again.
     let file = area.path(".out.zarr.part/dataset_0/X/data/c.0");
     let before = fs::metadata(&file).unwrap().modified().unwrap();
     assert_eq!(part("0/3", &[]).code, Some(0));
@@ -81,7 +81,7 @@ fn parts_are_one_collection() {
     part("0/3", &[]).refused(2, "exists already");
 }
 
-/// Killed anywhere, it goes on, and the result is the same bytes.
+/// A run that was killed anywhere continues, and the result has the same bytes.
 #[test]
 fn a_killed_run_goes_on() {
     let area = Area::new();
@@ -89,7 +89,7 @@ fn a_killed_run_goes_on() {
     for name in ["whole.h5ad", "whole.zarr"] {
         assert_eq!(shuffle(&area, &[], &stores, &area.path(name)).code, Some(0));
     }
-    // What a killed run leaves: a beginning, and a word of how much of it is on the disk.
+    // A killed run leaves the first part, and a note of how much of it is on the disk.
     let whole = fs::read(area.path("whole.h5ad")).unwrap();
     let mut killed = area.command(["shuffle"]);
     let mut killed = crate::area::Serving(killed.args(&stores).arg(area.path("cut.h5ad")).spawn().unwrap());
@@ -117,7 +117,7 @@ fn a_killed_run_goes_on() {
     assert_eq!(entries(&area), ["cut.h5ad", "cut.zarr", "whole.h5ad", "whole.zarr"]);
 }
 
-/// The sums of an epoch, which sha256sum reads too; another seed is told apart.
+/// The checksums of an epoch, which sha256sum can check; another seed has other checksums.
 #[test]
 fn a_manifest_is_evidence() {
     let area = Area::new();
@@ -163,7 +163,7 @@ fn what_cannot_be_written_is_said() {
     assert_eq!(entries(&area), ["there.h5ad"]);
 }
 
-/// A disk without room: nothing under the final name, and said before anything is written.
+/// A full disk: no output, and an error before anything is written.
 #[test]
 fn a_full_disk_publishes_nothing() {
     if !crate::area::is_root() {
@@ -181,7 +181,7 @@ fn a_full_disk_publishes_nothing() {
     }
 }
 
-/// A directory of parquet files: each row once and in the order of the epoch, in parts too.
+/// A directory of parquet files: each row once and in the order of the epoch, also in parts.
 #[test]
 fn parquet_files_are_the_epoch() {
     let area = Area::new();
@@ -218,7 +218,7 @@ fn parquet_files_are_the_epoch() {
     assert_eq!(entries(&area), ["a.parquet", "b.parquet", "c.parquet"]);
 }
 
-/// A disk that fills up in the middle: one line, nothing published, and with room again the same command goes on.
+/// A disk that becomes full during the run: one line, no output, and with room again the same command continues.
 #[test]
 fn a_disk_that_fills_up_is_gone_on_with() {
     if !crate::area::is_root() {
@@ -231,7 +231,7 @@ fn a_disk_that_fills_up_is_gone_on_with() {
     let whole: u64 = files(&area.path("whole.zarr")).iter().map(|(_, len)| len.next_multiple_of(4096)).sum();
     let small = area.path("small");
     fs::create_dir(&small).unwrap();
-    // More than is asked for beforehand (a quarter of what is decoded), and less than is written.
+    // More than the space checked in advance (a quarter of the decoded size), and less than the written size.
     let size = |bytes: u64| format!("size={}k", bytes / 1024);
     succeed(std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &size(whole / 2), "none"]).arg(&small));
     let out = small.join("whole.zarr");
@@ -244,7 +244,7 @@ fn a_disk_that_fills_up_is_gone_on_with() {
     remount(&size(whole * 4));
     assert_eq!(shuffle(&area, &[], &stores, &out).code, Some(0));
     succeed(std::process::Command::new("diff").arg("-r").arg(area.path("whole.zarr")).arg(&out));
-    // Without names for files, after some of them.
+    // Out of inodes after some files.
     let taken = files(&small).len() + 20;
     remount(&format!("nr_inodes={}", taken + 3));
     let options = ["--batch-size", "64", "--fetch-factor", "1", "--block-size", "16"];
@@ -268,7 +268,7 @@ fn files(directory: &Path) -> Vec<(PathBuf, u64)> {
     found
 }
 
-/// A chunk that is damaged, and a store that is replaced between two parts: named, and nothing has the final name.
+/// A damaged chunk, and a store that is replaced between two parts: an error that names it, and no output.
 #[test]
 fn bad_sources_publish_nothing() {
     let area = Area::new();
@@ -281,7 +281,7 @@ fn bad_sources_publish_nothing() {
         assert!(ran.stderr.contains("cells.h5ad") && ran.stderr.contains("chunk"), "{ran:?}");
         assert!(!area.path(name).exists());
     }
-    // Mended, the same command goes on from nothing, as the store is another one.
+    // Once repaired, the same command starts again, as the store has changed.
     fs::copy(store("sparse.h5ad"), &cells).unwrap();
     for name in ["out.zarr", "out.h5ad"] {
         let ran = shuffle(&area, &["--memory", "16MiB", "--verify"], std::slice::from_ref(&cells), &area.path(name));
@@ -290,7 +290,7 @@ fn bad_sources_publish_nothing() {
     }
     let part = |part: &str| shuffle(&area, &["--part", part], std::slice::from_ref(&cells), &area.path("two.zarr"));
     assert_eq!(part("0/2").code, Some(0));
-    // Other bytes, and another time.
+    // Other bytes, and another mtime.
     fs::remove_file(&cells).unwrap();
     fs::copy(store("sparse.h5ad"), &cells).unwrap();
     succeed(std::process::Command::new("touch").args(["-d", "2020-01-01"]).arg(&cells));
@@ -300,7 +300,7 @@ fn bad_sources_publish_nothing() {
     assert!(!area.path("two.zarr").exists());
 }
 
-/// A store that is replaced while it is read: an error that names it, or the epoch of one of the two; never of both.
+/// A store that is replaced while it is read: an error that names it, or the epoch of one of the two; never a mixture.
 #[test]
 fn a_source_that_changes_is_not_mixed() {
     let area = Area::new();
@@ -336,7 +336,7 @@ fn a_source_that_changes_is_not_mixed() {
     }
 }
 
-/// Signals after any number of files: the end by that signal, nothing under the final name, and then the same bytes.
+/// A signal after any number of files: it ends by that signal, without output, and continues to the same bytes.
 #[test]
 fn signals_at_any_point() {
     let area = Area::new();

@@ -1,5 +1,5 @@
-//! Situations that users met: an environment, limits, paths and file systems that differ from those of a developer's desk.
-//! One numbered test a report; the numbers are those of the report.
+//! Situations of users: environments, limits, paths and file systems that differ from those of a developer's machine.
+//! One numbered test for each report, with the number of the report.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::area::{Area, Ran};
 use crate::support::{sha256, store, stores, succeed, walk};
 
-/// Variables that clusters set and that stop every HDF5 file if libhdf5 sees them.
+/// Variables that clusters set, and that break all HDF5 files if libhdf5 sees them.
 const VARIABLES: [(&str, &str); 6] = [
     ("HDF5_VOL_CONNECTOR", "async under_vol=0;under_info={}"),
     ("HDF5_DRIVER", "mpio"),
@@ -118,7 +118,7 @@ fn s09_more_stores_than_descriptors() {
     arguments.extend(paths.iter().map(|path| path.as_os_str()));
     let expected = read_epoch(&area, &arguments, |_| {});
     assert_eq!(read_epoch(&area, &arguments, |command| with_files(command, 100, 100)), expected);
-    // One that is replaced while it is closed is noticed when it is opened again.
+    // A file that is replaced while it is closed is noticed when it is reopened.
     let mut command = area.command([OsStr::new("mount")]);
     with_files(command.args(&arguments).arg("d"), 100, 100);
     assert_eq!(ran(&mut command).code, Some(0));
@@ -130,7 +130,7 @@ fn s09_more_stores_than_descriptors() {
     assert!(files.filter_map(stale).any(|error| error == libc::ESTALE));
 }
 
-/// So many copies of one small store: 2,000 with `scripts/test --all`, as that takes some seconds.
+/// Many copies of one small store: 2,000 with `scripts/test --all`, as that takes some seconds.
 fn many(area: &Area) -> Vec<PathBuf> {
     let count = std::env::var("SHUFFLEFS_TEST_STORES").map_or(400, |count| count.parse().unwrap());
     let small = store("join-b.h5ad");
@@ -166,7 +166,7 @@ fn s09_thousands_of_stores_with_few_descriptors() {
         assert_eq!(area.run(["umount", "d"]).code, Some(0));
     }
     assert_eq!(seen[0], seen[1]);
-    // Too few for anything.
+    // Too few for any mount.
     let mut command = area.command(["mount"]);
     with_files(command.args(&paths[..20]).arg("d"), 14, 14);
     let told = ran(&mut command);
@@ -198,17 +198,17 @@ fn s10_a_limit_of_address_space_bounds_the_budget() {
     }
 }
 
-/// What a mount's daemon has mapped, in bytes.
+/// Address space of a mount's daemon, in bytes.
 fn mapped(pid: u64) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-/// A daemon that gets no memory for a batch answers EIO and lives; it serves right bytes again once there is memory.
+/// A daemon that gets no memory for a batch returns EIO and continues; it serves right bytes again once there is memory.
 ///
-/// What is refused is the memory of data: the batch is larger than what is left to the daemon, and that is enough for threads and small
-/// things, without which no process goes on (starting a thread in a process that can map nothing ends it, in any language).
+/// Only the memory for data is refused: the batch is larger than the daemon's remaining memory, which is enough for threads and small
+/// objects, without which no process can continue (starting a thread ends a process that cannot map memory, in any language).
 #[test]
 fn s10_an_allocation_that_fails_fails_its_batch() {
     const MIB: u64 = 1 << 20;
@@ -250,7 +250,7 @@ fn s13_info_of_what_does_not_mount_is_a_failure() {
     let area = Area::new();
     let told = area.run(["info", "store.h5ad"]);
     assert!(told.code == Some(0) && told.stdout.contains("mounts: yes"), "{told:?}");
-    // A group, and nothing in it.
+    // An empty group.
     let odd = area.path("odd.zarr");
     fs::create_dir(&odd).unwrap();
     fs::write(odd.join(".zgroup"), r#"{"zarr_format": 2}"#).unwrap();
@@ -284,7 +284,7 @@ fn s13_info_tells_of_a_mount_with_these_genes() {
     of(&["--absent", "zero"]).refused(2, "--genes");
 }
 
-/// The kernel frees an inode for each name, which is work: unmounting waits for it.
+/// The kernel frees an inode for each name, which takes time: unmounting waits for it.
 #[test]
 fn s14_a_million_listed_names() {
     let area = Area::new();
@@ -339,7 +339,7 @@ fn s16_an_index_directory_below_tmp_is_ours_alone() {
         let (told, index, area) = attempt(prepare);
         assert!(told.code == Some(3) && told.stderr.contains(word) && told.stderr.contains("--index-dir"), "{told:?}");
         assert_eq!(fs::read_dir(&index).unwrap().count(), 0, "{word}");
-        // What needs no index goes on.
+        // A mount that needs no index works.
         let mut command = area.command(["mount", "store.h5ad", "d"]);
         let told = ran(command.env_remove("HOME").env_remove("XDG_CACHE_HOME").env("TMPDIR", area.path(".")));
         assert!(told.code == Some(0) && told.stderr.contains("warning"), "{told:?}");

@@ -1,7 +1,7 @@
-//! Every AnnData that anyone wrote: the stores of `../shared/data`, by other people's software, and what tests write.
+//! AnnData of all kinds: the stores of `../shared/data`, by other software, and those that tests write.
 //!
-//! Each usable matrix of each store is mounted and compared, value for value, with anndata's and with what independent
-//! tools found in it (`expected.json`); the others are refused in the one line that stands here.
+//! Each usable matrix of each store is mounted and compared, value for value, with anndata's values and with `expected.json`, from
+//! independent tools; the others must be refused with the message given here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use crate::support::{Checker, Mount, store_table, stores, text};
 use serde_json::{Value, json};
 
-/// What a matrix stored by column is refused with. `None`: they are served, and compared like all others.
+/// The error for a matrix stored by column. `None`: they are served, and compared like all others.
 const CSC: Option<&str> = None;
 
-/// Stores (and groups inside) whose X is refused, and what the line says.
+/// Stores (and groups inside) with a refused X, and words of the error.
 const REFUSED: [(&str, &str); 7] = [
     ("scLucid_lfs_pointer.h5ad", "not an HDF5 file; it is a Git LFS pointer: run `git lfs pull`"),
     ("vitessce_invalidmeta.zarr", "its .zmetadata describes no group or array: the store is damaged or incomplete"),
@@ -37,13 +37,13 @@ fn data() -> Option<PathBuf> {
     None
 }
 
-/// One matrix of one store: what it must be.
+/// One matrix of one store, and what is expected of it.
 struct Case {
     path: PathBuf,
     x: String,
-    /// What `expected.json` says of it.
+    /// Its entry in `expected.json`.
     expected: Value,
-    /// Part of the line with which it is refused.
+    /// Part of the error, if it must be refused.
     refused: Option<String>,
 }
 
@@ -63,7 +63,7 @@ fn cases(data: &Path) -> Vec<Case> {
         };
         // Whole MuData are mounted (`modalities`).
         if !groups.contains_key("/") && !groups.keys().all(|group| group.starts_with("mod/")) {
-            // Of what only holds AnnData, the line names it.
+            // If a file only contains AnnData, the error names them.
             let refused = refused(file).or(Some("AnnData inside; name".to_owned()));
             cases.push(Case { path: data.join(file), x: "X".into(), expected: Value::Null, refused });
         }
@@ -98,7 +98,7 @@ fn cases(data: &Path) -> Vec<Case> {
     cases
 }
 
-/// Mounts one matrix; says how it departs from what it must be.
+/// Mounts one matrix; returns how it differs from what is expected.
 fn check(checker: &mut Checker, case: &Case) -> Result<(), String> {
     let options = [&["--x", case.x.as_str()], &SMALL[..]].concat();
     match (Mount::try_new(std::slice::from_ref(&case.path), &options), &case.refused) {
@@ -145,7 +145,7 @@ fn every_refusal_is_of_a_store_that_is_there() {
     }
 }
 
-/// Odd stores that tests write, each with twins that anndata wrote: the path below the store, and the matrices served.
+/// Unusual stores written by tests, each with twins that anndata wrote: the path within the store, and the served matrices.
 const ODD: [(&str, &[&str]); 31] = [
     ("r-like.h5ad", &["X"]),
     ("r-like-no-shape.h5ad", &["X"]),
@@ -180,7 +180,7 @@ const ODD: [(&str, &[&str]); 31] = [
     ("collection.zarr", &["X"]),
 ];
 
-/// Odd stores that are refused, and what the line says.
+/// Unusual stores that are refused, and words of the error.
 const REFUSED_ODD: [(&str, &str); 14] = [
     ("no-rows.h5ad", "no rows: there is nothing to serve"),
     ("zip-header.zarr.zip", "its local header is damaged"),
@@ -198,7 +198,7 @@ const REFUSED_ODD: [(&str, &str); 14] = [
     ("nested.zarr", "AnnData inside; name "),
 ];
 
-/// The paths of odd stores, `::` and all, made first where they are missing.
+/// The paths of unusual stores, including `::`; missing ones are made first.
 fn odd(names: &[&str]) -> Vec<PathBuf> {
     let files: Vec<&str> = names.iter().map(|name| file_of(name)).collect();
     let made = stores(&files);
@@ -210,7 +210,7 @@ fn file_of(name: &str) -> &str {
     if name.starts_with("colons") { name } else { name.split("::").next().unwrap_or(name) }
 }
 
-/// The AnnData that stand for a store.
+/// The AnnData equal to a store.
 fn twins(name: &str, path: &Path) -> Vec<PathBuf> {
     let file = file_of(name);
     let directory = path.to_str().unwrap().strip_suffix(name).unwrap();

@@ -1,4 +1,4 @@
-//! What the end-to-end tests share: mounts that always go away, stores made once, Python readers.
+//! Shared parts of end-to-end tests: mounts that are always unmounted, stores made once, Python readers.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,22 +15,22 @@ use sha2::{Digest, Sha256};
 
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The binary under test, ended by `timeout` rather than waited for for ever.
+/// The binary under test, ended by `timeout` if it hangs.
 pub fn shufflefs() -> Command {
     let mut command = bounded(120, env!("CARGO_BIN_EXE_shufflefs"));
-    // What a mount keeps for later ones goes here, not to the user's cache.
+    // Files kept for later mounts go here, not to the user's cache.
     command.env("XDG_CACHE_HOME", Path::new(ROOT).join("target/test-cache"));
     command
 }
 
-/// A command that is killed after so many seconds: a hang is a failure with a name, not a stuck run.
+/// A command that is killed after this many seconds: a hang is a failure of one test, not of the whole run.
 pub fn bounded(seconds: u32, program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=10", &seconds.to_string()]).arg(program).stdin(Stdio::null());
     command
 }
 
-/// Runs a command that must succeed; its standard output.
+/// Runs a command that must succeed; returns its standard output.
 pub fn succeed(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     assert!(output.status.success(), "{command:?}: {}\n{}", output.status, text(&output.stderr));
@@ -50,7 +50,7 @@ fn python_path() -> PathBuf {
     }
 }
 
-/// The Python of the venv, about to run one of `tests/python`.
+/// The venv's Python with a script of `tests/python`.
 pub fn python(script: &str) -> Command {
     let inner = unbounded_python(script);
     let mut command = bounded(300, inner.get_program());
@@ -67,17 +67,17 @@ fn unbounded_python(script: &str) -> Command {
     command
 }
 
-/// The same, about to run one of `examples/trainers`.
+/// The same with a script of `examples/trainers`.
 pub fn example(script: &str) -> Command {
     python(&format!("../../examples/trainers/{script}"))
 }
 
-/// All stores that can be made: name -> what it is.
+/// All stores that can be made: name -> properties.
 pub fn store_table() -> BTreeMap<String, Value> {
     serde_json::from_str(&succeed(python("make_stores.py").arg("--list"))).unwrap()
 }
 
-/// Paths of these stores, made first where they are missing. All tests of all runs share them, until the script changes.
+/// Paths of these stores; missing ones are made first. All tests of all runs share them, until the script changes.
 pub fn stores(names: &[impl AsRef<str>]) -> Vec<PathBuf> {
     let mut hash = Sha256::new();
     for file in ["tests/python/make_stores.py", "tests/python/odd_stores.py", "tests/requirements.txt"] {
@@ -94,7 +94,7 @@ pub fn stores(names: &[impl AsRef<str>]) -> Vec<PathBuf> {
     names.iter().map(|name| directory.join(name.as_ref())).collect()
 }
 
-/// The directory of what `SCRIPT make DIRECTORY` writes; made once, until the script changes.
+/// The output directory of `SCRIPT make DIRECTORY`; made once, until the script changes.
 pub fn made_by(script: &str) -> PathBuf {
     let source = fs::read(Path::new(ROOT).join("tests/python").join(script)).unwrap();
     let root = Path::new(ROOT).join("target/test-stores");
@@ -114,18 +114,18 @@ pub fn store(name: &str) -> PathBuf {
     stores(&[name]).remove(0)
 }
 
-/// `check_epoch.py` as a server: Python starts once for each thread of the tests, then checks all of their mounts. It bounds
-/// each job by itself. Its input ends with the tests, and it with that.
+/// `check_epoch.py` as a server: Python starts once for each test thread, and checks all its mounts. It limits the time of each job,
+/// and ends when its input ends.
 pub struct Checker {
     _child: Child,
     jobs: ChildStdin,
     results: BufReader<ChildStdout>,
 }
 
-/// Checkers that no test uses at the moment.
+/// Checkers that no test is using.
 static IDLE_CHECKERS: Mutex<Vec<Checker>> = Mutex::new(Vec::new());
 
-/// A checker as long as a test needs it.
+/// A checker for as long as a test needs it.
 pub struct CheckerGuard(Option<Checker>);
 
 impl Checker {
@@ -166,7 +166,7 @@ impl DerefMut for CheckerGuard {
 
 impl Drop for CheckerGuard {
     fn drop(&mut self) {
-        // One that a failing test has left may be in the middle of a job.
+        // A checker left by a failing test may be in the middle of a job.
         if !std::thread::panicking() {
             IDLE_CHECKERS.lock().unwrap_or_else(PoisonError::into_inner).extend(self.0.take());
         }
@@ -175,7 +175,7 @@ impl Drop for CheckerGuard {
 
 // ---------------------------------------------------------------- mounts
 
-/// A mount in the background; unmounted when dropped, whatever happened.
+/// A mount in the background; unmounted in any case when dropped.
 pub struct Mount {
     pub stores: Vec<PathBuf>,
     directory: tempfile::TempDir,
@@ -183,14 +183,14 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Mounts and waits for the parent's exit: the mount is usable then.
+    /// Mounts and waits for the parent to exit: then the mount is usable.
     pub fn new(stores: &[PathBuf], options: &[&str]) -> Mount {
         Mount::try_new(stores, options).unwrap_or_else(|output| {
             panic!("mount of {stores:?} with {options:?}: {}\n{}", output.status, text(&output.stderr));
         })
     }
 
-    /// As `new`; the parent's exit status and messages where it fails.
+    /// Like `new`; returns the parent's exit status and messages if it fails.
     pub fn try_new(stores: &[PathBuf], options: &[&str]) -> Result<Mount, Output> {
         Mount::with(stores, options, &[])
     }
@@ -199,7 +199,7 @@ impl Mount {
     pub fn with(stores: &[PathBuf], options: &[&str], variables: &[(&str, &str)]) -> Result<Mount, Output> {
         let directory = tempfile::Builder::new().prefix("shufflefs-test-").tempdir().unwrap();
         let mut mount = Mount { stores: stores.to_vec(), directory, mounted: true };
-        // Files, not pipes: a daemon that keeps its parent's stderr open must not keep us waiting.
+        // Files, not pipes: a daemon that keeps its parent's stderr open would block a pipe.
         let (out, err) = (mount.directory.path().join("stdout"), mount.directory.path().join("stderr"));
         let status = shufflefs()
             .arg("mount")
@@ -265,7 +265,7 @@ impl Drop for Mount {
     }
 }
 
-/// Processes of our binary that serve this mountpoint.
+/// Processes of the binary under test that serve this mountpoint.
 fn daemons(mountpoint: &Path) -> Vec<i32> {
     let binary = fs::canonicalize(env!("CARGO_BIN_EXE_shufflefs")).unwrap();
     let serves = |pid: &i32| {
@@ -278,7 +278,7 @@ fn daemons(mountpoint: &Path) -> Vec<i32> {
     all.filter(serves).collect()
 }
 
-/// Whether something is mounted exactly there (works for dead mounts too, where stat does not).
+/// Whether something is mounted exactly there (also for dead mounts, where stat fails).
 pub fn is_mounted(path: &Path) -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     table.lines().any(|line| line.split(' ').nth(4) == path.to_str())
@@ -321,7 +321,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The order of `n` things drawn from `seed`: the same on every run.
+/// A permutation of `n`, drawn from `seed`: the same in every run.
 pub fn shuffled(n: usize, seed: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     let mut state = seed;

@@ -1,4 +1,4 @@
-//! X as tokens, against the published tokenisers as `tests/python/check_tokens.py` has them.
+//! X as tokens, compared with the published tokenisers as implemented in `tests/python/check_tokens.py`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Mount, made_by, python, store, succeed, text};
 
-/// 150 of the 200 genes of `screen.h5ad`, with tokens and medians that make ties, and one that it lacks.
+/// 150 of the 200 genes of `screen.h5ad`, with tokens and medians that cause ties, and one gene that it lacks.
 fn genes() -> Vec<(String, u32, f64)> {
     let gene = |i: u32| (format!("g{i}"), 10 + (i * 37) % 1009, [1.0, 1.5, 2.0, 3.0, 0.7][(i % 5) as usize]);
     (0..200).filter(|i| i % 4 != 3).map(gene).chain([("absent".to_owned(), 4, 1.0)]).collect()
@@ -17,7 +17,7 @@ fn screen() -> PathBuf {
     made_by("trainer_stores.py").join("screen.h5ad")
 }
 
-/// Writes a table with these special tokens, and for the check a recipe with these fields beside them.
+/// Writes a table with these special tokens, and for the check a recipe with these additional fields.
 fn write(directory: &Path, special: &[(&str, u32)], recipe: Value) -> (PathBuf, PathBuf) {
     let (table, told) = (directory.join("table.tsv"), directory.join("recipe.json"));
     let line = |name: &str, token: u32, median: &str| format!("{name}\t{token}\t{median}\n");
@@ -54,7 +54,7 @@ fn tokens_of_geneformer() {
     let dataset = mount.json("dataset.json");
     assert_eq!((&dataset["x"]["kind"], &dataset["genes"]), (&json!("tokens"), &json!(150)), "{dataset}");
     assert_eq!(dataset["options"]["tokens"]["length"], json!(4096));
-    // An AnnData has no tokens: its files do not exist, and three places say so.
+    // An AnnData cannot have tokens: its files do not exist, and three documents say so.
     for name in
         ["epoch-0000/batch-000000.h5ad", "epoch-0000.h5ad", "epoch-0000.zarr", "epoch-0000/batch-000000.tahoe.parquet"]
     {
@@ -67,7 +67,7 @@ fn tokens_of_geneformer() {
     mount.unmount();
 }
 
-/// Longer rows lose their last genes; row bounds are wide or of a rank, and blocks of one store are cut anywhere.
+/// Longer rows lose their last genes; row bounds are 64-bit or of a rank, and blocks of one store are cut anywhere.
 #[test]
 fn tokens_are_cut_to_the_length() {
     let directory = tempfile::tempdir().unwrap();
@@ -80,8 +80,8 @@ fn tokens_are_cut_to_the_length() {
     agrees(&["--tokens", file.to_str().unwrap(), "--index-dtype", "i64"], &recipe).unmount();
 }
 
-/// Equal ranks stand in the order of the first store's genes, also in rows of a store with another order; counts of rows are kept for a
-/// later mount, and those of another length are others.
+/// Equal ranks are in the order of the first store's genes, also in stores with another order; counts of rows are stored for later
+/// mounts, separately for each length.
 #[test]
 fn tokens_of_several_stores() {
     let directory = tempfile::tempdir().unwrap();
@@ -111,7 +111,7 @@ fn tokens_of_scgpt() {
     agrees(&["--tokens", "scgpt", "--token-table", vocabulary.to_str().unwrap()], &recipe).unmount();
 }
 
-/// Bins without a draw are those of numpy to the last; sampled genes are some of the row's, others in each epoch.
+/// Bins without a draw equal numpy's exactly; sampled genes are a subset of the row's, different in each epoch.
 #[test]
 fn bins_are_exact_and_genes_are_sampled() {
     for (longer, ties) in [("cut", "last"), ("sample", "last"), ("sample", "spread")] {

@@ -1,4 +1,4 @@
-//! A container of another kind in one file: what the recipe in ARCHITECTURE.md asks for, and what comes by itself.
+//! Another kind of container in one file: the recipe in ARCHITECTURE.md, and what then works without further code.
 //!
 //! A `.toy` file is a line `TOY`, then one line of JSON: names of cells and genes, and a dense matrix.
 
@@ -169,7 +169,7 @@ fn a_container_is_one_file_and_one_line() {
     rows.sort_by(|a, b| a[0].total_cmp(&b[0]));
     assert_eq!(rows, [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]);
 
-    // What is no toy is told in the words of all kinds, and one that changes is noticed.
+    // A file that is not a toy gives the common error, and a file that changes is noticed.
     let other = directory.path().join("other");
     std::fs::write(&other, "hello").unwrap();
     assert!(open_as(&[TOY], &other).err().unwrap().to_string().contains("it is text"));

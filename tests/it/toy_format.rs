@@ -1,7 +1,7 @@
-//! A format of our own in one file: what `ARCHITECTURE.md` promises of the `Format` door.
+//! Another format in one file, as `ARCHITECTURE.md` describes for the trait `Format`.
 //!
-//! `.rows` has one record a row: how many values it has, then the values. Its layout needs the length of each row, and its
-//! size is known before anything is read.
+//! `.rows` has one record a row: its number of values, then the values. Its layout needs the length of each row, and its size is
+//! known before anything is read.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -19,11 +19,11 @@ use crate::support;
 
 struct Rows;
 
-/// Of the number before the values.
+/// Bytes of the number before the values.
 const COUNT: usize = 4;
 
 impl Format for Rows {
-    /// The values first lie behind room for all counts: `finish` moves each row to its place, forwards.
+    /// The values are first filled in after room for all counts; `finish` moves each row forward to its place.
     fn layout(&self, batch: &Batch<'_>) -> Layout {
         let start = (batch.rows.len() * COUNT) as u64;
         let dtype = batch.element(0).kind.dtype();
@@ -108,12 +108,12 @@ fn a_format_is_one_file_and_one_line() {
     assert_eq!((seen, values), (rows, total(&engine)));
 }
 
-/// The sum of values as bits: some are no numbers.
+/// The sum of the values' bits, as some values are NaN.
 fn bits(values: &[u8]) -> u64 {
     values.as_chunks::<4>().0.iter().map(|value| u64::from(u32::from_le_bytes(*value))).sum()
 }
 
-/// The same of all values as the store has them.
+/// The same for all values of the store.
 fn total(engine: &Engine) -> u64 {
     let x = &engine.collection().stores[0].x().matrix;
     let shufflefs::anndata::matrix::Matrix::Sparse { data, .. } = x else { panic!("dense") };

@@ -15,36 +15,36 @@ use zarrs::array::codec::ZstdCodec;
 use crate::array::{bytes, values, write_zarr};
 use crate::pieces::Pieces;
 
-/// The bytes of an object, and the number of its version.
+/// The bytes of an object, and its version number.
 type Held = (Arc<Vec<u8>>, u64);
 
-/// Objects by path; and what every read fails with, if it does.
+/// Objects by path; and the error of every read, if set.
 #[derive(Debug, Default)]
 struct Shelf {
     objects: Mutex<BTreeMap<PathBuf, Held>>,
     fails: Mutex<Option<ErrorKind>>,
     reads: AtomicU64,
-    /// How long a read is said to take.
+    /// The latency that reads report.
     latency: Option<Duration>,
     under_way: Mutex<UnderWay>,
     more: Condvar,
 }
 
-/// Bytes of large reads that are under way.
+/// Bytes of large reads in flight.
 #[derive(Debug, Default)]
 struct UnderWay {
     now: u64,
     most: u64,
-    /// Reads wait until so many bytes are under way, once.
+    /// Reads wait until this many bytes are in flight, once.
     wanted: u64,
 }
 
-/// What the tests hold of it.
+/// The tests' handle of the storage.
 #[derive(Clone, Debug, Default)]
 struct Toy(Arc<Shelf>);
 
 impl Toy {
-    /// Takes up all files below a directory.
+    /// Copies all files below a directory.
     fn of(root: &Path, latency: Option<Duration>) -> Toy {
         let toy = Toy(Arc::new(Shelf { latency, ..Shelf::default() }));
         let mut folders = vec![root.to_path_buf()];
@@ -77,7 +77,7 @@ impl Toy {
 }
 
 impl Shelf {
-    /// A read of so many bytes, which waits as `UnderWay` says.
+    /// A read of this many bytes, which waits as `UnderWay` says.
     fn pass(&self, bytes: u64) {
         let mut state = self.under_way.lock().unwrap();
         state.now += bytes;
@@ -179,14 +179,14 @@ fn a_zarr_store_is_read_from_any_storage() {
     let reads = toy.0.reads.load(Ordering::Relaxed);
     assert!(reads > 0 && address.meter().requests() == reads && address.meter().failed() == 0);
 
-    // What a storage says is kept: its kind, and its words.
+    // The error of a storage keeps its kind and message.
     *toy.0.fails.lock().unwrap() = Some(ErrorKind::TimedOut);
     let error = container.array("zstd").unwrap().read_range(0, 1, 100, &counters).unwrap_err();
     assert!(matches!(&error, ArrayError::Io { source, .. } if source.kind() == ErrorKind::TimedOut), "{error:?}");
     assert_eq!(error.to_string(), "toy://: zstd: chunk 0: cannot be read: the shelf fell down");
     *toy.0.fails.lock().unwrap() = None;
 
-    // Another version of what was read: never the one for the other.
+    // Another version of an object that was read: never served instead.
     let metadata = Path::new("toy/raw/zarr.json");
     let text = toy.get(metadata).unwrap().0;
     toy.put(metadata, text.to_vec());
@@ -198,12 +198,12 @@ fn a_zarr_store_is_read_from_any_storage() {
     );
 }
 
-/// However many requests the latency asks for, all gathers together have no more bytes under way than they may.
+/// However many requests the latency needs, the bytes in flight of all gathers are limited.
 #[test]
 fn bytes_under_way_are_bounded() {
     const LIMIT: u64 = 100_000;
     let folder = tempfile::tempdir().unwrap();
-    // Of 28,000 bytes each, which no codec makes smaller.
+    // 28,000 bytes each, which no codec can compress.
     let data: Vec<i32> = (0..210_000_u32).map(|i| i.wrapping_mul(2_654_435_761).rotate_left(i % 31) as i32).collect();
     write_zarr(folder.path(), "raw", &[210_000], &[7000], Some(&[700]), vec![], &data);
     write_zarr(

@@ -1,5 +1,5 @@
 //! A strategy in one file, as a newcomer would add it (ARCHITECTURE.md): the view's rows backwards, the same in every epoch.
-//! The conformance suite holds it to the contract, and an engine serves it.
+//! The conformance suite tests it, and an engine serves it.
 
 use std::process::Command;
 use std::sync::{Arc, mpsc};
@@ -42,7 +42,7 @@ impl Strategy for Backwards {
     }
 }
 
-/// The line that would stand in `plan::strategy::STRATEGIES`.
+/// The line that `plan::strategy::STRATEGIES` would have.
 const BACKWARDS: Registration = Registration {
     name: "backwards",
     labels: false,

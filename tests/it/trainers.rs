@@ -1,5 +1,5 @@
-//! Programs of the field on a mount, unmodified: each is a file of `examples/trainers` that holds nothing of ours but a path, and
-//! compares what it reads with the store.
+//! Unmodified programs on a mount: each is a file of `examples/trainers` that uses nothing of shufflefs except a path, and compares
+//! what it reads with the store.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::{Mount, example, list, python, store, stores, succeed};
 
-/// Runs one on a path of a mount that lists a format.
+/// Runs a script on a path of a mount that lists a format.
 fn trains(script: &str, format: &str, path: &str) {
     let store = store("sparse.h5ad");
     let options =
@@ -71,8 +71,8 @@ fn a_dataset_has_the_columns_of_the_batches() {
     }
 }
 
-/// The shards of an epoch, of a rank and of a view whose rows are drawn are its batches, and the index tells the size of each; it is
-/// the same in one read and in many.
+/// The shards of an epoch, of a rank and of a view with drawn rows are its batches, and the index has the size of each; it is the same
+/// in one read and in many.
 #[test]
 fn shards_are_the_batches_of_their_epoch() {
     let options = ["--batch-size", "48", "--block-size", "16", "--fetch-factor", "2"];

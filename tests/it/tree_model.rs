@@ -1,7 +1,7 @@
-//! What a mount shows, in the plainest words: which path is what, what a directory lists, what a file holds.
+//! A model of a mount in the simplest code: the kind of each path, the entries of each directory, the content of each file.
 //!
-//! Names follow docs/semantics.md and are written down here a second time. What files hold is what a second mount of the
-//! same store gives when it reads them from begin to end; `exact` compares that with other readers.
+//! Names follow docs/semantics.md, independently of the implementation. The content of files is read sequentially from a second mount
+//! of the same store; `exact` compares that with other readers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::support::{Mount, list};
 
-/// What a path is: its shortest spelling below the mount, and of what kind it is.
+/// A path: its shortest spelling below the mount, and its kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     pub path: String,
@@ -21,20 +21,20 @@ pub struct Entry {
 pub enum Kind {
     Directory,
     File,
-    /// A file of `.shufflefs`, which holds something else each time.
+    /// A file of `.shufflefs`, with different content at each read.
     Live,
 }
 
-/// A path that leads out of the mount: nothing is said about it.
+/// A path outside the mount, which the model does not describe.
 pub const OUTSIDE: i32 = -1;
 
-/// Entries of a directory, in their order: name, type, inode, the place behind it.
+/// Entries of a directory, in order: name, type, inode, next offset.
 pub type Listing = Vec<(Vec<u8>, u8, u64, i64)>;
 
 pub struct TreeModel {
-    /// Name and batches of each view; of one view alone, no name.
+    /// Name and batches of each view; a single view has no name.
     views: Vec<(Option<String>, u64)>,
-    /// Whether it is the tree of one rank, which has no ranks.
+    /// Whether it is the tree of one rank, without rank directories.
     is_of_rank: bool,
     epochs: u64,
     extensions: Vec<String>,
@@ -47,7 +47,7 @@ pub struct TreeModel {
 const FORMATS: [&str; 9] = ["npz", "safetensors", "npy", "h5ad", "tsv", "arrow", "parquet", "tar", "tfrecord"];
 const CONTROL: [&str; 5] = ["stats.json", "stats.prom", "options.json", "log", "advice"];
 
-/// The number that a text is, if it is written as numbers are here: with at least so many digits and no zeros beyond.
+/// The number in a text, if it has the canonical form: at least this many digits, without further leading zeros.
 fn number(text: &str, digits: usize) -> Option<u64> {
     let value: u64 = text.parse().ok()?;
     (format!("{value:0digits$}") == text).then_some(value)
@@ -71,7 +71,7 @@ impl TreeModel {
         }
     }
 
-    /// What a path below the mount is, or the errno of who looks.
+    /// The entry of a path below the mount, or the errno.
     pub fn resolve(&self, path: &[u8]) -> Result<Entry, i32> {
         let mut here: Vec<String> = Vec::new();
         let mut kind = Kind::Directory;
@@ -185,7 +185,7 @@ impl TreeModel {
         }
     }
 
-    /// What a file holds.
+    /// The content of a file.
     pub fn content(&self, path: &str) -> Arc<Vec<u8>> {
         let mut contents = self.contents.lock().unwrap();
         let read = || Arc::new(fs::read(self.truth.join(path)).unwrap_or_else(|error| panic!("{path}: {error}")));
@@ -221,10 +221,10 @@ fn entries(path: &Path) -> Listing {
     }
 }
 
-/// What getdents64(2) gives into a buffer of this size; else its errno.
+/// The result of getdents64(2) with a buffer of this size, or its errno.
 pub fn next_entries(directory: i32, size: usize) -> Result<Listing, i32> {
     let mut buffer = vec![0u8; size];
-    // SAFETY: the buffer is as long as is said.
+    // SAFETY: the buffer has this length.
     let got = unsafe { libc::syscall(libc::SYS_getdents64, directory, buffer.as_mut_ptr(), size) };
     if got < 0 {
         return Err(std::io::Error::last_os_error().raw_os_error().unwrap());
@@ -232,7 +232,7 @@ pub fn next_entries(directory: i32, size: usize) -> Result<Listing, i32> {
     let mut rest = &buffer[..got as usize];
     let mut all = Vec::new();
     while !rest.is_empty() {
-        // struct linux_dirent64: inode, place, length, type, name.
+        // struct linux_dirent64: inode, offset, length, type, name.
         let word = |at: usize| u64::from_le_bytes(rest[at..at + 8].try_into().unwrap());
         let len = usize::from(u16::from_le_bytes([rest[16], rest[17]]));
         let name = rest[19..len].split(|&byte| byte == 0).next().unwrap().to_vec();

@@ -1,5 +1,5 @@
-//! `shufflefs tune`: what it says of mixing is what a reader of the recommended mount finds, nothing beats the front, and bad input is a
-//! line. How fast a machine is, is not for tests: `scripts/bench tune` compares modelled with measured rates.
+//! `shufflefs tune`: a reader of the recommended mount finds the printed mixing, no setting beats the front, and bad input is an error
+//! in one line. Speed is not tested here: `scripts/bench tune` compares modelled with measured rates.
 
 use std::fs;
 
@@ -43,7 +43,7 @@ fn the_recommendation_mixes_as_it_says() {
     assert!(
         picture.starts_with("<svg") && picture.contains("prefers-color-scheme: dark") && picture.contains("perfect")
     );
-    // The command is one that mounts, and numpy finds the entropy that was told.
+    // The command mounts, and numpy computes the printed entropy.
     let command = told["command"].as_str().unwrap();
     let line: Vec<&str> = words(command);
     assert_eq!((line[0], line.last().copied()), ("mount", cells.to_str()), "{command}");
@@ -75,7 +75,7 @@ fn what_cannot_be_tuned_is_said() {
     ] {
         area.run([&["tune"], line].concat()).refused(code, word);
     }
-    // What no setting reaches, without a Python that could read.
+    // A target that no setting reaches, with a Python that does not exist.
     let ran = area.run([
         "tune",
         "--block-size",

@@ -1,4 +1,4 @@
-//! Files of many batches: `epoch-0000.h5ad` and its like hold the rows of the batches, in their order, for every reader.
+//! Files of many batches, such as `epoch-0000.h5ad`, have the rows of the batches, in their order, for every reader.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ fn mount(names: &[&str], more: &[&str]) -> Mount {
     Mount::new(&stores(names), &[&SMALL[..], more].concat())
 }
 
-/// Compares files with directories of batches; what is said of each.
+/// Compares files with directories of batches; returns the report of each.
 fn check(mount: &Mount, jobs: &[&str]) -> Vec<Value> {
     let said = succeed(python("check_view_files.py").arg(mount.path()).args(jobs));
     said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -1,4 +1,4 @@
-//! Views through real mounts, judged by pandas: filters, splits, draws, ranks, resume, configuration.
+//! Views through real mounts, compared with pandas: filters, splits, draws, ranks, resume, configuration.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// A file in a directory of its own.
+/// A file in a new directory.
 fn file(name: &str, content: &str) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(name);
@@ -44,7 +44,7 @@ fn file(name: &str, content: &str) -> (tempfile::TempDir, PathBuf) {
     (directory, path)
 }
 
-/// A plan that must be refused in one line; that line.
+/// The error line of a plan that must be refused.
 fn refused(code: i32, options: &[&str]) -> String {
     let output = shufflefs().arg("plan").args(options).arg(&stores(1)[0]).output().unwrap();
     let message = text(&output.stderr);
@@ -178,7 +178,7 @@ fn draws_are_what_they_say_and_the_same_on_every_mount() {
             assert_eq!(sha256(&one.join(&name)), sha256(&two.join(&name)), "{name}");
         }
     }
-    // Sides are not weighted; a view that nobody named is none.
+    // Sides are not weighted, and views that were not named do not exist.
     assert!(!one.join("test").exists() && !one.join("epoch-0000").exists());
     one.unmount();
     two.unmount();
@@ -297,7 +297,7 @@ fn plan_says_what_a_mount_does() {
         .args(stores(1));
     let balanced: Value = serde_json::from_str(&succeed(&mut command)).unwrap();
     let bits = |field: &str| balanced["views"]["all"][field].as_f64().unwrap();
-    // Five labels alike: log2(5) = 2.32, a little less in a batch.
+    // Five equally frequent labels: log2(5) = 2.32, a little less in a batch.
     assert!((bits("label_entropy_bits") - bits("label_entropy_shuffled_bits")).abs() < 0.05);
     assert!((2.28..2.33).contains(&bits("label_entropy_shuffled_bits")));
     let output = succeed(shufflefs().args(["plan", "--label", "cell_type"]).args(options).args(stores(2)));
@@ -376,7 +376,7 @@ fn a_configuration_is_overridden_and_its_errors_have_a_line() {
     }
     assert_eq!(options["drop_last"], true);
     assert_eq!(options["config"], path(&config));
-    // One view alone: its epochs are at the root.
+    // A single view: its epochs are at the root.
     assert_eq!(list(&mount.join("epoch-0001")).len(), 3000 / 128);
     mount.unmount();
 }

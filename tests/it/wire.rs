@@ -1,8 +1,8 @@
-//! Servers whose answers fail, break off or lie: objects and stores behind them are read as they are, or there is an error in
-//! one line; what another try gets over is got over; nothing hangs.
+//! Servers with answers that fail, break off or are wrong: a read of objects and stores gives the right bytes, or an error in one
+//! line; temporary faults are retried; nothing hangs.
 //!
-//! Which answers are ill, and how, follows from the number of a case (`serve_objects.py`, modes `mix` and `passing`).
-//! `SHUFFLEFS_TEST_WIRE=N` makes N cases instead of 60, a tenth of them of whole stores.
+//! The number of a case determines which answers are faulty, and how (`serve_objects.py`, modes `mix` and `passing`).
+//! `SHUFFLEFS_TEST_WIRE=N` makes N cases instead of 60, a tenth of them with whole stores.
 
 use std::fs;
 use std::io::IoSliceMut;
@@ -24,7 +24,7 @@ use crate::damaged::Random;
 use crate::remote::{SMALL, Server};
 use crate::support::{Mount, list, store, stores, succeed};
 
-/// Of each kind: one file, shards, an object a chunk, an archive.
+/// One store of each kind: one file, shards, an object a chunk, an archive.
 const STORES: [&str; 5] = [
     "wide-csr.h5ad",
     "csr-int16-zstd.sharded.zarr",
@@ -32,12 +32,12 @@ const STORES: [&str; 5] = [
     "csr-float32-blosc.v2.zarr",
     "zip64.zarr.zip",
 ];
-/// Objects are larger than what opening them reads.
+/// Larger than what opening reads.
 const OBJECT: usize = 3 << 20;
-/// A case may take as long as its tries, and no longer.
+/// The time limit of a case, including its retries.
 const MOST: Duration = Duration::from_secs(60);
 
-/// What came of all cases.
+/// The results of all cases.
 #[derive(Default)]
 struct Tally {
     whole: AtomicU64,
@@ -46,7 +46,7 @@ struct Tally {
 }
 
 impl Tally {
-    /// Counts a case of which this many reads gave bytes and failed.
+    /// Counts a case with this many successful and failed reads.
     fn add(&self, right: u64, failed: u64) {
         let count = match (right, failed) {
             (_, 0) => &self.whole,
@@ -57,18 +57,18 @@ impl Tally {
     }
 }
 
-/// An error that a case ends in.
+/// Checks the error of a case: one line, and none with only temporary faults.
 fn told(case: u64, error: &str) {
     let is_fine = !["\n", "panicked", "internal error"].iter().any(|word| error.contains(word)) && !error.is_empty();
     assert!(is_fine && mode(case) == "mix", "case {case}: {error}");
 }
 
-/// Every second case has only faults that another try gets over.
+/// Every second case has only temporary faults.
 fn mode(case: u64) -> &'static str {
     if case.is_multiple_of(2) { "passing" } else { "mix" }
 }
 
-/// Reads ranges of an object by four threads, in up to four places each; right and failed reads.
+/// Reads ranges of an object by four threads, into up to four buffers each; returns successful and failed reads.
 fn object(url: &Path, bytes: &[u8], case: u64) -> (u64, u64) {
     let opened = storage::locate(url).expect("an address").open();
     let object = match opened {
@@ -139,7 +139,7 @@ fn epochs(engine: &Engine) -> Vec<Result<Vec<u8>, String>> {
     all.map(read).collect()
 }
 
-/// Reads a store; right and failed batches.
+/// Reads a store; returns successful and failed batches.
 fn whole_store(url: &Path, expected: &[Result<Vec<u8>, String>], case: u64) -> (u64, u64) {
     let got = match engine(url) {
         Ok(engine) => epochs(&engine),
@@ -174,10 +174,10 @@ fn answers_that_fail_or_lie_end_in_right_bytes_or_an_error() {
         succeed(std::process::Command::new("cp").arg("-r").arg(path).arg(folder.path()));
     }
     let expected: Vec<_> = local.iter().map(|path| epochs(&engine(path).expect("opens"))).collect();
-    // One for each kind, so that no connection of a liar is used for a case that must be got over.
+    // One server for each kind of case, so that cases with temporary faults use no connection to a server that sent wrong answers.
     let servers = [Server::objects(folder.path()), Server::objects(folder.path())];
     for server in &servers {
-        // One that never answered is not waited for.
+        // Without faults first: a server that has never answered is not retried.
         assert_eq!(object(&server.url("none-0", "object"), &bytes, 0), (16, 0));
     }
     let (next, objects, wholes) = (AtomicU64::new(first), Tally::default(), Tally::default());
@@ -229,7 +229,7 @@ fn files(mount: &Mount) -> Vec<Result<Vec<u8>, i32>> {
     })
 }
 
-/// What each server says of an absent chunk, and whether that may be taken for fill values.
+/// The answers of servers for an absent chunk, and whether they may be read as fill values.
 #[test]
 fn an_absent_chunk_is_fill_values_and_one_that_cannot_be_had_is_an_error() {
     let name = "dense-float32-none.v3.zarr";
@@ -249,13 +249,13 @@ fn an_absent_chunk_is_fill_values_and_one_that_cannot_be_had_is_an_error() {
     chunks.iter().step_by(2).for_each(|path| fs::remove_file(path).expect("removes"));
     let filled = files(&Mount::new(std::slice::from_ref(&here), &SMALL));
     assert!(all.iter().chain(&filled).all(Result::is_ok) && all != filled);
-    // What an object store says of it: 404; 403, as S3 does to who may not list; 500; and 404 of all, as it was taken away under
-    // the mount.
+    // The answers for it: 404; 403, as from S3 without the right to list; 500; and 404 for all objects, as the store was removed while
+    // mounted.
     let server = Server::objects(folder.path());
     for (mode, errno, words) in [
         ("none", 0, [""; 2]),
         ("denied", libc::EACCES, ["s3:ListBucket"; 2]),
-        // On a busy machine the mount's own patience may end first.
+        // On a busy machine, the mount's timeout may end first.
         ("broken", libc::EIO, ["answered 500", "no progress"]),
         ("removed", libc::ESTALE, ["removed"; 2]),
     ] {

@@ -1,4 +1,4 @@
-//! Epochs as zarr stores: `epoch-0000.zarr/` holds what `epoch-0000.h5ad` does, for every reader of zarr.
+//! Epochs as zarr stores: `epoch-0000.zarr/` has the same content as `epoch-0000.h5ad`, for every reader of zarr.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
