@@ -1,4 +1,4 @@
-"""annbatch on its own pre-shuffled store, as it lies (no cache is warmed): a local path, or a store on an HTTP server.
+"""annbatch on its own pre-shuffled store (no cache is warmed): a local path, or a store on an HTTP server.
 
 usage: annbatch_reader.py PATH|http://HOST/BUCKET/KEY [--chunk 512] [--preload 32] [--batch 4096] [--secs 20] [--runs 3]
 Runs in the peers' environment (../shared/peers/peer annbatch); a store on a server is read by obstore.
@@ -37,7 +37,7 @@ else:
 
 
 def datasets():
-    """Groups dataset_0, dataset_1, ... of the collection: a plain HTTP server lists nothing."""
+    """Groups dataset_0, dataset_1, ... of the collection: a plain HTTP server has no listing."""
     found = []
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A mount for as long as a benchmark looks at it. SHUFFLEFS names the binary (default: target/release/shufflefs)."""
+"""A mount for the duration of a benchmark. SHUFFLEFS names the binary (default: target/release/shufflefs)."""
 import contextlib
 import os
 import pathlib
@@ -11,7 +11,7 @@ shufflefs = os.environ.get("SHUFFLEFS", str(root / "target/release/shufflefs"))
 
 @contextlib.contextmanager
 def mounted(path, *options):
-    """The place of a mount of a store with these options of `mount`."""
+    """The mountpoint of a mount of a store with these options of `mount`."""
     with tempfile.TemporaryDirectory() as directory:
         at = os.path.join(directory, "mnt")
         subprocess.run([shufflefs, "mount", *options, str(path), at], check=True)

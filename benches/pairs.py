@@ -1,15 +1,15 @@
-"""Pairs, sets and neighbourhoods beside plain batches, and beside cell-load, in one run: rows/s of whole epochs.
+"""Compares pairs, sets and neighbourhoods with plain batches and with cell-load, in one run: rows/s of whole epochs.
 
 usage: pairs.py [--rows 200000] [--genes 2000] [--values 200] [--gzip] [--batch 1024] [--set 64] [--passes 3] [--secs 20]     (scripts/bench pairs)
 
 SHUFFLEFS names the binary (default: target/release/shufflefs). Makes one CSR store of a screen below target/bench, sorted by cell line and
-perturbation as cell-load asks for, and mounts it once for each side. In every pass each side reads an epoch, one after the other, so that
-the machine is the same for all; the first pass warms up. `files` are the bytes of .safetensors; `arrays` what a model gets of them: dense
-float32 rows, of controls too. Rows are those of batches alone: with a control each, twice as many are read. cell-load
-(PerturbationDataModule, a sentence of --set cells, a random control of the cell line each, no workers) is left out where it is not
+perturbation as cell-load requires, and mounts it once for each side. In every pass each side reads an epoch, one after the other, so that
+the machine is the same for all; the first pass warms up. `files` are the bytes of .safetensors; `arrays` what a model gets: dense
+float32 rows, including controls. Only rows of batches are counted: with a control each, twice as many are read. cell-load
+(PerturbationDataModule, a sentence of --set cells, a random control of the cell line each, no workers) is left out if it is not
 installed (tests/trainers.txt); it is stopped after --secs.
 
-Owed: pairs 0.45 and sets 0.9 of plain rows/s, and 10 times cell-load's.
+Targets: pairs 0.45 and sets 0.9 of plain rows/s, and 10 times cell-load's.
 """
 import argparse
 import contextlib
@@ -45,7 +45,7 @@ OPTIONS = ["--batch-size", str(o.batch), "--format", "safetensors", "--obs", "ge
 CONTROL = "non-targeting"
 PAIRS = ["--pair-with", f"gene == '{CONTROL}'", "--match", "cell_type", "--unmatched", "drop"]
 SETS = ["--set-by", "cell_type,gene", "--set-size", str(o.set)]
-# Each side: its options, and which side its rows/s are compared with, and what is owed.
+# Each side: its options, the side that its rows/s are compared with, and the target ratio.
 SIDES = {
     "plain": ([], None, None),
     "pairs": (PAIRS, "plain", 0.45),
@@ -67,12 +67,12 @@ def store():
         {"cell_type": pd.Categorical(lines[order]), "gene": pd.Categorical(genes[order]), "gem_group": pd.Categorical(rng.choice(["1", "2"], o.rows))},
         index=[f"c{i}" for i in range(o.rows)],
     )
-    # As many values a row as drawn, but for columns drawn twice: in order, as stores have them.
+    # As many values a row as drawn, less columns drawn twice; in ascending order, as in real stores.
     columns = np.sort(rng.integers(0, o.genes, (o.rows, o.values), dtype=np.int32), axis=1).ravel()
     x = sp.csr_matrix((rng.integers(1, 50, len(columns)).astype(np.float32), columns, np.arange(o.rows + 1) * o.values), (o.rows, o.genes))
     x.sum_duplicates()
     adata = anndata.AnnData(x, obs, pd.DataFrame(index=[f"g{i}" for i in range(o.genes)]))
-    # Neighbours within a few hundred rows, as of cells that were sorted.
+    # Neighbours within a few hundred rows, as in sorted stores.
     to = np.sort((np.arange(o.rows)[:, None] + rng.integers(1, 300, (o.rows, 15))) % o.rows, axis=1).ravel()
     graph = sp.csr_matrix((np.ones(len(to), np.float32), to, np.arange(o.rows + 1) * 15), (o.rows, o.rows))
     graph.sum_duplicates()
@@ -135,7 +135,7 @@ with contextlib.ExitStack() as stack:
     for number in range(o.passes + 1):
         for side, mount in mounts.items():
             for kind in ("files", "arrays"):
-                # An epoch of its own each: no side reads what another pass has left.
+                # A different epoch each, so that no side reads data cached by another pass.
                 rate = epoch(mount, 2 * number + (kind == "arrays"), kind == "arrays")
                 if number:
                     rates.setdefault((side, kind), []).append(rate)

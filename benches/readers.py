@@ -1,8 +1,8 @@
-"""Reads a mount as a trainer would and prints rows/s: the measuring harness is the peers' own (../shared/peers/common.py).
+"""Reads a mount as a trainer would and prints rows/s: the measuring harness is that of the peers (../shared/peers/common.py).
 
 usage: readers.py MOUNT --reader {safetensors,npz,npy,torch,anndata} [--batch 64] [--workers 0] [--secs 10] [--runs 3] [--name NAME]
-The mount must list an epoch for every run, and one for warming up; `plate` must be served. Every reader makes what the
-peers' benchmarks make: a scipy CSR (or a dense array) and the plate of each row.
+The mount must list an epoch for every run, and one for warming up; `plate` must be served. Every reader returns what the
+peers' benchmarks return: a scipy CSR (or a dense array) and the plate of each row.
 """
 import argparse, glob, os, sys
 

@@ -1,11 +1,11 @@
-"""What a mount costs as rows grow: stores whose values take no room, mounted, listed, asked for sizes.
+"""The cost of a mount as a function of rows: mounting, listing and `stat` of stores whose values take no disk space.
 
     benches/scale.py make STORE --rows 1e8 [--nnz 1500]   an h5ad: row bounds and two obs columns are written, and nothing else
     benches/scale.py run STORE...                         mounts each, cold and warm; one JSON line a store
     benches/scale.py plot RESULTS SVG                     those lines as a plot
 
 `data` and `indices` have no allocated chunks, so 1e8 rows take 1.3 GB on the disk and not 1.2 TB; rows have different
-lengths, so that file sizes have to be looked up. Everything else is what a mount of a full store does.
+lengths, so that file sizes must be computed. Everything else is as in a mount of a full store.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BINARY = ROOT / "target/release/shufflefs"
-# Not below /tmp, which others search.
+# Not below /tmp, which other programs search.
 PLACE = ROOT / "target/scale"
 BATCH, BLOCK, FETCH = 64, 16, 256
 STEP = 1 << 22
@@ -136,7 +136,7 @@ def measure(store, repeats):
                 batches, result["rows"] = told["batches"], told["rows_per_epoch"]
                 width = max(6, len(str(batches - 1)))
                 name = lambda epoch, batch: f"{mount.place}/epoch-{epoch:04d}/batch-{batch:0{width}d}.npz"
-                # Far into an epoch that nobody has looked at.
+                # Far into an epoch that was not accessed before.
                 first.append(timed(lambda: mount.read(name(77, batches // 3))))
                 planned = [timed(lambda: os.stat(name(5 + i, batches * i // 20))) for i in range(20)]
                 sizes.append(statistics.median(planned))

@@ -1,13 +1,13 @@
 """The modelled figures of docs/scale.md: 1e9 cells on 64 nodes, from S3 and from Lustre.
 
-usage: scale_model.py      (prints the tables; every input is a constant here, with where it comes from)
+usage: scale_model.py      (prints the tables; every input is a constant here, with its source)
 """
 
 ROWS, NODES, RANKS = 1_000_000_000, 64, 8
 BATCH = 256
 # Measured (benches/scale.py, peers' data): decoded bytes of a row of 1,500 values, float32 and int32.
 DECODED = 12_000
-# Measured on this repository's generated cells, `shuffle --compress lz4` (docs/scale.md says how).
+# Measured on this repository's generated cells, `shuffle --compress lz4` (see docs/scale.md).
 STORED = 5_900
 # Published by AWS: GETs a second of one prefix; dollars a million GETs; modelled in shared/REMOTE.md: one connection.
 PREFIX, PRICE = 5_500, 0.4

@@ -4,7 +4,7 @@ usage: table.py DIRECTORY      (which holds results.jsonl)
 """
 import collections, json, os, sys
 
-# Ratios owed: (row, side) -> at least.
+# Target ratios: (row, side) -> minimum.
 OWED = {
     ("raw", "safetensors"): 8, ("raw", "drain"): 12, ("gzip", "safetensors"): 8,
     ("annbatch-64", "safetensors"): 2, ("annbatch-64", "drain"): 3,

@@ -4,7 +4,7 @@ usage: trainers.py [--rows 20000] [--genes 2000] [--values 200] [--batch 256] [-
 
 SHUFFLEFS names the binary (default: target/release/shufflefs). Makes one uncompressed CSR store below target/bench, mounts it, and reads
 whole epochs: one to warm up, then `--passes`; prints a line each with the median, and the ratio to the line that it names. Packages that
-are not installed are skipped and said (tests/trainers.txt has all; numpy, anndata and pyarrow are enough for the first lines).
+are not installed are skipped with a message (tests/trainers.txt has all; numpy, anndata and pyarrow are enough for the first lines).
 """
 import argparse
 import glob
@@ -50,7 +50,7 @@ def store():
     return path
 
 
-# Each reads one epoch and returns how many rows it had. `epoch` is a number: another order each pass.
+# Each reads one epoch and returns its number of rows. `epoch` is a number: each pass has a different order.
 
 def batches(mount, epoch, extension, read):
     names = sorted(glob.glob(f"{mount}/epoch-{epoch:04d}/*"))

@@ -1,7 +1,7 @@
-"""Compares what `shufflefs tune` models with what a reader of real mounts has, store by store.
+"""Compares the rates that `shufflefs tune` models with those of a reader of real mounts, store by store.
 
 usage: tune.py NAME=STORE... [--settings 4] [--seconds 3] [--formats safetensors]     (SHUFFLEFS: the binary; PYTHON: the reader's)
-Of each store the front's settings, evenly spread, are mounted one after the other and a whole epoch (or so many seconds of it) is read as trainers read;
+For each store, evenly spread settings of the front are mounted one after the other, and a whole epoch (or --seconds of it) is read as trainers read;
 prints a table, and how many are within 25 %.
 """
 import argparse
@@ -32,7 +32,7 @@ def reader(name):
 
 
 def measured(store, one, seconds):
-    """Rows a second of an epoch that nobody has read, from its second fetch on."""
+    """Rows a second of an epoch that was not read before, from its second fetch on."""
     place = tempfile.mkdtemp(prefix="tune-")
     options = ["--batch-size", one["batch_size"], "--block-size", one["block_size"], "--fetch-factor", one["fetch_factor"],
                "--threads", one["threads"], "--memory", f"{(one['memory'] + (1 << 20) - 1) >> 20}MiB"]
@@ -73,7 +73,7 @@ def main():
     for name, store in stores.items():
         line = [BINARY, "tune", "--json", "--formats", args.formats, "--python", os.environ.get("PYTHON", sys.executable), *store]
         told = json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE).stdout)
-        # Settings without room for decoded chunks: what a first epoch is.
+        # Settings without room for decoded chunks, as in a first epoch.
         candidates, seen = [], set()
         for one in sorted(told["modelled"], key=lambda one: (one["memory"], -one["threads"])):
             key = (one["block_size"], one["fetch_factor"], one["format"])

@@ -15,7 +15,7 @@ TYPES = ["B cell", "T cell", "NK cell", "monocyte", "dendritic cell", "platelet"
 
 rng = np.random.default_rng(0)
 plate = np.sort(rng.integers(0, PLATES, CELLS))
-# Each plate holds its own mixture of cell types, in runs: what order on disk looks like, and why it must be shuffled.
+# Each plate has a different mixture of cell types, in runs: a typical order on disk, which must be shuffled.
 mixture = rng.dirichlet(np.full(len(TYPES), 0.7), PLATES)
 cell_type = np.array([rng.choice(len(TYPES), p=mixture[p]) for p in plate])
 order = np.lexsort((cell_type, plate))

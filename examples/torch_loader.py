@@ -43,7 +43,7 @@ class Batches(Dataset):
 
 
 class Epochs(IterableDataset):
-    """Batches of epoch after epoch, for ever, beginning at (epoch, start); each worker reads every n-th batch."""
+    """Batches of epoch after epoch, without end, from (epoch, start) on; each worker reads every n-th batch."""
 
     def __init__(self, mount, label, epoch=0, start=0, dense=True):
         self.batches, self.epoch, self.start = Batches(mount, label, epoch, dense), epoch, start

@@ -3,7 +3,7 @@
 
 Usage: train.py MOUNT
 
-One batch in ten is held out, and seen by no step.
+One batch in ten is held out from training.
 """
 import pathlib
 import sys

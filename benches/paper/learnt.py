@@ -125,7 +125,7 @@ def main():
                 test = [np.concatenate(column) for column in zip(*parts)]
             for seed in range(SEEDS):
                 models = {"linear": Model(0, seed), "perceptron": Model(128, seed)}
-                # Read beforehand, so that its seconds are of reading alone; they are in the JSON.
+                # Read in advance, so that the seconds in the JSON are only those of reading.
                 paths, start = files(place / f"train/epoch-{seed:04d}", "npz"), time.perf_counter()
                 batches = [load(path) for path in paths]
                 speeds.setdefault(name, []).append(sum(len(b[0]) for b in batches) / (time.perf_counter() - start))

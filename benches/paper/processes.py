@@ -22,7 +22,7 @@ def reader(paths, start, out):
 
 def measured(cells, processes, epochs):
     with mounted([cells], "--batch-size", BATCH * 4, "--block-size", 16, "--fetch-factor", 16, "--obs", "plate", "--memory", "4GiB") as place:
-        # The same epoch for all, or one each.
+        # The same epoch for all, or a different one for each.
         paths = [files(place / f"epoch-{epoch:04d}", "safetensors") for epoch in (range(processes) if epochs else [0])]
         mine = [paths[i] if epochs else paths[0][i::processes] for i in range(processes)]
         queue, start = multiprocessing.Queue(), time.time() + 0.5

@@ -79,7 +79,7 @@ def sparse(path):
         x.create_dataset("indices", (total,), "i4")
         at = 0
         for length in np.add.reduceat(lengths, np.arange(0, CARRIERS, 500)):
-            # Sorted within 500 rows' stretch would not be sorted within rows: rows are cut from one ascending run each.
+            # Sorted for each row: sorting 500 rows at once would not sort within rows.
             x["indices"][at : at + length] = np.sort(rng.integers(0, VARIANTS, length)).astype("i4")
             x["data"][at : at + length] = rng.integers(1, 3, length).astype("i1")
             at += int(length)
@@ -142,7 +142,7 @@ def ours(stores, extension, batch, block, k, load):
     with mounted(stores, "--batch-size", batch, "--block-size", block, "--fetch-factor", max(1, k * block // batch), "--obs", "site",
                  "--memory", "6GiB") as place:
         found = []
-        # Where an epoch is short: several one after the other.
+        # Several epochs, as one may be short.
         paths = [path for epoch in range(4) for path in files(place / f"epoch-{epoch:04d}", extension)]
         found = rate((load(path) for path in paths), SECONDS)
         return found

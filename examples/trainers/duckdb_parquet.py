@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""An epoch of .parquet files asked by SQL in DuckDB: duckdb_parquet.py EPOCH_DIRECTORY STORE.h5ad LABEL_COLUMN
+"""An epoch of .parquet files queried by SQL in DuckDB: duckdb_parquet.py EPOCH_DIRECTORY STORE.h5ad LABEL_COLUMN
 
 Each row comes once; counts by label, and values stored for each row, are those of the store as anndata reads it.
 """

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Whether a GPU waits for data: rows/s that the device takes of a model, and rows/s that a mount gives to it.
+"""Whether a GPU waits for data: rows/s that a model on the device can process, and rows/s that it gets from a mount.
 
 Usage: gpu_rate.py MOUNT [--label COLUMN] [--hidden 512] [--seconds 20]
 
-The model is a perceptron of log counts; put your own in `model`. The first figure trains on one batch again and again, which
-is on the device already; the second reads each batch from the epoch, one thread ahead of the step, as a trainer does.
+The model is a perceptron of log counts; replace it in `model`. The first figure trains repeatedly on one batch that is already on
+the device; the second reads each batch from the epoch, one thread ahead of the step, as a trainer does.
 """
 import argparse
 import concurrent.futures

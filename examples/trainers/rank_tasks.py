@@ -1,14 +1,14 @@
-"""Ranks where no launcher sets variables: the tasks of Dask or of Ray each mount their part and read it.
+"""Ranks without a launcher that sets variables: the tasks of Dask or of Ray each mount their part and read it.
 
 usage: rank_tasks.py SHUFFLEFS dask|ray RANKS STORE...
 
-With `dask.distributed.Client(ADDRESS)` or `ray.init(ADDRESS)` the tasks run on a cluster; the stores must be where all of its nodes see
-them. A task that is run twice, because a worker was lost, reads the same batches.
+With `dask.distributed.Client(ADDRESS)` or `ray.init(ADDRESS)` the tasks run on a cluster; all of its nodes must see the
+stores. A task that is run twice, because a worker was lost, reads the same batches.
 """
 import subprocess
 import sys
 
-# What a task runs on its mount, in place of a trainer: the numbers of the rows that it was given.
+# The command of a task on its mount, instead of a trainer: prints the numbers of its rows.
 READ = """
 import glob, sys
 import numpy as np
@@ -28,7 +28,7 @@ def main():
     if cluster == "dask":
         from dask.distributed import Client, LocalCluster
 
-        # Processes: each rank as it would be on a node of its own.
+        # Processes: each rank as on a separate node.
         with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local, Client(local) as client:
             tasks = [client.submit(train, binary, rank, ranks, stores, pure=False) for rank in range(ranks)]
             parts = client.gather(tasks)

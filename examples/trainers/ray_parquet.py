@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """An epoch by Ray Data: ray_parquet.py EPOCH_DIRECTORY STORE.h5ad LABEL_COLUMN     (a mount with --format parquet)
 
-Ray's own workers open the files; blocks come in their order. Each row comes once, with the values that anndata reads from the store.
+Ray's workers open the files; blocks are in order. Each row comes once, with the values that anndata reads from the store.
 """
 import os
 import sys
@@ -17,7 +17,7 @@ ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level
 ray.data.DataContext.get_current().execution_options.preserve_order = True
 ray.data.DataContext.get_current().enable_progress_bars = False
 start, seen = time.monotonic(), []
-# Parquet is what each name says, whatever the mount lists.
+# Parquet files by name, whichever format the mount lists.
 paths = [f"{name.split('.')[0]}.parquet" for name in sorted(os.listdir(directory))]
 epoch = ray.data.read_parquet([os.path.join(directory, name) for name in paths], file_extensions=None)
 for batch in epoch.iter_batches(batch_size=64, batch_format="numpy"):

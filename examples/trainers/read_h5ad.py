@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains a classifier of an obs column on files that hold an epoch each: read_h5ad.py MOUNT COLUMN [EPOCHS]
 
-Softmax regression with numpy. Nothing here knows of shufflefs: every epoch is one `.h5ad` file, whose rows are shuffled already.
+Softmax regression with numpy. Nothing here depends on shufflefs: every epoch is one `.h5ad` file, whose rows are shuffled already.
 """
 import sys
 

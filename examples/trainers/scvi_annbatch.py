@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains scvi-tools' SCVI through AnnbatchDataModule: scvi_annbatch.py EPOCH.zarr STORE.h5ad BATCH_COLUMN
 
-What the module gives to the model is each row once, with the values that anndata reads from the store; obs_names of the epoch are row
+The module gives each row to the model once, with the values that anndata reads from the store; obs_names of the epoch are row
 numbers there.
 """
 import sys

@@ -6,11 +6,11 @@
         for batch in m.batches(epoch=0):                 # a dict of numpy arrays for each minibatch
             x = scipy.sparse.csr_matrix((batch["data"], batch["indices"], batch["indptr"]), shape=batch["shape"])
             y = batch["obs/cell_type"]                   # codes; m.categories("cell_type")[code] is the label
-        for path in m.epoch(0):                          # or the files, for readers of their own
+        for path in m.epoch(0):                          # or the files, for other readers
             ...
 
-The options are those of ``shufflefs mount --help``, with underscores. The program is the one beside this module; the mount ends
-with the ``with`` block, and with this process, however it ends. Below ``shufflefs run``, ``shufflefs.attach()`` is its mount.
+The options are those of ``shufflefs mount --help``, with underscores. The program is installed with this module; the mount ends with
+the ``with`` block, or with this process, however it ends. In a command of ``shufflefs run``, ``shufflefs.attach()`` is its mount.
 """
 
 from ._files import read_npz, read_safetensors

@@ -1,4 +1,4 @@
-"""Readers of one batch file, with numpy alone."""
+"""Readers of one batch file, with only numpy."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray[Any, 
     """The arrays of a ``.safetensors`` batch of a mount, by name.
 
     Sparse X: ``data`` (nnz,), ``indices`` (nnz,), ``indptr`` (rows + 1,) and ``shape`` (2,); dense X: ``X`` (rows, genes).
-    ``row`` (rows,) has row numbers over all stores. ``obs/COLUMN`` (rows,) has values; of a categorical column codes, -1 where
-    it is missing; of a text column str. Further matrices have their path in front: ``layers/NAME/data``, ``obsm/NAME``.
-    The arrays can be written to; they share one buffer, read in one piece.
+    ``row`` (rows,) has row numbers over all stores. ``obs/COLUMN`` (rows,) has values; of a categorical column codes, -1 if
+    missing; of a text column str. Names of further matrices begin with their path: ``layers/NAME/data``, ``obsm/NAME``.
+    The arrays can be written to; they share one buffer, filled by one read.
 
-    Raises OSError: ESTALE if the store has changed since it was mounted, EIO if it is damaged there.
+    Raises OSError: ESTALE if the store has changed since it was mounted, EIO if the data of this batch are damaged.
     """
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size

@@ -1,4 +1,4 @@
-"""Mounts: made by the program, in a process that ends with this one."""
+"""Mounts, made by the program, in a process that ends with this one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _ERRORS = {2: UsageError, 3: StoreError, 4: MountFailed}
 
 
 def binary() -> str:
-    """The program: ``$SHUFFLEFS_BINARY``, or the one that was installed with this module, or the first in ``PATH``."""
+    """The program: ``$SHUFFLEFS_BINARY``, or the one installed with this module, or the first in ``PATH``."""
     chosen = os.environ.get("SHUFFLEFS_BINARY")
     beside = [sysconfig.get_path("scripts"), os.path.dirname(sys.executable)]
     found = chosen or shutil.which("shufflefs", path=os.pathsep.join(beside)) or shutil.which("shufflefs")
@@ -115,7 +115,7 @@ def mount(stores: Store | Sequence[Store], mountpoint: Store | None = None, **op
 
 
 def attach(path: Store | None = None) -> Mount:
-    """A mount that is there already: at ``path``, or that of the ``shufflefs run`` above this process. It is not unmounted."""
+    """An existing mount: at ``path``, or that of the ``shufflefs run`` that started this process. It is not unmounted."""
     path = path or os.environ.get("SHUFFLEFS_MOUNT")
     if not path:
         raise ValueError("this process is not below `shufflefs run` (SHUFFLEFS_MOUNT is not set); give the path of a mount")
@@ -161,11 +161,11 @@ class Mount:
         return f"shufflefs.Mount({os.fspath(self.path)!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        # In a worker process it is the same mount, which ends with its maker.
+        # In a worker process it is the same mount, which ends with the process that made it.
         return {"path": self.path, "_process": None, "_temporary": None, "_owner": self._owner}
 
     def close(self) -> None:
-        """Unmounts, if ``mount`` made it and this process did. Files that are still open read no further."""
+        """Unmounts, if ``mount`` made it in this process. Reads of files that are still open fail."""
         process, self._process = self._process, None
         if process is None or os.getpid() != self._owner:
             return
@@ -183,7 +183,7 @@ class Mount:
 
     @property
     def dataset(self) -> dict[str, Any]:
-        """What ``dataset.json`` says: stores, rows, columns, options, k."""
+        """The content of ``dataset.json``: stores, rows, columns, options, k."""
         return json.loads((self.path / "dataset.json").read_text())  # type: ignore[no-any-return]
 
     def categories(self, column: str) -> list[str]:
@@ -191,7 +191,7 @@ class Mount:
         return (self.path / "categories" / f"{column}.txt").read_text().splitlines()
 
     def directory(self, epoch: int, view: str | None = None, rank: tuple[int, int] | None = None) -> pathlib.Path:
-        """An epoch's directory; of a named view; of one rank ``(index, world size)``."""
+        """An epoch's directory, optionally of a named view, and of one rank ``(index, world size)``."""
         parts = [view] if view else []
         if rank is not None:
             parts.append(f"rank-{rank[0]}-of-{rank[1]}")
@@ -206,7 +206,7 @@ class Mount:
         format: str | None = None,
         start: int = 0,
     ) -> list[pathlib.Path]:
-        """The files of an epoch in reading order, from batch ``start`` on; ``format`` names another one than is listed."""
+        """The files of an epoch in reading order, from batch ``start`` on; ``format`` is a format other than the listed one."""
         directory = self.directory(epoch, view, rank)
         names = sorted(os.listdir(directory))[start:]
         if format is not None:
@@ -222,9 +222,9 @@ class Mount:
         rank: tuple[int, int] | None = None,
         start: int = 0,
     ) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
-        """The batches of an epoch as dicts of numpy arrays (see ``read_safetensors``); without ``epoch`` one after the other.
+        """The batches of an epoch as dicts of numpy arrays (see ``read_safetensors``); without ``epoch``, epoch after epoch.
 
-        ``format`` is safetensors, npz or npy. ``start`` is the first batch: resuming costs no replay.
+        ``format`` is safetensors, npz or npy. ``start`` is the first batch: resuming reads no earlier batches.
         """
         if format not in _files.READERS:
             raise ValueError(f"format {format!r}: allowed are {', '.join(_files.READERS)}")
@@ -242,10 +242,10 @@ class Mount:
         rank: tuple[int, int] | None = None,
         start: int = 0,
     ) -> Batches:
-        """The same as an IterableDataset of dicts of tensors, for ``DataLoader(dataset, batch_size=None)``.
+        """The batches as an IterableDataset of dicts of tensors, for ``DataLoader(dataset, batch_size=None)``.
 
-        Workers share an epoch, each batch once, in order. Under DDP (``torch.distributed``, or RANK and WORLD_SIZE) it is this
-        rank's part. ``set_epoch`` chooses the next epoch; ``state_dict`` and ``load_state_dict`` tell and take the place in it.
+        Workers share an epoch: each batch is read once, in order. Under DDP (``torch.distributed``, or RANK and WORLD_SIZE) it is this
+        rank's part. ``set_epoch`` chooses the next epoch; ``state_dict`` and ``load_state_dict`` get and set the position in it.
         """
         from ._torch import Batches
 

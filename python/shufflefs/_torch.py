@@ -1,4 +1,4 @@
-"""Batches as a PyTorch IterableDataset; imported on use only, so that the module needs no torch."""
+"""Batches as a PyTorch IterableDataset; imported only on use, so that the module needs no torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _rank() -> tuple[int, int] | None:
-    """This process among those that train together; None for one alone."""
+    """The rank of this process and the number of ranks; None without other ranks."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         pair = torch.distributed.get_rank(), torch.distributed.get_world_size()
     elif "RANK" in os.environ and "WORLD_SIZE" in os.environ:
@@ -27,7 +27,7 @@ def _rank() -> tuple[int, int] | None:
 
 
 class Batches(IterableDataset):  # type: ignore[misc, type-arg]
-    """One epoch's batches: dicts of tensors, named as in ``shufflefs.read_safetensors``; text columns are left out.
+    """The batches of one epoch: dicts of tensors, named as in ``shufflefs.read_safetensors``; text columns are left out.
 
     Use ``DataLoader(dataset, batch_size=None, num_workers=...)`` without shuffling: a file is a batch, shuffled already.
     """
@@ -37,11 +37,11 @@ class Batches(IterableDataset):  # type: ignore[misc, type-arg]
     ) -> None:
         self.mount, self.epoch, self.view, self.start = mount, epoch, view, start
         self.rank = rank if rank is not None else _rank()
-        # Batches that this process has read of the epoch, and those that its next iteration leaves out.
+        # Batches of the epoch that this process has read, and those that its next iteration skips.
         self._read = self._resume = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that the next iteration reads, from its beginning."""
+        """Sets the epoch that the next iteration reads, from its beginning."""
         if epoch != self.epoch:
             self.epoch, self.start, self._read, self._resume = epoch, 0, 0, 0
 
@@ -56,20 +56,20 @@ class Batches(IterableDataset):  # type: ignore[misc, type-arg]
         self._read, self._resume = self._resume, 0
         for path in paths[first::step][self._read :]:
             batch = read_safetensors(path)
-            # Counted before the batch is handed out: what is asked after that counts it as read.
+            # Counted before `yield`, so that a `state_dict` taken afterwards counts it as read.
             self._read += 1
             yield {name: torch.from_numpy(array) for name, array in batch.items() if array.dtype.kind in "biuf"}
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this process's iteration is: to be saved with the model.
+        """The position of this process's iteration, to be saved with the model.
 
-        In the main process without workers it is the place in the epoch. A loader with workers asks each of them (torchdata's
-        StatefulDataLoader does); with torch's own, count the batches and give them as ``start``.
+        In the main process without workers it is the position in the epoch. A loader with workers gets it from each of them (torchdata's
+        StatefulDataLoader does); with torch's DataLoader, count the batches and give them as ``start``.
         """
         return {"epoch": self.epoch, "start": self.start, "read": self._read, "view": self.view, "rank": self.rank}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where ``state_dict`` was asked; on the same rank of as many. Otherwise see ``shufflefs plan --resume``."""
+        """Continues from ``state_dict``, on the same rank of the same number of ranks. Otherwise see ``shufflefs plan --resume``."""
         rank = tuple(state["rank"]) if state["rank"] is not None else None
         if rank != self.rank or state["view"] != self.view:
             raise ValueError(
