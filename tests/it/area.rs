@@ -12,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The timeout for events that must happen; SHUFFLEFS_TEST_PATIENCE seconds on a busy machine.
-fn patience() -> Duration {
+pub fn patience() -> Duration {
     Duration::from_secs(std::env::var("SHUFFLEFS_TEST_PATIENCE").map_or(20, |seconds| seconds.parse().unwrap()))
 }
 

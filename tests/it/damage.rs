@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::area::patience;
 use crate::damaged::{CRASH, DIFFERS, HANG, REFUSED, RIGHT, SOME_FAILED, Subject, WRONG};
 use crate::support::{Mount, made_by, python, shufflefs, succeed, text};
 use serde_json::Value;
@@ -144,7 +145,7 @@ fn start(store: &Path, work: &Path, (first, from, count): (u64, u64, u64)) -> Ch
 
 /// Runs cases of one store, from number `first` on; returns the outcome of each, and the messages.
 fn cases(store: &Path, first: u64, count: u64) -> (Vec<u8>, String) {
-    const PATIENCE: Duration = Duration::from_secs(120);
+    let patience = 6 * patience();
     let place = memory();
     let work = place.path();
     fs::write(work.join("report"), vec![b' '; count as usize]).unwrap();
@@ -161,7 +162,7 @@ fn cases(store: &Path, first: u64, count: u64) -> (Vec<u8>, String) {
             let now = outcomes();
             if now != last {
                 (last, since) = (now, Instant::now());
-            } else if since.elapsed() > PATIENCE {
+            } else if since.elapsed() > patience {
                 child.kill().unwrap();
                 child.wait().unwrap();
                 break (None, HANG);

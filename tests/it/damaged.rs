@@ -5,7 +5,6 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::Duration;
 
 use serde_json::Value;
 use shufflefs::anndata::names::MatrixName;
@@ -14,6 +13,8 @@ use shufflefs::format::Extension;
 use shufflefs::plan::Sampling;
 use shufflefs::session::spec::ViewSpec;
 use shufflefs::session::{Session, Spec};
+
+use crate::area::patience;
 
 /// The outcome of a case, as one byte of the report.
 pub const REFUSED: u8 = b'r';
@@ -327,7 +328,7 @@ fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served
         obs,
         memory: Some(64 << 20),
         threads: 1,
-        timeout: Duration::from_secs(10),
+        timeout: patience() / 2,
         ..Spec::of(vec![path.to_owned()], path.with_file_name("index"))
     };
     let session = Session::builder(spec).unprobed().metadata_limit(1 << 30).derive();
@@ -347,7 +348,7 @@ fn serve(path: &Path, x: usize, named: bool, opened: &dyn Fn()) -> Result<Served
                     .send(bytes.map(<[u8]>::to_vec).map_err(|error: &shufflefs::engine::ReadError| error.to_string()));
             });
             engine.read(key, None, (0, size as usize), None, reply);
-            let got = receiver.recv_timeout(Duration::from_secs(20)).unwrap_or(Err("hang".to_owned()));
+            let got = receiver.recv_timeout(patience()).unwrap_or(Err("hang".to_owned()));
             if let Ok(bytes) = &got {
                 assert_eq!(bytes.len() as u64, size, "{name} of batch {batch}");
             }

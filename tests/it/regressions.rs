@@ -46,7 +46,7 @@ const ELSEWHERE: [(&str, &str, &str, &str); 39] = [
         "t3",
         "Who came to a load that had hung was failed at once, though it went on at that moment.",
         "tests/it/faults.rs",
-        "What failed is not remembered",
+        "(Ail::Stuck, READ)",
     ),
     (
         "t4",
