@@ -1,6 +1,6 @@
 """Reads a mount as a trainer would and prints rows/s: the measuring harness is that of the peers (../shared/peers/common.py).
 
-usage: readers.py MOUNT --reader {safetensors,npz,npy,torch,anndata} [--batch 64] [--workers 0] [--secs 10] [--runs 3] [--name NAME]
+usage: readers.py MOUNT --reader {safetensors,npz,record.npy,npy,torch,anndata} [--batch 64] [--workers 0] [--secs 10] [--runs 3] [--name NAME]
 The mount must list an epoch for every run, and one for warming up; `plate` must be served. Every reader returns what the
 peers' benchmarks return: a scipy CSR (or a dense array) and the plate of each row.
 """
@@ -40,6 +40,12 @@ def read_npz(path):
         return sp.csr_matrix((z["data"], z["indices"], z["indptr"]), shape=tuple(z["shape"])), z["obs/plate"]
 
 
+def read_record(path):
+    b = np.load(path)
+    # The harness keeps the plates; without a copy each would keep its whole batch.
+    return sp.csr_matrix((b["data"], b["indices"], b["indptr"]), shape=tuple(b["shape"])), b["obs/plate"].copy()
+
+
 def read_npy(path):
     return np.load(path), None
 
@@ -50,7 +56,8 @@ def read_anndata(path):
     return a.X, a.obs["plate"].cat.codes.to_numpy()
 
 
-READ = {"safetensors": read_safetensors, "npz": read_npz, "npy": read_npy, "anndata": read_anndata, "torch": read_safetensors}[o.reader]
+READERS = {"safetensors": read_safetensors, "npz": read_npz, "record.npy": read_record, "npy": read_npy, "anndata": read_anndata}
+READ = READERS[EXTENSION if o.reader == "torch" else o.reader]
 GENES = sum(1 for _ in open(os.path.join(o.mount, "var.tsv"))) - 1
 
 

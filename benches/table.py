@@ -9,7 +9,7 @@ OWED = {
     ("raw", "safetensors"): 8, ("raw", "drain"): 12, ("gzip", "safetensors"): 8,
     ("annbatch-64", "safetensors"): 2, ("annbatch-64", "drain"): 3,
     ("annbatch-4096", "safetensors"): 1.4, ("annbatch-4096", "drain"): 3,
-    ("npz256", "npz"): 1.3, ("zarr-3.7", "safetensors"): 2.5, ("zarr-3.46", "safetensors"): 1,
+    ("npz256", "npz"): 1.3, ("npz256", "record.npy"): 1, ("zarr-3.7", "safetensors"): 2.5, ("zarr-3.46", "safetensors"): 1,
     ("jobs", "two jobs"): 1.7, ("slow-annbatch", "drain"): 10, ("dense-64", "npy"): 2, ("dense-4096", "npy"): 2,
 }
 

@@ -65,6 +65,8 @@ pub fn for_each<E: Send>(depth: usize, count: usize, each: impl Fn(usize) -> Res
 /// A number of bytes shared by threads: each takes what it needs, waits if too few are left, and returns them.
 pub struct Allowance {
     limit: u64,
+    /// Held by the thread that waits: the others wait for their turn here. If hundreds waited on `returned`, each return would wake all.
+    turn: Mutex<()>,
     used: Mutex<u64>,
     returned: Condvar,
 }
@@ -77,7 +79,7 @@ pub struct Taken<'a> {
 
 impl Allowance {
     pub fn new(limit: u64) -> Allowance {
-        Allowance { limit, used: Mutex::new(0), returned: Condvar::new() }
+        Allowance { limit, turn: Mutex::default(), used: Mutex::new(0), returned: Condvar::new() }
     }
 
     /// The total number of bytes.
@@ -88,6 +90,7 @@ impl Allowance {
     /// Takes bytes, waiting until enough are free; if they exceed the total, until no thread holds any. The caller must not hold any
     /// itself.
     pub fn take(&self, bytes: u64) -> Taken<'_> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         while *used > 0 && used.saturating_add(bytes) > self.limit {
             used = self.returned.wait(used).unwrap_or_else(PoisonError::into_inner);
@@ -102,7 +105,7 @@ impl Drop for Taken<'_> {
         let mut used = self.allowance.used.lock().unwrap_or_else(PoisonError::into_inner);
         *used = used.saturating_sub(self.bytes);
         drop(used);
-        self.allowance.returned.notify_all();
+        self.allowance.returned.notify_one();
     }
 }
 
