@@ -146,11 +146,11 @@ except ImportError as error:
 medians = {key: statistics.median(of) for key, of in rates.items()}
 for (side, kind), rate in medians.items():
     told = {"side": side, "kind": kind, "rows_per_second": round(rate), "runs": [round(one) for one in rates[side, kind]]}
-    _, base, owed = SIDES.get(side, (None, None, None))
+    _, base, target = SIDES.get(side, (None, None, None))
     if base:
         told[f"to {base}"] = round(rate / medians[base, kind], 3)
-    if owed:
-        told["owed"] = owed
+    if target:
+        told["target"] = target
     if kind == "arrays" and side == "sets and pairs" and ("cell-load", kind) in medians:
-        told["to cell-load"], told["owed of cell-load"] = round(rate / medians["cell-load", kind], 2), 10
+        told["to cell-load"], told["target to cell-load"] = round(rate / medians["cell-load", kind], 2), 10
     print(json.dumps(told))

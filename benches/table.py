@@ -5,7 +5,7 @@ usage: table.py DIRECTORY      (which holds results.jsonl)
 import collections, json, os, sys
 
 # Target ratios: (row, side) -> minimum.
-OWED = {
+TARGETS = {
     ("raw", "safetensors"): 8, ("raw", "drain"): 12, ("gzip", "safetensors"): 8,
     ("annbatch-64", "safetensors"): 2, ("annbatch-64", "drain"): 3,
     ("annbatch-4096", "safetensors"): 1.4, ("annbatch-4096", "drain"): 3,
@@ -19,7 +19,7 @@ for line in open(os.path.join(directory, "results.jsonl")):
     result = json.loads(line)
     rows.setdefault(result["row"], []).append(result)
 
-lines = ["| row | side | rows/s | entropy | to the peer | owed | to the floor |", "| --- | --- | --- | --- | --- | --- | --- |"]
+lines = ["| row | side | rows/s | entropy | ratio to the peer | target | ratio to the floor |", "| --- | --- | --- | --- | --- | --- | --- |"]
 bars = []
 for row, sides in rows.items():
     with open(os.path.join(directory, f"{row}.json"), "w") as file:
@@ -40,11 +40,11 @@ for row, sides in rows.items():
             lines.append(f"| {row} | {name} | {figures} | | | | |")
         else:
             ratio = f"{side['sps'] / peer:.2f}x" if peer and name not in ("peer", "floor") else ""
-            owed = f"{OWED[row, kind]}x" if (row, kind) in OWED else ""
+            target = f"{TARGETS[row, kind]}x" if (row, kind) in TARGETS else ""
             to_floor = f"{side['sps'] / floor:.2f}" if floor and kind == "drain" else ""
             entropy = f"{side['ent_mean']:.2f}" if side.get("ent_mean") else ""
             who = side.get("name", "") if name == "peer" else name
-            lines.append(f"| {row} | {who} | {side['sps']:,.0f} | {entropy} | {ratio} | {owed} | {to_floor} |")
+            lines.append(f"| {row} | {who} | {side['sps']:,.0f} | {entropy} | {ratio} | {target} | {to_floor} |")
             bars.append((f"{row} {name}", side["sps"], name))
 table = "\n".join(lines)
 print(table)

@@ -1,4 +1,4 @@
-//! Answers of servers: a store behind one that answers each request with the next part of the input, headers and all.
+//! Answers of servers: a store on a server that answers each request with the next part of the input, including headers.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{mount, read};
 use shufflefs::storage::remote::{self, Settings};
 
-/// What is answered next, the last first.
+/// The next answers, the last first.
 static ANSWERS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
 fn answer(mut client: TcpStream) {
@@ -31,7 +31,7 @@ fn answer(mut client: TcpStream) {
 }
 
 static SERVER: LazyLock<u16> = LazyLock::new(|| {
-    // One try: pauses between tries are longer than all else.
+    // One try, as pauses between retries would take most of the time.
     remote::configure(Settings { anonymous: true, patience: Duration::from_millis(40), index: None, cache: None });
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -45,7 +45,7 @@ pub fn run(data: &[u8]) {
     let mut answers: Vec<Vec<u8>> = content
         .split(|&byte| byte == 0xff)
         .map(|part| {
-            // A part that is no answer is the body of one.
+            // A part that is not an answer is sent as a body.
             if part.starts_with(b"HTTP/") {
                 return part.to_vec();
             }
@@ -59,7 +59,7 @@ pub fn run(data: &[u8]) {
         .collect();
     answers.reverse();
     *ANSWERS.lock().unwrap() = answers;
-    // A name that was never asked for: versions are remembered.
+    // A new name each time, because versions of objects are remembered.
     static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let end = ["zarr", "h5ad", "zarr.zip"][usize::from(kind) % 3];

@@ -1,4 +1,4 @@
-//! Every decoder and every chain of up to three, on arbitrary bytes and declared sizes; parts are those of the whole.
+//! Every decoder and every chain of up to three, on arbitrary bytes and declared sizes; parts equal those of the whole chunk.
 
 /// One input.
 pub fn run(data: &[u8]) {

@@ -1,4 +1,4 @@
-//! Expressions of --where, lists of rows and weights, fractions of a split: what users and their files write.
+//! Expressions of --where, lists of rows and weights, fractions of a split: input from users and their files.
 
 use std::sync::LazyLock;
 
@@ -90,7 +90,7 @@ pub fn run(data: &[u8]) {
             match evaluated(&text) {
                 Err(ViewError::Filter { at, .. }) => assert!((1..=text.chars().count() + 1).contains(&at)),
                 Err(error) => panic!("{error}"),
-                // What is true and what is not are all rows.
+                // Rows where it is true and rows where its negation is true are all rows.
                 Ok(bits) => {
                     if let Ok(others) = evaluated(&format!("not ({text})")) {
                         assert_eq!(others, bits.invert());

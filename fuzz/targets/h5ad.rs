@@ -1,6 +1,6 @@
-//! An h5ad whose bytes were changed: the input is a list of edits (place, byte) and a length to cut to.
+//! An h5ad with changed bytes: the input is a list of edits (offset, byte) and a length to truncate to.
 //!
-//! A crash inside libhdf5 is its own: look at the traces for ours.
+//! A crash inside libhdf5 is a fault of libhdf5: check the traces for frames of shufflefs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ pub fn run(data: &[u8]) {
     let mut bytes = base.clone();
     let (edits, cut) = data.as_chunks::<4>();
     for &[low, middle, value, how] in edits {
-        // Half of the edits go to the head, where most of the metadata are.
+        // Half of the edits are near the start of the file, where most of the metadata are.
         let at = usize::from(u16::from_le_bytes([low, middle])) * if how & 1 == 0 { 1 } else { base.len() / 65536 + 1 };
         let len = bytes.len();
         let place = &mut bytes[at % len];

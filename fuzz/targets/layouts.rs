@@ -1,6 +1,6 @@
 //! Every format of a batch, and files and directories of many: tables and rows of any shape, laid out, filled, finished.
 //!
-//! What a format writes must not depend on what the memory held before, fields must not overlap, and all must lie within the size.
+//! The output must not depend on the old content of memory, fields must not overlap, and all must be within the size.
 
 use shufflefs::anndata::column::{Categories, Column, Numbers, Texts, Values};
 use shufflefs::anndata::names::MatrixName;
@@ -11,7 +11,7 @@ use shufflefs::collection::Table;
 use shufflefs::collection::element::{Element, MatrixKind};
 use shufflefs::format::{DirectoryKind, Extension, FileShape, Writers};
 
-/// The input, a byte after the other; zeros behind its end.
+/// The input, byte by byte; zeros after its end.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -137,7 +137,7 @@ pub fn run(data: &[u8]) {
             for span in &layout.spans {
                 let out = &mut image[span.start as usize..][..span.len as usize];
                 match span.field {
-                    // Numbers of genes that there are; any values.
+                    // Valid gene numbers; any values.
                     Field::Indices(_) => out.fill(0),
                     Field::Data(_) | Field::Dense(_) => {
                         out.iter_mut().enumerate().for_each(|(at, byte)| *byte = at as u8)
@@ -150,7 +150,7 @@ pub fn run(data: &[u8]) {
         });
         assert!(images[0] == images[1], "{extension:?}: bytes that are not written");
     }
-    // Files of many batches are laid out from counts alone.
+    // Files of many batches are laid out from counts.
     let many = input.number() % (1 << 40);
     let nnz: Vec<u64> =
         table.elements.iter().map(|element| if element.is_sparse() { many.saturating_mul(wide) } else { 0 }).collect();

@@ -1,5 +1,5 @@
-//! The fuzz targets, one file each, and what they share. `fuzz/main.rs` runs them under libFuzzer, `tests/it/fuzz_inputs.rs` with the
-//! inputs of their corpora.
+//! The fuzz targets, one file each, and shared functions. `fuzz/main.rs` runs them under libFuzzer, `tests/it/fuzz_inputs.rs` with
+//! the inputs of their corpora.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,10 +22,10 @@ pub mod urls;
 pub mod zarr_metadata;
 pub mod zip;
 
-/// A target: its name, and what it does with an input.
+/// A target: its name, and the function that runs an input.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them. The corpus of each is `fuzz/corpus/NAME`.
+/// All targets. The corpus of each is `fuzz/corpus/NAME`.
 pub const TARGETS: [Target; 13] = [
     ("answers", answers::run),
     ("codecs", codecs::run),
@@ -44,12 +44,12 @@ pub const TARGETS: [Target; 13] = [
 
 /// The directory of the corpora.
 pub fn corpus() -> PathBuf {
-    // Of this repository, or of its `fuzz`.
+    // The manifest is that of the repository or of its directory `fuzz`.
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     if root.ends_with("fuzz") { root.join("corpus") } else { root.join("fuzz/corpus") }
 }
 
-/// A panic ends the process, unless it is one of a library that is caught and told as an error.
+/// Makes panics end the process, except those of a library that are caught and reported as errors.
 pub fn end_at_panics() {
     std::panic::set_hook(Box::new(|panic| {
         if !shufflefs::array::catch_panic::is_catching_panics() {
@@ -59,10 +59,10 @@ pub fn end_at_panics() {
     }));
 }
 
-/// Bytes that a target reads of one array at most.
+/// The maximum of bytes that a target reads of one array.
 pub const LIMIT: u64 = 16 << 20;
 
-/// A directory of this process in /dev/shm, empty.
+/// An empty directory of this process in /dev/shm.
 pub fn place(name: &str) -> PathBuf {
     let place = PathBuf::from(format!("/dev/shm/shufflefs-fuzz/{name}-{}", std::process::id()));
     let _ = fs::remove_dir_all(&place);
@@ -70,7 +70,7 @@ pub fn place(name: &str) -> PathBuf {
     place
 }
 
-/// Opens one array in every way there is; what comes does not matter, only that it comes.
+/// Opens one array in every way; any result is fine if it returns.
 pub fn read(store: &Path, element: &str) {
     let Ok(container) = kinds::open(store) else { return };
     let _ = (container.shape(element), container.dtype_name(element), container.attributes(element));

@@ -1,4 +1,4 @@
-//! Command lines: one argument a line of the input; `-o` lists, sizes and times among them.
+//! Command lines: each line of the input is an argument; among them lists in `-o`, sizes and times.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 pub fn run(data: &[u8]) {
     let arguments: Vec<OsString> =
         data.split(|&byte| byte == b'\n').map(|word| OsString::from_vec(word.to_vec())).collect();
-    // Answers of clap itself are printed, and slow.
+    // Help and version of clap are printed, and slow.
     let is_question = |word: &OsString| {
         let word = word.to_string_lossy();
         word.contains("help")

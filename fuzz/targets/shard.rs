@@ -37,7 +37,7 @@ pub fn run(data: &[u8]) {
     let Some((&kind, shard)) = data.split_first() else { return };
     let store = &STORES[usize::from(kind) % STORES.len()];
     let mut shard = shard.to_vec();
-    // Without a right checksum nothing behind it would be reached.
+    // Without a correct checksum, only the check would be reached.
     if kind & 0x80 != 0 && kind % 4 % 2 == 0 {
         let at = if kind % 4 == 0 { 0 } else { shard.len().saturating_sub(68) };
         if let Some(index) = shard.get_mut(at..at + 68) {

@@ -1,4 +1,4 @@
-//! Recipes and tables of `--tokens`, as files; and rows of X as tokens, by recipes of any numbers.
+//! Recipes and tables of `--tokens`, as files; and rows of X as tokens, by recipes with arbitrary numbers.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,7 +11,7 @@ use shufflefs::collection::tokens::{Longer, Ties, TokenOrder, TokenSpec, Tokens}
 
 static PLACE: LazyLock<PathBuf> = LazyLock::new(|| place("tokens"));
 
-/// The recipe, then behind a zero the table.
+/// The recipe, a zero byte, then the table.
 fn files(content: &[u8], is_json: bool) {
     let cut = content.iter().position(|&byte| byte == 0).unwrap_or(content.len());
     let (recipe, table) = (PLACE.join("recipe.toml"), PLACE.join(if is_json { "table.json" } else { "table.tsv" }));
@@ -60,11 +60,11 @@ fn row(numbers: &[u8]) {
     let total = values.iter().sum();
     let mut scratch = TokenScratch::default();
     let got = tokenize(&tokens, (&columns, &values), total, draw_key(1, 2), &mut scratch).to_vec();
-    // Files have their size before values are read.
+    // Sizes are known before values are read.
     assert_eq!(got.len() as u64, tokens.spec.count(columns.len() as u64));
     assert!(got.len() as u64 <= length);
     assert!(got.iter().all(|&(token, _)| u64::from(token) < tokens.vocabulary()));
-    // Scratch holds nothing over; the order of what is stored does not matter.
+    // Scratch memory keeps no state; the stored order of values does not matter.
     let bits =
         |tokens: &[(u32, f32)]| tokens.iter().map(|(token, value)| (*token, value.to_bits())).collect::<Vec<_>>();
     let again = tokenize(&tokens, (&columns, &values), total, draw_key(1, 2), &mut scratch).to_vec();

@@ -1,4 +1,4 @@
-//! Names of remote objects, patterns and sets of names: what users type, and what servers list.
+//! Names of remote objects, patterns and sets of names: input from users, and from listings of servers.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Elements that several hold and nobody writes again: in memory, or in a mapped file.
+//! Shared read-only elements, in memory or in a mapped file.
 
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::mapping::Mapping;
 
-/// A slice and a share of what it lies in. Clones are of the same bytes.
+/// A slice and a share of its owner. Clones refer to the same bytes.
 #[derive(Clone)]
 pub struct Shared<T> {
     first: NonNull<T>,
     len: usize,
-    /// Never looked at: what it points to lives as long as this does.
+    /// Only keeps the elements alive.
     _owner: Owner<T>,
 }
 
@@ -27,15 +27,14 @@ unsafe impl<T: Send + Sync> Send for Shared<T> {}
 unsafe impl<T: Send + Sync> Sync for Shared<T> {}
 
 impl Shared<u8> {
-    /// A run of bytes of a mapped file; `None` where the file is shorter.
+    /// A range of bytes of a mapped file; `None` if the file is shorter.
     pub fn mapped(mapping: &Arc<Mapping>, start: u64, len: u64) -> Option<Shared<u8>> {
         let (start, len) = (usize::try_from(start).ok()?, usize::try_from(len).ok()?);
         let bytes = mapping.bytes().get(start..start.checked_add(len)?)?;
         Some(Shared { first: NonNull::from(bytes).cast(), len, _owner: Owner::File(Arc::clone(mapping)) })
     }
 
-    /// The same bytes as 64-bit numbers of this machine; `None` where they do not begin at a multiple of eight. What is left over at the
-    /// end is not shown.
+    /// The same bytes as native 64-bit numbers; `None` if they are not aligned to 8 bytes. Remaining bytes at the end are omitted.
     pub fn numbers(&self) -> Option<Shared<u64>> {
         let Owner::File(mapping) = &self._owner else { return None };
         let first = self.first.cast::<u64>();
@@ -55,8 +54,8 @@ impl<T> Deref for Shared<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: the owner holds so many elements from there on (bytes of a file are made numbers only where they are aligned, and any
-        // bytes are numbers), none of them written as long as it lives.
+        // SAFETY: the owner has this many elements from `first` on (bytes of a file become numbers only if aligned, and any bytes are
+        // valid numbers), and none is written as long as it lives.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.len) }
     }
 }

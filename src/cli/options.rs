@@ -29,19 +29,19 @@ pub struct OptionArgs {
     #[serde(skip)]
     pub sampling: SamplingArgs,
 
-    /// Epochs that are listed; any further epoch can be opened by name. 1 to 10000000
+    /// Number of epochs to list; any other epoch can be opened by name. 1 to 10000000
     #[arg(long, value_name = "COUNT", default_value_t = 100, help_heading = "Sampling",
           value_parser = values::epochs())]
     #[serde(deserialize_with = "said::epochs")]
     pub epochs: u32,
 
-    /// Divide the rows: NAME=FRACTION,... each a view of its own, as in train=0.8,val=0.1,test=0.1. What the fractions
-    /// leave is in no view [default: one view of all rows]
+    /// Divide the rows into views: NAME=FRACTION,... for example train=0.8,val=0.1,test=0.1. Rows beyond the sum of the
+    /// fractions are in no view [default: one view of all rows]
     #[arg(long, value_name = "NAME=FRACTION,...", help_heading = "Views", value_parser = values::fractions)]
     #[serde(deserialize_with = "said::split")]
     pub split: Option<Fractions>,
 
-    /// Keep rows with the same label of this obs column on one side of the split: no donor in two views [default: off]
+    /// Keep rows with the same label of this obs column in one view of the split, such as a donor's [default: off]
     #[arg(long, value_name = "COLUMN", help_heading = "Views")]
     #[serde(deserialize_with = "said::text")]
     pub split_by: Option<String>,
@@ -51,8 +51,8 @@ pub struct OptionArgs {
     #[serde(deserialize_with = "said::text")]
     pub stratify: Option<String>,
 
-    /// Divide the rows by cell line and perturbation as a TOML file of cell-load says (its datasets, training, zeroshot and
-    /// fewshot): views train, val and test, which share controls [default: off]
+    /// Divide the rows by cell line and perturbation according to a TOML file of cell-load (its datasets, training, zeroshot
+    /// and fewshot): views train, val and test, which share controls [default: off]
     #[arg(long, value_name = "FILE", help_heading = "Views")]
     #[serde(deserialize_with = "said::path")]
     pub split_toml: Option<PathBuf>,
@@ -68,13 +68,13 @@ pub struct OptionArgs {
     /// The label of controls among perturbations, for --split-toml
     #[arg(long, value_name = "LABEL", default_value = "non-targeting", help_heading = "Views")]
     pub control_pert: String,
-    /// Serve controls beside each row, as control/X, control/row, control/obs: rows for which an expression is true, as in
-    /// perturbation == "control", drawn anew in each epoch [default: none]
+    /// Serve controls of each row, as control/X, control/row, control/obs: rows for which an expression is true, such as
+    /// perturbation == "control", drawn in each epoch [default: none]
     #[arg(long, value_name = "EXPR", help_heading = "Pairs", value_parser = Filter::parse)]
     #[serde(deserialize_with = "said::filter")]
     pub pair_with: Option<Filter>,
 
-    /// obs columns in which a control has the label of its row, comma-separated or repeated [default: any control goes]
+    /// obs columns in which a control has the label of its row, comma-separated or repeated [default: any control matches]
     #[arg(long = "match", value_name = "COL,...", value_delimiter = ',', help_heading = "Pairs")]
     #[serde(deserialize_with = "said::columns", rename = "match")]
     pub match_columns: Vec<String>,
@@ -84,55 +84,55 @@ pub struct OptionArgs {
     #[serde(deserialize_with = "said::controls")]
     pub controls: Option<u32>,
 
-    /// Rows that no control matches: refuse, drop (they are left out), or self (they stand beside themselves) [default: refuse]
+    /// Rows without a matching control: refuse, drop (they are left out), or self (their control is the row itself) [default: refuse]
     #[arg(long, value_name = "refuse|drop|self", hide_possible_values = true, help_heading = "Pairs",
           value_parser = values::unmatched())]
     #[serde(deserialize_with = "said::unmatched")]
     pub unmatched: Option<Unmatched>,
 
-    /// Serve the neighbourhood of a batch in a graph of the stores beside it, as edge_index, edge_weight, neighbours/X, neighbours/row:
-    /// obsp/NAME. In .npz, .safetensors and .record.npy [default: none]
+    /// Serve the neighbourhood of each batch in a graph of the stores, obsp/NAME, as edge_index, edge_weight, neighbours/X and
+    /// neighbours/row, in .npz, .safetensors and .record.npy [default: none]
     #[arg(long, value_name = "obsp/NAME", help_heading = "Neighbours")]
     #[serde(deserialize_with = "said::text")]
     pub neighbours: Option<String>,
 
-    /// How many edges a neighbour may be away; 1 to 8 [default: 1]
+    /// Maximum distance of a neighbour in edges; 1 to 8 [default: 1]
     #[arg(long, value_name = "COUNT", help_heading = "Neighbours", value_parser = values::hops())]
     #[serde(deserialize_with = "said::hops")]
     pub hops: Option<u32>,
 
-    /// Neighbours drawn of each row at most, 1 to 1024, anew in each epoch; or all [default: 10]
+    /// Maximum number of neighbours of each row, 1 to 1024, drawn in each epoch; or all [default: 10]
     #[arg(long, value_name = "COUNT|all", help_heading = "Neighbours", value_parser = values::fanout)]
     #[serde(deserialize_with = "said::fanout")]
     pub fanout: Option<Fanout>,
 
-    /// A modality and a store of it, in place of STORE; repeated. Rows are those of the first modality; the rows of the others are
-    /// found by the names of obs. In .npz, .safetensors, .record.npy and .h5mu as mod/NAME/X. A MuData named as STORE has all of its
-    /// modalities [default: one AnnData, or what a MuData holds]
+    /// A modality and its store, instead of STORE; repeated. Rows are those of the first modality; those of the others are matched
+    /// by obs names. In .npz, .safetensors, .record.npy and .h5mu as mod/NAME/X. A MuData as STORE has all of its modalities
+    /// [default: one AnnData, or the modalities of a MuData]
     #[arg(long, value_name = "NAME=STORE", help_heading = "Modalities")]
     #[serde(deserialize_with = "said::columns")]
     pub modality: Vec<String>,
 
-    /// An option of a modality but the first: x, with, obs, join, genes, genes-match, genes-column, absent, min-matched, dense,
-    /// normalize, log1p or dtype, as in protein.genes=CD3,CD4; repeated [default: those of a mount]
+    /// An option of a modality other than the first: x, with, obs, join, genes, genes-match, genes-column, absent, min-matched, dense,
+    /// normalize, log1p or dtype, such as protein.genes=CD3,CD4; repeated [default: as without modalities]
     #[arg(long, value_name = "NAME.OPTION=VALUE", help_heading = "Modalities")]
     #[serde(deserialize_with = "said::columns")]
     pub modality_option: Vec<String>,
 
-    /// Batches that ranks cannot share evenly: drop (at most W - 1 are in no rank) or pad (at most W - 1 are in two)
+    /// Batches that cannot be dealt evenly to W ranks: drop (at most W - 1 are in no rank) or pad (at most W - 1 are in two)
     #[arg(long, value_name = "drop|pad", default_value = "drop", hide_possible_values = true, help_heading = "Views",
           value_parser = values::uneven())]
     #[serde(deserialize_with = "said::uneven")]
     pub uneven: RemainderPolicy,
 
-    /// Show one rank's part of every view instead of the whole: R/W, or auto (as torchrun, Open MPI, MPICH, Intel MPI,
-    /// MVAPICH, jsrun, Flux, or srun tell it) [default: the whole; ranks in rank-R-of-W/]
+    /// Serve only one rank's part of every view: R/W, or auto (from variables of torchrun, Open MPI, MPICH, Intel MPI,
+    /// MVAPICH, jsrun, Flux or srun) [default: all; ranks in rank-R-of-W/]
     #[arg(long, value_name = "R/W|auto", help_heading = "Views", value_parser = values::rank)]
     #[serde(deserialize_with = "said::rank")]
     pub rank: Option<RankOf>,
 
-    /// A file (TOML) with any of these options by name, and views with options of their own as [view.NAME]; what the
-    /// command line says holds instead [default: none]
+    /// A TOML file with any of these options by name, and views with further options as [view.NAME]; the command line takes
+    /// precedence [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Views")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
@@ -165,48 +165,48 @@ pub struct OptionArgs {
     #[serde(deserialize_with = "said::with")]
     pub with: Vec<MatrixName>,
 
-    /// obs columns to serve, comma-separated or repeated; empty for none [default: every categorical, boolean and numeric
+    /// obs columns to serve, comma-separated or repeated; empty: none [default: every categorical, boolean and numeric
     /// column]
     #[arg(long, value_name = "COL,...", value_delimiter = ',', help_heading = "Output")]
     #[serde(deserialize_with = "said::obs")]
     pub obs: Option<Vec<String>>,
 
-    /// Genes of several stores: exact (the same in every store, in any order), inner (those that all have), outer (those
-    /// that any has; absent values are not stored, and NaN in dense rows)
+    /// Genes of several stores: exact (the same in every store, in any order), inner (those that all stores have), outer
+    /// (those that any store has; absent values are not stored, and NaN in dense rows)
     #[arg(long, value_name = "JOIN", default_value = "exact", help_heading = "Output", value_parser = values::join())]
     #[serde(deserialize_with = "said::join")]
     pub join: Join,
 
-    /// Genes to serve of X and layers, in this order: a file of names, one a line; var:COLUMN, those for which a boolean
-    /// column of the first store's var is true; or names, comma-separated [default: all]
+    /// Genes of X and layers to serve, in this order: a file with a name in each line; var:COLUMN, those for which a
+    /// boolean column of the first store's var is true; or comma-separated names [default: all]
     #[arg(long, value_name = "FILE|var:COLUMN|NAME,...", help_heading = "Output", value_parser = values::genes)]
     #[serde(skip)]
     pub genes: Option<Genes>,
 
-    /// What counts as one gene: exact (equal names), unversioned (but for a version suffix, ENSG00000141510.18), case (but
-    /// for upper and lower case). The first spelling is served
+    /// Names that mean the same gene: exact (equal names), unversioned (equal without a version suffix,
+    /// ENSG00000141510.18), case (equal in lower case). The first spelling is served
     #[arg(long, value_name = "exact|unversioned|case", default_value = "exact", hide_possible_values = true,
           help_heading = "Output", value_parser = values::matching())]
     #[serde(deserialize_with = "said::genes_match")]
     pub genes_match: Matching,
 
-    /// A text column of var that names genes in place of its index, for --genes and several stores [default: the index]
+    /// A text column of var with the names of genes, for --genes and several stores [default: the index]
     #[arg(long, value_name = "COLUMN", help_heading = "Output")]
     #[serde(deserialize_with = "said::text")]
     pub genes_column: Option<String>,
 
-    /// Genes that --genes names and a store lacks: refuse, or zero (nothing is stored for them; 0 in dense rows)
+    /// Genes of --genes that a store lacks: refuse, or zero (no stored value; 0 in dense rows)
     #[arg(long, value_name = "refuse|zero", default_value = "refuse", hide_possible_values = true,
           help_heading = "Output", value_parser = values::absent())]
     #[serde(deserialize_with = "said::absent")]
     pub absent: Absent,
 
-    /// With --absent zero: the least share of the named genes that each store must have, 0 to 1
+    /// With --absent zero: the minimum fraction of the named genes that each store must have, 0 to 1
     #[arg(long, value_name = "SHARE", default_value = "0.3333", help_heading = "Output", value_parser = values::share)]
     #[serde(deserialize_with = "said::min_matched")]
     pub min_matched: f64,
 
-    /// Serve X and further matrices as dense rows, also those that are stored sparse; makes stores of both kinds one
+    /// Serve X and further matrices as dense rows, even if stored sparse; combines sparse and dense stores
     /// [default: as stored]
     #[arg(long, help_heading = "Output")]
     #[serde(deserialize_with = "said::flag")]
@@ -224,13 +224,13 @@ pub struct OptionArgs {
     pub log1p: bool,
 
     /// Serve X as tokens of a language model, input_ids and expressions: geneformer (genes by normalised expression), scgpt
-    /// (values in bins), both with --token-table, or a file (TOML) with another recipe [default: off]
+    /// (values in bins), both with --token-table, or a TOML file with another recipe [default: off]
     #[arg(long, value_name = "geneformer|scgpt|FILE", help_heading = "Output")]
     #[serde(deserialize_with = "said::text")]
     pub tokens: Option<String>,
 
-    /// The genes' tokens, and for geneformer their medians: a line each of name, token, median, tab-separated; or a JSON object
-    /// of tokens by name [default: what the file of --tokens names]
+    /// The genes' tokens, and for geneformer their medians: a line for each gene with name, token, median, tab-separated; or a JSON
+    /// object of tokens by name [default: named by the file of --tokens]
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     #[serde(deserialize_with = "said::path")]
     pub token_table: Option<PathBuf>,
@@ -241,20 +241,20 @@ pub struct OptionArgs {
     #[serde(deserialize_with = "said::dtype")]
     pub dtype: Option<Dtype>,
 
-    /// Type of column numbers: u16, i32 or i64; .h5ad has i32 for u16, as scipy asks [default: i32, or i64 where needed]
+    /// Type of column numbers: u16, i32 or i64; .h5ad has i32 for u16, as scipy requires [default: i32, or i64 if needed]
     #[arg(long, value_name = "DTYPE", help_heading = "Output", value_parser = values::index_dtype)]
     #[serde(deserialize_with = "said::index_dtype")]
     pub index_dtype: Option<Dtype>,
 
-    /// Bound on memory, prefetch included: a size with unit (512MiB, 2GiB), a share of this machine's or container's memory
-    /// (25%), or auto (25% of what is free, divided by the processes that the launcher has started on this node)
+    /// Maximum memory, including prefetch: a size with unit (512MiB, 2GiB), a fraction of the machine's or container's memory
+    /// (25%), or auto (25% of free memory, divided by the processes that the launcher has started on this node)
     #[arg(long, value_name = "SIZE|%|auto", default_value = "auto", help_heading = "Resources",
           value_parser = values::memory)]
     #[serde(deserialize_with = "said::memory")]
     pub memory: MemoryLimit,
 
-    /// Where what is derived from stores is kept for later mounts: matrices stored by column (CSC), transposed once, and
-    /// counts of inner joins and chosen genes [default: shufflefs in $XDG_CACHE_HOME or ~/.cache]
+    /// Directory for data derived from stores, for later mounts: row indices, transposed matrices (CSC), counts of
+    /// inner joins and chosen genes [default: shufflefs in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR", help_heading = "Resources")]
     #[serde(deserialize_with = "said::path")]
     pub index_dir: Option<PathBuf>,
@@ -266,36 +266,36 @@ pub struct OptionArgs {
     #[serde(deserialize_with = "said::threads")]
     pub threads: Option<u16>,
 
-    /// Requests to storage in flight, 1 to 512; 1: each decoding thread reads by itself [default: as many as the latency of
-    /// the storage asks for, 1 where the page cache answers]
+    /// Requests to storage in flight, 1 to 512; 1: each decoding thread reads by itself [default: depends on the latency of
+    /// the storage; 1 for the page cache]
     #[arg(long, value_name = "COUNT", help_heading = "Resources",
           value_parser = values::io_depth())]
     #[serde(deserialize_with = "said::io_depth")]
     pub io_depth: Option<u16>,
 
-    /// A read that makes no progress for so long fails with an I/O error; seconds, or with a unit: 90s, 2min, 1h
+    /// A read that makes no progress for this time fails with an I/O error; seconds, or with a unit: 90s, 2min, 1h
     #[arg(long, value_name = "TIME", default_value = "60s", help_heading = "Resources",
           value_parser = values::timeout)]
     #[serde(deserialize_with = "said::timeout")]
     pub timeout: Duration,
 
-    /// Do not sign requests to remote stores: for public buckets [default: credentials of the environment, of ~/.aws, of the
+    /// Do not sign requests to remote stores, for public buckets [default: credentials of the environment, ~/.aws or the
     /// instance]
     #[arg(long, help_heading = "Resources")]
     #[serde(deserialize_with = "said::flag")]
     pub anonymous: bool,
 
-    /// Keep what is read of remote stores here, on a disk of this node, for later epochs and other jobs [default: not kept]
+    /// Directory for a cache of remote stores, on a disk of this node, for later epochs and other jobs [default: no cache]
     #[arg(long, value_name = "DIR", help_heading = "Resources")]
     #[serde(deserialize_with = "said::path")]
     pub cache_dir: Option<PathBuf>,
 
-    /// Bytes of --cache-dir at most: what was not used for longest is removed
+    /// Maximum size of --cache-dir; the least recently used data are removed
     #[arg(long, value_name = "SIZE", default_value = "100GiB", help_heading = "Resources", value_parser = values::size)]
     #[serde(deserialize_with = "said::cache_size")]
     pub cache_size: u64,
 
-    /// Keep file contents in the page cache, for readers that read the same files again [default: read past it]
+    /// Keep file contents in the page cache, for readers that read the same files again [default: not kept]
     #[arg(long, help_heading = "Resources")]
     #[serde(deserialize_with = "said::flag")]
     pub cache: bool,
@@ -310,7 +310,7 @@ pub struct OptionArgs {
     #[serde(deserialize_with = "said::number")]
     pub gid: Option<u32>,
 
-    /// Let other users read the mount [default: you alone]; as a user this needs user_allow_other in /etc/fuse.conf
+    /// Let other users read the mount [default: only you]; without root this needs user_allow_other in /etc/fuse.conf
     #[arg(long, help_heading = "Permissions")]
     #[serde(deserialize_with = "said::flag")]
     pub allow_other: bool,
@@ -320,7 +320,7 @@ pub struct OptionArgs {
     #[serde(deserialize_with = "said::path")]
     pub log: Option<PathBuf>,
 
-    /// Any option above by its name without the dashes, as in -o seed=7,drop_last; options of mount(8) that mean nothing
+    /// Any option above by its name without the dashes, such as -o seed=7,drop_last; options of mount(8) without effect
     /// here are ignored [default: none]
     #[arg(short = 'o', value_name = "NAME=VALUE,...", help_heading = "Other")]
     #[serde(skip)]

@@ -30,13 +30,13 @@ pub struct SamplingArgs {
     pub batch_size: Option<u32>,
 
     /// Consecutive rows that are always read together; 1 to 1048576, or auto (from the store's chunks). Larger is faster,
-    /// smaller mixes better: k = batch-size * fetch-factor / block-size independent blocks are mixed in one fetch, and
-    /// diversity depends on k alone (16 is poor, 256 good, 1024 as good as random) [default: auto]
+    /// smaller mixes better: a fetch mixes k = batch-size * fetch-factor / block-size independent blocks, and diversity
+    /// depends only on k (16 is poor, 256 good, 1024 as good as random) [default: auto]
     #[arg(long, value_name = "ROWS|auto", help_heading = "Sampling", value_parser = values::block_size)]
     #[serde(deserialize_with = "said::block_size")]
     pub block_size: Option<Auto>,
 
-    /// Batches that are loaded together and shuffled in memory; 1 to 1048576, or auto (k = 1024, less where a fetch would
+    /// Batches that are loaded together and shuffled in memory; 1 to 1048576, or auto (k = 1024, less if a fetch would
     /// exceed 1 GiB). k = batch-size * fetch-factor / block-size [default: auto]
     #[arg(long, value_name = "BATCHES|auto", help_heading = "Sampling", value_parser = values::fetch_factor)]
     #[serde(deserialize_with = "said::fetch_factor")]
@@ -47,24 +47,24 @@ pub struct SamplingArgs {
     #[serde(deserialize_with = "said::seed")]
     pub seed: Option<u64>,
 
-    /// Leave out the last batch of an epoch if it is short [default: it is kept]
+    /// Leave out the last batch of an epoch if it is short [default: kept]
     #[arg(long, value_name = "true|false", help_heading = "Sampling", num_args = 0..=1, require_equals = true,
           default_missing_value = "true", hide_possible_values = true)]
     #[serde(deserialize_with = "said::drop_last")]
     pub drop_last: Option<bool>,
 
-    /// Rows for which an expression over obs columns is true, as in: tissue == "lung" and n_genes > 500 and donor_id not in
+    /// Rows for which an expression over obs columns is true, for example tissue == "lung" and n_genes > 500 and donor_id not in
     /// ["D1", "D2"] [default: all rows]
     #[arg(long = "where", value_name = "EXPR", help_heading = "Views", value_parser = Filter::parse)]
     #[serde(deserialize_with = "said::filter", rename = "where")]
     pub filter: Option<Filter>,
 
-    /// Rows that a file lists: global row numbers or STORE:NAME, one a line, or a .npy array [default: all rows]
+    /// Rows listed in a file: global row numbers or STORE:NAME, one in each line, or a .npy array [default: all rows]
     #[arg(long, value_name = "FILE", help_heading = "Views")]
     #[serde(deserialize_with = "said::path")]
     pub rows: Option<PathBuf>,
 
-    /// In what order rows are drawn: block (blocks at random, shuffled in each fetch), random (block size 1), sequential
+    /// Order of rows: block (blocks at random, shuffled in each fetch), random (block size 1), sequential
     /// (as stored), buffered (as stored, shuffled in each fetch) [default: block]
     #[arg(long, value_name = "ORDER", help_heading = "Views", value_parser = values::order())]
     #[serde(deserialize_with = "said::order")]
@@ -81,18 +81,18 @@ pub struct SamplingArgs {
     #[serde(deserialize_with = "said::text")]
     pub balance: Option<String>,
 
-    /// Every batch of one class: a label of an obs column [default: off]
+    /// Make each batch of one class, that is, one label of this obs column [default: off]
     #[arg(long, value_name = "COLUMN", help_heading = "Views")]
     #[serde(deserialize_with = "said::text")]
     pub class_batches: Option<String>,
 
-    /// Rows in an epoch where they are drawn with replacement [default: as many as the view has]
+    /// Rows in an epoch if they are drawn with replacement [default: as many as the view has]
     #[arg(long, value_name = "ROWS", help_heading = "Views", value_parser = values::samples())]
     #[serde(deserialize_with = "said::samples")]
     pub samples: Option<u64>,
 
-    /// Make sets: every SET_SIZE rows that follow one another have the same labels in these obs columns, comma-separated or
-    /// repeated. Sets are shuffled among one another; obs/set is the number of a row's set [default: off]
+    /// Make sets: each SET_SIZE consecutive rows have the same labels in these obs columns, comma-separated or repeated. Sets
+    /// are shuffled; obs/set is the number of a row's group [default: off]
     #[arg(long, value_name = "COL,...", value_delimiter = ',', help_heading = "Views")]
     #[serde(deserialize_with = "said::columns")]
     pub set_by: Vec<String>,
@@ -102,8 +102,8 @@ pub struct SamplingArgs {
     #[serde(deserialize_with = "said::batch_size")]
     pub set_size: Option<u32>,
 
-    /// Rows of a group that make no whole set: drop (they are left out), repeat (filled up with rows of the group again), pad
-    /// (the same, marked: their row is -1) [default: repeat]
+    /// Rows of a group that do not fill a set: drop (they are left out), repeat (filled with repeated rows of the group), pad
+    /// (the same, marked by row -1) [default: repeat]
     #[arg(long, value_name = "drop|repeat|pad", hide_possible_values = true, help_heading = "Views",
           value_parser = values::short())]
     #[serde(deserialize_with = "said::short")]
@@ -115,12 +115,12 @@ pub struct SamplingArgs {
     #[serde(deserialize_with = "said::columns")]
     pub bag_by: Vec<String>,
 
-    /// Draw so many rows of each bag that has more, anew in each epoch [default: all]
+    /// Draw this many rows of each larger bag, in each epoch [default: all]
     #[arg(long, value_name = "ROWS", help_heading = "Views", value_parser = values::batch_size())]
     #[serde(deserialize_with = "said::batch_size")]
     pub bag_max: Option<u32>,
 
-    /// A tab-separated file with a line for each bag: the columns of --bag-by, and others, which become obs columns of all its
+    /// A tab-separated file with a line for each bag: the columns of --bag-by, and others, which become obs columns of its
     /// rows [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Views")]
     #[serde(deserialize_with = "said::path")]

@@ -24,7 +24,7 @@ const RULES: ABI = ABI::V4;
 const DENIED: &[i64] = &[
     libc::SYS_execve,
     libc::SYS_execveat,
-    // What files are, beside their content.
+    // Metadata of files.
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
     libc::SYS_fchmodat2,
@@ -45,7 +45,7 @@ const DENIED: &[i64] = &[
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_process_madvise,
-    // The kernel.
+    // Interfaces of the kernel.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -55,7 +55,7 @@ const DENIED: &[i64] = &[
     libc::SYS_add_key,
     libc::SYS_request_key,
     libc::SYS_keyctl,
-    // The system.
+    // Administration.
     libc::SYS_mount,
     libc::SYS_umount2,
     libc::SYS_move_mount,
@@ -82,7 +82,7 @@ const DENIED: &[i64] = &[
     libc::SYS_open_by_handle_at,
 ];
 
-/// Those of them that newer architectures do not have.
+/// Further ones, which newer architectures do not have.
 #[cfg(target_arch = "x86_64")]
 const DENIED_OLD: &[i64] = &[
     libc::SYS_chmod,
@@ -117,7 +117,7 @@ pub fn enter(network: bool, index: Option<&Path>) {
     }
 }
 
-/// Makes system calls that are not needed fail with EPERM.
+/// Makes the system calls that are not needed fail with EPERM.
 fn deny(network: bool) -> Result<(), Box<dyn std::error::Error>> {
     let local = if network { &[] } else { DENIED_LOCAL };
     let rules = [DENIED, DENIED_OLD, local].concat().into_iter().map(|call| (call, Vec::new())).collect();
@@ -208,13 +208,13 @@ mod tests {
                     .and_then(|file| file.set_modified(SystemTime::now()))
                     .expect_err("changes a time"),
             );
-            // SAFETY: the signal 0 does nothing but ask.
+            // SAFETY: signal 0 only checks permission.
             assert_eq!(unsafe { libc::kill(libc::getppid(), 0) }, -1, "signals others");
-            // SAFETY: without parameters it fails where it is allowed, with EFAULT.
+            // SAFETY: without parameters it fails with EFAULT if it is allowed.
             let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null::<u8>()) };
             let why = std::io::Error::last_os_error();
             assert!(ring == -1 && why.kind() == ErrorKind::PermissionDenied, "{why}");
-            // What its own work needs goes on.
+            // Its own work is not restricted.
             std::thread::spawn(|| vec![0_u8; 1 << 20].len()).join().expect("starts threads");
         });
         inside(true, Some(&index), || {

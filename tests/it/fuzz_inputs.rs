@@ -1,4 +1,4 @@
-//! The fuzz targets with the inputs of their corpora (`fuzz/corpus`): they compile, and nothing found before is found again.
+//! The fuzz targets with the inputs of their corpora (`fuzz/corpus`): they compile, and earlier faults do not recur.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ mod targets;
 
 const VARIABLE: &str = "SHUFFLEFS_FUZZ_TARGET";
 
-/// Not a test: one target with all inputs of its corpus, in a process of its own.
+/// Not a test: one target with all inputs of its corpus, in a separate process.
 #[test]
 #[ignore = "run by inputs_of_the_corpora in a process of its own"]
 fn worker() {
@@ -39,7 +39,7 @@ fn inputs_of_the_corpora() {
         let output = child.wait_with_output().unwrap();
         let said = text(&output.stdout);
         let count = said.lines().find_map(|line| line.strip_suffix(" inputs")?.parse::<u64>().ok());
-        // libhdf5 may crash on a damaged file: a mount tries it in a child first.
+        // libhdf5 may crash on a damaged file; a mount opens it in a child first.
         let allowed = name == "h5ad" && output.status.code().is_none_or(|code| code > 128);
         assert!(
             count.is_some() || allowed,

@@ -1,8 +1,8 @@
 //! The messages of Arrow IPC files, written with flatbuffers: schema, record batch, dictionary, footer.
 //!
-//! Slots and numbers are those of the format's own definitions (Schema.fbs, Message.fbs and File.fbs of Apache Arrow, metadata version
-//! 5). The order in which parts are written decides where they lie: it is that of the Rust implementation, arrow-ipc, whose files
-//! these are byte for byte. That crate itself takes minutes to compile, for arrays and kernels that nobody calls here.
+//! Slots and numbers are those of the format's definitions (Schema.fbs, Message.fbs and File.fbs of Apache Arrow, metadata version 5).
+//! Objects are written in the order of the Rust implementation, arrow-ipc, so that files are equal byte for byte. That crate is not used,
+//! because it takes minutes to compile, mostly code that is not needed here.
 
 use flatbuffers::{
     FlatBufferBuilder as Builder, ForwardsUOffset, Push, TableFinishedWIPOffset, UnionWIPOffset, VOffsetT, Vector,
@@ -19,7 +19,7 @@ type Tables<'a> = WIPOffset<Vector<'a, ForwardsUOffset<TableFinishedWIPOffset>>>
 /// MetadataVersion: V5.
 const VERSION: i16 = 4;
 
-/// What a message is.
+/// The kind of a message.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub enum Kind {
@@ -31,15 +31,15 @@ pub enum Kind {
 /// The type of a column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ArrowType {
-    /// Bits.
+    /// Stored as bits.
     Boolean,
-    /// Booleans are bytes here.
+    /// Stored as bytes.
     Number(Dtype),
-    /// 64-bit integers: since 1970-01-01, in no time zone, or a duration. Units beyond seconds count as seconds.
+    /// 64-bit integers: times since 1970-01-01 without a time zone, or durations. Units coarser than seconds have the unit seconds.
     Time(Time),
     Utf8,
     LargeUtf8,
-    /// Codes of labels, which stand in a dictionary of their own.
+    /// Codes of labels, which are in a separate dictionary.
     Labels {
         codes: Dtype,
         ordered: bool,
@@ -49,7 +49,7 @@ pub enum ArrowType {
     FixedSizeList(Box<Column>, i32),
 }
 
-/// A column, or what lists hold.
+/// A column, or the elements of lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
     pub name: String,
@@ -58,7 +58,7 @@ pub struct Column {
 }
 
 impl Column {
-    /// What a list holds: no value of it is missing.
+    /// The elements of a list, none of them missing.
     pub fn item(kind: ArrowType) -> Box<Column> {
         Box::new(Column { name: "item".to_owned(), kind, nullable: false })
     }
@@ -93,7 +93,7 @@ impl Column {
 }
 
 impl ArrowType {
-    /// The number in the union `Type`, its table, and the fields below it.
+    /// The number in the union `Type`, its table, and the child fields.
     fn write<'a>(&self, builder: &mut Builder<'a>, next: &mut i64) -> (u8, Table, Tables<'a>) {
         let list = |builder: &mut Builder<'a>, next: &mut i64, item: &Column, union, len| {
             let item = item.write(builder, next);
@@ -129,7 +129,7 @@ impl ArrowType {
                     Unit::Nanosecond => 3,
                     _ => 0,
                 };
-                // The name of no time zone, which nothing points to.
+                // arrow-ipc writes an empty name of a time zone here, which nothing refers to.
                 if !time.is_duration {
                     builder.create_string("");
                 }
@@ -145,7 +145,7 @@ impl ArrowType {
     }
 }
 
-/// A type of which there is no more to say.
+/// A type without parameters.
 fn empty<'a>(builder: &mut Builder<'a>, union: u8) -> (u8, Table, Tables<'a>) {
     let start = builder.start_table();
     let kind = builder.end_table(start);
@@ -175,7 +175,7 @@ pub fn schema(builder: &mut Builder<'_>, columns: &[Column]) -> Table {
     builder.end_table(start)
 }
 
-/// The table `RecordBatch` of so many rows: lengths and missing values of its nodes, places and lengths of its buffers.
+/// The table `RecordBatch` of `rows` rows: lengths and null counts of its nodes, offsets and lengths of its buffers.
 pub fn record_batch(builder: &mut Builder<'_>, rows: i64, nodes: &[[i64; 2]], buffers: &[[i64; 2]]) -> Table {
     let (nodes, buffers) = (structs(builder, nodes), structs(builder, buffers));
     let start = builder.start_table();
@@ -193,7 +193,7 @@ pub fn dictionary_batch(builder: &mut Builder<'_>, id: i64, data: Table) -> Tabl
     builder.end_table(start)
 }
 
-/// The table `Message` of this header, before so many bytes of body.
+/// The table `Message` with this header; `body` is the size of its body in bytes.
 pub fn message(builder: &mut Builder<'_>, kind: Kind, header: Table, body: i64) -> Table {
     let start = builder.start_table();
     slot(builder, 0, VERSION, 0);
@@ -203,10 +203,10 @@ pub fn message(builder: &mut Builder<'_>, kind: Kind, header: Table, body: i64) 
     builder.end_table(start)
 }
 
-/// Where a message is in a file: its place, its bytes, the bytes of its body.
+/// Position of a message in a file: its offset, and the bytes of its metadata and of its body.
 pub type Block = [i64; 3];
 
-/// The flatbuffer that ends a file, the table `Footer`.
+/// The flatbuffer at the end of a file, the table `Footer`.
 pub fn footer(columns: &[Column], dictionaries: &[Block], batch: Block) -> Vec<u8> {
     let mut builder = Builder::new();
     let (dictionaries, batches) = (structs(&mut builder, dictionaries), structs(&mut builder, &[batch]));
@@ -221,22 +221,22 @@ pub fn footer(columns: &[Column], dictionaries: &[Block], batch: Block) -> Vec<u
     builder.finished_data().to_vec()
 }
 
-/// A vector of structs of 64-bit integers. A block's 32 bits and their padding are one too, as that number is not negative.
+/// A vector of structs of 64-bit integers. A block's 32-bit number, which is not negative, and its padding count as one.
 fn structs<'a, const N: usize>(builder: &mut Builder<'a>, items: &[[i64; N]]) -> WIPOffset<Vector<'a, i64>> {
     builder.start_vector::<i64>(N * items.len());
-    // A builder writes from the end.
+    // A builder writes backwards.
     for number in items.as_flattened().iter().rev() {
         builder.push(*number);
     }
     builder.end_vector::<i64>(items.len())
 }
 
-/// Fills a slot, unless with its default.
+/// Writes a slot unless it has the default value.
 fn slot<T: Push + PartialEq>(builder: &mut Builder<'_>, number: VOffsetT, value: T, default: T) {
     builder.push_slot(4 + 2 * number, value, default);
 }
 
-/// Fills a slot with the place of what was written.
+/// Writes a slot with the offset of an object written before.
 fn offset<T>(builder: &mut Builder<'_>, number: VOffsetT, place: WIPOffset<T>) {
     builder.push_slot_always::<WIPOffset<UnionWIPOffset>>(4 + 2 * number, place.as_union_value());
 }

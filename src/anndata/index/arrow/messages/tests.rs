@@ -1,4 +1,4 @@
-//! The bytes of arrow-ipc, for all types and columns in random order.
+//! The bytes equal those of arrow-ipc, for all types and columns in random order.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ const UNITS: [(Unit, TimeUnit); 4] = [
     (Unit::Nanosecond, TimeUnit::Nanosecond),
 ];
 
-/// Numbers below a bound, always the same.
+/// A deterministic generator of numbers below a bound.
 struct Random(u64);
 
 impl Random {
@@ -47,7 +47,7 @@ impl Random {
     }
 }
 
-/// Each type as we name it and as they do.
+/// Each type here and in arrow-ipc.
 fn types() -> Vec<(ArrowType, DataType)> {
     let mut all = vec![
         (ArrowType::Number(Dtype::Bool), DataType::UInt8),
