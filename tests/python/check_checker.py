@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Checks the checker: a directory written by numpy, anndata and safetensors as the contract asks passes in every
-format, and each of a list of small damages to it is found.
+"""Checks the checker: a correct directory, written by numpy, anndata and safetensors, passes in every format, and each of
+a list of small changes to it is found.
 
 Usage: check_checker.py STORE... (of one collection); makes its directory itself, mounts nothing
 """
@@ -151,9 +151,9 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         root = pathlib.Path(directory)
         columns = write(root, want, paths)
-        # `ls` shows the .npz files only; the others open all the same, as on a mount.
+        # Only the .npz files are listed, as on a mount; the others can be opened.
         check_epoch.listing = lambda epoch: sorted(path.name for path in epoch.glob("*.npz"))
-        # Those that are written here; the readers of the others are libraries of their own.
+        # Only the formats that are written here.
         written = ["npz", "safetensors", "npy", "h5ad", "h5ad-backed", "tsv"]
         for kind in written:
             result = check_epoch.answer({"mount": root, "stores": paths, "format": kind})

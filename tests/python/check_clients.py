@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What Python's own calls do on a mount: mutations, memory maps, HDF5 locking.
+"""Python's system calls on a mount: mutations, memory maps, HDF5 locking.
 
 Usage: check_clients.py mutations|mmap|locking MOUNT     prints one line of JSON; fails with a message
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 
 def mutations(mount):
-    """Every call that would change something is EROFS."""
+    """Every modification is EROFS."""
     file = mount / "epoch-0000/batch-000000.npz"
     new = mount / "epoch-0000/new"
     outside = pathlib.Path("/tmp")
@@ -46,7 +46,7 @@ def mutations(mount):
         try:
             call()
         except OSError as error:
-            # The kernel has no O_TMPFILE for FUSE without a create of that kind: both say that nothing is written.
+            # Without support for O_TMPFILE in the file system, the kernel returns its own errno: nothing is written either way.
             allowed = {errno.EROFS} | ({errno.EOPNOTSUPP} if what == "O_TMPFILE" else set())
             assert error.errno in allowed, f"{what}: {error}"
         else:
@@ -57,7 +57,7 @@ def mutations(mount):
 
 
 def mmap(mount):
-    """A memory map of .npy holds what reading gives, whole and row by row, on every batch."""
+    """A memory map of .npy equals its content, whole and row by row, for every batch."""
     batches = sorted((mount / "epoch-0000").glob("batch-*.npz"))
     for path in (b.with_suffix(".npy") for b in batches):
         mapped = np.load(path, mmap_mode="r")

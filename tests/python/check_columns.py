@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""obs columns and matrices of unusual kinds: makes stores of them, and compares mounts with what was put in.
+"""obs columns and matrices of unusual kinds: makes stores of them, and compares mounts with the values that were written.
 
 Usage: check_columns.py make DIRECTORY          writes the stores below; beside each `NAME.pkl`, what anndata holds or would
        check_columns.py check MOUNT PICKLE...   every row of epoch 0 in .npz, .safetensors, .h5ad and .tsv, against the pickles
@@ -50,7 +50,7 @@ def enum(names, base):
 
 
 def enums(path, rng):
-    """Booleans of other writers, and enums that are none."""
+    """Booleans of other writers, and enums that are not booleans."""
     a = base(rng)
     flags = rng.integers(0, 2, ROWS)
     three = rng.integers(0, 3, ROWS)
@@ -122,7 +122,7 @@ NAMES = ["a/b", "a_b", "a%2Fb", "x" * 300, "x" * 299 + "y", "new\nline", "tab\th
 
 
 def names(path, rng):
-    """Names that are no file's, or that are another's once they are made one."""
+    """Names that files cannot have, or that equal another name once escaped."""
     columns = {}
     for i, name in enumerate(NAMES):
         labels = [f"{name[:5]!r} {i} {label}" for label in "pqr"]
@@ -145,7 +145,7 @@ def times(path, rng):
     columns = {"ns": fine, "s": seconds, "ms": fine.astype("M8[ms]"), "day": seconds.astype("M8[D]"), "us": durations, "tds": durations.astype("m8[s]")}
     if path.suffix == ".h5ad":
         a.write_h5ad(path)
-        # In big-endian order, and with a tick of so many seconds: as chunks, in one piece, and in the header.
+        # Big-endian, and in multiples of seconds: chunked, contiguous, and in the object header.
         odd = {"big": (">M8[s]", {"chunks": (9,)}), "25s": ("<M8[25s]", {"chunks": (9,), "compression": "gzip"}), "big 90s": (">m8[90s]", {}), "7s": ("<M8[7s]", {})}
         stored = {name: (durations if "m8" in dtype else seconds).astype(dtype) for name, (dtype, _) in odd.items()}
         with h5py.File(path, "r+") as f:
@@ -201,7 +201,7 @@ def matrices(path, rng):
 
 
 def labels(path, rng):
-    """Labels and texts that readers take for missing, unless told."""
+    """Labels and texts that readers interpret as missing by default."""
     values = np.array(["NA", "nan", "None", "null", "N/A", "\"q", "a\tb", "-", "#NAME?"], dtype=object)
     columns = {"label": pd.Categorical(rng.choice(values, ROWS), categories=list(values)), "f": np.where(rng.random(ROWS) < 0.3, np.nan, rng.random(ROWS)),
                "n": pd.array([None if i % 5 == 0 else i for i in range(ROWS)], dtype="Int64")}
@@ -218,14 +218,14 @@ def with_genes(rng, names, dense=False, dtype="float32"):
 
 
 def columns_of(adata, names, matrix=None, absent=0.0):
-    """The matrix with these genes, `absent` where it has no such gene."""
+    """The matrix with these genes, `absent` for genes that it lacks."""
     x = dense(adata.X if matrix is None else matrix).astype("float64")
     place = {name: i for i, name in enumerate(adata.var_names)}
     return np.column_stack([x[:, place[name]] if name in place else np.full(len(x), absent) for name in names])
 
 
 def several(directory):
-    """Stores that differ in genes, kinds and elements; and `NAME.npy`, what the collection of them holds."""
+    """Stores that differ in genes, kinds and elements; and `NAME.npy`, the values of their collection."""
     rng = np.random.default_rng(99)
     save = lambda name, array, dtype="float32": np.save(directory / f"{name}.npy", array.astype(dtype))
     # Elements that only one store has.
@@ -329,7 +329,7 @@ def columns(mount, obs, exact_dtypes=True):
     for path, rows, npz in rows_of(mount):
         tensors = safetensors.numpy.load_file(path.with_suffix(".safetensors"))
         adata = ad.read_h5ad(path.with_suffix(".h5ad"))
-        # As README.txt of the mount says.
+        # As described in the mount's README.txt.
         tsv = pd.read_csv(path.with_suffix(".tsv"), sep="\t", quoting=csv.QUOTE_NONE, keep_default_na=False, na_values=[""])
         assert list(adata.obs.columns) == [c["names"]["h5ad"] for c in told]
         assert list(tsv.columns) == ["row"] + [c["names"]["tsv"] for c in told], list(tsv.columns)
@@ -363,7 +363,7 @@ def columns(mount, obs, exact_dtypes=True):
                 escaped = [None if pd.isna(v) else str(v).replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n") for v in want]
                 same(text, escaped, f"{what}: tsv")
             elif c["kind"] == "number" and not c["nullable"]:
-                # pandas' default parser is off by a bit now and then.
+                # pandas' default parser is sometimes wrong in the last bit.
                 np.testing.assert_allclose(text.to_numpy(want.dtype), want.to_numpy(), 1e-13, err_msg=what)
             else:
                 same([None if pd.isna(v) else float(v) if c["kind"] == "number" else v for v in text],
@@ -431,7 +431,7 @@ def main():
         mount, a = pathlib.Path(arguments[0]), pickle.loads(pathlib.Path(arguments[1]).read_bytes())
         matrix(mount, None, a.uns["cube"][:, [int(i) for i in arguments[2:]]], "X")
     elif command == "readme":
-        # The very call of README.txt gives every label and number.
+        # The call in README.txt reads every label and number.
         mount, a = pathlib.Path(arguments[0]), pickle.loads(pathlib.Path(arguments[2]).read_bytes())
         for path, rows, _ in rows_of(mount):
             table = eval(arguments[1], {"pd": pd, "path": path.with_suffix(".tsv")})

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A store with one damaged chunk: EIO for exactly the batches that hold rows of it, all others readable and right.
+"""A store with one damaged chunk: EIO for exactly the batches that hold rows of it, all others are correct.
 
 Usage: check_damage.py MOUNT GOOD_STORE REPORT     REPORT is the JSON that make_stores.py wrote; one line of JSON
 """
@@ -22,7 +22,7 @@ def main():
     check = check_epoch.Check(mount, [good])
     epoch = mount / "epoch-0000"
     damaged, right = [], 0
-    # Twice: a failure must not be kept for good batches, nor forgotten for bad ones.
+    # Twice: a failure must not affect good batches, and must recur for bad ones.
     for name in sorted(os.listdir(epoch)) + sorted(os.listdir(epoch), reverse=True):
         path = epoch / name
         tsv = path.with_suffix(".tsv")  # obs only: readable whatever happened to X

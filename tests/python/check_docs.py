@@ -2,10 +2,10 @@
 """Runs the code blocks of the documentation, and checks the links of its site.
 
 Usage: check_docs.py blocks BINARY DIR PAGE...     in DIR, with a store made for them; prints a line a block
-       check_docs.py links SITE                    prints what leads nowhere; exit status 1 then
+       check_docs.py links SITE                    prints broken links; then the exit status is 1
 
-Fenced blocks of `sh`, `python` and `r` are run; `sh` in a directory with stores, the others below `shufflefs run`. What names a
-launcher or the network, or a package that is not installed, is left out by name.
+Fenced blocks of `sh`, `python` and `r` are run; `sh` in a directory with stores, the others below `shufflefs run`. Blocks that need a
+launcher, the network, or a package that is not installed are skipped with a message.
 """
 import html.parser
 import importlib.util
@@ -17,7 +17,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# Not run here: who tests it instead.
+# Not run here, and what tests it instead.
 ELSEWHERE = {"srun ": "it::clusters", "shufflefs.toml": "the toml block itself", "shufflefs.mount(": "check_module.py", "m.torch(": "check_module.py"}
 
 
@@ -53,7 +53,7 @@ def blocks(page):
 
 
 def missing(language, code):
-    """Why a block is not run, if it is not."""
+    """The reason why a block is not run, or None."""
     for word, where in ELSEWHERE.items():
         if word in code:
             return f"left to {where}"
@@ -83,7 +83,7 @@ def run_blocks(binary, directory, pages):
             script.write_text(("set -eu\n" if language == "sh" else "") + code)
             interpreter = {"sh": "sh", "python": "python3", "r": "Rscript"}[language]
             command = [interpreter, script]
-            # What needs a mount gets one, at the place that the page says.
+            # A block that needs a mount gets one, at the path on the page.
             if language != "sh" or ("/mnt/cells" in code and "mount" not in code):
                 place = ["--at", "/mnt/cells"] if "/mnt/cells" in code else []
                 command = [binary, "run", "--batch-size", "64", *place, "cells.h5ad", "--", *command]
@@ -97,7 +97,7 @@ def run_blocks(binary, directory, pages):
 
 
 class Links(html.parser.HTMLParser):
-    """What the text of a page links to, and the places in it; what the theme adds around it is not ours."""
+    """The links and anchors in the text of a page, without those of the theme."""
 
     def __init__(self, text):
         super().__init__()

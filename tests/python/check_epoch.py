@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reads a whole epoch of a mount with a format's own client and compares it with the stores as anndata reads them.
+"""Reads a whole epoch of a mount with an independent client of the format and compares it with the stores as anndata reads them.
 
 Usage: check_epoch.py MOUNT STORE... [--epoch N] [--format F] [--x ELEMENT] [--obs COL,...] [--join J] [--drop-last]
        check_epoch.py --serve     one JSON job a line on stdin, one JSON result a line on stdout
@@ -55,7 +55,7 @@ def need(condition, message):
 
 
 def same_bits(got, want, what):
-    """Equal dtype, shape and bytes; NaN equals the same NaN, -0.0 is not 0.0."""
+    """Whether dtype, shape and bytes are equal: NaN equals the same NaN, -0.0 differs from 0.0."""
     got = np.asarray(got)
     want = np.asarray(want)
     need(got.dtype == want.dtype, lambda: f"{what}: dtype {got.dtype}, not {want.dtype}")
@@ -313,7 +313,7 @@ class Check:
             return rows
 
     def records(self, table, what, dictionaries):
-        """A row a cell, in any column order; `dictionaries`: whether labels have codes, None where the reader changes types."""
+        """One record for each row, in any column order; `dictionaries`: whether labels have codes, None if the reader changes types."""
         want = self.want
         matrix = {"genes", "expressions"} if want.is_sparse else {"X"}
         names = {c.name: f"obs/{c.name}" if c.name in matrix else c.name for c in self.columns}
@@ -422,7 +422,7 @@ class Check:
         self.sparse(rows, np.concatenate(expressions), np.concatenate(genes), np.concatenate([[0], np.cumsum(lengths)]).astype("int64"), what)
 
     def row_values(self, got, column, rows, what):
-        """Values of one column as Python has them; None where there is none."""
+        """Values of one column as Python objects; None if missing."""
         values = column.values[rows]
         for row, value, want, missing in zip(rows, got, values, column.mask[rows] if column.mask is not None else [False] * len(rows)):
             place = lambda: f"{what}: row {row}: {value!r}, not {want!r}"
@@ -489,7 +489,7 @@ class Check:
         return self.shard(path, chunk["filename"], (chunk["chunk_size"], size), json.loads(spec["context"]), config["data_format"])
 
     def shard(self, path, file, described, names, encodings):
-        """Samples: how many, where each begins, the lengths of its columns, the columns; each a value by its encoding."""
+        """The samples of a shard: their number, offsets, lengths of columns, and columns decoded by their encoding."""
         what, kind = path.name, path.suffix[1:]
         raw = path.read_bytes()
         need((path.parent.with_suffix(path.suffix) / file).read_bytes() == raw, f"{what}: {file} has other bytes")
@@ -521,10 +521,10 @@ class Check:
             self.row_values(values, column, rows, f"{what}: {column.name}")
         return rows
 
-    # the whole epoch and what stands beside it
+    # the whole epoch and its documents
 
     def epoch(self, number, kind, drop_last=False):
-        """What stands beside the batches, then the batches: each tells its first difference."""
+        """The documents, then the batches; each reports its first difference."""
         wrong = []
         for part in (self.dataset, lambda: self.batches(number, kind, drop_last)):
             try:
@@ -582,7 +582,7 @@ class Check:
                 self.labels(column)
             else:
                 eq(f"nullable of {column.name}", bool(got.get("nullable")), column.mask is not None)
-        # No more blocks can be mixed than there are.
+        # At most all blocks can be mixed.
         k = min(d["batch_size"] * d["fetch_factor"] / d["block_size"], d["blocks"])
         need(abs(d["k"] - k) <= 1, f"dataset.json: k is {d['k']}, but {k} by its definition")
         need("seed" in d and "options" in d, "dataset.json: no seed or options")
@@ -615,11 +615,11 @@ def served(mount, number):
 
 
 def independent(mount, number, expected, want):
-    """What was served against what independent tools found in the store (`expected.json`)."""
+    """Compares the served matrix with what independent tools found in the store (`expected.json`)."""
     x = served(mount, number)
     stored = x.data if sp.issparse(x) else x
     close = lambda got, told: np.isclose(float(got), told, rtol=1e-5, atol=1e-6, equal_nan=True)
-    # What does not count as a number may or may not have been left out.
+    # Values that are not numbers may or may not be included.
     rows = lambda sum: np.asarray(x.sum(axis=1) if sp.issparse(x) else sum(x.astype("float64"), axis=1)).reshape(-1)
     row = lambda row, value: any(close(rows(sum)[int(row)], value) for sum in (np.sum, np.nansum))
     checks = {
@@ -640,7 +640,7 @@ LITDATA_DTYPES = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"
 
 
 def shard_value(encoding, data):
-    """A value of MosaicML's MDS or of LitData, by the names that they have for types."""
+    """A value of MosaicML's MDS or of LitData, decoded by their type names."""
     kind, _, rest = encoding.partition(":")
     if kind == "str":
         return data.decode()
@@ -665,7 +665,7 @@ def listing(directory):
 
 
 def digits(text):
-    """The significant digits of a decimal number: what `shortest` counts, whatever the notation."""
+    """The significant digits of a decimal number: what `shortest` counts, in any notation."""
     return re.sub(r"[eE].*|[^0-9]", "", text).strip("0")
 
 
@@ -695,7 +695,7 @@ def answer(job):
 def main():
     if sys.argv[1:] == ["--serve"]:
         for line in sys.stdin:
-            # What hangs is killed: whoever waits sees the end of output.
+            # A job that hangs is killed: the waiting test sees the end of output.
             signal.alarm(300)
             result = answer(json.loads(line))
             signal.alarm(0)

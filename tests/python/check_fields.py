@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Stores with every kind of element, and what batches of them must hold by anndata, scipy and numpy.
+"""Stores with every kind of element, and the expected values of their batches, by anndata, scipy and numpy.
 
 Usage: check_fields.py make DIRECTORY
        check_fields.py check JOB      JOB is JSON: mount, stores, formats; x, with, genes, normalize, log1p, dtype, index;
-                                      every: of sparse batches, the values of each so-many-th row (default: 1)
+                                      every: of sparse batches, compare the values of every N-th row (default: 1)
 
 The values of each row are looked up in the stores as anndata reads them, genes by name; arithmetic is numpy's.
 """
@@ -71,7 +71,7 @@ def make(directory):
         "float.h5ad": store(7, 200, here, dtype="float64", compression=None),
         "ints.h5ad": store(8, 200, here, dtype="int64"),
     }
-    # One value each that narrower types do not hold, in a row that is known.
+    # One value for each type that narrower types cannot hold, in a known row.
     stores["float.h5ad"][0].X.data[stores["float.h5ad"][0].X.indptr[17]] = 1.5
     stores["ints.h5ad"][0].X.data[stores["ints.h5ad"][0].X.indptr[17]] = 100_000
     for name, (a, compression) in stores.items():

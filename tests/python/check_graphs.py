@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Stores with graphs, and what neighbourhoods of batches must be by scipy.
+"""Stores with graphs, and the expected neighbourhoods of batches, by scipy.
 
     check_graphs.py make DIR                     writes near.h5ad, near.zarr (CSC), and stores whose graphs are wrong
     check_graphs.py check MOUNT JSON STORE...    every batch of two epochs
 
-JSON: graph, hops, fanout (null: all), x (whether X is compared). Prints the edges of both epochs. Exits 1 at the first thing that is wrong.
+JSON: graph, hops, fanout (null: all), x (whether X is compared). Prints the edges of both epochs. Exits 1 at the first difference.
 """
 import glob
 import json
@@ -70,9 +70,9 @@ def run(mount, options, stores):
         (source, target), weight = batch["edge_index"], batch["edge_weight"]
         check(len(set(beside)) == len(beside) and not set(beside) & set(rows), "a neighbour is in the batch, or twice")
         check(batch["edge_index"].shape == (2, len(weight)), "the shape of edge_index")
-        # Each edge is the graph's, to the bit.
+        # Each edge equals the graph's exactly.
         check(not len(weight) or np.array_equal(np.asarray(whole[nodes[target], nodes[source]]).ravel().astype(weight.dtype), weight), "a weight is not the graph's")
-        # Hop by hop: each row of the frontier in its order has as many neighbours as it can have, none twice.
+        # Hop by hop: each row of the frontier, in order, has as many neighbours as possible, none twice.
         frontier, known, at = np.arange(len(rows)), len(rows), 0
         for _ in range(options["hops"]):
             for place in frontier:
@@ -87,7 +87,7 @@ def run(mount, options, stores):
             check(np.array_equal(frontier, np.arange(known, known + len(frontier))), "places of neighbours")
             known += len(frontier)
         check(at == len(weight) and known == len(nodes), "edges or nodes that no hop has found")
-        # The whole is scipy's own product of the same draw.
+        # The result equals scipy's product with the same draw.
         sampled = sp.csr_matrix((weight, (target, source)), shape=(len(nodes), len(nodes)))
         check(np.allclose(sampled.sum(axis=1).A1 if hasattr(sampled.sum(axis=1), "A1") else np.asarray(sampled.sum(axis=1)).ravel(), np.bincount(target, weight, len(nodes))), "sums")
         if x is not None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sets and bags, judged by the simplest Python that says what they are.
+"""Sets and bags, compared with the simplest Python that defines them.
 
     check_groups.py make DIR            writes the stores of check_views.py and donors.tsv
     check_groups.py sets DIR MOUNT [PLAIN]   every view of a mount: its sets, their rows, labels, values and counts; PLAIN: a mount
@@ -7,9 +7,9 @@
     check_groups.py bags DIR MOUNT      every view of a mount: its bags, draws, donor-level columns, tables
     check_groups.py random DIR SEED KIND     prints a configuration with views of random sets or bags
     check_groups.py padded DIR MOUNT    padding has row -1 in every format, and the values of rows of the group
-    check_groups.py paired DIR MOUNT PLAIN   sets are those of PLAIN, and each row has a control of its labels beside it
+    check_groups.py paired DIR MOUNT PLAIN   sets are those of PLAIN, and each row has a control with its labels
 
-Prints one line and exits 1 at the first thing that is wrong.
+Prints one line and exits 1 at the first difference.
 """
 import json
 import os
@@ -55,7 +55,7 @@ def rows_of(options, plain=None):
 
 
 def views(mount):
-    """Name, options and what is told of each view; the directory of its epochs."""
+    """Name, options and documents of each view; the directory of its epochs."""
     told = json.load(open(f"{mount}/dataset.json"))
     options = json.load(open(f"{mount}/.shufflefs/options.json"))
     for name, of in told["views"].items():
@@ -341,7 +341,7 @@ def bags(directory, mount):
     check(table["rows"].to_dict() == {key[0]: len(of) for key, of in groups.items()}, "bags.tsv: rows")
     for column in ["age", "sex", "bmi", "site"]:
         pd.testing.assert_series_equal(table[column], donors[column].loc[table.index], check_dtype=False)
-    # All cells of a donor are of one condition, and nothing else is alike in all.
+    # All cells of a donor have one condition, and nothing else in common.
     check(list(table.columns) == ["bag", "rows", "condition", "age", "sex", "bmi", "site"], f"bags.tsv: {list(table.columns)}")
     condition = whole.groupby("donor", observed=True).condition.first().astype(str)
     check(table["condition"].to_dict() == condition.to_dict(), "bags.tsv: condition")

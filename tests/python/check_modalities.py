@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Stores of several modalities, and what their batches must hold by mudata.
+"""Stores of several modalities, and the expected values of their batches, by mudata.
 
     check_modalities.py make DIR                       writes cite.h5mu, cite.zarr, rna.h5ad, protein.h5ad, other.h5ad, twice.h5ad,
-                                                       genes.h5mu, and random/N with what names it in random/N/stores
-    check_modalities.py padding MOUNT                  rows that only fill a set up are marked in every modality
+                                                       genes.h5mu, and random/N, with its stores named in random/N/stores
+    check_modalities.py padding MOUNT                  rows that only fill a set are marked in every modality
     check_modalities.py check MOUNT JSON STORE...      every batch of an epoch in every format is mudata's part of the same cells
 
 JSON: genes, of a modality: names in served order; total, of a modality: to what rows are scaled before log1p; format.
-STORE: whole MuData, or NAME=STORE of each modality. Exits 1 at the first thing that is wrong.
+STORE: whole MuData, or NAME=STORE of each modality. Exits 1 at the first difference.
 """
 import glob
 import json
@@ -111,7 +111,7 @@ def whole(path):
     if ".zarr" in path:
         return mudata.read_zarr(path)
     with h5py.File(path) as file:
-        # mudata reads elements that are of no interest here, such as ragged ones by a package of their own.
+        # mudata also reads elements that are not compared here, such as ragged ones, which need another package.
         parts = {name: {key: anndata.io.read_elem(file["mod"][name][key]) for key in ("X", "obs", "var", "layers")} for name in file["mod"].attrs["mod-order"]}
         return mudata.MuData({name: anndata.AnnData(**part) for name, part in parts.items()})
 
@@ -218,7 +218,7 @@ def whole_file(path, expected, numbers):
         check(same(dense(got[name].X), expected.values(name, data)), f"X of {name} in .h5mu")
         if "kind" in expected.wholes[0][name].obs:
             check(list(got[name].obs["kind"].astype(str)) == list(expected.column(data, "kind")), f"obs of {name} in .h5mu")
-    # What mudata itself makes of it again is what it was.
+    # Written and read again by mudata, it is unchanged.
     before = {name: np.ravel(got.obsmap[name]).copy() for name in got.mod}
     got.update()
     check(all(np.array_equal(np.ravel(got.obsmap[name]), before[name]) for name in got.mod), "mudata joins otherwise")

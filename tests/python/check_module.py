@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""The Python module of the wheel: in an environment with numpy alone, then compared by anndata in another.
+"""The Python module of the wheel: in an environment with only numpy, then compared by anndata in another.
 
     check_module.py read STORE OUT           mounts, reads, and writes what was read; errors are exceptions
     check_module.py orphan STORE             mounts, prints the mountpoint, and kills itself
     check_module.py torch STORE              the IterableDataset: workers, ranks, state
     check_module.py compare STORE OUT        what was read is what anndata reads
 
-Prints one line and exits 1 at the first thing that is wrong.
+Prints one line and exits 1 at the first difference.
 """
 import os
 import pathlib
@@ -32,7 +32,7 @@ def read(store, out):
             assert len(parts) == len(files)
             for fast, slow in zip(parts[:3], mount.batches(1, view=view, format="npz")):
                 for name in ("data", "indices", "indptr", "row", "shape"):
-                    # Bytes, as NaN is a value like any other.
+                    # Compared as bytes, so that NaN equals NaN.
                     assert fast[name].dtype == slow[name].dtype and fast[name].tobytes() == slow[name].tobytes(), name
             later = next(mount.batches(1, view=view, start=2))
             assert np.array_equal(later["row"], parts[2]["row"])

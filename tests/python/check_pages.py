@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 directory, want = pathlib.Path(sys.argv[1]), anndata.read_h5ad(sys.argv[2])
 seen = []
 for path in sorted(directory.iterdir()):
-    # A page header is of tens of bytes: a chunk of one page has one, and these have many.
+    # A page header has tens of bytes; a chunk of one page has one header, these have many.
     group = pq.read_metadata(path).row_group(0)
     plain = sum(want.X[row].nnz for row in pq.read_table(path, columns=["row"])["row"].to_pylist()) * 4
     chunk = [group.column(i) for i in range(group.num_columns) if group.column(i).path_in_schema.startswith("expressions")][0]

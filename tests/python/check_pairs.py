@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Stores of a perturbation screen, and what batches with controls must hold, by the plainest code.
+"""Stores of a perturbation screen, and the expected batches with controls, by the simplest code.
 
     check_pairs.py make DIR                 writes screen.h5ad, screen.zarr
     check_pairs.py check DIR MOUNT JSON     every batch of two epochs, in every format
     check_pairs.py tokens PLAIN PAIRED      tokens of rows and controls are those of the rows in a mount without pairs
 
 JSON: each (controls a row), controls (whether rows of batches may be controls), unmatched, uniform (epochs to count).
-Exits 1 at the first thing that is wrong.
+Exits 1 at the first difference.
 """
 import glob
 import json
@@ -27,11 +27,11 @@ def frame(n, seed):
     rng = np.random.default_rng(seed)
     line = rng.choice(np.array(["A", "B", "C", "D"], dtype=object), n, p=[0.4, 0.3, 0.2, 0.1])
     perturbation = rng.choice(np.array(["control", "p1", "p2", "p3"], dtype=object), n, p=[0.25, 0.3, 0.3, 0.15])
-    # Line D has no control, and some cells no line.
+    # Line D has no control, and some cells have no line.
     perturbation[(line == "D") & (perturbation == "control")] = "p3"
     line[rng.random(n) < 0.02] = None
     batch = rng.integers(1, 4, n)
-    # Cells of one line lie together, as in stores that were made of files.
+    # Cells of one line are adjacent, as in stores made from several files.
     order = np.argsort(pd.Series(line).fillna("Z").to_numpy(), kind="stable")
     return pd.DataFrame(
         {
@@ -79,7 +79,7 @@ def dense(x):
 
 
 def table(directory, options, count):
-    """All rows of the stores as they are to be served: X, elements, obs."""
+    """All rows of the stores as they must be served: X, elements, obs."""
     parts = []
     for name in list(SIZES)[:count]:
         path = pathlib.Path(directory) / name
@@ -119,7 +119,7 @@ def labels(mount, told, name, codes):
 
 
 def part(read, below, all_rows, told, mount, options):
-    """Everything of one side of a batch, against the rows that it says it has."""
+    """Compares everything of one side of a batch with the rows that its `row` names."""
     x, elements, obs = all_rows
     rows = read(below + "row")
     check(same_values(matrix(read, below, "", x.shape[1], len(rows)), x[rows], options), f"{below}X is not that of its rows")
@@ -151,7 +151,7 @@ def pairs(rows, controls, obs, each, unmatched):
 
 
 def uniform(mount, obs, epochs):
-    """Each control comes as often as any other at a place, over epochs."""
+    """Each control is equally frequent at each position, over epochs."""
     want = np.flatnonzero(((obs.perturbation == "control") & (obs.cell_line == "A") & (obs.batch == 1)).to_numpy())
     counts = dict.fromkeys(want, 0)
     for epoch in range(epochs):

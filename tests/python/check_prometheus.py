@@ -1,4 +1,4 @@
-"""Statistics in Prometheus' text format, read by Prometheus' own parser, say what stats.json says.
+"""Statistics in Prometheus' text format, read by Prometheus' own parser, equal those of stats.json.
 
 usage: check_prometheus.py MOUNT ROWS BYTES     (what was served so far)
 """

@@ -19,7 +19,7 @@ for file in sorted((mount / "epoch-0000").glob("*.npz")):
     rows.extend(numbers)
     part = want[numbers]
     for name in ("data", "indices", "indptr"):
-        # NaN is a value like others.
+        # NaN must equal NaN.
         np.testing.assert_array_equal(getattr(got, name), getattr(part, name), err_msg=f"{file} {name}")
 assert sorted(rows) == list(range(want.shape[0])), "not each row once"
 print(len(rows), "rows")

@@ -3,7 +3,7 @@
 
 The mount has a recipe with `kind = "bins"`, `ties = "last"`, `longer = "cut"`, the token <cls> first and rows that fit. scGPT draws a bin where
 a value equals several edges: with its draw set to 0 it takes the last. Its own `binning` and `tokenize_batch` are called; the rest of
-the package imports torchtext, which is no more, and is left out.
+the package imports torchtext, which is discontinued, and is not used.
 """
 import importlib.util
 import json

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compares what `shufflefs shuffle` wrote with the stores, by anndata and zarr: check_shuffled.py OUT STORE...
 
-Rows are named by their number over all stores (obs_names), so each row is found again, whatever its place. Prints the rows, and of how
-many the place is another one.
+Rows are named by their number over all stores (obs_names), so each row can be found at any position. Prints the number of rows,
+and of rows at another position.
 """
 import sys
 

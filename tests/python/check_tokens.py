@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares the tokens of an epoch with the published tokenisers, as they are described and written here once more.
+"""Compares the tokens of an epoch with the published tokenisers, implemented here from their descriptions.
 
 Usage: check_tokens.py MOUNT STORE RECIPE.json
 
@@ -9,7 +9,7 @@ RECIPE.json: {"kind": "rank" or "bins", "tokens": {gene: token}, "medians": {gen
 rank: C. V. Theodoris et al., "Transfer learning enables predictions in network biology", Nature 618 (2023), Methods, "Rank value
 encoding"; the order of operations is that of its `TranscriptomeTokenizer` (huggingface.co/ctheodoris/Geneformer, tokenizer.py).
 bins: H. Cui et al., "scGPT", Nature Methods 21 (2024), Methods, "Value binning"; np.quantile and np.digitize as its preprocess.py has
-them (check_scgpt.py asks the package itself).
+them (check_scgpt.py compares with the package).
 """
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Compares the rows of mounts' first epochs with values that are given; a job a mount.
+"""Compares the rows of mounts' first epochs with given values; one job for each mount.
 
 Usage: check_values.py '{"mount": ..., "name": ..., "x": [...], "shape": [...], "dtype": ...}' ..."""
 import json

@@ -114,7 +114,7 @@ def backed(path, whole, rng):
 
 
 def var(adata, mount, dataset, file):
-    """Columns of var are those of the first store, where it has all genes."""
+    """Columns of var are those of the first store, if it has all genes."""
     path = dataset["stores"][0]["path"]
     if not path.endswith(".h5ad"):
         return
@@ -178,7 +178,7 @@ def job(mount, file, directory):
 
 
 def by(mount, file, adata, column):
-    """Rows of one label after another; a file a label holds its stretch; the rows' values are those of stored.h5ad."""
+    """Rows are grouped by label; the file of a label has its group; values equal those of stored.h5ad."""
     codes = adata.obs[column].cat.codes.to_numpy().astype(int)
     order = np.where(codes < 0, codes.max() + 1, codes)
     need(np.all(np.diff(order) >= 0), f"{file}: not grouped")
@@ -188,7 +188,7 @@ def by(mount, file, adata, column):
     dense = lambda x: x.toarray() if sp.issparse(x) else np.asarray(x)
     same(dense(adata.X), dense(stored.X), f"{file}: X")
     for name in adata.obs:
-        # A part of an AnnData loses categories that no row has.
+        # A subset of an AnnData loses unused categories.
         got, want = adata.obs[name].astype(object), stored.obs[name].astype(object)
         need(got.equals(want), f"{file}: obs/{name}")
     labels = adata.obs[column].cat.categories

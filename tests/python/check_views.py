@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stores with awkward obs columns, and what views of them must hold, by pandas and numpy.
+"""Stores with awkward obs columns, and the expected rows of their views, by pandas and numpy.
 
     check_views.py stores DIR                  writes a.h5ad, b.h5ad, c.zarr and filters.toml
     check_views.py filters DIR MOUNT           every view of filters.toml has the rows that DataFrame.query gives
@@ -7,9 +7,9 @@
     check_views.py draws DIR MOUNT             balance, weights, class batches, orders
     check_views.py lists DIR                   writes rows.npy, rows.txt and weights.txt
     check_views.py ranks MOUNT                 equal, disjoint, together all but W - 1 batches, for W in 1..64
-    check_views.py resume MOUNT PLAN...        what `plan --resume` prints is what was not consumed
+    check_views.py resume MOUNT PLAN...        `plan --resume` prints what was not consumed
 
-Prints one line and exits 1 at the first thing that is wrong.
+Prints one line and exits 1 at the first difference.
 """
 import glob
 import json
@@ -24,7 +24,7 @@ import scipy.sparse as sp
 
 SIZES = {"a.h5ad": 3000, "b.h5ad": 1234, "c.zarr": 777}
 
-# Ours, and the mask by pandas: a string is a query (None: the same), else a function of the frame.
+# The expression, and its mask by pandas: a string is a query (None: the same), else a function of the frame.
 FILTERS = [
     ('cell_type == "T"', None),
     ("cell_type != 'T'", None),
@@ -61,10 +61,10 @@ FILTERS = [
     ("cell_type.notnull() and stage.isnull()", None),
     ("index == 'cell-5' or _index in ['cell-7', 'cell-3500']", "index == 'cell-5' or index in ['cell-7', 'cell-3500']"),
     ("_store != 1", lambda f: ~f.index.isin([f"cell-{i}" for i in range(3000, 4234)])),
-    # pandas refuses order among plain categories; ours compare numbers.
+    # pandas does not order plain categories; shufflefs compares them as numbers.
     ("year >= 2020", lambda f: f.year.astype(float) >= 2020),
     ("year in [2019, 2021]", None),
-    # pandas' nullable integers drop what is missing; ours have one rule for all columns (docs/semantics.md).
+    # pandas' nullable integers drop missing values; shufflefs has one rule for all columns (docs/views.md).
     ("passage > 3", None),
     ("passage != 3", lambda f: f.passage.astype(float) != 3),
     ("passage is null", "passage.isnull()"),
@@ -114,7 +114,7 @@ def frame():
     )
     frame.loc[rng.random(n) < 0.2, "passage"] = pd.NA
     frame["barcode"] = np.array([f"A{c}-{i % 40}" for i, c in enumerate(rng.choice(list("ABC"), n))], dtype=object)
-    # Donors of one condition each.
+    # Each donor has one condition.
     frame["condition"] = pd.Categorical([["well", "ill", "ill"][code % 3] for code in frame.donor.cat.codes])
     return frame
 
@@ -124,7 +124,7 @@ def stores(directory):
     rng = np.random.default_rng(6)
     for name, size in SIZES.items():
         obs = whole.iloc[start : start + size].copy()
-        # Not all stores know all donors, or know them in one order.
+        # Not all stores have all donors, or have them in the same order.
         obs["donor"] = obs.donor.cat.remove_unused_categories()
         if name == "b.h5ad":
             obs["donor"] = obs.donor.cat.reorder_categories(obs.donor.cat.categories[::-1])

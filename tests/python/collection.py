@@ -78,7 +78,7 @@ class Collection:
 
 
 def split(path):
-    """STORE::INNER taken apart, as the mount does it."""
+    """Splits STORE::INNER as the mount does."""
     path = str(path)
     store, mark, inner = path.rpartition("::")
     return (path, "") if os.path.exists(path) or not mark else (store, inner.strip("/"))
@@ -111,7 +111,7 @@ def is_zarr(path):
 
 
 def state(path):
-    """What differs where the store was replaced under its name since another test of the same process read it."""
+    """A value that changes if the store is replaced after another test of the same process read it."""
     found = os.stat(split(path)[0])
     return (found.st_ino, found.st_size, found.st_mtime_ns)
 
@@ -122,7 +122,7 @@ def read_whole(path):
 
 @functools.lru_cache(maxsize=2)
 def read_whole_once(path, state):
-    """The store by anndata, or None where it cannot."""
+    """The store as read by anndata, or None if anndata cannot read it."""
     try:
         store, inner = split(path)
         if not inner and not is_zarr(store):
@@ -192,7 +192,7 @@ def column_of(name, series):
 
 
 def unite(name, parts, sizes):
-    """One column of several stores, by the table of docs/columns.md; None where it is left out. None parts are absent."""
+    """One column of several stores, by the table of docs/columns.md; None if it is left out. Parts that are None are absent."""
     there = [p for p in parts if p is not None]
     kinds = {"number" if p.kind == "boolean" else p.kind for p in there}
     if len(kinds) > 1 and kinds != {"categorical", "text"}:
@@ -264,14 +264,14 @@ def align_dense(x, names, genes):
 
 
 def same_as_anndata(matrices, lists, genes, joined, join):
-    """The alignment above gives what anndata.concat gives (which sorts the genes of an outer join)."""
+    """The alignment above equals that of anndata.concat (which sorts the genes of an outer join)."""
     adatas = [ad.AnnData(m, obs=pd.DataFrame(index=[f"{i}-{r}" for r in range(m.shape[0])]), var=pd.DataFrame(index=names))
               for i, (m, names) in enumerate(zip(matrices, lists))]
     want = ad.concat(adatas, join="outer" if join == "outer" else "inner")[:, genes].X
     got = sp.csr_matrix(joined, shape=want.shape) if isinstance(joined, tuple) else joined
     assert got.dtype == want.dtype, f"{got.dtype} is not anndata's {want.dtype}"
     if sp.issparse(want):
-        # anndata drops stored zeros where it reorders, by a matrix product; here they stay.
+        # anndata drops stored zeros when it reorders, by a matrix product; here they are kept.
         got, want = got.toarray(), want.toarray()
     np.testing.assert_array_equal(got, np.asarray(want))
 

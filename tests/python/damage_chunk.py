@@ -1,7 +1,7 @@
 """Damages a store in place: damage_chunk.py STORE ELEMENT [--values]
 
-The middle chunk of an element gets bytes that its filter cannot decode; with --values all its values become others (and the file keeps its
-layout, if nothing is compressed or the new chunks fit).
+The middle chunk of an element gets bytes that its filter cannot decode; with --values all its values change (the file keeps its
+layout if it is uncompressed or if the new chunks fit).
 """
 import sys
 

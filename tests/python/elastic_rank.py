@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""One rank of a job that is killed in mid-epoch, or that goes on with what remains.
+"""One rank of a job that is killed in mid-epoch, or that continues with the remaining batches.
 
-    elastic_rank.py MOUNT OUT STEPS    reads so many batches of its rank, says so, waits to be killed
+    elastic_rank.py MOUNT OUT STEPS    reads STEPS batches of its rank, says so, and waits to be killed
     elastic_rank.py MOUNT OUT PLAN     reads its files of what `plan --resume` printed (rank, tab, path)
 
 Rows go to OUT/seen-WORLD-RANK, after each batch.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Files that are no AnnData: makes them, and compares a mount of those that are read with what h5py and scipy find.
+"""Files that are not AnnData: makes them, and compares mounts of those that can be read with h5py and scipy.
 
 Usage: foreign.py --make DIRECTORY
        foreign.py MOUNT FILE[::GROUP] 10x|loom [ELEMENT]

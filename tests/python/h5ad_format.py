@@ -46,7 +46,7 @@ def check_x(x, want, where):
 
 
 def structure(path):
-    """Every object, its attributes and their types, as anndata itself would have them; strings may differ in width."""
+    """Every object, its attributes and their types, as anndata writes them; strings may differ in width."""
     found = {}
 
     def visit(name, node):

@@ -10,23 +10,23 @@ The first part of a URL's path names the fault and its seed, `MODE-SEED`; the re
   lax        conditions are ignored
   busy       one answer in five is 503 SlowDown
   reset      one connection in five is cut before an answer
-  cut        one body in five ends half way
-  short      one answer in five promises and sends half of the range, as if it were all
-  shifted    one answer in five tells of another range than was asked for
+  cut        one body in five ends in the middle
+  short      one answer in five declares and sends half of the range, as if it were all
+  shifted    one answer in five declares another range than was requested
   long       one body in five has more bytes than the range
-  dead       the first 30 answers are good, then every connection is cut
-  mute       the first 30 answers are good, then none comes
+  dead       the first 30 answers are correct, then every connection is closed
+  mute       the first 30 answers are correct, then there are none
   denied     absent objects are 403, as of S3 without the right to list
   beyond     after 30 answers every range is 416
   moved      every object is elsewhere: 307 to the same under `none`
-  changed    after 30 answers every object has another ETag, and answers as of that one
+  changed    after 30 answers every object has another ETag, and answers have that one
   replaced   as `changed`, but conditions are ignored
   broken     everything below a folder `X` is 500
-  removed    from the first request for something below a folder `X` on there is no object any more
-  mix        one to four kinds of faults at a share of the answers, of those in `PASSING` and `LIES` below; what happens follows from seed,
-             path, range and how often that was asked for, not from the order of requests; after three faults it is answered
-  passing    as `mix`, but only faults that another try gets over
-`GET /count` answers how many requests came, other than this; `GET /faults` how many of them met a fault of `mix` or `passing`.
+  removed    from the first request for something below a folder `X` on, all objects are absent
+  mix        one to four kinds of faults at a share of the answers, of those in `PASSING` and `LIES` below; the fault depends on seed, path,
+             range and how often that was requested, not on the order of requests; after three faults it is answered
+  passing    as `mix`, but only faults that a retry overcomes
+`GET /count` returns the number of other requests; `GET /faults` how many of them had a fault of `mix` or `passing`.
 """
 
 import gzip
@@ -46,10 +46,10 @@ from email.utils import formatdate, parsedate_to_datetime
 ROOT = os.path.abspath(sys.argv[1])
 LATENCY = float(sys.argv[2]) / 1000 if len(sys.argv) > 2 else 0.0
 
-# Another try, or going on where the bytes ended, gives the right bytes.
+# A retry, or continuing at the next byte, gives the right bytes.
 PASSING = ["busy", "many", "failed", "gateway", "late", "silent", "torn", "cut", "headless", "pieces", "moved", "found", "away", "hints"]
-# A wrong answer that may not be taken for a right one. Those in `LATER` are told only to who knows the version, as they are true
-# answers to others.
+# Wrong answers that must be detected. Those in `LATER` are sent only to clients that know the version, as they are valid answers
+# to others.
 LIES = ["short", "less", "shifted", "long", "unknown", "unranged", "whole", "denied", "unsigned", "untagged",
         "garbage", "nothing", "unmodified", "empty", "loop", "nowhere", "header", "zipped"]
 LATER = ["gone", "changed", "replaced", "total", "weak", "beyond"]
@@ -62,7 +62,7 @@ gone = set()
 
 
 def kind_of_fault(mode, seed, path, headers):
-    """What happens to this request; none if it is answered."""
+    """The fault of this request; None if it is answered."""
     global faults
     asked, known = headers.get("range", ""), "if-match" in headers
     with lock:
@@ -82,7 +82,7 @@ def kind_of_fault(mode, seed, path, headers):
 
 
 def fault(mode, seed, number):
-    """Whether the request of that number is one of the one in five."""
+    """Whether the request with this number has the fault (one in five)."""
     return random.Random(f"{mode}-{seed}-{number}").random() < 0.2
 
 

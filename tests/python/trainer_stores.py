@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a store that trainers learn from: trainer_stores.py make DIRECTORY
 
-`screen.h5ad`, and the same rows as `first.h5ad` and `second.zarr`, whose genes stand in another order: 3,000 cells of two cell types in three batches with three perturbations and a control; counts depend on all of them.
+`screen.h5ad`, and the same rows as `first.h5ad` and `second.zarr`, whose genes are in another order: 3,000 cells of two cell types in three batches with three perturbations and a control; counts depend on all of them.
 """
 import sys
 
