@@ -1,7 +1,7 @@
-//! What planning costs: `cargo bench --bench plan`.
+//! The cost of planning: `cargo bench --bench plan`.
 //!
-//! 1e9 rows in 100 stores, batches of 256, blocks of 16 rows, k = 1024, unless a name says otherwise. Random batches are
-//! of a new epoch each time, so nothing is warm but the plan. Memory is printed once, before the measurements.
+//! 1e9 rows in 100 stores, batches of 256, blocks of 16 rows, k = 1024, unless a name says otherwise. Random batches are of a new epoch
+//! each time, so only the plan is cached. Memory is printed once, before the measurements.
 
 use std::hint::black_box;
 
@@ -18,7 +18,7 @@ const SAMPLING: Sampling = Sampling { batch_size: 256, block_size: 16, fetch_fac
 type Selected = Box<dyn Fn(u64) -> bool>;
 
 fn stores(rows: u64) -> Vec<u64> {
-    // Not whole blocks, so that every store has a short one.
+    // Not multiples of the block size, so that every store has a short block.
     (0..STORES).map(|store| rows / STORES + store % 7).collect()
 }
 
@@ -26,7 +26,7 @@ fn made(rows: Rows, strategy: &str, inputs: Inputs) -> Plan {
     Plan::of(by_name(strategy).expect("registered").strategy(rows, SAMPLING, inputs).expect("valid"))
 }
 
-/// The next of a Weyl sequence: places spread over everything, without a generator's cost.
+/// The next of a Weyl sequence: positions spread over the whole range, at almost no cost.
 fn next(place: &mut u64) -> u64 {
     *place = place.wrapping_add(0x9e37_79b9_7f4a_7c15);
     *place >> 20

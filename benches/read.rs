@@ -1,4 +1,4 @@
-//! What one read costs below FUSE: decoders, the gather, layouts, and the engine over chunks that are in memory.
+//! The cost of a read below FUSE: decoders, the gather, layouts, and the engine with chunks in memory.
 //!
 //! `cargo bench --bench read`; stores of 4,096 rows x 1,500 values are made once in `target/bench-stores`.
 
@@ -33,7 +33,7 @@ fn store(filter: &str) -> PathBuf {
 fn session(filter: &str) -> Session {
     let spec = Spec {
         views: vec![ViewSpec::sampled(SAMPLING)],
-        // Little memory, so that every epoch is loaded anew.
+        // Little memory, so that every epoch is loaded again.
         memory: Some(40 << 20),
         threads: 2,
         ..Spec::of(vec![store(filter)], std::env::temp_dir())
@@ -41,7 +41,7 @@ fn session(filter: &str) -> Session {
     Session::builder(spec).unprobed().derive().unwrap()
 }
 
-/// One chunk of values, by each filter.
+/// One chunk of values, for each filter.
 fn decoders(c: &mut Criterion) {
     let mut group = c.benchmark_group("decode a chunk of 72 kB");
     for filter in &FILTERS[1..] {
@@ -56,10 +56,10 @@ fn decoders(c: &mut Criterion) {
     }
 }
 
-/// Takes elements and looks at none.
+/// Discards elements.
 struct Nowhere;
 
-// SAFETY: it gives no place.
+// SAFETY: it gives no memory to write to.
 unsafe impl Sink for Nowhere {
     fn place(&self, _piece: usize, _at: u64, _len: u64) -> Option<&mut [u8]> {
         None

@@ -1,5 +1,5 @@
-//! Reads every file of an epoch in name order into one reused buffer: what the mount can deliver, without a client's
-//! own costs. Prints files, bytes and seconds as JSON.
+//! Reads every file of an epoch in name order into one reused buffer: the maximum rate of the mount, without the costs of a client.
+//! Prints files, bytes and seconds as JSON.
 //!
 //! Usage: drain DIRECTORY [EXTENSION [FIRST [STEP]]]   (a worker of several reads every STEP-th file from FIRST)
 
@@ -19,14 +19,14 @@ fn main() -> std::io::Result<()> {
     let mut memory = vec![0; 6 << 20];
     let start = memory.as_ptr().align_offset(2 << 20);
     let buffer = &mut memory[start..][..4 << 20];
-    // SAFETY: advice about memory that is ours; it may be refused.
+    // SAFETY: advice about owned memory; it may be refused.
     unsafe { libc::madvise(buffer.as_mut_ptr().cast(), buffer.len(), libc::MADV_HUGEPAGE) };
     let (mut files, mut bytes) = (0u64, 0u64);
     let start = Instant::now();
     for path in paths.iter().skip(number(2, 0)).step_by(number(3, 1)) {
         let path = arguments.get(1).map_or(path.clone(), |extension| path.with_extension(extension));
         let mut file = File::open(&path)?;
-        // As much as the file has, as std and Python read whole files: no last read to learn that nothing follows.
+        // Reads as much as the file has, like std and Python for whole files: without a last read that returns 0.
         let mut left = file.metadata()?.len() as usize;
         while left > 0 {
             let end = left.min(buffer.len());

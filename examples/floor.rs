@@ -1,5 +1,5 @@
-//! Decodes (or reads, where nothing is encoded) every chunk of X of some stores once, on all cores, into scratch: what no
-//! loader of these stores can be faster than. Prints rows, bytes and seconds of each of three runs as JSON.
+//! Decodes (or reads, if not encoded) every chunk of X of some stores once, on all cores, into scratch memory: the minimum time of any
+//! loader of these stores. Prints rows, bytes and seconds of each of three runs as JSON.
 //!
 //! Usage: floor STORE...
 
@@ -10,10 +10,10 @@ use rayon::prelude::*;
 use shufflefs::array::gather::{ElementRange, GatherContext, Sink, gather};
 use shufflefs::session::{Session, Spec};
 
-/// Takes elements and forgets them.
+/// Discards elements.
 struct Nowhere;
 
-// SAFETY: it gives no place, or as below.
+// SAFETY: it gives no memory to write to, or as below.
 unsafe impl Sink for Nowhere {
     fn place(&self, _piece: usize, _at: u64, _len: u64) -> Option<&mut [u8]> {
         None
@@ -22,7 +22,7 @@ unsafe impl Sink for Nowhere {
     fn put(&self, _piece: usize, _at: u64, _elements: &[u8]) {}
 }
 
-/// Elements of one piece: small enough that raw data stays in the processor's cache.
+/// Elements of one piece, so few that raw data stays in the processor's cache.
 const PIECE: u64 = 1 << 16;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,5 +1,5 @@
-//! Fetches ranges over plain HTTP from this machine, as many at once as asked for, and forgets them: what a server and the
-//! wire can deliver, without a loader's own costs. An answer 503 is asked for again. Prints requests, bytes and seconds as JSON.
+//! Fetches ranges over plain HTTP from this machine, IN_FLIGHT at once, and discards them: the maximum rate of server and network,
+//! without the costs of a loader. An answer 503 is retried. Prints requests, bytes and seconds as JSON.
 //!
 //! Usage: gets HOST:PORT IN_FLIGHT < LINES     (each line: PATH FIRST LAST, bytes inclusive)
 
@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-/// One range of a line; the connection is kept. Bytes of the body; none where the server says that it is busy.
+/// Requests the range of one line; the connection is kept. Returns the bytes of the body, or None if the server is busy.
 fn get(stream: &mut BufReader<TcpStream>, host: &str, line: &str, body: &mut Vec<u8>) -> Result<Option<u64>> {
     let mut words = line.split_whitespace();
     let (Some(path), Some(first), Some(last)) = (words.next(), words.next(), words.next()) else {
