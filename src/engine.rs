@@ -42,6 +42,7 @@ use crate::collection::Collection;
 use crate::format::{Extension, Writers};
 use crate::plan::Plan;
 use crate::plan::rank::Rank;
+use crate::storage::Meter;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Clock, Condvar, Mutex, MutexGuard};
@@ -216,7 +217,15 @@ impl Engine {
         };
         let threads = pool("decode", limits.threads)?;
         let background_pool = pool("ahead", limits.threads.saturating_sub(1).max(1))?;
-        let for_chunks = budget::for_chunks(&collection, &plans, limits.memory);
+        // Stored bytes in flight are part of the budget where requests are deep from the beginning.
+        let is_slow = {
+            let elements = collection.all_stores().flat_map(|store| &store.elements);
+            let mut arrays = elements.flat_map(|part| part.matrix.arrays());
+            arrays.any(|array| array.source.meter().is_some_and(Meter::is_slow))
+        };
+        let in_flight = if is_slow { under_way(limits.memory).min(limits.memory / 8) } else { 0 };
+        let memory = limits.memory - in_flight;
+        let for_chunks = budget::for_chunks(&collection, &plans, memory);
         let loader = StoreLoader {
             plans: Plans::new(plans, &collection.table),
             parts: Parts::new(&collection, &writers),
@@ -230,7 +239,7 @@ impl Engine {
             background_pool,
             scratch: Default::default(),
         };
-        Engine::start(loader, limits.memory - for_chunks, limits)
+        Engine::start(loader, memory - for_chunks, limits)
     }
 
     pub fn collection(&self) -> &Collection {
