@@ -247,7 +247,7 @@ impl Check<'_> {
         let began = self.bar.position();
         // Few at a time if chunks are large.
         let tasks = (ROOM / chunk_bytes.max(1)).clamp(1, 1 << 20).min(chunks);
-        // Missing chunks are no damage, but a wrong shape could have so many of them that the scan takes too long.
+        // Missing chunks are not damage, but a wrong shape could have so many of them that the scan takes too long.
         let idle = AtomicU64::new(0);
         let last = AtomicU64::new(self.counters.bytes.load(Ordering::Relaxed));
         let unwritten = || {

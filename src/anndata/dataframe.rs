@@ -64,7 +64,7 @@ enum FrameLayout {
 }
 
 impl<'a> DataFrame<'a> {
-    /// Opens a frame. If it is missing beside a matrix, it has that number of rows and no columns.
+    /// Opens a frame. A missing frame has no columns, and the length of the matrix next to it.
     ///
     /// # Errors
     /// It is missing, and so is a matrix with its number of rows; it is no dataframe.

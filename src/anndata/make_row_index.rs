@@ -2,7 +2,7 @@
 //!
 //! Its content was checked when it was written: row bounds never decrease and end with the values, codes are within their categories. So a
 //! mount that finds it checks nothing. It is made in windows, on all cores, in bounded memory. If a later mount needs more columns, these
-//! are added, and the others are copied. A column that cannot be read is left out: whoever uses it reads it from the store, and reports the
+//! are added, and the others are copied. A column that cannot be read is left out; a mount that needs it reads it from the store and reports the
 //! error. Stores with fewer than `LEAST_ROWS` rows have no row index: reading them takes no longer than finding a file.
 
 use std::cell::RefCell;

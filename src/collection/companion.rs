@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Collection, Store, Table};
 use crate::array::Dtype;
 
-/// A table whose rows are served beside those of a batch.
+/// A table whose rows are served together with those of a batch.
 #[derive(Clone, Debug)]
 pub struct Companion {
     /// The prefix of its parts in files: `control` for `control/X`, `mod/protein` for `mod/protein/X`. Only by this prefix do they differ
@@ -51,19 +51,19 @@ impl Table {
         self.modality.as_ref().map_or_else(String::new, |name| format!("{MOD}/{name}/"))
     }
 
-    /// Whether other modalities are served beside these rows.
+    /// Whether other modalities are served together with these rows.
     pub fn has_modalities(&self) -> bool {
         self.companions.iter().any(|companion| companion.modality().is_some())
     }
 }
 
 impl Collection {
-    /// Serves `each` rows of this collection beside each row, as controls.
+    /// Serves `each` rows of this collection with each row, as controls.
     pub fn with_controls(&mut self, each: u64) {
         self.with_own(CONTROL, Beside::Each(each));
     }
 
-    /// Serves neighbours of the rows beside them: about `each` a row at most.
+    /// Serves neighbours of the rows with them: at most about `each` for a row.
     pub fn with_neighbours(&mut self, each: u64, weights: Dtype) {
         self.with_own(NEIGHBOURS, Beside::Neighbours { each, weights });
     }

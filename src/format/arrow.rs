@@ -1,7 +1,7 @@
 //! `.arrow`: an Arrow IPC file of one uncompressed record batch, with buffers at multiples of 64 bytes, so that readers can map it.
 //!
 //! Each row of the batch is a row: a sparse matrix becomes two list columns (`genes`, `expressions`), a dense one a column of fixed-size
-//! lists, beside the obs columns. Everything before the record batch depends on the table alone and is made once (`head`).
+//! lists; the obs columns follow. Everything before the record batch depends only on the table and is made once (`head`).
 //!
 //! Arrow has types of lists and texts with 32-bit and with 64-bit offsets. Both variants are prepared; a batch uses the second only if
 //! it needs wide offsets.

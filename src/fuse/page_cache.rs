@@ -1,6 +1,6 @@
 //! Stores the files that are read next in the kernel's page cache, where `engine::access` decides so.
 //!
-//! A thread of its own does it, because a file must be looked up first, which session threads answer. It also copies on another core
+//! A separate thread does it, because a file must be looked up first, which session threads answer. It also copies on another core
 //! than the reader's.
 
 use std::collections::VecDeque;

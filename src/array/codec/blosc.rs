@@ -2,7 +2,7 @@
 //! in parallel.
 //!
 //! c-blosc allocates aligned temporary memory for each buffer that it decodes. glibc before 2.38 cannot reuse such memory once something
-//! small was allocated beside it, so the heap grew by half a mebibyte for each chunk that was kept in memory: 600 MB with 2 GiB of
+//! small was allocated after it, so the heap grew by half a mebibyte for each chunk that was kept in memory: 600 MB with 2 GiB of
 //! decoded chunks. Here each thread keeps one block of memory. The test `decodes_what_c_blosc_does` compares both decoders.
 
 use std::cell::RefCell;
