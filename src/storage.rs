@@ -31,6 +31,9 @@ pub use address::{Address, Identity, Object, WeakObject};
 pub use meter::Meter;
 pub use version::{Stamp, Version};
 
+/// Names of metadata files, one of which marks a zarr store, group or array.
+pub const ZARR_MARKERS: [&str; 4] = ["zarr.json", ".zgroup", ".zmetadata", ".zarray"];
+
 /// What exists at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -10,6 +10,7 @@ use super::encoding;
 use super::names::{Frame, LAYERS, MatrixName, OBSM, ROOT, before_0_7};
 use crate::array::kinds::file_of;
 use crate::array::{ArrayError, Container, NodeKind, RecordFieldKind};
+use crate::storage::ZARR_MARKERS;
 
 /// Groups of one level to search for AnnData, at most.
 const MOST_GROUPS: usize = 256;
@@ -64,7 +65,7 @@ pub fn whole(value: &Value) -> Option<u64> {
     value.as_u64().or_else(float)
 }
 
-/// The length of a frame that has none itself: that of a matrix beside it.
+/// The length of a missing frame: that of the matrix next to it.
 pub fn length(store: &dyn Container, frame: &str) -> Result<Option<u64>, ArrayError> {
     let frame = Frame::at(frame);
     let of_var = |matrix: &MatrixName| match frame {
@@ -145,7 +146,7 @@ pub fn inside(store: &dyn Container) -> Vec<String> {
 /// The stores that a path stands for: for a directory that is no store itself, its `.h5ad` and `.zarr` stores, sorted by name; otherwise
 /// the path itself.
 pub fn expand(path: &Path) -> Vec<PathBuf> {
-    let is_zarr = ["zarr.json", ".zgroup", ".zarray", ".zmetadata"].iter().any(|file| path.join(file).is_file());
+    let is_zarr = ZARR_MARKERS.iter().any(|file| path.join(file).is_file());
     let entries = if is_zarr { None } else { std::fs::read_dir(path).ok() };
     let is_store = |path: &PathBuf| {
         let name = path.as_os_str().as_encoded_bytes();

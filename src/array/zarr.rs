@@ -27,7 +27,7 @@ use serde_json::{Map, Value};
 use super::container::{Candidate, Container, Kind, NodeKind};
 use super::meaning::Meaning;
 use super::{Array, ArrayError, Dtype, RecordField};
-use crate::storage::{Address, Identity};
+use crate::storage::{Address, Identity, ZARR_MARKERS};
 use class::ElementClass;
 use location::Location;
 use node::{Consolidated, ZarrNode};
@@ -278,7 +278,7 @@ impl Container for Zarr {
 
 /// Whether a location has metadata of a zarr node.
 fn is_root(place: &Location) -> bool {
-    ["zarr.json", ".zgroup", ".zarray", ".zmetadata"].iter().any(|file| place.has(file))
+    ZARR_MARKERS.iter().any(|file| place.has(file))
 }
 
 /// The only store below the top of an archive, as people zip the directory of a store as well as its content.

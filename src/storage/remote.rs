@@ -23,7 +23,7 @@ use object_store::path::Path as Key;
 
 use super::cache::{Cache, Subject};
 use super::name::{self, Name, Service};
-use super::{Kind, Meter, Opened, Ranges, Storage, Version};
+use super::{Kind, Meter, Opened, Ranges, Storage, Version, ZARR_MARKERS};
 use bucket::Bucket;
 use request::Target;
 
@@ -39,8 +39,6 @@ const USUAL: Duration = Duration::from_millis(30);
 const INDEX_BYTES: u64 = 4 << 30;
 /// Versions to remember.
 const KNOWN: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
-/// Files that mark the root of a zarr store or group.
-const ROOTS: [&str; 4] = ["zarr.json", ".zgroup", ".zmetadata", ".zarray"];
 
 /// How to make requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -231,7 +229,7 @@ impl Place {
     fn is_root(&self, meter: &Meter) -> io::Result<bool> {
         let asked = std::thread::scope(|scope| {
             let ask = |name| scope.spawn(move || self.below(name)?.head(meter, true).map(|_| ()));
-            let threads: Vec<_> = ROOTS.into_iter().map(ask).collect();
+            let threads: Vec<_> = ZARR_MARKERS.into_iter().map(ask).collect();
             let joined =
                 threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(ErrorKind::Other.into())));
             joined.collect::<Vec<_>>()
@@ -273,7 +271,7 @@ impl Storage for Remote {
     fn kind(&self, path: &Path) -> io::Result<Kind> {
         let meter = Meter::default();
         let place = Place::of(path)?;
-        let is_file_of_zarr = path.file_name().is_some_and(|name| ROOTS.iter().any(|root| name == *root));
+        let is_file_of_zarr = path.file_name().is_some_and(|name| ZARR_MARKERS.iter().any(|marker| name == *marker));
         // A name that looks like a directory is first looked up as one; an object with such a name is unlikely.
         let folder_first =
             place.address.key.is_empty() || path.extension().is_some_and(|extension| extension == "zarr");
