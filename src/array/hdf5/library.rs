@@ -1,6 +1,6 @@
 //! The fallback: libhdf5 reads chunks as hyperslabs, one at a time under its lock.
 //!
-//! For filters without a decoder here (szip, nbit, scale-offset, ...), and for virtual and external layouts.
+//! For filters without a decoder here (nbit, scale-offset), and for virtual and external layouts.
 
 use ::hdf5::{Dataset, File};
 
