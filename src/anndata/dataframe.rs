@@ -272,6 +272,10 @@ impl<'a> DataFrame<'a> {
                 "" if self.has(&path, ["values", "mask"])? => self.array_kind(&format!("{path}/values"))?,
                 _ => ColumnKind::Other,
             },
+            // A link into another file, or a null dataspace.
+            Some(NodeKind::Array) if matches!(self.store.shape(&path), Err(ArrayError::Element { .. })) => {
+                ColumnKind::Other
+            }
             Some(NodeKind::Array) if categories::referred(self.store, &self.element, name)?.is_some() => {
                 ColumnKind::Categorical
             }
@@ -323,7 +327,11 @@ impl<'a> DataFrame<'a> {
                 other => format!("a column of encoding {other:?}"),
             },
             Some(NodeKind::Array) => match self.store.shape(&path) {
-                Err(_) => "without values (a null space)".to_owned(),
+                // What one can do about it is a matter of who asks for the column.
+                Err(ArrayError::Element { cause, .. }) => {
+                    format!("an array that {}", cause.split(';').next().unwrap_or_default())
+                }
+                Err(_) => "an array that cannot be read".to_owned(),
                 Ok(shape) if shape.len() != 1 => format!("a table of shape {shape:?}"),
                 Ok(_) => match self.store.dtype_name(&path)?.as_str() {
                     "compound" => "a table (records)".to_owned(),

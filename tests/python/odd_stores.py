@@ -101,14 +101,18 @@ def matrix_alone(path, rng):
 
 @store("strange-neighbours.h5ad")
 def strange_neighbours(path, rng):
-    """A column that is named and absent, a table in a column, unknown encodings, a broken link, a compound uns."""
+    """A column that is named and absent, one in another file, a table in a column, unknown encodings, a broken link, a compound uns."""
     a = adata(rng)
     a.write_h5ad(path)
     with h5py.File(path, "r+") as f:
         f["obs/table"] = np.zeros((ROWS, 3))
         f["obs/odd"] = np.zeros(ROWS, dtype=[("a", "i4"), ("b", "f4")])
         f.create_group("obs/future").attrs["encoding-type"] = "invented-in-2031"
-        f["obs"].attrs["column-order"] = np.array([*a.obs.columns, "gone", "table", "odd", "future"], dtype=h5py.string_dtype())
+        with h5py.File(path.parent / "strange-neighbours.h5", "w") as other:
+            other["far"] = np.zeros(ROWS)
+        f["obs/far"] = h5py.ExternalLink("strange-neighbours.h5", "/far")
+        names = [*a.obs.columns, "gone", "table", "odd", "future", "far"]
+        f["obs"].attrs["column-order"] = np.array(names, dtype=h5py.string_dtype())
         f["uns/records"] = np.zeros(4, dtype=[("a", "i4"), ("b", "S3")])
         f["uns/nowhere"] = h5py.SoftLink("/not/there")
         f["uns/elsewhere"] = h5py.ExternalLink("no-such-file.h5", "/x")
