@@ -6,7 +6,7 @@
 //! decoded chunks. Here each thread keeps one block of memory. The test `decodes_what_c_blosc_does` compares both decoders.
 
 use std::cell::RefCell;
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::ops::Range;
 
 use lz4_sys::LZ4_decompress_safe;
@@ -150,6 +150,10 @@ impl<'a> Blocks<'a> {
         let splits =
             !self.is_whole && out.len() == self.block && self.element <= 16 && self.block / self.element >= 128;
         let length = if splits { out.len() / self.element } else { out.len() };
+        // Streams that do not fill the block would leave bytes of another one.
+        if !out.len().is_multiple_of(length) {
+            return Err(damaged());
+        }
         let mut at = number(self.input, HEADER + 4 * block).ok_or_else(damaged)?;
         for place in out.chunks_exact_mut(length) {
             let stored = number(self.input, at).ok_or_else(damaged)?;
@@ -201,19 +205,18 @@ fn items_by_library(input: &[u8], part: Range<usize>, out: &mut [u8]) -> bool {
 
 /// Compresses items of `element` bytes at level 5, in blocks of `block` bytes or a few times that; 0: c-blosc chooses. `None` for more
 /// than 2 GiB, which blosc does not support.
-pub fn encode(
-    compressor: &std::ffi::CStr,
-    element: usize,
-    shuffle: bool,
-    block: usize,
-    data: &[u8],
-) -> Option<Vec<u8>> {
+pub fn encode(compressor: &CStr, element: usize, shuffle: bool, block: usize, data: &[u8]) -> Option<Vec<u8>> {
+    compress(compressor, element, c_int::from(shuffle), block, data)
+}
+
+/// `encode` with c-blosc's number of a shuffle: 0 none, 1 of bytes, 2 of bits.
+fn compress(compressor: &CStr, element: usize, shuffle: c_int, block: usize, data: &[u8]) -> Option<Vec<u8>> {
     let mut out = vec![0; data.len() + 1024];
     // SAFETY: pointers and lengths are those of slices.
     let len = unsafe {
         blosc_src::blosc_compress_ctx(
             5,
-            c_int::from(shuffle),
+            shuffle,
             element,
             data.len(),
             data.as_ptr().cast(),
@@ -232,28 +235,6 @@ pub fn encode(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Compresses with all of c-blosc's settings; `shuffle` 2 shuffles bits.
-    fn packed(compressor: &std::ffi::CStr, element: usize, shuffle: c_int, block: usize, data: &[u8]) -> Vec<u8> {
-        let mut out = vec![0; data.len() + 1024];
-        // SAFETY: pointers and lengths are those of slices.
-        let len = unsafe {
-            blosc_src::blosc_compress_ctx(
-                5,
-                shuffle,
-                element,
-                data.len(),
-                data.as_ptr().cast(),
-                out.as_mut_ptr().cast(),
-                out.len(),
-                compressor.as_ptr(),
-                block,
-                1,
-            )
-        };
-        out.truncate(usize::try_from(len).unwrap());
-        out
-    }
 
     /// Numbers as counts are, or noise.
     fn sample(len: usize, noise: bool) -> Vec<u8> {
@@ -275,7 +256,7 @@ mod tests {
                 for (len, block) in [(0, 0), (1, 0), (3, 0), (500, 0), (4099, 512), (70_001, 4096), (300_000, 0)] {
                     for noise in [false, true] {
                         let data = sample(len, noise);
-                        let stored = packed(compressor, element, shuffle, block, &data);
+                        let stored = compress(compressor, element, shuffle, block, &data).unwrap();
                         here += usize::from(Blocks::of(&stored, len).is_some());
                         let what = (compressor, element, shuffle, len, block, noise);
                         let mut out = vec![255; len + 9];
@@ -291,12 +272,32 @@ mod tests {
         assert!(here > 300, "{here}");
     }
 
+    /// A block of 400 bytes whose elements have 3: its three streams have 399 bytes.
+    #[test]
+    fn streams_that_do_not_fill_their_block_are_damage() {
+        for shuffled in [0, 1] {
+            let mut stored = vec![2, 1, 1 << 5 | shuffled, 3];
+            let number = |stored: &mut Vec<u8>, number: i32| stored.extend(number.to_le_bytes());
+            for of_the_header in [400, 400, 20 + 3 * 137, 20] {
+                number(&mut stored, of_the_header);
+            }
+            for stream in 0..3 {
+                number(&mut stored, 133);
+                stored.extend([stream; 133]);
+            }
+            let mut out = vec![0; 400];
+            assert!(Blocks::of(&stored, 400).is_some());
+            assert_ne!(by_library(&stored, &mut out), Some(400));
+            assert_eq!(decode(&stored, &mut out), Err(damaged()));
+        }
+    }
+
     /// Damage is an error for both, or decodes to the same bytes.
     #[test]
     fn damage_is_what_c_blosc_says() {
         for (compressor, element, block) in [(c"lz4", 4, 512), (c"zstd", 8, 4096), (c"zstd", 2, 0), (c"lz4", 100, 0)] {
             let data = sample(9_000, false);
-            let stored = packed(compressor, element, 1, block, &data);
+            let stored = compress(compressor, element, 1, block, &data).unwrap();
             for byte in (0..200.min(stored.len())).chain((200..stored.len()).step_by(7)) {
                 for bit in [0, 3, 7] {
                     let mut bad = stored.clone();
