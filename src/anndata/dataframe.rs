@@ -327,7 +327,7 @@ impl<'a> DataFrame<'a> {
                 other => format!("a column of encoding {other:?}"),
             },
             Some(NodeKind::Array) => match self.store.shape(&path) {
-                // What one can do about it is a matter of who asks for the column.
+                // Without the remedy, which follows a semicolon: it concerns only users who request the column.
                 Err(ArrayError::Element { cause, .. }) => {
                     format!("an array that {}", cause.split(';').next().unwrap_or_default())
                 }
